@@ -1,0 +1,184 @@
+"""Commands, flags and exit codes; what they do stands in `commands.py`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Searches hyperparameters of deep-learning tasks with Ray Tune, early stopping and MLflow.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)  # fmt: skip
+
+
+class SearcherName(StrEnum):
+    tpe = "tpe"
+    random = "random"
+    grid = "grid"
+    gp = "gp"
+
+
+class SchedulerName(StrEnum):
+    asha = "asha"
+    hyperband = "hyperband"
+    median = "median"
+    none = "none"
+
+
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task that `list` shows.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a search.")]
+StoreOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where results are kept. [default: $SEARCH_STORE, else mlruns]")
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command("list")
+def list_(debug: DebugOption = False) -> None:
+    """Tasks, their objective, their data source now, their search space."""
+    from search import commands
+
+    _finish(lambda console: commands.list_tasks(console), debug)
+
+
+@app.command()
+def run(
+    task: TaskArgument,
+    data: Annotated[Path | None, typer.Option(metavar="PATH", help="Your data; without it, the task's demo.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the search. [default: task and time]")] = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", help="Configurations to try.")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Most epochs a trial.")] = None,
+    searcher: Annotated[SearcherName | None, typer.Option(help="Who proposes configurations.")] = None,
+    scheduler: Annotated[SchedulerName | None, typer.Option(help="Who stops weak trials.")] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Trials at once. [default: what fits]")] = None,
+    cpus: Annotated[float | None, typer.Option(metavar="X", help="CPUs a trial.")] = None,
+    gpus: Annotated[float | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one.")] = None,
+    time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything drawn.")] = None,
+    address: Annotated[str | None, typer.Option(metavar="ADDR", help="A Ray cluster. [default: start one here]")] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the YAML; `lr=0.01` fixes lr.")
+    ] = [],  # noqa: B006 - typer copies it
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, start nothing.")] = False,
+    retrain: Annotated[bool, typer.Option(help="Train the best configuration on train+validation and test it.")] = True,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Search the hyperparameters of a task, retrain the best, test and register it."""
+    flags = {
+        "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher and searcher.value,
+        "search.scheduler": scheduler and scheduler.value, "search.concurrency": concurrency,
+        "search.time_budget": time_budget, "search.seed": seed, "resources.cpus": cpus, "resources.gpus": gpus,
+    }  # fmt: skip
+
+    def command(console: Any) -> int:
+        from search import commands
+        from search.config import load_config
+        from search.store import Store
+
+        _check_task(task)
+        config = load_config(task, set_, flags)
+        if dry_run:
+            return commands.dry_run(console, config)
+        return commands.run(console, Store.open(store), config, commands.RunOptions(data, name, address, retrain))
+
+    _finish(command, debug)
+
+
+@app.command()
+def resume(name: NameArgument, store: StoreOption = None, debug: DebugOption = False) -> None:
+    """Go on with a search that was interrupted or killed."""
+    from search import commands
+    from search.store import Store
+
+    _finish(lambda console: commands.resume(console, Store.open(store), name), debug)
+
+
+@app.command()
+def retrain(
+    name: NameArgument,
+    seeds: Annotated[int | None, typer.Option(metavar="N", min=1, help="Repeat with N seeds.")] = None,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Train the best configuration of a finished search on train+validation and test it."""
+    from search import commands
+    from search.store import Store
+
+    _finish(lambda console: commands.retrain(console, Store.open(store), name, seeds), debug)
+
+
+@app.command()
+def predict(
+    task: TaskArgument,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files or folders.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON with every probability.")] = False,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Predict with the registered champion of a task."""
+
+    def command(console: Any) -> int:
+        from search import commands
+        from search.store import Store
+
+        _check_task(task)
+        return commands.predict(console, Store.open(store), task, inputs, json)
+
+    _finish(command, debug)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(metavar="N", help="Port on 127.0.0.1.")] = 5000,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Open the MLflow UI on this store, bound to 127.0.0.1."""
+    from search import commands
+    from search.store import Store
+
+    _finish(lambda console: commands.ui(Store.open(store), port), debug)
+
+
+def _check_task(name: str) -> None:
+    import difflib
+
+    from trainables import TASKS
+    from trainables.task import InputError
+
+    if name not in TASKS:
+        close = difflib.get_close_matches(name, TASKS, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"task {name!r}: unknown; there are {', '.join(TASKS)}{hint}")
+
+
+def _finish(command: Any, debug: bool) -> None:
+    """Runs a command and leaves with its exit code; an error is a line or two, with `--debug` its traceback."""
+    from rich.console import Console
+    from trainables.task import InputError
+
+    try:
+        code = command(Console(highlight=False))
+    except InputError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        if debug:
+            raise
+        first = (str(error).strip() or "no message").split("\n")[0]
+        print(f"error: {type(error).__name__}: {first}\n(--debug shows where)", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def main() -> None:
+    app(prog_name="python -m search")

@@ -1,0 +1,106 @@
+"""Where Ray runs, and how many trials fit there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+from search.config import SearchConfig
+from trainables.task import InputError
+
+#: Ray, Tune and their workers keep quiet: this program says itself what there is to say.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_V2_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # The journal is the durable state; Tune's own snapshot would only cost time.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_THRESHOLD_S": "1000000",
+}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a trial takes and how many run at once."""
+
+    cpus: float
+    gpus: float
+    concurrency: int
+    dashboard: str | None = None
+
+    def describe(self) -> str:
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        return f"{self.cpus:g} CPU{gpus} a trial, {self.concurrency} at once"
+
+
+def start_ray(address: str | None) -> str | None:
+    """Connects to a cluster, or starts one here; returns the dashboard's address.
+
+    Raises:
+        InputError: nothing answers at the address.
+    """
+    os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
+    import ray
+
+    if ray.is_initialized():
+        return _dashboard()
+    address = address or os.environ.get("RAY_ADDRESS")
+    options = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if address:
+            ray.init(address=address, **options)
+        else:
+            ray.init(include_dashboard=True, dashboard_host="127.0.0.1", num_cpus=local_cpus(), **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"--address {address}: no Ray cluster answers ({reason})") from error
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return _dashboard()
+
+
+def _dashboard() -> str | None:
+    import ray
+
+    url = ray.get_runtime_context().gcs_address and ray._private.worker.get_dashboard_url()
+    return f"http://{url}" if url else None
+
+
+def local_cpus() -> int:
+    """The cores this process may use, which in a container is fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def place(config: SearchConfig, total_cpus: float, total_gpus: float) -> Placement:
+    """The resources of a trial on what there is.
+
+    Raises:
+        InputError: a trial fits nowhere, or more are asked for at once than fit, with the arithmetic.
+    """
+    cpus = config.resources.cpus
+    gpus = config.resources.gpus if total_gpus > 0 else 0.0
+    by_cpu = int(total_cpus / cpus + 1e-9)
+    by_gpu = int(total_gpus / gpus + 1e-9) if gpus else by_cpu
+    fits = min(by_cpu, by_gpu)
+    have = f"there are {total_cpus:g} CPUs and {total_gpus:g} GPUs"
+    if fits < 1:
+        raise InputError(f"resources: a trial takes {cpus:g} CPUs and {gpus:g} GPUs, but {have}")
+    wanted = config.search.concurrency
+    if wanted is not None and wanted > fits:
+        raise InputError(
+            f"--concurrency {wanted}: only {fits} trials of {cpus:g} CPUs and {gpus:g} GPUs fit at once: {have}"
+        )
+    return Placement(cpus, gpus, wanted or fits)
+
+
+def local_gpus() -> int:
+    """GPUs of this machine, without starting anything."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

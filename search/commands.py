@@ -1,0 +1,290 @@
+"""What the commands do; imported when one runs, so that `--help` stays fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from search.config import SearchConfig, check_config, load_config
+from search.store import SearchFolder, Store
+from trainables import TASKS, get_task
+from trainables.task import DataInfo, InputError, Splits
+
+if TYPE_CHECKING:
+    from search.engine import Search
+
+#: Exit codes.
+DONE, NO_TRIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+#: Seconds that the end of a command waits for a tracking server that does not answer.
+PATIENCE = 20.0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `run` was told beside the configuration."""
+
+    data: Path | None
+    name: str | None
+    address: str | None
+    retrain: bool
+
+
+def list_tasks(console: Console) -> int:
+    for name in TASKS:
+        task, config = get_task(name), load_config(name)
+        objective = f"{task.objective.mode} {task.objective.metric}"
+        console.print(f"[bold]{name}[/]  objective: {objective} on validation", highlight=False)
+        console.print(f"  data    {task.describe_source(config.data)}", highlight=False, markup=False)
+        for parameter in config.space.parameters:
+            console.print(f"  {parameter.name:18} {parameter.describe()}", highlight=False, markup=False)
+    return DONE
+
+
+def dry_run(console: Console, config: SearchConfig) -> int:
+    """Prints what a run would do: the merged configuration, the placement and five configurations."""
+    from omegaconf import OmegaConf
+
+    from search.cluster import local_cpus, local_gpus, place
+    from search.searchers import make_searcher
+
+    task = get_task(config.task)
+    task.check(config.space.fixed())
+    placement = place(config, local_cpus(), local_gpus())
+    searcher, total = make_searcher(config, task.objective)
+    console.print(OmegaConf.to_yaml(OmegaConf.create(config.raw)), markup=False)
+    console.print(f"placement: {placement.describe()} (on this machine)")
+    console.print(f"trials: {total}, up to {config.search.epochs} epochs each")
+    for number in range(min(5, total)):
+        console.print(f"configuration {number}: {json.dumps(searcher.ask(number))}", markup=False, soft_wrap=True)
+    return DONE
+
+
+def run(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
+    task = get_task(config.task)
+    folder = store.search(options.name or time.strftime(f"{config.task}-%Y%m%d-%H%M%S"))
+    if folder.exists:
+        raise InputError(
+            f"--name {folder.name}: a search of that name exists; go on with `python -m search resume {folder.name}` "
+            "or choose another name"
+        )
+    task.check(config.space.fixed())
+    splits = _prepare(console, store, config, options.data)
+    description = {
+        "id": uuid.uuid4().hex,
+        "task": config.task,
+        "config": config.raw,
+        "place": config.place,
+        "data": str(options.data.resolve()) if options.data else None,
+        "fingerprint": splits.info.fingerprint,
+        "address": options.address,
+        "retrain": options.retrain,
+        "commit": _git_commit(),
+        "created": int(time.time() * 1000),
+    }
+    folder.write(description)
+    return _go_on(console, store, config, folder, description, splits)
+
+
+def resume(console: Console, store: Store, name: str) -> int:
+    """Goes on where a search stopped; a finished one is only summed up."""
+    folder, description, config = _open(store, name)
+    splits = _prepare_again(console, store, config, folder, description)
+    return _go_on(console, store, config, folder, description, splits)
+
+
+def retrain(console: Console, store: Store, name: str, seeds: int | None) -> int:
+    """The final training of a finished search, now or again with more seeds."""
+    folder, description, config = _open(store, name)
+    from search.journal import SearchState, read_events
+
+    state = SearchState(get_task(config.task).objective)
+    for event in read_events(folder.journal):
+        state.apply(event)
+    if state.unfinished() or state.best() is None:
+        raise InputError(f"{name}: the search is not finished; go on with `python -m search resume {name}` first")
+    splits = _prepare_again(console, store, config, folder, description)
+    seeds = seeds or config.search.retrain_seeds
+    return _go_on(console, store, config, folder, {**description, "retrain": True}, splits, seeds, only_final=True)
+
+
+def _go_on(
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
+    splits: Splits, seeds: int | None = None, only_final: bool = False,
+) -> int:  # fmt: skip
+    """Trials, then the final training; whatever ends it, the journal and MLflow say so."""
+    from search.cluster import place, start_ray
+    from search.console import Reporter, summary
+    from search.engine import Search, prune_checkpoints, run_trials
+    from search.retrain import retrain as train_final
+    from search.tracking import Tracker
+
+    search = Search(config, folder)
+    reporter = Reporter(console, search)
+    tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
+    search.listeners += [tracker, reporter]
+    status = "failed"
+    try:
+        dashboard = start_ray(description["address"])
+        placement = place(config, *_cluster_size())
+        _greet(console, store, search, splits.info, dashboard, placement.describe())
+        tracker.start(search.journal.events, search.state)
+        with reporter.live():
+            if not only_final:
+                run_trials(search, splits, placement)
+            interrupted = search.stopping == "interrupted"
+            if description["retrain"] and not interrupted and search.state.best() is not None:
+                train_final(search, splits, placement, seeds or config.search.retrain_seeds)
+        status = "interrupted" if interrupted else "finished" if search.state.best() else "failed"
+        if status == "finished":
+            prune_checkpoints(search)
+    except KeyboardInterrupt:
+        status = "interrupted"
+    finally:
+        for trial in search.state.unfinished():
+            if trial.outcome is None:
+                search.record({"event": "interrupted", "number": trial.number})
+        if search.state.sessions:
+            search.record({"event": "ended", "status": status, "rungs": search.scheduler.rungs()})
+        left = tracker.close(PATIENCE) if tracker.started else 0
+        search.close()
+    for line in summary(search):
+        console.print(line, markup=False, soft_wrap=True)
+    for line in tracker.registered.values():
+        console.print(f"registry: {line}", markup=False, soft_wrap=True)
+    if left:
+        console.print(f"MLflow lacks {left} events; they are kept and delivered by `python -m search resume {folder.name}`")
+    _next_commands(console, store, config, folder, status)
+    return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, NO_TRIAL)
+
+
+def _greet(
+    console: Console, store: Store, search: Search, info: DataInfo, dashboard: str | None, placement: str
+) -> None:  # fmt: skip
+    config = search.config
+    sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
+    lines = [
+        f"search {search.folder.name}: task {config.task}, {search.total} trials of up to {config.search.epochs} "
+        f"epochs, {config.search.searcher} + {config.search.scheduler}, {placement}",
+        f"data: {info.source} ({sizes}), fingerprint {info.fingerprint}",
+        *(f"note: {note}" for note in info.notes),
+        *([f"Ray dashboard: {dashboard}"] if dashboard else []),
+        f"MLflow: {store.tracking_uri} (open with `{_command('ui', store)}`)",
+    ]
+    if done := sum(t.over for t in search.state.trials.values()):
+        lines.append(f"resumed: {done} trials are over, {len(search.state.unfinished())} go on from their checkpoints")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _next_commands(console: Console, store: Store, config: SearchConfig, folder: SearchFolder, status: str) -> None:
+    if status == "interrupted":
+        console.print(f"go on with: {_command(f'resume {folder.name}', store)}", markup=False, soft_wrap=True)
+    elif status == "finished":
+        console.print("next:", markup=False)
+        for command in ("ui", f"retrain {folder.name} --seeds 5", f"predict {config.task} INPUT..."):
+            console.print(f"  {_command(command, store)}", markup=False, soft_wrap=True)
+    else:
+        console.print("no trial succeeded; the tracebacks are artifacts of their runs in MLflow", markup=False)
+
+
+def _command(rest: str, store: Store) -> str:
+    """How to type it; with the store where it is not the default one here."""
+    where = "" if store.root == Path("mlruns").resolve() or os.environ.get("SEARCH_STORE") else f" --store {store.root}"
+    return f"python -m search {rest}{where}"
+
+
+def predict(console: Console, store: Store, name: str, inputs: list[str], as_json: bool) -> int:
+    """Predictions of the registered champion."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from search.tracking import connect
+
+    frame = get_task(name).inputs(inputs)
+    if store.is_local and not store.database.exists():
+        raise InputError(f"{store.root}: no MLflow store there; run `python -m search run {name}` first or give --store")
+    connect(store)
+    try:
+        model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
+    except MlflowException as error:
+        raise InputError(f"{name}: no registered champion in {store.root} ({str(error).splitlines()[0]})") from error
+    predictions = model.predict(frame)
+    predictions.index = frame.index
+    if as_json:
+        sys.stdout.write(predictions.reset_index(names="input").to_json(orient="records", indent=2) + "\n")
+    else:
+        sys.stdout.write(predictions.iloc[:, :2].to_string() + "\n")
+    return DONE
+
+
+def ui(store: Store, port: int) -> int:
+    """MLflow's own server on this store, until it is interrupted."""
+    from search.tracking import connect
+
+    if not store.is_local:
+        raise InputError(f"MLFLOW_TRACKING_URI={store.tracking_uri}: the server runs there already; open it in a browser")
+    connect(store)
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+               "--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]  # fmt: skip
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return DONE
+
+
+def _open(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:
+    folder = store.search(name)
+    description = folder.read(store)
+    return folder, description, check_config(description["task"], description["config"], description["place"])
+
+
+def _prepare(console: Console, store: Store, config: SearchConfig, source: Path | None) -> Splits:
+    from search.console import data_progress
+
+    bar, progress = data_progress(console)
+    with bar:
+        return get_task(config.task).prepare(config.data, source, store.cache / config.task, progress)
+
+
+def _prepare_again(
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any]
+) -> Splits:
+    source = description["data"]
+    splits = _prepare(console, store, config, Path(source) if source else None)
+    if splits.info.fingerprint != description["fingerprint"]:
+        raise InputError(
+            f"{folder.name}: the data at {source} changed since the search began (fingerprint "
+            f"{splits.info.fingerprint}, was {description['fingerprint']}); put it back, or start a new search"
+        )
+    return splits
+
+
+def _cluster_size() -> tuple[float, float]:
+    import ray
+
+    resources = ray.cluster_resources()
+    return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+
+
+def _git_commit() -> str:
+    """The commit of this checkout, `-dirty` where files differ; `none` outside of one."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return "none"
+    return answer.stdout.strip() or "none"
+
+

@@ -1,0 +1,245 @@
+"""The configuration of a search: one YAML a task, merged with `--set` and flags, checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from yaml import YAMLError
+
+from search.space import Space, is_spec, parse_space
+from trainables.task import InputError
+
+SECTIONS = ("search", "resources", "data", "space")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=_Section)
+
+
+class SearchSection(_Section):
+    """How to search."""
+
+    searcher: Literal["tpe", "random", "grid", "gp"]
+    #: Trials sampled at random before tpe or gp model the objective.
+    startup_trials: int = Field(ge=0)
+    scheduler: Literal["asha", "hyperband", "median", "none"]
+    #: Epochs before a trial may be stopped: the first rung.
+    grace_period: int = Field(ge=1)
+    #: Of the trials at a rung, one in so many goes on.
+    reduction_factor: float = Field(gt=1)
+    #: hyperband only: how many brackets, each with a first rung `reduction_factor` later.
+    brackets: int = Field(ge=1)
+    #: None: all points for grid.
+    trials: int | None = Field(ge=1)
+    epochs: int = Field(ge=1)
+    #: Trials at once; None: as many as the resources hold.
+    concurrency: int | None = Field(ge=1)
+    seed: int = Field(ge=0)
+    #: Of the best so many trials the checkpoints stay after the search.
+    keep_checkpoints: int = Field(ge=1)
+    #: How often a failing trial is taken up again from its checkpoint.
+    max_failures: int = Field(ge=0)
+    #: Wall-clock limit such as 30m, 2h or 1h30m; trials then finish their epoch and the best is taken.
+    time_budget: str | None
+    #: How many seeds the final training is repeated with.
+    retrain_seeds: int = Field(ge=1)
+
+
+class Resources(_Section):
+    """What one trial takes."""
+
+    #: CPUs a trial, which is also its number of torch threads.
+    cpus: float = Field(gt=0)
+    #: GPUs a trial where the machine has any; fractions share one.
+    gpus: float = Field(ge=0)
+    precision: Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """A checked configuration. `raw` is the whole of it as plain data, from which it can be made again."""
+
+    task: str
+    search: SearchSection
+    resources: Resources
+    data: dict[str, Any]
+    space: Space
+    place: str
+    raw: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        return digest(self.raw)
+
+    @property
+    def time_budget_s(self) -> float | None:
+        budget = self.search.time_budget
+        return None if budget is None else parse_duration(budget)
+
+
+def configs_folder() -> Path:
+    """The packaged YAML files, or the checkout's."""
+    packaged = Path(__file__).parent / "configs"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def load_config(task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> SearchConfig:
+    """The task's YAML with `--set KEY=VALUE` and then flags laid over it.
+
+    Args:
+        sets: `KEY=VALUE`; a key outside the sections `search`, `resources` and `data` names a hyperparameter,
+            `lr=0.01` being short for `space.lr=0.01`. A value is YAML.
+        flags: dotted keys with values; None leaves a key as it is.
+
+    Raises:
+        InputError: naming the file or flag, the key, the value and what is allowed.
+    """
+    path = configs_folder() / f"{task}.yaml"
+    place = f"configs/{task}.yaml"
+    try:
+        tree = OmegaConf.load(path)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{place}: cannot be read: {_first_line(error)}") from error
+    raw: dict[str, Any] = OmegaConf.to_container(tree, resolve=True)  # type: ignore[assignment]
+    for text in sets:
+        key, value = _parse_set(text)
+        _put(raw, key, value, f"--set {text}")
+        place = f"configs/{task}.yaml with --set"
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(raw, key.split("."), value, f"--{key.split('.')[-1].replace('_', '-')} {value}")
+    return check_config(task, raw, place)
+
+
+def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
+    """Validates plain data as `load_config` makes it.
+
+    Raises:
+        InputError: as `load_config`.
+    """
+    unknown = [key for key in raw if key not in SECTIONS]
+    if unknown:
+        raise InputError(f"{place}: {unknown[0]}: unknown section; allowed are {', '.join(SECTIONS)}")
+    for section in SECTIONS:
+        if not isinstance(raw.get(section), dict):
+            raise InputError(f"{place}: {section}: {raw.get(section)!r}: expected a mapping")
+    search = _validate(SearchSection, raw["search"], f"{place}: search")
+    if search.grace_period > search.epochs and search.scheduler != "none":
+        raise InputError(
+            f"{place}: search.grace_period: {search.grace_period}: must be <= search.epochs ({search.epochs})"
+        )
+    config = SearchConfig(
+        task=task,
+        search=search,
+        resources=_validate(Resources, raw["resources"], f"{place}: resources"),
+        data=raw["data"],
+        space=parse_space(raw["space"], place),
+        place=place,
+        raw=raw,
+    )
+    if search.time_budget is not None:
+        parse_duration(search.time_budget, f"{place}: search.time_budget")
+    return config
+
+
+def digest(value: Any) -> str:
+    """A short hash of plain data, the same for the same content."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def parse_duration(text: str, place: str = "--time-budget") -> float:
+    """Seconds in `90s`, `30m`, `1h30m`.
+
+    Raises:
+        InputError: anything else, or nothing.
+    """
+    match = _DURATION.fullmatch(str(text).strip())
+    hours, minutes, seconds = (float(g) if g else 0.0 for g in match.groups()) if match else (0.0, 0.0, 0.0)
+    total = hours * 3600 + minutes * 60 + seconds
+    if total <= 0:
+        raise InputError(f"{place}: {text!r}: expected a positive duration such as 90s, 30m or 1h30m")
+    return total
+
+
+def _parse_set(text: str) -> tuple[list[str], Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {text}: expected KEY=VALUE")
+    try:
+        # OmegaConf's own YAML reader, so that 1e-4 is the number here that it is in the file.
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore[call-overload,index]
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"--set {text}: the value is not YAML: {_first_line(error)}") from error
+    parts = key.strip().split(".")
+    return (parts if parts[0] in SECTIONS else ["space", *parts]), parsed
+
+
+def _put(raw: dict[str, Any], parts: list[str], value: Any, shown: str) -> None:
+    """Replaces what stands at a key that must already exist; a data value keeps its type."""
+    node: Any = raw
+    for depth, part in enumerate(parts):
+        known = list(node) if isinstance(node, dict) and not (parts[0] == "space" and is_spec(node)) else []
+        if part not in known:
+            name = ".".join(parts[1:] if parts[0] == "space" else parts)
+            where = ".".join(parts[:depth]) or "the configuration"
+            close = difflib.get_close_matches(part, [str(k) for k in known], 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"{shown}: {name}: unknown key; {where} has {', '.join(map(str, known))}{hint}")
+        if depth == len(parts) - 1:
+            _check_kind(parts, node[part], value, shown)
+            node[part] = value
+        else:
+            node = node[part]
+
+
+def _check_kind(parts: list[str], old: Any, new: Any, shown: str) -> None:
+    """The data section is the task's own, so its defaults are its schema."""
+    if parts[0] == "space":
+        if isinstance(old, dict) and not is_spec(old):
+            raise InputError(f"{shown}: {'.'.join(parts)} is a group; set one of {', '.join(old)} in it")
+        return
+    if parts[0] != "data" or old is None:
+        return
+    same = isinstance(new, (int, float)) if isinstance(old, float) else isinstance(new, type(old))
+    if not same or isinstance(new, bool) != isinstance(old, bool) or isinstance(old, dict):
+        raise InputError(f"{shown}: {new!r}: expected {_kind(old)} such as the default {old!r}")
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "keys inside"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _validate(model: type[S], raw: dict[str, Any], place: str) -> S:
+    try:
+        return model.model_validate(raw, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise InputError(f"{place}.{key}: missing") from None
+        if first["type"] == "extra_forbidden":
+            allowed = ", ".join(model.model_fields)
+            raise InputError(f"{place}.{key}: unknown key; allowed are {allowed}") from None
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise InputError(f"{place}.{key}: {first['input']!r}: {message}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

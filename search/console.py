@@ -1,0 +1,172 @@
+"""What a person sees: a live table on a terminal, plain lines when piped, a summary at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from search.engine import Search
+from search.journal import Event, SearchState, Trial
+
+#: Rows of the live table: what runs, then the best of what is over.
+ROWS = 16
+
+
+class Reporter:
+    """Follows one search on a console."""
+
+    def __init__(self, console: Console, search: Search) -> None:
+        self.console, self.search = console, search
+        self.begun = time.monotonic()
+        self._epochs_before = sum(t.epoch for t in search.state.trials.values())
+        self._live: Live | None = None
+        self._final = ""
+
+    def live(self) -> AbstractContextManager[Any]:
+        """The table while the block runs; nothing where output is no terminal."""
+        if not self.console.is_terminal:
+            return nullcontext()
+        self._live = Live(
+            get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True,
+            redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
+        return self._live
+
+    def __call__(self, event: Event, state: SearchState) -> None:
+        """A listener of the search."""
+        kind = event["event"]
+        if kind == "stopping":
+            self.say(f"stopping ({event['why']}): running trials finish their epoch and save"
+                     + ("; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""))  # fmt: skip
+        elif kind == "retry":
+            self.say(f"trial {event['number']} failed and is taken up again: {_last_line(event['traceback'])}")
+        elif kind == "failed":
+            self.say(f"trial {event['number']} failed: {_last_line(event['traceback'])}")
+        elif kind == "final_result":
+            epochs = state.finals[event["seed"]].epochs
+            self._final = f"final training, seed {event['seed']}: epoch {event['epoch']} of {epochs}"
+            if not self._live:
+                self.say(f"{self._final}  {_shown(event['metrics'], 'train_')}")
+        elif kind == "result" and not self._live:
+            trial, best = state.trials[event["number"]], state.best()
+            line = f"trial {trial.number:3d}  epoch {event['epoch']:3d}  {_shown(event['metrics'], 'val_')}"
+            line += f"  {event['outcome']}" if event["outcome"] else ""
+            self.say(line + (f"  best {best.best_value:.4f} (trial {best.number})" if best else ""))
+
+    def say(self, text: str) -> None:
+        self.console.print(Text(text), soft_wrap=True)
+
+    def _render(self) -> Group:
+        state, search = self.search.state, self.search
+        metric = search.objective.metric
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for heading in ("trial", "epoch", f"val {metric}", "best", "outcome", "configuration"):
+            table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        running = [t for t in state.trials.values() if t.outcome is None]
+        over = [t for t in state.ranked() if t.outcome is not None]
+        rest = [t for t in state.trials.values() if t.outcome is not None and not t.can_win]
+        best = state.best()
+        for trial in [*running, *over, *rest][:ROWS]:
+            last = trial.curve.get(trial.epoch, {}).get(f"val_{metric}")
+            table.add_row(
+                f"{trial.number}",
+                f"{trial.epoch}/{search.config.search.epochs}",
+                "" if last is None else f"{last:.4f}",
+                "" if trial.best_value is None else f"{trial.best_value:.4f}",
+                trial.outcome or "running",
+                _configuration(trial, search),
+                style="green" if trial is best else ("dim" if trial.over else ""),
+            )
+        counts = Counter(t.outcome or "running" for t in state.trials.values())
+        tally = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
+        rungs = "  ".join(f"epoch {epoch}: {len(rung)}" for epoch, rung in search.scheduler.rungs().items())
+        lines = [
+            f"{len(state.trials)} of {search.total} trials: {tally}",
+            f"best {best.best_value:.4f} by trial {best.number}" if best else "no result yet",
+            *([f"rungs  {rungs}"] if rungs else []),
+            f"elapsed {_clock(time.monotonic() - self.begun)}, about {self._estimate()} to go",
+            *([self._final] if self._final else []),
+        ]
+        return Group(table, Text("\n".join(lines), style="cyan"))
+
+    def _estimate(self) -> str:
+        """Trials to come are taken to last as many epochs as those that are over."""
+        state = self.search.state
+        over = [t for t in state.trials.values() if t.over]
+        trained = sum(t.epoch for t in state.trials.values()) - self._epochs_before
+        if not over or not trained:
+            return "?"
+        each = sum(t.epoch for t in over) / len(over)
+        missing = (self.search.total - len(state.trials)) * each
+        missing += sum(max(0.0, each - t.epoch) for t in state.trials.values() if not t.over)
+        return _clock((time.monotonic() - self.begun) / trained * missing)
+
+
+def data_progress(console: Console) -> tuple[Progress, Any]:
+    """A progress bar, and the function that tasks call while they read data."""
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    bars: dict[str, Any] = {}
+
+    def progress(done: int, total: int, what: str) -> None:
+        if what not in bars:
+            bars[what] = bar.add_task(what, total=total)
+        bar.update(bars[what], completed=done)
+
+    return bar, progress
+
+
+def summary(search: Search) -> list[str]:
+    """What came out of a search: best configuration, figures, what early stopping saved."""
+    state, metric = search.state, search.objective.metric
+    counts = Counter(t.outcome or "running" for t in state.trials.values())
+    lines = ["trials: " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))]
+    stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
+    if stopped:
+        full = search.config.search.epochs
+        saved = sum(full - t.epoch for t in stopped)
+        spent = sum(t.epoch for t in state.trials.values())
+        lines.append(f"early stopping: {saved} epochs saved, {spent} trained ({saved / (saved + spent):.0%} less)")
+    best = state.best()
+    if best is None:
+        return [*lines, "no trial succeeded"]
+    lines.append(f"best: trial {best.number}, val {metric} {best.best_value:.4f} at epoch {best.best_epoch}")
+    lines.append(f"  {_configuration(best, search)}")
+    tested = [f for f in state.finals.values() if f.test is not None]
+    for final in tested:
+        assert final.test is not None
+        shown = ", ".join(f"{key} {value:.4f}" for key, value in final.test.items())
+        lines.append(f"test (retrained on train+validation, {final.epochs} epochs, seed {final.seed}): {shown}")
+    if len(tested) > 1:
+        values = [f.test[metric] for f in tested if f.test]
+        mean = sum(values) / len(values)
+        spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+        lines.append(f"test {metric} over {len(values)} seeds: {mean:.4f} +- {spread:.4f} (standard deviation)")
+    return lines
+
+
+def _configuration(trial: Trial, search: Search) -> str:
+    fixed = search.config.space.fixed()
+    chosen = {k: v for k, v in trial.params.items() if v is not None and k not in fixed}
+    return " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen.items())
+
+
+def _shown(metrics: dict[str, float], prefix: str) -> str:
+    return "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith(prefix))
+
+
+def _last_line(traceback: str) -> str:
+    return traceback.strip().split("\n")[-1].strip()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,201 @@
+"""The durable record of a search, and the state that follows from it.
+
+Everything that happens is one JSON line, on disk before anything else acts on it. The state of a search (its
+trials, and by replay its searcher and its rungs) is a function of those lines alone, so a driver killed at any
+moment resumes exactly where the last line stands, and MLflow can be told again what it may have missed.
+
+Events (all with `time`, milliseconds since 1970, never decreasing):
+    session      {}                                              a driver took the search up
+    trial        number, params, seed                            proposed
+    result       number, epoch, metrics, outcome                 an epoch's end; `outcome` None: goes on
+    checkpoint   number, epoch, path                             written completely
+    retry        number, traceback                               failed, taken up again
+    failed       number, traceback                               failed for good
+    interrupted  number                                          stopped with the search, to be resumed
+    final_started / final_result / final_finished                the final training, a run for each seed
+    ended        status                                          searching | interrupted | finished | failed
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from trainables.task import InputError, Objective, Params
+
+Event = dict[str, Any]
+
+#: Outcomes after which a trial is over and is never run again.
+OVER = ("completed", "stopped_early", "diverged", "failed")
+
+
+@dataclass
+class Trial:
+    """What is known of one trial."""
+
+    number: int
+    params: Params
+    seed: int
+    started: int
+    curve: dict[int, dict[str, float]] = field(default_factory=dict)
+    outcome: str | None = None
+    best_epoch: int | None = None
+    best_value: float | None = None
+    #: (epoch, path) of the complete checkpoints, oldest first.
+    checkpoints: list[tuple[int, str]] = field(default_factory=list)
+    traceback: str | None = None
+    ended: int | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.outcome in OVER
+
+    @property
+    def epoch(self) -> int:
+        return max(self.curve, default=0)
+
+    @property
+    def can_win(self) -> bool:
+        return self.best_value is not None and self.outcome not in ("diverged", "failed")
+
+
+@dataclass
+class FinalRun:
+    """The final training with one seed."""
+
+    seed: int
+    params: Params
+    epochs: int
+    curve: dict[int, dict[str, float]] = field(default_factory=dict)
+    test: dict[str, float] | None = None
+
+
+class SearchState:
+    """The trials of a search, built by applying its events in order."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.trials: dict[int, Trial] = {}
+        self.finals: dict[int, FinalRun] = {}
+        self.status = "searching"
+        self.sessions = 0
+        self.started: int | None = None
+
+    def apply(self, event: Event) -> None:
+        kind = event["event"]
+        if kind == "session":
+            self.sessions += 1
+            self.status = "searching"
+            self.started = self.started or event["time"]
+        elif kind == "trial":
+            number = event["number"]
+            self.trials[number] = Trial(number, event["params"], event["seed"], event["time"])
+        elif kind == "ended":
+            self.status = event["status"]
+        elif kind.startswith("final_"):
+            self._apply_final(kind, event)
+        else:
+            self._apply_to_trial(kind, self.trials[event["number"]], event)
+
+    def _apply_to_trial(self, kind: str, trial: Trial, event: Event) -> None:
+        if kind == "result":
+            trial.curve[event["epoch"]] = event["metrics"]
+            trial.outcome = event["outcome"]
+            value = event["metrics"].get(f"val_{self.objective.metric}")
+            if value is not None and trial.outcome != "diverged" and self.objective.better(value, trial.best_value):
+                trial.best_epoch, trial.best_value = event["epoch"], value
+        elif kind == "checkpoint":
+            trial.checkpoints.append((event["epoch"], event["path"]))
+        elif kind == "failed":
+            trial.outcome, trial.traceback = "failed", event["traceback"]
+        elif kind == "interrupted":
+            trial.outcome = "interrupted"
+        if trial.outcome is not None:
+            trial.ended = event["time"]
+
+    def _apply_final(self, kind: str, event: Event) -> None:
+        if kind == "final_started":
+            self.finals[event["seed"]] = FinalRun(event["seed"], event["params"], event["epochs"])
+        elif kind == "final_result":
+            self.finals[event["seed"]].curve[event["epoch"]] = event["metrics"]
+        else:
+            self.finals[event["seed"]].test = event["test"]
+
+    def best(self) -> Trial | None:
+        """The trial with the best objective at any epoch; of equals the earliest."""
+        winner: Trial | None = None
+        for trial in self.trials.values():
+            if trial.can_win and (winner is None or self.objective.better(trial.best_value, winner.best_value)):  # type: ignore[arg-type]
+                winner = trial
+        return winner
+
+    def ranked(self) -> list[Trial]:
+        """Trials that can win, best first."""
+        able = [t for t in self.trials.values() if t.can_win]
+        return sorted(able, key=lambda t: (self.objective.loss(t.best_value), t.number))  # type: ignore[arg-type]
+
+    def unfinished(self) -> list[Trial]:
+        return [t for t in self.trials.values() if not t.over]
+
+
+class Journal:
+    """The file of events of one search, held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or creates it, drops a last line that a kill left unfinished, and locks it.
+
+        Raises:
+            InputError: another process is running this search.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file: IO[bytes] = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{path.parent.name}: this search is running in another process") from error
+        self.events = list(read_events(path))
+        end = sum(len(line) for line in _whole_lines(path))
+        if end != path.stat().st_size:
+            self._file.truncate(end)
+        self._last = self.events[-1]["time"] if self.events else 0
+
+    def append(self, event: Event) -> Event:
+        """Stamps an event and puts it on disk; raises OSError where the disk refuses it."""
+        self._last = max(self._last, int(time.time() * 1000))  # a clock that is set back moves no event back
+        stamped = {**event, "time": self._last}
+        self._file.write(json.dumps(stamped).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.events.append(stamped)
+        return stamped
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The complete events of a journal; floats come back to the last bit, NaN and infinity included.
+
+    Raises:
+        InputError: a line that is no event: the file was edited or the disk is bad.
+    """
+    for number, line in enumerate(_whole_lines(path), 1):
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}: line {number} is damaged: {line[:60]!r}") from error
+        yield event

@@ -1,0 +1,97 @@
+"""Final training: the best configuration on train and validation together, tested once for each seed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from search.cluster import Placement
+from search.engine import Search
+from search.journal import Trial
+from search.searchers import trial_seed
+from trainables import get_task, training
+from trainables.task import InputError, Params, Splits
+
+#: Seeds of final runs are drawn apart from those of trials.
+_FINAL = 1_000_000
+
+
+def retrain(search: Search, splits: Splits, placement: Placement, seeds: int) -> Trial:
+    """Trains the best trial's configuration for the epoch count that was best, with `seeds` seeds.
+
+    A seed that is done already is not trained again. Each ends as `final/seed-N/` with `model/`, `artifacts/`,
+    an input example and its predictions.
+
+    Raises:
+        InputError: no trial succeeded, so there is nothing to train.
+    """
+    best = search.state.best()
+    if best is None or best.best_epoch is None:
+        raise InputError(f"{search.folder.name}: no trial succeeded, so there is no configuration to train")
+    shared = ray.put(splits)
+    train = ray.remote(_train).options(  # on a machine of the cluster, as trials are
+        num_cpus=placement.cpus * placement.concurrency if not placement.gpus else placement.cpus,
+        num_gpus=placement.gpus,
+        num_returns="streaming",
+        name=f"{search.config.task}-{search.folder.name}-final",
+        max_retries=0,
+    )
+    # Alone on this machine, the final training may use what the trials shared.
+    cpus = placement.cpus if placement.gpus else placement.cpus * placement.concurrency
+    resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
+    for seed in range(seeds):
+        known = search.state.finals.get(seed)
+        if known is not None and known.test is not None:
+            continue
+        search.record({"event": "final_started", "seed": seed, "params": best.params, "epochs": best.best_epoch,
+                       "trial": best.number})  # fmt: skip
+        stream = train.remote(
+            search.config.task, shared, best.params, trial_seed(search.config.search.seed, _FINAL + seed),
+            search.config.search.epochs, best.best_epoch, resources, search.folder.final(seed),
+        )  # fmt: skip
+        for reference in stream:
+            _record(search, seed, ray.get(reference))
+    return best
+
+
+def _record(search: Search, seed: int, message: dict[str, Any]) -> None:
+    """An epoch that an earlier, killed final training recorded already keeps its first record."""
+    if message["event"] != "final_result" or message["epoch"] not in search.state.finals[seed].curve:
+        search.record({**message, "seed": seed})
+
+
+def _train(
+    name: str, splits: Splits, params: Params, seed: int, horizon: int, epochs: int,
+    resources: dict[str, Any], folder: Path,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yields each epoch's metrics, then the test's, once everything is on disk.
+
+    Args:
+        horizon: epochs that the schedule was laid out for in the search, of which `epochs` are trained.
+    """
+    task = get_task(name)
+    device = training.choose_device(**resources)
+    training.seed_everything(seed)
+    learner = task.build(params, splits.info, horizon, device)
+    everything = task.merge(splits)
+    for _ in range(epochs):
+        metrics = training.run_epoch(task, learner, everything, None)
+        yield {"event": "final_result", "epoch": learner.epoch, "metrics": metrics}
+    test = task.evaluate(learner, splits.test)
+
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "model").mkdir(parents=True)
+    (part / "artifacts").mkdir()
+    task.artifacts(learner, splits.test, splits.info, part / "artifacts")
+    task.export(learner, splits.info, part / "model")
+    example = task.example(splits.test, splits.info)
+    example.to_parquet(part / "example.parquet")
+    task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    yield {"event": "final_finished", "test": test, "device": device.name}

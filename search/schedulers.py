@@ -1,0 +1,167 @@
+"""Early stopping. Each rule is a function of what it has been told, so replaying a journal restores it."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Protocol
+
+import numpy as np
+
+from search.config import SearchSection
+
+
+class Scheduler(Protocol):
+    """Decides whether a trial goes on. `loss` is the objective turned so that smaller is better."""
+
+    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
+        """Whether a trial with this loss at this epoch of its own is to stop; changes nothing."""
+        ...
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        """Takes a result in, whatever was decided."""
+        ...
+
+    def remove(self, number: int) -> None:
+        """Forgets a trial whose results mean nothing (it diverged)."""
+        ...
+
+    def rungs(self) -> dict[int, dict[int, float]]:
+        """What is recorded: epoch -> trial number -> loss."""
+        ...
+
+
+class Asha:
+    """Asynchronous successive halving, the stopping variant (Li et al. 2020, arXiv:1810.05934).
+
+    Rungs stand at epochs `grace_period * reduction_factor^k` below `max_epochs`. A trial that reaches a rung is
+    recorded there and goes on if it is among the best `1 / reduction_factor` of those recorded so far.
+    """
+
+    def __init__(self, grace_period: int, reduction_factor: float, max_epochs: int) -> None:
+        self.reduction_factor = reduction_factor
+        self._rungs: dict[int, dict[int, float]] = {}
+        level = float(grace_period)
+        while level < max_epochs:
+            self._rungs[round(level)] = {}
+            level *= reduction_factor
+
+    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
+        if epoch not in self._rungs:
+            return False
+        # This trial counts too, so that with fewer than reduction_factor trials only the best so far goes on.
+        values = list({**self._rungs[epoch], number: loss}.values())
+        return loss > float(np.percentile(values, 100 / self.reduction_factor))
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        if epoch in self._rungs:
+            self._rungs[epoch][number] = loss
+
+    def remove(self, number: int) -> None:
+        for rung in self._rungs.values():
+            rung.pop(number, None)
+
+    def rungs(self) -> dict[int, dict[int, float]]:
+        return self._rungs
+
+
+class Hyperband:
+    """Asynchronous Hyperband (Li et al. 2020, section 3.3): brackets of ASHA with ever later first rungs.
+
+    A trial's bracket follows from its number alone: bracket s gets a share of the trials in proportion to
+    `reduction_factor^-s`, as each of its trials costs that much more before it may be stopped.
+    """
+
+    def __init__(self, grace_period: int, reduction_factor: float, max_epochs: int, brackets: int) -> None:
+        firsts = [grace_period * reduction_factor**s for s in range(brackets)]
+        self._brackets = [Asha(round(f), reduction_factor, max_epochs) for f in firsts if f < max_epochs]
+        weights = [reduction_factor**-s for s in range(len(self._brackets))]
+        self._shares = [w / sum(weights) for w in weights]
+        self._assigned: list[int] = []
+
+    def bracket(self, number: int) -> int:
+        """The bracket that is furthest behind its share when trial `number` comes."""
+        while len(self._assigned) <= number:
+            total = len(self._assigned) + 1
+            behind = [total * share - self._assigned.count(s) for s, share in enumerate(self._shares)]
+            self._assigned.append(behind.index(max(behind)))
+        return self._assigned[number]
+
+    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
+        if not self._brackets:
+            return False
+        return self._brackets[self.bracket(number)].should_stop(number, epoch, loss)
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        if self._brackets:
+            self._brackets[self.bracket(number)].record(number, epoch, loss)
+
+    def remove(self, number: int) -> None:
+        for bracket in self._brackets:
+            bracket.remove(number)
+
+    def rungs(self) -> dict[int, dict[int, float]]:
+        merged: dict[int, dict[int, float]] = {}
+        for bracket in self._brackets:
+            for epoch, rung in bracket.rungs().items():
+                merged.setdefault(epoch, {}).update(rung)
+        return dict(sorted(merged.items()))
+
+
+class MedianStopping:
+    """The median stopping rule (Golovin et al. 2017, Google Vizier, section 3.2.2).
+
+    A trial stops at an epoch if its best loss so far is worse than the median of the other trials' running
+    average losses up to that epoch; not before `grace_period`, nor with fewer than `min_trials` to compare with.
+    """
+
+    min_trials = 3
+
+    def __init__(self, grace_period: int) -> None:
+        self.grace_period = grace_period
+        self._curves: dict[int, dict[int, float]] = {}
+
+    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
+        curve = {**self._curves.get(number, {}), epoch: loss}
+        others = [
+            statistics.fmean(value for at, value in other.items() if at <= epoch)
+            for trial, other in self._curves.items()
+            if trial != number and epoch in other
+        ]
+        if epoch < self.grace_period or len(others) < self.min_trials:
+            return False
+        return min(curve.values()) > statistics.median(others)
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        self._curves.setdefault(number, {})[epoch] = loss
+
+    def remove(self, number: int) -> None:
+        self._curves.pop(number, None)
+
+    def rungs(self) -> dict[int, dict[int, float]]:
+        return {}
+
+
+class NoStopping:
+    """Every trial gets its full budget."""
+
+    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
+        return False
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        pass
+
+    def remove(self, number: int) -> None:
+        pass
+
+    def rungs(self) -> dict[int, dict[int, float]]:
+        return {}
+
+
+def make_scheduler(search: SearchSection) -> Scheduler:
+    if search.scheduler == "asha":
+        return Asha(search.grace_period, search.reduction_factor, search.epochs)
+    if search.scheduler == "hyperband":
+        return Hyperband(search.grace_period, search.reduction_factor, search.epochs, search.brackets)
+    if search.scheduler == "median":
+        return MedianStopping(search.grace_period)
+    return NoStopping()

@@ -1,0 +1,146 @@
+"""Where configurations come from: Optuna's samplers, or a grid.
+
+A proposal depends on (seed, trial number, what has been told) and on nothing else: each gets a sampler of its
+own, freshly seeded. No random state has to be saved, and a resumed search proposes what it would have proposed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Protocol
+
+import numpy as np
+
+from search.config import SearchConfig
+from search.journal import Trial
+from search.space import Parameter, Space
+from trainables.task import InputError, Objective, Params
+
+
+class Searcher(Protocol):
+    def ask(self, number: int) -> Params:
+        """The configuration of trial `number`; numbers are asked for in order."""
+        ...
+
+    def replay(self, trial: Trial) -> None:
+        """Takes a trial that an earlier session asked for as asked for."""
+        ...
+
+    def tell(self, trial: Trial) -> None:
+        """A trial is over."""
+        ...
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """Independent for every (search seed, trial number)."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+class Grid:
+    """Every point of a finite space, in the order of the file."""
+
+    def __init__(self, points: list[Params]) -> None:
+        self.points = points
+
+    def ask(self, number: int) -> Params:
+        return self.points[number]
+
+    def replay(self, trial: Trial) -> None:
+        pass
+
+    def tell(self, trial: Trial) -> None:
+        pass
+
+
+class OptunaSearcher:
+    """Optuna's ask-and-tell over the space, define-by-run.
+
+    Outcomes are told as Optuna means them: a stopped trial is pruned with its intermediate values, a failed one
+    failed, a diverged one violates a constraint, so that samplers avoid its region without a made-up number.
+    """
+
+    def __init__(self, kind: str, space: Space, objective: Objective, seed: int, startup_trials: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self._optuna = optuna
+        self.kind, self.space, self.objective, self.seed, self.startup = kind, space, objective, seed, startup_trials
+        direction = "minimize" if objective.mode == "min" else "maximize"
+        self.study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(0))
+        self._asked: dict[int, Any] = {}
+
+    def ask(self, number: int) -> Params:
+        self.study.sampler = self._sampler(trial_seed(self.seed, number))
+        trial = self.study.ask()
+        self._asked[number] = trial
+        return self.space.sample(lambda parameter: _suggest(trial, parameter))
+
+    def replay(self, trial: Trial) -> None:
+        # What is enqueued is suggested as it stands; the sampler is asked for nothing.
+        self.study.sampler = self._optuna.samplers.RandomSampler(0)
+        searched = {p.name: trial.params[p.name] for p in self.space.parameters if p.searched and p.exists(trial.params)}
+        self.study.enqueue_trial(searched)
+        asked = self.study.ask()
+        self._asked[trial.number] = asked
+        self.space.sample(lambda parameter: _suggest(asked, parameter))
+
+    def tell(self, trial: Trial) -> None:
+        asked, states = self._asked.pop(trial.number), self._optuna.trial.TrialState
+        if trial.outcome == "failed":
+            self.study.tell(asked, state=states.FAIL)
+        elif trial.outcome == "diverged":
+            asked.set_constraint("diverged", 1.0)
+            self._tell_diverged(asked)
+        elif trial.outcome == "stopped_early" and self.kind == "tpe":
+            for epoch, metrics in trial.curve.items():
+                asked.report(metrics[f"val_{self.objective.metric}"], epoch)
+            asked.set_constraint("diverged", 0.0)
+            self.study.tell(asked, state=states.PRUNED)
+        else:
+            asked.set_constraint("diverged", 0.0)
+            self.study.tell(asked, trial.best_value)
+
+    def _tell_diverged(self, asked: Any) -> None:
+        """TPE takes an infeasible trial without a value. GP's model needs one at every point: it gets the worst
+        feasible value so far, and the constraint's own model keeps the region out."""
+        states = self._optuna.trial.TrialState
+        values = [t.value for t in self.study.trials if t.state == states.COMPLETE and t.constraints.get("diverged", 0) <= 0]
+        if self.kind == "gp" and values:
+            self.study.tell(asked, max(values) if self.objective.mode == "min" else min(values))
+        else:
+            self.study.tell(asked, state=states.PRUNED)
+
+    def _sampler(self, seed: int) -> Any:
+        samplers = self._optuna.samplers
+        if self.kind == "tpe":
+            return samplers.TPESampler(
+                seed=seed, n_startup_trials=self.startup, multivariate=True, group=True,
+                constant_liar=True,
+            )  # fmt: skip
+        if self.kind == "gp":
+            return samplers.GPSampler(seed=seed, n_startup_trials=self.startup)
+        return samplers.RandomSampler(seed=seed)
+
+
+def _suggest(trial: Any, parameter: Parameter) -> Any:
+    if parameter.kind == "int":
+        return trial.suggest_int(parameter.name, int(parameter.low), int(parameter.high), step=parameter.step)
+    if parameter.kind == "choice":
+        return trial.suggest_categorical(parameter.name, parameter.choices)
+    return trial.suggest_float(parameter.name, parameter.low, parameter.high, log=parameter.kind == "loguniform")
+
+
+def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher, int]:
+    """The searcher and the number of trials of the search.
+
+    Raises:
+        InputError: a grid over a range that cannot be counted.
+    """
+    search = config.search
+    if search.searcher == "grid":
+        points = config.space.grid(config.place)
+        return Grid(points), min(len(points), search.trials or len(points))
+    if search.trials is None:
+        raise InputError(f"{config.place}: search.trials: null is for the grid searcher alone; give a number")
+    return OptunaSearcher(search.searcher, config.space, objective, search.seed, search.startup_trials), search.trials

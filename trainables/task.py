@@ -1,0 +1,153 @@
+"""The one interface between a task and the engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from trainables.training import Device, Learner
+
+#: A hyperparameter configuration as a trial gets it: flat names (`model.pretrained`), plain values.
+Params = dict[str, Any]
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. The message names the place, the value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a search optimises: a key of `Task.evaluate`'s result, and which way is better."""
+
+    metric: str
+    mode: Literal["min", "max"]
+
+    def loss(self, value: float) -> float:
+        """`value` turned so that smaller is better."""
+        return value if self.mode == "min" else -value
+
+    def better(self, value: float, than: float | None) -> bool:
+        """Whether `value` is strictly better, so that of equals the earlier one stays."""
+        return than is None or self.loss(value) < self.loss(than)
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What is known of a data set without holding it."""
+
+    source: str
+    fingerprint: str
+    test_fingerprint: str
+    sizes: dict[str, int]
+    classes: tuple[str, ...] = ()
+    #: What was chosen or left out for the user; printed once and kept with the search.
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A prepared data set. The type of a split is the task's own; the engine only hands it on."""
+
+    train: Any
+    val: Any
+    test: Any
+    info: DataInfo
+
+    def for_search(self) -> Splits:
+        """The same without the test split: a trial cannot look at what it is not given."""
+        return replace(self, test=None)
+
+
+#: `progress(done, total, what)`, called while data is read.
+Progress = Callable[[int, int, str], None]
+
+
+class Task(Protocol):
+    """What a task gives. All methods are stateless: state lives in the `Learner`."""
+
+    name: str
+    objective: Objective
+
+    def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
+        """Reads, checks, splits and caches the data; done once a search, on the driver.
+
+        Args:
+            data: the `data` section of the configuration.
+            source: where the user's data is; None for the demo set.
+            cache: a folder for decoded data, keyed by content.
+
+        Raises:
+            InputError: the data cannot be used; everything wrong with it is named.
+        """
+        ...
+
+    def describe_source(self, data: dict[str, Any]) -> str:
+        """One line for `search list`: which data a run without `--data` takes now."""
+        ...
+
+    def check(self, params: Params) -> None:
+        """Refuses fixed values that no trial could start with (a checkpoint that cannot be loaded).
+
+        Raises:
+            InputError: before anything is started.
+        """
+        ...
+
+    def build(self, params: Params, info: DataInfo, epochs: int, device: Device) -> Learner:
+        """A fresh model with its optimizer and schedule. The random state is already seeded."""
+        ...
+
+    def train_epoch(self, learner: Learner, split: Any) -> dict[str, float]:
+        """One pass over `split`; raises `training.Diverged` as soon as the loss is not finite."""
+        ...
+
+    def evaluate(self, learner: Learner, split: Any) -> dict[str, float]:
+        """Metrics on a split without a prefix, the objective's among them."""
+        ...
+
+    def merge(self, splits: Splits) -> Any:
+        """Train and validation as one split, for the final training."""
+        ...
+
+    def artifacts(self, learner: Learner, split: Any, info: DataInfo, folder: Path) -> None:
+        """Writes what people look at (tables, pictures) into `folder`."""
+        ...
+
+    def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
+        """Writes the finished model so that `load` needs nothing else."""
+        ...
+
+    def load(self, folder: Path) -> Any:
+        """What `predict` needs, from an exported folder."""
+        ...
+
+    def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
+        """The command line's inputs as the frame that `predict` takes; raises InputError."""
+        ...
+
+    def predict(self, model: Any, frame: pd.DataFrame) -> pd.DataFrame:
+        """Predictions, a row for each row of `frame`."""
+        ...
+
+    def example(self, split: Any, info: DataInfo) -> pd.DataFrame:
+        """A few raw inputs from a split, in the form that `predict` takes."""
+        ...
+
+
+def array_digest(arrays: Iterable[np.ndarray | bytes]) -> str:
+    """A short content hash over arrays (shape and type included) and bytes, in their order."""
+    digest = hashlib.blake2b(digest_size=12)
+    for item in arrays:
+        if isinstance(item, bytes):
+            digest.update(item)
+        else:
+            digest.update(f"{item.dtype.str}{item.shape}".encode())
+            digest.update(item.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,311 @@
+"""What every task's training loop shares: device, precision, seeds and RNG state, gradients, health."""
+
+from __future__ import annotations
+
+import random
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+#: The loss is looked at every so many batches: a look costs a device synchronisation.
+CHECK_EVERY = 20
+
+
+class Diverged(Exception):
+    """The training loss is NaN or infinite: the configuration is infeasible."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how exactly a trial computes."""
+
+    torch_device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def name(self) -> str:
+        if self.torch_device.type == "cuda":
+            return torch.cuda.get_device_name(self.torch_device)
+        return "cpu"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision where `dtype` is not float32, else nothing."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.torch_device.type, dtype=self.dtype)
+
+    def synchronize(self) -> None:
+        if self.torch_device.type == "cuda":
+            torch.cuda.synchronize(self.torch_device)
+
+
+def choose_device(cpus: float, gpus: float, precision: str) -> Device:
+    """The device that these resources stand for, with one torch thread for each whole CPU.
+
+    Args:
+        precision: `auto` (bf16 on a GPU that has it, else fp32), `fp32` or `bf16`.
+    """
+    torch.set_num_threads(max(1, int(cpus)))
+    if gpus > 0 and torch.cuda.is_available():
+        bf16 = precision == "bf16" or (precision == "auto" and torch.cuda.is_bf16_supported())
+        return Device(torch.device("cuda"), torch.bfloat16 if bf16 else torch.float32)
+    return Device(torch.device("cpu"), torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python's, NumPy's and torch's generators (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def rng_state() -> dict[str, Any]:
+    """Every generator's state, in types that `torch.load(weights_only=True)` admits."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@dataclass
+class Learner:
+    """A trial's whole mutable state: saved and loaded as one, it continues bit for bit on CPU."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler | None
+    device: Device
+    params: dict[str, Any]
+    epoch: int = 0
+    #: Anything else of the task's that its training reads (class weights, resized data); not saved.
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule else None,
+            "epoch": self.epoch,
+            "rng": rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.epoch = state["epoch"]
+        set_rng_state(state["rng"])
+
+
+def save(learner: Learner, path: Path) -> None:
+    torch.save(learner.state_dict(), path)
+
+
+def load(learner: Learner, path: Path) -> None:
+    """Raises: RuntimeError, EOFError or OSError where the file is torn or missing."""
+    # On the CPU first: generator states must stay there, and load_state_dict copies to each tensor's device.
+    learner.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+#: `forward(batch)` -> (mean loss over the batch, number of samples, sums over samples of what is averaged).
+Forward = Callable[[Any], tuple[torch.Tensor, int, dict[str, torch.Tensor]]]
+
+
+def fit_batches(
+    learner: Learner, batches: Iterable[Any], forward: Forward, clip_norm: float | None = None
+) -> dict[str, float]:
+    """One pass of gradient steps.
+
+    Args:
+        clip_norm: largest global L2 norm of the gradient; None leaves it as it is.
+
+    Returns:
+        `loss` and every key of `forward`'s sums, averaged over samples; `gradient_norm`, the mean over
+        steps of the norm before clipping; `samples`, their number.
+
+    Raises:
+        Diverged: a loss or a gradient norm was not finite.
+    """
+    learner.model.train()
+    device = learner.device.torch_device
+    totals: dict[str, torch.Tensor] = {}
+    loss_sum, norm_sum = torch.zeros((), device=device), torch.zeros((), device=device)
+    samples, steps = 0, 0
+    parameters = [p for p in learner.model.parameters() if p.requires_grad]
+    for batch in batches:
+        with learner.device.autocast():
+            loss, size, sums = forward(batch)
+        learner.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm else float("inf"))
+        learner.optimizer.step()
+        loss_sum += loss.detach().float() * size
+        norm_sum += norm
+        for key, value in sums.items():
+            totals[key] = totals.get(key, torch.zeros((), device=device)) + value.detach()
+        samples, steps = samples + size, steps + 1
+        if steps % CHECK_EVERY == 0:
+            _check_finite(loss_sum, norm_sum)
+    _check_finite(loss_sum, norm_sum)
+    return {
+        "loss": loss_sum.item() / samples,
+        **{key: value.item() / samples for key, value in totals.items()},
+        "gradient_norm": norm_sum.item() / steps,
+        "samples": float(samples),
+    }
+
+
+def _check_finite(loss_sum: torch.Tensor, norm_sum: torch.Tensor) -> None:
+    if not torch.isfinite(loss_sum):
+        raise Diverged(f"training loss is {loss_sum.item()}")
+    if not torch.isfinite(norm_sum):
+        raise Diverged(f"gradient norm is {norm_sum.item()}")
+
+
+@contextmanager
+def dead_relus(model: nn.Module) -> Iterator[Callable[[], float]]:
+    """Counts ReLU units that never fire on the data passed through inside the block.
+
+    A unit is a channel of a (batch, channel, ...) map, or a feature of a (batch, ..., feature) one.
+    Yields a function: the fraction of such units, NaN where the model has no `nn.ReLU`.
+    """
+    peaks: dict[int, torch.Tensor] = {}
+
+    def watch(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+        channel = 1 if output.dim() >= 4 else output.dim() - 1
+        peak = output.detach().amax(dim=[d for d in range(output.dim()) if d != channel])
+        known = peaks.get(id(module))
+        peaks[id(module)] = peak if known is None else torch.maximum(known, peak)
+
+    handles = [m.register_forward_hook(watch) for m in model.modules() if isinstance(m, nn.ReLU)]
+
+    def fraction() -> float:
+        if not peaks:
+            return float("nan")
+        units = torch.cat([p.float() for p in peaks.values()])
+        return (units <= 0).float().mean().item()
+
+    try:
+        yield fraction
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class MemoryPeak:
+    """Peak memory since it was made, in MiB: of the device's allocator, or of this process."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device.torch_device
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            # Linux: resets VmHWM, so that a reused worker does not report an earlier trial's peak.
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:
+                return
+
+    def mib(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        try:
+            status = Path("/proc/self/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) / 1024
+        except (OSError, IndexError):
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:
+    """Trains one epoch, evaluates, and measures both: the metrics of one step of a curve.
+
+    Returns:
+        `train_*` and, where `val` is given, `val_*` as the task names them, with `epoch_seconds`,
+        `samples_per_second` (training only), `peak_memory_mib`, `learning_rate`, `gradient_norm`,
+        `dead_relu_fraction` (on validation data).
+
+    Raises:
+        Diverged: see `fit_batches`; the epoch counter then already names the epoch it happened in.
+    """
+    learner.epoch += 1
+    memory, start = MemoryPeak(learner.device), time.perf_counter()
+    rate = max(group["lr"] for group in learner.optimizer.param_groups)
+    trained = task.train_epoch(learner, train)
+    if learner.schedule is not None:
+        learner.schedule.step()
+    learner.device.synchronize()
+    train_seconds = time.perf_counter() - start
+    gradient_norm, samples = trained.pop("gradient_norm"), trained.pop("samples")
+    metrics = {f"train_{key}": value for key, value in trained.items()}
+    if val is not None:
+        with dead_relus(learner.model) as fraction:
+            metrics |= {f"val_{key}": value for key, value in task.evaluate(learner, val).items()}
+            metrics["dead_relu_fraction"] = fraction()
+    learner.device.synchronize()
+    return metrics | {
+        "epoch_seconds": time.perf_counter() - start,
+        "samples_per_second": samples / train_seconds,
+        "peak_memory_mib": memory.mib(),
+        "learning_rate": rate,
+        "gradient_norm": gradient_norm,
+    }
+
+
+def shuffled_batches(count: int, batch_size: int) -> Iterator[torch.Tensor]:
+    """Indices 0..count-1 in an order drawn from torch's global generator, in batches.
+
+    A last batch of a single sample is joined to the one before it: batch normalisation needs two.
+    """
+    order = torch.randperm(count)
+    batches = list(order.split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    yield from batches
+
+
+def make_optimizer(groups: Any, params: dict[str, Any]) -> torch.optim.Optimizer:
+    """The optimizer that `optimizer`, `lr`, `weight_decay` (and `momentum` for sgd) name."""
+    name, rate, decay = params["optimizer"], params["lr"], params["weight_decay"]
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=params["momentum"], weight_decay=decay, nesterov=True)
+    if name == "adam":
+        return torch.optim.Adam(groups, lr=rate, weight_decay=decay)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+    raise ValueError(f"optimizer: {name!r}: allowed are sgd, adam, adamw")
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, name: str, epochs: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """A schedule stepped once an epoch: `constant`, `cosine` (to 1 % at the end), `step` (x0.95 an epoch)."""
+    if name == "constant":
+        return None
+    if name == "cosine":
+        floor = 0.01 * max(group["lr"] for group in optimizer.param_groups)
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, epochs), eta_min=floor)
+    if name == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.95)
+    raise ValueError(f"schedule: {name!r}: allowed are constant, cosine, step")

@@ -1,0 +1,287 @@
+"""Window photographs: a folder or zip of `train/<class>/*` (and `val/`, `test/`) -> uint8 arrays."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from trainables.files import replacing
+from trainables.task import DataInfo, InputError, Progress, Splits, array_digest
+from trainables.windows import demo
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """Decoded pictures: `images` uint8 (n, 3, size, size), `labels` int64 (n,), `names` their files."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: np.ndarray) -> ImageSplit:
+        return ImageSplit(self.images[index], self.labels[index], tuple(self.names[i] for i in index))
+
+
+@dataclass(frozen=True)
+class _File:
+    split: str
+    label: str
+    name: str
+    read: Callable[[], bytes]
+
+
+def prepare(data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
+    """See `Task.prepare`. Keys of `data`: size, val_fraction, test_fraction, split_seed, max_unpacked_gb, demo."""
+    if source is None:
+        given, classes, fingerprint, notes = _demo(data, cache, progress)
+        where = "demo"
+    else:
+        given, classes, fingerprint, notes = _read(data, source, cache, progress)
+        where = str(source)
+    train, val, test = _complete(given, classes, data, where)
+    info = DataInfo(
+        source=where,
+        fingerprint=fingerprint,
+        test_fingerprint=array_digest([test.images, test.labels]),
+        sizes={"train": len(train), "val": len(val), "test": len(test)},
+        classes=classes,
+        notes=tuple(notes),
+    )
+    return Splits(train, val, test, info)
+
+
+def decode(content: bytes, size: int) -> np.ndarray:
+    """One picture as uint8 (3, size, size): EXIF-rotated, transparency on white, squashed to a square.
+
+    Raises:
+        OSError, ValueError, SyntaxError: as Pillow does for what it cannot read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(content))
+    image.draft("RGB", (2 * size, 2 * size))  # JPEG only: decodes at a half, quarter or eighth
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip at 255
+        image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def decode_all(
+    names: Sequence[str], reads: Sequence[Callable[[], bytes]], size: int, progress: Progress, place: str
+) -> np.ndarray:
+    """Decodes in parallel threads (Pillow frees the GIL) to one uint8 array (n, 3, size, size).
+
+    Raises:
+        InputError: naming every picture that cannot be read.
+    """
+    images = np.empty((len(names), 3, size, size), dtype=np.uint8)
+    bad: list[str] = []
+
+    def one(index: int) -> None:
+        try:
+            images[index] = decode(reads[index](), size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning,
+                Image.DecompressionBombError, zipfile.BadZipFile) as error:  # fmt: skip
+            bad.append(f"{names[index]}: {error or type(error).__name__}")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, _ in enumerate(pool.map(one, range(len(names))), 1):
+            progress(done, len(names), "decoding images")
+    if bad:
+        listed = "\n  ".join(sorted(bad))
+        raise InputError(f"{place}: {len(bad)} of {len(names)} images cannot be read:\n  {listed}")
+    return images
+
+
+def _read(
+    data: dict[str, Any], source: Path, cache: Path, progress: Progress
+) -> tuple[dict[str, ImageSplit], tuple[str, ...], str, list[str]]:
+    if not source.exists():
+        raise InputError(f"--data {source}: no such file or folder")
+    if source.is_dir():
+        files, folders, ignored = _list_folder(source)
+    elif zipfile.is_zipfile(source):
+        files, folders, ignored = _list_zip(source, data["max_unpacked_gb"])
+    else:
+        raise InputError(f"--data {source}: neither a folder nor a zip file")
+    classes = _check(files, folders, source)
+    notes = [f"ignored {ignored} files that are not JPEG, PNG or WebP"] if ignored else []
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        contents = list(pool.map(lambda f: array_digest([f.read()]), files))
+    notes += _duplicates(files, contents)
+    listing = "\n".join(f"{f.split}/{f.label}/{c}" for f, c in zip(files, contents, strict=True))
+    fingerprint = array_digest([listing.encode()])
+    cached = cache / f"images-{array_digest([listing.encode(), str(data['size']).encode()])}.npy"
+    if cached.exists():
+        images = np.load(cached, mmap_mode="r")
+    else:
+        images = decode_all([f.name for f in files], [f.read for f in files], data["size"], progress, str(source))
+        _save(cached, images)
+    labels = np.array([classes.index(f.label) for f in files], dtype=np.int64)
+    everything = ImageSplit(images, labels, tuple(f.name for f in files))
+    given = {
+        name: everything.take(np.array([i for i, f in enumerate(files) if f.split == name]))
+        for name in SPLITS
+        if any(f.split == name for f in files)
+    }
+    return given, classes, fingerprint, notes
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with replacing(path) as file:
+        np.save(file, array)
+
+
+def _list_folder(root: Path) -> tuple[list[_File], set[tuple[str, str]], int]:
+    paths = sorted(p for p in root.rglob("*") if not _hidden(p.relative_to(root).parts))
+    return _list_members([(p.relative_to(root).as_posix(), p.is_dir(), p.read_bytes) for p in paths], root)
+
+
+def _list_zip(path: Path, limit_gb: float) -> tuple[list[_File], set[tuple[str, str]], int]:
+    """Members are read where they lie; none is ever written to disk."""
+    archive = zipfile.ZipFile(path)
+    unpacked = 0
+    members: list[tuple[str, bool, Callable[[], bytes]]] = []
+    for info in sorted(archive.infolist(), key=lambda i: i.filename):
+        name = info.filename.replace("\\", "/")
+        if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]:
+            raise InputError(f"{path}: member {info.filename!r}: absolute names and '..' are not allowed")
+        unpacked += info.file_size
+        if unpacked > limit_gb * 2**30:
+            raise InputError(
+                f"{path}: larger unpacked than {limit_gb:g} GiB; raise it with --set data.max_unpacked_gb=N"
+            )
+        if info.flag_bits & 0x1:
+            raise InputError(f"{path}: member {info.filename!r} is encrypted; give an archive without password")
+        parts = PurePosixPath(name).parts
+        if parts and not _hidden(parts):
+            members.append((PurePosixPath(name).as_posix(), info.is_dir(), _member_reader(archive, info)))
+    return _list_members(members, path)
+
+
+def _member_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
+    return lambda: archive.read(info)
+
+
+def _hidden(parts: Sequence[str]) -> bool:
+    return any(part.startswith((".", "__MACOSX")) or part == "Thumbs.db" for part in parts)
+
+
+def _list_members(
+    members: list[tuple[str, bool, Callable[[], bytes]]], place: Path
+) -> tuple[list[_File], set[tuple[str, str]], int]:
+    """Sorts `[wrapper/]split/class/.../file` into files, the (split, class) folders seen, and a count of others."""
+    split_all = [(PurePosixPath(name).parts, is_dir, read) for name, is_dir, read in members]
+    tops = {parts[0] for parts, _, _ in split_all}
+    skip = 1 if len(tops) == 1 and "train" not in tops else 0  # an archive of one folder
+    files, folders, ignored = [], set(), 0
+    for parts, is_dir, read in split_all:
+        parts = parts[skip:]
+        if len(parts) < 2 or parts[0] not in SPLITS:
+            continue
+        if is_dir or len(parts) > 2:
+            folders.add((parts[0], parts[1]))
+        if not is_dir and len(parts) > 2:
+            if PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES:
+                files.append(_File(parts[0], parts[1], "/".join(parts), read))
+            else:
+                ignored += 1
+    if not any(split == "train" for split, _ in folders):
+        raise InputError(f"{place}: no train/<class>/ folders; expected train/<class>/*, optionally val/ and test/")
+    return files, folders, ignored
+
+
+def _check(files: list[_File], folders: set[tuple[str, str]], place: Path) -> tuple[str, ...]:
+    counts = Counter((f.split, f.label) for f in files)
+    for split, label in sorted(folders):
+        if not counts[split, label]:
+            raise InputError(f"{place}: {split}/{label}: no JPEG, PNG or WebP image in it")
+    classes = tuple(sorted({f.label for f in files if f.split == "train"}))
+    if len(classes) < 2:
+        raise InputError(f"{place}: train/ holds one class ({classes[0]}); at least 2 are needed")
+    for split in SPLITS[1:]:
+        strange = sorted({f.label for f in files if f.split == split} - set(classes))
+        if strange:
+            raise InputError(f"{place}: {split}/ has classes that train/ lacks: {', '.join(strange)}")
+    return classes
+
+
+def _duplicates(files: list[_File], contents: list[str]) -> list[str]:
+    trained = {c for f, c in zip(files, contents, strict=True) if f.split != "test"}
+    shared = [f.name for f, c in zip(files, contents, strict=True) if f.split == "test" and c in trained]
+    return [f"{len(shared)} test images stand in train or val too, {shared[0]} for one"] if shared else []
+
+
+def _demo(
+    data: dict[str, Any], cache: Path, progress: Progress
+) -> tuple[dict[str, ImageSplit], tuple[str, ...], str, list[str]]:
+    settings = data["demo"]
+    counts = {"train": settings["train"], "test": settings["test"]}
+    key = f"{demo.VERSION} {data['size']} {settings['seed']} {counts}".encode()
+    cached = cache / f"demo-{array_digest([key])}.npy"
+    labels = {name: np.arange(count) % len(demo.CLASSES) for name, count in counts.items()}
+    if cached.exists():
+        images = np.load(cached, mmap_mode="r")
+    else:
+        images = demo.draw_all(np.concatenate(list(labels.values())), data["size"], settings["seed"], progress)
+        _save(cached, images)
+    splits = {}
+    start = 0
+    for name, ys in labels.items():
+        names = tuple(f"{name}/{demo.CLASSES[y]}/{i}.png" for i, y in enumerate(ys))
+        splits[name] = ImageSplit(np.asarray(images[start : start + len(ys)]), ys.astype(np.int64), names)
+        start += len(ys)
+    return splits, demo.CLASSES, array_digest([np.asarray(images)]), ["data: the demo set, drawn by code"]
+
+
+def _complete(
+    given: dict[str, ImageSplit], classes: tuple[str, ...], data: dict[str, Any], place: str
+) -> list[ImageSplit]:
+    """Splits off, stratified and seeded, what the data does not bring: first test, then val."""
+    train = given["train"]
+    result = dict(given)
+    for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
+        if name not in given:
+            kept, taken = _stratify(train, classes, fraction, data["split_seed"], f"{place}: train")
+            train, result[name] = train.take(kept), train.take(taken)
+    result["train"] = train
+    return [result[name] for name in SPLITS]
+
+
+def _stratify(
+    split: ImageSplit, classes: tuple[str, ...], fraction: float, seed: int, place: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (kept, taken): of every class at least one image each way."""
+    rng = np.random.default_rng(seed)
+    kept, taken = [], []
+    for label, name in enumerate(classes):
+        index = rng.permutation(np.flatnonzero(split.labels == label))
+        if len(index) < 2:
+            raise InputError(f"{place}/{name}: {len(index)} image left to split; at least 2 are needed")
+        cut = min(max(1, round(fraction * len(index))), len(index) - 1)
+        taken.append(index[:cut])
+        kept.append(index[cut:])
+    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(taken))

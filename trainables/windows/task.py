@@ -1,0 +1,215 @@
+"""Window photographs -> kind of window."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from trainables import plots
+from trainables.task import DataInfo, InputError, Objective, Params, Progress, Splits
+from trainables.training import Device, Learner, fit_batches, make_optimizer, make_schedule, shuffled_batches
+from trainables.windows import data as reading
+from trainables.windows.augment import augmenter
+from trainables.windows.data import ImageSplit
+from trainables.windows.model import build_model, pretrained_config, resize
+
+EVAL_BATCH = 256
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """An exported classifier: `decode_size` is what pictures are decoded to before the model's own size."""
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    decode_size: int
+    image_size: int
+
+
+class WindowsTask:
+    name = "windows"
+    objective = Objective("accuracy", "max")
+
+    def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
+        return reading.prepare(data, source, cache, progress)
+
+    def describe_source(self, data: dict[str, Any]) -> str:
+        demo = data["demo"]
+        return f"demo: {demo['train']} + {demo['test']} pictures drawn by code (--data FOLDER|ZIP for photographs)"
+
+    def check(self, params: Params) -> None:
+        name = params.get("model.pretrained")
+        if name is None:
+            return
+        try:
+            pretrained_config(name)
+        except (OSError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            raise InputError(
+                f"model.pretrained: {name!r} cannot be loaded ({reason}); allowed are a hub id or a folder of a "
+                "transformers image-classification checkpoint, or null for the small residual network"
+            ) from error
+
+    def build(self, params: Params, info: DataInfo, epochs: int, device: Device) -> Learner:
+        model = build_model(params, info.classes).to(device.torch_device)
+        # Norms and biases are left out of weight decay, as usual: shrinking them only biases the network.
+        decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
+        free = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+        optimizer = make_optimizer([{"params": decayed}, {"params": free, "weight_decay": 0.0}], params)
+        return Learner(model, optimizer, make_schedule(optimizer, params["schedule"], epochs), device, params)
+
+    def train_epoch(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
+        params = learner.params
+        images, labels = _on_device(learner, split)
+        augment = learner.extra.setdefault("augment", augmenter(params["augment"]))
+        weights = _class_weights(learner, labels)
+
+        def forward(index: torch.Tensor) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+            index = index.to(images.device)
+            batch, truth = augment(images[index].float() / 255), labels[index]
+            logits = learner.model(batch)
+            loss = F.cross_entropy(logits, truth, weight=weights, label_smoothing=params["label_smoothing"])
+            return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
+
+        return fit_batches(learner, shuffled_batches(len(split), params["batch_size"]), forward)
+
+    def evaluate(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
+        logits = _logits(learner, split)
+        labels = torch.as_tensor(split.labels)
+        return {
+            "loss": F.cross_entropy(logits, labels).item(),
+            "accuracy": (logits.argmax(1) == labels).float().mean().item(),
+        }
+
+    def merge(self, splits: Splits) -> ImageSplit:
+        train, val = splits.train, splits.val
+        return ImageSplit(
+            np.concatenate([train.images, val.images]),
+            np.concatenate([train.labels, val.labels]),
+            (*train.names, *val.names),
+        )
+
+    def artifacts(self, learner: Learner, split: ImageSplit, info: DataInfo, folder: Path) -> None:
+        probabilities = _logits(learner, split).softmax(1).numpy()
+        predicted = probabilities.argmax(1)
+        plots.classification(split.labels, predicted, info.classes, folder)
+        pd.DataFrame(
+            {
+                "file": split.names,
+                "class": [info.classes[y] for y in split.labels],
+                "predicted": [info.classes[p] for p in predicted],
+                "probability": probabilities.max(1),
+            }
+        ).to_csv(folder / "predictions.csv", index=False)
+        wrong = np.flatnonzero(predicted != split.labels)
+        worst = wrong[np.argsort(-probabilities[wrong].max(1))][:20]
+        captions = [f"{info.classes[predicted[i]]}\nis {info.classes[split.labels[i]]}" for i in worst]
+        plots.picture_grid(split.images[worst], captions, folder / "mistakes.png", "Most confident mistakes")
+
+    def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
+        backbone = getattr(learner.model, "backbone", None)
+        params = dict(learner.params)
+        if backbone is not None:  # the folder must not depend on where the checkpoint came from
+            backbone.config.save_pretrained(folder / "backbone")
+            normalise = learner.model.normalise
+            processor = {"image_mean": normalise.mean.flatten().tolist(), "image_std": normalise.std.flatten().tolist()}
+            (folder / "backbone" / "preprocessor_config.json").write_text(json.dumps(processor))
+            params["model.pretrained"] = "backbone"
+        description = {"params": params, "classes": info.classes, "decode_size": learner.extra["decode_size"]}
+        (folder / "model.json").write_text(json.dumps(description, indent=2))
+        torch.save(learner.model.state_dict(), folder / "weights.pt")
+
+    def load(self, folder: Path) -> LoadedModel:
+        description = json.loads((folder / "model.json").read_text())
+        params, classes = description["params"], tuple(description["classes"])
+        if params["model.pretrained"] is not None:
+            params["model.pretrained"] = str(folder / params["model.pretrained"])
+        model = build_model(params, classes, weights=False)
+        model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+        return LoadedModel(model.eval(), classes, description["decode_size"], params["image_size"])
+
+    def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
+        """Files, or folders searched for pictures, as a frame of `image` (the file's bytes), indexed by path."""
+        paths: list[Path] = []
+        for argument in arguments:
+            path = Path(argument)
+            if path.is_dir():
+                paths += sorted(p for p in path.rglob("*") if p.suffix.lower() in reading.SUFFIXES)
+            elif path.is_file():
+                paths.append(path)
+            else:
+                raise InputError(f"{argument}: no such file or folder")
+        if not paths:
+            raise InputError(f"{', '.join(arguments)}: no JPEG, PNG or WebP image there")
+        return pd.DataFrame({"image": [p.read_bytes() for p in paths]}, index=[str(p) for p in paths])
+
+    @torch.no_grad()
+    def predict(self, model: LoadedModel, frame: pd.DataFrame) -> pd.DataFrame:
+        """A frame with a column `image` of file contents -> `class`, `probability` and a column a class."""
+        contents = list(frame["image"])
+        images = reading.decode_all(
+            [str(i) for i in frame.index], [lambda c=c: c for c in contents], model.decode_size,
+            lambda *_: None, "input",
+        )  # fmt: skip
+        pixels = resize(torch.from_numpy(images), model.image_size)
+        logits = torch.cat([model.model(chunk.float() / 255) for chunk in pixels.split(EVAL_BATCH)])
+        probabilities = logits.softmax(1).numpy()
+        best = probabilities.argmax(1)
+        table = {"class": [model.classes[b] for b in best], "probability": probabilities.max(1).astype(float)}
+        table |= {name: probabilities[:, k].astype(float) for k, name in enumerate(model.classes)}
+        return pd.DataFrame(table, index=frame.index)
+
+    def example(self, split: ImageSplit, info: DataInfo) -> pd.DataFrame:
+        return pd.DataFrame({"image": [_png(image) for image in split.images[:2]]})
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
+    """The split at the trial's image size on its device; brought there once a trial."""
+    known = learner.extra.setdefault("on_device", {})
+    if id(split) not in known:
+        device = learner.device.torch_device
+        with warnings.catch_warnings():  # arrays out of the object store are read-only; nothing writes to them
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            pixels, labels = torch.from_numpy(np.asarray(split.images)), torch.from_numpy(split.labels)
+        learner.extra["decode_size"] = pixels.shape[-1]
+        known[id(split)] = (resize(pixels, learner.params["image_size"]).to(device), labels.to(device))
+    pair: tuple[torch.Tensor, torch.Tensor] = known[id(split)]
+    return pair
+
+
+def _class_weights(learner: Learner, labels: torch.Tensor) -> torch.Tensor | None:
+    """Inverse to class frequency and 1 on average over the samples, as scikit-learn's `balanced`."""
+    if learner.params["class_weights"] == "none":
+        return None
+    counts = torch.bincount(labels).float()
+    return len(labels) / (len(counts) * counts)
+
+
+@torch.no_grad()
+def _logits(learner: Learner, split: ImageSplit) -> torch.Tensor:
+    """(n, classes) on the CPU, in float32, the model in evaluation mode."""
+    learner.model.eval()
+    images, _ = _on_device(learner, split)
+    with learner.device.autocast():
+        return torch.cat([learner.model(chunk.float() / 255).float().cpu() for chunk in images.split(EVAL_BATCH)])
+
+
+TASK = WindowsTask()
