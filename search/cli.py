@@ -49,7 +49,9 @@ def list_(debug: DebugOption = False) -> None:
 def run(
     task: TaskArgument,
     data: Annotated[Path | None, typer.Option(metavar="PATH", help="Your data; without it, the task's demo.")] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the search. [default: task and time]")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the search. [default: task and time]")
+    ] = None,
     trials: Annotated[int | None, typer.Option(metavar="N", help="Configurations to try.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Most epochs a trial.")] = None,
     searcher: Annotated[SearcherName | None, typer.Option(help="Who proposes configurations.")] = None,
@@ -59,7 +61,9 @@ def run(
     gpus: Annotated[float | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one.")] = None,
     time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything drawn.")] = None,
-    address: Annotated[str | None, typer.Option(metavar="ADDR", help="A Ray cluster. [default: start one here]")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="A Ray cluster. [default: start one here]")
+    ] = None,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the YAML; `lr=0.01` fixes lr.")
     ] = [],  # noqa: B006 - typer copies it
@@ -148,18 +152,20 @@ def ui(
 def _check_task(name: str) -> None:
     import difflib
 
-    from trainables import TASKS
+    from trainables import task_names
     from trainables.task import InputError
 
-    if name not in TASKS:
-        close = difflib.get_close_matches(name, TASKS, 1)
+    known = task_names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"task {name!r}: unknown; there are {', '.join(TASKS)}{hint}")
+        raise InputError(f"task {name!r}: unknown; there are {', '.join(known)}{hint}")
 
 
 def _finish(command: Any, debug: bool) -> None:
     """Runs a command and leaves with its exit code; an error is a line or two, with `--debug` its traceback."""
     from rich.console import Console
+
     from trainables.task import InputError
 
     try:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from search.config import SearchConfig, check_config, load_config
 from search.store import SearchFolder, Store
-from trainables import TASKS, get_task
+from trainables import get_task, task_names
 from trainables.task import DataInfo, InputError, Splits
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class RunOptions:
 
 
 def list_tasks(console: Console) -> int:
-    for name in TASKS:
+    for name in task_names():
         task, config = get_task(name), load_config(name)
         objective = f"{task.objective.mode} {task.objective.metric}"
         console.print(f"[bold]{name}[/]  objective: {objective} on validation", highlight=False)
@@ -161,7 +161,9 @@ def _go_on(
     for line in tracker.registered.values():
         console.print(f"registry: {line}", markup=False, soft_wrap=True)
     if left:
-        console.print(f"MLflow lacks {left} events; they are kept and delivered by `python -m search resume {folder.name}`")
+        console.print(
+            f"MLflow lacks {left} events; they are kept and delivered by `python -m search resume {folder.name}`"
+        )
     _next_commands(console, store, config, folder, status)
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, NO_TRIAL)
 
@@ -211,7 +213,9 @@ def predict(console: Console, store: Store, name: str, inputs: list[str], as_jso
 
     frame = get_task(name).inputs(inputs)
     if store.is_local and not store.database.exists():
-        raise InputError(f"{store.root}: no MLflow store there; run `python -m search run {name}` first or give --store")
+        raise InputError(
+            f"{store.root}: no MLflow store there; run `python -m search run {name}` first or give --store"
+        )
     connect(store)
     try:
         model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
@@ -231,10 +235,12 @@ def ui(store: Store, port: int) -> int:
     from search.tracking import connect
 
     if not store.is_local:
-        raise InputError(f"MLFLOW_TRACKING_URI={store.tracking_uri}: the server runs there already; open it in a browser")
+        raise InputError(
+            f"MLFLOW_TRACKING_URI={store.tracking_uri}: the server runs there already; open it in a browser"
+        )
     connect(store)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-               "--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]  # fmt: skip
+    backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *backend]
     try:
         return subprocess.run(command, check=False).returncode
     except KeyboardInterrupt:
@@ -286,5 +292,3 @@ def _git_commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "none"
     return answer.stdout.strip() or "none"
-
-

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
 from search.space import Space, is_spec, parse_space
+from trainables import offered_config
 from trainables.task import InputError
 
 SECTIONS = ("search", "resources", "data", "space")
@@ -107,17 +108,17 @@ def load_config(task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | 
     Raises:
         InputError: naming the file or flag, the key, the value and what is allowed.
     """
-    path = configs_folder() / f"{task}.yaml"
-    place = f"configs/{task}.yaml"
+    path = offered_config(task) or configs_folder() / f"{task}.yaml"
+    place = f"{path.parent.name}/{path.name}"
     try:
         tree = OmegaConf.load(path)
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{place}: cannot be read: {_first_line(error)}") from error
-    raw: dict[str, Any] = OmegaConf.to_container(tree, resolve=True)  # type: ignore[assignment]
+    raw: dict[str, Any] = OmegaConf.to_container(tree, resolve=True)
     for text in sets:
-        key, value = _parse_set(text)
-        _put(raw, key, value, f"--set {text}")
-        place = f"configs/{task}.yaml with --set"
+        parts, value = _parse_set(text)
+        _put(raw, parts, value, f"--set {text}")
+        place = f"{path.parent.name}/{path.name} with --set"
     for key, value in (flags or {}).items():
         if value is not None:
             _put(raw, key.split("."), value, f"--{key.split('.')[-1].replace('_', '-')} {value}")
@@ -183,7 +184,7 @@ def _parse_set(text: str) -> tuple[list[str], Any]:
         raise InputError(f"--set {text}: expected KEY=VALUE")
     try:
         # OmegaConf's own YAML reader, so that 1e-4 is the number here that it is in the file.
-        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore[call-overload,index]
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]
     except (YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"--set {text}: the value is not YAML: {_first_line(error)}") from error
     parts = key.strip().split(".")

@@ -80,7 +80,7 @@ class Reporter:
                 f"{trial.number}",
                 f"{trial.epoch}/{search.config.search.epochs}",
                 "" if last is None else f"{last:.4f}",
-                "" if trial.best_value is None else f"{trial.best_value:.4f}",
+                f"{trial.best_value:.4f}" if trial.best_epoch else "",
                 trial.outcome or "running",
                 _configuration(trial, search),
                 style="green" if trial is best else ("dim" if trial.over else ""),

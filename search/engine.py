@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ray import tune
@@ -22,6 +19,7 @@ from search.config import SearchConfig
 from search.journal import Event, Journal, SearchState, Trial
 from search.schedulers import make_scheduler
 from search.searchers import make_searcher, trial_seed
+from search.stopping import Deadline, Interrupts
 from search.store import SearchFolder
 from trainables import get_task
 from trainables.task import Splits
@@ -158,7 +156,7 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
                 verbose=0,
             ),
         )
-        with _Interrupts(search), _Deadline(search, config.time_budget_s):
+        with Interrupts(search.stop), Deadline(search.stop, config.time_budget_s):
             tuner.fit()
     for trial in search.state.unfinished():
         if trial.outcome != "interrupted":
@@ -248,14 +246,10 @@ class _Notices(tune.Callback):
         _drop_checkpoints(record, keep={epoch, record.best_epoch})
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        self.bridge.search.record(
-            {"event": "retry", "number": trial.config["number"], "traceback": _traceback(trial)}
-        )
+        self.bridge.search.record({"event": "retry", "number": trial.config["number"], "traceback": _traceback(trial)})
 
     def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        self.bridge.search.record(
-            {"event": "failed", "number": trial.config["number"], "traceback": _traceback(trial)}
-        )
+        self.bridge.search.record({"event": "failed", "number": trial.config["number"], "traceback": _traceback(trial)})
 
 
 class _WhenStopping(Stopper):
@@ -296,40 +290,3 @@ def prune_checkpoints(search: Search) -> None:
             _drop_checkpoints(trial, keep=set())
             for folder in search.folder.checkpoints.glob(f"session-*/{trial.number:04d}"):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-class _Interrupts:
-    """Ctrl-C or SIGTERM once: finish the epochs, save, stop. Twice: at once."""
-
-    def __init__(self, search: Search) -> None:
-        self.search = search
-
-    def __enter__(self) -> None:
-        self.previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-        for number in self.previous:
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.search.stopping == "interrupted":
-            raise KeyboardInterrupt
-        self.search.stop("interrupted")
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-
-class _Deadline:
-    """The wall-clock budget of the whole search, earlier sessions' time not counted."""
-
-    def __init__(self, search: Search, seconds: float | None) -> None:
-        self.search, self.seconds = search, seconds
-
-    def __enter__(self) -> None:
-        self.timer = threading.Timer(self.seconds or 0, self.search.stop, ["time budget"])
-        self.timer.daemon = True
-        if self.seconds is not None:
-            self.timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.timer.cancel()

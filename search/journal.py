@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -45,8 +46,9 @@ class Trial:
     started: int
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     outcome: str | None = None
-    best_epoch: int | None = None
-    best_value: float | None = None
+    #: Where the objective was best so far; 0 and NaN before the first result.
+    best_epoch: int = 0
+    best_value: float = math.nan
     #: (epoch, path) of the complete checkpoints, oldest first.
     checkpoints: list[tuple[int, str]] = field(default_factory=list)
     traceback: str | None = None
@@ -62,7 +64,7 @@ class Trial:
 
     @property
     def can_win(self) -> bool:
-        return self.best_value is not None and self.outcome not in ("diverged", "failed")
+        return self.best_epoch > 0 and self.outcome not in ("diverged", "failed")
 
 
 @dataclass
@@ -108,7 +110,9 @@ class SearchState:
             trial.curve[event["epoch"]] = event["metrics"]
             trial.outcome = event["outcome"]
             value = event["metrics"].get(f"val_{self.objective.metric}")
-            if value is not None and trial.outcome != "diverged" and self.objective.better(value, trial.best_value):
+            if value is None or trial.outcome == "diverged":
+                pass
+            elif not trial.best_epoch or self.objective.better(value, trial.best_value):
                 trial.best_epoch, trial.best_value = event["epoch"], value
         elif kind == "checkpoint":
             trial.checkpoints.append((event["epoch"], event["path"]))
@@ -131,14 +135,14 @@ class SearchState:
         """The trial with the best objective at any epoch; of equals the earliest."""
         winner: Trial | None = None
         for trial in self.trials.values():
-            if trial.can_win and (winner is None or self.objective.better(trial.best_value, winner.best_value)):  # type: ignore[arg-type]
+            if trial.can_win and (winner is None or self.objective.better(trial.best_value, winner.best_value)):
                 winner = trial
         return winner
 
     def ranked(self) -> list[Trial]:
         """Trials that can win, best first."""
         able = [t for t in self.trials.values() if t.can_win]
-        return sorted(able, key=lambda t: (self.objective.loss(t.best_value), t.number))  # type: ignore[arg-type]
+        return sorted(able, key=lambda t: (self.objective.loss(t.best_value), t.number))
 
     def unfinished(self) -> list[Trial]:
         return [t for t in self.trials.values() if not t.over]

@@ -30,7 +30,7 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int) ->
         InputError: no trial succeeded, so there is nothing to train.
     """
     best = search.state.best()
-    if best is None or best.best_epoch is None:
+    if best is None:
         raise InputError(f"{search.folder.name}: no trial succeeded, so there is no configuration to train")
     shared = ray.put(splits)
     train = ray.remote(_train).options(  # on a machine of the cluster, as trials are

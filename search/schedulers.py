@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Protocol
-
-import numpy as np
 
 from search.config import SearchSection
 
@@ -34,7 +33,7 @@ class Asha:
     """Asynchronous successive halving, the stopping variant (Li et al. 2020, arXiv:1810.05934).
 
     Rungs stand at epochs `grace_period * reduction_factor^k` below `max_epochs`. A trial that reaches a rung is
-    recorded there and goes on if it is among the best `1 / reduction_factor` of those recorded so far.
+    recorded there and goes on if it is among the best `1 / reduction_factor` (rounded up) of those recorded so far.
     """
 
     def __init__(self, grace_period: int, reduction_factor: float, max_epochs: int) -> None:
@@ -48,9 +47,11 @@ class Asha:
     def should_stop(self, number: int, epoch: int, loss: float) -> bool:
         if epoch not in self._rungs:
             return False
-        # This trial counts too, so that with fewer than reduction_factor trials only the best so far goes on.
-        values = list({**self._rungs[epoch], number: loss}.values())
-        return loss > float(np.percentile(values, 100 / self.reduction_factor))
+        # By rank, not by an interpolated percentile: exact, and equal losses share a fate. The trial itself counts,
+        # so that among the first reduction_factor trials only the best so far goes on.
+        others = [value for trial, value in self._rungs[epoch].items() if trial != number]
+        places = math.ceil((len(others) + 1) / self.reduction_factor)
+        return sum(value < loss for value in others) >= places
 
     def record(self, number: int, epoch: int, loss: float) -> None:
         if epoch in self._rungs:

@@ -79,7 +79,9 @@ class OptunaSearcher:
     def replay(self, trial: Trial) -> None:
         # What is enqueued is suggested as it stands; the sampler is asked for nothing.
         self.study.sampler = self._optuna.samplers.RandomSampler(0)
-        searched = {p.name: trial.params[p.name] for p in self.space.parameters if p.searched and p.exists(trial.params)}
+        searched = {
+            p.name: trial.params[p.name] for p in self.space.parameters if p.searched and p.exists(trial.params)
+        }
         self.study.enqueue_trial(searched)
         asked = self.study.ask()
         self._asked[trial.number] = asked
@@ -105,7 +107,9 @@ class OptunaSearcher:
         """TPE takes an infeasible trial without a value. GP's model needs one at every point: it gets the worst
         feasible value so far, and the constraint's own model keeps the region out."""
         states = self._optuna.trial.TrialState
-        values = [t.value for t in self.study.trials if t.state == states.COMPLETE and t.constraints.get("diverged", 0) <= 0]
+        values = [
+            t.value for t in self.study.trials if t.state == states.COMPLETE and t.constraints.get("diverged", 0) <= 0
+        ]
         if self.kind == "gp" and values:
             self.study.tell(asked, max(values) if self.objective.mode == "min" else min(values))
         else:

@@ -1,4 +1,4 @@
-"""The only file that writes to MLflow: it reads the journal and delivers it.
+"""Reads the journal and delivers it to MLflow; with `registry.py`, the only file that writes there.
 
 Delivery runs in one thread behind the search, so a slow or absent tracking server holds no trial up. What is
 delivered twice (after a kill) changes nothing: runs are found again by their tags, and a metric's key, step,
@@ -7,15 +7,12 @@ value and time, which are the journal's, identify its row.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import os
 import queue
-import shutil
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +25,7 @@ from mlflow.tracking import MlflowClient
 
 from search.config import SearchConfig, digest
 from search.journal import Event, SearchState
+from search.registry import register
 from search.store import SearchFolder, Store
 from trainables.files import replacing
 from trainables.task import DataInfo, Objective
@@ -258,8 +256,8 @@ class Tracker:
             return
         trial = self._state.trials[event["number"]]
         client.set_tag(run_id, "outcome", outcome)
-        if trial.can_win and trial.best_value is not None:
-            best = {f"best_val_{self.objective.metric}": trial.best_value, "best_epoch": float(trial.best_epoch or 0)}
+        if trial.can_win:
+            best = {f"best_val_{self.objective.metric}": trial.best_value, "best_epoch": float(trial.best_epoch)}
             _log_metrics(client, run_id, best, 0, event["time"])
         client.set_terminated(run_id, STATUS[outcome], event["time"])
 
@@ -269,9 +267,9 @@ class Tracker:
         client.set_tag(self.parent, "outcome", status)
         if best is not None and status != "interrupted":
             _log_metrics(client, self.parent, {
-                f"best_val_{self.objective.metric}": best.best_value or 0.0,
+                f"best_val_{self.objective.metric}": best.best_value,
                 "best_trial": float(best.number),
-                "best_epoch": float(best.best_epoch or 0),
+                "best_epoch": float(best.best_epoch),
                 "epochs_trained": float(sum(t.epoch for t in self._state.trials.values())),
             }, 0, event["time"])  # fmt: skip
         client.log_dict(self.parent, event["rungs"], "rungs.json")
@@ -298,98 +296,21 @@ class Tracker:
             return
         _log_metrics(client, run_id, {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"])
         if seed == 0:
-            _log_metrics(client, self.parent or "", {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"])
+            _log_metrics(
+                client, self.parent or "", {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"]
+            )
         client.set_tag(run_id, "device", event["device"])
         client.set_tag(run_id, "outcome", "completed")
         folder = self.folder.final(seed)
         client.log_artifacts(run_id, str(folder / "artifacts"))
         if seed == 0:
-            self.registered[seed] = self._register(client, run_id, folder, event["test"])
+            self.registered[seed] = register(
+                client, self.config.task, self.objective, run_id, folder, event["test"],
+                self.info.test_fingerprint,
+                {"search": self.folder.name, "config": digest(self.config.raw),
+                 "git.commit": self.description["commit"], "data.fingerprint": self.info.fingerprint},
+            )  # fmt: skip
         client.set_terminated(run_id, "FINISHED", event["time"])
-
-    def _register(self, client: MlflowClient, run_id: str, folder: Path, test: dict[str, float]) -> str:
-        """Logs and registers the model once, and moves the alias `champion` where it is better; says what it did."""
-        name, metric = self.config.task, self.objective.metric
-        versions = [v for v in _versions(client, name) if v.run_id == run_id]
-        if not versions:
-            version = log_model(client, name, run_id, folder)
-            for key, value in {
-                "search": self.folder.name, "config": digest(self.config.raw), "git.commit": self.description["commit"],
-                "data.fingerprint": self.info.fingerprint, "data.test_fingerprint": self.info.test_fingerprint,
-                f"test_{metric}": repr(test[metric]),
-            }.items():  # fmt: skip
-                client.set_model_version_tag(name, version, key, value)
-        else:
-            version = str(versions[0].version)
-        champion = _champion(client, name)
-        mine = f"{name} version {version} (test {metric} {test[metric]:.4f})"
-        if champion is None:
-            client.set_registered_model_alias(name, "champion", version)
-            return f"{mine} is the first champion"
-        if str(champion.version) == version:
-            return f"{mine} is the champion"
-        if champion.tags.get("data.test_fingerprint") != self.info.test_fingerprint:
-            return (
-                f"{mine} is registered without the alias: the champion, version {champion.version}, was tested on "
-                "other data, so the two cannot be compared"
-            )
-        theirs = float(champion.tags[f"test_{metric}"])
-        if self.objective.better(test[metric], theirs):
-            client.set_registered_model_alias(name, "champion", version)
-            return f"{mine} is the new champion, ahead of version {champion.version} ({theirs:.4f})"
-        return f"{mine} does not beat the champion, version {champion.version} ({theirs:.4f}): registered without the alias"
-
-
-def log_model(client: MlflowClient, task: str, run_id: str, folder: Path) -> str:
-    """Logs an exported model to its final run, with the task's code, and registers it; returns the version.
-
-    The code travels along, so that `mlflow.pyfunc.load_model` works in any folder and without this project installed.
-    """
-    import pandas as pd
-    from mlflow.models import infer_signature
-
-    import trainables
-
-    example = pd.read_parquet(folder / "example.parquet")
-    predictions = pd.read_parquet(folder / "predictions.parquet")
-    with mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as code:
-        # models-from-code: MLflow copies the file and runs it on loading; nothing is pickled.
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(Path(__file__).with_name("served.py")),
-            artifacts={"model": str(folder / "model")},
-            model_config={"task": task},
-            code_paths=[_code_copy(Path(trainables.__file__).parent, Path(code))],
-            signature=infer_signature(example, predictions),
-            input_example=example,
-            pip_requirements=_requirements(),
-        )
-    with contextlib.suppress(MlflowException):  # it exists from the second search on
-        client.create_registered_model(task)
-    return str(client.create_model_version(task, info.model_uri, run_id, model_id=info.model_id).version)
-
-
-def _code_copy(package: Path, target: Path) -> str:
-    shutil.copytree(package, target / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    return str(target / package.name)
-
-
-def _requirements() -> list[str]:
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "numpy", "pandas", "pillow", "kornia", "scikit-learn", "matplotlib")
-    return [f"{name}=={version(name).split('+')[0]}" for name in names]
-
-
-def _versions(client: MlflowClient, name: str) -> list[Any]:
-    return list(client.search_model_versions(f"name = '{name}'"))
-
-
-def _champion(client: MlflowClient, name: str) -> Any | None:
-    try:
-        return client.get_model_version_by_alias(name, "champion")
-    except MlflowException:
-        return None
 
 
 def _log_params(client: MlflowClient, run_id: str, params: dict[str, Any]) -> None:
@@ -403,5 +324,3 @@ def _log_metrics(client: MlflowClient, run_id: str, metrics: dict[str, float], s
     finite = [Metric(key, value, when, step) for key, value in metrics.items() if math.isfinite(value)]
     if finite:
         client.log_batch(run_id, metrics=finite)
-
-

@@ -45,8 +45,8 @@ def classification(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[s
     table.to_csv(folder / "per_class.csv", index_label="class")
     figure = Figure(figsize=(1.6 * len(classes) + 2, 3.5))
     axes = figure.subplots()
-    for offset, column in enumerate(("precision", "recall", "f1")):
-        axes.bar(np.arange(len(classes)) + 0.27 * (offset - 1), table[column], width=0.25, label=column)
+    for offset, score in enumerate(("precision", "recall", "f1")):
+        axes.bar(np.arange(len(classes)) + 0.27 * (offset - 1), table[score], width=0.25, label=score)
     axes.set_xticks(labels, list(classes), rotation=20, ha="right")
     axes.set_ylim(0, 1)
     axes.legend(ncols=3, loc="lower right")

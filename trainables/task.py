@@ -33,9 +33,9 @@ class Objective:
         """`value` turned so that smaller is better."""
         return value if self.mode == "min" else -value
 
-    def better(self, value: float, than: float | None) -> bool:
+    def better(self, value: float, than: float) -> bool:
         """Whether `value` is strictly better, so that of equals the earlier one stays."""
-        return than is None or self.loss(value) < self.loss(than)
+        return self.loss(value) < self.loss(than)
 
 
 @dataclass(frozen=True)

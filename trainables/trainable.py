@@ -24,7 +24,9 @@ class TaskTrainable(tune.Trainable):
     Tune's `training_iteration`, goes on over a resume.
     """
 
-    def setup(self, config: dict[str, Any], *, task: str, splits: Splits, epochs: int, resources: dict[str, Any]) -> None:
+    def setup(
+        self, config: dict[str, Any], *, task: str, splits: Splits, epochs: int, resources: dict[str, Any]
+    ) -> None:
         self._task = get_task(task)
         self._splits, self._epochs, self._resources = splits, epochs, resources
         self._start(config)

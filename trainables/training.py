@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+from trainables.health import MemoryPeak, dead_relus
 
 #: The loss is looked at every so many batches: a look costs a device synchronisation.
 CHECK_EVERY = 20
@@ -69,7 +70,8 @@ def seed_everything(seed: int) -> None:
 
 def rng_state() -> dict[str, Any]:
     """Every generator's state, in types that `torch.load(weights_only=True)` admits."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    state: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, gauss = state
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
@@ -158,7 +160,7 @@ def fit_batches(
         with learner.device.autocast():
             loss, size, sums = forward(batch)
         learner.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm else float("inf"))
         learner.optimizer.step()
         loss_sum += loss.detach().float() * size
@@ -184,60 +186,6 @@ def _check_finite(loss_sum: torch.Tensor, norm_sum: torch.Tensor) -> None:
         raise Diverged(f"gradient norm is {norm_sum.item()}")
 
 
-@contextmanager
-def dead_relus(model: nn.Module) -> Iterator[Callable[[], float]]:
-    """Counts ReLU units that never fire on the data passed through inside the block.
-
-    A unit is a channel of a (batch, channel, ...) map, or a feature of a (batch, ..., feature) one.
-    Yields a function: the fraction of such units, NaN where the model has no `nn.ReLU`.
-    """
-    peaks: dict[int, torch.Tensor] = {}
-
-    def watch(module: nn.Module, _: Any, output: torch.Tensor) -> None:
-        channel = 1 if output.dim() >= 4 else output.dim() - 1
-        peak = output.detach().amax(dim=[d for d in range(output.dim()) if d != channel])
-        known = peaks.get(id(module))
-        peaks[id(module)] = peak if known is None else torch.maximum(known, peak)
-
-    handles = [m.register_forward_hook(watch) for m in model.modules() if isinstance(m, nn.ReLU)]
-
-    def fraction() -> float:
-        if not peaks:
-            return float("nan")
-        units = torch.cat([p.float() for p in peaks.values()])
-        return (units <= 0).float().mean().item()
-
-    try:
-        yield fraction
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-class MemoryPeak:
-    """Peak memory since it was made, in MiB: of the device's allocator, or of this process."""
-
-    def __init__(self, device: Device) -> None:
-        self.device = device.torch_device
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            # Linux: resets VmHWM, so that a reused worker does not report an earlier trial's peak.
-            try:
-                Path("/proc/self/clear_refs").write_text("5")
-            except OSError:
-                return
-
-    def mib(self) -> float:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
-        try:
-            status = Path("/proc/self/status").read_text()
-            return int(status.split("VmHWM:")[1].split()[0]) / 1024
-        except (OSError, IndexError):
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:
     """Trains one epoch, evaluates, and measures both: the metrics of one step of a curve.
 
@@ -250,7 +198,7 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
         Diverged: see `fit_batches`; the epoch counter then already names the epoch it happened in.
     """
     learner.epoch += 1
-    memory, start = MemoryPeak(learner.device), time.perf_counter()
+    memory, start = MemoryPeak(learner.device.torch_device), time.perf_counter()
     rate = max(group["lr"] for group in learner.optimizer.param_groups)
     trained = task.train_epoch(learner, train)
     if learner.schedule is not None:

@@ -75,9 +75,9 @@ def decode(content: bytes, size: int) -> np.ndarray:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(content))
-    image.draft("RGB", (2 * size, 2 * size))  # JPEG only: decodes at a half, quarter or eighth
-    image = ImageOps.exif_transpose(image)
+        file = Image.open(io.BytesIO(content))
+    file.draft("RGB", (2 * size, 2 * size))  # JPEG only: decodes at a half, quarter or eighth
+    image: Image.Image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip at 255
         image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:

@@ -91,7 +91,7 @@ class ResidualNet(nn.Module):
 class Pretrained(nn.Module):
     """A transformers image classifier with a fresh head; the backbone trains or is frozen."""
 
-    def __init__(self, backbone: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], frozen: bool) -> None:
+    def __init__(self, backbone: Any, mean: tuple[float, ...], std: tuple[float, ...], frozen: bool) -> None:
         super().__init__()
         self.normalise = Normalise(mean, std)
         self.backbone = backbone
@@ -130,9 +130,9 @@ def build_model(params: dict[str, Any], classes: tuple[str, ...], weights: bool 
     """The model of a configuration; with `weights` False a pretrained one is only laid out, to be loaded."""
     name = params["model.pretrained"]
     if name is None:
-        return ResidualNet(
-            len(classes), params["width"], params["depth"], params["dropout"], params["norm"]
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return ResidualNet(len(classes), params["width"], params["depth"], params["dropout"], params["norm"]).to(
+            memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
     from transformers import AutoModelForImageClassification as Auto
 
     config, mean, std, _ = pretrained_config(name)

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from trainables.training import Device, Learner, fit_batches, make_optimizer, ma
 from trainables.windows import data as reading
 from trainables.windows.augment import augmenter
 from trainables.windows.data import ImageSplit
-from trainables.windows.model import build_model, pretrained_config, resize
+from trainables.windows.model import Normalise, build_model, pretrained_config, resize
 
 EVAL_BATCH = 256
 
@@ -123,7 +124,7 @@ class WindowsTask:
         params = dict(learner.params)
         if backbone is not None:  # the folder must not depend on where the checkpoint came from
             backbone.config.save_pretrained(folder / "backbone")
-            normalise = learner.model.normalise
+            normalise: Normalise = learner.model.normalise  # type: ignore[assignment]
             processor = {"image_mean": normalise.mean.flatten().tolist(), "image_std": normalise.std.flatten().tolist()}
             (folder / "backbone" / "preprocessor_config.json").write_text(json.dumps(processor))
             params["model.pretrained"] = "backbone"
@@ -160,7 +161,7 @@ class WindowsTask:
         """A frame with a column `image` of file contents -> `class`, `probability` and a column a class."""
         contents = list(frame["image"])
         images = reading.decode_all(
-            [str(i) for i in frame.index], [lambda c=c: c for c in contents], model.decode_size,
+            [str(i) for i in frame.index], [partial(bytes, c) for c in contents], model.decode_size,
             lambda *_: None, "input",
         )  # fmt: skip
         pixels = resize(torch.from_numpy(images), model.image_size)

@@ -1,0 +1,101 @@
+"""The model registry: a version for each search, and the alias `champion` moved by one rule."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from mlflow.tracking import MlflowClient
+
+import trainables
+from trainables.task import Objective
+
+#: What a served model needs beside the task code that travels with it.
+_NEEDS = ("torch", "transformers", "numpy", "pandas", "pillow", "kornia", "scikit-learn", "matplotlib")
+
+
+def register(
+    client: MlflowClient, task: str, objective: Objective, run_id: str, folder: Path, test: dict[str, float],
+    test_fingerprint: str, tags: dict[str, str],
+) -> str:  # fmt: skip
+    """Logs and registers a final run's model, once, and makes it champion where the rule says so.
+
+    The rule: the first version is champion; a later one takes the alias if it was tested on the same data and its
+    objective there is strictly better.
+
+    Returns:
+        A sentence that says what was done and why.
+    """
+    metric = objective.metric
+    known = [v for v in client.search_model_versions(f"name = '{task}'") if v.run_id == run_id]
+    version = str(known[0].version) if known else log_model(client, task, run_id, folder)
+    for key, value in {
+        **tags,
+        "data.test_fingerprint": test_fingerprint,
+        f"test_{metric}": repr(test[metric]),
+    }.items():
+        client.set_model_version_tag(task, version, key, value)
+
+    champion = _champion(client, task)
+    mine = f"{task} version {version} (test {metric} {test[metric]:.4f})"
+    if champion is None:
+        client.set_registered_model_alias(task, "champion", version)
+        return f"{mine} is the first champion"
+    if str(champion.version) == version:
+        return f"{mine} is the champion"
+    if champion.tags.get("data.test_fingerprint") != test_fingerprint:
+        return (
+            f"{mine} is registered without the alias: the champion, version {champion.version}, was tested on "
+            "other data, so the two cannot be compared"
+        )
+    theirs = float(champion.tags[f"test_{metric}"])
+    if objective.better(test[metric], theirs):
+        client.set_registered_model_alias(task, "champion", version)
+        return f"{mine} is the new champion, ahead of version {champion.version} ({theirs:.4f})"
+    return f"{mine} does not beat the champion, version {champion.version} ({theirs:.4f}): registered without the alias"
+
+
+def log_model(client: MlflowClient, task: str, run_id: str, folder: Path) -> str:
+    """Logs an exported model to its final run, with the task's code, and registers it; returns the version.
+
+    The code travels along, so that `mlflow.pyfunc.load_model` works in any folder, also where this project is not
+    installed.
+    """
+    example = pd.read_parquet(folder / "example.parquet")
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    with mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as code:
+        # models-from-code: MLflow copies the file and runs it on loading; nothing is pickled.
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("served.py")),
+            artifacts={"model": str(folder / "model")},
+            model_config={"task": task},
+            code_paths=[_code_copy(Path(code))],
+            signature=infer_signature(example, predictions),
+            input_example=example,
+            pip_requirements=[f"{name}=={installed(name).split('+')[0]}" for name in _NEEDS],
+        )
+    with contextlib.suppress(MlflowException):  # it exists from the second search on
+        client.create_registered_model(task)
+    return str(client.create_model_version(task, info.model_uri, run_id, model_id=info.model_id).version)
+
+
+def _code_copy(target: Path) -> str:
+    package = Path(str(trainables.__file__)).parent
+    shutil.copytree(package, target / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return str(target / package.name)
+
+
+def _champion(client: MlflowClient, task: str) -> Any | None:
+    try:
+        return client.get_model_version_by_alias(task, "champion")
+    except MlflowException:
+        return None

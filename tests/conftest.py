@@ -1,0 +1,72 @@
+"""What several tests use: the command line as a user types it, in a process and a store of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@dataclass
+class Command:
+    """`python -m search`, run in `folder` with its store there."""
+
+    folder: Path
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen:
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "toy")])
+        return subprocess.Popen(
+            [sys.executable, "-m", "search", *arguments], cwd=self.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": path, "SEARCH_STORE": str(self.folder / "mlruns"), **env},
+        )  # fmt: skip
+
+    def run(self, *arguments: str, code: int = 0, **env: str) -> str:
+        process = self.start(*arguments, **env)
+        output, _ = process.communicate(timeout=280)
+        assert process.returncode == code, output
+        return output
+
+    def kill_when(self, name: str, ready, *arguments: str) -> None:
+        """Starts a command and sends its driver SIGKILL as soon as `ready(events)` holds."""
+        process = self.start(*arguments)
+        deadline = time.monotonic() + 120
+        while not ready(self.events(name)):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "the moment to kill never came"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not any(e["event"] == "ended" for e in self.events(name)), "it ended before it was killed"
+
+    def events(self, name: str) -> list[dict]:
+        path = self.folder / "mlruns" / "searches" / name / "journal.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def runs(self, experiment: str):
+        """Every run of an experiment in this store, as MLflow has it."""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.folder / 'mlruns' / 'mlflow.db'}")
+        found = client.get_experiment_by_name(experiment)
+        return client, list(client.search_runs([found.experiment_id], max_results=1000))
+
+
+@pytest.fixture
+def command(tmp_path) -> Command:
+    return Command(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_command(tmp_path_factory) -> Command:
+    return Command(tmp_path_factory.mktemp("run"))

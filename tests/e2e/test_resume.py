@@ -1,0 +1,162 @@
+"""A search that was killed or interrupted ends as if it never had been."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.conftest import Command
+
+#: Metrics that measure this machine at this moment, not the training.
+TIMING = {"epoch_seconds", "samples_per_second", "peak_memory_mib"}
+
+WINDOWS = (
+    "run", "windows", "--name", "s", "--trials", "6", "--epochs", "5", "--concurrency", "1", "--seed", "3",
+    "--set", "search.grace_period=2", "--set", "search.reduction_factor=2", "--set", "search.startup_trials=2",
+    "--set", "data.size=24", "--set", "data.demo.train=100", "--set", "data.demo.test=30",
+    "--set", "width={choice: [4, 8]}", "--set", "image_size={choice: [16, 24]}",
+)  # fmt: skip
+
+
+def results(events):
+    return [e for e in events if e["event"] == "result"]
+
+
+def outcome_of(command: Command, name: str) -> dict:
+    """Everything that must not depend on an interruption."""
+    events = command.events(name)
+    return {
+        "configurations": {e["number"]: (e["params"], e["seed"]) for e in events if e["event"] == "trial"},
+        "curves": [
+            (
+                e["number"],
+                e["epoch"],
+                e["outcome"],
+                {k: v for k, v in e["metrics"].items() if k not in TIMING},
+            )
+            for e in results(events)
+        ],
+        "rungs": [e["rungs"] for e in events if e["event"] == "ended"][-1],
+        "final": [(e["params"], e["epochs"], e["trial"]) for e in events if e["event"] == "final_started"][-1:],
+        "test": [e["test"] for e in events if e["event"] == "final_finished"],
+    }
+
+
+def assert_logged_once(command: Command, experiment: str, name: str) -> None:
+    """MLflow has each trial as one run, and of each metric one value a step: those of the journal."""
+    client, runs = command.runs(experiment)
+    assert not [r for r in runs if r.info.status == "RUNNING"]
+    keys = [r.data.tags["search.run"] for r in runs]
+    assert len(keys) == len(set(keys))
+    by_key = dict(zip(keys, runs, strict=True))
+    events = command.events(name)
+    for trial in [e for e in events if e["event"] == "trial"]:
+        run = by_key[f"trial-{trial['number']}"]
+        assert run.data.tags["mlflow.parentRunId"] == by_key["parent"].info.run_id
+        curve = [e for e in results(events) if e["number"] == trial["number"]]
+        assert len({e["epoch"] for e in curve}) == len(curve)
+        for key in curve[0]["metrics"]:
+            history = client.get_metric_history(run.info.run_id, key)
+            assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == [
+                (e["epoch"], e["metrics"][key]) for e in curve
+            ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(module_command):
+    module_command.run(*WINDOWS)
+    return outcome_of(module_command, "s")
+
+
+def test_search_killed_twice_and_resumed_equals_uninterrupted_one(command, uninterrupted):
+    command.kill_when("s", lambda events: len(results(events)) >= 5, *WINDOWS)
+    command.kill_when("s", lambda events: len(results(events)) >= 12, "resume", "s")
+    output = command.run("resume", "s")
+    assert "resumed: " in output
+    assert outcome_of(command, "s") == uninterrupted
+    assert_logged_once(command, "windows", "s")
+
+
+def test_interrupted_search_saves_says_how_to_resume_and_equals_uninterrupted_one(command, uninterrupted):
+    process = command.start(*WINDOWS)
+    while len(results(command.events("s"))) < 4:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "go on with: python -m search resume s" in output
+    _, runs = command.runs("windows")
+    assert {r.info.status for r in runs if r.data.tags["outcome"] == "interrupted"} == {"KILLED"}
+    assert not [r for r in runs if r.info.status == "RUNNING"]
+    begun = max(
+        e["epoch"] for e in results(command.events("s")) if e["number"] == results(command.events("s"))[-1]["number"]
+    )
+    saved = [e for e in command.events("s") if e["event"] == "checkpoint"][-1]
+    assert saved["epoch"] == begun, "the last finished epoch is on disk"
+    assert not any(e["event"] in ("failed", "retry") for e in command.events("s"))
+
+    command.run("resume", "s")
+    assert outcome_of(command, "s") == uninterrupted
+    assert_logged_once(command, "windows", "s")
+
+
+LATE = (
+    "run", "toy", "--name", "late", "--epochs", "8", "--scheduler", "asha", "--set", "search.grace_period=2",
+    "--set", "search.reduction_factor=2", "--set", "curve=late-bloomer", "--set", "index={choice: [0, 1, 2, 3]}",
+    "--set", "data.pause=0.15",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kill_after", [3, 9])
+def test_late_bloomer_killed_after_its_first_rung_still_wins(command, kill_after):
+    command.kill_when("late", lambda events: len(results(events)) >= kill_after, *LATE)
+    output = command.run("resume", "late")
+    assert "best: trial 0, val score 0.9900 at epoch 8" in output
+    rungs = [e["rungs"] for e in command.events("late") if e["event"] == "ended"][-1]
+    # Each trial stands in a rung with its score at that rung's own epoch, whatever session it was trained in.
+    assert rungs == {
+        "2": {"0": -0.52, "1": -0.48, "2": -0.62, "3": -0.41},
+        "4": {"0": -0.60, "2": -0.65},
+    }
+    assert_logged_once(command, "toy", "late")
+
+
+def test_resume_of_a_finished_search_runs_nothing_again(command):
+    command.run("run", "toy", "--name", "done")
+    before = command.events("done")
+    command.run("resume", "done")
+    after = command.events("done")
+    assert [e for e in after[len(before) :] if e["event"] not in ("session", "ended")] == []
+    assert_logged_once(command, "toy", "done")
+
+
+def test_name_of_an_existing_search_is_refused_and_points_to_resume(command):
+    command.run("run", "toy", "--name", "twice", "--no-retrain", "--set", "index={value: 0}", "--epochs", "1")
+    output = command.run("run", "toy", "--name", "twice", code=2)
+    assert "python -m search resume twice" in output
+
+
+def test_torn_last_checkpoint_falls_back_to_the_one_before(command):
+    arguments = (
+        "run",
+        "toy",
+        "--name",
+        "torn",
+        "--epochs",
+        "6",
+        "--set",
+        "index={value: 0}",
+        "--set",
+        "data.pause=0.2",
+    )
+    whole = Command(command.folder / "whole")
+    whole.folder.mkdir()
+    whole.run(*arguments)
+    command.kill_when("torn", lambda es: len([e for e in es if e["event"] == "checkpoint"]) >= 4, *arguments)
+    last = [e for e in command.events("torn") if e["event"] == "checkpoint"][-1]
+    torn = command.folder / last["path"] / "learner.pt"
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    command.run("resume", "torn")
+    assert outcome_of(command, "torn") == outcome_of(whole, "torn")

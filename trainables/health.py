@@ -1,0 +1,66 @@
+"""What tells how a training is doing beside its loss: dead units, memory."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def dead_relus(model: nn.Module) -> Iterator[Callable[[], float]]:
+    """Counts ReLU units that never fire on the data passed through inside the block.
+
+    A unit is a channel of a (batch, channel, ...) map, or a feature of a (batch, ..., feature) one.
+    Yields a function: the fraction of such units, NaN where the model has no `nn.ReLU`.
+    """
+    peaks: dict[int, torch.Tensor] = {}
+
+    def watch(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+        channel = 1 if output.dim() >= 4 else output.dim() - 1
+        peak = output.detach().amax(dim=[d for d in range(output.dim()) if d != channel])
+        known = peaks.get(id(module))
+        peaks[id(module)] = peak if known is None else torch.maximum(known, peak)
+
+    handles = [m.register_forward_hook(watch) for m in model.modules() if isinstance(m, nn.ReLU)]
+
+    def fraction() -> float:
+        if not peaks:
+            return float("nan")
+        units = torch.cat([p.float() for p in peaks.values()])
+        return (units <= 0).float().mean().item()
+
+    try:
+        yield fraction
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class MemoryPeak:
+    """Peak memory since it was made, in MiB: of the device's allocator, or of this process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            # Linux: resets VmHWM, so that a reused worker does not report an earlier trial's peak.
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:
+                return
+
+    def mib(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        try:
+            status = Path("/proc/self/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) / 1024
+        except (OSError, IndexError):
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
