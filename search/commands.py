@@ -20,6 +20,7 @@ from trainables import get_task, task_names
 from trainables.task import DataInfo, InputError, Splits
 
 if TYPE_CHECKING:
+    from search.cluster import Placement
     from search.engine import Search
 
 #: Exit codes.
@@ -53,12 +54,11 @@ def dry_run(console: Console, config: SearchConfig) -> int:
     """Prints what a run would do: the merged configuration, the placement and five configurations."""
     from omegaconf import OmegaConf
 
-    from search.cluster import local_cpus, local_gpus, place
     from search.searchers import make_searcher
 
     task = get_task(config.task)
     task.check(config.space.fixed())
-    placement = place(config, local_cpus(), local_gpus())
+    placement = _fits_here(config)
     searcher, total = make_searcher(config, task.objective)
     console.print(OmegaConf.to_yaml(OmegaConf.create(config.raw)), markup=False)
     console.print(f"placement: {placement.describe()} (on this machine)")
@@ -77,7 +77,10 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
             "or choose another name"
         )
     task.check(config.space.fixed())
+    if not options.address:
+        _fits_here(config)
     splits = _prepare(console, store, config, options.data)
+    cluster = _connect(config, options.address)
     description = {
         "id": uuid.uuid4().hex,
         "task": config.task,
@@ -91,37 +94,40 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "created": int(time.time() * 1000),
     }
     folder.write(description)
-    return _go_on(console, store, config, folder, description, splits)
+    return _go_on(console, store, config, folder, description, splits, cluster)
 
 
 def resume(console: Console, store: Store, name: str) -> int:
     """Goes on where a search stopped; a finished one is only summed up."""
     folder, description, config = _open(store, name)
     splits = _prepare_again(console, store, config, folder, description)
-    return _go_on(console, store, config, folder, description, splits)
+    return _go_on(console, store, config, folder, description, splits, _connect(config, description["address"]))
 
 
 def retrain(console: Console, store: Store, name: str, seeds: int | None) -> int:
     """The final training of a finished search, now or again with more seeds."""
-    folder, description, config = _open(store, name)
     from search.journal import SearchState, read_events
 
+    folder, description, config = _open(store, name)
     state = SearchState(get_task(config.task).objective)
     for event in read_events(folder.journal):
         state.apply(event)
     if state.unfinished() or state.best() is None:
         raise InputError(f"{name}: the search is not finished; go on with `python -m search resume {name}` first")
     splits = _prepare_again(console, store, config, folder, description)
+    cluster = _connect(config, description["address"])
     seeds = seeds or config.search.retrain_seeds
-    return _go_on(console, store, config, folder, {**description, "retrain": True}, splits, seeds, only_final=True)
+    return _go_on(console, store, config, folder, description, splits, cluster, seeds)
 
 
 def _go_on(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
-    splits: Splits, seeds: int | None = None, only_final: bool = False,
+    splits: Splits, cluster: Cluster, seeds: int | None = None,
 ) -> int:  # fmt: skip
-    """Trials, then the final training; whatever ends it, the journal and MLflow say so."""
-    from search.cluster import place, start_ray
+    """Trials (not where `seeds` asks for final trainings alone), then the final training.
+
+    Whatever ends it, the journal and MLflow say so.
+    """
     from search.console import Reporter, summary
     from search.engine import Search, prune_checkpoints, run_trials
     from search.retrain import retrain as train_final
@@ -131,54 +137,67 @@ def _go_on(
     reporter = Reporter(console, search)
     tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
     search.listeners += [tracker, reporter]
+    _greet(console, store, search, splits.info, cluster)
+    tracker.start(search.journal.events, search.state)
+    search.record({"event": "session"})
     status = "failed"
     try:
-        dashboard = start_ray(description["address"])
-        placement = place(config, *_cluster_size())
-        _greet(console, store, search, splits.info, dashboard, placement.describe())
-        tracker.start(search.journal.events, search.state)
         with reporter.live():
-            if not only_final:
-                run_trials(search, splits, placement)
-            interrupted = search.stopping == "interrupted"
-            if description["retrain"] and not interrupted and search.state.best() is not None:
-                train_final(search, splits, placement, seeds or config.search.retrain_seeds)
-        status = "interrupted" if interrupted else "finished" if search.state.best() else "failed"
-        if status == "finished":
+            if seeds is None:
+                run_trials(search, splits, cluster.placement)
+            final = bool(seeds) or description["retrain"]
+            if final and search.stopping != "interrupted" and search.state.best() is not None:
+                train_final(search, splits, cluster.placement, seeds or config.search.retrain_seeds)
+        if search.stopping == "interrupted":
+            status = "interrupted"
+        elif search.state.best() is not None:
+            status = "finished"
             prune_checkpoints(search)
     except KeyboardInterrupt:
         status = "interrupted"
     finally:
-        for trial in search.state.unfinished():
-            if trial.outcome is None:
-                search.record({"event": "interrupted", "number": trial.number})
-        if search.state.sessions:
-            search.record({"event": "ended", "status": status, "rungs": search.scheduler.rungs()})
-        left = tracker.close(PATIENCE) if tracker.started else 0
-        search.close()
+        search.end(status)
+        left = tracker.close(PATIENCE)
     for line in summary(search):
         console.print(line, markup=False, soft_wrap=True)
     for line in tracker.registered.values():
         console.print(f"registry: {line}", markup=False, soft_wrap=True)
     if left:
-        console.print(
-            f"MLflow lacks {left} events; they are kept and delivered by `python -m search resume {folder.name}`"
-        )
+        console.print(f"MLflow lacks {left} events; they are kept for `{_command(f'resume {folder.name}', store)}`")
     _next_commands(console, store, config, folder, status)
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, NO_TRIAL)
 
 
-def _greet(
-    console: Console, store: Store, search: Search, info: DataInfo, dashboard: str | None, placement: str
-) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class Cluster:
+    """Where this command's trials run."""
+
+    placement: Placement
+    dashboard: str | None
+
+
+def _connect(config: SearchConfig, address: str | None) -> Cluster:
+    from search.cluster import place, start_ray
+
+    dashboard = start_ray(address)
+    return Cluster(place(config, *_cluster_size()), dashboard)
+
+
+def _fits_here(config: SearchConfig) -> Placement:
+    from search.cluster import local_cpus, local_gpus, place
+
+    return place(config, local_cpus(), local_gpus())
+
+
+def _greet(console: Console, store: Store, search: Search, info: DataInfo, cluster: Cluster) -> None:
     config = search.config
     sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
     lines = [
         f"search {search.folder.name}: task {config.task}, {search.total} trials of up to {config.search.epochs} "
-        f"epochs, {config.search.searcher} + {config.search.scheduler}, {placement}",
+        f"epochs, {config.search.searcher} + {config.search.scheduler}, {cluster.placement.describe()}",
         f"data: {info.source} ({sizes}), fingerprint {info.fingerprint}",
         *(f"note: {note}" for note in info.notes),
-        *([f"Ray dashboard: {dashboard}"] if dashboard else []),
+        *([f"Ray dashboard: {cluster.dashboard}"] if cluster.dashboard else []),
         f"MLflow: {store.tracking_uri} (open with `{_command('ui', store)}`)",
     ]
     if done := sum(t.over for t in search.state.trials.values()):
@@ -241,10 +260,7 @@ def ui(store: Store, port: int) -> int:
     connect(store)
     backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *backend]
-    try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return DONE
+    os.execv(sys.executable, command)  # so that a signal reaches the server itself
 
 
 def _open(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:

@@ -151,6 +151,10 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
         place=place,
         raw=raw,
     )
+    if search.searcher == "grid":
+        config.space.grid(place)
+    elif search.trials is None:
+        raise InputError(f"{place}: search.trials: null is for the grid searcher alone; give a number")
     if search.time_budget is not None:
         parse_duration(search.time_budget, f"{place}: search.time_budget")
     return config

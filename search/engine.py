@@ -113,7 +113,12 @@ class Search:
             for listener in self.listeners:
                 listener({"event": "stopping", "why": why}, self.state)
 
-    def close(self) -> None:
+    def end(self, status: str) -> None:
+        """Closes the session: what still ran is interrupted, and the rungs are told as they stand."""
+        for trial in self.state.unfinished():
+            if trial.outcome is None:
+                self.record({"event": "interrupted", "number": trial.number})
+        self.record({"event": "ended", "status": status, "rungs": self.scheduler.rungs()})
         self.journal.close()
 
 
@@ -121,10 +126,9 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
     """Runs what is not over yet, and new trials up to the total, on Ray.
 
     Returns when every trial is over, or when the search was told to stop and each running trial has finished its
-    epoch and is on disk; those are recorded as interrupted.
+    epoch and is on disk.
     """
     config, folder = search.config, search.folder
-    search.record({"event": "session"})
     trainable = tune.with_parameters(
         TaskTrainable,
         task=config.task,
@@ -158,9 +162,6 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
         )
         with Interrupts(search.stop), Deadline(search.stop, config.time_budget_s):
             tuner.fit()
-    for trial in search.state.unfinished():
-        if trial.outcome != "interrupted":
-            search.record({"event": "interrupted", "number": trial.number})
 
 
 class _Bridge:

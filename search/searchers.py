@@ -14,7 +14,7 @@ import numpy as np
 from search.config import SearchConfig
 from search.journal import Trial
 from search.space import Parameter, Space
-from trainables.task import InputError, Objective, Params
+from trainables.task import Objective, Params
 
 
 class Searcher(Protocol):
@@ -136,15 +136,10 @@ def _suggest(trial: Any, parameter: Parameter) -> Any:
 
 
 def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher, int]:
-    """The searcher and the number of trials of the search.
-
-    Raises:
-        InputError: a grid over a range that cannot be counted.
-    """
+    """The searcher and the number of trials of the search."""
     search = config.search
     if search.searcher == "grid":
         points = config.space.grid(config.place)
         return Grid(points), min(len(points), search.trials or len(points))
-    if search.trials is None:
-        raise InputError(f"{config.place}: search.trials: null is for the grid searcher alone; give a number")
+    assert search.trials is not None  # checked with the configuration
     return OptunaSearcher(search.searcher, config.space, objective, search.seed, search.startup_trials), search.trials

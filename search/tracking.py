@@ -64,7 +64,9 @@ def experiment_id(client: MlflowClient, store: Store, task: str) -> str:
     if known is None:
         location = store.artifacts.as_uri() if store.is_local else None
         try:
-            return str(client.create_experiment(task, artifact_location=location))
+            # The kind makes MLflow's UI open on training runs rather than on traces.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(task, artifact_location=location, tags=kind))
         except MlflowException:
             known = client.get_experiment_by_name(task)
             if known is None:

@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = norm_layer(norm, outputs)
         # Average pooling before the 1x1 shortcut keeps what a strided one would drop (ResNet-D, He et al. 2019).
-        pool = [nn.AvgPool2d(stride)] if stride > 1 else []
+        pool = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
         shortcut = [*pool, nn.Conv2d(inputs, outputs, 1, bias=False), norm_layer(norm, outputs)]
         self.shortcut = nn.Sequential(*shortcut) if stride > 1 or inputs != outputs else nn.Identity()
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()

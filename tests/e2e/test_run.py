@@ -1,0 +1,266 @@
+"""One real search of windows, and what a user finds afterwards: MLflow, the registry, predictions, the UI."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import Command
+from trainables.windows import demo
+
+TINY = (
+    "--set", "data.size=24", "--set", "data.demo.train=100", "--set", "data.demo.test=30",
+    "--set", "width={choice: [4, 8]}", "--set", "image_size={choice: [16, 24]}",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def searched(module_command) -> tuple[Command, str]:
+    output = module_command.run("run", "windows", "--name", "first", "--trials", "4", "--epochs", "4", *TINY)
+    return module_command, output
+
+
+def test_output_says_where_to_look_what_came_out_and_what_to_type_next(searched):
+    _, output = searched
+    for part in (
+        "search first: task windows, 4 trials of up to 4 epochs, tpe + asha, 1 CPU a trial",
+        "data: demo (85 train, 15 val, 30 test), fingerprint ",
+        "Ray dashboard: http://127.0.0.1:", "MLflow: sqlite:///", "python -m search ui",
+        "trials: ", "best: trial ", "test (retrained on train+validation",
+        "registry: windows version 1", "is the first champion", "python -m search retrain first --seeds 5",
+    ):  # fmt: skip
+        assert part in output
+    for noise in ("Traceback", "Warning", "(raylet)", "INFO mlflow", "[I 20", "Created version"):
+        assert noise not in output
+
+
+def test_mlflow_holds_a_parent_its_trials_and_a_final_run(searched):
+    command, _ = searched
+    client, runs = command.runs("windows")
+    by_role = {}
+    for run in runs:
+        by_role.setdefault(run.data.tags["role"], []).append(run)
+    (parent,), (final,) = by_role["parent"], by_role["final"]
+    assert len(by_role["trial"]) == 4
+    for run in [*by_role["trial"], final]:
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert {"task", "search", "role", "outcome", "config", "data.fingerprint", "git.commit", "seed"} <= set(
+            run.data.tags
+        )
+        assert run.data.tags["task"] == "windows"
+    for run in by_role["trial"]:
+        assert run.data.tags["device"] == "cpu"
+        assert set(run.data.params) >= {"width", "depth", "lr", "optimizer", "image_size"}
+        for key in ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "epoch_seconds", "samples_per_second",
+                    "peak_memory_mib", "learning_rate", "gradient_norm", "dead_relu_fraction"):  # fmt: skip
+            steps = [m.step for m in client.get_metric_history(run.info.run_id, key)]
+            assert steps == list(range(1, len(steps) + 1)), key
+    assert parent.data.params["search.trials"] == "4"
+    assert parent.data.params["space.lr"] == "loguniform [0.001, 0.01]"
+    assert parent.inputs.dataset_inputs[0].dataset.digest == parent.data.tags["data.fingerprint"]
+    assert {a.path for a in client.list_artifacts(parent.info.run_id)} >= {"config.yaml", "rungs.json"}
+    best = max(r.data.metrics["best_val_accuracy"] for r in by_role["trial"])
+    assert parent.data.metrics["best_val_accuracy"] == best
+    assert final.data.metrics["test_accuracy"] == parent.data.metrics["test_accuracy"]
+    pictures = {a.path for a in client.list_artifacts(final.info.run_id)}
+    assert pictures >= {
+        "confusion_matrix.png",
+        "confusion_matrix.csv",
+        "per_class.csv",
+        "per_class.png",
+        "predictions.csv",
+    }
+
+
+def test_store_is_in_write_ahead_mode_and_holds_no_loose_ends(searched):
+    import sqlite3
+
+    command, _ = searched
+    store = command.folder / "mlruns"
+    with sqlite3.connect(store / "mlflow.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert not [p for p in store.rglob("*") if p.name.endswith((".tmp", ".part")) or p.name.startswith(".learner")]
+    kept = {p.parent.parent.name for p in (store / "searches/first/checkpoints").rglob("learner.pt")}
+    assert 1 <= len(kept) <= 3, "checkpoints of the best three trials at most"
+
+
+def test_champion_loads_anywhere_and_predicts_what_the_test_evaluation_did(searched, tmp_path):
+    command, _ = searched
+    client, runs = command.runs("windows")
+    final = next(r for r in runs if r.data.tags["role"] == "final")
+    table = client.download_artifacts(final.info.run_id, "predictions.csv", str(tmp_path))
+    expected = pd.read_csv(table)
+
+    labels = np.concatenate([np.arange(100) % 5, np.arange(30) % 5])  # the demo set, drawn again
+    images = demo.draw_all(labels, 24, 0, lambda *_: None)[100:]
+    from PIL import Image
+
+    for index, image in enumerate(images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{index:02d}.png")
+    # A Python that finds neither package: the model brings its own code.
+    code = (
+        "import sys, mlflow, pandas as pd, pathlib\n"
+        "sys.meta_path.insert(0, type('Hide', (), {'find_spec': staticmethod(lambda name, path=None, target=None:"
+        " (_ for _ in ()).throw(ImportError(name)) if name.split('.')[0] == 'search' else None)}))\n"
+        "frame = pd.DataFrame({'image': [p.read_bytes() for p in sorted(pathlib.Path('.').glob('*.png'))]})\n"
+        f"mlflow.set_tracking_uri('sqlite:///{command.folder}/mlruns/mlflow.db')\n"
+        "model = mlflow.pyfunc.load_model('models:/windows@champion')\n"
+        "import trainables; assert 'artifacts' in trainables.__file__, trainables.__file__\n"
+        "model.predict(frame).to_json('out.json', orient='records')\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=tmp_path, capture_output=True)
+    predicted = json.loads((tmp_path / "out.json").read_text())
+    assert [row["class"] for row in predicted] == list(expected["predicted"])
+    assert [row["probability"] for row in predicted] == pytest.approx(list(expected["probability"]), abs=1e-5)
+
+    printed = json.loads(command.run("predict", "windows", str(tmp_path / "00.png"), "--json"))
+    assert printed[0]["class"] == expected["predicted"][0]
+    assert "bad.png" in command.run("predict", "windows", str(bad_picture(tmp_path)), code=2)
+
+
+def bad_picture(folder):
+    (folder / "bad.png").write_bytes(b"nothing")
+    return folder / "bad.png"
+
+
+def test_second_search_moves_the_alias_only_when_it_is_better(searched):
+    command, _ = searched
+    output = command.run("run", "windows", "--name", "second", "--trials", "1", "--epochs", "1",
+                         "--set", "search.grace_period=1", *TINY)  # fmt: skip
+    client, _runs = command.runs("windows")
+    first, second = (client.get_model_version("windows", v) for v in ("1", "2"))
+    champion = client.get_model_version_by_alias("windows", "champion").version
+    better = float(second.tags["test_accuracy"]) > float(first.tags["test_accuracy"])
+    assert str(champion) == ("2" if better else "1")
+    assert ("is the new champion" if better else "does not beat the champion, version 1") in output
+    assert first.tags["search"] == "first"
+    assert first.tags["data.test_fingerprint"] == second.tags["data.test_fingerprint"]
+
+    other = command.run("run", "windows", "--name", "other", "--trials", "1", "--epochs", "1",
+                        "--set", "search.grace_period=1", *TINY, "--set", "data.demo.seed=1")  # fmt: skip
+    assert "tested on other data, so the two cannot be compared" in other
+
+
+def test_retrain_with_more_seeds_adds_runs_and_a_spread(searched):
+    command, _ = searched
+    output = command.run("retrain", "first", "--seeds", "2")
+    assert "over 2 seeds" in output
+    _, runs = command.runs("windows")
+    finals = [r for r in runs if r.data.tags["role"] == "final" and r.data.tags["search"] == "first"]
+    assert sorted(r.data.tags["final.seed"] for r in finals) == ["0", "1"]
+    assert {r.info.status for r in runs} == {"FINISHED"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_ui_in_a_browser_shows_the_parent_with_its_nested_trials(searched, tmp_path):
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (browser and driver):
+        pytest.skip("no chromium and chromedriver on this machine")
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    command, _ = searched
+    port = free_port()
+    server = command.start("ui", "--port", str(port))
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    flags = [
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "window-size=1600,1200",
+        "no-first-run",
+    ]
+    flags += ["disable-background-networking", "disable-component-update", "disable-sync"]
+    for flag in (*flags, f"user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(f"--{flag}")
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server)
+        client, _runs = command.runs("windows")
+        experiment = client.get_experiment_by_name("windows").experiment_id
+        page = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        try:
+            page.get(f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs")
+
+            def text(_=None):
+                return page.find_element(By.TAG_NAME, "body").text
+
+            WebDriverWait(page, 60).until(lambda _: "first" in text().split())
+            cell = "//a[normalize-space()='first']/ancestor::div[@class='ag-cell-wrapper']"
+            page.find_element(By.XPATH, f"{cell}//button").click()  # the parent's row is folded
+            WebDriverWait(page, 30).until(lambda _: all(f"first-00{n}" in text() for n in range(4)))
+            page.save_screenshot(str(tmp_path / "runs.png"))
+        finally:
+            page.quit()
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.communicate(timeout=30)
+
+
+def wait_for(url: str, server: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert server.poll() is None, server.communicate()[0]
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError(f"{url} does not answer")
+
+
+def test_bad_input_starts_nothing_and_writes_nothing(command):
+    data = command.folder / "photos"
+    (data / "train" / "a").mkdir(parents=True)
+    (data / "train" / "b").mkdir()
+    (data / "train" / "a" / "x.png").write_bytes(b"no image")
+    cases = {
+        ("run", "windows", "--data", str(data)): "train/b: no JPEG, PNG or WebP image in it",
+        ("run", "window"): "did you mean 'windows'?",
+        ("run", "windows", "--data", "nowhere"): "--data nowhere: no such file or folder",
+        ("run", "windows", "--set", "lr={loguniform: [0, 1]}"): "the lower bound must be > 0",
+        ("run", "windows", "--searcher", "grid"): "a grid needs values that can be counted",
+        ("run", "windows", "--set", "model.pretrained=./nothing"): "model.pretrained: './nothing' cannot be loaded",
+        ("run", "windows", "--name", "a/b"): "--name 'a/b': allowed are",
+        ("resume", "nothing"): "nothing: no search of that name",
+        ("predict", "windows", "nothing.png"): "nothing.png: no such file or folder",
+    }
+    for arguments, message in cases.items():
+        output = command.run(*arguments, code=2)
+        assert message in output
+        assert output.startswith("error: ")
+        assert len(output.strip().splitlines()) <= 2, output
+    assert not (command.folder / "mlruns").exists()
+
+
+def test_dry_run_prints_the_plan_and_starts_nothing(command):
+    output = command.run("run", "windows", "--dry-run", "--trials", "7")
+    assert "trials: 7" in output
+    assert output.count("\nconfiguration ") == 5
+    assert "1 CPU a trial, " in output
+    assert not (command.folder / "mlruns").exists()
+
+
+def test_list_shows_tasks_objectives_sources_and_spaces(command):
+    output = command.run("list")
+    for part in ("windows", "max accuracy on validation", "pictures drawn by code", "loguniform [0.001, 0.01]", "toy"):
+        assert part in output

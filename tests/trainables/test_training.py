@@ -1,0 +1,114 @@
+import pytest
+import torch
+from torch import nn
+
+from trainables.health import MemoryPeak, dead_relus
+from trainables.training import (
+    Diverged,
+    Learner,
+    choose_device,
+    fit_batches,
+    make_schedule,
+    rng_state,
+    seed_everything,
+    set_rng_state,
+    shuffled_batches,
+)  # fmt: skip
+
+
+def learner(model, rate=0.1):
+    return Learner(model, torch.optim.SGD(model.parameters(), lr=rate), None, choose_device(1, 0, "fp32"), {})
+
+
+def test_every_generator_continues_after_its_state_is_set():
+    import random
+
+    import numpy as np
+
+    seed_everything(5)
+    state = rng_state()
+    drawn = (random.random(), np.random.rand(), torch.rand(1).item(), random.gauss(0, 1), np.random.randn())
+    set_rng_state(state)
+    assert drawn == (random.random(), np.random.rand(), torch.rand(1).item(), random.gauss(0, 1), np.random.randn())
+
+
+def test_state_survives_a_safe_load(tmp_path):
+    from trainables import training
+
+    one = learner(nn.Linear(2, 2))
+    one.epoch = 7
+    training.save(one, tmp_path / "x.pt")
+    two = learner(nn.Linear(2, 2))
+    training.load(two, tmp_path / "x.pt")
+    assert two.epoch == 7
+    assert torch.equal(one.model.weight, two.model.weight)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_ends_the_epoch(bad):
+    model = nn.Linear(1, 1)
+    seen = []
+
+    def forward(batch):
+        seen.append(batch)
+        loss = model(torch.ones(1, 1)).sum()
+        return (loss * bad if len(seen) >= 3 else loss), 1, {}
+
+    with pytest.raises(Diverged):
+        fit_batches(learner(model), range(1000), forward)
+    assert len(seen) < 50, "it ends in the epoch where it happens, not after it"
+
+
+def test_metrics_are_averages_over_samples_and_gradients_are_clipped():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+
+    def forward(batch):
+        return model.weight.sum() * 10 + batch, int(batch), {"ones": torch.tensor(batch)}
+
+    metrics = fit_batches(learner(model, rate=1.0), [1.0, 3.0], forward, clip_norm=0.5)
+    assert metrics["ones"] == 1.0
+    assert metrics["gradient_norm"] == pytest.approx(10.0)  # before clipping
+    assert model.weight.item() == pytest.approx(-1.0)  # two steps of 0.5
+    assert metrics["loss"] == pytest.approx((1.0 * 1 + (3.0 - 5.0) * 3) / 4)
+
+
+def test_dead_relu_units_are_counted_over_all_batches():
+    model = nn.Sequential(nn.Linear(1, 4), nn.ReLU())
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0], [-1.0], [1.0], [0.0]]))
+        model[0].bias.copy_(torch.tensor([0.0, 0.0, -100.0, -1.0]))
+    with dead_relus(model) as fraction:
+        model(torch.tensor([[1.0]]))
+        model(torch.tensor([[-1.0]]))
+        assert fraction() == 0.5  # the third and fourth never fire, the others in one batch each
+    assert not model[1]._forward_hooks
+
+
+def test_last_single_sample_joins_the_batch_before():
+    assert [len(b) for b in shuffled_batches(9, 4)] == [4, 5]
+    assert [len(b) for b in shuffled_batches(10, 4)] == [4, 4, 2]
+    assert [len(b) for b in shuffled_batches(1, 4)] == [1]
+
+
+def test_cosine_ends_at_a_hundredth():
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    schedule = make_schedule(optimizer, "cosine", 5)
+    rates = []
+    for _ in range(5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == 1.0
+    assert rates == sorted(rates, reverse=True)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+def test_memory_peak_is_that_of_this_trial_not_of_an_earlier_one():
+    device = torch.device("cpu")
+    before = MemoryPeak(device)
+    block = torch.ones(64 * 2**20 // 4)
+    high = before.mib()
+    del block
+    assert MemoryPeak(device).mib() < high - 50

@@ -1,0 +1,232 @@
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import SHARED
+from trainables.task import InputError
+from trainables.windows import data
+
+SETTINGS = {
+    "size": 32, "val_fraction": 0.25, "test_fraction": 0.25, "split_seed": 0, "max_unpacked_gb": 0.01,
+    "demo": {"train": 50, "test": 10, "seed": 0},
+}  # fmt: skip
+
+
+def quiet(done, total, what):
+    pass
+
+
+def prepare(source, tmp_path, **changes):
+    return data.prepare({**SETTINGS, **changes}, source, tmp_path / "cache", quiet)
+
+
+def picture(size=(40, 30), colour="red", mode="RGB") -> Image.Image:
+    return Image.new("RGB", size, colour).convert(mode)
+
+
+def folder(root: Path, splits=("train",), classes=("a", "b"), count=8) -> Path:
+    for split in splits:
+        for label in classes:
+            (root / split / label).mkdir(parents=True)
+            for number in range(count):
+                shade = (10 * number, 40 if label == "a" else 200, 30 if split == "train" else 90)
+                picture(colour=shade).save(root / split / label / f"{number}.png")
+    return root
+
+
+def zipped(root: Path, target: Path, prefix: str = "") -> Path:
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(root.rglob("*.png")):
+            archive.write(path, prefix + path.relative_to(root).as_posix())
+    return target
+
+
+def test_odd_sizes_modes_and_rotations_are_read(tmp_path):
+    root = tmp_path / "data"
+    for label in ("a", "b"):
+        (root / "train" / label).mkdir(parents=True)
+        there = root / "train" / label
+        picture((1, 97)).save(there / "thin.png")
+        picture((311, 17)).save(there / "wide.jpg")
+        picture(mode="P").save(there / "palette.png")
+        picture(mode="L").save(there / "grey.jpg")
+        picture(mode="CMYK").save(there / "cmyk.jpg")
+        picture(mode="RGBA").save(there / "alpha.webp")
+        picture(mode="LA").save(there / "grey-alpha.png")
+        picture(mode="1").save(there / "bits.png")
+        Image.fromarray(np.full((20, 20), 40000, dtype=np.uint16)).save(there / "deep.png")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture((60, 20)).save(there / "turned.JPEG", exif=exif)
+    splits = prepare(root, tmp_path)
+    assert splits.info.sizes == {"train": 12, "val": 4, "test": 4}
+    assert splits.train.images.shape == (12, 3, 32, 32)
+    assert splits.train.images.dtype == np.uint8
+
+
+def decode(image: Image.Image, **save) -> np.ndarray:
+    buffer = io.BytesIO()
+    image.save(buffer, **{"format": "PNG", **save})
+    return data.decode(buffer.getvalue(), 16)
+
+
+def test_exif_rotation_is_applied():
+    image = picture((32, 32), "black")
+    image.paste((255, 255, 255), (0, 0, 32, 16))  # white above
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by half
+    turned = decode(image, format="JPEG", exif=exif, quality=95)
+    assert turned[:, :6].mean() < 10
+    assert turned[:, 10:].mean() > 245
+
+
+def test_transparent_is_white_and_sixteen_bits_are_scaled():
+    assert decode(Image.new("RGBA", (8, 8), (0, 0, 0, 0))).min() == 255
+    palette = picture(mode="P")
+    assert decode(palette, transparency=palette.getpixel((0, 0))).min() == 255
+    deep = decode(Image.fromarray(np.full((8, 8), 32768, dtype=np.uint16)))
+    assert set(np.unique(deep)) == {128}
+
+
+def test_unreadable_images_are_all_listed(tmp_path):
+    root = folder(tmp_path / "data")
+    (root / "train" / "a" / "0.png").write_bytes(b"no image")
+    whole = (root / "train" / "b" / "3.png").read_bytes()
+    (root / "train" / "b" / "3.png").write_bytes(whole[:50])
+    with pytest.raises(InputError) as error:
+        prepare(root, tmp_path)
+    assert "2 of 16 images cannot be read" in str(error.value)
+    assert "train/a/0.png" in str(error.value)
+    assert "train/b/3.png" in str(error.value)
+
+
+def empty_class(root):
+    (root / "train" / "c").mkdir()
+
+
+def strange_test_class(root):
+    folder(root, ("test",), ("a", "z"))
+
+
+def one_class(root):
+    for path in (root / "train" / "b").iterdir():
+        path.unlink()
+    (root / "train" / "b").rmdir()
+
+
+def too_few(root):
+    for path in sorted((root / "train" / "b").iterdir())[1:]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (empty_class, "train/c: no JPEG, PNG or WebP image in it"),
+        (strange_test_class, "test/ has classes that train/ lacks: z"),
+        (one_class, "train/ holds one class (a); at least 2 are needed"),
+        (too_few, "train/b: 1 image left to split; at least 2 are needed"),
+    ],
+)
+def test_bad_folder_is_refused(tmp_path, spoil, message):
+    root = folder(tmp_path / "data")
+    spoil(root)
+    with pytest.raises(InputError, match="data") as error:
+        prepare(root, tmp_path)
+    assert message in str(error.value)
+
+
+def test_missing_empty_and_foreign_sources_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file or folder"):
+        prepare(tmp_path / "nowhere", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no train/<class>/ folders"):
+        prepare(tmp_path / "empty", tmp_path)
+    (tmp_path / "text.zip").write_text("not a zip")
+    with pytest.raises(InputError, match="neither a folder nor a zip"):
+        prepare(tmp_path / "text.zip", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/etc/train/a/x.png", "../train/a/x.png", "train/a/../../x.png", "C:/train/a/x.png"])
+def test_zip_that_points_outside_is_refused(tmp_path, name):
+    path = tmp_path / "bad.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(InputError, match=r"absolute names and '\.\.' are not allowed"):
+        prepare(path, tmp_path)
+
+
+def test_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train/a/x.png", b"\0" * (12 * 2**20))
+    with pytest.raises(InputError, match=r"larger unpacked than 0\.01 GiB; raise it with --set data\.max_unpacked_gb"):
+        prepare(path, tmp_path)
+
+
+def test_zip_gives_what_the_folder_gives(tmp_path):
+    root = folder(tmp_path / "data", ("train", "test"))
+    plain = prepare(root, tmp_path)
+    for prefix in ("", "wrapper/"):
+        again = prepare(zipped(root, tmp_path / f"{len(prefix)}.zip", prefix), tmp_path)
+        assert again.info.fingerprint == plain.info.fingerprint
+        assert np.array_equal(again.train.images, plain.train.images)
+        assert np.array_equal(again.test.labels, plain.test.labels)
+
+
+def test_what_is_missing_is_split_off_stratified_and_seeded(tmp_path):
+    root = folder(tmp_path / "data")
+    splits = prepare(root, tmp_path)
+    for split in (splits.val, splits.test):
+        assert np.bincount(split.labels).min() >= 1
+    names = [set(s.names) for s in (splits.train, splits.val, splits.test)]
+    assert not names[0] & names[1] and not names[0] & names[2] and not names[1] & names[2]
+    assert len(set.union(*names)) == 16
+    again = prepare(root, tmp_path)
+    assert again.test.names == splits.test.names
+    other = prepare(root, tmp_path, split_seed=1)
+    assert other.test.names != splits.test.names
+    assert other.info.test_fingerprint != splits.info.test_fingerprint
+    assert other.info.fingerprint == splits.info.fingerprint
+
+
+def test_change_of_one_picture_changes_the_fingerprint(tmp_path):
+    root = folder(tmp_path / "data")
+    before = prepare(root, tmp_path).info.fingerprint
+    picture(colour="blue").save(root / "train" / "a" / "0.png")
+    assert prepare(root, tmp_path).info.fingerprint != before
+
+
+def test_pictures_of_test_that_stand_in_train_are_reported(tmp_path):
+    root = folder(tmp_path / "data", ("train", "test"))
+    (root / "test" / "a" / "0.png").write_bytes((root / "train" / "a" / "1.png").read_bytes())
+    assert "1 test images stand in train" in prepare(root, tmp_path).info.notes[0]
+
+
+def test_half_written_cache_is_never_read(tmp_path, monkeypatch):
+    root = folder(tmp_path / "data")
+
+    def fail(file, array):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        prepare(root, tmp_path)
+    monkeypatch.undo()
+    assert not list((tmp_path / "cache").glob("*"))
+    assert prepare(root, tmp_path).info.sizes["train"] > 0
+
+
+def test_real_photographs(tmp_path):
+    root = SHARED / "trashnet"
+    if not root.is_dir():
+        pytest.skip(f"{root} is not on this machine")
+    splits = prepare(root, tmp_path)
+    assert splits.info.classes == ("cardboard", "glass", "metal", "paper", "plastic")
+    assert splits.info.sizes["test"] == 402
+    assert splits.info.sizes["train"] + splits.info.sizes["val"] == 1988

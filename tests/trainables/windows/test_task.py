@@ -1,0 +1,134 @@
+import copy
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from trainables.task import DataInfo, InputError, Splits
+from trainables.training import choose_device, run_epoch, seed_everything
+from trainables.windows import demo
+from trainables.windows.data import ImageSplit
+from trainables.windows.model import ResidualNet, resize
+from trainables.windows.task import TASK
+
+PARAMS = {
+    "model.pretrained": None, "model.freeze": True, "width": 8, "depth": 2, "norm": "batch", "dropout": 0.1,
+    "optimizer": "adamw", "lr": 3e-3, "momentum": None, "weight_decay": 0.01, "schedule": "cosine", "batch_size": 16,
+    "image_size": 24, "augment": 0.3, "label_smoothing": 0.1, "class_weights": "balanced",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    labels = np.arange(120) % 5
+    images = demo.draw_all(labels, 32, 0, lambda *_: None)
+    parts = []
+    for part in (slice(0, 60), slice(60, 90), slice(90, 120)):
+        names = tuple(f"{i}.png" for i in range(120))[part]
+        parts.append(ImageSplit(images[part], labels[part].astype(np.int64), names))
+    info = DataInfo("test", "f", "t", {"train": 60, "val": 30, "test": 30}, demo.CLASSES)
+    return Splits(*parts, info)
+
+
+def learner(splits, **changes):
+    seed_everything(0)
+    return TASK.build({**PARAMS, **changes}, splits.info, 4, choose_device(1, 0, "auto"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"norm": "group", "width": 12, "optimizer": "sgd", "momentum": 0.9}, {"depth": 4, "augment": 0.0},
+     {"class_weights": "none", "schedule": "constant", "optimizer": "adam"}],
+)  # fmt: skip
+def test_an_epoch_gives_finite_metrics_of_every_kind(splits, changes):
+    metrics = run_epoch(TASK, learner(splits, **changes), splits.train, splits.val)
+    assert set(metrics) == {
+        "train_loss", "train_accuracy", "val_loss", "val_accuracy", "epoch_seconds", "samples_per_second",
+        "peak_memory_mib", "learning_rate", "gradient_norm", "dead_relu_fraction",
+    }  # fmt: skip
+    assert all(np.isfinite(v) for v in metrics.values())
+    assert 0 <= metrics["train_accuracy"] <= 1
+
+
+def test_state_saved_after_an_epoch_continues_to_the_last_bit(splits):
+    whole = learner(splits)
+    run_epoch(TASK, whole, splits.train, splits.val)
+    saved = copy.deepcopy(whole.state_dict())
+    after = run_epoch(TASK, whole, splits.train, splits.val)
+    resumed = learner(splits)
+    torch.rand(100)  # whatever drew random numbers in between
+    resumed.load_state_dict(saved)
+    again = run_epoch(TASK, resumed, splits.train, splits.val)
+    for key in ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "gradient_norm", "learning_rate"):
+        assert again[key] == after[key]
+
+
+def test_exported_model_predicts_what_evaluation_saw(splits, tmp_path):
+    trained = learner(splits)
+    run_epoch(TASK, trained, splits.train, None)
+    accuracy = TASK.evaluate(trained, splits.test)["accuracy"]
+    TASK.artifacts(trained, splits.test, splits.info, tmp_path)
+    model = tmp_path / "model"
+    model.mkdir()
+    TASK.export(trained, splits.info, model)
+
+    table = pd.read_csv(tmp_path / "predictions.csv")
+    everything = TASK.example(ImageSplit(splits.test.images, splits.test.labels, splits.test.names), splits.info)
+    predicted = TASK.predict(TASK.load(model), everything)
+    assert list(predicted["class"]) == list(table["predicted"][: len(predicted)])
+    assert (table["class"] == table["predicted"]).mean() == pytest.approx(accuracy)
+    for name in ("confusion_matrix.csv", "confusion_matrix.png", "per_class.csv", "per_class.png", "mistakes.png"):
+        assert (tmp_path / name).stat().st_size > 0
+    matrix = pd.read_csv(tmp_path / "confusion_matrix.csv", index_col=0)
+    assert np.trace(matrix.to_numpy()) / matrix.to_numpy().sum() == pytest.approx(accuracy)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A tiny vision transformer as `transformers` saves one, with its processor's normalisation."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    folder = tmp_path_factory.mktemp("vit")
+    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+                       image_size=24, patch_size=8, num_labels=3)  # fmt: skip
+    ViTForImageClassification(config).save_pretrained(folder)
+    processor = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25], "image_processor_type": "ViT"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_pretrained_checkpoint_trains_with_a_fresh_head(splits, checkpoint, tmp_path, freeze):
+    trained = learner(splits, **{"model.pretrained": str(checkpoint), "model.freeze": freeze})
+    before = {k: v.clone() for k, v in trained.model.state_dict().items()}
+    run_epoch(TASK, trained, splits.train, splits.val)
+    changed = {k for k, v in trained.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert any("classifier" in k for k in changed)
+    assert any("encoder" in k or "layer" in k for k in changed) != freeze
+    assert trained.model.normalise.std.flatten().tolist() == [0.25, 0.25, 0.25]
+
+    TASK.export(trained, splits.info, tmp_path)
+    loaded = TASK.load(tmp_path)
+    pixels = resize(torch.tensor(splits.test.images), 24).float() / 255
+    trained.model.eval()
+    with torch.no_grad():
+        assert torch.equal(loaded.model(pixels), trained.model(pixels))
+
+
+def test_checkpoint_that_cannot_be_loaded_is_refused_by_name(tmp_path):
+    TASK.check({"model.pretrained": None})
+    with pytest.raises(InputError, match=r"model\.pretrained: '.*nothing' cannot be loaded"):
+        TASK.check({"model.pretrained": str(tmp_path / "nothing")})
+    from transformers import BertConfig
+
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="bert is no image classification model"):
+        TASK.check({"model.pretrained": str(tmp_path)})
+
+
+def test_network_halves_its_map_a_stage_and_takes_any_size():
+    net = ResidualNet(3, 8, 4, 0.0, "group").eval()
+    assert net(torch.rand(2, 3, 40, 40)).shape == (2, 3)
+    assert [block.conv1.out_channels for block in net.blocks] == [8, 16, 32, 64]
