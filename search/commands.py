@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,9 +179,15 @@ class Cluster:
 
 
 def _connect(config: SearchConfig, address: str | None) -> Cluster:
+    import ray  # noqa: F401 - before the thread, which imports its parts
+
     from search.cluster import place, start_ray
 
-    dashboard = start_ray(address)
+    # Starting Ray is mostly waiting for its servers: what is needed next is imported meanwhile.
+    with ThreadPoolExecutor(1) as pool:
+        imports = pool.map(import_module, ("search.tracking", "search.engine", "search.retrain", "optuna"))
+        dashboard = start_ray(address)
+        list(imports)
     return Cluster(place(config, *_cluster_size()), dashboard)
 
 
