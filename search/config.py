@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
-from search.space import Space, is_spec, parse_space
+from search.space import Plain, Space, is_spec, parse_space
 from trainables import offered_config
 from trainables.task import InputError
 
@@ -36,6 +36,9 @@ class SearchSection(_Section):
     searcher: Literal["tpe", "random", "grid", "gp"]
     #: Trials sampled at random before tpe or gp model the objective.
     startup_trials: int = Field(ge=0)
+    #: A choice parameter whose values take turns, so that each gets an equal share of the trials and is stopped
+    #: early only by comparison with its own kind.
+    balance: str | None = None
     scheduler: Literal["asha", "hyperband", "median", "none"]
     #: Epochs before a trial may be stopped: the first rung.
     grace_period: int = Field(ge=1)
@@ -80,6 +83,12 @@ class SearchConfig:
     space: Space
     place: str
     raw: dict[str, Any]
+
+    @property
+    def balanced(self) -> tuple[Plain, ...]:
+        """The values that take turns over the trials' numbers; a single one where nothing is balanced."""
+        parameter = next((p for p in self.space.parameters if p.name == self.search.balance), None)
+        return parameter.choices if parameter else (None,)
 
     @property
     def digest(self) -> str:
@@ -151,6 +160,7 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
         place=place,
         raw=raw,
     )
+    _check_balance(search.balance, config.space, f"{place}: search.balance")
     if search.searcher == "grid":
         config.space.grid(place)
     elif search.trials is None:
@@ -158,6 +168,14 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
     if search.time_budget is not None:
         parse_duration(search.time_budget, f"{place}: search.time_budget")
     return config
+
+
+def _check_balance(name: str | None, space: Space, place: str) -> None:
+    if name is None:
+        return
+    able = [p.name for p in space.parameters if p.kind in ("choice", "value") and not p.when]
+    if name not in able:
+        raise InputError(f"{place}: {name!r}: expected a choice that always exists: {', '.join(able)}")
 
 
 def digest(value: Any) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.engine import Search
-from search.journal import Event, SearchState, Trial
+from search.journal import Event, FinalRun, SearchState, Trial
 
 #: Rows of the live table: what runs, then the best of what is over.
 ROWS = 16
@@ -144,11 +144,26 @@ def summary(search: Search) -> list[str]:
         assert final.test is not None
         shown = ", ".join(f"{key} {value:.4f}" for key, value in final.test.items())
         lines.append(f"test (retrained on train+validation, {final.epochs} epochs, seed {final.seed}): {shown}")
+    if tested:
+        lines += _beside_baselines(tested[0], search)
     if len(tested) > 1:
         values = [f.test[metric] for f in tested if f.test]
         mean = sum(values) / len(values)
         spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
         lines.append(f"test {metric} over {len(values)} seeds: {mean:.4f} +- {spread:.4f} (standard deviation)")
+    return lines
+
+
+def _beside_baselines(final: FinalRun, search: Search) -> list[str]:
+    """The baselines' figures, and plain words where the network does not beat the best of them."""
+    metric, objective = search.objective.metric, search.objective
+    if not final.baselines or final.test is None:
+        return []
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in final.baselines.items())
+    lines = [f"baselines (test {metric}): {shown}"]
+    best = min(final.baselines, key=lambda name: objective.loss(final.baselines[name]))
+    if not objective.better(final.test[metric], final.baselines[best]):
+        lines.append(f"the searched model does NOT beat the baseline {best!r}")
     return lines
 
 

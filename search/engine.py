@@ -42,7 +42,7 @@ class Search:
         self.config, self.folder = config, folder
         self.objective = get_task(config.task).objective
         self.searcher, self.total = make_searcher(config, self.objective)
-        self.scheduler = make_scheduler(config.search)
+        self.scheduler = make_scheduler(config)
         self.state = SearchState(self.objective)
         self.journal = Journal(folder.journal)
         self.listeners: list[Listener] = []

@@ -76,6 +76,7 @@ class FinalRun:
     epochs: int
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     test: dict[str, float] | None = None
+    baselines: dict[str, float] = field(default_factory=dict)
 
 
 class SearchState:
@@ -130,6 +131,7 @@ class SearchState:
             self.finals[event["seed"]].curve[event["epoch"]] = event["metrics"]
         else:
             self.finals[event["seed"]].test = event["test"]
+            self.finals[event["seed"]].baselines = event["baselines"]
 
     def best(self) -> Trial | None:
         """The trial with the best objective at any epoch; of equals the earliest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ def _train(
     task = get_task(name)
     device = training.choose_device(**resources)
     training.seed_everything(seed)
-    learner = task.build(params, splits.info, horizon, device)
     everything = task.merge(splits)
+    learner = task.build(params, replace(splits, train=everything, val=None), horizon, device)
     for _ in range(epochs):
         metrics = training.run_epoch(task, learner, everything, None)
         yield {"event": "final_result", "epoch": learner.epoch, "metrics": metrics}
@@ -94,4 +95,4 @@ def _train(
     task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
-    yield {"event": "final_finished", "test": test, "device": device.name}
+    yield {"event": "final_finished", "test": test, "baselines": task.baselines(splits), "device": device.name}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from typing import Protocol
 
-from search.config import SearchSection
+from search.config import SearchConfig, SearchSection
 
 
 class Scheduler(Protocol):
@@ -101,11 +102,7 @@ class Hyperband:
             bracket.remove(number)
 
     def rungs(self) -> dict[int, dict[int, float]]:
-        merged: dict[int, dict[int, float]] = {}
-        for bracket in self._brackets:
-            for epoch, rung in bracket.rungs().items():
-                merged.setdefault(epoch, {}).update(rung)
-        return dict(sorted(merged.items()))
+        return _merged(self._brackets)
 
 
 class MedianStopping:
@@ -158,7 +155,43 @@ class NoStopping:
         return {}
 
 
-def make_scheduler(search: SearchSection) -> Scheduler:
+class Separate:
+    """A scheduler for each of several kinds of trial; trial `number` is of kind `number % len(kinds)`."""
+
+    def __init__(self, kinds: list[Scheduler]) -> None:
+        self._kinds = kinds
+
+    def _of(self, number: int) -> Scheduler:
+        return self._kinds[number % len(self._kinds)]
+
+    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
+        return self._of(number).should_stop(number, epoch, loss)
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        self._of(number).record(number, epoch, loss)
+
+    def remove(self, number: int) -> None:
+        self._of(number).remove(number)
+
+    def rungs(self) -> dict[int, dict[int, float]]:
+        return _merged(self._kinds)
+
+
+def _merged(schedulers: Sequence[Scheduler]) -> dict[int, dict[int, float]]:
+    merged: dict[int, dict[int, float]] = {}
+    for scheduler in schedulers:
+        for epoch, rung in scheduler.rungs().items():
+            merged.setdefault(epoch, {}).update(rung)
+    return dict(sorted(merged.items()))
+
+
+def make_scheduler(config: SearchConfig) -> Scheduler:
+    """The scheduler that the configuration names, one for each value that is balanced."""
+    kinds = [_make_one(config.search) for _ in config.balanced]
+    return kinds[0] if len(kinds) == 1 else Separate(kinds)
+
+
+def _make_one(search: SearchSection) -> Scheduler:
     if search.scheduler == "asha":
         return Asha(search.grace_period, search.reduction_factor, search.epochs)
     if search.scheduler == "hyperband":

@@ -13,7 +13,7 @@ import numpy as np
 
 from search.config import SearchConfig
 from search.journal import Trial
-from search.space import Parameter, Space
+from search.space import Parameter, Plain, Space
 from trainables.task import Objective, Params
 
 
@@ -59,12 +59,16 @@ class OptunaSearcher:
     failed, a diverged one violates a constraint, so that samplers avoid its region without a made-up number.
     """
 
-    def __init__(self, kind: str, space: Space, objective: Objective, seed: int, startup_trials: int) -> None:
+    def __init__(
+        self, kind: str, space: Space, objective: Objective, seed: int, startup_trials: int,
+        balance: tuple[str, tuple[Plain, ...]] | None = None,
+    ) -> None:  # fmt: skip
+        """`balance`: a choice parameter and its values, which trials take in turn instead of sampling it."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        self._optuna = optuna
+        self._optuna, self.balance = optuna, balance
         self.kind, self.space, self.objective, self.seed, self.startup = kind, space, objective, seed, startup_trials
         direction = "minimize" if objective.mode == "min" else "maximize"
         self.study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(0))
@@ -72,6 +76,9 @@ class OptunaSearcher:
 
     def ask(self, number: int) -> Params:
         self.study.sampler = self._sampler(trial_seed(self.seed, number))
+        if self.balance is not None:
+            name, values = self.balance
+            self.study.enqueue_trial({name: values[number % len(values)]})
         trial = self.study.ask()
         self._asked[number] = trial
         return self.space.sample(lambda parameter: _suggest(trial, parameter))
@@ -142,4 +149,6 @@ def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher,
         points = config.space.grid(config.place)
         return Grid(points), min(len(points), search.trials or len(points))
     assert search.trials is not None  # checked with the configuration
-    return OptunaSearcher(search.searcher, config.space, objective, search.seed, search.startup_trials), search.trials
+    balance = (search.balance, config.balanced) if search.balance and len(config.balanced) > 1 else None
+    searcher = OptunaSearcher(search.searcher, config.space, objective, search.seed, search.startup_trials, balance)
+    return searcher, search.trials

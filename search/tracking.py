@@ -297,6 +297,8 @@ class Tracker:
             _log_metrics(client, run_id, event["metrics"], event["epoch"], event["time"])
             return
         _log_metrics(client, run_id, {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"])
+        named = {f"baseline_{k}_test_{self.objective.metric}": v for k, v in event["baselines"].items()}
+        _log_metrics(client, run_id, named, 0, event["time"])
         if seed == 0:
             _log_metrics(
                 client, self.parent or "", {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 #: Every task by name, and the module whose `TASK` it is. Adding a task is a folder, a YAML and a line here.
 TASKS = {
     "windows": "trainables.windows.task",
+    "rnn": "trainables.rnn.task",
 }
 
 

@@ -100,8 +100,11 @@ class Task(Protocol):
         """
         ...
 
-    def build(self, params: Params, info: DataInfo, epochs: int, device: Device) -> Learner:
-        """A fresh model with its optimizer and schedule. The random state is already seeded."""
+    def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
+        """A fresh model with its optimizer and schedule. The random state is already seeded.
+
+        What is fitted to data before training (scaling, class weights, a vocabulary) is fitted to `splits.train`.
+        """
         ...
 
     def train_epoch(self, learner: Learner, split: Any) -> dict[str, float]:
@@ -114,6 +117,10 @@ class Task(Protocol):
 
     def merge(self, splits: Splits) -> Any:
         """Train and validation as one split, for the final training."""
+        ...
+
+    def baselines(self, splits: Splits) -> dict[str, float]:
+        """The objective on the test split of methods that any network has to beat; may be empty."""
         ...
 
     def artifacts(self, learner: Learner, split: Any, info: DataInfo, folder: Path) -> None:

@@ -39,7 +39,7 @@ class TaskTrainable(tune.Trainable):
         device = training.choose_device(**self._resources)
         for folder in [*config["resume_from"], None]:
             training.seed_everything(config["seed"])
-            self._learner = self._task.build(config["params"], self._splits.info, self._epochs, device)
+            self._learner = self._task.build(config["params"], self._splits, self._epochs, device)
             if folder is None:
                 return
             try:

@@ -45,7 +45,7 @@ class ToyTask:
     def check(self, params):
         pass
 
-    def build(self, params, info, epochs, device):
+    def build(self, params, splits, epochs, device):
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1))
         optimizer = torch.optim.SGD(model.parameters(), lr=params["lr"], momentum=0.9)
         return Learner(model, optimizer, None, device, params)
@@ -80,6 +80,9 @@ class ToyTask:
     def merge(self, splits):
         train, val = splits.train, splits.val
         return np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]]), train[2]
+
+    def baselines(self, splits):
+        return {"zero": -float(np.square(splits.test[1]).mean())}
 
     def artifacts(self, learner, split, info, folder):
         (folder / "note.txt").write_text("nothing to see")

@@ -63,8 +63,8 @@ class WindowsTask:
                 "transformers image-classification checkpoint, or null for the small residual network"
             ) from error
 
-    def build(self, params: Params, info: DataInfo, epochs: int, device: Device) -> Learner:
-        model = build_model(params, info.classes).to(device.torch_device)
+    def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
+        model = build_model(params, splits.info.classes).to(device.torch_device)
         # Norms and biases are left out of weight decay, as usual: shrinking them only biases the network.
         decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
         free = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
@@ -101,6 +101,9 @@ class WindowsTask:
             np.concatenate([train.labels, val.labels]),
             (*train.names, *val.names),
         )
+
+    def baselines(self, splits: Splits) -> dict[str, float]:
+        return {}
 
     def artifacts(self, learner: Learner, split: ImageSplit, info: DataInfo, folder: Path) -> None:
         probabilities = _logits(learner, split).softmax(1).numpy()

@@ -34,7 +34,7 @@ def splits() -> Splits:
 
 def learner(splits, **changes):
     seed_everything(0)
-    return TASK.build({**PARAMS, **changes}, splits.info, 4, choose_device(1, 0, "auto"))
+    return TASK.build({**PARAMS, **changes}, splits, 4, choose_device(1, 0, "auto"))
 
 
 @pytest.mark.parametrize(

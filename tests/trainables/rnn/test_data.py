@@ -1,0 +1,156 @@
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from tests.conftest import ROOT, SHARED
+from trainables.rnn import data, demo
+from trainables.task import InputError
+
+SETTINGS = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "rnn.yaml"))["data"]
+
+
+def sequences(count=10, width=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(int(rng.integers(2, 9)), width)) for _ in range(count)], rng.normal(size=count)
+
+
+def objects(items):
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
+
+
+def npy(array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return buffer.getvalue()
+
+
+def test_every_way_course_material_ships_them_gives_the_same_data(tmp_path):
+    x, y = sequences()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "X.pkl").write_bytes(pickle.dumps(objects(x)))
+    (tmp_path / "two" / "y.pkl").write_bytes(pickle.dumps(y))
+    (tmp_path / "pair.pkl").write_bytes(pickle.dumps((x, y)))
+    (tmp_path / "dict.pickle").write_bytes(pickle.dumps({"X": x, "y": list(y)}))
+    np.savez(tmp_path / "arrays.npz", X=objects(x), y=y)
+    with zipfile.ZipFile(tmp_path / "arrays.zip", "w") as archive:
+        archive.writestr("inner/X.npy", npy(objects(x)))
+        archive.writestr("inner/y.npy", npy(y))
+    rows = [
+        {"sequence_id": f"s{i}", "t": t, **{f"x{k}": v for k, v in enumerate(step)}, "y": y[i]}
+        for i, sequence in enumerate(x)
+        for t, step in enumerate(sequence)
+    ]
+    table = pd.DataFrame(rows)
+    table.to_csv(tmp_path / "long.csv", index=False)
+    table.sample(frac=1, random_state=0).sort_values("sequence_id", kind="stable").to_parquet(tmp_path / "long.parquet")
+    prints = {
+        name: data.prepare(SETTINGS, tmp_path / name).info.fingerprint
+        for name in ("two", "pair.pkl", "dict.pickle", "arrays.npz", "arrays.zip", "long.csv", "long.parquet")
+    }
+    assert len(set(prints.values())) == 1, prints
+
+
+def spoilt(change):
+    x, y = sequences()
+    return change(x, list(y))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x, y[:-1]), "10 sequences in X but 9 targets"),
+        (lambda x, y: ([*x[:3], np.empty((0, 3)), *x[4:]], y), "X[3]: the sequence is empty"),
+        (lambda x, y: ([*x[:3], np.ones((4, 2)), *x[4:]], y), "X[3]: 2 features, but X[0] has 3"),
+        (lambda x, y: ([*x[:3], np.full((4, 3), np.nan), *x[4:]], y), "X[3]: nan at step 0, feature 0"),
+        (lambda x, y: ([*x[:3], np.full((4, 3), np.inf), *x[4:]], y), "X[3]: inf at step 0, feature 0"),
+        (lambda x, y: ([*x[:3], np.ones(4), *x[4:]], y), "X[3]: shape (4,); expected (length, features)"),
+        (lambda x, y: ([*x[:3], [["a", "b", "c"]], *x[4:]], y), "X[3]: not an array of numbers"),
+        (lambda x, y: (x, [*y[:5], float("nan"), *y[6:]]), "y[5]: nan; targets must be finite"),
+        (lambda x, y: (x, [[1.0, 2.0]] * 10), "2 values a sequence; expected one"),
+        (lambda x, y: ([], []), "no sequence in X"),
+        (lambda x, y: (3, y), "X and the targets must be lists or arrays"),
+    ],
+)
+def test_wrong_data_is_refused_with_the_index(tmp_path, change, message):
+    x, y = spoilt(change)
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"X": x, "y": y}))
+    with pytest.raises(InputError) as error:
+        data.prepare(SETTINGS, tmp_path / "bad.pkl")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({"sequence_id": [1], "t": [0], "y": [1.0]}, "no feature column beside sequence_id, t, y"),
+        ({"sequence_id": [1], "x0": [0.0], "y": [1.0]}, "no column 't'"),
+        ({"sequence_id": [1, 1], "t": [0, 0], "x0": [0.0, 1.0], "y": [1.0, 1.0]}, "sequence 1: t = 0 stands twice"),
+        ({"sequence_id": [1, 1], "t": [0, 1], "x0": [0.0, 1.0], "y": [1.0, 2.0]}, "sequence 1: y must be one value"),
+        ({"sequence_id": [1], "t": [0], "x0": ["a"], "y": [1.0]}, "column 'x0' holds"),
+    ],
+)
+def test_wrong_table_is_refused(tmp_path, frame, message):
+    pd.DataFrame(frame).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError) as error:
+        data.prepare(SETTINGS, tmp_path / "t.csv")
+    assert message in str(error.value)
+
+
+def test_sequences_of_one_group_stay_on_one_side(tmp_path):
+    x, y = sequences(40)
+    groups = np.repeat(np.arange(8), 5)
+    np.savez(tmp_path / "a.npz", X=objects(x), y=y, engine=groups)
+    splits = data.prepare({**SETTINGS, "group": "engine"}, tmp_path / "a.npz")
+    sides = [set(part.groups) for part in (splits.train, splits.val, splits.test)]
+    assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+    with pytest.raises(InputError, match=r"data\.group: no array named 'ship'; there are X, y, engine"):
+        data.prepare({**SETTINGS, "group": "ship"}, tmp_path / "a.npz")
+    plain = data.prepare(SETTINGS, tmp_path / "a.npz")
+    assert "not used: engine" in plain.info.notes[0]
+
+
+def test_demo_noise_floor_is_what_a_predictor_that_knows_the_process_gets():
+    settings = {**SETTINGS["demo"], "train": 1, "test": 4000}
+    noisy, floor = demo.make(**settings)
+    exact, _ = demo.make(**{**settings, "noise": 0.0})
+    assert np.array_equal(noisy["test"][0][0], exact["test"][0][0])
+    assert np.mean((noisy["test"][1] - exact["test"][1]) ** 2) == pytest.approx(floor, rel=0.1)
+
+
+def test_demo_depends_on_order_and_on_what_truncation_drops():
+    rng = np.random.default_rng(0)
+    x, lengths = rng.normal(size=(500, 30, demo.FEATURES)), np.full(500, 30)
+    drive = rng.normal(0, demo.DRIVE / 6**0.5, (demo.FEATURES, demo.STATE))
+    drive[-demo.DISTRACTORS :] = 0
+    y = demo.respond(x, lengths, 0.95, drive)
+    shortest = SETTINGS["demo"]["shortest"]
+    late = x.copy()
+    late[:, :-shortest] = 0
+    early = x.copy()
+    early[:, shortest:] = 0
+
+    def lost(changed):
+        return np.mean((demo.respond(changed, lengths, 0.95, drive) - y) ** 2) / np.var(y)
+
+    assert lost(x[:, ::-1]) > 0.5, "order matters"
+    assert 0.05 < lost(late) < 0.5, "the last steps matter most, but not alone"
+    assert lost(early) > 0.9, "the first steps say next to nothing"
+
+
+def test_real_engines_are_read_from_the_folder_as_it_lies():
+    root = SHARED / "cmapss"
+    if not root.is_dir():
+        pytest.skip(f"{root} is not on this machine")
+    splits = data.prepare({**SETTINGS, "group": "engine"}, root)
+    assert splits.info.sizes["train"] + splits.info.sizes["val"] == 1000
+    assert splits.info.sizes["test"] == 100
+    assert not set(splits.train.groups) & set(splits.val.groups)
+    assert (splits.test.lengths.min(), splits.test.lengths.max()) == (31, 303)
+    assert splits.test.targets.max() == 125

@@ -1,0 +1,176 @@
+"""Many-to-one regression on sequences of different lengths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch.nn import functional as F
+
+from trainables import plots
+from trainables.rnn import data as reading
+from trainables.rnn.baselines import baselines
+from trainables.rnn.data import SequenceSplit
+from trainables.rnn.model import SequenceRegressor, layout, steps_of
+from trainables.task import DataInfo, InputError, Objective, Params, Progress, Splits
+from trainables.training import Device, Learner, fit_batches, make_optimizer, make_schedule
+
+EVAL_BATCH = 256
+#: Batches are cut from so many batches' worth of shuffled sequences, sorted by length: little padding, enough chance.
+BUCKET = 8
+
+
+class RnnTask:
+    name = "rnn"
+    objective = Objective("mse", "min")
+
+    def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
+        return reading.prepare(data, source)
+
+    def describe_source(self, data: dict[str, Any]) -> str:
+        demo = data["demo"]
+        return f"demo: {demo['train']} + {demo['test']} sequences made by code (--data FILE|FOLDER|ZIP for your own)"
+
+    def check(self, params: Params) -> None:
+        pass
+
+    def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
+        train: SequenceSplit = splits.train
+        steps = steps_of(params, train.lengths)
+        model = SequenceRegressor(
+            train.values.shape[1], steps, params["hidden"], params["layers"], params["activation"], params["init"]
+        )
+        model.fit_scaling(train.values, train.targets)
+        model.to(device.torch_device)
+        optimizer = make_optimizer(model.parameters(), params)
+        schedule = make_schedule(optimizer, params["schedule"], epochs)
+        return Learner(model, optimizer, schedule, device, params, extra={"steps": steps})
+
+    def train_epoch(self, learner: Learner, split: SequenceSplit) -> dict[str, float]:
+        model: Any = learner.model
+
+        def forward(index: np.ndarray) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+            x, mask, y = _batch(learner, split, index)
+            scaled = model.scaled(x, mask)
+            loss = F.mse_loss(scaled, (y - model.y_mean) / model.y_std)
+            return loss, len(index), {"mse": loss.detach() * model.y_std.square().squeeze() * len(index)}
+
+        batches = _bucketed(split.lengths, learner.params["batch_size"])
+        return fit_batches(learner, batches, forward, learner.params["clip_norm"])
+
+    def evaluate(self, learner: Learner, split: SequenceSplit) -> dict[str, float]:
+        errors = _predictions(learner, split) - split.targets
+        mse = float(np.mean(errors.astype(np.float64) ** 2))
+        return {"mse": mse, "rmse": mse**0.5, "mae": float(np.abs(errors).mean())}
+
+    def merge(self, splits: Splits) -> SequenceSplit:
+        both = [splits.train, splits.val]
+        sequences = [part.sequence(i) for part in both for i in range(len(part))]
+        return reading.pack(sequences, np.concatenate([part.targets for part in both]))
+
+    def baselines(self, splits: Splits) -> dict[str, float]:
+        return baselines(splits.train, splits.val, splits.test)
+
+    def artifacts(self, learner: Learner, split: SequenceSplit, info: DataInfo, folder: Path) -> None:
+        predicted = _predictions(learner, split)
+        table = pd.DataFrame({"length": split.lengths, "target": split.targets, "predicted": predicted})
+        table["error"] = table["predicted"] - table["target"]
+        table.to_csv(folder / "predictions.csv", index_label="sequence")
+        figure = Figure(figsize=(10, 4))
+        left, right = figure.subplots(1, 2)
+        left.scatter(table["target"], table["predicted"], s=6)
+        left.axline((float(table["target"].mean()),) * 2, slope=1, color="grey")
+        left.set(xlabel="target", ylabel="predicted")
+        right.scatter(table["length"], table["error"].abs(), s=6)
+        right.set(xlabel="sequence length", ylabel="absolute error")
+        plots.save_figure(figure, folder / "predictions.png")
+
+    def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
+        model: Any = learner.model
+        description = {"params": learner.params, "steps": learner.extra["steps"], "features": len(model.x_mean)}
+        (folder / "model.json").write_text(json.dumps(description, indent=2))
+        torch.save(model.state_dict(), folder / "weights.pt")
+
+    def load(self, folder: Path) -> Learner:
+        """The scaling is part of the weights, so nothing else is needed."""
+        description = json.loads((folder / "model.json").read_text())
+        params, steps = description["params"], description["steps"]
+        model = SequenceRegressor(
+            description["features"], steps, params["hidden"], params["layers"], params["activation"], params["init"]
+        )
+        model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        return Learner(model, optimizer, None, Device(torch.device("cpu")), params, extra={"steps": steps})
+
+    def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
+        """CSV or Parquet files of one sequence each, a row a step, as a frame of `sequence` (nested lists)."""
+        rows = {}
+        for argument in arguments:
+            path = Path(argument)
+            if not path.is_file():
+                raise InputError(f"{argument}: no such file")
+            try:
+                frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+                values = frame.drop(columns=["sequence_id", "t", "y"], errors="ignore").to_numpy(dtype=np.float64)
+            except (ValueError, OSError, pd.errors.ParserError) as error:
+                raise InputError(f"{argument}: not a table of numbers ({str(error).splitlines()[0]})") from error
+            if not len(values) or not np.isfinite(values).all():
+                raise InputError(f"{argument}: empty, or holds values that are not finite")
+            rows[argument] = values.tolist()
+        return pd.DataFrame({"sequence": list(rows.values())}, index=list(rows))
+
+    def predict(self, model: Learner, frame: pd.DataFrame) -> pd.DataFrame:
+        """A frame with a column `sequence`, (length, features) each, -> `prediction` in the target's units."""
+        sequences = [np.stack([np.asarray(step, dtype=np.float32) for step in s]) for s in frame["sequence"]]
+        width = len(model.model.x_mean)  # type: ignore[arg-type]
+        for index, sequence in zip(frame.index, sequences, strict=True):
+            if sequence.shape[1:] != (width,):
+                raise InputError(f"{index}: shape {sequence.shape}; expected (length, {width})")
+        split = reading.pack(sequences, np.zeros(len(sequences)))
+        return pd.DataFrame({"prediction": _predictions(model, split).astype(float)}, index=frame.index)
+
+    def example(self, split: SequenceSplit, info: DataInfo) -> pd.DataFrame:
+        return pd.DataFrame({"sequence": [split.sequence(i).astype(float).tolist() for i in range(min(2, len(split)))]})
+
+
+def _batch(
+    learner: Learner, split: SequenceSplit, index: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    x, mask = layout([split.sequence(i) for i in index], learner.params, learner.extra["steps"])
+    device = learner.device.torch_device
+    y = torch.from_numpy(split.targets[index])
+    return torch.from_numpy(x).to(device), torch.from_numpy(mask).to(device), y.to(device)
+
+
+def _bucketed(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Batches of similar lengths, in random order; all random choices by torch's global generator."""
+    order = torch.randperm(len(lengths)).numpy()
+    batches = []
+    for start in range(0, len(order), batch_size * BUCKET):
+        bucket = order[start : start + batch_size * BUCKET]
+        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        batches += [bucket[at : at + batch_size] for at in range(0, len(bucket), batch_size)]
+    for position in torch.randperm(len(batches)).tolist():
+        yield batches[position]
+
+
+@torch.no_grad()
+def _predictions(learner: Learner, split: SequenceSplit) -> np.ndarray:
+    """(n,) in the target's units, float32, in the order of the split."""
+    learner.model.eval()
+    out = np.empty(len(split), dtype=np.float32)
+    order = np.argsort(split.lengths, kind="stable")
+    for start in range(0, len(order), EVAL_BATCH):
+        index = order[start : start + EVAL_BATCH]
+        x, mask, _ = _batch(learner, split, index)
+        out[index] = learner.model(x, mask).cpu().numpy()
+    return out
+
+
+TASK = RnnTask()
