@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from search.config import SearchConfig, check_config, load_config
+from search.journal import SearchState, read_events
 from search.store import SearchFolder, Store
 from trainables import get_task, task_names
 from trainables.task import DataInfo, InputError, Splits
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 #: Exit codes.
 DONE, NO_TRIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 #: Seconds that the end of a command waits for a tracking server that does not answer.
-PATIENCE = 20.0
+PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -100,20 +101,25 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
 
 
 def resume(console: Console, store: Store, name: str) -> int:
-    """Goes on where a search stopped; a finished one is only summed up."""
+    """Goes on where a search stopped; a finished one that MLflow has whole is only summed up."""
+    from search.console import summary
+
     folder, description, config = _open(store, name)
+    state, events = _replay(folder, config)
+    delivered = int(folder.delivered.read_text()) if folder.delivered.exists() else 0
+    if state.status == "finished" and not state.unfinished() and delivered == events:
+        for line in (f"search {name} is finished", *summary(state, config)):
+            console.print(line, markup=False, soft_wrap=True)
+        _next_commands(console, store, config, folder, state.status)
+        return DONE
     splits = _prepare_again(console, store, config, folder, description)
     return _go_on(console, store, config, folder, description, splits, _connect(config, description["address"]))
 
 
 def retrain(console: Console, store: Store, name: str, seeds: int | None) -> int:
     """The final training of a finished search, now or again with more seeds."""
-    from search.journal import SearchState, read_events
-
     folder, description, config = _open(store, name)
-    state = SearchState(get_task(config.task).objective)
-    for event in read_events(folder.journal):
-        state.apply(event)
+    state, _ = _replay(folder, config)
     if state.unfinished() or state.best() is None:
         raise InputError(f"{name}: the search is not finished; go on with `python -m search resume {name}` first")
     splits = _prepare_again(console, store, config, folder, description)
@@ -160,7 +166,7 @@ def _go_on(
     finally:
         search.end(status)
         left = tracker.close(PATIENCE)
-    for line in summary(search):
+    for line in summary(search.state, config):
         console.print(line, markup=False, soft_wrap=True)
     for line in tracker.registered.values():
         console.print(f"registry: {line}", markup=False, soft_wrap=True)
@@ -275,6 +281,14 @@ def _open(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], Search
     folder = store.search(name)
     description = folder.read(store)
     return folder, description, check_config(description["task"], description["config"], description["place"])
+
+
+def _replay(folder: SearchFolder, config: SearchConfig) -> tuple[SearchState, int]:
+    """A search's state and its number of events, without taking it up."""
+    state, events = SearchState(get_task(config.task).objective), list(read_events(folder.journal))
+    for event in events:
+        state.apply(event)
+    return state, len(events)
 
 
 def _prepare(console: Console, store: Store, config: SearchConfig, source: Path | None) -> Splits:

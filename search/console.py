@@ -13,8 +13,10 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from search.config import SearchConfig
 from search.engine import Search
 from search.journal import Event, FinalRun, SearchState, Trial
+from trainables.task import Objective
 
 #: Rows of the live table: what runs, then the best of what is over.
 ROWS = 16
@@ -67,9 +69,10 @@ class Reporter:
     def _render(self) -> Group:
         state, search = self.search.state, self.search
         metric = search.objective.metric
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for heading in ("trial", "epoch", f"val {metric}", "best", "outcome", "configuration"):
-            table.add_column(heading, no_wrap=True, overflow="ellipsis")
+        table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
+        for heading, width in (("trial", 5), ("epoch", 7), (f"val {metric}", 14), ("best", 8), ("outcome", 13)):
+            table.add_column(heading, no_wrap=True, width=width)
+        table.add_column("configuration", no_wrap=True, overflow="ellipsis", ratio=1)
         running = [t for t in state.trials.values() if t.outcome is None]
         over = [t for t in state.ranked() if t.outcome is not None]
         rest = [t for t in state.trials.values() if t.outcome is not None and not t.can_win]
@@ -82,7 +85,7 @@ class Reporter:
                 "" if last is None else f"{last:.4f}",
                 f"{trial.best_value:.4f}" if trial.best_epoch else "",
                 trial.outcome or "running",
-                _configuration(trial, search),
+                _configuration(trial, search.config),
                 style="green" if trial is best else ("dim" if trial.over else ""),
             )
         counts = Counter(t.outcome or "running" for t in state.trials.values())
@@ -123,14 +126,14 @@ def data_progress(console: Console) -> tuple[Progress, Any]:
     return bar, progress
 
 
-def summary(search: Search) -> list[str]:
+def summary(state: SearchState, config: SearchConfig) -> list[str]:
     """What came out of a search: best configuration, figures, what early stopping saved."""
-    state, metric = search.state, search.objective.metric
+    metric = state.objective.metric
     counts = Counter(t.outcome or "running" for t in state.trials.values())
     lines = ["trials: " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))]
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     if stopped:
-        full = search.config.search.epochs
+        full = config.search.epochs
         saved = sum(full - t.epoch for t in stopped)
         spent = sum(t.epoch for t in state.trials.values())
         lines.append(f"early stopping: {saved} epochs saved, {spent} trained ({saved / (saved + spent):.0%} less)")
@@ -138,14 +141,14 @@ def summary(search: Search) -> list[str]:
     if best is None:
         return [*lines, "no trial succeeded"]
     lines.append(f"best: trial {best.number}, val {metric} {best.best_value:.4f} at epoch {best.best_epoch}")
-    lines.append(f"  {_configuration(best, search)}")
+    lines.append(f"  {_configuration(best, config)}")
     tested = [f for f in state.finals.values() if f.test is not None]
     for final in tested:
         assert final.test is not None
         shown = ", ".join(f"{key} {value:.4f}" for key, value in final.test.items())
         lines.append(f"test (retrained on train+validation, {final.epochs} epochs, seed {final.seed}): {shown}")
     if tested:
-        lines += _beside_baselines(tested[0], search)
+        lines += _beside_baselines(tested[0], state.objective)
     if len(tested) > 1:
         values = [f.test[metric] for f in tested if f.test]
         mean = sum(values) / len(values)
@@ -154,9 +157,9 @@ def summary(search: Search) -> list[str]:
     return lines
 
 
-def _beside_baselines(final: FinalRun, search: Search) -> list[str]:
+def _beside_baselines(final: FinalRun, objective: Objective) -> list[str]:
     """The baselines' figures, and plain words where the network does not beat the best of them."""
-    metric, objective = search.objective.metric, search.objective
+    metric = objective.metric
     if not final.baselines or final.test is None:
         return []
     shown = ", ".join(f"{name} {value:.4f}" for name, value in final.baselines.items())
@@ -167,8 +170,8 @@ def _beside_baselines(final: FinalRun, search: Search) -> list[str]:
     return lines
 
 
-def _configuration(trial: Trial, search: Search) -> str:
-    fixed = search.config.space.fixed()
+def _configuration(trial: Trial, config: SearchConfig) -> str:
+    fixed = config.space.fixed()
     chosen = {k: v for k, v in trial.params.items() if v is not None and k not in fixed}
     return " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in chosen.items())
 

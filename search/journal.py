@@ -69,14 +69,19 @@ class Trial:
 
 @dataclass
 class FinalRun:
-    """The final training with one seed."""
+    """The final training with one seed: a trial's configuration, for so many epochs."""
 
     seed: int
+    trial: int
     params: Params
     epochs: int
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     test: dict[str, float] | None = None
     baselines: dict[str, float] = field(default_factory=dict)
+
+    def same_as(self, other: FinalRun | None) -> bool:
+        """Whether both train the same; a search that went on may have found a better trial, or epoch, since."""
+        return other is not None and (self.seed, self.trial, self.epochs) == (other.seed, other.trial, other.epochs)
 
 
 class SearchState:
@@ -126,7 +131,9 @@ class SearchState:
 
     def _apply_final(self, kind: str, event: Event) -> None:
         if kind == "final_started":
-            self.finals[event["seed"]] = FinalRun(event["seed"], event["params"], event["epochs"])
+            started = FinalRun(event["seed"], event["trial"], event["params"], event["epochs"])
+            if not started.same_as(self.finals.get(started.seed)):  # else it is taken up again after a kill
+                self.finals[started.seed] = started
         elif kind == "final_result":
             self.finals[event["seed"]].curve[event["epoch"]] = event["metrics"]
         else:
@@ -187,6 +194,8 @@ class Journal:
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
+    if not path.exists():  # killed before the first event
+        return
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
@@ -194,7 +203,7 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """The complete events of a journal; floats come back to the last bit, NaN and infinity included.
+    """The complete events of a journal, none where there is none; floats to the last bit, NaN and infinity too.
 
     Raises:
         InputError: a line that is no event: the file was edited or the disk is bad.

@@ -12,7 +12,7 @@ import ray
 
 from search.cluster import Placement
 from search.engine import Search
-from search.journal import Trial
+from search.journal import FinalRun, Trial
 from search.searchers import trial_seed
 from trainables import get_task, training
 from trainables.task import InputError, Params, Splits
@@ -46,23 +46,21 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int) ->
     resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
     for seed in range(seeds):
         known = search.state.finals.get(seed)
-        if known is not None and known.test is not None:
+        wanted = FinalRun(seed, best.number, best.params, best.best_epoch)
+        if known is not None and wanted.same_as(known) and known.test is not None:
             continue
-        search.record({"event": "final_started", "seed": seed, "params": best.params, "epochs": best.best_epoch,
-                       "trial": best.number})  # fmt: skip
+        which = {"seed": seed, "trial": best.number, "epochs": best.best_epoch}
+        search.record({"event": "final_started", **which, "params": best.params})
         stream = train.remote(
             search.config.task, shared, best.params, trial_seed(search.config.search.seed, _FINAL + seed),
             search.config.search.epochs, best.best_epoch, resources, search.folder.final(seed),
         )  # fmt: skip
         for reference in stream:
-            _record(search, seed, ray.get(reference))
+            message = ray.get(reference)
+            # An epoch that an earlier, killed final training recorded already keeps its first record.
+            if message["event"] != "final_result" or message["epoch"] not in search.state.finals[seed].curve:
+                search.record({**message, **which})
     return best
-
-
-def _record(search: Search, seed: int, message: dict[str, Any]) -> None:
-    """An epoch that an earlier, killed final training recorded already keeps its first record."""
-    if message["event"] != "final_result" or message["epoch"] not in search.state.finals[seed].curve:
-        search.record({**message, "seed": seed})
 
 
 def _train(

