@@ -12,7 +12,7 @@ LATE = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("kill_after", [3, 9])
+@pytest.mark.parametrize("kill_after", [3, pytest.param(9, marks=pytest.mark.slow)])
 def test_late_bloomer_killed_after_its_first_rung_still_wins(command, kill_after):
     command.kill_when("late", lambda events: len(results(events)) >= kill_after, *LATE)
     output = command.run("resume", "late")
@@ -26,6 +26,7 @@ def test_late_bloomer_killed_after_its_first_rung_still_wins(command, kill_after
     assert_logged_once(command, "toy", "late")
 
 
+@pytest.mark.slow
 def test_final_training_killed_and_resumed_is_logged_once(command):
     arguments = (
         "run",
@@ -51,6 +52,7 @@ def test_final_training_killed_and_resumed_is_logged_once(command):
     assert len(client.search_model_versions("name = 'toy'")) == 1
 
 
+@pytest.mark.slow
 def test_time_budget_ends_the_search_and_resume_goes_on_with_it(command):
     output = command.run(
         "run", "toy", "--name", "short", "--epochs", "30", "--time-budget", "8s", "--set", "data.pause=0.2",

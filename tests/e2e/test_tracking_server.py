@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.e2e.test_resume import results
 from tests.e2e.test_run import free_port, wait_for
 
 
+@pytest.mark.slow
 def test_search_without_its_tracking_server_ends_and_resume_delivers(command):
     from mlflow.tracking import MlflowClient
 
