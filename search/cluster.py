@@ -39,7 +39,7 @@ class Placement:
         return f"{self.cpus:g} CPU{gpus} a trial, {self.concurrency} at once"
 
 
-def start_ray(address: str | None) -> str | None:
+def start_ray(address: str | None, dashboard: bool) -> str | None:
     """Connects to a cluster, or starts one here; returns the dashboard's address.
 
     Raises:
@@ -48,28 +48,21 @@ def start_ray(address: str | None) -> str | None:
     os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
     import ray
 
-    if ray.is_initialized():
-        return _dashboard()
     address = address or os.environ.get("RAY_ADDRESS")
     options = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address:
-            ray.init(address=address, **options)
+            context = ray.init(address=address, **options)
         else:
-            ray.init(include_dashboard=True, dashboard_host="127.0.0.1", num_cpus=local_cpus(), **options)
+            context = ray.init(
+                include_dashboard=dashboard, dashboard_host="127.0.0.1", num_cpus=local_cpus(), **options
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"--address {address}: no Ray cluster answers ({reason})") from error
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return _dashboard()
-
-
-def _dashboard() -> str | None:
-    import ray
-
-    url = ray.get_runtime_context().gcs_address and ray._private.worker.get_dashboard_url()
-    return f"http://{url}" if url else None
+    return f"http://{context.dashboard_url}" if context.dashboard_url else None
 
 
 def local_cpus() -> int:

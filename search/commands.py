@@ -139,6 +139,7 @@ def _go_on(
     from search.console import Reporter, summary
     from search.engine import Search, prune_checkpoints, run_trials
     from search.retrain import retrain as train_final
+    from search.stopping import Interrupts
     from search.tracking import Tracker
 
     search = Search(config, folder)
@@ -150,7 +151,7 @@ def _go_on(
     search.record({"event": "session"})
     status = "failed"
     try:
-        with reporter.live():
+        with reporter.live(), Interrupts(search.stop):
             if seeds is None:
                 run_trials(search, splits, cluster.placement)
             final = bool(seeds) or description["retrain"]
@@ -192,7 +193,7 @@ def _connect(config: SearchConfig, address: str | None) -> Cluster:
     # Starting Ray is mostly waiting for its servers: what is needed next is imported meanwhile.
     with ThreadPoolExecutor(1) as pool:
         imports = pool.map(import_module, ("search.tracking", "search.engine", "search.retrain", "optuna"))
-        dashboard = start_ray(address)
+        dashboard = start_ray(address, config.resources.dashboard)
         list(imports)
     return Cluster(place(config, *_cluster_size()), dashboard)
 

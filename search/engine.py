@@ -19,7 +19,7 @@ from search.config import SearchConfig
 from search.journal import Event, Journal, SearchState, Trial
 from search.schedulers import make_scheduler
 from search.searchers import make_searcher, trial_seed
-from search.stopping import Deadline, Interrupts
+from search.stopping import Deadline
 from search.store import SearchFolder
 from trainables import get_task
 from trainables.task import Splits
@@ -129,39 +129,38 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
     epoch and is on disk.
     """
     config, folder = search.config, search.folder
+    if search.total == sum(t.over for t in search.state.trials.values()):
+        return
     trainable = tune.with_parameters(
         TaskTrainable,
         task=config.task,
         splits=splits.for_search(),
         epochs=config.search.epochs,
-        resources={
-            "cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision,
-        },
-    )  # fmt: skip
-    if search.total > sum(t.over for t in search.state.trials.values()):
-        bridge = _Bridge(search, placement.concurrency)
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": placement.cpus, "gpu": placement.gpus}),
-            tune_config=tune.TuneConfig(
-                search_alg=_Proposals(bridge),
-                scheduler=_Decisions(bridge),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_name_creator=lambda t: f"{config.task}-{folder.name}-{t.config['number']:04d}",
-                trial_dirname_creator=lambda t: f"{t.config['number']:04d}",
-            ),
-            run_config=tune.RunConfig(
-                name=f"session-{search.state.sessions:02d}",
-                storage_path=str(folder.checkpoints),
-                callbacks=[_Notices(bridge)],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
-                stop=_WhenStopping(bridge),
-                verbose=0,
-            ),
-        )
-        with Interrupts(search.stop), Deadline(search.stop, config.time_budget_s):
-            tuner.fit()
+        resources={"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision},
+    )
+    bridge = _Bridge(search, placement.concurrency)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": placement.cpus, "gpu": placement.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=_Proposals(bridge),
+            scheduler=_Decisions(bridge),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda t: f"{config.task}-{folder.name}-{t.config['number']:04d}",
+            trial_dirname_creator=lambda t: f"{t.config['number']:04d}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"session-{search.state.sessions:02d}",
+            storage_path=str(folder.checkpoints),
+            callbacks=[_Notices(bridge)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
+            stop=_WhenStopping(bridge),
+            verbose=0,
+        ),
+    )
+    with Deadline(search.stop, config.time_budget_s):
+        tuner.fit()
 
 
 class _Bridge:

@@ -52,7 +52,8 @@ class Trial:
     #: (epoch, path) of the complete checkpoints, oldest first.
     checkpoints: list[tuple[int, str]] = field(default_factory=list)
     traceback: str | None = None
-    ended: int | None = None
+    #: When its latest epoch was reported.
+    reported: int = 0
 
     @property
     def over(self) -> bool:
@@ -114,6 +115,7 @@ class SearchState:
     def _apply_to_trial(self, kind: str, trial: Trial, event: Event) -> None:
         if kind == "result":
             trial.curve[event["epoch"]] = event["metrics"]
+            trial.reported = event["time"]
             trial.outcome = event["outcome"]
             value = event["metrics"].get(f"val_{self.objective.metric}")
             if value is None or trial.outcome == "diverged":
@@ -126,8 +128,6 @@ class SearchState:
             trial.outcome, trial.traceback = "failed", event["traceback"]
         elif kind == "interrupted":
             trial.outcome = "interrupted"
-        if trial.outcome is not None:
-            trial.ended = event["time"]
 
     def _apply_final(self, kind: str, event: Event) -> None:
         if kind == "final_started":

@@ -29,6 +29,7 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int) ->
 
     Raises:
         InputError: no trial succeeded, so there is nothing to train.
+        KeyboardInterrupt: the search was told to stop; a resume begins this training again.
     """
     best = search.state.best()
     if best is None:
@@ -60,6 +61,8 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int) ->
             # An epoch that an earlier, killed final training recorded already keeps its first record.
             if message["event"] != "final_result" or message["epoch"] not in search.state.finals[seed].curve:
                 search.record({**message, **which})
+            if search.stopping == "interrupted":
+                raise KeyboardInterrupt
     return best
 
 

@@ -89,7 +89,6 @@ class Tracker:
         self.store, self.folder, self.config, self.description = store, folder, config, description
         self.info, self.objective, self.warn = info, objective, warn
         self.parent: str | None = None
-        self.started = False
         #: What was done with the final model, for the summary.
         self.registered: dict[int, str] = {}
         self._runs: dict[str, str] = {}
@@ -103,7 +102,7 @@ class Tracker:
 
     def start(self, events: list[Event], state: SearchState) -> None:
         """Queues what an earlier session did not deliver and starts delivering."""
-        self._state, self.started = state, True
+        self._state = state
         for event in events:
             self(event, state)
         self._thread.start()
@@ -261,20 +260,23 @@ class Tracker:
         client.set_tag(run_id, "outcome", outcome)
         if trial.can_win:
             best = {f"best_val_{self.objective.metric}": trial.best_value, "best_epoch": float(trial.best_epoch)}
-            _log_metrics(client, run_id, best, 0, event["time"])
+            # At the last epoch and its time, so that a trial interrupted, resumed and ended has one value a step.
+            _log_metrics(client, run_id, best, trial.epoch, trial.reported)
         client.set_terminated(run_id, STATUS[outcome], event["time"])
 
     def _ended(self, client: MlflowClient, event: Event) -> None:
         assert self.parent is not None
         status, best = event["status"], self._state.best()
-        client.set_tag(self.parent, "outcome", status)
+        client.set_tag(self.parent, "outcome", "completed" if status == "finished" else status)
+        trials = self._state.trials.values()
         if best is not None and status != "interrupted":
+            trained = sum(t.epoch for t in trials)
             _log_metrics(client, self.parent, {
                 f"best_val_{self.objective.metric}": best.best_value,
                 "best_trial": float(best.number),
                 "best_epoch": float(best.best_epoch),
-                "epochs_trained": float(sum(t.epoch for t in self._state.trials.values())),
-            }, 0, event["time"])  # fmt: skip
+                "epochs_trained": float(trained),
+            }, trained, max(t.reported for t in trials))  # fmt: skip
         client.log_dict(self.parent, event["rungs"], "rungs.json")
         client.set_terminated(
             self.parent, {"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"), event["time"]
@@ -302,7 +304,11 @@ class Tracker:
         _log_metrics(client, run_id, named, 0, event["time"])
         if seed == 0:
             _log_metrics(
-                client, self.parent or "", {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"]
+                client,
+                self.parent or "",
+                {f"test_{k}": v for k, v in event["test"].items()},
+                event["epochs"],
+                event["time"],
             )
         client.set_tag(run_id, "device", event["device"])
         client.set_tag(run_id, "outcome", "completed")

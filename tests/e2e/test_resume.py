@@ -15,7 +15,7 @@ WINDOWS = (
     "run", "windows", "--name", "s", "--trials", "6", "--epochs", "5", "--concurrency", "1", "--seed", "3",
     "--set", "search.grace_period=2", "--set", "search.reduction_factor=2", "--set", "search.startup_trials=2",
     "--set", "data.size=24", "--set", "data.demo.train=100", "--set", "data.demo.test=30",
-    "--set", "width={choice: [4, 8]}", "--set", "image_size={choice: [16, 24]}",
+    "--set", "resources.dashboard=false", "--set", "width={choice: [4, 8]}", "--set", "image_size={choice: [16, 24]}",
 )  # fmt: skip
 
 
@@ -50,6 +50,10 @@ def assert_logged_once(command: Command, experiment: str, name: str) -> None:
     keys = [r.data.tags["search.run"] for r in runs]
     assert len(keys) == len(set(keys))
     by_key = dict(zip(keys, runs, strict=True))
+    for run in runs:
+        for key in run.data.metrics:
+            steps = [m.step for m in client.get_metric_history(run.info.run_id, key)]
+            assert len(steps) == len(set(steps)), f"{run.info.run_name}: {key} has two values at one step"
     events = command.events(name)
     for trial in [e for e in events if e["event"] == "trial"]:
         run = by_key[f"trial-{trial['number']}"]

@@ -136,8 +136,8 @@ def bad_picture(folder):
 
 def test_second_search_moves_the_alias_only_when_it_is_better(searched):
     command, _ = searched
-    output = command.run("run", "windows", "--name", "second", "--trials", "1", "--epochs", "1",
-                         "--set", "search.grace_period=1", *TINY)  # fmt: skip
+    short = ("--trials", "1", "--epochs", "1", "--set", "search.grace_period=1", "--set", "resources.dashboard=false")
+    output = command.run("run", "windows", "--name", "second", *short, *TINY)
     client, _runs = command.runs("windows")
     first, second = (client.get_model_version("windows", v) for v in ("1", "2"))
     champion = client.get_model_version_by_alias("windows", "champion").version
@@ -147,8 +147,7 @@ def test_second_search_moves_the_alias_only_when_it_is_better(searched):
     assert first.tags["search"] == "first"
     assert first.tags["data.test_fingerprint"] == second.tags["data.test_fingerprint"]
 
-    other = command.run("run", "windows", "--name", "other", "--trials", "1", "--epochs", "1",
-                        "--set", "search.grace_period=1", *TINY, "--set", "data.demo.seed=1")  # fmt: skip
+    other = command.run("run", "windows", "--name", "other", *short, *TINY, "--set", "data.demo.seed=1")
     assert "tested on other data, so the two cannot be compared" in other
 
 
