@@ -81,6 +81,7 @@ def test_name_of_an_existing_search_is_refused_and_points_to_resume(command):
     assert "python -m search resume twice" in output
 
 
+@pytest.mark.slow
 def test_torn_last_checkpoint_falls_back_to_the_one_before(command):
     arguments = (
         "run",
