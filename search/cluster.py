@@ -54,12 +54,13 @@ def start_ray(address: str | None, dashboard: bool) -> str | None:
         if address:
             context = ray.init(address=address, **options)
         else:
-            context = ray.init(
-                include_dashboard=dashboard, dashboard_host="127.0.0.1", num_cpus=local_cpus(), **options
-            )
+            # "local": never the cluster that somebody else happens to have started on this machine.
+            here = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "num_cpus": local_cpus()}
+            context = ray.init(address="local", **here, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise InputError(f"--address {address}: no Ray cluster answers ({reason})") from error
+        what = f"--address {address}: no Ray cluster answers" if address else "Ray cannot be started here"
+        raise InputError(f"{what} ({reason})") from error
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return f"http://{context.dashboard_url}" if context.dashboard_url else None
