@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from dataclasses import dataclass
 
 from search.config import SearchConfig
@@ -52,18 +53,26 @@ def start_ray(address: str | None, dashboard: bool) -> str | None:
     options = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address:
+            _check_reachable(address)
             context = ray.init(address=address, **options)
         else:
             # "local": never the cluster that somebody else happens to have started on this machine.
             here = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "num_cpus": local_cpus()}
             context = ray.init(address="local", **here, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         what = f"--address {address}: no Ray cluster answers" if address else "Ray cannot be started here"
         raise InputError(f"{what} ({reason})") from error
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return f"http://{context.dashboard_url}" if context.dashboard_url else None
+
+
+def _check_reachable(address: str) -> None:
+    """Raises: OSError at once where nothing listens; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def local_cpus() -> int:
