@@ -33,7 +33,6 @@ class Placement:
     cpus: float
     gpus: float
     concurrency: int
-    dashboard: str | None = None
 
     def describe(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""

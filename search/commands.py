@@ -106,8 +106,7 @@ def resume(console: Console, store: Store, name: str) -> int:
 
     folder, description, config = _open(store, name)
     state, events = _replay(folder, config)
-    delivered = int(folder.delivered.read_text()) if folder.delivered.exists() else 0
-    if state.status == "finished" and not state.unfinished() and delivered == events:
+    if state.status == "finished" and not state.unfinished() and folder.delivered_events() == events:
         for line in (f"search {name} is finished", *summary(state, config)):
             console.print(line, markup=False, soft_wrap=True)
         _next_commands(console, store, config, folder, state.status)

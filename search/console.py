@@ -88,11 +88,9 @@ class Reporter:
                 _configuration(trial, search.config),
                 style="green" if trial is best else ("dim" if trial.over else ""),
             )
-        counts = Counter(t.outcome or "running" for t in state.trials.values())
-        tally = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
         rungs = "  ".join(f"epoch {epoch}: {len(rung)}" for epoch, rung in search.scheduler.rungs().items())
         lines = [
-            f"{len(state.trials)} of {search.total} trials: {tally}",
+            f"{len(state.trials)} of {search.total} trials: {_tally(state)}",
             f"best {best.best_value:.4f} by trial {best.number}" if best else "no result yet",
             *([f"rungs  {rungs}"] if rungs else []),
             f"elapsed {_clock(time.monotonic() - self.begun)}, about {self._estimate()} to go",
@@ -129,8 +127,7 @@ def data_progress(console: Console) -> tuple[Progress, Any]:
 def summary(state: SearchState, config: SearchConfig) -> list[str]:
     """What came out of a search: best configuration, figures, what early stopping saved."""
     metric = state.objective.metric
-    counts = Counter(t.outcome or "running" for t in state.trials.values())
-    lines = ["trials: " + ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))]
+    lines = [f"trials: {_tally(state)}"]
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     if stopped:
         full = config.search.epochs
@@ -155,6 +152,11 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
         spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
         lines.append(f"test {metric} over {len(values)} seeds: {mean:.4f} +- {spread:.4f} (standard deviation)")
     return lines
+
+
+def _tally(state: SearchState) -> str:
+    counts = Counter(t.outcome or "running" for t in state.trials.values())
+    return ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
 
 
 def _beside_baselines(final: FinalRun, objective: Objective) -> list[str]:

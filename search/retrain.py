@@ -34,16 +34,16 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int) ->
     best = search.state.best()
     if best is None:
         raise InputError(f"{search.folder.name}: no trial succeeded, so there is no configuration to train")
+    # Alone on this machine, the final training may use what the trials shared.
+    cpus = placement.cpus if placement.gpus else placement.cpus * placement.concurrency
     shared = ray.put(splits)
     train = ray.remote(_train).options(  # on a machine of the cluster, as trials are
-        num_cpus=placement.cpus * placement.concurrency if not placement.gpus else placement.cpus,
+        num_cpus=cpus,
         num_gpus=placement.gpus,
         num_returns="streaming",
         name=f"{search.config.task}-{search.folder.name}-final",
         max_retries=0,
     )
-    # Alone on this machine, the final training may use what the trials shared.
-    cpus = placement.cpus if placement.gpus else placement.cpus * placement.concurrency
     resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
     for seed in range(seeds):
         known = search.state.finals.get(seed)

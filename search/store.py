@@ -78,8 +78,11 @@ class SearchFolder:
 
     @property
     def delivered(self) -> Path:
-        """How many events of the journal MLflow has."""
+        """Holds how many events of the journal MLflow has."""
         return self.path / "delivered"
+
+    def delivered_events(self) -> int:
+        return int(self.delivered.read_text()) if self.delivered.exists() else 0
 
     @property
     def checkpoints(self) -> Path:

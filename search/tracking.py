@@ -94,7 +94,7 @@ class Tracker:
         self._runs: dict[str, str] = {}
         self._running: set[str] = set()
         self._queue: queue.Queue[tuple[int, Event] | None] = queue.Queue()
-        self._done = int(folder.delivered.read_text()) if folder.delivered.exists() else 0
+        self._done = folder.delivered_events()
         self._position = 0
         self._failing = False
         self._giving_up = threading.Event()
