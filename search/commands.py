@@ -20,7 +20,7 @@ from search.config import SearchConfig, check_config, load_config
 from search.journal import SearchState, read_events
 from search.store import SearchFolder, Store
 from trainables import get_task, task_names
-from trainables.task import DataInfo, InputError, Splits
+from trainables.task import DataInfo, Fusable, InputError, Splits, Task
 
 if TYPE_CHECKING:
     from search.cluster import Placement
@@ -59,8 +59,7 @@ def dry_run(console: Console, config: SearchConfig) -> int:
 
     from search.searchers import make_searcher
 
-    task = get_task(config.task)
-    task.check(config.space.fixed())
+    task = _check_task(config)
     placement = _fits_here(config)
     searcher, total = make_searcher(config, task.objective)
     console.print(OmegaConf.to_yaml(OmegaConf.create(config.raw)), markup=False)
@@ -71,15 +70,24 @@ def dry_run(console: Console, config: SearchConfig) -> int:
     return DONE
 
 
-def run(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
+def _check_task(config: SearchConfig) -> Task:
+    """The task; raises InputError for what of the configuration it cannot do."""
     task = get_task(config.task)
+    task.check(config.space.fixed())
+    if config.search.fuse > 1 and not isinstance(task, Fusable):
+        place = f"{config.place}: search.fuse: {config.search.fuse}"
+        raise InputError(f"{place}: {config.task} trains its trials one by one; allowed is 1")
+    return task
+
+
+def run(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
     folder = store.search(options.name or time.strftime(f"{config.task}-%Y%m%d-%H%M%S"))
     if folder.exists:
         raise InputError(
             f"--name {folder.name}: a search of that name exists; go on with `python -m search resume {folder.name}` "
             "or choose another name"
         )
-    task.check(config.space.fixed())
+    _check_task(config)
     if not options.address:
         _fits_here(config)
     splits = _prepare(console, store, config, options.data)

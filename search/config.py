@@ -54,6 +54,8 @@ class SearchSection(_Section):
     seed: int = Field(ge=0)
     #: Of the best so many trials the checkpoints stay after the search.
     keep_checkpoints: int = Field(ge=1)
+    #: Trials of one shape that train as one batched model, at most; 1: each by itself.
+    fuse: int = Field(ge=1)
     #: How often a failing trial is taken up again from its checkpoint.
     max_failures: int = Field(ge=0)
     #: Wall-clock limit such as 30m, 2h or 1h30m; trials then finish their epoch and the best is taken.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from search.searchers import make_searcher, trial_seed
 from search.stopping import Deadline
 from search.store import SearchFolder
 from trainables import get_task
-from trainables.task import Splits
+from trainables.task import Fusable, Splits
 from trainables.trainable import TaskTrainable
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -53,13 +54,13 @@ class Search:
                 self.searcher.replay(self.state.trials[event["number"]])
             self._after(event)
 
-    def record(self, event: Event) -> None:
+    def record(self, *events: Event) -> None:
         """Journal, state, searcher, then everyone who listens."""
-        event = self.journal.append(event)
-        self.state.apply(event)
-        self._after(event)
-        for listener in self.listeners:
-            listener(event, self.state)
+        for event in self.journal.append(*events):
+            self.state.apply(event)
+            self._after(event)
+            for listener in self.listeners:
+                listener(event, self.state)
 
     def _after(self, event: Event) -> None:
         """What an event means for the searcher and the rungs, live or replayed."""
@@ -86,25 +87,37 @@ class Search:
                      "seed": trial_seed(self.config.search.seed, number)})  # fmt: skip
         return self.state.trials[number]
 
-    def report(self, number: int, epoch: int, metrics: dict[str, float], diverged: str | None, device: str) -> bool:
-        """Takes a trial's epoch in; returns whether the trial is to stop.
+    def report(self, results: list[dict[str, Any]], device: str) -> set[int]:
+        """Takes in epochs that trials ended together; returns the numbers of those that are to stop.
 
         An epoch that is known already was trained again after a failure: its first record stands.
         """
-        trial = self.state.trials[number]
-        if epoch not in trial.curve:
-            outcome = None
-            if diverged:
-                outcome = "diverged"
-            elif epoch >= self.config.search.epochs:
-                outcome = "completed"
-            elif self.scheduler.should_stop(number, epoch, self._loss(metrics)):
-                outcome = "stopped_early"
-            self.record({"event": "result", "number": number, "epoch": epoch, "metrics": metrics,
-                         "outcome": outcome, "diverged": diverged, "device": device})  # fmt: skip
-        elif epoch < trial.epoch:
-            return False
-        return trial.over
+        new = [r for r in results if r["epoch"] not in self.state.trials[r["number"]].curve]
+        for result in new:  # before anyone is judged: those who report together are compared with each other
+            if not result["diverged"]:
+                self.scheduler.record(result["number"], result["epoch"], self._loss(result["metrics"]))
+        self.record(
+            *({"event": "result", **r, "outcome": self._outcome(r), "device": device} for r in new)
+        )  # fmt: skip
+        known = {r["number"]: self.state.trials[r["number"]] for r in results if r["epoch"] >= self._epoch(r)}
+        return {number for number, trial in known.items() if trial.over}
+
+    def _epoch(self, result: dict[str, Any]) -> int:
+        return self.state.trials[result["number"]].epoch
+
+    def _outcome(self, result: dict[str, Any]) -> str | None:
+        if result["diverged"]:
+            return "diverged"
+        if result["epoch"] >= self.config.search.epochs:
+            return "completed"
+        stop = self.scheduler.should_stop(result["number"], result["epoch"], self._loss(result["metrics"]))
+        return "stopped_early" if stop else None
+
+    def fail(self, number: int, traceback: str) -> bool:
+        """A trial raised, alone; returns whether it is taken up again."""
+        again = self.state.trials[number].failures < self.config.search.max_failures
+        self.record({"event": "retry" if again else "failed", "number": number, "traceback": traceback})
+        return again
 
     def stop(self, why: str) -> None:
         """No new trials; running ones finish their epoch. `why` is `interrupted` or `time budget`."""
@@ -146,15 +159,14 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
             scheduler=_Decisions(bridge),
             num_samples=-1,
             reuse_actors=True,
-            trial_name_creator=lambda t: f"{config.task}-{folder.name}-{t.config['number']:04d}",
-            trial_dirname_creator=lambda t: f"{t.config['number']:04d}",
+            trial_name_creator=lambda t: f"{config.task}-{folder.name}-{t.config['name']}",
+            trial_dirname_creator=lambda t: t.config["name"],
         ),
         run_config=tune.RunConfig(
             name=f"session-{search.state.sessions:02d}",
             storage_path=str(folder.checkpoints),
             callbacks=[_Notices(bridge)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=config.search.max_failures),
             stop=_WhenStopping(bridge),
             verbose=0,
         ),
@@ -164,30 +176,79 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
 
 
 class _Bridge:
-    """What Tune's searcher, scheduler and callback share: which trials are live in this session."""
+    """What Tune's searcher, scheduler and callback share: what is live in this session, and what comes next."""
 
     def __init__(self, search: Search, concurrency: int) -> None:
         self.search, self.concurrency = search, concurrency
         self.live: set[str] = set()
         self.waiting = [t for t in search.state.trials.values() if not t.over]
+        #: Trials whose group failed: which one was the cause shows when each runs alone.
+        self.alone: set[int] = set()
+        self._launched = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles its tuner for its own restore, which is never used here: the journal is the state.
         return (object, ())
 
     def next_config(self) -> dict[str, Any] | None:
-        """A trial to take up or a new one, as `TaskTrainable` reads it."""
-        if self.search.stopping:
+        """Trials to take up, or new ones, as `TaskTrainable` reads them; None where there is none now."""
+        group = self._next_group()
+        if not group:
             return None
-        trial = self.waiting.pop(0) if self.waiting else self.search.propose()
-        if trial is None:
-            return None
-        paths = [path for _, path in reversed(trial.checkpoints) if Path(path).is_dir()]
-        return {"number": trial.number, "params": trial.params, "seed": trial.seed, "resume_from": paths}
+        self._launched += 1  # in the name: a trial that is taken up again must not write over its checkpoints
+        name = f"{group[0].number:04d}" + (f"+{len(group) - 1}" if len(group) > 1 else "") + f"-{self._launched}"
+        return {
+            "name": name,
+            "trials": [
+                {
+                    "number": trial.number,
+                    "params": trial.params,
+                    "seed": trial.seed,
+                    "resume_from": [path for _, path in reversed(trial.checkpoints) if Path(path).is_file()],
+                }
+                for trial in group
+            ],
+        }
+
+    def _next_group(self) -> list[Trial]:
+        """The trial whose turn it is, with up to `fuse - 1` more of its shape."""
+        search, fuse = self.search, self.search.config.search.fuse
+        if search.stopping:
+            return []
+        while len(self.waiting) < (fuse * self.concurrency if fuse > 1 else 1):
+            if (trial := search.propose()) is None:
+                break
+            self.waiting.append(trial)
+        if not self.waiting:
+            return []
+        first = self.waiting[0]
+        task, group = get_task(search.config.task), [first]
+        if fuse > 1 and first.number not in self.alone:
+            assert isinstance(task, Fusable)  # checked before the search began
+            shape = task.shape(first.params)
+            alike = [t for t in self.waiting if t.number not in self.alone and task.shape(t.params) == shape]
+            # No more than leaves work for everyone who runs at the same time.
+            group = alike[: min(fuse, math.ceil(len(alike) / (self.concurrency - len(self.live))))]
+        self.waiting = [t for t in self.waiting if t not in group]
+        return group
+
+    def failed(self, trial: TuneTrial) -> None:
+        """A single trial is taken up again or has failed; a group is taken apart."""
+        numbers = [t["number"] for t in trial.config["trials"]]
+        left = [self.search.state.trials[n] for n in numbers if not self.search.state.trials[n].over]
+        if len(numbers) > 1:
+            self.alone.update(numbers)
+            self.waiting = left + self.waiting
+        elif left and self.search.fail(numbers[0], _traceback(trial)):
+            self.waiting = left + self.waiting
 
     @property
     def exhausted(self) -> bool:
-        return not self.waiting and len(self.search.state.trials) >= self.search.total
+        """Whether nothing runs and nothing is left to run; what runs may still fail and be taken up again."""
+        search = self.search
+        return not self.live and (
+            bool(search.stopping) or (not self.waiting and len(search.state.trials) >= search.total)
+        )
 
 
 class _Proposals(TuneSearcher):
@@ -196,14 +257,13 @@ class _Proposals(TuneSearcher):
         self.bridge = bridge
 
     def suggest(self, trial_id: str) -> Any:
-        if self.bridge.exhausted or self.bridge.search.stopping:
+        if self.bridge.exhausted:
             return TuneSearcher.FINISHED
         if len(self.bridge.live) >= self.bridge.concurrency:
             return None
         config = self.bridge.next_config()
-        if config is None:
-            return TuneSearcher.FINISHED
-        self.bridge.live.add(trial_id)
+        if config is not None:
+            self.bridge.live.add(trial_id)
         return config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -225,11 +285,14 @@ class _Decisions(FIFOScheduler):
         self.bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        number = trial.config["number"]
-        metrics = {key[8:]: value for key, value in result.items() if key.startswith("metrics/")}
-        stop = self.bridge.search.report(number, result["epoch"], metrics, result["diverged"], result["device"])
+        search = self.bridge.search
+        over = search.report(result["trials"], result["device"])
         # A trial that stops with the search still saves this epoch first: its checkpoint is already due.
-        return TrialScheduler.STOP if stop or self.bridge.search.stopping else TrialScheduler.CONTINUE
+        if search.stopping or all(search.state.trials[t["number"]].over for t in trial.config["trials"]):
+            return TrialScheduler.STOP
+        if over:  # calls of one driver reach an actor in their order, so this one comes before the next step
+            trial.temporary_state.ray_actor.drop.remote(sorted(over))
+        return TrialScheduler.CONTINUE
 
 
 class _Notices(tune.Callback):
@@ -238,18 +301,20 @@ class _Notices(tune.Callback):
 
     def on_checkpoint(self, iteration: int, trials: Any, trial: TuneTrial, checkpoint: Any, **info: Any) -> None:
         search = self.bridge.search
-        record = search.state.trials[trial.config["number"]]
-        if record.outcome == "diverged":
-            return
-        epoch = trial.last_result["epoch"]
-        search.record({"event": "checkpoint", "number": record.number, "epoch": epoch, "path": checkpoint.path})
-        _drop_checkpoints(record, keep={epoch, record.best_epoch})
-
-    def on_trial_recover(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        self.bridge.search.record({"event": "retry", "number": trial.config["number"], "traceback": _traceback(trial)})
+        saved = {t["number"]: t["epoch"] for t in trial.last_result["trials"]}
+        keep = {number: epoch for number, epoch in saved.items() if search.state.trials[number].outcome != "diverged"}
+        search.record(
+            *(
+                {"event": "checkpoint", "number": n, "epoch": e, "path": str(Path(checkpoint.path) / f"{n:04d}.pt")}
+                for n, e in keep.items()
+            )
+        )
+        for number, epoch in keep.items():
+            record = search.state.trials[number]
+            _drop_checkpoints(record, keep={epoch, record.best_epoch})
 
     def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        self.bridge.search.record({"event": "failed", "number": trial.config["number"], "traceback": _traceback(trial)})
+        self.bridge.failed(trial)
 
 
 class _WhenStopping(Stopper):
@@ -278,7 +343,9 @@ def _drop_checkpoints(trial: Trial, keep: set[int | None]) -> None:
     """Deletes all but these epochs' checkpoints; the last and the best are what a running trial needs."""
     for epoch, path in trial.checkpoints:
         if epoch not in keep:
-            shutil.rmtree(path, ignore_errors=True)
+            Path(path).unlink(missing_ok=True)
+            if not any(Path(path).parent.glob("*.pt")):
+                shutil.rmtree(Path(path).parent, ignore_errors=True)
     trial.checkpoints = [(epoch, path) for epoch, path in trial.checkpoints if epoch in keep]
 
 
@@ -288,5 +355,7 @@ def prune_checkpoints(search: Search) -> None:
     for trial in search.state.trials.values():
         if trial.number not in kept and trial.over:
             _drop_checkpoints(trial, keep=set())
-            for folder in search.folder.checkpoints.glob(f"session-*/{trial.number:04d}"):
-                shutil.rmtree(folder, ignore_errors=True)
+    left = {Path(path).parents[1] for trial in search.state.trials.values() for _, path in trial.checkpoints}
+    for folder in search.folder.checkpoints.glob("session-*/*/"):
+        if folder not in left:
+            shutil.rmtree(folder, ignore_errors=True)

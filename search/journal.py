@@ -9,7 +9,7 @@ Events (all with `time`, milliseconds since 1970, never decreasing):
     trial        number, params, seed                            proposed
     result       number, epoch, metrics, outcome                 an epoch's end; `outcome` None: goes on
     checkpoint   number, epoch, path                             written completely
-    retry        number, traceback                               failed, taken up again
+    retry        number, traceback                               failed, to be taken up again
     failed       number, traceback                               failed for good
     interrupted  number                                          stopped with the search, to be resumed
     final_started / final_result / final_finished                the final training, a run for each seed
@@ -54,6 +54,8 @@ class Trial:
     traceback: str | None = None
     #: When its latest epoch was reported.
     reported: int = 0
+    #: How often it failed and was taken up again.
+    failures: int = 0
 
     @property
     def over(self) -> bool:
@@ -124,6 +126,8 @@ class SearchState:
                 trial.best_epoch, trial.best_value = event["epoch"], value
         elif kind == "checkpoint":
             trial.checkpoints.append((event["epoch"], event["path"]))
+        elif kind == "retry":
+            trial.failures += 1
         elif kind == "failed":
             trial.outcome, trial.traceback = "failed", event["traceback"]
         elif kind == "interrupted":
@@ -179,14 +183,14 @@ class Journal:
             self._file.truncate(end)
         self._last = self.events[-1]["time"] if self.events else 0
 
-    def append(self, event: Event) -> Event:
-        """Stamps an event and puts it on disk; raises OSError where the disk refuses it."""
+    def append(self, *events: Event) -> list[Event]:
+        """Stamps events and puts them on disk; raises OSError where the disk refuses them."""
         self._last = max(self._last, int(time.time() * 1000))  # a clock that is set back moves no event back
-        stamped = {**event, "time": self._last}
-        self._file.write(json.dumps(stamped).encode() + b"\n")
+        stamped = [{**event, "time": self._last} for event in events]
+        self._file.write(b"".join(json.dumps(event).encode() + b"\n" for event in stamped))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.events.append(stamped)
+        self.events += stamped
         return stamped
 
     def close(self) -> None:

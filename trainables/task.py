@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import torch
 
+    from trainables.fused import Stack
     from trainables.training import Device, Learner
 
 #: A hyperparameter configuration as a trial gets it: flat names (`model.pretrained`), plain values.
@@ -145,6 +147,32 @@ class Task(Protocol):
 
     def example(self, split: Any, info: DataInfo) -> pd.DataFrame:
         """A few raw inputs from a split, in the form that `predict` takes."""
+        ...
+
+
+@runtime_checkable
+class Fusable(Protocol):
+    """What a task gives beside, where its trials of one shape can train as one batched model (`fused.py`)."""
+
+    def shape(self, params: Params) -> Hashable:
+        """Equal for configurations whose parameters, optimizer and batches have the same shapes."""
+        ...
+
+    def epoch_batches(self, learner: Learner, split: Any) -> Sequence[Any]:
+        """An epoch's batches in their order, drawn as `train_epoch` draws them.
+
+        Batch k has the same size for every member.
+        """
+        ...
+
+    def fused_losses(
+        self, stack: Stack, split: Any, batches: Sequence[Any]
+    ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+        """A batch of each member: mean losses (members,), batch size, sums over samples (members,) as `Forward`."""
+        ...
+
+    def fused_evaluate(self, stack: Stack, split: Any) -> list[dict[str, float]]:
+        """`evaluate` for every member."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -179,11 +180,17 @@ def fit_batches(
     }
 
 
+def not_finite(loss: float, gradient_norm: float) -> Diverged | None:
+    """The divergence that these figures of a training show, if they do."""
+    for what, value in (("training loss", loss), ("gradient norm", gradient_norm)):
+        if not math.isfinite(value):
+            return Diverged(f"{what} is {value}")
+    return None
+
+
 def _check_finite(loss_sum: torch.Tensor, norm_sum: torch.Tensor) -> None:
-    if not torch.isfinite(loss_sum):
-        raise Diverged(f"training loss is {loss_sum.item()}")
-    if not torch.isfinite(norm_sum):
-        raise Diverged(f"gradient norm is {norm_sum.item()}")
+    if diverged := not_finite(loss_sum.item(), norm_sum.item()):
+        raise diverged
 
 
 def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:

@@ -100,7 +100,7 @@ def test_torn_last_checkpoint_falls_back_to_the_one_before(command):
     whole.run(*arguments)
     command.kill_when("torn", lambda es: len([e for e in es if e["event"] == "checkpoint"]) >= 4, *arguments)
     last = [e for e in command.events("torn") if e["event"] == "checkpoint"][-1]
-    torn = command.folder / last["path"] / "learner.pt"
+    torn = command.folder / last["path"]
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
     command.run("resume", "torn")
     assert outcome_of(command, "torn") == outcome_of(whole, "torn")

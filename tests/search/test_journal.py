@@ -41,9 +41,9 @@ def test_damaged_line_is_named(tmp_path):
 def test_clock_that_is_set_back_moves_no_event_back(tmp_path, monkeypatch):
     journal = Journal(tmp_path / "j.jsonl")
     monkeypatch.setattr("search.journal.time.time", lambda: 1000.0)
-    first = journal.append({"event": "a"})
+    (first,) = journal.append({"event": "a"})
     monkeypatch.setattr("search.journal.time.time", lambda: 10.0)
-    assert journal.append({"event": "b"})["time"] == first["time"]
+    assert journal.append({"event": "b"})[0]["time"] == first["time"]
 
 
 def test_two_processes_cannot_run_one_search(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch.nn import functional as F
 
 from trainables import plots
+from trainables.fused import Stack
 from trainables.rnn import data as reading
 from trainables.rnn.baselines import baselines
 from trainables.rnn.data import SequenceSplit
@@ -24,6 +24,8 @@ from trainables.training import Device, Learner, fit_batches, make_optimizer, ma
 EVAL_BATCH = 256
 #: Batches are cut from so many batches' worth of shuffled sequences, sorted by length: little padding, enough chance.
 BUCKET = 8
+#: The hyperparameters that trials trained as one batched model must share.
+SHAPE = ("variant", "keep", "align", "hidden", "layers", "activation", "optimizer", "batch_size")
 
 
 class RnnTask:
@@ -53,21 +55,29 @@ class RnnTask:
         return Learner(model, optimizer, schedule, device, params, extra={"steps": steps})
 
     def train_epoch(self, learner: Learner, split: SequenceSplit) -> dict[str, float]:
-        model: Any = learner.model
-
         def forward(index: np.ndarray) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-            x, mask, y = _batch(learner, split, index)
-            scaled = model.scaled(x, mask)
-            loss = F.mse_loss(scaled, (y - model.y_mean) / model.y_std)
-            return loss, len(index), {"mse": loss.detach() * model.y_std.square().squeeze() * len(index)}
+            return _losses(learner.model, learner, split, index)
 
-        batches = _bucketed(split.lengths, learner.params["batch_size"])
-        return fit_batches(learner, batches, forward, learner.params["clip_norm"])
+        return fit_batches(learner, self.epoch_batches(learner, split), forward, learner.params["clip_norm"])
 
     def evaluate(self, learner: Learner, split: SequenceSplit) -> dict[str, float]:
-        errors = _predictions(learner, split) - split.targets
-        mse = float(np.mean(errors.astype(np.float64) ** 2))
-        return {"mse": mse, "rmse": mse**0.5, "mae": float(np.abs(errors).mean())}
+        return _figures(_predictions(learner.model, learner, split), split)
+
+    def shape(self, params: Params) -> Hashable:
+        return tuple(params[key] for key in SHAPE)
+
+    def epoch_batches(self, learner: Learner, split: SequenceSplit) -> list[np.ndarray]:
+        return _bucketed(split.lengths, learner.params["batch_size"], learner.epoch)
+
+    def fused_losses(
+        self, stack: Stack, split: SequenceSplit, batches: Sequence[np.ndarray]
+    ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+        return _losses(stack.model, stack.learners[0], split, np.stack(batches))
+
+    def fused_evaluate(self, stack: Stack, split: SequenceSplit) -> list[dict[str, float]]:
+        return [
+            _figures(row, split) for row in _predictions(stack.model, stack.learners[0], split, len(stack.learners))
+        ]
 
     def merge(self, splits: Splits) -> SequenceSplit:
         both = [splits.train, splits.val]
@@ -78,7 +88,7 @@ class RnnTask:
         return baselines(splits.train, splits.val, splits.test)
 
     def artifacts(self, learner: Learner, split: SequenceSplit, info: DataInfo, folder: Path) -> None:
-        predicted = _predictions(learner, split)
+        predicted = _predictions(learner.model, learner, split)
         table = pd.DataFrame({"length": split.lengths, "target": split.targets, "predicted": predicted})
         table["error"] = table["predicted"] - table["target"]
         table.to_csv(folder / "predictions.csv", index_label="sequence")
@@ -133,44 +143,63 @@ class RnnTask:
             if sequence.shape[1:] != (width,):
                 raise InputError(f"{index}: shape {sequence.shape}; expected (length, {width})")
         split = reading.pack(sequences, np.zeros(len(sequences)))
-        return pd.DataFrame({"prediction": _predictions(model, split).astype(float)}, index=frame.index)
+        return pd.DataFrame({"prediction": _predictions(model.model, model, split).astype(float)}, index=frame.index)
 
     def example(self, split: SequenceSplit, info: DataInfo) -> pd.DataFrame:
         return pd.DataFrame({"sequence": [split.sequence(i).astype(float).tolist() for i in range(min(2, len(split)))]})
 
 
-def _batch(
-    learner: Learner, split: SequenceSplit, index: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    x, mask = layout([split.sequence(i) for i in index], learner.params, learner.extra["steps"])
-    device = learner.device.torch_device
-    y = torch.from_numpy(split.targets[index])
-    return torch.from_numpy(x).to(device), torch.from_numpy(mask).to(device), y.to(device)
+def _batch(learner: Learner, split: SequenceSplit, index: np.ndarray) -> tuple[torch.Tensor, ...]:
+    x, mask = layout(split, index, learner.params, learner.extra["steps"])
+    arrays = (x, mask, split.targets[index])
+    return tuple(torch.from_numpy(array).to(learner.device.torch_device) for array in arrays)
 
 
-def _bucketed(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Batches of similar lengths, in random order; all random choices by torch's global generator."""
+def _losses(
+    model: Any, learner: Learner, split: SequenceSplit, index: np.ndarray
+) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+    """Of one network, or of a stack's where `index` is (members, batch); `learner` says how its kind reads data."""
+    x, mask, y = _batch(learner, split, index)
+    loss = (model.scaled(x, mask) - (y - model.y_mean) / model.y_std).square().mean(-1)
+    size = index.shape[-1]
+    return loss, size, {"mse": loss.detach() * model.y_std.square().squeeze(-1) * size}
+
+
+def _bucketed(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarray]:
+    """Batches of similar lengths in random order.
+
+    Which sequences meet is drawn from torch's global generator. In which order short and long batches come depends on
+    the epoch alone, so that trials that train together have batches of like lengths at the same time.
+    """
     order = torch.randperm(len(lengths)).numpy()
     batches = []
     for start in range(0, len(order), batch_size * BUCKET):
         bucket = order[start : start + batch_size * BUCKET]
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
         batches += [bucket[at : at + batch_size] for at in range(0, len(bucket), batch_size)]
-    for position in torch.randperm(len(batches)).tolist():
-        yield batches[position]
+    return [batches[position] for position in np.random.default_rng(epoch).permutation(len(batches))]
 
 
 @torch.no_grad()
-def _predictions(learner: Learner, split: SequenceSplit) -> np.ndarray:
-    """(n,) in the target's units, float32, in the order of the split."""
-    learner.model.eval()
-    out = np.empty(len(split), dtype=np.float32)
+def _predictions(model: Any, learner: Learner, split: SequenceSplit, members: int | None = None) -> np.ndarray:
+    """([members,] n) in the target's units, float32, in the order of the split."""
+    model.eval()
+    lead = () if members is None else (members,)
+    out = np.empty((*lead, len(split)), dtype=np.float32)
     order = np.argsort(split.lengths, kind="stable")
     for start in range(0, len(order), EVAL_BATCH):
         index = order[start : start + EVAL_BATCH]
         x, mask, _ = _batch(learner, split, index)
-        out[index] = learner.model(x, mask).cpu().numpy()
+        if members is not None:
+            x, mask = (t.unsqueeze(1).expand(len(t), members, *t.shape[1:]) for t in (x, mask))
+        out[..., index] = model(x, mask).cpu().numpy()
     return out
+
+
+def _figures(predicted: np.ndarray, split: SequenceSplit) -> dict[str, float]:
+    errors = (predicted - split.targets).astype(np.float64)
+    mse = float(np.mean(errors**2))
+    return {"mse": mse, "rmse": mse**0.5, "mae": float(np.abs(errors).mean())}
 
 
 TASK = RnnTask()

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from trainables.rnn.data import pack
 from trainables.rnn.model import Recurrence, SequenceRegressor, layout, steps_of
 from trainables.rnn.task import TASK, _bucketed
-from trainables.task import DataInfo, Splits
 from trainables.training import choose_device, run_epoch, seed_everything
 
 PARAMS = {
@@ -23,7 +23,7 @@ VARIANTS = [
 def test_hand_written_network_equals_torch_rnn_with_the_same_weights(activation, layers):
     torch.manual_seed(0)
     ours = SequenceRegressor(5, None, 7, layers, activation, "uniform").double()
-    theirs = torch.nn.RNN(5, 7, layers, nonlinearity=activation, batch_first=True).double()
+    theirs = torch.nn.RNN(5, 7, layers, nonlinearity=activation).double()
     with torch.no_grad():
         for number, layer in enumerate(ours.layers):
             getattr(theirs, f"weight_ih_l{number}").copy_(layer.input_weight.T)
@@ -31,17 +31,17 @@ def test_hand_written_network_equals_torch_rnn_with_the_same_weights(activation,
             layer.bias.uniform_(-1, 1)
             getattr(theirs, f"bias_ih_l{number}").copy_(layer.bias)
             getattr(theirs, f"bias_hh_l{number}").zero_()
-    x = torch.randn(4, 11, 5, dtype=torch.float64, requires_grad=True)
-    expected = ours.readout(theirs(x)[0][:, -1]).squeeze(-1)
+    x = torch.randn(11, 4, 5, dtype=torch.float64, requires_grad=True)
+    expected = theirs(x)[0][-1] @ ours.readout_weight + ours.readout_bias
     expected.square().sum().backward()
-    x_grad, readout_grad = x.grad.clone(), ours.readout.weight.grad.clone()
+    x_grad, readout_grad = x.grad.clone(), ours.readout_weight.grad.clone()
     x.grad = None
     ours.zero_grad()
-    got = ours(x, torch.ones(4, 11))
+    got = ours(x, torch.ones(11, 4))
     got.square().sum().backward()
     assert torch.allclose(got, expected, atol=1e-12)
     assert torch.allclose(x.grad, x_grad, atol=1e-12)
-    assert torch.allclose(ours.readout.weight.grad, readout_grad, atol=1e-12)
+    assert torch.allclose(ours.readout_weight.grad, readout_grad, atol=1e-12)
     for number, layer in enumerate(ours.layers):
         assert torch.allclose(layer.hidden_weight.grad.T, getattr(theirs, f"weight_hh_l{number}").grad, atol=1e-12)
         assert torch.allclose(layer.input_weight.grad.T, getattr(theirs, f"weight_ih_l{number}").grad, atol=1e-12)
@@ -54,8 +54,8 @@ def test_network_with_own_weights_equals_shared_ones_when_all_steps_agree():
     with torch.no_grad():
         for name in ("input_weight", "hidden_weight", "bias"):
             getattr(own, name).copy_(getattr(shared, name).expand_as(getattr(own, name)))
-    x, mask = torch.randn(2, 6, 3), torch.ones(2, 6)
-    assert torch.allclose(own(x, mask), shared(x, mask), atol=1e-6)
+    x = torch.randn(6, 1, 2, 3)
+    assert torch.allclose(own(x), shared(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -64,10 +64,10 @@ def test_padding_values_change_no_output_and_no_gradient(variant, padding):
     seed_everything(0)
     params = {**PARAMS, **variant}
     rng = np.random.default_rng(0)
-    ragged = [rng.normal(size=(n, 3)).astype(np.float32) for n in (2, 5, 9, 9)]
-    steps = steps_of(params, np.array([2, 5, 9, 9]))
+    ragged = pack([rng.normal(size=(n, 3)) for n in (2, 5, 9, 9)], np.zeros(4))
+    steps = steps_of(params, ragged.lengths)
     model = SequenceRegressor(3, steps, 8, 2, "tanh", "uniform")
-    x, mask = (torch.from_numpy(a) for a in layout(ragged, params, steps))
+    x, mask = (torch.from_numpy(a) for a in layout(ragged, np.arange(4), params, steps))
 
     def outcome(values):
         model.zero_grad()
@@ -85,23 +85,23 @@ def test_padding_values_change_no_output_and_no_gradient(variant, padding):
 def test_prediction_does_not_depend_on_what_else_is_in_the_batch():
     seed_everything(0)
     rng = np.random.default_rng(1)
-    ragged = [rng.normal(size=(n, 3)).astype(np.float32) for n in (2, 5, 9)]
+    ragged = pack([rng.normal(size=(n, 3)) for n in (2, 5, 9)], np.zeros(3))
     for variant in VARIANTS:
         params = {**PARAMS, **variant}
-        steps = steps_of(params, np.array([2, 5, 9]))
+        steps = steps_of(params, ragged.lengths)
         model = SequenceRegressor(3, steps, 8, 1, "tanh", "uniform")
-        together = model(*(torch.from_numpy(a) for a in layout(ragged, params, steps)))
-        for row, sequence in enumerate(ragged):
-            alone = model(*(torch.from_numpy(a) for a in layout([sequence], params, steps)))
+        together = model(*(torch.from_numpy(a) for a in layout(ragged, np.arange(3), params, steps)))
+        for row in range(3):
+            alone = model(*(torch.from_numpy(a) for a in layout(ragged, np.array([row]), params, steps)))
             assert torch.allclose(alone, together[row : row + 1], atol=1e-6)
 
 
 def test_layouts_by_hand():
-    sequence = np.array([[1.0], [2.0], [3.0]], dtype=np.float32)
+    split = pack([np.full((4, 1), 9.0), np.array([[1.0], [2.0], [3.0]])], np.zeros(2))
 
     def values(params, steps):
-        x, mask = layout([sequence], params, steps)
-        return x[0, :, 0].tolist(), mask[0].tolist()
+        x, mask = layout(split, np.array([1]), params, steps)
+        return np.where(mask, x[:, :, 0], 0)[:, 0].tolist(), mask[:, 0].tolist()
 
     assert values({"variant": "truncated", "keep": "first"}, 2) == ([1, 2], [1, 1])
     assert values({"variant": "truncated", "keep": "last"}, 2) == ([2, 3], [1, 1])
@@ -115,48 +115,42 @@ def test_layouts_by_hand():
 def test_every_sequence_is_in_one_batch_of_its_kind():
     torch.manual_seed(0)
     lengths = np.random.default_rng(0).integers(1, 50, 300)
-    batches = list(_bucketed(lengths, 16))
+    batches = _bucketed(lengths, 16, epoch=1)
     assert sorted(np.concatenate(batches)) == list(range(300))
     spread = np.mean([np.ptp(lengths[b]) for b in batches])
     assert spread < 15, "a batch holds similar lengths"
-
-
-@pytest.fixture(scope="module")
-def splits():
-    from trainables.rnn import demo
-    from trainables.rnn.data import pack
-
-    made, _ = demo.make(train=400, test=100, shortest=4, longest=12, leak=0.9, noise=0.2, seed=0)
-    train = pack(*made["train"])
-    info = DataInfo("demo", "f", "t", {})
-    return Splits(train.take(np.arange(300)), train.take(np.arange(300, 400)), pack(*made["test"]), info)
+    others = _bucketed(lengths, 16, epoch=1)
+    assert any(set(a) != set(b) for a, b in zip(batches, others, strict=True)), "who meets is drawn anew"
+    assert [len(b) for b in batches] == [len(b) for b in others], "short and long batches come in the same order"
+    apart = [abs(lengths[a].mean() - lengths[b].mean()) for a, b in zip(batches, others, strict=True)]
+    assert np.mean(apart) < 3
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_each_variant_learns_and_its_export_predicts_the_same(splits, variant, tmp_path):
+def test_each_variant_learns_and_its_export_predicts_the_same(sequences, variant, tmp_path):
     seed_everything(0)
-    learner = TASK.build({**PARAMS, **variant, "layers": 1}, splits, 8, choose_device(1, 0, "fp32"))
-    curve = [run_epoch(TASK, learner, splits.train, splits.val)["val_mse"] for _ in range(8)]
+    learner = TASK.build({**PARAMS, **variant, "layers": 1}, sequences, 8, choose_device(1, 0, "fp32"))
+    curve = [run_epoch(TASK, learner, sequences.train, sequences.val)["val_mse"] for _ in range(8)]
     # The first steps of a sequence say little: all that is asked there is not to be worse than the mean.
-    assert min(curve) < (1.05 if variant.get("keep") == "first" else 0.7) * np.var(splits.val.targets)
-    TASK.export(learner, splits.info, tmp_path)
+    assert min(curve) < (1.05 if variant.get("keep") == "first" else 0.7) * np.var(sequences.val.targets)
+    TASK.export(learner, sequences.info, tmp_path)
     model = TASK.load(tmp_path)
-    assert TASK.evaluate(model, splits.test) == TASK.evaluate(learner, splits.test)
-    example = TASK.example(splits.test, splits.info)
+    assert TASK.evaluate(model, sequences.test) == TASK.evaluate(learner, sequences.test)
+    example = TASK.example(sequences.test, sequences.info)
     again = TASK.predict(model, example)["prediction"].to_numpy()
-    x, mask = layout([splits.test.sequence(i) for i in range(2)], learner.params, learner.extra["steps"])
+    x, mask = layout(sequences.test, np.arange(2), learner.params, learner.extra["steps"])
     with torch.no_grad():
         assert np.allclose(again, learner.model(torch.from_numpy(x), torch.from_numpy(mask)).numpy(), atol=1e-5)
 
 
-def test_scaling_is_fitted_on_train_and_travels_with_the_weights(splits):
-    learner = TASK.build(PARAMS, splits, 1, choose_device(1, 0, "fp32"))
-    assert torch.allclose(learner.model.x_mean, torch.tensor(splits.train.values.mean(0)), atol=1e-5)
+def test_scaling_is_fitted_on_train_and_travels_with_the_weights(sequences):
+    learner = TASK.build(PARAMS, sequences, 1, choose_device(1, 0, "fp32"))
+    assert torch.allclose(learner.model.x_mean, torch.tensor(sequences.train.values.mean(0)), atol=1e-5)
     assert "y_std" in learner.model.state_dict()
-    assert learner.model.y_std.item() == pytest.approx(splits.train.targets.std(), rel=1e-4)
+    assert learner.model.y_std.item() == pytest.approx(sequences.train.targets.std(), rel=1e-4)
 
 
-def test_ridge_beats_the_constant_and_is_told(splits):
-    figures = TASK.baselines(splits)
+def test_ridge_beats_the_constant_and_is_told(sequences):
+    figures = TASK.baselines(sequences)
     assert figures["ridge"] < 0.6 * figures["constant"]
-    assert figures["constant"] == pytest.approx(np.var(splits.test.targets), rel=0.1)
+    assert figures["constant"] == pytest.approx(np.var(sequences.test.targets), rel=0.1)
