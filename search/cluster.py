@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 
 from search.config import SearchConfig
 from trainables.task import InputError
@@ -37,6 +39,33 @@ class Placement:
     def describe(self) -> str:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.cpus:g} CPU{gpus} a trial, {self.concurrency} at once"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where this command's trials run."""
+
+    placement: Placement
+    dashboard: str | None
+
+
+def connect(config: SearchConfig, address: str | None) -> Cluster:
+    """Starts Ray here or joins the cluster at `address`, and places the trials there; raises InputError."""
+    import ray  # before the thread, which imports its parts
+
+    # Starting Ray is mostly waiting for its servers: what is needed next is imported meanwhile.
+    with ThreadPoolExecutor(1) as pool:
+        needed = ("search.tracking", "search.trials", "search.repeats", "search.retrain", "optuna")
+        imports = pool.map(import_module, needed)
+        dashboard = start_ray(address, config.resources.dashboard)
+        list(imports)
+    there = ray.cluster_resources()
+    return Cluster(place(config, there.get("CPU", 0.0), there.get("GPU", 0.0)), dashboard)
+
+
+def fits_here(config: SearchConfig) -> Placement:
+    """The placement on this machine, without starting anything; raises InputError as `place`."""
+    return place(config, local_cpus(), local_gpus())
 
 
 def start_ray(address: str | None, dashboard: bool) -> str | None:

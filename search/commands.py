@@ -8,14 +8,13 @@ import subprocess
 import sys
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from search.cluster import Cluster, connect, fits_here
 from search.config import SearchConfig, check_config, load_config
 from search.journal import SearchState, read_events
 from search.store import SearchFolder, Store
@@ -23,7 +22,6 @@ from trainables import get_task, task_names
 from trainables.task import DataInfo, Fusable, InputError, Splits, Task
 
 if TYPE_CHECKING:
-    from search.cluster import Placement
     from search.engine import Search
 
 #: Exit codes.
@@ -60,7 +58,7 @@ def dry_run(console: Console, config: SearchConfig) -> int:
     from search.searchers import make_searcher
 
     task = _check_task(config)
-    placement = _fits_here(config)
+    placement = fits_here(config)
     searcher, total = make_searcher(config, task.objective)
     console.print(OmegaConf.to_yaml(OmegaConf.create(config.raw)), markup=False)
     console.print(f"placement: {placement.describe()} (on this machine)")
@@ -89,9 +87,9 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         )
     _check_task(config)
     if not options.address:
-        _fits_here(config)
+        fits_here(config)
     splits = _prepare(console, store, config, options.data)
-    cluster = _connect(config, options.address)
+    cluster = connect(config, options.address)
     description = {
         "id": uuid.uuid4().hex,
         "task": config.task,
@@ -120,7 +118,7 @@ def resume(console: Console, store: Store, name: str) -> int:
         _next_commands(console, store, config, folder, state.status)
         return DONE
     splits = _prepare_again(console, store, config, folder, description)
-    return _go_on(console, store, config, folder, description, splits, _connect(config, description["address"]))
+    return _go_on(console, store, config, folder, description, splits, connect(config, description["address"]))
 
 
 def retrain(console: Console, store: Store, name: str, seeds: int | None) -> int:
@@ -130,7 +128,7 @@ def retrain(console: Console, store: Store, name: str, seeds: int | None) -> int
     if state.unfinished() or state.best() is None:
         raise InputError(f"{name}: the search is not finished; go on with `python -m search resume {name}` first")
     splits = _prepare_again(console, store, config, folder, description)
-    cluster = _connect(config, description["address"])
+    cluster = connect(config, description["address"])
     seeds = seeds or config.search.retrain_seeds
     return _go_on(console, store, config, folder, description, splits, cluster, seeds)
 
@@ -144,10 +142,12 @@ def _go_on(
     Whatever ends it, the journal and MLflow say so.
     """
     from search.console import Reporter, summary
-    from search.engine import Search, prune_checkpoints, run_trials
+    from search.engine import Search
+    from search.repeats import compare
     from search.retrain import retrain as train_final
     from search.stopping import Interrupts
     from search.tracking import Tracker
+    from search.trials import prune_checkpoints, run_trials
 
     search = Search(config, folder)
     reporter = Reporter(console, search)
@@ -161,6 +161,8 @@ def _go_on(
         with reporter.live(), Interrupts(search.stop):
             if seeds is None:
                 run_trials(search, splits, cluster.placement)
+                if description["retrain"] and search.stopping != "interrupted":
+                    compare(search, splits, cluster.placement)
             final = bool(seeds) or description["retrain"]
             if final and search.stopping != "interrupted" and search.state.best() is not None:
                 train_final(search, splits, cluster.placement, seeds or config.search.retrain_seeds)
@@ -176,39 +178,12 @@ def _go_on(
         left = tracker.close(PATIENCE)
     for line in summary(search.state, config):
         console.print(line, markup=False, soft_wrap=True)
-    for line in tracker.registered.values():
+    for line in tracker.registered:
         console.print(f"registry: {line}", markup=False, soft_wrap=True)
     if left:
         console.print(f"MLflow lacks {left} events; they are kept for `{_command(f'resume {folder.name}', store)}`")
     _next_commands(console, store, config, folder, status)
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, NO_TRIAL)
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where this command's trials run."""
-
-    placement: Placement
-    dashboard: str | None
-
-
-def _connect(config: SearchConfig, address: str | None) -> Cluster:
-    import ray  # noqa: F401 - before the thread, which imports its parts
-
-    from search.cluster import place, start_ray
-
-    # Starting Ray is mostly waiting for its servers: what is needed next is imported meanwhile.
-    with ThreadPoolExecutor(1) as pool:
-        imports = pool.map(import_module, ("search.tracking", "search.engine", "search.retrain", "optuna"))
-        dashboard = start_ray(address, config.resources.dashboard)
-        list(imports)
-    return Cluster(place(config, *_cluster_size()), dashboard)
-
-
-def _fits_here(config: SearchConfig) -> Placement:
-    from search.cluster import local_cpus, local_gpus, place
-
-    return place(config, local_cpus(), local_gpus())
 
 
 def _greet(console: Console, store: Store, search: Search, info: DataInfo, cluster: Cluster) -> None:
@@ -250,14 +225,14 @@ def predict(console: Console, store: Store, name: str, inputs: list[str], as_jso
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from search.tracking import connect
+    from search.tracking import mlflow_client
 
     frame = get_task(name).inputs(inputs)
     if store.is_local and not store.database.exists():
         raise InputError(
             f"{store.root}: no MLflow store there; run `python -m search run {name}` first or give --store"
         )
-    connect(store)
+    mlflow_client(store)
     try:
         model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
     except MlflowException as error:
@@ -273,13 +248,13 @@ def predict(console: Console, store: Store, name: str, inputs: list[str], as_jso
 
 def ui(store: Store, port: int) -> int:
     """MLflow's own server on this store, until it is interrupted."""
-    from search.tracking import connect
+    from search.tracking import mlflow_client
 
     if not store.is_local:
         raise InputError(
             f"MLFLOW_TRACKING_URI={store.tracking_uri}: the server runs there already; open it in a browser"
         )
-    connect(store)
+    mlflow_client(store)
     backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *backend]
     os.execv(sys.executable, command)  # so that a signal reaches the server itself
@@ -318,13 +293,6 @@ def _prepare_again(
             f"{splits.info.fingerprint}, was {description['fingerprint']}); put it back, or start a new search"
         )
     return splits
-
-
-def _cluster_size() -> tuple[float, float]:
-    import ray
-
-    resources = ray.cluster_resources()
-    return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
 
 def _git_commit() -> str:

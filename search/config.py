@@ -60,6 +60,8 @@ class SearchSection(_Section):
     max_failures: int = Field(ge=0)
     #: Wall-clock limit such as 30m, 2h or 1h30m; trials then finish their epoch and the best is taken.
     time_budget: str | None
+    #: How many seeds the best trial of each balanced value is trained again with, for their comparison; 0: none.
+    compare_seeds: int = Field(ge=0)
     #: How many seeds the final training is repeated with.
     retrain_seeds: int = Field(ge=1)
 

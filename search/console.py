@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from search import comparison
 from search.config import SearchConfig
 from search.engine import Search
 from search.journal import Event, FinalRun, SearchState, Trial
@@ -57,6 +58,10 @@ class Reporter:
             self._final = f"final training, seed {event['seed']}: epoch {event['epoch']} of {epochs}"
             if not self._live:
                 self.say(f"{self._final}  {_shown(event['metrics'], 'train_')}")
+        elif kind == "repeat_result":
+            self._final = f"comparison: {event['value']}, epoch {event['epoch']} of {self.search.config.search.epochs}"
+        elif kind == "repeat_finished":
+            self.say(f"comparison: {event['value']}, seed {event['seed']}: {_shown(event['test'], '')} on test")
         elif kind == "result" and not self._live:
             trial, best = state.trials[event["number"]], state.best()
             line = f"trial {trial.number:3d}  epoch {event['epoch']:3d}  {_shown(event['metrics'], 'val_')}"
@@ -137,6 +142,11 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
     best = state.best()
     if best is None:
         return [*lines, "no trial succeeded"]
+    if state.compared:
+        name = str(config.search.balance)
+        frame = comparison.figures(state.repeats.values(), state.objective)
+        if not frame.empty:
+            lines += [*comparison.table(frame, name), comparison.words(frame, name, state.objective)]
     lines.append(f"best: trial {best.number}, val {metric} {best.best_value:.4f} at epoch {best.best_epoch}")
     lines.append(f"  {_configuration(best, config)}")
     tested = [f for f in state.finals.values() if f.test is not None]

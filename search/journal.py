@@ -12,6 +12,8 @@ Events (all with `time`, milliseconds since 1970, never decreasing):
     retry        number, traceback                               failed, to be taken up again
     failed       number, traceback                               failed for good
     interrupted  number                                          stopped with the search, to be resumed
+    repeat_started / repeat_result / repeat_finished             a balanced value's best trial again, by value and seed
+    compared                                                     the comparison of the values is written
     final_started / final_result / final_finished                the final training, a run for each seed
     ended        status                                          searching | interrupted | finished | failed
 """
@@ -28,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from search.space import Plain
 from trainables.task import InputError, Objective, Params
 
 Event = dict[str, Any]
@@ -87,6 +90,20 @@ class FinalRun:
         return other is not None and (self.seed, self.trial, self.epochs) == (other.seed, other.trial, other.epochs)
 
 
+@dataclass
+class Repeat:
+    """The best trial of one balanced value, trained again with another seed for the comparison; None once diverged."""
+
+    value: Plain
+    seed: int
+    trial: int
+    params: Params
+    curve: dict[int, dict[str, float]] = field(default_factory=dict)
+    best_epoch: int = 0
+    parameters: int = 0
+    test: dict[str, float] | None = None
+
+
 class SearchState:
     """The trials of a search, built by applying its events in order."""
 
@@ -94,6 +111,8 @@ class SearchState:
         self.objective = objective
         self.trials: dict[int, Trial] = {}
         self.finals: dict[int, FinalRun] = {}
+        self.repeats: dict[tuple[Plain, int], Repeat] = {}
+        self.compared = False
         self.status = "searching"
         self.sessions = 0
         self.started: int | None = None
@@ -111,6 +130,10 @@ class SearchState:
             self.status = event["status"]
         elif kind.startswith("final_"):
             self._apply_final(kind, event)
+        elif kind.startswith("repeat_"):
+            self._apply_repeat(kind, event)
+        elif kind == "compared":
+            self.compared = True
         else:
             self._apply_to_trial(kind, self.trials[event["number"]], event)
 
@@ -144,10 +167,25 @@ class SearchState:
             self.finals[event["seed"]].test = event["test"]
             self.finals[event["seed"]].baselines = event["baselines"]
 
-    def best(self) -> Trial | None:
-        """The trial with the best objective at any epoch; of equals the earliest."""
+    def _apply_repeat(self, kind: str, event: Event) -> None:
+        key = (event["value"], event["seed"])
+        known = self.repeats.get(key)
+        if kind == "repeat_started":
+            self.compared = False
+            if known is None or known.trial != event["trial"]:  # else it is taken up again after a kill
+                self.repeats[key] = Repeat(*key, event["trial"], event["params"])
+        elif known is not None and kind == "repeat_result":
+            known.curve[event["epoch"]] = event["metrics"]
+        elif known is not None:
+            known.test, known.best_epoch, known.parameters = event["test"], event["best_epoch"], event["parameters"]
+
+    def best(self, parameter: str | None = None, value: Plain = None) -> Trial | None:
+        """The trial with the best objective at any epoch, of those where `parameter` is `value`; of equals the
+        earliest."""
         winner: Trial | None = None
         for trial in self.trials.values():
+            if parameter is not None and trial.params[parameter] != value:
+                continue
             if trial.can_win and (winner is None or self.objective.better(trial.best_value, winner.best_value)):
                 winner = trial
         return winner

@@ -91,6 +91,14 @@ class SearchFolder:
     def final(self, seed: int) -> Path:
         return self.path / "final" / f"seed-{seed}"
 
+    @property
+    def comparison(self) -> Path:
+        return self.path / "comparison"
+
+    def errors(self, trial: int, seed: int) -> Path:
+        """The tested samples' errors of a trial trained again."""
+        return self.path / "repeats" / f"{trial:04d}-seed-{seed}.parquet"
+
     def write(self, description: dict[str, Any]) -> None:
         with replacing(self.path / "search.json") as file:
             file.write(json.dumps(description, indent=2).encode())

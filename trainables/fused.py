@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainables import training
 from trainables.health import MemoryPeak
 from trainables.task import Fusable
 from trainables.training import Diverged, Learner, not_finite, rng_state, set_rng_state
@@ -127,15 +128,31 @@ def _steps(learner: Learner) -> float:
     return float(next((state.get("step", 0.0) for state in learner.optimizer.state.values()), 0.0))
 
 
-def run_epoch(
-    task: Fusable, members: Sequence[Member], train: Any, val: Any | None
-) -> list[dict[str, float] | Diverged]:
-    """`training.run_epoch` for members of one shape at one epoch, all together.
+def run_epoch(task: Any, members: Sequence[Member], train: Any, val: Any | None) -> list[dict[str, float] | Diverged]:
+    """`training.run_epoch` for members at one epoch: together where they are several and the task is `Fusable`.
 
     Returns:
         For each member its metrics, or the divergence that ended its epoch; a member that diverges disturbs no
-        other. `epoch_seconds` is its share of the time, and `fused_with` the number of members.
+        other. Together, `epoch_seconds` is its share of the time, and `fused_with` the number of members.
     """
+    if len(members) > 1 and isinstance(task, Fusable):
+        return _together(task, members, train, val)
+    return [_alone(task, member, train, val) for member in members]
+
+
+def _alone(task: Any, member: Member, train: Any, val: Any | None) -> dict[str, float] | Diverged:
+    set_rng_state(member.rng)
+    try:
+        return training.run_epoch(task, member.learner, train, val)
+    except Diverged as error:
+        return error
+    finally:
+        member.rng = rng_state()
+
+
+def _together(
+    task: Fusable, members: Sequence[Member], train: Any, val: Any | None
+) -> list[dict[str, float] | Diverged]:
     learners = [member.learner for member in members]
     device, count = learners[0].device, len(members)
     memory, start = MemoryPeak(device.torch_device), time.perf_counter()

@@ -176,6 +176,15 @@ class Fusable(Protocol):
         ...
 
 
+@runtime_checkable
+class Traced(Protocol):
+    """What a task gives beside, where it can say on which samples of a split its errors lie."""
+
+    def errors(self, learner: Learner, split: Any) -> pd.DataFrame:
+        """A row a sample, two columns: what its error is shown against (a sequence's length), and the error."""
+        ...
+
+
 def array_digest(arrays: Iterable[np.ndarray | bytes]) -> str:
     """A short content hash over arrays (shape and type included) and bytes, in their order."""
     digest = hashlib.blake2b(digest_size=12)

@@ -13,7 +13,7 @@ from ray import tune
 
 from trainables import fused, get_task, training
 from trainables.fused import Member
-from trainables.task import Fusable, Splits
+from trainables.task import Splits
 
 
 class TaskTrainable(tune.Trainable):
@@ -66,25 +66,12 @@ class TaskTrainable(tune.Trainable):
         behind = min(member.learner.epoch for member in self._members.values())
         due = {number: one for number, one in self._members.items() if one.learner.epoch == behind}
         self._reported = list(due)
-        outcomes = self._train_together(list(due.values())) if len(due) > 1 else [self._train(*due.values())]
+        outcomes = fused.run_epoch(self._task, list(due.values()), self._splits.train, self._splits.val)
         trials = [
             {"number": number, "epoch": behind + 1, **self._result(outcome)}
             for number, outcome in zip(due, outcomes, strict=True)
         ]
         return {"trials": trials, "device": next(iter(due.values())).learner.device.name}
-
-    def _train(self, member: Member) -> dict[str, float] | training.Diverged:
-        training.set_rng_state(member.rng)
-        try:
-            return training.run_epoch(self._task, member.learner, self._splits.train, self._splits.val)
-        except training.Diverged as error:
-            return error
-        finally:
-            member.rng = training.rng_state()
-
-    def _train_together(self, members: list[Member]) -> Sequence[dict[str, float] | training.Diverged]:
-        assert isinstance(self._task, Fusable)  # or the engine would not have put them together
-        return fused.run_epoch(self._task, members, self._splits.train, self._splits.val)
 
     def _result(self, outcome: dict[str, float] | training.Diverged) -> dict[str, Any]:
         if isinstance(outcome, training.Diverged):

@@ -241,8 +241,8 @@ def shuffled_batches(count: int, batch_size: int) -> Iterator[torch.Tensor]:
 
 
 def make_optimizer(groups: Any, params: dict[str, Any]) -> torch.optim.Optimizer:
-    """The optimizer that `optimizer`, `lr`, `weight_decay` (and `momentum` for sgd) name."""
-    name, rate, decay = params["optimizer"], params["lr"], params["weight_decay"]
+    """The optimizer that `optimizer`, `lr`, `weight_decay` (None: 0) and, for sgd, `momentum` name."""
+    name, rate, decay = params["optimizer"], params["lr"], params["weight_decay"] or 0.0
     if name == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=params["momentum"], weight_decay=decay, nesterov=True)
     if name == "adam":

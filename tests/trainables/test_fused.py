@@ -26,7 +26,7 @@ def members(sequences, **shape):
         member(
             sequences, seed, **shape, lr=0.002 * (seed + 1), weight_decay=10.0**-seed,
             init=["xavier", "uniform"][seed % 2], clip_norm=[0.3, 5.0][seed % 2],
-            schedule=["cosine", "step"][seed // 2],
+            schedule=["cosine", "step"][seed // 2], input_noise=[0.0, 0.3, 0.1, 0.2][seed],
         )
         for seed in range(4)
     ]  # fmt: skip

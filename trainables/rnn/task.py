@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ BUCKET = 8
 SHAPE = ("variant", "keep", "align", "hidden", "layers", "activation", "optimizer", "batch_size")
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The sequences `index` (batch,) and, where there is any, what is added to their scaled features: float32 (time,
+    batch, features)."""
+
+    index: np.ndarray
+    noise: torch.Tensor | None
+
+
 class RnnTask:
     name = "rnn"
     objective = Objective("mse", "min")
@@ -43,6 +53,9 @@ class RnnTask:
         pass
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
+        # A step in time is too little work to share, and threads that wait for each other at every one of them stall
+        # as soon as the machine has anything else to do.
+        torch.set_num_threads(1)
         train: SequenceSplit = splits.train
         steps = steps_of(params, train.lengths)
         model = SequenceRegressor(
@@ -55,8 +68,8 @@ class RnnTask:
         return Learner(model, optimizer, schedule, device, params, extra={"steps": steps})
 
     def train_epoch(self, learner: Learner, split: SequenceSplit) -> dict[str, float]:
-        def forward(index: np.ndarray) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-            return _losses(learner.model, learner, split, index)
+        def forward(batch: Batch) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+            return _losses(learner.model, learner, split, batch.index, batch.noise)
 
         return fit_batches(learner, self.epoch_batches(learner, split), forward, learner.params["clip_norm"])
 
@@ -66,18 +79,29 @@ class RnnTask:
     def shape(self, params: Params) -> Hashable:
         return tuple(params[key] for key in SHAPE)
 
-    def epoch_batches(self, learner: Learner, split: SequenceSplit) -> list[np.ndarray]:
-        return _bucketed(split.lengths, learner.params["batch_size"], learner.epoch)
+    def epoch_batches(self, learner: Learner, split: SequenceSplit) -> list[Batch]:
+        batches = _bucketed(split.lengths, learner.params["batch_size"], learner.epoch)
+        return [Batch(index, _noise(learner, split, index)) for index in batches]
 
     def fused_losses(
-        self, stack: Stack, split: SequenceSplit, batches: Sequence[np.ndarray]
+        self, stack: Stack, split: SequenceSplit, batches: Sequence[Batch]
     ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-        return _losses(stack.model, stack.learners[0], split, np.stack(batches))
+        noise, given = None, {member: b.noise for member, b in enumerate(batches) if b.noise is not None}
+        if given:  # side by side, each as long as its member's batch
+            longest = max(given.values(), key=len)
+            noise = longest.new_zeros(len(longest), len(batches), *longest.shape[1:])
+            for member, one in given.items():
+                noise[: len(one), member] = one
+        return _losses(stack.model, stack.learners[0], split, np.stack([b.index for b in batches]), noise)
 
     def fused_evaluate(self, stack: Stack, split: SequenceSplit) -> list[dict[str, float]]:
         return [
             _figures(row, split) for row in _predictions(stack.model, stack.learners[0], split, len(stack.learners))
         ]
+
+    def errors(self, learner: Learner, split: SequenceSplit) -> pd.DataFrame:
+        squared = (_predictions(learner.model, learner, split) - split.targets) ** 2
+        return pd.DataFrame({"sequence length": split.lengths, "squared error": squared})
 
     def merge(self, splits: Splits) -> SequenceSplit:
         both = [splits.train, splits.val]
@@ -156,13 +180,24 @@ def _batch(learner: Learner, split: SequenceSplit, index: np.ndarray) -> tuple[t
 
 
 def _losses(
-    model: Any, learner: Learner, split: SequenceSplit, index: np.ndarray
+    model: Any, learner: Learner, split: SequenceSplit, index: np.ndarray, noise: torch.Tensor | None
 ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
     """Of one network, or of a stack's where `index` is (members, batch); `learner` says how its kind reads data."""
     x, mask, y = _batch(learner, split, index)
+    if noise is not None:
+        scale = model.x_std.reshape(*model.x_std.shape[:-1], 1, -1)
+        x[: len(noise)].addcmul_(noise.to(x.device), scale)
     loss = (model.scaled(x, mask) - (y - model.y_mean) / model.y_std).square().mean(-1)
     size = index.shape[-1]
     return loss, size, {"mse": loss.detach() * model.y_std.square().squeeze(-1) * size}
+
+
+def _noise(learner: Learner, split: SequenceSplit, index: np.ndarray) -> torch.Tensor | None:
+    """Drawn with the batch, by the trial's own generator; in units of a feature's standard deviation."""
+    if not learner.params["input_noise"]:
+        return None
+    time = learner.extra["steps"] or int(split.lengths[index].max())
+    return learner.params["input_noise"] * torch.randn(time, len(index), split.values.shape[1])
 
 
 def _bucketed(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarray]:

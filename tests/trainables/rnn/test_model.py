@@ -10,7 +10,7 @@ from trainables.training import choose_device, run_epoch, seed_everything
 PARAMS = {
     "variant": "vanilla", "keep": None, "align": None, "hidden": 8, "layers": 2, "activation": "tanh",
     "init": "uniform", "optimizer": "adam", "lr": 0.01, "weight_decay": 0.0, "schedule": "constant", "clip_norm": 1.0,
-    "batch_size": 16,
+    "batch_size": 16, "input_noise": 0.0,
 }  # fmt: skip
 VARIANTS = [
     {"variant": "vanilla"}, {"variant": "truncated", "keep": "last"}, {"variant": "truncated", "keep": "first"},
