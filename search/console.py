@@ -49,6 +49,9 @@ class Reporter:
         if kind == "stopping":
             self.say(f"stopping ({event['why']}): running trials finish their epoch and save"
                      + ("; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""))  # fmt: skip
+        elif kind == "apart":
+            numbers = ", ".join(map(str, event["numbers"]))
+            self.say(f"trials {numbers} failed together; each goes on alone: {_last_line(event['traceback'])}")
         elif kind == "retry":
             self.say(f"trial {event['number']} failed and is taken up again: {_last_line(event['traceback'])}")
         elif kind == "failed":

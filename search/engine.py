@@ -12,7 +12,7 @@ from search.searchers import make_searcher, trial_seed
 from search.store import SearchFolder
 from trainables import get_task
 
-#: Told of every event, after it is in the journal and in the state.
+#: Told of every event; of those of the journal after they are in the state.
 Listener = Callable[[Event, SearchState], None]
 
 
@@ -43,8 +43,7 @@ class Search:
         for event in self.journal.append(*events):
             self.state.apply(event)
             self._after(event)
-            for listener in self.listeners:
-                listener(event, self.state)
+            self.announce(event)
 
     def _after(self, event: Event) -> None:
         """What an event means for the searcher and the rungs, live or replayed."""
@@ -107,8 +106,12 @@ class Search:
         """No new trials; running ones finish their epoch. `why` is `interrupted` or `time budget`."""
         if self.stopping != "interrupted":
             self.stopping = why
-            for listener in self.listeners:
-                listener({"event": "stopping", "why": why}, self.state)
+            self.announce({"event": "stopping", "why": why})
+
+    def announce(self, event: Event) -> None:
+        """Tells the listeners; of itself for what changes no state and so is in no journal."""
+        for listener in self.listeners:
+            listener(event, self.state)
 
     def end(self, status: str) -> None:
         """Closes the session: what still ran is interrupted, and the rungs are told as they stand."""

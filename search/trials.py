@@ -127,6 +127,7 @@ class _Bridge:
         numbers = [t["number"] for t in trial.config["trials"]]
         left = [self.search.state.trials[n] for n in numbers if not self.search.state.trials[n].over]
         if len(numbers) > 1:
+            self.search.announce({"event": "apart", "numbers": numbers, "traceback": _traceback(trial)})
             self.alone.update(numbers)
             self.waiting = left + self.waiting
         elif left and self.search.fail(numbers[0], _traceback(trial)):

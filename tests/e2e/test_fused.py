@@ -67,6 +67,7 @@ def test_group_with_a_failing_trial_is_taken_apart(command):
     assert failed == {number for number, p in params.items() if p["init"] == "nonsense"}
     assert 1 <= len(failed) <= 3
     assert set(outcomes(command)) == set(range(4)) - failed
+    assert "trials 0, 1, 2, 3 failed together; each goes on alone: " in output
     assert "init: 'nonsense': allowed are uniform, xavier, orthogonal" in output
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from trainables.files import read_files
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
 from trainables.task import DataInfo, InputError, Splits, array_digest
@@ -83,13 +82,11 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
 
 
 def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, SequenceSplit]:
-    if not source.exists():
-        raise InputError(f"--data {source}: no such file or folder")
     found: dict[str, dict[str, Any]] = {}
-    for name, content in _files(source, data["max_unpacked_gb"]):
-        split = next((s for s in SPLITS if s in name.lower()), "train")
+    for name, content in read_files(source, ARRAYS | TABLES, data["max_unpacked_gb"]):
+        split = next((s for s in SPLITS if s in str(name).lower()), "train")
         arrays = found.setdefault(split, {})
-        for key, value in _arrays(PurePosixPath(name), content, f"{source}: {name}", data).items():
+        for key, value in _arrays(name, content, f"{source}: {name}", data).items():
             arrays[key] = value
     parts = {}
     for split, arrays in found.items():
@@ -109,32 +106,6 @@ def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, Seq
     if "train" not in parts:
         raise InputError(f"{source}: no training data; expected arrays X and {data['target']}, or a long table")
     return parts
-
-
-def _files(source: Path, limit_gb: float) -> Iterator[tuple[str, bytes]]:
-    """Files that may hold data, by name; of a folder and of the zips in it."""
-    if source.is_dir():
-        paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in ARRAYS | TABLES | {".zip"})
-    else:
-        paths = [source]
-    if not paths:
-        raise InputError(f"{source}: no .zip, .npy, .npz, .pkl, .parquet or .csv file in it")
-    for path in paths:
-        if path.suffix.lower() != ".zip":
-            yield path.name, path.read_bytes()
-            continue
-        try:
-            archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise InputError(f"{path}: not a zip file") from error
-        with archive:
-            if sum(i.file_size for i in archive.infolist()) > limit_gb * 2**30:
-                raise InputError(
-                    f"{path}: larger unpacked than {limit_gb:g} GiB; raise it with --set data.max_unpacked_gb=N"
-                )
-            for member in archive.infolist():
-                if PurePosixPath(member.filename).suffix.lower() in ARRAYS | TABLES:
-                    yield f"{path.stem}/{member.filename}", archive.read(member)
 
 
 def _arrays(name: PurePosixPath, content: bytes, place: str, data: dict[str, Any]) -> dict[str, Any]:
