@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from scipy import stats
 
 from search.journal import Repeat
 from search.space import Plain
-from trainables.plots import save_figure
+from trainables.plots import new_figure, save_figure
 from trainables.task import Objective
 
 #: How near its best validation loss a training has to come to count as arrived.
@@ -72,6 +70,8 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     """The 95 % confidence interval of the mean by Student's t; NaN for fewer than two values."""
     if len(values) < 2:
         return float("nan"), float("nan")
+    from scipy import stats  # takes most of a second, and most commands compare nothing
+
     reach = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - reach), float(values.mean() + reach)
 
@@ -150,7 +150,7 @@ def write(
 
 def _learning_curves(path: Path, repeats: list[Repeat], objective: Objective) -> None:
     """Mean over seeds of validation (full) and training (dashed), and the seeds' range."""
-    figure = Figure(figsize=(8, 5))
+    figure = new_figure(8, 5)
     axes = figure.subplots()
     for position, value in enumerate(dict.fromkeys(r.value for r in repeats)):
         curves = [r.curve for r in repeats if r.value == value and r.test]
@@ -168,7 +168,7 @@ def _learning_curves(path: Path, repeats: list[Repeat], objective: Objective) ->
 
 def _errors(path: Path, errors: dict[tuple[Plain, int], pd.DataFrame]) -> None:
     """Mean error of the test samples in bins of what `Traced.errors` shows them against, bins of equal counts."""
-    figure = Figure(figsize=(8, 5))
+    figure = new_figure(8, 5)
     axes = figure.subplots()
     along, error = next(iter(errors.values())).columns
     for position, value in enumerate(dict.fromkeys(value for value, _ in errors)):

@@ -10,6 +10,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ from search.journal import Event, SearchState
 from search.store import SearchFolder, Store
 from trainables.files import replacing
 from trainables.task import DataInfo, Objective
+
+#: Seconds that events are gathered before they are delivered together.
+LAG = 2.0
 
 
 def mlflow_client(store: Store) -> MlflowClient:
@@ -93,18 +97,18 @@ class Tracker:
         return self._position - self._done
 
     def _deliver_all(self) -> None:
-        pause = 0.5
+        pause, last = 0.5, False
         delivery: Delivery | None = None
-        while (item := self._queue.get()) is not None:
-            position, event = item
-            while not self._giving_up.is_set():
+        while not last:
+            batch, last = self._next_batch()
+            while batch and not self._giving_up.is_set():
                 try:
                     if delivery is None:
                         delivery = self._delivery = Delivery(mlflow_client(self.store), *self._about, self._state)
-                    delivery.deliver(event)
-                    self._done = position
+                    delivery.deliver(event for _, event in batch)
+                    self._done, _ = batch[-1]
                     with replacing(self.folder.delivered) as file:
-                        file.write(str(position).encode())
+                        file.write(str(self._done).encode())
                     self._failing, pause = False, 0.5
                     break
                 except Exception as error:
@@ -115,3 +119,16 @@ class Tracker:
                     self._failing = True
                     self._giving_up.wait(pause)
                     pause = min(pause * 2, 15)
+
+    def _next_batch(self) -> tuple[list[tuple[int, Event]], bool]:
+        """Waits for an event and then, for up to `LAG`, for more; and whether they are the last."""
+        batch: list[tuple[int, Event]] = []
+        item = self._queue.get()
+        until = time.monotonic() + LAG
+        while item is not None:
+            batch.append(item)
+            try:
+                item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return batch, False
+        return batch, True

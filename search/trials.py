@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -41,6 +42,8 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
         epochs=config.search.epochs,
         resources={"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision},
     )
+    # Tune would let one worker after the other start; importing torch, each takes seconds.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.concurrency)
     bridge = _Bridge(search, placement.concurrency)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": placement.cpus, "gpu": placement.gpus}),

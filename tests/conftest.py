@@ -6,27 +6,27 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
+#: Where the commands and their workers find this checkout and the toy task, which an entry point names.
+CODE = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "toy")])
 
 
 @dataclass
 class Command:
-    """`python -m search`, run in `folder` with its store there."""
+    """`python -m search`, run in `folder` with its store there and `env` around it."""
 
     folder: Path
+    env: dict[str, str] = field(default_factory=dict)
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen:
-        path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "toy")])
         return subprocess.Popen(
             [sys.executable, "-m", "search", *arguments], cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": path, "SEARCH_STORE": str(self.folder / "mlruns"), **env},
+            env={**os.environ, "PYTHONPATH": CODE, "SEARCH_STORE": str(self.folder / "mlruns"), **self.env, **env},
         )  # fmt: skip
 
     def run(self, *arguments: str, code: int = 0, **env: str) -> str:
@@ -60,13 +60,3 @@ class Command:
         client = MlflowClient(f"sqlite:///{self.folder / 'mlruns' / 'mlflow.db'}")
         found = client.get_experiment_by_name(experiment)
         return client, list(client.search_runs([found.experiment_id], max_results=1000))
-
-
-@pytest.fixture
-def command(tmp_path) -> Command:
-    return Command(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def module_command(tmp_path_factory) -> Command:
-    return Command(tmp_path_factory.mktemp("run"))

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """In inches. Without pyplot: nothing global, so it is safe in any thread and needs no display."""
+    from matplotlib.figure import Figure  # here: every worker imports this module and few draw
+
+    return Figure(figsize=(width, height))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Without pyplot: nothing global, so it is safe in any thread and needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
@@ -27,7 +37,7 @@ def classification(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[s
         folder / "confusion_matrix.csv", index_label="true \\ predicted"
     )
     side = max(4.0, 0.9 * len(classes) + 2)
-    figure = Figure(figsize=(side, side))
+    figure = new_figure(side, side)
     axes = figure.subplots()
     axes.imshow(matrix, cmap="Blues")
     for row in labels:
@@ -43,7 +53,7 @@ def classification(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[s
     scores = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
     table = pd.DataFrame(dict(zip(("precision", "recall", "f1", "support"), scores, strict=True)), index=list(classes))
     table.to_csv(folder / "per_class.csv", index_label="class")
-    figure = Figure(figsize=(1.6 * len(classes) + 2, 3.5))
+    figure = new_figure(1.6 * len(classes) + 2, 3.5)
     axes = figure.subplots()
     for offset, score in enumerate(("precision", "recall", "f1")):
         axes.bar(np.arange(len(classes)) + 0.27 * (offset - 1), table[score], width=0.25, label=score)
@@ -58,7 +68,7 @@ def picture_grid(images: np.ndarray, captions: Sequence[str], path: Path, title:
     if not len(images):
         return
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(2.4 * columns, 2.8 * rows))
+    figure = new_figure(2.4 * columns, 2.8 * rows)
     for position, (image, caption) in enumerate(zip(images, captions, strict=True), 1):
         axes = figure.add_subplot(rows, columns, position)
         axes.imshow(image.transpose(1, 2, 0))

@@ -65,20 +65,15 @@ def test_time_budget_ends_the_search_and_resume_goes_on_with_it(command):
     assert_logged_once(command, "toy", "short")
 
 
-def test_resume_of_a_finished_search_runs_nothing_again(command):
+def test_finished_search_runs_nothing_again(command):
     command.run("run", "toy", "--name", "done")
     before = command.events("done")
     output = command.run("resume", "done")
     assert "search done is finished" in output
     assert "best: trial " in output
+    assert "python -m search resume done" in command.run("run", "toy", "--name", "done", code=2)
     assert command.events("done") == before
     assert_logged_once(command, "toy", "done")
-
-
-def test_name_of_an_existing_search_is_refused_and_points_to_resume(command):
-    command.run("run", "toy", "--name", "twice", "--no-retrain", "--set", "index={value: 0}", "--epochs", "1")
-    output = command.run("run", "toy", "--name", "twice", code=2)
-    assert "python -m search resume twice" in output
 
 
 @pytest.mark.slow
@@ -95,7 +90,7 @@ def test_torn_last_checkpoint_falls_back_to_the_one_before(command):
         "--set",
         "data.pause=0.2",
     )
-    whole = Command(command.folder / "whole")
+    whole = Command(command.folder / "whole", command.env)
     whole.folder.mkdir()
     whole.run(*arguments)
     command.kill_when("torn", lambda es: len([e for e in es if e["event"] == "checkpoint"]) >= 4, *arguments)

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from search.cli import app
 from tests.conftest import Command
+from tests.e2e.conftest import OWN_RAY
 from trainables.windows import demo
 
 TINY = (
@@ -25,7 +27,8 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def searched(module_command) -> tuple[Command, str]:
-    output = module_command.run("run", "windows", "--name", "first", "--trials", "4", "--epochs", "4", *TINY)
+    small = ("--trials", "4", "--epochs", "4", *TINY)
+    output = module_command.run("run", "windows", "--name", "first", *small, **OWN_RAY)
     return module_command, output
 
 
@@ -134,6 +137,7 @@ def bad_picture(folder):
     return folder / "bad.png"
 
 
+@pytest.mark.slow
 def test_second_search_moves_the_alias_only_when_it_is_better(searched):
     command, _ = searched
     short = ("--trials", "1", "--epochs", "1", "--set", "search.grace_period=1", "--set", "resources.dashboard=false")
@@ -167,6 +171,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_ui_in_a_browser_shows_the_parent_with_its_nested_trials(searched, tmp_path):
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (browser and driver):
@@ -227,7 +232,9 @@ def wait_for(url: str, server: subprocess.Popen) -> None:
     raise AssertionError(f"{url} does not answer")
 
 
-def test_bad_input_starts_nothing_and_writes_nothing(command):
+def test_bad_input_starts_nothing_and_writes_nothing(command, monkeypatch, capfd):
+    monkeypatch.chdir(command.folder)
+    monkeypatch.delenv("SEARCH_STORE", raising=False)
     data = command.folder / "photos"
     (data / "train" / "a").mkdir(parents=True)
     (data / "train" / "b").mkdir()
@@ -244,7 +251,10 @@ def test_bad_input_starts_nothing_and_writes_nothing(command):
         ("predict", "windows", "nothing.png"): "nothing.png: no such file or folder",
     }
     for arguments, message in cases.items():
-        output = command.run(*arguments, code=2)
+        with pytest.raises(SystemExit) as left:  # in this process: a new one would import torch for each
+            app(list(arguments), prog_name="search")
+        assert left.value.code == 2
+        output = capfd.readouterr().err
         assert message in output
         assert output.startswith("error: ")
         assert len(output.strip().splitlines()) <= 2, output

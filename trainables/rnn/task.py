@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from trainables import plots
 from trainables.fused import Stack
@@ -116,7 +115,7 @@ class RnnTask:
         table = pd.DataFrame({"length": split.lengths, "target": split.targets, "predicted": predicted})
         table["error"] = table["predicted"] - table["target"]
         table.to_csv(folder / "predictions.csv", index_label="sequence")
-        figure = Figure(figsize=(10, 4))
+        figure = plots.new_figure(10, 4)
         left, right = figure.subplots(1, 2)
         left.scatter(table["target"], table["predicted"], s=6)
         left.axline((float(table["target"].mean()),) * 2, slope=1, color="grey")
