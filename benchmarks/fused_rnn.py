@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CLAIM = 4.0
-TRIALS, EPOCHS = 32, 24
+TRIALS, EPOCHS = 32, 60
 SHAPE = ("variant=vanilla", "hidden=16", "layers=1", "activation=tanh", "optimizer=adam", "batch_size=64")
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from search.cluster import Cluster, connect, fits_here
+from search.cluster import Cluster, connect, fits_here, local_cpus
 from search.config import SearchConfig, check_config, load_config
 from search.journal import SearchState, read_events
 from search.store import SearchFolder, Store
 from trainables import get_task, task_names
-from trainables.task import DataInfo, Fusable, InputError, Splits, Task
+from trainables.task import DataInfo, Fusable, InputError, Precomputed, Splits, Task
 
 if TYPE_CHECKING:
     from search.engine import Search
@@ -89,6 +89,8 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     if not options.address:
         fits_here(config)
     splits = _prepare(console, store, config, options.data)
+    chosen = {**config.raw, "data": {**config.raw["data"], **splits.info.chosen}}
+    config = check_config(config.task, chosen, config.place)
     cluster = connect(config, options.address)
     description = {
         "id": uuid.uuid4().hex,
@@ -113,7 +115,7 @@ def resume(console: Console, store: Store, name: str) -> int:
     folder, description, config = _open(store, name)
     state, events = _replay(folder, config)
     if state.status == "finished" and not state.unfinished() and folder.delivered_events() == events:
-        for line in (f"search {name} is finished", *summary(state, config)):
+        for line in (f"search {name} is finished", *summary(state, config), *folder.samples()):
             console.print(line, markup=False, soft_wrap=True)
         _next_commands(console, store, config, folder, state.status)
         return DONE
@@ -176,7 +178,7 @@ def _go_on(
     finally:
         search.end(status)
         left = tracker.close(PATIENCE)
-    for line in summary(search.state, config):
+    for line in (*summary(search.state, config), *folder.samples()):
         console.print(line, markup=False, soft_wrap=True)
     for line in tracker.registered:
         console.print(f"registry: {line}", markup=False, soft_wrap=True)
@@ -276,10 +278,16 @@ def _replay(folder: SearchFolder, config: SearchConfig) -> tuple[SearchState, in
 
 def _prepare(console: Console, store: Store, config: SearchConfig, source: Path | None) -> Splits:
     from search.console import data_progress
+    from trainables.training import choose_device
 
+    task, cache = get_task(config.task), store.cache / config.task
     bar, progress = data_progress(console)
     with bar:
-        return get_task(config.task).prepare(config.data, source, store.cache / config.task, progress)
+        splits = task.prepare(config.data, source, cache, progress)
+        if isinstance(task, Precomputed):
+            device = choose_device(local_cpus(), 1, config.resources.precision)
+            splits = task.precompute(splits, config.space.choices(), device, cache, progress)
+    return splits
 
 
 def _prepare_again(

@@ -26,8 +26,8 @@ def figures(repeats: Iterable[Repeat], objective: Objective) -> pd.DataFrame:
     Columns: `test` (mean over seeds), `low` and `high` (its 95 % interval by Student's t: the seeds' spread, not the
     test set's), `epochs_to_near` (mean of the first epoch within 5 % of the best validation objective),
     `gap_at_best` and `gap_at_end` (how much worse validation is than training), `parameters`, `seconds` (training,
-    one seed; where seeds train fused, their share), `seeds`, `trial`, and `test_*`, the means of the other metrics. A
-    diverged seed has no part in it.
+    one seed; where seeds train fused, their share), `seeds`, `trial`, and `test_*`, the means of the other metrics, and
+    `val_METRIC/PART`, those that a task measures for each of several parts. A diverged seed has no part in it.
     """
     done = pd.DataFrame([_row(r, objective) for r in repeats if r.test])
     if done.empty:
@@ -40,30 +40,35 @@ def figures(repeats: Iterable[Repeat], objective: Objective) -> pd.DataFrame:
             "test": means["test"], "low": low, "high": high, "epochs_to_near": means["epochs_to_near"],
             "gap_at_best": means["gap_at_best"], "gap_at_end": means["gap_at_end"],
             "parameters": int(means["parameters"]), "seconds": means["seconds"], "seeds": len(group),
-            "trial": int(means["trial"]), **{key: means[key] for key in means.index if key.startswith("test_")},
+            "trial": int(means["trial"]),
+            **{key: means[key] for key in means.index if key.startswith(("test_", "val_"))},
         }  # fmt: skip
     frame = pd.DataFrame.from_dict(rows, orient="index")
     return frame.sort_values("test", ascending=objective.mode == "min", kind="stable")
 
 
 def _row(repeat: Repeat, objective: Objective) -> dict[str, Plain]:
-    train, val = (
-        {epoch: objective.loss(metrics[f"{split}_{objective.metric}"]) for epoch, metrics in repeat.curve.items()}
-        for split in ("train", "val")
-    )
-    best = val[repeat.best_epoch]
+    val = {epoch: objective.loss(metrics[f"val_{objective.metric}"]) for epoch, metrics in repeat.curve.items()}
+    best, at_best = val[repeat.best_epoch], repeat.curve[repeat.best_epoch]
     assert repeat.test is not None
     return {
         "value": repeat.value,
         "test": repeat.test[objective.metric],
         "epochs_to_near": min(e for e, loss in val.items() if loss <= best + NEAR * abs(best)),
-        "gap_at_best": val[repeat.best_epoch] - train[repeat.best_epoch],
-        "gap_at_end": val[max(val)] - train[max(val)],
+        "gap_at_best": _gap(at_best, objective),
+        "gap_at_end": _gap(repeat.curve[max(val)], objective),
         "parameters": repeat.parameters,
         "seconds": sum(metrics["epoch_seconds"] for metrics in repeat.curve.values()),
         "trial": repeat.trial,
         **{f"test_{key}": value for key, value in repeat.test.items() if key != objective.metric},
+        **{key: value for key, value in at_best.items() if key.startswith("val_") and "/" in key},
     }
+
+
+def _gap(metrics: dict[str, float], objective: Objective) -> float:
+    """By how much validation is worse than training: in the objective, or in the loss where training has only that."""
+    measured = objective if f"train_{objective.metric}" in metrics else Objective("loss", "min")
+    return measured.loss(metrics[f"val_{measured.metric}"]) - measured.loss(metrics[f"train_{measured.metric}"])
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -92,6 +97,11 @@ def table(frame: pd.DataFrame, name: str) -> list[str]:
             f"{row['parameters']:.0f}", f"{row['seconds']:.1f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
+    parts = [str(column) for column in frame.columns if str(column).startswith("val_")]
+    if parts:
+        lines += ["", "| " + " | ".join([name, *parts]) + " |", "|" + " --- |" * (len(parts) + 1)]
+        for value, row in frame[parts].iterrows():
+            lines.append("| " + " | ".join([str(value), *(f"{score:.4f}" for score in row)]) + " |")
     return lines
 
 
@@ -158,6 +168,8 @@ def _learning_curves(path: Path, repeats: list[Repeat], objective: Objective) ->
             continue
         colour, epochs = f"C{position}", sorted(curves[0])
         for split, style in (("val", "-"), ("train", "--")):
+            if f"{split}_{objective.metric}" not in curves[0][epochs[0]]:
+                continue
             values = np.array([[c[e][f"{split}_{objective.metric}"] for e in epochs] for c in curves])
             axes.plot(epochs, values.mean(0), style, color=colour, label=f"{value}, {split}")
             axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)

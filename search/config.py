@@ -130,6 +130,9 @@ def load_config(task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | 
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{place}: cannot be read: {_first_line(error)}") from error
     raw: dict[str, Any] = OmegaConf.to_container(tree, resolve=True)
+    # What stands in the file has a chance to hold; what `--set` narrows may leave a condition without any.
+    if isinstance(raw.get("space"), dict):
+        parse_space(raw["space"], place)
     for text in sets:
         parts, value = _parse_set(text)
         _put(raw, parts, value, f"--set {text}")
@@ -162,7 +165,7 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
         search=search,
         resources=_validate(Resources, raw["resources"], f"{place}: resources"),
         data=raw["data"],
-        space=parse_space(raw["space"], place),
+        space=parse_space(raw["space"], place, narrowed=True),
         place=place,
         raw=raw,
     )

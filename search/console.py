@@ -155,7 +155,7 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
     tested = [f for f in state.finals.values() if f.test is not None]
     for final in tested:
         assert final.test is not None
-        shown = ", ".join(f"{key} {value:.4f}" for key, value in final.test.items())
+        shown = _shown(final.test, "")
         lines.append(f"test (retrained on train+validation, {final.epochs} epochs, seed {final.seed}): {shown}")
     if tested:
         lines += _beside_baselines(tested[0], state.objective)
@@ -192,7 +192,8 @@ def _configuration(trial: Trial, config: SearchConfig) -> str:
 
 
 def _shown(metrics: dict[str, float], prefix: str) -> str:
-    return "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith(prefix))
+    """Without what is measured for one part of many, such as `accuracy/CLASS`: MLflow has room for it."""
+    return "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith(prefix) and "/" not in k)
 
 
 def _last_line(traceback: str) -> str:

@@ -111,6 +111,7 @@ class Delivery:
                 "role": role,
                 "data.fingerprint": self.info.fingerprint,
                 "data.test_fingerprint": self.info.test_fingerprint,
+                **{f"data.{name}": str(value) for name, value in self.info.chosen.items()},
                 "git.commit": self.description["commit"],
                 "seed": str(self.config.search.seed),
                 "mlflow.user": os.environ.get("USER", "unknown"),

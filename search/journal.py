@@ -117,6 +117,12 @@ class SearchState:
         self.sessions = 0
         self.started: int | None = None
 
+    def params_again(self, trial: Trial) -> Params:
+        """The configuration for another training: with what the trial's best epoch tuned on validation."""
+        metrics = trial.curve[trial.best_epoch]
+        tuned = {key: metrics[f"val_{key}"] for key in self.objective.tuned if f"val_{key}" in metrics}
+        return {**trial.params, **tuned}
+
     def apply(self, event: Event) -> None:
         kind = event["event"]
         if kind == "session":

@@ -19,7 +19,7 @@ import trainables
 from trainables.task import Objective
 
 #: What a served model needs beside the task code that travels with it.
-_NEEDS = ("torch", "transformers", "numpy", "pandas", "pillow", "kornia", "scikit-learn", "matplotlib")
+_NEEDS = ("torch", "transformers", "datasets", "numpy", "pandas", "pillow", "kornia", "scikit-learn", "matplotlib")
 
 
 def register(

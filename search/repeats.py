@@ -69,10 +69,11 @@ def repeat(search: Search, splits: Splits, placement: Placement) -> None:
     while jobs or streams:
         while jobs and len(streams) < placement.concurrency:
             best, seeds = jobs.pop(0)
-            which = {"value": best.params[str(config.search.balance)], "trial": best.number, "params": best.params}
+            params = search.state.params_again(best)
+            which = {"value": params[str(config.search.balance)], "trial": best.number, "params": params}
             search.record(*({"event": "repeat_started", **which, "seed": seed} for seed in seeds))
             generators = [trial_seed(config.search.seed, _REPEAT + seed) for seed in seeds]
-            names = config.task, shared, best.params, list(zip(seeds, generators, strict=True))
+            names = config.task, shared, params, list(zip(seeds, generators, strict=True))
             streams[train.remote(*names, config.search.epochs, resources)] = best
         (ready,), _ = ray.wait(list(streams), num_returns=1)
         try:

@@ -25,7 +25,7 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int) ->
     """Trains the best trial's configuration for the epoch count that was best, with `seeds` seeds.
 
     A seed that is done already is not trained again. Each ends as `final/seed-N/` with `model/`, `artifacts/`,
-    an input example and its predictions.
+    a checkpoint to train on from, an input example and its predictions.
 
     Raises:
         InputError: no trial succeeded, so there is nothing to train.
@@ -36,7 +36,7 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int) ->
         raise InputError(f"{search.folder.name}: no trial succeeded, so there is no configuration to train")
     # Alone on this machine, the final training may use what the trials shared.
     cpus = placement.cpus if placement.gpus else placement.cpus * placement.concurrency
-    shared = ray.put(splits)
+    shared, params = ray.put(splits), search.state.params_again(best)
     train = ray.remote(_train).options(  # on a machine of the cluster, as trials are
         num_cpus=cpus,
         num_gpus=placement.gpus,
@@ -47,13 +47,13 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int) ->
     resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
     for seed in range(seeds):
         known = search.state.finals.get(seed)
-        wanted = FinalRun(seed, best.number, best.params, best.best_epoch)
+        wanted = FinalRun(seed, best.number, params, best.best_epoch)
         if known is not None and wanted.same_as(known) and known.test is not None:
             continue
         which = {"seed": seed, "trial": best.number, "epochs": best.best_epoch}
-        search.record({"event": "final_started", **which, "params": best.params})
+        search.record({"event": "final_started", **which, "params": params})
         stream = train.remote(
-            search.config.task, shared, best.params, trial_seed(search.config.search.seed, _FINAL + seed),
+            search.config.task, shared, params, trial_seed(search.config.search.seed, _FINAL + seed),
             search.config.search.epochs, best.best_epoch, resources, search.folder.final(seed),
         )  # fmt: skip
         for reference in stream:
@@ -91,6 +91,7 @@ def _train(
     (part / "artifacts").mkdir()
     task.artifacts(learner, splits.test, splits.info, part / "artifacts")
     task.export(learner, splits.info, part / "model")
+    training.save(learner, part / "checkpoint.pt")
     example = task.example(splits.test, splits.info)
     example.to_parquet(part / "example.parquet")
     task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")

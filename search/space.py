@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainables.task import InputError, Params
+from trainables.task import Choices, InputError, Params
 
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
 Plain = str | int | float | bool | None
@@ -95,34 +95,40 @@ class Space:
         Raises:
             InputError: a range cannot be counted.
         """
-        for parameter in self.parameters:
-            if parameter.values() is None:
-                raise InputError(
-                    f"{place}: space.{parameter.name}: {parameter.describe()}: a grid needs values that can be "
-                    "counted; give a choice, an int range or a fixed value, or another --searcher"
-                )
 
         def expand(params: Params, rest: tuple[Parameter, ...]) -> Iterator[Params]:
             if not rest:
                 yield params
                 return
             first, rest = rest[0], rest[1:]
-            values = (first.values() or ()) if first.exists(params) else (None,)
+            values = first.values() if first.exists(params) else (None,)
+            if values is None:
+                raise InputError(
+                    f"{place}: space.{first.name}: {first.describe()}: a grid needs values that can be "
+                    "counted; give a choice, an int range or a fixed value, or another --searcher"
+                )
             for value in values:
                 yield from expand({**params, first.name: value}, rest)
 
         return list(expand({}, self.parameters))
+
+    def choices(self) -> Choices:
+        """Every value of each parameter, None among them where it may not exist; None for a range."""
+        counted = {p.name: p.values() for p in self.parameters}
+        conditional = {p.name for p in self.parameters if p.when}
+        return {k: (*v, None) if v is not None and k in conditional else v for k, v in counted.items()}
 
     def fixed(self) -> Params:
         """The parameters that are the same in every configuration."""
         return {p.name: p.choices[0] for p in self.parameters if not p.searched and not p.when}
 
 
-def parse_space(raw: Mapping[str, Any], place: str) -> Space:
+def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> Space:
     """Checks and orders a `space` section.
 
     Args:
         place: the file, for messages.
+        narrowed: whether a condition may name values that its parameter no longer has; it then never holds.
 
     Raises:
         InputError: naming the key, the value and what is allowed.
@@ -135,7 +141,7 @@ def parse_space(raw: Mapping[str, Any], place: str) -> Space:
                 raise InputError(f"{where}: no such parameter; there are {', '.join(parameters)}")
             possible = parameters[key].values()
             for value in allowed:
-                if possible is not None and value not in possible and parameters[key].searched:
+                if not narrowed and possible is not None and value not in possible and parameters[key].searched:
                     raise InputError(f"{where}: {value!r} is not a value of {key}; allowed: {list(possible)}")
     return Space(tuple(_ordered(parameters, place)))
 

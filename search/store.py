@@ -91,6 +91,11 @@ class SearchFolder:
     def final(self, seed: int) -> Path:
         return self.path / "final" / f"seed-{seed}"
 
+    def samples(self) -> list[str]:
+        """What the final model says, as a task that has something to show wrote it."""
+        path = self.final(0) / "artifacts" / "samples.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
     @property
     def comparison(self) -> Path:
         return self.path / "comparison"

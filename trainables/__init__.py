@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 TASKS = {
     "windows": "trainables.windows.task",
     "rnn": "trainables.rnn.task",
+    "tweets": "trainables.tweets.task",
+    "lyrics": "trainables.lyrics.task",
 }
 
 

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -23,9 +29,11 @@ from transformers import (
     DistilBertModel,
     PreTrainedTokenizerFast,
 )
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import logging
 
 from trainables.files import replacing
+from trainables.ragged import Ragged
 from trainables.task import InputError, Progress, array_digest
 from trainables.training import Device
 
@@ -141,86 +149,151 @@ def from_bert(bert: BertModel) -> DistilBertModel:
     return model.eval()
 
 
-def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Token ids of each text, special tokens included, at most `max_length`."""
-    ids: list[list[int]] = tokenizer(
-        list(texts), truncation=True, max_length=max_length, return_attention_mask=False, return_token_type_ids=False
-    )["input_ids"]
-    return ids
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder and its tokenizer as they travel to the workers: read there without a copy, and no file is opened."""
+
+    config: dict[str, Any]
+    weights: dict[str, np.ndarray]
+    tokenizer_json: str
+    special_tokens: dict[str, str]
+
+    @property
+    def layers(self) -> int:
+        return int(self.config["n_layers"])
+
+    @property
+    def width(self) -> int:
+        return int(self.config["dim"])
+
+    @property
+    def padding(self) -> int:
+        return int(self.config.get("pad_token_id") or 0)
+
+    def model(self) -> DistilBertModel:
+        """In evaluation mode, on the CPU; its weights must not be written to (they may be shared)."""
+        config = DistilBertConfig(**self.config)
+        with torch.device("meta"):
+            model = DistilBertModel(config)
+        model.load_state_dict({name: read_only(array) for name, array in self.weights.items()}, assign=True)
+        model.embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]  # no part of a checkpoint
+        return model.eval().requires_grad_(False)
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        tokenizer = Tokenizer.from_str(self.tokenizer_json)
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **self.special_tokens)
+
+
+def load(name: str) -> Encoder:
+    """The encoder of this name with its tokenizer."""
+    model, tokenizer = load_encoder(name), load_tokenizer(name)
+    return Encoder(
+        model.config.to_diff_dict(),
+        {key: tensor.detach().numpy() for key, tensor in model.state_dict().items()},
+        tokenizer.backend_tokenizer.to_str(),
+        {key: str(token) for key, token in tokenizer.special_tokens_map.items() if isinstance(token, str)},
+    )
+
+
+def read_only(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor without a copy; arrays out of the object store must not be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], max_length: int) -> Ragged:
+    """Token ids of each text, int64, special tokens included, at most `max_length`."""
+    datasets.disable_progress_bars()
+
+    def ids(batch: dict[str, list[str]]) -> dict[str, Any]:
+        kwargs = {"return_attention_mask": False, "return_token_type_ids": False}
+        return {"ids": tokenizer(batch["text"], truncation=True, max_length=max_length, **kwargs)["input_ids"]}
+
+    table = datasets.Dataset.from_dict({"text": list(texts)}, features=datasets.Features(text=datasets.Value("string")))
+    tokens = table.map(ids, batched=True, remove_columns="text", new_fingerprint="none")
+    column = tokens.with_format("arrow")[:]["ids"].combine_chunks()
+    return Ragged(column.flatten().to_numpy().astype(np.int64), column.offsets.to_numpy().astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What of a frozen encoder's work a trial takes as given.
+
+    Attributes:
+        blocks: encoder blocks that the texts went through; those above are the trial's.
+        pooling: `cls`, the first token's state; `mean`, the mean over a text's tokens; `tokens`, all of them.
+        fill: texts shorter than this are filled up to it, and the encoder reads the filling as if it were text; 0: no.
+    """
+
+    blocks: int
+    pooling: str
+    fill: int = 0
+
+
+def through(
+    blocks: Iterable[nn.Module], states: torch.Tensor, mask: torch.Tensor | None, config: DistilBertConfig
+) -> torch.Tensor:
+    """States (batch, tokens, width) after these blocks; `mask` (batch, tokens) is true on tokens, None: everywhere."""
+    attention = create_bidirectional_mask(config=config, inputs_embeds=states, attention_mask=mask)
+    for block in blocks:
+        states = block(states, attention)
+    return states
+
+
+def mean_of(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean (batch, width) over each text's own tokens."""
+    weight = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weight).sum(1) / weight.sum(1)
 
 
 @torch.no_grad()
-def encode(
-    encoder: DistilBertModel, ids: Sequence[Sequence[int]], pooling: str, device: Device, progress: Progress
-) -> np.ndarray:
+def encode(model: DistilBertModel, ids: Ragged, what: Frozen, device: Device, progress: Progress) -> np.ndarray:
     """What the frozen encoder in evaluation mode makes of texts.
 
     Batches hold texts of similar length, up to `BATCH_TOKENS` tokens with their padding.
 
-    Args:
-        ids: each text's token ids.
-        pooling: `cls`, the first token's last hidden state; `mean`, the mean over a text's tokens; `tokens`, all of
-            them, one text behind the other.
-
     Returns:
-        float32 (texts, width), or (tokens of all texts, width) for `tokens`.
+        float32 (texts, width), or (tokens of all texts, width) for the pooling `tokens`.
     """
-    lengths = np.array([len(one) for one in ids])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    rows = int(starts[-1]) if pooling == "tokens" else len(ids)
-    out = np.empty((rows, encoder.config.dim), dtype=np.float32)
-    encoder.to(device.torch_device).eval()
+    if what.fill:
+        ids = ids.filled(what.fill, model.config.pad_token_id or 0)
+    lengths = ids.lengths
+    out = np.empty((len(ids.flat) if what.pooling == "tokens" else len(ids), model.config.dim), dtype=np.float32)
+    model.to(device.torch_device).eval()
     order, at = np.argsort(-lengths, kind="stable"), 0
     while at < len(order):
-        batch = order[at : at + max(1, BATCH_TOKENS // int(lengths[order[at]]))]
-        padded, mask = pad([ids[i] for i in batch], encoder.config.pad_token_id or 0)
+        rows = order[at : at + max(1, BATCH_TOKENS // int(lengths[order[at]]))]
+        tokens, present = (torch.from_numpy(a).to(device.torch_device) for a in ids.padded(rows))
         with device.autocast():
-            states = encoder(padded.to(device.torch_device), mask.to(device.torch_device)).last_hidden_state
-        states = states.float().cpu()
-        if pooling == "cls":
-            out[batch] = states[:, 0].numpy()
-        elif pooling == "mean":
-            weight = mask.unsqueeze(-1).float()
-            out[batch] = ((states * weight).sum(1) / weight.sum(1)).numpy()
+            states = model.embeddings(tokens)
+            states = through(model.transformer.layer[: what.blocks], states, present, model.config).float()
+        if what.pooling == "cls":
+            out[rows] = states[:, 0].cpu().numpy()
+        elif what.pooling == "mean":
+            out[rows] = mean_of(states, present).cpu().numpy()
         else:
-            for row, text in enumerate(batch):
-                out[starts[text] : starts[text + 1]] = states[row, : lengths[text]].numpy()
-        at += len(batch)
+            flat = states[present].cpu().numpy()
+            for start, piece in zip(ids.starts[rows], np.split(flat, np.cumsum(lengths[rows])[:-1]), strict=True):
+                out[start : start + len(piece)] = piece
+        at += len(rows)
         progress(at, len(order), "encoding")
     return out
 
 
-def pad(ids: Sequence[Sequence[int]], value: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (texts, longest) padded behind, and their mask, 1 on tokens; both int64."""
-    longest = max(len(one) for one in ids)
-    padded = torch.full((len(ids), longest), value)
-    mask = torch.zeros(len(ids), longest, dtype=torch.int64)
-    for row, one in enumerate(ids):
-        padded[row, : len(one)] = torch.as_tensor(one)
-        mask[row, : len(one)] = 1
-    return padded, mask
-
-
 def cached_features(
-    encoder: DistilBertModel,
-    ids: Sequence[Sequence[int]],
-    pooling: str,
-    device: Device,
-    cache: Path,
-    progress: Progress,
+    model: DistilBertModel, ids: Ragged, what: Frozen, device: Device, cache: Path, progress: Progress
 ) -> np.ndarray:
     """`encode`, computed once: afterwards a read-only memory map of a file in `cache`.
 
     The file is named by all that the features follow from: the encoder's weights, the token ids (which follow from
-    texts, tokenizer and maximum length), the pooling and the precision.
+    texts, tokenizer and maximum length), what is taken of it and the precision.
     """
-    flat = np.concatenate([np.asarray(one, dtype=np.int32) for one in ids])
-    lengths = np.array([len(one) for one in ids], dtype=np.int64)
-    weights = (tensor.numpy() for tensor in encoder.cpu().state_dict().values())
-    about = json.dumps([pooling, str(device.dtype)]).encode()
-    path = cache / f"features-{array_digest([*weights, flat, lengths, about])}.npy"
+    weights = (tensor.numpy() for tensor in model.cpu().state_dict().values())
+    about = json.dumps([what.blocks, what.pooling, what.fill, str(device.dtype)]).encode()
+    path = cache / f"features-{array_digest([*weights, ids.flat, ids.starts, about])}.npy"
     if not path.exists():
-        features = encode(encoder, ids, pooling, device, progress)
+        features = encode(model, ids, what, device, progress)
         with replacing(path) as file:
             np.save(file, features)
     features = np.load(path, mmap_mode="r")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -30,6 +30,9 @@ class Objective:
 
     metric: str
     mode: Literal["min", "max"]
+    #: Metrics that are part of the model, a decision threshold say: chosen on validation in each epoch, and from the
+    #: best epoch on a hyperparameter of that name in whatever trains the configuration again.
+    tuned: tuple[str, ...] = ()
 
     def loss(self, value: float) -> float:
         """`value` turned so that smaller is better."""
@@ -51,6 +54,9 @@ class DataInfo:
     classes: tuple[str, ...] = ()
     #: What was chosen or left out for the user; printed once and kept with the search.
     notes: tuple[str, ...] = ()
+    #: Values of the `data` section that stand for what was found at the start; a resume and the final training keep
+    #: to them.
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,19 @@ class Fusable(Protocol):
 
     def fused_evaluate(self, stack: Stack, split: Any) -> list[dict[str, float]]:
         """`evaluate` for every member."""
+        ...
+
+
+#: The values that each hyperparameter can take; None for a range that cannot be counted.
+Choices = dict[str, tuple[Any, ...] | None]
+
+
+@runtime_checkable
+class Precomputed(Protocol):
+    """What a task gives beside, where part of what every trial would compute can be computed once a search."""
+
+    def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
+        """The splits with all that the trials of this space take as given; raises InputError."""
         ...
 
 

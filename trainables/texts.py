@@ -1,9 +1,9 @@
-"""Labelled texts from tables: read, checked, split by class; and the baseline that every text network has to beat."""
+"""Labelled texts: read from tables, checked, split by class."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,15 +39,18 @@ class TextSplit:
 Reader = Callable[[bytes, PurePosixPath, str], pd.DataFrame]
 
 
-def prepare(data: dict[str, Any], source: Path, read: Reader) -> Splits:
+def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collection[str] = TABLES) -> Splits:
     """The texts at `source` as splits; a split that is not given is cut off train, each class in proportion.
 
     Raises:
         InputError: naming the file, the line or the column, and what is allowed.
     """
     frames: dict[str, list[pd.DataFrame]] = {}
-    for name, content in read_files(source, TABLES, data["max_unpacked_gb"]):
-        frames.setdefault(split_of(name), []).append(read(content, name, str(source / name)))
+    files = [(name, content) for name, content in read_files(source, suffixes, data["max_unpacked_gb"])]
+    below = _common_folders([name for name, _ in files])
+    for name, content in files:
+        part = PurePosixPath(*name.parts[below:])
+        frames.setdefault(split_of(part), []).append(read(content, part, str(source / name)))
     notes: list[str] = []
     together = {split: clean(pd.concat(parts, ignore_index=True), split, notes) for split, parts in frames.items()}
     if "train" not in together:
@@ -90,6 +93,16 @@ def _digest(parts: list[TextSplit], classes: tuple[str, ...]) -> str:
     return array_digest([*texts, *(part.labels for part in parts), "\0".join(classes).encode()])
 
 
+def _common_folders(names: list[PurePosixPath]) -> int:
+    """How many leading folders all names share, such as the one that a zip was made of; a split's name is none."""
+    shared = 0
+    while all(len(n.parts) > shared + 1 and n.parts[shared] == names[0].parts[shared] for n in names):
+        if names[0].parts[shared].lower() in SPLITS:
+            break
+        shared += 1
+    return shared
+
+
 def split_of(name: PurePosixPath) -> str:
     """The split that a file's name, or its folder's, says it is; train where neither says."""
     for part in (name.stem.lower(), *(folder.lower() for folder in reversed(name.parts[:-1]))):
@@ -120,16 +133,8 @@ def read_table(content: bytes, name: PurePosixPath, place: str, text: str | None
     Args:
         text, label: names of the columns; None: the first that is called like one.
     """
-    try:
-        if name.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(io.BytesIO(content))
-        else:
-            separator = TABLES[name.suffix.lower()]
-            frame = pd.read_csv(io.StringIO(decode(content, place)), sep=separator, dtype=str, keep_default_na=False)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise InputError(f"{place}: cannot be read as a table ({str(error).strip().splitlines()[0]})") from error
-    columns = [str(column) for column in frame.columns]
-    frame.columns = pd.Index(columns)
+    frame = _table(content, name, place)
+    columns = list(frame.columns)
     chosen = {
         "text": _column(columns, text, TEXT_NAMES, "text", place),
         "label": _column(columns, label, LABEL_NAMES, "label", place),
@@ -142,6 +147,25 @@ def read_table(content: bytes, name: PurePosixPath, place: str, text: str | None
         first = int(np.flatnonzero(missing)[0])
         raise InputError(f"{place}: row {first + 1}: no label ({int(missing.sum())} rows have none)")
     return pd.DataFrame({"text": frame["text"].fillna("").astype(str), "label": frame["label"].astype(str).str.strip()})
+
+
+def read_column(content: bytes, name: PurePosixPath, place: str) -> list[str]:
+    """The texts of a table, the column being called like one."""
+    frame = _table(content, name, place)
+    return [str(text) for text in frame[_column(list(frame.columns), None, TEXT_NAMES, "text", place)].fillna("")]
+
+
+def _table(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
+    try:
+        if name.suffix.lower() == ".parquet":
+            frame = pd.read_parquet(io.BytesIO(content))
+        else:
+            separator = TABLES[name.suffix.lower()]
+            frame = pd.read_csv(io.StringIO(decode(content, place)), sep=separator, dtype=str, keep_default_na=False)
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise InputError(f"{place}: cannot be read as a table ({str(error).strip().splitlines()[0]})") from error
+    frame.columns = pd.Index([str(column) for column in frame.columns])
+    return frame
 
 
 def _column(columns: list[str], named: str | None, usual: tuple[str, ...], what: str, place: str) -> str:
@@ -212,17 +236,3 @@ def merge(splits: Splits) -> TextSplit:
     """Train and validation together."""
     both = (splits.train, splits.val)
     return TextSplit(np.concatenate([s.texts for s in both]), np.concatenate([s.labels for s in both]))
-
-
-def tfidf_baseline(train: TextSplit, test: TextSplit, score: Callable[[np.ndarray, np.ndarray], float]) -> float:
-    """The score on test of logistic regression, its classes balanced, on TF-IDF of words and pairs of words."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
-        LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000),
-    )
-    model.fit(train.texts, train.labels)
-    return score(test.labels, model.predict(test.texts))

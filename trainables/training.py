@@ -259,8 +259,10 @@ def make_schedule(
     if name == "constant":
         return None
     if name == "cosine":
-        floor = 0.01 * max(group["lr"] for group in optimizer.param_groups)
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, epochs), eta_min=floor)
+        last = max(1, epochs)
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda epoch: 0.01 + 0.99 * (1 + math.cos(math.pi * min(epoch, last) / last)) / 2
+        )
     if name == "step":
         return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.95)
     raise ValueError(f"schedule: {name!r}: allowed are constant, cosine, step")

@@ -42,6 +42,12 @@ def test_wrong_entry_is_refused_with_key_value_and_what_is_allowed(spec, message
     assert message in str(error.value)
 
 
+def test_condition_on_a_value_that_was_narrowed_away_never_holds():
+    raw = {"opt": {"choice": ["adam", "adamw"]}, "momentum": {"uniform": [0, 1], "when": {"opt": "sgd"}}}
+    space = parse_space(raw, PLACE, narrowed=True)
+    assert space.grid(PLACE) == [{"opt": "adam", "momentum": None}, {"opt": "adamw", "momentum": None}]
+
+
 def test_conditional_parameter_exists_only_under_its_value():
     space = parse_space(
         {"momentum": {"uniform": [0, 1], "when": {"opt": "sgd"}}, "opt": {"choice": ["sgd", "adam"]},

@@ -1,9 +1,13 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from trainables import encoders
+from trainables.encoders import Frozen
+from trainables.ragged import Ragged, pack
 from trainables.task import InputError
 from trainables.training import choose_device
 
@@ -22,12 +26,13 @@ def quiet(done, total, what):
 def test_packaged_bert_is_the_same_function_as_a_distilbert(packaged):
     ours, tokenizer = packaged
     theirs = BertModel.from_pretrained(encoders.folder_of("packaged"), add_pooling_layer=False).eval()
-    padded, mask = encoders.pad(encoders.tokenize(tokenizer, TEXTS, 128), 0)
+    ids = encoders.tokenize(tokenizer, TEXTS, 128)
+    padded, mask = (torch.from_numpy(a) for a in ids.padded(np.arange(len(TEXTS))))
     assert mask.sum(1).tolist()[2] < mask.shape[1], "there is padding"
     with torch.no_grad():
         for one, other, where in (
-            (ours(padded, mask), theirs(padded, mask), mask.bool()),  # float32: on every token
-            (ours.double()(padded, mask), theirs.double()(padded, mask), torch.ones_like(mask).bool()),
+            (ours(padded, mask), theirs(padded, mask), mask),  # float32: on every token
+            (ours.double()(padded, mask), theirs.double()(padded, mask), torch.ones_like(mask)),
         ):
             assert torch.allclose(one.last_hidden_state[where], other.last_hidden_state[where], atol=1e-5)
     ours.float()
@@ -35,25 +40,56 @@ def test_packaged_bert_is_the_same_function_as_a_distilbert(packaged):
 
 def test_tokenizer_neither_pads_nor_cuts_by_itself(packaged):
     _, tokenizer = packaged
-    lengths = [len(ids) for ids in encoders.tokenize(tokenizer, TEXTS, 512)]
+    lengths = encoders.tokenize(tokenizer, TEXTS, 512).lengths
     assert lengths[2] == 3
     assert lengths[3] == 202
-    assert max(len(ids) for ids in encoders.tokenize(tokenizer, TEXTS, 10)) == 10
+    assert encoders.tokenize(tokenizer, TEXTS, 10).lengths.max() == 10
 
 
 def test_features_of_a_text_do_not_depend_on_its_batch(packaged):
     encoder, tokenizer = packaged
     ids, device = encoders.tokenize(tokenizer, TEXTS, 64), choose_device(1, 0, "fp32")
-    tokens = encoders.encode(encoder, ids, "tokens", device, quiet)
-    assert tokens.shape == (sum(map(len, ids)), 384)
-    start = 0
+    full = encoder.config.n_layers
+    tokens = encoders.encode(encoder, ids, Frozen(full, "tokens"), device, quiet)
+    assert tokens.shape == (len(ids.flat), 384)
     for text, one in enumerate(ids):
         with torch.no_grad():
-            alone = encoder(torch.tensor([one])).last_hidden_state[0].numpy()
-        assert np.allclose(tokens[start : start + len(one)], alone, atol=1e-5)
+            alone = encoder(torch.tensor(one[None])).last_hidden_state[0].numpy()
+        assert np.allclose(tokens[ids.starts[text] : ids.starts[text + 1]], alone, atol=1e-5)
         for pooling, expected in (("cls", alone[0]), ("mean", alone.mean(0))):
-            assert np.allclose(encoders.encode(encoder, ids, pooling, device, quiet)[text], expected, atol=1e-5)
-        start += len(one)
+            pooled = encoders.encode(encoder, ids, Frozen(full, pooling), device, quiet)
+            assert np.allclose(pooled[text], expected, atol=1e-5)
+
+
+def test_filling_is_read_as_text(packaged):
+    encoder, tokenizer = packaged
+    ids, device = encoders.tokenize(tokenizer, TEXTS, 16), choose_device(1, 0, "fp32")
+    states = encoders.encode(encoder, ids, Frozen(6, "tokens", fill=16), device, quiet).reshape(len(TEXTS), 16, 384)
+    with torch.no_grad():
+        everything = encoder(torch.from_numpy(ids.padded(np.arange(len(TEXTS)))[0])).last_hidden_state.numpy()
+    assert np.allclose(states, everything, atol=1e-5)
+
+
+def test_blocks_above_the_frozen_ones_finish_the_work(packaged):
+    encoder, tokenizer = packaged
+    ids, device, rows = encoders.tokenize(tokenizer, TEXTS, 64), choose_device(1, 0, "fp32"), np.arange(len(TEXTS))
+    for blocks in (0, 4):
+        lower = Ragged(encoders.encode(encoder, ids, Frozen(blocks, "tokens"), device, quiet), ids.starts)
+        states, mask = (torch.from_numpy(a) for a in lower.padded(rows))
+        with torch.no_grad():
+            upper = encoders.through(encoder.transformer.layer[blocks:], states, mask, encoder.config)
+        full = Ragged(encoders.encode(encoder, ids, Frozen(6, "tokens"), device, quiet), ids.starts)
+        assert np.allclose(upper[mask].numpy(), full.flat, atol=1e-5)
+
+
+def test_encoder_is_the_same_after_its_travel(packaged):
+    _, tokenizer = packaged
+    travelled = pickle.loads(pickle.dumps(encoders.load("packaged")))  # noqa: S301 - of our own making
+    assert encoders.tokenize(travelled.tokenizer(), TEXTS, 64).flat.tolist() == (
+        encoders.tokenize(tokenizer, TEXTS, 64).flat.tolist()
+    )
+    for name, tensor in encoders.load_encoder("packaged").state_dict().items():
+        assert torch.equal(travelled.model().state_dict()[name], tensor), name
 
 
 def tiny(**changes):
@@ -71,7 +107,8 @@ def test_features_are_computed_once_and_anew_when_anything_changes(tmp_path):
         calls.append(done)
 
     def features(ids, pooling="cls"):
-        return encoders.cached_features(encoder, ids, pooling, device, tmp_path, count)
+        rows = pack([np.array(one) for one in ids])
+        return encoders.cached_features(encoder, rows, Frozen(1, pooling), device, tmp_path, count)
 
     first = features([[1, 2], [3]])
     assert isinstance(first, np.memmap)

@@ -152,18 +152,3 @@ def test_source_that_is_no_table_is_refused(tmp_path):
         prepare(tmp_path / "t.zip")
     with pytest.raises(InputError, match="no such file or folder"):
         prepare(tmp_path / "absent")
-
-
-def test_baseline_learns_words_and_nothing_from_the_test_labels():
-    rng = np.random.default_rng(0)
-    words = {0: ["red", "green", "blue"], 1: ["cat", "dog", "owl"]}
-    labels = rng.integers(0, 2, 200)
-    lines = np.array([f"{rng.choice(words[y])} and {rng.choice(words[y])}" for y in labels], dtype=object)
-    split = texts.TextSplit(lines, labels)
-
-    def accuracy(truth, predicted):
-        return float(np.mean(truth == predicted))
-
-    assert texts.tfidf_baseline(split, split, accuracy) == 1.0
-    shuffled = texts.TextSplit(lines, rng.permutation(labels))
-    assert texts.tfidf_baseline(shuffled, split, accuracy) < 0.7

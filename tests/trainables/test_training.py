@@ -108,7 +108,7 @@ def test_cosine_ends_at_a_hundredth():
 def test_memory_peak_is_that_of_this_trial_not_of_an_earlier_one():
     device = torch.device("cpu")
     before = MemoryPeak(device)
-    block = torch.ones(64 * 2**20 // 4)
+    block = torch.ones(512 * 2**20 // 4)  # more than the heap has free by chance
     high = before.mib()
     del block
-    assert MemoryPeak(device).mib() < high - 50
+    assert MemoryPeak(device).mib() < high - 400

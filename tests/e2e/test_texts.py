@@ -1,0 +1,103 @@
+"""The text searches from the command line: a grid of tweets, the lyrics' comparison, and what they leave behind."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoTokenizer, DistilBertForSequenceClassification
+
+from trainables import get_task
+
+TINY = ("--epochs", "2", "--set", "search.grace_period=2", "--set", "data.encoder=auto")
+
+
+@pytest.fixture(scope="module")
+def tweets(module_command):
+    output = module_command.run(
+        "run", "tweets", "--name", "t", *TINY, "--set", "data.demo.size=600", "--set", "lr=0.001",
+        "--set", "weighting={choice: [balanced, focal]}", "--set", "model.tfidf=false", "--set", "model.pooling=cls",
+        "--set", "dropout=0.1", HF_HUB_OFFLINE="1", HF_HOME=str(module_command.folder / "hub"),
+    )  # fmt: skip
+    return module_command, output
+
+
+def champion(command, task: str) -> tuple[str, Path]:
+    uri = f"sqlite:///{command.folder / 'mlruns' / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    uri = f"models:/{task}@champion"
+    return uri, Path(mlflow.artifacts.download_artifacts(uri))
+
+
+def test_encoder_that_is_taken_without_a_network_is_said_tagged_and_kept(tweets):
+    command, output = tweets
+    assert "encoder: packaged MiniLM, as neither the local cache nor the hub has distilbert-base-uncased" in output
+    _, runs = command.runs("tweets")
+    assert {r.data.tags["data.encoder"] for r in runs} == {"packaged"}
+    description = json.loads((command.folder / "mlruns" / "searches" / "t" / "search.json").read_text())
+    assert description["config"]["data"]["encoder"] == "packaged"
+
+
+def test_grid_is_trained_whole_and_stands_beside_its_baseline(tweets):
+    command, output = tweets
+    assert {e["params"]["weighting"] for e in command.events("t") if e["event"] == "trial"} == {"balanced", "focal"}
+    assert "baselines (test macro_f1): tfidf 0." in output
+    assert output.count(" was predicted to be class ") == 10
+    final = next(e for e in command.events("t") if e["event"] == "final_started")
+    best = [e for e in command.events("t") if e["event"] == "result" and e["number"] == final["trial"]]
+    tuned = next(e["metrics"]["val_threshold"] for e in best if e["epoch"] == final["epochs"])
+    assert final["params"]["threshold"] == tuned, "the threshold was chosen on validation, not on test"
+
+
+def test_served_model_and_transformers_say_what_the_trained_model_said(tweets):
+    command, _ = tweets
+    own = pd.read_csv(command.folder / "mlruns/searches/t/final/seed-0/artifacts/predictions.csv").head(100)
+    uri, folder = champion(command, "tweets")
+    served = mlflow.pyfunc.load_model(uri).predict(own[["text"]])
+    assert len(served) == 100
+    assert served["class"].tolist() == own["predicted"].tolist()
+    assert np.allclose(served["probability"], own["probability"], atol=1e-5)
+    exported = next(folder.rglob("net.pt")).parent
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    model = DistilBertForSequenceClassification.from_pretrained(exported).eval()
+    inputs = tokenizer(list(own["text"]), truncation=True, max_length=64, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(inputs["input_ids"], inputs["attention_mask"]).logits
+    assert np.allclose(logits.softmax(1)[:, 0], served[model.config.id2label[0]], atol=1e-5)
+
+
+def test_predict_takes_texts_files_and_standard_input(tweets):
+    command, _ = tweets
+    file = command.folder / "in.txt"
+    file.write_text("started chemo today\ngreat match\n")
+    rows = json.loads(command.run("predict", "tweets", "my arm is broken", str(file), "--json"))
+    assert [row["input"] for row in rows] == ["my arm is broken", f"{file}:1", f"{file}:2"]
+    assert all(row["class"] in ("medical", "other") for row in rows)
+
+
+def test_lyrics_from_files_compare_weights_by_class_and_leave_a_checkpoint(command):
+    data = command.folder / "songs"
+    data.mkdir()
+    for singer, words in (("Ana", "river moon"), ("Bo", "money car"), ("Cleo", "crown dance")):
+        first, second = words.split()
+        text = "".join(
+            f"{n} times the {first if n % 3 else second} is mine\n" for n in range(60 if singer == "Ana" else 30)
+        )
+        (data / f"{singer}.txt").write_text(text)
+    output = command.run(
+        "run", "lyrics", "--name", "l", "--data", str(data), "--trials", "2", *TINY, "--set", "search.compare_seeds=2",
+        "--set", "data.encoder=packaged", "--set", "batch_size=16",
+    )  # fmt: skip
+    assert "| weighting | val_accuracy/Ana | val_accuracy/Bo | val_accuracy/Cleo |" in output
+    assert output.count(" was predicted to be class ") == 10
+    final = command.folder / "mlruns" / "searches" / "l" / "final" / "seed-0"
+    task, started = get_task("lyrics"), next(e for e in command.events("l") if e["event"] == "final_started")
+    model = task.load(final / "model")
+    before = task.predict(model, pd.DataFrame({"text": ["the river is mine"]}))
+    model.model.load_state_dict(torch.load(final / "checkpoint.pt", weights_only=True)["model"])
+    assert task.predict(model, pd.DataFrame({"text": ["the river is mine"]})).equals(before)
+    assert torch.load(final / "checkpoint.pt", weights_only=True)["epoch"] == started["epochs"]

@@ -1,0 +1,35 @@
+"""Tweets -> whether they contain medical information, or any other labels."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from trainables import texts
+from trainables.task import Objective, Splits
+from trainables.text_task import TextTask
+from trainables.tweets import demo
+
+
+class TweetsTask(TextTask):
+    name = "tweets"
+    objective = Objective("macro_f1", "max", tuned=("threshold",))
+
+    def read(self, data: dict[str, Any], source: Path) -> Splits:
+        """CSV, TSV or Parquet tables of a text and a label column."""
+
+        def read_file(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
+            return texts.read_table(content, name, place, data["text"], data["label"])
+
+        return texts.prepare(data, source, read_file)
+
+    def demo(self, data: dict[str, Any]) -> Splits:
+        return texts.split_up(demo.make(**data["demo"]), data, "demo", [])
+
+    def describe_source(self, data: dict[str, Any]) -> str:
+        return f"demo: {data['demo']['size']} tweets made by code (--data FILE|FOLDER|ZIP for your tables)"
+
+
+TASK = TweetsTask()
