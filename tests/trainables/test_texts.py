@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 import zipfile
 from functools import partial
 from pathlib import PurePosixPath
@@ -7,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.conftest import ROOT
 from trainables import texts
 from trainables.task import InputError
 
@@ -152,3 +155,26 @@ def test_source_that_is_no_table_is_refused(tmp_path):
         prepare(tmp_path / "t.zip")
     with pytest.raises(InputError, match="no such file or folder"):
         prepare(tmp_path / "absent")
+
+
+@pytest.mark.slow
+def test_two_hundred_thousand_rows_are_read_within_half_a_gigabyte(tmp_path):
+    table = tmp_path / "t.csv"
+    with table.open("w") as file:
+        file.write("text,label\n")
+        for number in range(200_000):
+            file.write(f'"number {number} ' + "says a few more words, as tweets do, " * 2 + f'ok",{number % 5 == 0}\n')
+    code = f"""
+import resource
+from pathlib import Path
+from search.config import load_config
+from trainables.tweets.task import TASK
+data = load_config("tweets", ["data.encoder=packaged"]).data
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+splits = TASK.read(data, Path({str(table)!r}))
+print(sum(splits.info.sizes.values()), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    rows, mebibytes = (int(word) for word in done.stdout.split())
+    assert rows == 200_000
+    assert mebibytes < 512
