@@ -73,7 +73,7 @@ class Resources(_Section):
     cpus: float = Field(gt=0)
     #: GPUs a trial where the machine has any; fractions share one.
     gpus: float = Field(ge=0)
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Literal["auto", "native", "fp32", "bf16"]
     #: Whether a Ray that is started here serves its dashboard on 127.0.0.1; it takes a second or two to start.
     dashboard: bool
 

@@ -61,6 +61,8 @@ class Reporter:
             self._final = f"final training, seed {event['seed']}: epoch {event['epoch']} of {epochs}"
             if not self._live:
                 self.say(f"{self._final}  {_shown(event['metrics'], 'train_')}")
+            for line in event.get("samples", ()):
+                self.say(f"  epoch {event['epoch']}: {line}")
         elif kind == "repeat_result":
             self._final = f"comparison: {event['value']}, epoch {event['epoch']} of {self.search.config.search.epochs}"
         elif kind == "repeat_finished":

@@ -247,6 +247,8 @@ class Delivery:
         run_id = self._runs[key]
         if kind == "final_result":
             self._log(run_id, event["metrics"], event["epoch"], event["time"])
+            if "samples" in event:
+                self.client.log_text(run_id, "\n".join(event["samples"]), f"samples/epoch-{event['epoch']:04d}.txt")
             return
         self._log(run_id, {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"])
         named = {f"baseline_{k}_test_{self.objective.metric}": v for k, v in event["baselines"].items()}

@@ -15,7 +15,7 @@ from search.engine import Search
 from search.journal import FinalRun, Trial
 from search.searchers import trial_seed
 from trainables import get_task, training
-from trainables.task import InputError, Params, Splits
+from trainables.task import InputError, Params, Sampling, Splits
 
 #: Seeds of final runs are drawn apart from those of trials.
 _FINAL = 1_000_000
@@ -82,7 +82,8 @@ def _train(
     learner = task.build(params, replace(splits, train=everything, val=None), horizon, device)
     for _ in range(epochs):
         metrics = training.run_epoch(task, learner, everything, None)
-        yield {"event": "final_result", "epoch": learner.epoch, "metrics": metrics}
+        said = {"samples": task.samples(learner)} if isinstance(task, Sampling) else {}
+        yield {"event": "final_result", "epoch": learner.epoch, "metrics": metrics, **said}
     test = task.evaluate(learner, splits.test)
 
     part = folder.with_name(f"{folder.name}.part")

@@ -140,9 +140,10 @@ def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> S
             if key not in parameters:
                 raise InputError(f"{where}: no such parameter; there are {', '.join(parameters)}")
             possible = parameters[key].values()
-            for value in allowed:
-                if not narrowed and possible is not None and value not in possible and parameters[key].searched:
-                    raise InputError(f"{where}: {value!r} is not a value of {key}; allowed: {list(possible)}")
+            if narrowed or possible is None or not parameters[key].searched or set(allowed) & set(possible):
+                continue
+            wrong = ", ".join(repr(value) for value in allowed)
+            raise InputError(f"{where}: {wrong} is not a value of {key}; allowed: {list(possible)}")
     return Space(tuple(_ordered(parameters, place)))
 
 

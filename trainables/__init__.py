@@ -16,6 +16,7 @@ TASKS = {
     "rnn": "trainables.rnn.task",
     "tweets": "trainables.tweets.task",
     "lyrics": "trainables.lyrics.task",
+    "wikitext": "trainables.wikitext.task",
 }
 
 

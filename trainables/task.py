@@ -196,6 +196,15 @@ class Precomputed(Protocol):
 
 
 @runtime_checkable
+class Sampling(Protocol):
+    """What a task gives beside, where its model has something to say that is read rather than measured."""
+
+    def samples(self, learner: Learner) -> list[str]:
+        """Lines that show how far the model has come; asked for after every epoch of the final training."""
+        ...
+
+
+@runtime_checkable
 class Traced(Protocol):
     """What a task gives beside, where it can say on which samples of a split its errors lie."""
 

@@ -53,13 +53,20 @@ def choose_device(cpus: float, gpus: float, precision: str) -> Device:
     """The device that these resources stand for, with one torch thread for each whole CPU.
 
     Args:
-        precision: `auto` (bf16 on a GPU that has it, else fp32), `fp32` or `bf16`.
+        precision: `auto` (bf16 on a GPU that has it, else fp32), `native` (the same, and on a CPU that has it), `fp32`
+            or `bf16`.
     """
     torch.set_num_threads(max(1, int(cpus)))
     if gpus > 0 and torch.cuda.is_available():
-        bf16 = precision == "bf16" or (precision == "auto" and torch.cuda.is_bf16_supported())
+        bf16 = precision == "bf16" or (precision in ("auto", "native") and torch.cuda.is_bf16_supported())
         return Device(torch.device("cuda"), torch.bfloat16 if bf16 else torch.float32)
-    return Device(torch.device("cpu"), torch.bfloat16 if precision == "bf16" else torch.float32)
+    bf16 = precision == "bf16" or (precision == "native" and cpu_has_bf16())
+    return Device(torch.device("cpu"), torch.bfloat16 if bf16 else torch.float32)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 matrices itself; without, they take longer than fp32 ones."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def seed_everything(seed: int) -> None:
@@ -244,7 +251,9 @@ def make_optimizer(groups: Any, params: dict[str, Any]) -> torch.optim.Optimizer
     """The optimizer that `optimizer`, `lr`, `weight_decay` (None: 0) and, for sgd, `momentum` name."""
     name, rate, decay = params["optimizer"], params["lr"], params["weight_decay"] or 0.0
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=params["momentum"], weight_decay=decay, nesterov=True)
+        return torch.optim.SGD(
+            groups, lr=rate, momentum=params["momentum"], weight_decay=decay, nesterov=params["momentum"] > 0
+        )
     if name == "adam":
         return torch.optim.Adam(groups, lr=rate, weight_decay=decay)
     if name == "adamw":
@@ -255,14 +264,20 @@ def make_optimizer(groups: Any, params: dict[str, Any]) -> torch.optim.Optimizer
 def make_schedule(
     optimizer: torch.optim.Optimizer, name: str, epochs: int
 ) -> torch.optim.lr_scheduler.LRScheduler | None:
-    """A schedule stepped once an epoch: `constant`, `cosine` (to 1 % at the end), `step` (x0.95 an epoch)."""
+    """A schedule stepped once an epoch: `constant`, `cosine` (to 1 % at the end), `warmup_cosine` (rising over
+    the first tenth before), `step` (x0.95 an epoch)."""
     if name == "constant":
         return None
-    if name == "cosine":
-        last = max(1, epochs)
-        return torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda epoch: 0.01 + 0.99 * (1 + math.cos(math.pi * min(epoch, last) / last)) / 2
-        )
+    if name in ("cosine", "warmup_cosine"):
+        warmup = math.ceil(epochs / 10) if name == "warmup_cosine" else 0
+        last = max(1, epochs - warmup)
+
+        def factor(epoch: int) -> float:
+            if epoch < warmup:
+                return (epoch + 1) / (warmup + 1)
+            return 0.01 + 0.99 * (1 + math.cos(math.pi * min(epoch - warmup, last) / last)) / 2
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     if name == "step":
         return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.95)
-    raise ValueError(f"schedule: {name!r}: allowed are constant, cosine, step")
+    raise ValueError(f"schedule: {name!r}: allowed are constant, cosine, warmup_cosine, step")

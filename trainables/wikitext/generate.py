@@ -1,0 +1,45 @@
+"""Words from a language model, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from trainables.wikitext.model import LanguageModel
+
+
+@torch.no_grad()
+def generate(
+    model: LanguageModel, prompt: Sequence[int], count: int, temperature: float, top_k: int, top_p: float,
+    generator: torch.Generator, never: Sequence[int],
+) -> list[int]:  # fmt: skip
+    """`count` words after `prompt` (at least one word), drawn from the model's distribution.
+
+    Args:
+        temperature: what logits are divided by; 0 takes the most probable word always.
+        top_k: only so many of the most probable words; 0: all.
+        top_p: only the most probable words that together reach this probability (the nucleus of Holtzman et al. 2019,
+            arXiv:1904.09751); 1: all.
+        never: words that are not drawn.
+    """
+    model.eval()
+    device = model.decoder.weight.device
+    words = list(prompt)
+    for _ in range(count):
+        seen = torch.tensor([words[-model.context :]], device=device)
+        logits = model(seen)[0, -1].float().cpu()
+        logits[list(never)] = float("-inf")
+        words.append(_draw(logits, temperature, top_k, top_p, generator))
+    return words[len(prompt) :]
+
+
+def _draw(logits: torch.Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
+    if temperature <= 0:
+        return int(logits.argmax())
+    probabilities, order = (logits / temperature).softmax(0).sort(descending=True)
+    if top_k:
+        probabilities[top_k:] = 0.0
+    # The word that reaches `top_p` is still in.
+    probabilities[(probabilities.cumsum(0) - probabilities) >= top_p * probabilities.sum()] = 0.0
+    return int(order[torch.multinomial(probabilities, 1, generator=generator)])

@@ -1,0 +1,140 @@
+"""A Transformer language model (Vaswani et al. 2017, arXiv:1706.03762), causal, in the reference's shape by default."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from trainables.linear_cross_entropy import LinearCrossEntropy
+from trainables.task import Params
+
+POSITIONS = ("sinusoidal", "learned", "rotary")
+#: Weights of embedding and decoder start uniform within this.
+INIT = 0.1
+
+
+class Block(nn.Module):
+    """The function of `nn.TransformerEncoderLayer` under a causal mask, with rotary positions if asked for."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, norm_first: bool) -> None:
+        super().__init__()
+        self.heads, self.norm_first = heads, norm_first
+        self.in_projection = nn.Linear(width, 3 * width)
+        self.out_projection = nn.Linear(width, width)
+        self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.activation = nn.ReLU()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.in_projection.weight)
+        for layer in (self.in_projection, self.out_projection):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: torch.Tensor, rotation: torch.Tensor | None) -> torch.Tensor:
+        """(batch, time, width) -> the same shape."""
+        if self.norm_first:
+            x = x + self._attend(self.norm1(x), rotation)
+            return x + self._feed(self.norm2(x))
+        x = self.norm1(x + self._attend(x, rotation))
+        normed: torch.Tensor = self.norm2(x + self._feed(x))
+        return normed
+
+    def _attend(self, x: torch.Tensor, rotation: torch.Tensor | None) -> torch.Tensor:
+        batch, time, width = x.shape
+        q, k, v = self.in_projection(x).view(batch, time, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            q, k = _rotate(q, rotation), _rotate(k, rotation)
+        drop = self.dropout.p if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)
+        attended: torch.Tensor = self.dropout(self.out_projection(mixed.transpose(1, 2).reshape(batch, time, width)))
+        return attended
+
+    def _feed(self, x: torch.Tensor) -> torch.Tensor:
+        fed: torch.Tensor = self.dropout(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return fed
+
+
+def _rotate(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864): `rotation` (2, time, width / 2) holds cosines and sines."""
+    cos, sin = rotation.to(x.dtype)
+    one, other = x.chunk(2, dim=-1)
+    return torch.cat([one * cos - other * sin, other * cos + one * sin], -1)
+
+
+def sinusoidal(time: int, width: int) -> torch.Tensor:
+    """(time, width): sines in the even columns, cosines in the odd ones, wave lengths from 2 pi to 10,000 x 2 pi."""
+    position = torch.arange(time).unsqueeze(1)
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    table = torch.zeros(time, width)
+    table[:, 0::2] = torch.sin(position * rates)
+    table[:, 1::2] = torch.cos(position * rates)[:, : width // 2]
+    return table
+
+
+class LanguageModel(nn.Module):
+    """Embedding x sqrt(width), positions, blocks, linear decoder.
+
+    Args:
+        context: most tokens that are read at once.
+        dtype: of the output layer; see `LinearCrossEntropy`.
+    """
+
+    def __init__(self, words: int, context: int, params: Params, dtype: torch.dtype) -> None:
+        super().__init__()
+        width, heads, dropout = params["embedding"], params["heads"], params["dropout"]
+        self.width, self.context = width, context
+        self.embedding = nn.Embedding(words, width)
+        self.decoder = nn.Linear(width, words)
+        nn.init.uniform_(self.embedding.weight, -INIT, INIT)
+        nn.init.uniform_(self.decoder.weight, -INIT, INIT)
+        nn.init.zeros_(self.decoder.bias)
+        if params["tied"]:
+            self.decoder.weight = self.embedding.weight
+        self.learned = nn.Embedding(context, width) if params["positions"] == "learned" else None
+        table = {
+            "sinusoidal": lambda: sinusoidal(context, width),
+            "learned": lambda: torch.zeros(0),
+            "rotary": lambda: _rotation(context, width // heads),
+        }[params["positions"]]()
+        self.register_buffer("table", table, persistent=False)
+        self.rotary = params["positions"] == "rotary"
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, params["hidden"], dropout, params["norm_first"]) for _ in range(params["layers"])
+        )
+        self.norm = nn.LayerNorm(width) if params["norm_first"] else nn.Identity()
+        self.cross_entropy = LinearCrossEntropy(dtype)
+
+    def states(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (batch, time) -> (batch, time, width), each from the tokens up to it."""
+        time = tokens.shape[1]
+        x = self.embedding(tokens) * math.sqrt(self.width)
+        if self.learned is not None:
+            x = x + self.learned.weight[:time]
+        elif not self.rotary:
+            x = x + self.table[:time]  # type: ignore[index]
+        x = self.dropout(x)
+        rotation = self.table[:, :time] if self.rotary else None  # type: ignore[index]
+        for block in self.blocks:
+            x = block(x, rotation)
+        normed: torch.Tensor = self.norm(x)
+        return normed
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (batch, time) -> logits of the next token (batch, time, words)."""
+        logits: torch.Tensor = self.decoder(self.states(tokens))
+        return logits
+
+    def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The mean cross-entropy in nats of `targets` (batch, time), the tokens that follow `tokens`."""
+        states = self.states(tokens).flatten(0, 1)
+        with torch.autocast(states.device.type, enabled=False):
+            loss: torch.Tensor = self.cross_entropy(states, self.decoder.weight, self.decoder.bias, targets.reshape(-1))
+        return loss
+
+
+def _rotation(time: int, width: int) -> torch.Tensor:
+    angles = torch.arange(time).unsqueeze(1) * 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    return torch.stack([angles.cos(), angles.sin()])

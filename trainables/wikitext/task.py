@@ -1,0 +1,194 @@
+"""A language model of running text: the next word from those before it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+import torch
+
+from trainables import plots
+from trainables.task import DataInfo, InputError, Objective, Params, Progress, Splits
+from trainables.training import Device, Learner, fit_batches, make_optimizer, make_schedule
+from trainables.wikitext import data as reading
+from trainables.wikitext.data import Corpus, batchify
+from trainables.wikitext.generate import generate
+from trainables.wikitext.model import POSITIONS, LanguageModel
+from trainables.wikitext.ngram import KneserNey
+from trainables.wikitext.tokenizer import START, UNKNOWN, basic_english, decode, encode
+
+#: Windows that are evaluated at a time.
+EVAL_BATCH = 20
+#: Orders of the n-gram baselines.
+ORDERS = (2, 5)
+SENTENCES, WORDS = 3, 20
+
+
+class WikitextTask:
+    name = "wikitext"
+    objective = Objective("perplexity", "min")
+
+    def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
+        return reading.prepare(data, source)
+
+    def describe_source(self, data: dict[str, Any]) -> str:
+        return f"{reading.HUB} (WikiText-2), or Python's documentation where the hub cannot be reached"
+
+    def check(self, params: Params) -> None:
+        if params.get("positions") is not None and params["positions"] not in POSITIONS:
+            raise InputError(f"positions: {params['positions']!r}: allowed are {', '.join(POSITIONS)}")
+        width, heads = params.get("embedding"), params.get("heads")
+        if width is not None and heads is not None and width % heads:
+            raise InputError(f"embedding: {width}: must be a multiple of heads ({heads})")
+
+    def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
+        self.check(params)
+        model = LanguageModel(len(splits.train.words), params["bptt"], params, device.dtype)
+        model.to(device.torch_device)
+        rate = params["sgd_lr"] if params["optimizer"] == "sgd" else params["adam_lr"]
+        optimizer = make_optimizer(model.parameters(), {**params, "lr": rate})
+        schedule = make_schedule(optimizer, params["schedule"], epochs)
+        extra = {"words": splits.train.words, "streams": WeakKeyDictionary(), "curve": []}
+        return Learner(model, optimizer, schedule, device, params, extra=extra)
+
+    def train_epoch(self, learner: Learner, split: Corpus) -> dict[str, float]:
+        """One of `parts` equal parts of a pass over the split."""
+        params, model = learner.params, learner.model
+        stream = batchify(_stream(learner, split), params["batch_size"]).t().contiguous()  # (batch, length)
+        length, parts = params["bptt"], params["parts"]
+        starts = range(0, stream.shape[1] - 1, length)
+        part = (learner.epoch - 1) % parts
+        mine = starts[part * len(starts) // parts : (part + 1) * len(starts) // parts]
+
+        def forward(start: int) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+            end = min(start + length, stream.shape[1] - 1)
+            data, target = stream[:, start:end], stream[:, start + 1 : end + 1]
+            return model.loss(data, target), target.numel(), {}  # type: ignore[operator]
+
+        trained = fit_batches(learner, mine, forward, params["clip_norm"])
+        learner.extra["curve"].append(trained["loss"])
+        return trained | {"perplexity": _exp(trained["loss"])}
+
+    @torch.no_grad()
+    def evaluate(self, learner: Learner, split: Corpus) -> dict[str, float]:
+        """Every word but the first is predicted once, in windows of `bptt` words."""
+        learner.model.eval()
+        model: Any = learner.model
+        stream, length = _stream(learner, split), learner.params["bptt"]
+        count = len(stream) - 1
+        whole = count // length
+        total = torch.zeros((), device=stream.device, dtype=torch.float64)
+        with learner.device.autocast():
+            inputs, targets = (stream[at : at + whole * length].view(whole, length) for at in (0, 1))
+            for data, target in zip(inputs.split(EVAL_BATCH), targets.split(EVAL_BATCH), strict=True):
+                total += model.loss(data, target) * target.numel()
+            if rest := count - whole * length:
+                total += model.loss(stream[None, -rest - 1 : -1], stream[None, -rest:]) * rest
+        loss = total.item() / count
+        return {"loss": loss, "perplexity": _exp(loss)}
+
+    def merge(self, splits: Splits) -> Corpus:
+        return Corpus(np.concatenate([splits.train.tokens, splits.val.tokens]), splits.train.words)
+
+    def baselines(self, splits: Splits) -> dict[str, float]:
+        """Kneser-Ney models of train and validation together, as the final model's."""
+        tokens, words = self.merge(splits).tokens, len(splits.train.words)
+        return {f"{n}-gram": KneserNey(tokens, words, n).perplexity(splits.test.tokens) for n in ORDERS}
+
+    def samples(self, learner: Learner) -> list[str]:
+        """Sentences by the model, from a seed of their own."""
+        settings, words = _sampling(learner.params), learner.extra["words"]
+        generator = torch.Generator().manual_seed(0)
+        never = [words.index(UNKNOWN)]
+        begin = words.index(START) if START in words else words.index(".") if "." in words else len(words) - 1
+        drawn = [
+            generate(learner.model, [begin], WORDS, **settings, generator=generator, never=never)  # type: ignore[arg-type]
+            for _ in range(SENTENCES)
+        ]
+        return [decode(words[i] for i in sentence) for sentence in drawn]
+
+    def artifacts(self, learner: Learner, split: Corpus, info: DataInfo, folder: Path) -> None:
+        (folder / "samples.txt").write_text("\n".join(self.samples(learner)) + "\n")
+        curve = np.array(learner.extra["curve"])
+        figure = plots.new_figure(10, 4)
+        for axes, values, name in zip(
+            figure.subplots(1, 2), (curve, np.exp(curve)), ("loss", "perplexity"), strict=True
+        ):
+            axes.plot(np.arange(1, len(values) + 1), values, "o-")
+            axes.set(xlabel="epoch", ylabel=f"train {name}")
+        plots.save_figure(figure, folder / "curves.png")
+
+    def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
+        about = {"params": learner.params, "words": learner.extra["words"]}
+        (folder / "model.json").write_text(json.dumps(about, ensure_ascii=False))
+        torch.save(learner.model.state_dict(), folder / "weights.pt")
+
+    def load(self, folder: Path) -> Learner:
+        about = json.loads((folder / "model.json").read_text())
+        words, params = tuple(about["words"]), about["params"]
+        model = LanguageModel(len(words), params["bptt"], params, torch.float32)
+        model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        extra = {"words": words, "index": {word: i for i, word in enumerate(words)}}
+        return Learner(model.eval(), optimizer, None, Device(torch.device("cpu")), params, extra=extra)
+
+    def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
+        """Prompts, or files with one a line, as a frame of `prompt`."""
+        prompts: list[tuple[str, str]] = []
+        for argument in arguments:
+            path = Path(argument)
+            if path.is_file():
+                lines = path.read_text().splitlines()
+                prompts += [(f"{argument}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+            else:
+                prompts.append((argument, argument))
+        return pd.DataFrame({"prompt": [text for _, text in prompts]}, index=[name for name, _ in prompts])
+
+    def predict(self, model: Learner, frame: pd.DataFrame) -> pd.DataFrame:
+        """A frame with a column `prompt` -> `continuation` (20 words) and the prompt's `perplexity`.
+
+        Columns `temperature`, `top_k`, `top_p` and `seed` say otherwise than the model's own settings, row by row.
+        """
+        words, index = model.extra["words"], model.extra["index"]
+        net: Any = model.model
+        rows = []
+        for _, row in frame.iterrows():
+            tokens = encode(basic_english(str(row["prompt"])), index).tolist()
+            settings = {key: type(value)(row.get(key, value)) for key, value in _sampling(model.params).items()}
+            generator = torch.Generator().manual_seed(int(row.get("seed", 0)))
+            drawn = generate(net, tokens or [0], WORDS, **settings, generator=generator, never=[index[UNKNOWN]])
+            with torch.no_grad():
+                known = torch.tensor([tokens[-model.params["bptt"] - 1 :]])
+                perplexity = _exp(float(net.loss(known[:, :-1], known[:, 1:]))) if len(tokens) > 1 else math.nan
+            rows.append({"continuation": decode(words[i] for i in drawn), "perplexity": perplexity})
+        return pd.DataFrame(rows, index=frame.index)
+
+    def example(self, split: Corpus, info: DataInfo) -> pd.DataFrame:
+        return pd.DataFrame({"prompt": [decode(split.words[i] for i in split.tokens[at : at + 5]) for at in (0, 50)]})
+
+
+def _sampling(params: Params) -> dict[str, Any]:
+    return {"temperature": float(params["temperature"]), "top_k": int(params["top_k"]), "top_p": float(params["top_p"])}
+
+
+def _exp(loss: float) -> float:
+    """Infinite where it overflows, which ends the trial as diverged."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def _stream(learner: Learner, split: Corpus) -> torch.Tensor:
+    """The split's words on the device, int64; brought there once a trial."""
+    streams = learner.extra["streams"]
+    if split not in streams:
+        streams[split] = torch.from_numpy(split.tokens.astype(np.int64)).to(learner.device.torch_device)
+    stream: torch.Tensor = streams[split]
+    return stream
+
+
+TASK = WikitextTask()
