@@ -23,10 +23,12 @@ class Command:
     env: dict[str, str] = field(default_factory=dict)
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen:
+        # A test that uses MLflow in its own process leaves the store's address in the environment.
+        outside = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         return subprocess.Popen(
             [sys.executable, "-m", "search", *arguments], cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": CODE, "SEARCH_STORE": str(self.folder / "mlruns"), **self.env, **env},
+            env={**outside, "PYTHONPATH": CODE, "SEARCH_STORE": str(self.folder / "mlruns"), **self.env, **env},
         )  # fmt: skip
 
     def run(self, *arguments: str, code: int = 0, **env: str) -> str:

@@ -58,6 +58,7 @@ def test_fused_search_killed_and_resumed_has_the_same_trials(command, fused):
     assert_logged_once(command, "rnn", "s")
 
 
+@pytest.mark.slow
 def test_group_with_a_failing_trial_is_taken_apart(command):
     output = command.run(
         *FUSED, "--set", "init={choice: [uniform, nonsense]}", "--no-retrain", "--set", "search.max_failures=0"

@@ -84,6 +84,7 @@ def test_search_killed_twice_and_resumed_equals_uninterrupted_one(command, unint
     assert_logged_once(command, "windows", "s")
 
 
+@pytest.mark.slow
 def test_interrupted_search_saves_says_how_to_resume_and_equals_uninterrupted_one(command, uninterrupted):
     process = command.start(*WINDOWS, **OWN_RAY)
     while len(results(command.events("s"))) < 4:

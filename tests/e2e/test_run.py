@@ -155,6 +155,7 @@ def test_second_search_moves_the_alias_only_when_it_is_better(searched):
     assert "tested on other data, so the two cannot be compared" in other
 
 
+@pytest.mark.slow
 def test_retrain_with_more_seeds_adds_runs_and_a_spread(searched):
     command, _ = searched
     output = command.run("retrain", "first", "--seeds", "2")
