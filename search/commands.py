@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from search.engine import Search
 
 #: Exit codes.
-DONE, NO_TRIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, INTERRUPTED = 0, 1, 130
 #: Seconds that the end of a command waits for a tracking server that does not answer.
 PATIENCE = 10.0
 
@@ -89,9 +89,12 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     if not options.address:
         fits_here(config)
     splits = _prepare(console, store, config, options.data)
-    chosen = {**config.raw, "data": {**config.raw["data"], **splits.info.chosen}}
-    config = check_config(config.task, chosen, config.place)
     cluster = connect(config, options.address)
+    # What was found now, and decides what is tried, is settled for every later session.
+    chosen = {**config.raw, "data": {**config.raw["data"], **splits.info.chosen}}
+    if config.search.deterministic:
+        chosen["search"] = {**config.raw["search"], "concurrency": cluster.placement.concurrency}
+    config = check_config(config.task, chosen, config.place)
     description = {
         "id": uuid.uuid4().hex,
         "task": config.task,
@@ -117,7 +120,7 @@ def resume(console: Console, store: Store, name: str) -> int:
     if state.status == "finished" and not state.unfinished() and folder.delivered_events() == events:
         for line in (f"search {name} is finished", *summary(state, config), *folder.samples()):
             console.print(line, markup=False, soft_wrap=True)
-        _next_commands(console, store, config, folder, state.status)
+        _next_commands(console, store, config, folder, state)
         return DONE
     splits = _prepare_again(console, store, config, folder, description)
     return _go_on(console, store, config, folder, description, splits, connect(config, description["address"]))
@@ -143,13 +146,14 @@ def _go_on(
 
     Whatever ends it, the journal and MLflow say so.
     """
+    from search.checkpoints import prune
     from search.console import Reporter, summary
     from search.engine import Search
     from search.repeats import compare
     from search.retrain import retrain as train_final
     from search.stopping import Interrupts
     from search.tracking import Tracker
-    from search.trials import prune_checkpoints, run_trials
+    from search.trials import run_trials
 
     search = Search(config, folder)
     reporter = Reporter(console, search)
@@ -163,29 +167,37 @@ def _go_on(
         with reporter.live(), Interrupts(search.stop):
             if seeds is None:
                 run_trials(search, splits, cluster.placement)
-                if description["retrain"] and search.stopping != "interrupted":
+                if description["retrain"] and not search.cut_off:
                     compare(search, splits, cluster.placement)
             final = bool(seeds) or description["retrain"]
-            if final and search.stopping != "interrupted" and search.state.best() is not None:
+            if final and not search.cut_off and search.state.best() is not None:
                 train_final(search, splits, cluster.placement, seeds or config.search.retrain_seeds)
-        if search.stopping == "interrupted":
+        if search.stopping in ("interrupted", "disk full"):
             status = "interrupted"
-        elif search.state.best() is not None:
+        elif search.stopping != "failures" and search.state.best() is not None:
             status = "finished"
-            prune_checkpoints(search)
+            prune(search)
     except KeyboardInterrupt:
         status = "interrupted"
     finally:
         search.end(status)
         left = tracker.close(PATIENCE)
+        if search.journal.refused:
+            again = _command(f"resume {folder.name}", store)
+            raise InputError(f"{folder.journal}: {search.journal.refused.strerror}; make room and go on with: {again}")
     for line in (*summary(search.state, config), *folder.samples()):
         console.print(line, markup=False, soft_wrap=True)
     for line in tracker.registered:
         console.print(f"registry: {line}", markup=False, soft_wrap=True)
     if left:
         console.print(f"MLflow lacks {left} events; they are kept for `{_command(f'resume {folder.name}', store)}`")
-    _next_commands(console, store, config, folder, status)
-    return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, NO_TRIAL)
+    if search.stopping == "failures":
+        console.print(f"{len(search.state.failed_in_a_row)} trials failed in a row, the last one so:", markup=False)
+        console.print(search.state.failed_in_a_row[-1], markup=False, soft_wrap=True)
+    _next_commands(console, store, config, folder, search.state)
+    if search.stopping == "disk full":
+        return FAILED
+    return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, FAILED)
 
 
 def _greet(console: Console, store: Store, search: Search, info: DataInfo, cluster: Cluster) -> None:
@@ -205,8 +217,11 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _next_commands(console: Console, store: Store, config: SearchConfig, folder: SearchFolder, status: str) -> None:
-    if status == "interrupted":
+def _next_commands(
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, state: SearchState
+) -> None:
+    status = state.status
+    if status == "interrupted" or (status == "failed" and state.best() is not None):
         console.print(f"go on with: {_command(f'resume {folder.name}', store)}", markup=False, soft_wrap=True)
     elif status == "finished":
         console.print("next:", markup=False)

@@ -1,4 +1,4 @@
-"""The configuration of a search: one YAML a task, merged with `--set` and flags, checked before anything starts."""
+"""The configuration of a search: defaults, the task's YAML, `--set` and flags, merged and checked before a start."""
 
 from __future__ import annotations
 
@@ -56,10 +56,26 @@ class SearchSection(_Section):
     keep_checkpoints: int = Field(ge=1)
     #: Trials of one shape that train as one batched model, at most; 1: each by itself.
     fuse: int = Field(ge=1)
-    #: How often a failing trial is taken up again from its checkpoint.
+    #: How often a trial that raises is taken up again from its checkpoint before it gets an epoch further. (One that
+    #: runs out of memory is taken up once, with half the micro-batch.)
     max_failures: int = Field(ge=0)
+    #: The same for a trial whose worker or machine was lost, or hung.
+    max_lost_workers: int = Field(ge=0)
+    #: So many failed trials in a row stop the search: the cause is then hardly their hyperparameters.
+    max_failed_in_a_row: int = Field(ge=1)
+    #: A trial that ends no epoch for so long hangs, and is taken up again by another worker; None: for ever.
+    stall_timeout: str | None
+    #: Training time after which a trial ends with what it has; None: no limit.
+    trial_timeout: str | None
     #: Wall-clock limit such as 30m, 2h or 1h30m; trials then finish their epoch and the best is taken.
     time_budget: str | None
+    #: Epochs that all trials train together; then as with `time_budget`.
+    epoch_budget: int | None = Field(ge=1)
+    #: Room for checkpoints; beyond it the oldest go, but for a running trial's last and the search's best.
+    max_checkpoint_gb: float = Field(gt=0)
+    #: In rounds of `concurrency` trials, each proposed and judged by the rounds before: what is tried does not depend
+    #: on which trial is faster.
+    deterministic: bool
     #: How many seeds the best trial of each balanced value is trained again with, for their comparison; 0: none.
     compare_seeds: int = Field(ge=0)
     #: How many seeds the final training is repeated with.
@@ -100,11 +116,6 @@ class SearchConfig:
     def digest(self) -> str:
         return digest(self.raw)
 
-    @property
-    def time_budget_s(self) -> float | None:
-        budget = self.search.time_budget
-        return None if budget is None else parse_duration(budget)
-
 
 def configs_folder() -> Path:
     """The packaged YAML files, or the checkout's."""
@@ -113,7 +124,7 @@ def configs_folder() -> Path:
 
 
 def load_config(task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> SearchConfig:
-    """The task's YAML with `--set KEY=VALUE` and then flags laid over it.
+    """`defaults.yaml` with the task's YAML, `--set KEY=VALUE` and flags laid over it, in this order.
 
     Args:
         sets: `KEY=VALUE`; a key outside the sections `search`, `resources` and `data` names a hyperparameter,
@@ -126,7 +137,7 @@ def load_config(task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | 
     path = offered_config(task) or configs_folder() / f"{task}.yaml"
     place = f"{path.parent.name}/{path.name}"
     try:
-        tree = OmegaConf.load(path)
+        tree = OmegaConf.merge(OmegaConf.load(configs_folder() / "defaults.yaml"), OmegaConf.load(path))
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{place}: cannot be read: {_first_line(error)}") from error
     raw: dict[str, Any] = OmegaConf.to_container(tree, resolve=True)
@@ -174,8 +185,9 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
         config.space.grid(place)
     elif search.trials is None:
         raise InputError(f"{place}: search.trials: null is for the grid searcher alone; give a number")
-    if search.time_budget is not None:
-        parse_duration(search.time_budget, f"{place}: search.time_budget")
+    for key in ("time_budget", "trial_timeout", "stall_timeout"):
+        if (duration := getattr(search, key)) is not None:
+            parse_duration(duration, f"{place}: search.{key}")
     return config
 
 

@@ -49,13 +49,23 @@ class Reporter:
         if kind == "stopping":
             self.say(f"stopping ({event['why']}): running trials finish their epoch and save"
                      + ("; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""))  # fmt: skip
+        elif kind == "stalled":
+            numbers = ", ".join(map(str, event["numbers"]))
+            self.say(
+                f"trial {numbers} ended no epoch within {event['limit']} (search.stall_timeout): its worker is ended"
+            )
+        elif kind == "timed_out":
+            self.say(f"trial {event['number']} is over its time (search.trial_timeout) and ends with what it has")
+        elif kind == "unclean":
+            self.say(f"a new worker: {_last_line(event['traceback'])}")
         elif kind == "apart":
             numbers = ", ".join(map(str, event["numbers"]))
             self.say(f"trials {numbers} failed together; each goes on alone: {_last_line(event['traceback'])}")
         elif kind == "retry":
-            self.say(f"trial {event['number']} failed and is taken up again: {_last_line(event['traceback'])}")
+            halved = f", in {event['micro_batches']} parts a batch" if event["why"] == "memory" else ""
+            self.say(f"trial {event['number']} failed and is taken up again{halved}: {_reason(event)}")
         elif kind == "failed":
-            self.say(f"trial {event['number']} failed: {_last_line(event['traceback'])}")
+            self.say(f"trial {event['number']} failed: {_reason(event)}")
         elif kind == "final_result":
             epochs = state.finals[event["seed"]].epochs
             self._final = f"final training, seed {event['seed']}: epoch {event['epoch']} of {epochs}"
@@ -196,6 +206,10 @@ def _configuration(trial: Trial, config: SearchConfig) -> str:
 def _shown(metrics: dict[str, float], prefix: str) -> str:
     """Without what is measured for one part of many, such as `accuracy/CLASS`: MLflow has room for it."""
     return "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith(prefix) and "/" not in k)
+
+
+def _reason(event: Event) -> str:
+    return "its worker was lost" if event["why"] == "lost" else _last_line(event["traceback"])
 
 
 def _last_line(traceback: str) -> str:

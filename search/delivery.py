@@ -28,6 +28,7 @@ from trainables.task import DataInfo, Objective
 STATUS = {
     "completed": "FINISHED",
     "stopped_early": "FINISHED",
+    "timed_out": "FINISHED",
     "diverged": "FINISHED",
     "failed": "FAILED",
     "interrupted": "KILLED",
@@ -190,13 +191,15 @@ class Delivery:
                 self.client.set_tag(run_id, "diverged", f"epoch {event['epoch']}: {event['diverged']}")
             self._end_trial(run_id, event, event["outcome"])
         elif kind == "retry":
-            self.client.set_tag(run_id, "retried", "true")
+            self.client.set_tag(run_id, "retried", event["why"])
+            if event["micro_batches"] > 1:
+                self.client.set_tag(run_id, "micro_batches", str(event["micro_batches"]))
             self.client.log_text(run_id, event["traceback"], "traceback-retried.txt")
         elif kind == "failed":
             self.client.log_text(run_id, event["traceback"], "traceback.txt")
             self._end_trial(run_id, event, "failed")
-        elif kind == "interrupted":
-            self._end_trial(run_id, event, "interrupted")
+        else:  # timed_out, interrupted
+            self._end_trial(run_id, event, kind)
 
     def _end_trial(self, run_id: str, event: Event, outcome: str | None) -> None:
         if outcome is None:

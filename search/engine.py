@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from search.config import SearchConfig
+from search.config import SearchConfig, parse_duration
+from search.failures import Failure
 from search.journal import Event, Journal, SearchState, Trial
 from search.schedulers import make_scheduler
 from search.searchers import make_searcher, trial_seed
 from search.store import SearchFolder
 from trainables import get_task
 
+#: Why a search stops before its last trial.
+Stop = Literal["interrupted", "time budget", "epoch budget", "disk full", "failures"]
 #: Told of every event; of those of the journal after they are in the state.
 Listener = Callable[[Event, SearchState], None]
 
@@ -31,7 +35,7 @@ class Search:
         self.state = SearchState(self.objective)
         self.journal = Journal(folder.journal)
         self.listeners: list[Listener] = []
-        self.stopping: str | None = None
+        self.stopping: Stop | None = None
         for event in self.journal.events:
             self.state.apply(event)
             if event["event"] == "trial":
@@ -50,7 +54,7 @@ class Search:
         kind = event["event"]
         if kind == "result" and event["outcome"] != "diverged":
             self.scheduler.record(event["number"], event["epoch"], self._loss(event["metrics"]))
-        if kind in ("result", "failed"):
+        if kind in ("result", "failed", "timed_out"):
             trial = self.state.trials[event["number"]]
             if trial.outcome == "diverged":
                 self.scheduler.remove(trial.number)
@@ -65,13 +69,26 @@ class Search:
         number = len(self.state.trials)
         if number >= self.total or self.stopping:
             return None
+        if self._round_of(number) == number and self.state.unfinished():
+            return None
         params = self.searcher.ask(number)
         self.record({"event": "trial", "number": number, "params": params,
                      "seed": trial_seed(self.config.search.seed, number)})  # fmt: skip
         return self.state.trials[number]
 
+    def _round_of(self, number: int) -> float:
+        """The first trial of the round that this one is in; infinity where trials come without rounds."""
+        search = self.config.search
+        if not search.deterministic:
+            return math.inf
+        assert search.concurrency is not None  # settled before the search began
+        together = search.concurrency * search.fuse
+        return number // together * together
+
     def report(self, results: list[dict[str, Any]], device: str) -> set[int]:
         """Takes in epochs that trials ended together; returns the numbers of those that are to stop.
+
+        A result's `checkpoint` (path and bytes) is None where the trial diverged.
 
         An epoch that is known already was trained again after a failure: its first record stands.
         """
@@ -79,9 +96,14 @@ class Search:
         for result in new:  # before anyone is judged: those who report together are compared with each other
             if not result["diverged"]:
                 self.scheduler.record(result["number"], result["epoch"], self._loss(result["metrics"]))
+        saved = [(r["number"], r["epoch"], r.pop("checkpoint")) for r in results]
         self.record(
-            *({"event": "result", **r, "outcome": self._outcome(r), "device": device} for r in new)
-        )  # fmt: skip
+            *({"event": "result", **r, "outcome": self._outcome(r), "device": device} for r in new),
+            *({"event": "checkpoint", "number": n, "epoch": epoch, **one} for n, epoch, one in saved if one),
+        )
+        budget = self.config.search.epoch_budget
+        if budget is not None and sum(t.epoch for t in self.state.trials.values()) >= budget:
+            self.stop("epoch budget")
         known = {r["number"]: self.state.trials[r["number"]] for r in results if r["epoch"] >= self._epoch(r)}
         return {number for number, trial in known.items() if trial.over}
 
@@ -93,20 +115,45 @@ class Search:
             return "diverged"
         if result["epoch"] >= self.config.search.epochs:
             return "completed"
-        stop = self.scheduler.should_stop(result["number"], result["epoch"], self._loss(result["metrics"]))
-        return "stopped_early" if stop else None
+        loss, before = self._loss(result["metrics"]), self._round_of(result["number"])
+        if self.scheduler.should_stop(result["number"], result["epoch"], loss, before):
+            return "stopped_early"
+        return "timed_out" if self.is_over_time(result["number"], result["metrics"]["epoch_seconds"]) else None
 
-    def fail(self, number: int, traceback: str) -> bool:
-        """A trial raised, alone; returns whether it is taken up again."""
-        again = self.state.trials[number].failures < self.config.search.max_failures
-        self.record({"event": "retry" if again else "failed", "number": number, "traceback": traceback})
+    def is_over_time(self, number: int, seconds: float) -> bool:
+        """Whether a trial has used up its `trial_timeout` with these seconds beside the epochs that are recorded."""
+        limit = self.config.search.trial_timeout
+        curve = self.state.trials[number].curve.values()
+        return limit is not None and sum(m["epoch_seconds"] for m in curve) + seconds > parse_duration(limit)
+
+    def fail(self, number: int, why: Failure, traceback: str) -> bool:
+        """A trial ended with an error, alone; returns whether it is taken up again.
+
+        Each cause is retried so often that it can be seen to stay: counted from the last epoch that ended.
+        """
+        trial, search = self.state.trials[number], self.config.search
+        allowed = {"memory": 1, "lost": search.max_lost_workers}.get(why, search.max_failures)
+        again = trial.retries.count(why) < allowed and not (why == "memory" and trial.micro_batches > 1)
+        event = {"number": number, "why": why, "traceback": traceback}
+        if again:
+            parts = 2 if why == "memory" else trial.micro_batches
+            self.record({"event": "retry", **event, "micro_batches": parts})
+        else:
+            self.record({"event": "failed", **event})
+            if len(self.state.failed_in_a_row) >= search.max_failed_in_a_row:
+                self.stop("failures")
         return again
 
-    def stop(self, why: str) -> None:
-        """No new trials; running ones finish their epoch. `why` is `interrupted` or `time budget`."""
+    def stop(self, why: Stop) -> None:
+        """No new trials; running ones finish their epoch."""
         if self.stopping != "interrupted":
             self.stopping = why
             self.announce({"event": "stopping", "why": why})
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether it was stopped by something other than a budget: then nothing is made of what there is."""
+        return self.stopping in ("interrupted", "disk full", "failures")
 
     def announce(self, event: Event) -> None:
         """Tells the listeners; of itself for what changes no state and so is in no journal."""
@@ -115,8 +162,10 @@ class Search:
 
     def end(self, status: str) -> None:
         """Closes the session: what still ran is interrupted, and the rungs are told as they stand."""
-        for trial in self.state.unfinished():
-            if trial.outcome is None:
-                self.record({"event": "interrupted", "number": trial.number})
-        self.record({"event": "ended", "status": status, "rungs": self.scheduler.rungs()})
+        if not self.journal.refused:
+            running = [trial.number for trial in self.state.unfinished() if trial.outcome is None]
+            self.record(
+                *({"event": "interrupted", "number": number} for number in running),
+                {"event": "ended", "status": status, "rungs": self.scheduler.rungs()},
+            )
         self.journal.close()

@@ -8,9 +8,10 @@ Events (all with `time`, milliseconds since 1970, never decreasing):
     session      {}                                              a driver took the search up
     trial        number, params, seed                            proposed
     result       number, epoch, metrics, outcome                 an epoch's end; `outcome` None: goes on
-    checkpoint   number, epoch, path                             written completely
-    retry        number, traceback                               failed, to be taken up again
-    failed       number, traceback                               failed for good
+    checkpoint   number, epoch, path, bytes                      written completely
+    retry        number, why, traceback, micro_batches           failed, to be taken up again
+    failed       number, why, traceback                          failed for good
+    timed_out    number                                          over its time in the middle of an epoch
     interrupted  number                                          stopped with the search, to be resumed
     repeat_started / repeat_result / repeat_finished             a balanced value's best trial again, by value and seed
     compared                                                     the comparison of the values is written
@@ -36,7 +37,16 @@ from trainables.task import InputError, Objective, Params
 Event = dict[str, Any]
 
 #: Outcomes after which a trial is over and is never run again.
-OVER = ("completed", "stopped_early", "diverged", "failed")
+OVER = ("completed", "stopped_early", "timed_out", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trial's whole state after an epoch, in a file of so many bytes."""
+
+    epoch: int
+    path: Path
+    bytes: int
 
 
 @dataclass
@@ -46,19 +56,19 @@ class Trial:
     number: int
     params: Params
     seed: int
-    started: int
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     outcome: str | None = None
     #: Where the objective was best so far; 0 and NaN before the first result.
     best_epoch: int = 0
     best_value: float = math.nan
-    #: (epoch, path) of the complete checkpoints, oldest first.
-    checkpoints: list[tuple[int, str]] = field(default_factory=list)
-    traceback: str | None = None
+    #: Complete ones, oldest first; of those that were deleted since, the file is gone.
+    checkpoints: list[Checkpoint] = field(default_factory=list)
     #: When its latest epoch was reported.
     reported: int = 0
-    #: How often it failed and was taken up again.
-    failures: int = 0
+    #: Why it was taken up again, each time since its last new epoch.
+    retries: list[str] = field(default_factory=list)
+    #: Parts in which it works through a batch, more than one once it ran out of memory.
+    micro_batches: int = 1
 
     @property
     def over(self) -> bool:
@@ -115,7 +125,8 @@ class SearchState:
         self.compared = False
         self.status = "searching"
         self.sessions = 0
-        self.started: int | None = None
+        #: The tracebacks of the trials that failed one after the other up to now, in this session.
+        self.failed_in_a_row: list[str] = []
 
     def params_again(self, trial: Trial) -> Params:
         """The configuration for another training: with what the trial's best epoch tuned on validation."""
@@ -128,10 +139,10 @@ class SearchState:
         if kind == "session":
             self.sessions += 1
             self.status = "searching"
-            self.started = self.started or event["time"]
+            self.failed_in_a_row = []
         elif kind == "trial":
             number = event["number"]
-            self.trials[number] = Trial(number, event["params"], event["seed"], event["time"])
+            self.trials[number] = Trial(number, event["params"], event["seed"])
         elif kind == "ended":
             self.status = event["status"]
         elif kind.startswith("final_"):
@@ -148,19 +159,23 @@ class SearchState:
             trial.curve[event["epoch"]] = event["metrics"]
             trial.reported = event["time"]
             trial.outcome = event["outcome"]
+            trial.retries = []
             value = event["metrics"].get(f"val_{self.objective.metric}")
             if value is None or trial.outcome == "diverged":
                 pass
             elif not trial.best_epoch or self.objective.better(value, trial.best_value):
                 trial.best_epoch, trial.best_value = event["epoch"], value
         elif kind == "checkpoint":
-            trial.checkpoints.append((event["epoch"], event["path"]))
+            trial.checkpoints.append(Checkpoint(event["epoch"], Path(event["path"]), event["bytes"]))
         elif kind == "retry":
-            trial.failures += 1
-        elif kind == "failed":
-            trial.outcome, trial.traceback = "failed", event["traceback"]
-        elif kind == "interrupted":
-            trial.outcome = "interrupted"
+            trial.retries.append(event["why"])
+            trial.micro_batches = event["micro_batches"]
+        else:
+            trial.outcome = kind  # failed, timed_out, interrupted
+        if kind == "failed":
+            self.failed_in_a_row.append(event["traceback"])
+        elif trial.over:
+            self.failed_in_a_row = []
 
     def _apply_final(self, kind: str, event: Event) -> None:
         if kind == "final_started":
@@ -216,24 +231,35 @@ class Journal:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._file: IO[bytes] = path.open("a+b")
+        self._file: IO[bytes] = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"{path.parent.name}: this search is running in another process") from error
         self.events = list(read_events(path))
-        end = sum(len(line) for line in _whole_lines(path))
-        if end != path.stat().st_size:
-            self._file.truncate(end)
+        self._end = sum(len(line) for line in _whole_lines(path))
+        self._file.truncate(self._end)
+        #: Why an event could not be kept; after that nothing is.
+        self.refused: OSError | None = None
         self._last = self.events[-1]["time"] if self.events else 0
 
     def append(self, *events: Event) -> list[Event]:
-        """Stamps events and puts them on disk; raises OSError where the disk refuses them."""
+        """Stamps events and puts them on disk, all or none; raises OSError where the disk refuses them."""
         self._last = max(self._last, int(time.time() * 1000))  # a clock that is set back moves no event back
         stamped = [{**event, "time": self._last} for event in events]
-        self._file.write(b"".join(json.dumps(event).encode() + b"\n" for event in stamped))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        lines = b"".join(json.dumps(event).encode() + b"\n" for event in stamped)
+        try:
+            if self.refused:
+                raise self.refused
+            written = 0
+            while written < len(lines):
+                written += self._file.write(lines[written:])
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self.refused = error
+            self._file.truncate(self._end)
+            raise
+        self._end += len(lines)
         self.events += stamped
         return stamped
 

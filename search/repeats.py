@@ -75,15 +75,18 @@ def repeat(search: Search, splits: Splits, placement: Placement) -> None:
             generators = [trial_seed(config.search.seed, _REPEAT + seed) for seed in seeds]
             names = config.task, shared, params, list(zip(seeds, generators, strict=True))
             streams[train.remote(*names, config.search.epochs, resources)] = best
-        (ready,), _ = ray.wait(list(streams), num_returns=1)
+        found, _ = ray.wait(list(streams), num_returns=1, timeout=0.5)
+        if search.cut_off:
+            raise KeyboardInterrupt
+        if not found:
+            continue
+        (ready,) = found
         try:
             messages = ray.get(next(ready))
         except StopIteration:
             del streams[ready]
             continue
         _take(search, streams[ready], messages)
-        if search.stopping == "interrupted":
-            raise KeyboardInterrupt
 
 
 def _take(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:

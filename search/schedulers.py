@@ -13,8 +13,9 @@ from search.config import SearchConfig, SearchSection
 class Scheduler(Protocol):
     """Decides whether a trial goes on. `loss` is the objective turned so that smaller is better."""
 
-    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
-        """Whether a trial with this loss at this epoch of its own is to stop; changes nothing."""
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
+        """Whether a trial with this loss at this epoch of its own is to stop, compared with those whose number is
+        below `before`; changes nothing."""
         ...
 
     def record(self, number: int, epoch: int, loss: float) -> None:
@@ -45,12 +46,12 @@ class Asha:
             self._rungs[round(level)] = {}
             level *= reduction_factor
 
-    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         if epoch not in self._rungs:
             return False
         # By rank, not by an interpolated percentile: exact, and equal losses share a fate. The trial itself counts,
         # so that among the first reduction_factor trials only the best so far goes on.
-        others = [value for trial, value in self._rungs[epoch].items() if trial != number]
+        others = [value for trial, value in self._rungs[epoch].items() if trial != number and trial < before]
         places = math.ceil((len(others) + 1) / self.reduction_factor)
         return sum(value < loss for value in others) >= places
 
@@ -88,10 +89,10 @@ class Hyperband:
             self._assigned.append(behind.index(max(behind)))
         return self._assigned[number]
 
-    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         if not self._brackets:
             return False
-        return self._brackets[self.bracket(number)].should_stop(number, epoch, loss)
+        return self._brackets[self.bracket(number)].should_stop(number, epoch, loss, before)
 
     def record(self, number: int, epoch: int, loss: float) -> None:
         if self._brackets:
@@ -118,12 +119,12 @@ class MedianStopping:
         self.grace_period = grace_period
         self._curves: dict[int, dict[int, float]] = {}
 
-    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         curve = {**self._curves.get(number, {}), epoch: loss}
         others = [
             statistics.fmean(value for at, value in other.items() if at <= epoch)
             for trial, other in self._curves.items()
-            if trial != number and epoch in other
+            if trial != number and trial < before and epoch in other
         ]
         if epoch < self.grace_period or len(others) < self.min_trials:
             return False
@@ -142,7 +143,7 @@ class MedianStopping:
 class NoStopping:
     """Every trial gets its full budget."""
 
-    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         return False
 
     def record(self, number: int, epoch: int, loss: float) -> None:
@@ -164,8 +165,8 @@ class Separate:
     def _of(self, number: int) -> Scheduler:
         return self._kinds[number % len(self._kinds)]
 
-    def should_stop(self, number: int, epoch: int, loss: float) -> bool:
-        return self._of(number).should_stop(number, epoch, loss)
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
+        return self._of(number).should_stop(number, epoch, loss, before)
 
     def record(self, number: int, epoch: int, loss: float) -> None:
         self._of(number).record(number, epoch, loss)

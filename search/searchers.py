@@ -101,7 +101,7 @@ class OptunaSearcher:
         elif trial.outcome == "diverged":
             asked.set_constraint("diverged", 1.0)
             self._tell_diverged(asked)
-        elif trial.outcome == "stopped_early" and self.kind == "tpe":
+        elif trial.outcome in ("stopped_early", "timed_out") and (self.kind == "tpe" or not trial.curve):
             for epoch, metrics in trial.curve.items():
                 asked.report(metrics[f"val_{self.objective.metric}"], epoch)
             asked.set_constraint("diverged", 0.0)

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from search.config import parse_duration
+from search.engine import Stop
+
 
 class Interrupts:
     """Ctrl-C or SIGTERM once: finish the epochs, save, stop. Twice: at once."""
 
-    def __init__(self, stop: Callable[[str], None]) -> None:
+    def __init__(self, stop: Callable[[Stop], None]) -> None:
         self.stop, self.signalled = stop, False
 
     def __enter__(self) -> None:
@@ -31,10 +34,10 @@ class Interrupts:
 
 
 class Deadline:
-    """The wall-clock budget of the whole search, earlier sessions' time not counted."""
+    """The wall-clock budget of the whole search, earlier sessions' time not counted; None: no limit."""
 
-    def __init__(self, stop: Callable[[str], None], seconds: float | None) -> None:
-        self.stop, self.seconds = stop, seconds
+    def __init__(self, stop: Callable[[Stop], None], budget: str | None) -> None:
+        self.stop, self.seconds = stop, None if budget is None else parse_duration(budget)
 
     def __enter__(self) -> None:
         self.timer = threading.Timer(self.seconds or 0, self.stop, ["time budget"])

@@ -91,6 +91,10 @@ class SearchFolder:
     def final(self, seed: int) -> Path:
         return self.path / "final" / f"seed-{seed}"
 
+    def final_progress(self, seed: int, trial: int, epochs: int) -> Path:
+        """The state of a final training that is not done yet."""
+        return self.path / "final" / f"seed-{seed}-trial-{trial:04d}-epochs-{epochs}.pt"
+
     def samples(self) -> list[str]:
         """What the final model says, as a task that has something to show wrote it."""
         path = self.final(0) / "artifacts" / "samples.txt"

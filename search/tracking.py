@@ -5,6 +5,7 @@ Delivery runs in one thread behind the search, so a slow or absent tracking serv
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import queue
@@ -36,16 +37,24 @@ def mlflow_client(store: Store) -> MlflowClient:
     # The journal is the queue that waits for a server, so a request need not wait for minutes itself.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    if store.is_local:
-        store.root.mkdir(parents=True, exist_ok=True)
+    if not store.is_local:
+        mlflow.set_tracking_uri(store.tracking_uri)
+        mlflow.set_registry_uri(store.tracking_uri)
+        return MlflowClient(store.tracking_uri, store.tracking_uri)
+    store.root.mkdir(parents=True, exist_ok=True)
+    # MLflow's tables are made by migrations that break when two processes begin them at once.
+    with (store.root / "mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         with sqlite3.connect(store.database, timeout=60) as database:
             database.execute("PRAGMA journal_mode=WAL")
         database.close()
-    # MLflow passes no busy timeout of its own; the query of the URI goes to sqlite3.connect.
-    uri = f"{store.tracking_uri}?timeout=60" if store.is_local else store.tracking_uri
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return MlflowClient(uri, uri)
+        # MLflow passes no busy timeout of its own; the query of the URI goes to sqlite3.connect.
+        uri = f"{store.tracking_uri}?timeout=60"
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        client = MlflowClient(uri, uri)
+        client.search_experiments(max_results=1)
+    return client
 
 
 class Tracker:

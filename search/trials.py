@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.stopper import Stopper
 
+from search import checkpoints
 from search.cluster import Placement
+from search.config import parse_duration
 from search.engine import Search
+from search.failures import Failure, cause
 from search.journal import Trial
 from search.stopping import Deadline
 from trainables import get_task
@@ -35,37 +40,38 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
     config, folder = search.config, search.folder
     if search.total == sum(t.over for t in search.state.trials.values()):
         return
+    checkpoints.tidy(search)
     trainable = tune.with_parameters(
         TaskTrainable,
         task=config.task,
         splits=splits.for_search(),
         epochs=config.search.epochs,
         resources={"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision},
+        checkpoints=folder.checkpoints,
     )
     # Tune would let one worker after the other start; importing torch, each takes seconds.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.concurrency)
     bridge = _Bridge(search, placement.concurrency)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": placement.cpus, "gpu": placement.gpus}),
-        tune_config=tune.TuneConfig(
-            search_alg=_Proposals(bridge),
-            scheduler=_Decisions(bridge),
-            num_samples=-1,
-            reuse_actors=True,
-            trial_name_creator=lambda t: f"{config.task}-{folder.name}-{t.config['name']}",
-            trial_dirname_creator=lambda t: t.config["name"],
-        ),
-        run_config=tune.RunConfig(
-            name=f"session-{search.state.sessions:02d}",
-            storage_path=str(folder.checkpoints),
-            callbacks=[_Notices(bridge)],
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, checkpoint_at_end=False),
-            stop=_WhenStopping(bridge),
-            verbose=0,
-        ),
-    )
-    with Deadline(search.stop, config.time_budget_s):
-        tuner.fit()
+    with tempfile.TemporaryDirectory(prefix="search-") as scratch, Deadline(search.stop, config.search.time_budget):
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": placement.cpus, "gpu": placement.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=_Proposals(bridge),
+                scheduler=_Decisions(bridge),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda t: f"{config.task}-{folder.name}-{t.config['name']}",
+                trial_dirname_creator=lambda t: t.config["name"],
+            ),
+            run_config=tune.RunConfig(
+                name=folder.name,
+                storage_path=scratch,  # Tune's own records, of which nothing is ever read
+                callbacks=[_Notices(bridge)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a step saves for itself
+                stop=_WhenStopping(bridge),
+                verbose=0,
+            ),
+        ).fit()
 
 
 class _Bridge:
@@ -74,6 +80,8 @@ class _Bridge:
     def __init__(self, search: Search, concurrency: int) -> None:
         self.search, self.concurrency = search, concurrency
         self.live: set[str] = set()
+        #: Since when each trial of Tune that runs has ended no epoch.
+        self.silent_since: dict[TuneTrial, float] = {}
         self.waiting = [t for t in search.state.trials.values() if not t.over]
         #: Trials whose group failed: which one was the cause shows when each runs alone.
         self.alone: set[int] = set()
@@ -88,7 +96,7 @@ class _Bridge:
         group = self._next_group()
         if not group:
             return None
-        self._launched += 1  # in the name: a trial that is taken up again must not write over its checkpoints
+        self._launched += 1  # in the name, as a trial may be launched several times
         name = f"{group[0].number:04d}" + (f"+{len(group) - 1}" if len(group) > 1 else "") + f"-{self._launched}"
         return {
             "name": name,
@@ -97,7 +105,8 @@ class _Bridge:
                     "number": trial.number,
                     "params": trial.params,
                     "seed": trial.seed,
-                    "resume_from": [path for _, path in reversed(trial.checkpoints) if Path(path).is_file()],
+                    "micro_batches": trial.micro_batches,
+                    "resume_from": [str(one.path) for one in reversed(trial.checkpoints) if one.path.is_file()],
                 }
                 for trial in group
             ],
@@ -125,16 +134,37 @@ class _Bridge:
         self.waiting = [t for t in self.waiting if t not in group]
         return group
 
-    def failed(self, trial: TuneTrial) -> None:
+    def failed(self, trial: TuneTrial, why: Failure, traceback: str) -> None:
         """A single trial is taken up again or has failed; a group is taken apart."""
-        numbers = [t["number"] for t in trial.config["trials"]]
-        left = [self.search.state.trials[n] for n in numbers if not self.search.state.trials[n].over]
-        if len(numbers) > 1:
-            self.search.announce({"event": "apart", "numbers": numbers, "traceback": _traceback(trial)})
+        search, numbers = self.search, _numbers(trial)
+        left = [search.state.trials[n] for n in numbers if not search.state.trials[n].over]
+        if why == "disk":
+            search.stop("disk full")  # what it could not save, a resume trains again
+        elif why == "unclean":
+            search.announce({"event": "unclean", "traceback": traceback})
+            self.waiting = left + self.waiting
+        elif len(numbers) > 1:
+            search.announce({"event": "apart", "numbers": numbers, "traceback": traceback})
             self.alone.update(numbers)
             self.waiting = left + self.waiting
-        elif left and self.search.fail(numbers[0], _traceback(trial)):
+        elif left and search.fail(numbers[0], why, traceback):
             self.waiting = left + self.waiting
+
+    def watch(self) -> None:
+        """Ends the workers of trials that are over their time, or hang."""
+        search, limit = self.search, self.search.config.search.stall_timeout
+        for trial, since in list(self.silent_since.items()):
+            silent = time.monotonic() - since
+            running = [n for n in _numbers(trial) if not search.state.trials[n].over]
+            late = [n for n in running if search.is_over_time(n, silent / len(running))]
+            stalled = limit is not None and silent > parse_duration(limit)
+            if not (late or stalled) or trial.temporary_state.ray_actor is None:
+                continue
+            search.record(*({"event": "timed_out", "number": number} for number in late))
+            if stalled:
+                search.announce({"event": "stalled", "numbers": running, "limit": limit})
+            del self.silent_since[trial]
+            ray.kill(trial.temporary_state.ray_actor)  # which Tune reports as an error, and `failed` takes up
 
     @property
     def exhausted(self) -> bool:
@@ -143,6 +173,10 @@ class _Bridge:
         return not self.live and (
             bool(search.stopping) or (not self.waiting and len(search.state.trials) >= search.total)
         )
+
+
+def _numbers(trial: TuneTrial) -> list[int]:
+    return [t["number"] for t in trial.config["trials"]]
 
 
 class _Proposals(TuneSearcher):
@@ -180,10 +214,16 @@ class _Decisions(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         search = self.bridge.search
-        over = search.report(result["trials"], result["device"])
-        # A trial that stops with the search still saves this epoch first: its checkpoint is already due.
-        if search.stopping or all(search.state.trials[t["number"]].over for t in trial.config["trials"]):
+        if failed := result.get("failed"):
+            self.bridge.silent_since.pop(trial, None)
+            self.bridge.failed(trial, cause(failed), failed)
             return TrialScheduler.STOP
+        over = search.report(result["trials"], result["device"])
+        checkpoints.limit(search, [t["number"] for t in result["trials"]])
+        if search.stopping or all(search.state.trials[number].over for number in _numbers(trial)):
+            self.bridge.silent_since.pop(trial, None)
+            return TrialScheduler.STOP
+        self.bridge.silent_since[trial] = time.monotonic()
         if over:  # calls of one driver reach an actor in their order, so this one comes before the next step
             trial.temporary_state.ray_actor.drop.remote(sorted(over))
         return TrialScheduler.CONTINUE
@@ -193,22 +233,16 @@ class _Notices(tune.Callback):
     def __init__(self, bridge: _Bridge) -> None:
         self.bridge = bridge
 
-    def on_checkpoint(self, iteration: int, trials: Any, trial: TuneTrial, checkpoint: Any, **info: Any) -> None:
-        search = self.bridge.search
-        saved = {t["number"]: t["epoch"] for t in trial.last_result["trials"]}
-        keep = {number: epoch for number, epoch in saved.items() if search.state.trials[number].outcome != "diverged"}
-        search.record(
-            *(
-                {"event": "checkpoint", "number": n, "epoch": e, "path": str(Path(checkpoint.path) / f"{n:04d}.pt")}
-                for n, e in keep.items()
-            )
-        )
-        for number, epoch in keep.items():
-            record = search.state.trials[number]
-            _drop_checkpoints(record, keep={epoch, record.best_epoch})
+    def on_trial_start(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
+        self.bridge.silent_since[trial] = time.monotonic()
 
     def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        self.bridge.failed(trial)
+        self.bridge.silent_since.pop(trial, None)
+        traceback = _traceback(trial)
+        self.bridge.failed(trial, cause(traceback), traceback)
+
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        self.bridge.watch()
 
 
 class _WhenStopping(Stopper):
@@ -231,25 +265,3 @@ def _traceback(trial: TuneTrial) -> str:
         return _COLOURS.sub("", latest.partition("\n")[2]).strip()
     except (OSError, TypeError):
         return "no traceback: the worker died without one"
-
-
-def _drop_checkpoints(trial: Trial, keep: set[int | None]) -> None:
-    """Deletes all but these epochs' checkpoints; the last and the best are what a running trial needs."""
-    for epoch, path in trial.checkpoints:
-        if epoch not in keep:
-            Path(path).unlink(missing_ok=True)
-            if not any(Path(path).parent.glob("*.pt")):
-                shutil.rmtree(Path(path).parent, ignore_errors=True)
-    trial.checkpoints = [(epoch, path) for epoch, path in trial.checkpoints if epoch in keep]
-
-
-def prune_checkpoints(search: Search) -> None:
-    """After a finished search: only the best `keep_checkpoints` trials keep theirs."""
-    kept = {t.number for t in search.state.ranked()[: search.config.search.keep_checkpoints]}
-    for trial in search.state.trials.values():
-        if trial.number not in kept and trial.over:
-            _drop_checkpoints(trial, keep=set())
-    left = {Path(path).parents[1] for trial in search.state.trials.values() for _, path in trial.checkpoints}
-    for folder in search.folder.checkpoints.glob("session-*/*/"):
-        if folder not in left:
-            shutil.rmtree(folder, ignore_errors=True)

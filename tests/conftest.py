@@ -1,18 +1,33 @@
-"""What several tests use: the command line as a user types it, in a process and a store of its own."""
+"""What several tests use: the command line as a user types it, in a process and a store of its own.
+
+Commands share one Ray: starting it takes longer than most of the searches here. The tests of what a user sees who has
+no cluster start their own with `OWN_RAY`.
+"""
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 #: Where the commands and their workers find this checkout and the toy task, which an entry point names.
 CODE = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "toy")])
+OWN_RAY = {"RAY_ADDRESS": ""}
+_CLUSTER = """
+import sys, ray
+context = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+print("address", context.address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
 
 
 @dataclass
@@ -62,3 +77,45 @@ class Command:
         client = MlflowClient(f"sqlite:///{self.folder / 'mlruns' / 'mlflow.db'}")
         found = client.get_experiment_by_name(experiment)
         return client, list(client.search_runs([found.experiment_id], max_results=1000))
+
+
+@pytest.fixture(scope="session")
+def ray_env() -> Iterator[dict[str, str]]:
+    """The environment in which commands find the Ray of this test process."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CLUSTER], env={**os.environ, "PYTHONPATH": CODE, **token}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    line = next(line for line in process.stdout if line.startswith("address "))
+    yield {**token, "RAY_ADDRESS": line.split()[1]}
+    process.communicate(timeout=60)
+
+
+@pytest.fixture
+def command(tmp_path, ray_env) -> Command:
+    return Command(tmp_path, ray_env)
+
+
+@pytest.fixture(scope="module")
+def module_command(tmp_path_factory, ray_env) -> Command:
+    return Command(tmp_path_factory.mktemp("run"), ray_env)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fault-table", metavar="FILE", help="write the fault suite's table between the marks of FILE")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """The fault suite's table, from the rows that its tests left as properties."""
+    reports = [r for r in terminalreporter.stats.get("passed", []) if r.when == "call"]
+    rows = [value for report in reports for key, value in report.user_properties if key == "fault"]
+    if not rows:
+        return
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
+    terminalreporter.write_line("\n".join(lines))
+    if target := config.getoption("--fault-table"):
+        before, _, rest = Path(target).read_text().partition("<!-- table -->\n")
+        _, _, after = rest.partition("<!-- /table -->\n")
+        Path(target).write_text(f"{before}<!-- table -->\n" + "\n".join(lines) + f"\n<!-- /table -->\n{after}")

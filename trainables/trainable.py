@@ -2,43 +2,65 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import pickle
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
 from trainables import fused, get_task, training
 from trainables.fused import Member
+from trainables.leftovers import Footprint, Unclean
 from trainables.task import Splits
 
 
 class TaskTrainable(tune.Trainable):
-    """One trial, or several of one shape as one batched model: a step is an epoch of each.
+    """One trial, or several of one shape as one batched model: a step is an epoch of each, with its checkpoint.
 
-    The config's `trials` hold a `number`, `params`, `seed` and `resume_from` each: the checkpoints an earlier session
-    left, newest first. A checkpoint has a file for each trial, `NNNN.pt`, with the learner's whole state, the same
-    whether it trained alone or not. An actor is reused for many trials; `epoch` is a trial's own counter and, unlike
-    Tune's `training_iteration`, goes on over a resume.
+    The config's `trials` hold a `number`, `params`, `seed`, `micro_batches` and `resume_from` each: the checkpoints an
+    earlier session left, newest first. A checkpoint is a file with a learner's whole state, the same whether it trained
+    alone or not. An actor is reused for many trials; `epoch` is a trial's own counter and, unlike Tune's
+    `training_iteration`, goes on over a resume.
     """
 
     def setup(
-        self, config: dict[str, Any], *, task: str, splits: Splits, epochs: int, resources: dict[str, Any]
-    ) -> None:
+        self, config: dict[str, Any], *, task: str, splits: Splits, epochs: int, resources: dict[str, Any],
+        checkpoints: Path,
+    ) -> None:  # fmt: skip
         self._task = get_task(task)
-        self._splits, self._epochs, self._resources = splits, epochs, resources
-        self.reset_config(config)
+        self._splits, self._epochs, self._resources, self._checkpoints = splits, epochs, resources, checkpoints
+        self._base: Footprint | None = None
+        self._members: dict[int, Member] = {}
+        self._begin(config)
+        gc.freeze()  # what is there by now stays, and need not be looked through after each trial
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._members = {trial["number"]: self._begin(trial) for trial in new_config["trials"]}
-        self._reported: list[int] = []
-        self._leaving: set[int] = set()
+        """Raises: Unclean, where the trial before left something behind."""
+        before = ", ".join(map(str, self._members))
+        self._members = {}
+        footprint = Footprint.now()
+        # The first trial's end is the base: what libraries set up when they are first used is no leak.
+        self._base = self._base or footprint
+        if left := footprint.beyond(self._base):
+            raise Unclean(f"trial {before} left behind: {', '.join(left)}")
+        self._begin(new_config)
         return True
 
-    def _begin(self, trial: dict[str, Any]) -> Member:
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._leaving: set[int] = set()
+        self._failure = ""
+        try:
+            self._members = {trial["number"]: self._member(trial) for trial in config["trials"]}
+        except Exception:
+            self._failure = _survived()
+
+    def _member(self, trial: dict[str, Any]) -> Member:
         device = training.choose_device(**self._resources)
         for checkpoint in trial["resume_from"]:
             learner = self._build(trial, device)
@@ -52,25 +74,36 @@ class TaskTrainable(tune.Trainable):
 
     def _build(self, trial: dict[str, Any], device: training.Device) -> training.Learner:
         training.seed_everything(trial["seed"])
-        return self._task.build(trial["params"], self._splits, self._epochs, device)
+        learner = self._task.build(trial["params"], self._splits, self._epochs, device)
+        learner.micro_batches = trial["micro_batches"]
+        return learner
 
     def drop(self, numbers: Sequence[int]) -> None:
-        """These trials are over: they leave before the next step, and are still part of a checkpoint due now."""
+        """These trials are over: they leave before the next step."""
         self._leaving.update(numbers)
 
     def step(self) -> dict[str, Any]:
+        """`trials`: a number, epoch, metrics, divergence and checkpoint each, and the `device`; or, where a trial
+        raised, its traceback as `failed`, so that a worker that is sound is not started anew."""
+        try:
+            return {"failed": self._failure} if self._failure else self._epoch()
+        except Exception:
+            return {"failed": _survived()}
+
+    def _epoch(self) -> dict[str, Any]:
         for number in self._leaving:
             del self._members[number]
         self._leaving.clear()
         # After a torn checkpoint one may be behind the others, who then wait for it.
         behind = min(member.learner.epoch for member in self._members.values())
         due = {number: one for number, one in self._members.items() if one.learner.epoch == behind}
-        self._reported = list(due)
         outcomes = fused.run_epoch(self._task, list(due.values()), self._splits.train, self._splits.val)
         trials = [
             {"number": number, "epoch": behind + 1, **self._result(outcome)}
             for number, outcome in zip(due, outcomes, strict=True)
         ]
+        for trial in trials:
+            trial["checkpoint"] = None if trial["diverged"] else self._save(trial["number"])
         return {"trials": trials, "device": next(iter(due.values())).learner.device.name}
 
     def _result(self, outcome: dict[str, float] | training.Diverged) -> dict[str, Any]:
@@ -79,8 +112,17 @@ class TaskTrainable(tune.Trainable):
         key = f"val_{self._task.objective.metric}"
         return {"metrics": outcome, "diverged": None if math.isfinite(outcome[key]) else f"{key} is {outcome[key]}"}
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        for number in self._reported:
-            member = self._members[number]
-            training.set_rng_state(member.rng)
-            training.save(member.learner, Path(checkpoint_dir) / f"{number:04d}.pt")
+    def _save(self, number: int) -> dict[str, Any]:
+        """Written here, not by Tune: whole or not at all, and known to the driver together with the epoch's result."""
+        member = self._members[number]
+        training.set_rng_state(member.rng)
+        path = self._checkpoints / f"trial-{number:04d}" / f"epoch-{member.learner.epoch:04d}.pt"
+        training.save(member.learner, path)
+        return {"path": str(path), "bytes": path.stat().st_size}
+
+
+def _survived() -> str:
+    """The traceback of what was raised; raised on where a device may have been left unusable by it."""
+    if torch.cuda.is_initialized():
+        raise
+    return traceback.format_exc()

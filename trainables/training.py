@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainables.files import replacing
 from trainables.health import MemoryPeak, dead_relus
 
 #: The loss is looked at every so many batches: a look costs a device synchronisation.
@@ -108,8 +109,12 @@ class Learner:
     device: Device
     params: dict[str, Any]
     epoch: int = 0
+    #: Parts that a batch is worked through in, their gradients summed: less memory, the same step.
+    micro_batches: int = 1
     #: Anything else of the task's that its training reads (class weights, resized data); not saved.
     extra: dict[str, Any] = field(default_factory=dict)
+    #: What the task notes as it trains, as plain data; saved.
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -117,6 +122,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule else None,
             "epoch": self.epoch,
+            "notes": self.notes,
             "rng": rng_state(),
         }
 
@@ -125,12 +131,14 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
-        self.epoch = state["epoch"]
+        self.epoch, self.notes = state["epoch"], state["notes"]
         set_rng_state(state["rng"])
 
 
 def save(learner: Learner, path: Path) -> None:
-    torch.save(learner.state_dict(), path)
+    """The file is there whole or not at all; raises OSError where the disk refuses it."""
+    with replacing(path) as file:
+        torch.save(learner.state_dict(), file)
 
 
 def load(learner: Learner, path: Path) -> None:
@@ -149,6 +157,8 @@ def fit_batches(
     """One pass of gradient steps.
 
     Args:
+        batches: for more than one of `learner.micro_batches`, tensors of samples along their first dimension, or
+            anything else with their `len` and `chunk`.
         clip_norm: largest global L2 norm of the gradient; None leaves it as it is.
 
     Returns:
@@ -165,17 +175,19 @@ def fit_batches(
     samples, steps = 0, 0
     parameters = [p for p in learner.model.parameters() if p.requires_grad]
     for batch in batches:
-        with learner.device.autocast():
-            loss, size, sums = forward(batch)
         learner.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for part in _micro_batches(batch, learner.micro_batches):
+            with learner.device.autocast():
+                loss, size, sums = forward(part)
+            (loss if learner.micro_batches == 1 else loss * (len(part) / len(batch))).backward()
+            loss_sum += loss.detach().float() * size
+            for key, value in sums.items():
+                totals[key] = totals.get(key, torch.zeros((), device=device)) + value.detach()
+            samples += size
         norm = nn.utils.clip_grad_norm_(parameters, clip_norm if clip_norm else float("inf"))
         learner.optimizer.step()
-        loss_sum += loss.detach().float() * size
         norm_sum += norm
-        for key, value in sums.items():
-            totals[key] = totals.get(key, torch.zeros((), device=device)) + value.detach()
-        samples, steps = samples + size, steps + 1
+        steps += 1
         if steps % CHECK_EVERY == 0:
             _check_finite(loss_sum, norm_sum)
     _check_finite(loss_sum, norm_sum)
@@ -185,6 +197,13 @@ def fit_batches(
         "gradient_norm": norm_sum.item() / steps,
         "samples": float(samples),
     }
+
+
+def _micro_batches(batch: Any, parts: int) -> Sequence[Any]:
+    if parts == 1:
+        return [batch]
+    chunks: Sequence[Any] = batch.chunk(max(1, min(parts, len(batch) // 2)))  # batch normalisation needs two samples
+    return chunks
 
 
 def not_finite(loss: float, gradient_norm: float) -> Diverged | None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import Command
-from tests.e2e.test_resume import assert_logged_once, results
+from tests.outcomes import assert_logged_once, results
 
 #: Four trials of one shape, differing in learning rate, weight decay, initialisation and seed.
 FOUR = (

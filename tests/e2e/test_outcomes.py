@@ -6,7 +6,7 @@ from collections import Counter
 def test_search_with_diverging_and_raising_trials_ends_well(command):
     output = command.run(
         "run", "toy", "--name", "faulty", "--concurrency", "2", "--epochs", "3",
-        "--set", "index={int: [0, 9]}", "--set", "faults=true", "--set", "search.max_failures=1",
+        "--set", "index={int: [0, 9]}", "--set", "data.fault=some", "--set", "search.max_failures=1",
     )  # fmt: skip
     expected = {}
     for index in range(10):
@@ -43,7 +43,7 @@ def test_search_with_diverging_and_raising_trials_ends_well(command):
 
 def test_search_without_a_successful_trial_exits_1(command):
     output = command.run(
-        "run", "toy", "--name", "hopeless", "--set", "index={choice: [2, 4]}", "--set", "faults=true",
+        "run", "toy", "--name", "hopeless", "--set", "index={choice: [2, 4]}", "--set", "data.fault=some",
         "--set", "search.max_failures=0", "--epochs", "3", code=1,
     )  # fmt: skip
     assert "1 diverged, 1 failed" in output

@@ -1,9 +1,11 @@
 """What a kill, a torn file or a budget leaves behind is taken up again, in small searches of the toy task."""
 
+import signal
+import time
+
 import pytest
 
-from tests.conftest import Command
-from tests.e2e.test_resume import assert_logged_once, outcome_of, results
+from tests.outcomes import assert_logged_once, results
 
 LATE = (
     "run", "toy", "--name", "late", "--epochs", "8", "--scheduler", "asha", "--set", "search.grace_period=2",
@@ -77,25 +79,19 @@ def test_finished_search_runs_nothing_again(command):
 
 
 @pytest.mark.slow
-def test_torn_last_checkpoint_falls_back_to_the_one_before(command):
-    arguments = (
-        "run",
-        "toy",
-        "--name",
-        "torn",
-        "--epochs",
-        "6",
-        "--set",
-        "index={value: 0}",
-        "--set",
-        "data.pause=0.2",
-    )
-    whole = Command(command.folder / "whole", command.env)
-    whole.folder.mkdir()
-    whole.run(*arguments)
-    command.kill_when("torn", lambda es: len([e for e in es if e["event"] == "checkpoint"]) >= 4, *arguments)
-    last = [e for e in command.events("torn") if e["event"] == "checkpoint"][-1]
-    torn = command.folder / last["path"]
-    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
-    command.run("resume", "torn")
-    assert outcome_of(command, "torn") == outcome_of(whole, "torn")
+def test_final_training_is_left_at_once_when_interrupted(command):
+    arguments = ("run", "toy", "--name", "stop", "--epochs", "2", "--set", "index={value: 0}", "--set", "data.pause=6")
+    process = command.start(*arguments)
+    while not any(e["event"] == "final_started" for e in command.events("stop")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    time.sleep(2)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    while not any(e["event"] == "ended" for e in command.events("stop")):
+        time.sleep(0.05)
+        assert time.monotonic() - begun < 5, "it waited for the epoch"
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    command.run("resume", "stop")
+    assert_logged_once(command, "toy", "stop")

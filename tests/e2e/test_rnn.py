@@ -6,7 +6,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from tests.e2e.test_resume import assert_logged_once
+from tests.outcomes import assert_logged_once
 
 SMALL = (
     "run", "rnn", "--name", "r", "--trials", "6", "--epochs", "2", "--set", "search.grace_period=2",

@@ -15,8 +15,7 @@ import pandas as pd
 import pytest
 
 from search.cli import app
-from tests.conftest import Command
-from tests.e2e.conftest import OWN_RAY
+from tests.conftest import OWN_RAY, Command
 from trainables.windows import demo
 
 TINY = (

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+import toy_faults
 from torch import nn
 
 from trainables.task import DataInfo, InputError, Objective, Splits, array_digest
@@ -34,7 +35,7 @@ class ToyTask:
         x = rng.normal(size=(data["size"], 4)).astype(np.float32)
         y = x @ np.array([1.0, -2.0, 0.5, 0.0], dtype=np.float32)
         parts = {"train": slice(0, 32), "val": slice(32, 48), "test": slice(48, None)}
-        split = {name: (x[part], y[part], data["pause"]) for name, part in parts.items()}
+        split = {name: (x[part], y[part], data["pause"], data["fault"], data["once"]) for name, part in parts.items()}
         digest = array_digest([x, y])
         sizes = {name: len(part[0]) for name, part in split.items()}
         return Splits(split["train"], split["val"], split["test"], DataInfo("toy", digest, digest, sizes))
@@ -51,16 +52,17 @@ class ToyTask:
         return Learner(model, optimizer, None, device, params)
 
     def train_epoch(self, learner, split):
-        x, y, pause = torch.tensor(split[0]), torch.tensor(split[1]), split[2]
+        x, y, (pause, fault, once) = torch.tensor(split[0]), torch.tensor(split[1]), split[2:]
         time.sleep(pause)
         index = learner.params["index"]
-        if learner.params["faults"] and learner.epoch == 2:
-            if index % 3 == 2:
+        if learner.epoch == 2:
+            toy_faults.strike(fault, index, Path(once))
+            if toy_faults.diverges(fault, index):
                 x = x * float("inf")
-            elif index % 5 == 4:
-                raise RuntimeError(f"trial {index} raises in epoch 2")
 
         def forward(batch):
+            if fault == "memory" and len(batch) > toy_faults.ROOM:
+                raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate room for {len(batch)} samples")
             loss = (learner.model(x[batch]).squeeze(1) - y[batch]).square().mean()
             return loss, len(batch), {}
 
@@ -79,7 +81,7 @@ class ToyTask:
 
     def merge(self, splits):
         train, val = splits.train, splits.val
-        return np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]]), train[2]
+        return np.concatenate([train[0], val[0]]), np.concatenate([train[1], val[1]]), *train[2:]
 
     def baselines(self, splits):
         return {"zero": -float(np.square(splits.test[1]).mean())}

@@ -36,6 +36,13 @@ class Batch:
     index: np.ndarray
     noise: torch.Tensor | None
 
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def chunk(self, parts: int) -> list[Batch]:
+        noises = [None] * parts if self.noise is None else self.noise.tensor_split(parts, dim=1)
+        return [Batch(index, noise) for index, noise in zip(np.array_split(self.index, parts), noises, strict=True)]
+
 
 class RnnTask:
     name = "rnn"
@@ -185,7 +192,8 @@ def _losses(
     x, mask, y = _batch(learner, split, index)
     if noise is not None:
         scale = model.x_std.reshape(*model.x_std.shape[:-1], 1, -1)
-        x[: len(noise)].addcmul_(noise.to(x.device), scale)
+        # A part of a batch may be shorter than the batch that its noise was drawn for; padding gets none.
+        x[: len(noise)].addcmul_(noise[: len(x)].to(x.device), scale)
     loss = (model.scaled(x, mask) - (y - model.y_mean) / model.y_std).square().mean(-1)
     size = index.shape[-1]
     return loss, size, {"mse": loss.detach() * model.y_std.square().squeeze(-1) * size}

@@ -54,7 +54,7 @@ class WikitextTask:
         rate = params["sgd_lr"] if params["optimizer"] == "sgd" else params["adam_lr"]
         optimizer = make_optimizer(model.parameters(), {**params, "lr": rate})
         schedule = make_schedule(optimizer, params["schedule"], epochs)
-        extra = {"words": splits.train.words, "streams": WeakKeyDictionary(), "curve": []}
+        extra = {"words": splits.train.words, "streams": WeakKeyDictionary()}
         return Learner(model, optimizer, schedule, device, params, extra=extra)
 
     def train_epoch(self, learner: Learner, split: Corpus) -> dict[str, float]:
@@ -66,13 +66,13 @@ class WikitextTask:
         part = (learner.epoch - 1) % parts
         mine = starts[part * len(starts) // parts : (part + 1) * len(starts) // parts]
 
-        def forward(start: int) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-            end = min(start + length, stream.shape[1] - 1)
-            data, target = stream[:, start:end], stream[:, start + 1 : end + 1]
+        def forward(window: torch.Tensor) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+            data, target = window[:, :-1], window[:, 1:]
             return model.loss(data, target), target.numel(), {}  # type: ignore[operator]
 
-        trained = fit_batches(learner, mine, forward, params["clip_norm"])
-        learner.extra["curve"].append(trained["loss"])
+        windows = (stream[:, start : start + length + 1] for start in mine)
+        trained = fit_batches(learner, windows, forward, params["clip_norm"])
+        learner.notes.setdefault("curve", []).append(trained["loss"])
         return trained | {"perplexity": _exp(trained["loss"])}
 
     @torch.no_grad()
@@ -115,7 +115,7 @@ class WikitextTask:
 
     def artifacts(self, learner: Learner, split: Corpus, info: DataInfo, folder: Path) -> None:
         (folder / "samples.txt").write_text("\n".join(self.samples(learner)) + "\n")
-        curve = np.array(learner.extra["curve"])
+        curve = np.array(learner.notes["curve"])
         figure = plots.new_figure(10, 4)
         for axes, values, name in zip(
             figure.subplots(1, 2), (curve, np.exp(curve)), ("loss", "perplexity"), strict=True

@@ -1,0 +1,61 @@
+"""Which of a search's checkpoints stay on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from search.engine import Search
+from search.journal import Checkpoint, Trial
+
+
+def tidy(search: Search) -> None:
+    """While no trial runs: forgets what is gone, and deletes what a kill left half-written or unrecorded."""
+    known = set()
+    for trial in search.state.trials.values():
+        trial.checkpoints = [one for one in trial.checkpoints if one.path.is_file()]
+        known |= {one.path for one in trial.checkpoints}
+    for path in search.folder.checkpoints.rglob("*"):
+        if path.is_file() and path not in known:
+            path.unlink()
+
+
+def limit(search: Search, reported: Iterable[int]) -> None:
+    """After an epoch of some trials: each keeps its last and its best one, and all together the room they may take.
+
+    What goes first is the oldest; what never goes is the last of a trial that runs, and the best one of the search.
+    """
+    for number in reported:
+        trial = search.state.trials[number]
+        _keep(trial, {trial.epoch, trial.best_epoch})
+    trials = search.state.trials.values()
+    excess = sum(one.bytes for t in trials for one in t.checkpoints) - search.config.search.max_checkpoint_gb * 2**30
+    if excess <= 0:
+        return
+    best = search.state.best()
+    for trial in sorted(trials, key=lambda t: (not t.over, t.reported)):
+        needed = set() if trial.over else {trial.epoch}
+        for one in [one for one in trial.checkpoints if one.epoch not in needed]:
+            if excess > 0 and not (trial is best and one.epoch == trial.best_epoch):
+                excess -= one.bytes
+                _delete(trial, one)
+
+
+def prune(search: Search) -> None:
+    """After a finished search: only the best `keep_checkpoints` trials keep theirs."""
+    tidy(search)
+    kept = {trial.number for trial in search.state.ranked()[: search.config.search.keep_checkpoints]}
+    for trial in search.state.trials.values():
+        if trial.number not in kept and trial.over:
+            _keep(trial, set())
+
+
+def _keep(trial: Trial, epochs: set[int]) -> None:
+    for one in [one for one in trial.checkpoints if one.epoch not in epochs]:
+        _delete(trial, one)
+
+
+def _delete(trial: Trial, one: Checkpoint) -> None:
+    one.path.unlink(missing_ok=True)
+    trial.checkpoints.remove(one)
+    if not any(one.path.parent.iterdir()):
+        one.path.parent.rmdir()

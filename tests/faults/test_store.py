@@ -1,0 +1,124 @@
+"""What happens to the store and around it: a full disk, a torn file, a clock, a second search, a signal."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from tests.conftest import CODE, Command
+from tests.faults.conftest import SEARCH, resume
+from tests.outcomes import assert_logged_once, outcome_of, results
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def start_until(command: Command, epochs: int, *arguments: str, **env: str) -> subprocess.Popen:
+    process = command.start(*SEARCH, *arguments, **env)
+    while len(results(command.events("s"))) < epochs:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    return process
+
+
+@contextmanager
+def small_disk(path, megabytes: int):
+    path.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", path], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a disk that can be filled is a tmpfs, and only root may mount one")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def fill(folder) -> None:
+    with (folder / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_disk_full_as_a_checkpoint_is_written(command, whole, survived):
+    store = command.folder / "mlruns"
+    with small_disk(store, 12):
+        process = start_until(command, 8)
+        fill(store)
+        output, _ = process.communicate(timeout=280)
+        assert process.returncode == 1, output
+        assert "stopping (disk full)" in output or "No space left on device" in output
+        assert "resume s" in output
+        assert not any(e["event"] == "failed" for e in command.events("s")), "no trial is to blame"
+        (store / "filler").unlink()
+        _, seconds = resume(command)
+        survived("disk full, checkpoint", command, 1, 1, seconds, whole)
+
+
+def test_disk_full_as_the_database_is_written(command, whole, survived):
+    disk, store = command.folder / "database", command.folder / "mlruns"
+    with small_disk(disk, 3):
+        env = {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
+        process = start_until(command, 8, **env)
+        fill(disk)
+        output, _ = process.communicate(timeout=280)
+        assert process.returncode == 0, output
+        assert "MLflow cannot be written" in output
+        assert "are kept for" in output
+        (disk / "filler").unlink()
+        begun = time.monotonic()
+        assert "MLflow lacks" not in command.run("resume", "s", **env)
+        seconds = time.monotonic() - begun
+        shutil.copytree(disk, store, dirs_exist_ok=True)
+    survived("disk full, database", command, 1, 1, seconds, whole)
+
+
+def test_last_checkpoint_torn(command, whole, survived):
+    process = start_until(command, 8)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    torn = command.folder / [e for e in command.events("s") if e["event"] == "checkpoint"][-1]["path"]
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
+    _, seconds = resume(command)
+    survived("last checkpoint torn", command, 1, 1, seconds, whole)
+
+
+def test_preemption_by_sigterm(command, whole, survived):
+    process = start_until(command, 8)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "go on with: python -m search resume s" in output
+    assert not any(e["event"] in ("failed", "retry") for e in command.events("s"))
+    _, seconds = resume(command)
+    survived("SIGTERM", command, 1, 1, seconds, whole)
+
+
+def test_two_searches_at_once_on_one_store(command, whole, survived):
+    other = command.start(*SEARCH, "--name", "t", "--seed", "7")
+    command.run(*SEARCH)
+    output, _ = other.communicate(timeout=280)
+    assert other.returncode == 0, output
+    survived("two searches at once", command, 1, 0, 0.0, whole)
+    assert_logged_once(command, "toy", "t")
+
+
+def test_clock_set_back(command, whole, survived):
+    """By an hour, as the driver sees it, in the middle."""
+    (command.folder / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "right = time.time\n"
+        f"time.time = lambda: right() - 3600 * os.path.exists({str(command.folder / 'back')!r})\n"
+    )
+    process = start_until(command, 8, PYTHONPATH=os.pathsep.join([str(command.folder), CODE]))
+    (command.folder / "back").touch()
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output
+    times = [e["time"] for e in command.events("s")]
+    assert times == sorted(times)
+    survived("clock set back by an hour", command, 1, 0, 0.0, whole)
+    assert outcome_of(command, "s") == whole

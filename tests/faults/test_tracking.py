@@ -1,0 +1,84 @@
+"""A tracking server that goes away holds no training up and gets everything when it is back."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.e2e.test_run import free_port, wait_for
+from tests.faults.conftest import SEARCH
+from tests.outcomes import results
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+class Server:
+    """`mlflow server` on the store's own database, so that what it was told is read there."""
+
+    def __init__(self, folder) -> None:
+        (folder / "mlruns").mkdir()
+        self.folder, self.port = folder, free_port()
+        self.env = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.port}"}
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers",
+             "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlruns/mlflow.db", "--artifacts-destination",
+             str(self.folder / "served")],
+            cwd=self.folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_for(f"{self.env['MLFLOW_TRACKING_URI']}/health", self.process)
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(command):
+    server = Server(command.folder)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_server_away_for_twenty_seconds(command, whole, survived, server):
+    process = command.start(*SEARCH, "--set", "data.pause=1", **server.env)
+    while len(results(command.events("s"))) < 4:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    server.kill()
+    time.sleep(20)
+    server.start()
+    back, delivered = time.monotonic(), command.folder / "mlruns" / "searches" / "s" / "delivered"
+    before = delivered.read_text()
+    while delivered.read_text() == before and time.monotonic() < back + 60:
+        time.sleep(0.1)
+    seconds = time.monotonic() - back
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output
+    assert "MLflow cannot be written" in output
+    assert "MLflow lacks" not in output
+    assert len(results(command.events("s"))) > 20
+    survived("MLflow away for 20 s", command, 1, 0, seconds, whole)
+
+
+def test_server_away_for_good(command, whole, survived, server):
+    process = command.start(*SEARCH, **server.env)
+    while len(results(command.events("s"))) < 4:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    server.kill()
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output
+    assert "best: trial " in output
+    assert "are kept for `python -m search resume s" in output
+    server.start()
+    begun = time.monotonic()
+    output = command.run("resume", "s", **server.env)
+    assert "MLflow lacks" not in output
+    assert "is the first champion" in output
+    survived("MLflow away for good", command, 1, 1, time.monotonic() - begun, whole)
