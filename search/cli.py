@@ -61,6 +61,9 @@ def run(
     gpus: Annotated[float | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one.")] = None,
     time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything drawn.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="In rounds, so that it does not matter which trial is faster.")
+    ] = False,
     address: Annotated[
         str | None, typer.Option(metavar="ADDR", help="A Ray cluster. [default: start one here]")
     ] = None,
@@ -77,6 +80,7 @@ def run(
         "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher and searcher.value,
         "search.scheduler": scheduler and scheduler.value, "search.concurrency": concurrency,
         "search.time_budget": time_budget, "search.seed": seed, "resources.cpus": cpus, "resources.gpus": gpus,
+        "search.deterministic": deterministic or None,
     }  # fmt: skip
 
     def command(console: Any) -> int:
@@ -166,6 +170,7 @@ def _finish(command: Any, debug: bool) -> None:
     """Runs a command and leaves with its exit code; an error is a line or two, with `--debug` its traceback."""
     from rich.console import Console
 
+    from search.redaction import redacted
     from trainables.task import InputError
 
     try:
@@ -173,15 +178,16 @@ def _finish(command: Any, debug: bool) -> None:
     except InputError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(redacted(f"error: {error}"), file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
         if debug:
             raise
-        first = (str(error).strip() or "no message").split("\n")[0]
-        print(f"error: {type(error).__name__}: {first}\n(--debug shows where)", file=sys.stderr)
+        cause = getattr(error, "cause", None) or error  # of an error in a worker, what was raised there
+        first = (str(cause).strip() or "no message").split("\n")[0]
+        print(redacted(f"error: {type(cause).__name__}: {first}\n(--debug shows where)"), file=sys.stderr)
         code = 1
     sys.exit(code)
 

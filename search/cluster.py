@@ -55,8 +55,7 @@ def connect(config: SearchConfig, address: str | None) -> Cluster:
 
     # Starting Ray is mostly waiting for its servers: what is needed next is imported meanwhile.
     with ThreadPoolExecutor(1) as pool:
-        needed = ("search.tracking", "search.trials", "search.repeats", "search.retrain", "optuna")
-        imports = pool.map(import_module, needed)
+        imports = pool.map(import_module, ("search.trials", "search.repeats", "search.retrain", "optuna"))
         dashboard = start_ray(address, config.resources.dashboard)
         list(imports)
     there = ray.cluster_resources()

@@ -17,6 +17,7 @@ from rich.console import Console
 from search.cluster import Cluster, connect, fits_here, local_cpus
 from search.config import SearchConfig, check_config, load_config
 from search.journal import SearchState, read_events
+from search.redaction import redacted
 from search.store import SearchFolder, Store
 from trainables import get_task, task_names
 from trainables.task import DataInfo, Fusable, InputError, Precomputed, Splits, Task
@@ -214,7 +215,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
     if done := sum(t.over for t in search.state.trials.values()):
         lines.append(f"resumed: {done} trials are over, {len(search.state.unfinished())} go on from their checkpoints")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(redacted(line), markup=False, soft_wrap=True)
 
 
 def _next_commands(
@@ -274,7 +275,7 @@ def ui(store: Store, port: int) -> int:
     mlflow_client(store)
     backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *backend]
-    os.execv(sys.executable, command)  # so that a signal reaches the server itself
+    os.execv(sys.executable, command)  # noqa: S606 - so that a signal reaches the server itself
 
 
 def _open(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:
@@ -323,7 +324,7 @@ def _git_commit() -> str:
     here = Path(__file__).parent
     try:
         answer = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - the user's own
             capture_output=True, text=True, timeout=10, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):

@@ -17,6 +17,7 @@ from search import comparison
 from search.config import SearchConfig
 from search.engine import Search
 from search.journal import Event, FinalRun, SearchState, Trial
+from search.redaction import redacted
 from trainables.task import Objective
 
 #: Rows of the live table: what runs, then the best of what is over.
@@ -84,7 +85,7 @@ class Reporter:
             self.say(line + (f"  best {best.best_value:.4f} (trial {best.number})" if best else ""))
 
     def say(self, text: str) -> None:
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(redacted(text)), soft_wrap=True)
 
     def _render(self) -> Group:
         state, search = self.search.state, self.search

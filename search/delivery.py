@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -20,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from search.comparison import figures
 from search.config import SearchConfig, digest
 from search.journal import Event, SearchState
+from search.redaction import redacted
 from search.registry import register
 from search.store import SearchFolder, Store
 from trainables.task import DataInfo, Objective
@@ -98,7 +100,7 @@ class Delivery:
             raw = {f"{s}.{k}": v for s in ("search", "resources", "data") for k, v in self.config.raw[s].items()}
             space = {f"space.{p.name}": p.describe() for p in self.config.space.parameters}
             _log_params(self.client, self.parent, raw | space)
-            self.client.log_dict(self.parent, self.config.raw, "config.yaml")
+            self.client.log_text(self.parent, redacted(yaml.safe_dump(self.config.raw, sort_keys=False)), "config.yaml")
             self._log_dataset(self.parent, "search")
 
     def _run(self, key: str, name: str, role: str, start: int, tags: dict[str, str]) -> str:
@@ -120,7 +122,8 @@ class Delivery:
             }
             if role != "parent" and self.parent:
                 common["mlflow.parentRunId"] = self.parent
-            run = self.client.create_run(self._experiment, start_time=start, run_name=name, tags=common | tags)
+            shown = {tag: redacted(value) for tag, value in (common | tags).items()}
+            run = self.client.create_run(self._experiment, start_time=start, run_name=name, tags=shown)
             self._runs[key] = run.info.run_id
         return self._runs[key]
 
@@ -128,7 +131,7 @@ class Delivery:
         profile = json.dumps({"sizes": self.info.sizes, "classes": list(self.info.classes)})
         dataset = Dataset(
             name=Path(self.info.source).name, digest=self.info.fingerprint, source_type="local",
-            source=json.dumps({"uri": self.info.source}), profile=profile[:16000],
+            source=json.dumps({"uri": redacted(self.info.source)}), profile=profile[:16000],
         )  # fmt: skip
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
@@ -311,6 +314,6 @@ class Delivery:
 
 
 def _log_params(client: MlflowClient, run_id: str, params: dict[str, Any]) -> None:
-    shown = [Param(key, str(value)[:_PARAM_LIMIT]) for key, value in params.items() if value is not None]
+    shown = [Param(key, redacted(str(value))[:_PARAM_LIMIT]) for key, value in params.items() if value is not None]
     for start in range(0, len(shown), 100):
         client.log_batch(run_id, params=shown[start : start + 100])

@@ -17,6 +17,7 @@ from search.journal import Trial
 from search.searchers import trial_seed
 from search.space import Plain
 from trainables import fused, get_task, training
+from trainables.files import replacing
 from trainables.fused import Member
 from trainables.task import Fusable, Params, Splits, Traced
 from trainables.training import Diverged
@@ -94,9 +95,8 @@ def _take(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:
     for message in messages:
         errors = message.pop("errors", None)
         if errors is not None:
-            path = search.folder.errors(best.number, message["seed"])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            errors.to_parquet(path)
+            with replacing(search.folder.errors(best.number, message["seed"])) as file:
+                errors.to_parquet(file)
     known = search.state.repeats
     search.record(
         # An epoch that an earlier, killed session recorded already keeps its first record.

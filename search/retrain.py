@@ -93,7 +93,9 @@ def _train(
     learner.micro_batches = micro_batches
     if progress.exists():
         training.load(learner, progress)
-        yield from learner.notes["results"]  # the driver may have been killed before it heard of the last
+        # Not `yield from`: Ray sends into its generators, which a list cannot take.
+        for result in learner.notes["results"]:  # the driver may have been killed before it heard of the last
+            yield result
     while learner.epoch < epochs:
         metrics = training.run_epoch(task, learner, everything, None)
         said = {"samples": task.samples(learner)} if isinstance(task, Sampling) else {}

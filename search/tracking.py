@@ -13,24 +13,30 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
-
-import mlflow
-from mlflow.tracking import MlflowClient
+from typing import TYPE_CHECKING, Any
 
 from search.config import SearchConfig
-from search.delivery import Delivery
 from search.journal import Event, SearchState
 from search.store import SearchFolder, Store
 from trainables.files import replacing
 from trainables.task import DataInfo, Objective
 
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+    from search.delivery import Delivery
+
 #: Seconds that events are gathered before they are delivered together.
 LAG = 2.0
+#: The same at the start, unless a trial reports before: importing MLflow takes seconds that the first workers need.
+FIRST_LAG = 15.0
 
 
 def mlflow_client(store: Store) -> MlflowClient:
     """A client of the store; a new sqlite file gets write-ahead logging, so that readers never block the writer."""
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -106,13 +112,16 @@ class Tracker:
         return self._position - self._done
 
     def _deliver_all(self) -> None:
-        pause, last = 0.5, False
+        pause, last, lag = 0.5, False, FIRST_LAG
         delivery: Delivery | None = None
         while not last:
-            batch, last = self._next_batch()
+            batch, last = self._next_batch(lag)
+            lag = LAG
             while batch and not self._giving_up.is_set():
                 try:
                     if delivery is None:
+                        from search.delivery import Delivery
+
                         delivery = self._delivery = Delivery(mlflow_client(self.store), *self._about, self._state)
                     delivery.deliver(event for _, event in batch)
                     self._done, _ = batch[-1]
@@ -129,13 +138,16 @@ class Tracker:
                     self._giving_up.wait(pause)
                     pause = min(pause * 2, 15)
 
-    def _next_batch(self) -> tuple[list[tuple[int, Event]], bool]:
-        """Waits for an event and then, for up to `LAG`, for more; and whether they are the last."""
+    def _next_batch(self, lag: float) -> tuple[list[tuple[int, Event]], bool]:
+        """Waits for an event and then, for up to `lag` and from an epoch's end for up to `LAG`, for more; and whether
+        they are the last."""
         batch: list[tuple[int, Event]] = []
         item = self._queue.get()
-        until = time.monotonic() + LAG
+        until = time.monotonic() + lag
         while item is not None:
             batch.append(item)
+            if item[1]["event"] not in ("session", "trial"):
+                until = min(until, time.monotonic() + LAG)
             try:
                 item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:

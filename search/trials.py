@@ -23,6 +23,7 @@ from search.config import parse_duration
 from search.engine import Search
 from search.failures import Failure, cause
 from search.journal import Trial
+from search.redaction import redacted
 from search.stopping import Deadline
 from trainables import get_task
 from trainables.task import Fusable, Splits
@@ -216,7 +217,7 @@ class _Decisions(FIFOScheduler):
         search = self.bridge.search
         if failed := result.get("failed"):
             self.bridge.silent_since.pop(trial, None)
-            self.bridge.failed(trial, cause(failed), failed)
+            self.bridge.failed(trial, cause(failed), redacted(failed))
             return TrialScheduler.STOP
         over = search.report(result["trials"], result["device"])
         checkpoints.limit(search, [t["number"] for t in result["trials"]])
@@ -239,7 +240,7 @@ class _Notices(tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
         self.bridge.silent_since.pop(trial, None)
         traceback = _traceback(trial)
-        self.bridge.failed(trial, cause(traceback), traceback)
+        self.bridge.failed(trial, cause(traceback), redacted(traceback))
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         self.bridge.watch()

@@ -7,7 +7,9 @@ no cluster start their own with `OWN_RAY`.
 import json
 import os
 import secrets
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -36,10 +38,16 @@ class Command:
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
+    #: An MLflow store without runs to begin with; None: the first command makes it, which takes it seconds.
+    empty_store: Path | None = None
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen:
         # A test that uses MLflow in its own process leaves the store's address in the environment.
         outside = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        database = self.folder / "mlruns" / "mlflow.db"
+        if self.empty_store and not database.exists():
+            database.parent.mkdir(exist_ok=True)
+            shutil.copy(self.empty_store, database)
         return subprocess.Popen(
             [sys.executable, "-m", "search", *arguments], cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -92,14 +100,28 @@ def ray_env() -> Iterator[dict[str, str]]:
     process.communicate(timeout=60)
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("empty")
+    make = (
+        "import pathlib, sys, search.store, search.tracking\n"
+        "search.tracking.mlflow_client(search.store.Store(pathlib.Path(sys.argv[1])))"
+    )
+    subprocess.run([sys.executable, "-c", make, folder], check=True)
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
-def command(tmp_path, ray_env) -> Command:
-    return Command(tmp_path, ray_env)
+def command(tmp_path, ray_env, empty_store) -> Command:
+    return Command(tmp_path, ray_env, empty_store)
 
 
 @pytest.fixture(scope="module")
-def module_command(tmp_path_factory, ray_env) -> Command:
-    return Command(tmp_path_factory.mktemp("run"), ray_env)
+def module_command(tmp_path_factory, ray_env, empty_store) -> Command:
+    return Command(tmp_path_factory.mktemp("run"), ray_env, empty_store)
 
 
 def pytest_addoption(parser):

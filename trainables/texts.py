@@ -61,6 +61,9 @@ def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collecti
 
 def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str, notes: list[str]) -> Splits:
     """Frames of `text` and `label` by split as `Splits`; classes are those of train, in alphabetical order."""
+    empty = [split for split, frame in frames.items() if frame.empty]
+    if empty:
+        raise InputError(f"{source}: {', '.join(empty)}: no texts are left of it; a label and a text are needed")
     classes = tuple(sorted(frames["train"]["label"].unique()))
     if len(classes) < 2:
         raise InputError(f"{source}: only one label, {classes[0]!r}; at least two are needed")

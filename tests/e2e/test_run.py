@@ -262,6 +262,7 @@ def test_bad_input_starts_nothing_and_writes_nothing(command, monkeypatch, capfd
 
 
 def test_dry_run_prints_the_plan_and_starts_nothing(command):
+    command.empty_store = None
     output = command.run("run", "windows", "--dry-run", "--trials", "7")
     assert "trials: 7" in output
     assert output.count("\nconfiguration ") == 5

@@ -53,7 +53,7 @@ def seconds_to_go_on(command: Command) -> float:
 
 def test_machine_removed_without_grace(tmp_path, survived):
     # In rounds, so that a search of two trials at once has an outcome to compare.
-    arguments = (*SEARCH, "--concurrency", "2", "--set", "search.deterministic=true")
+    arguments = (*SEARCH, "--concurrency", "2", "--deterministic")
     with machines(head_cpus=1) as there:
         there.add(cpus=1)
         command, whole = Command(tmp_path, there.env), Command(tmp_path / "whole", there.env)

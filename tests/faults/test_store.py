@@ -99,6 +99,7 @@ def test_preemption_by_sigterm(command, whole, survived):
 
 
 def test_two_searches_at_once_on_one_store(command, whole, survived):
+    command.empty_store = None  # both find no store
     other = command.start(*SEARCH, "--name", "t", "--seed", "7")
     command.run(*SEARCH)
     output, _ = other.communicate(timeout=280)

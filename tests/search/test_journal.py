@@ -87,3 +87,28 @@ def test_diverged_and_failed_trials_never_win():
                  result(2, 1, 0.1, "completed"))  # fmt: skip
     assert made.best().number == 2
     assert [t.number for t in made.unfinished()] == []
+
+
+def test_disk_that_is_full_leaves_whole_lines_and_refuses_from_then_on(tmp_path):
+    """With a limit on the size of files, which the system reports like a full disk: as an OSError of the write."""
+    script = (
+        "import resource, sys\n"
+        "from search.journal import Journal\n"
+        "journal = Journal(__import__('pathlib').Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    while True:\n"
+        "        journal.append({'event': 'trial', 'number': 1}, {'event': 'trial', 'number': 2})\n"
+        "except OSError:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
+        "try:\n"
+        "    journal.append({'event': 'late'})\n"
+        "except OSError:\n"
+        "    print('refused')\n"
+    )
+    path = tmp_path / "j.jsonl"
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "refused"
+    assert path.read_bytes().endswith(b"\n")
+    events = list(read_events(path))
+    assert len(events) % 2 == 0 and len(events) > 4, "events that came together are there together"

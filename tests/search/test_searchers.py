@@ -19,7 +19,7 @@ def searcher(kind: str) -> OptunaSearcher:
 
 def finish(number: int, params: dict) -> Trial:
     """A trial with an outcome and a loss that follow from its number and configuration."""
-    trial = Trial(number, params, trial_seed(1, number), 0)
+    trial = Trial(number, params, trial_seed(1, number))
     loss = abs(params["lr"] - 0.01) + params["width"] / 100
     trial.curve = {1: {"val_loss": loss + 1}, 2: {"val_loss": loss}}
     trial.outcome = ("completed", "stopped_early", "completed", "diverged", "completed", "failed")[number % 6]

@@ -84,7 +84,7 @@ def test_blocks_above_the_frozen_ones_finish_the_work(packaged):
 
 def test_encoder_is_the_same_after_its_travel(packaged):
     _, tokenizer = packaged
-    travelled = pickle.loads(pickle.dumps(encoders.load("packaged")))  # noqa: S301 - of our own making
+    travelled = pickle.loads(pickle.dumps(encoders.load("packaged")))
     assert encoders.tokenize(travelled.tokenizer(), TEXTS, 64).flat.tolist() == (
         encoders.tokenize(tokenizer, TEXTS, 64).flat.tolist()
     )

@@ -112,3 +112,24 @@ def test_memory_peak_is_that_of_this_trial_not_of_an_earlier_one():
     high = before.mib()
     del block
     assert MemoryPeak(device).mib() < high - 400
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_micro_batches_take_the_same_steps(clip):
+    def trained(parts: int) -> tuple[list[torch.Tensor], dict[str, float]]:
+        seed_everything(0)
+        x, y = torch.randn(50, 3), torch.randn(50)
+        one = learner(nn.Linear(3, 1))
+        one.micro_batches = parts
+
+        def forward(batch):
+            return (one.model(x[batch]).squeeze(1) - y[batch]).square().mean(), len(batch), {}
+
+        metrics = fit_batches(one, shuffled_batches(50, 8), forward, clip)
+        return list(one.model.parameters()), metrics
+
+    (whole, metrics), (halves, same) = trained(1), trained(2)
+    for a, b in zip(whole, halves, strict=True):
+        torch.testing.assert_close(a, b)
+    assert metrics["loss"] == pytest.approx(same["loss"])
+    assert metrics["samples"] == same["samples"] == 50

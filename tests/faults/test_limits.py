@@ -1,0 +1,81 @@
+"""Trials that break, hang or take too much: each is dealt with as its limit in the YAML says, and the rest goes on."""
+
+import pytest
+
+from tests.outcomes import assert_logged_once, outcome_of, results
+
+pytestmark = pytest.mark.slow
+
+TOY = ("run", "toy", "--name", "s", "--epochs", "3", "--no-retrain")
+
+
+def test_trial_out_of_memory_goes_on_with_half_the_micro_batch(command):
+    output = command.run(*TOY, "--set", "data.fault=memory")
+    assert output.count("is taken up again, in 2 parts a batch: torch.OutOfMemoryError") == 4
+    assert "4 completed" in output
+    _, runs = command.runs("toy")
+    trials = [r for r in runs if r.data.tags["role"] == "trial"]
+    assert {r.data.tags["micro_batches"] for r in trials} == {"2"}
+    assert_logged_once(command, "toy", "s")
+
+
+def test_trial_that_hangs_is_taken_up_again_from_its_checkpoint(command):
+    once = command.folder / "once"
+    output = command.run(
+        *TOY, "--set", "data.fault=hang", "--set", f"data.once={once}", "--set", "search.stall_timeout=4s",
+        "--concurrency", "2",
+    )  # fmt: skip
+    assert "trial 1 ended no epoch within 4s (search.stall_timeout)" in output
+    assert "4 completed" in output
+    assert sorted((e["number"], e["epoch"]) for e in results(command.events("s"))) == [
+        (number, epoch) for number in range(4) for epoch in (1, 2, 3)
+    ]
+    assert_logged_once(command, "toy", "s")
+
+
+def test_trial_over_its_time_ends_in_the_middle_of_an_epoch(command):
+    once = command.folder / "once"
+    output = command.run(
+        *TOY, "--set", "data.fault=hang", "--set", f"data.once={once}", "--set", "search.trial_timeout=4s",
+        "--concurrency", "2",
+    )  # fmt: skip
+    assert "trial 1 is over its time" in output
+    assert "3 completed, 1 timed_out" in output
+    _, runs = command.runs("toy")
+    (run,) = [r for r in runs if r.data.tags.get("outcome") == "timed_out"]
+    assert run.info.status == "FINISHED"
+    assert_logged_once(command, "toy", "s")
+
+
+def test_common_cause_stops_the_search_and_is_shown(command):
+    output = command.run(*TOY, "--set", "data.fault=raise", "--set", "search.max_failed_in_a_row=2", code=1)
+    assert "2 trials failed in a row, the last one so:" in output
+    assert "toy_faults.py" in output and "RuntimeError: the cause is not the configuration" in output
+    assert len([e for e in command.events("s") if e["event"] == "trial"]) == 2
+
+
+def test_worker_that_is_left_unclean_is_replaced(command):
+    output = command.run(*TOY, "--set", "data.fault=thread")
+    assert "trial 1 left behind: 1 threads" in output
+    assert "4 completed" in output
+    assert_logged_once(command, "toy", "s")
+
+
+def test_epoch_budget_ends_the_search_and_the_best_is_trained(command):
+    output = command.run("run", "toy", "--name", "s", "--epochs", "3", "--set", "search.epoch_budget=5")
+    assert "stopping (epoch budget)" in output
+    assert "1 completed, 1 interrupted" in output
+    assert "is the first champion" in output
+    assert_logged_once(command, "toy", "s")
+
+
+def test_final_training_that_is_killed_goes_on_from_its_last_epoch(command, module_command):
+    arguments = ("run", "toy", "--name", "s", "--epochs", "6", "--set", "index={value: 0}", "--set", "data.pause=0.5")
+    module_command.run(*arguments)
+    command.kill_when("s", lambda es: len([e for e in es if e["event"] == "final_result"]) >= 3, *arguments)
+    command.run("resume", "s")
+    final = [e["time"] for e in command.events("s") if e["event"] == "final_result"]
+    (resumed,) = [e["time"] for e in command.events("s") if e["event"] == "session"][1:]
+    assert len([t for t in final if t > resumed]) <= 3, "its first epochs were not trained again"
+    assert outcome_of(command, "s") == outcome_of(module_command, "s")
+    assert_logged_once(command, "toy", "s")
