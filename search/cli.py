@@ -29,6 +29,13 @@ class SchedulerName(StrEnum):
     none = "none"
 
 
+class Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    md = "md"
+
+
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task that `list` shows.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a search.")]
 StoreOption = Annotated[
@@ -98,12 +105,24 @@ def run(
 
 
 @app.command()
-def resume(name: NameArgument, store: StoreOption = None, debug: DebugOption = False) -> None:
-    """Go on with a search that was interrupted or killed."""
+def resume(
+    name: NameArgument,
+    trials: Annotated[
+        str | None, typer.Option(metavar="N|+N", help="More trials: so many in all, or beside those.")
+    ] = None,
+    epochs: Annotated[
+        str | None, typer.Option(metavar="N|+N", help="More epochs; trials that were complete go on.")
+    ] = None,
+    time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Go on with a search that was interrupted or killed, or give a finished one more."""
     from search import commands
     from search.store import Store
 
-    _finish(lambda console: commands.resume(console, Store.open(store), name), debug)
+    more = {"trials": trials, "epochs": epochs, "time_budget": time_budget}
+    _finish(lambda console: commands.resume(console, Store.open(store), name, more), debug)
 
 
 @app.command()
@@ -118,6 +137,74 @@ def retrain(
     from search.store import Store
 
     _finish(lambda console: commands.retrain(console, Store.open(store), name, seeds), debug)
+
+
+@app.command()
+def compare(
+    task: TaskArgument,
+    search: Annotated[
+        list[str], typer.Option("--search", metavar="NAME", help="Only these searches. [default: all]")
+    ] = [],  # noqa: B006 - typer copies it
+    top: Annotated[int, typer.Option(metavar="N", min=0, help="So many of the best trials; 0: all.")] = 20,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Searches of a task side by side, and their best trials."""
+
+    def command(console: Any) -> int:
+        from search.compare import compare
+        from search.store import Store
+
+        _check_task(task)
+        compare(console, Store.open(store), task, search, top, form.value)
+        return 0
+
+    _finish(command, debug)
+
+
+@app.command()
+def simulate(
+    name: NameArgument,
+    scheduler: Annotated[SchedulerName | None, typer.Option(help="Who stops weak trials.")] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trials at once.")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most epochs a trial.")] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another key, such as search.reduction_factor=4.")
+    ] = [],  # noqa: B006 - typer copies it
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """What another scheduler, budget or number of workers would have made of a search; in seconds."""
+    from search.simulate import show
+    from search.store import Store
+
+    flags = {"search.scheduler": scheduler and scheduler.value, "search.epochs": epochs}
+
+    def command(console: Any) -> int:
+        show(console, Store.open(store), name, flags, set_, concurrency)
+        return 0
+
+    _finish(command, debug)
+
+
+@app.command()
+def promote(
+    task: TaskArgument,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version of its registered model.")],
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Make a registered model the champion that `predict` takes, whatever it was tested at."""
+
+    def command(console: Any) -> int:
+        from search import commands
+        from search.store import Store
+
+        _check_task(task)
+        return commands.promote(console, Store.open(store), task, version)
+
+    _finish(command, debug)
 
 
 @app.command()

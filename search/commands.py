@@ -16,8 +16,9 @@ from rich.console import Console
 
 from search.cluster import Cluster, connect, fits_here, local_cpus
 from search.config import SearchConfig, check_config, load_config
-from search.journal import SearchState, read_events
+from search.journal import SearchState
 from search.redaction import redacted
+from search.saved import extend, open_search, replay
 from search.store import SearchFolder, Store
 from trainables import get_task, task_names
 from trainables.task import DataInfo, Fusable, InputError, Precomputed, Splits, Task
@@ -112,13 +113,22 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     return _go_on(console, store, config, folder, description, splits, cluster)
 
 
-def resume(console: Console, store: Store, name: str) -> int:
-    """Goes on where a search stopped; a finished one that MLflow has whole is only summed up."""
+def resume(console: Console, store: Store, name: str, more: dict[str, str | None]) -> int:
+    """Goes on where a search stopped; a finished one that MLflow has whole is only summed up.
+
+    Args:
+        more: new values of `search.trials`, `epochs` or `time_budget`, None for those that stay; `+N` adds to a number.
+    """
     from search.console import summary
 
-    folder, description, config = _open(store, name)
-    state, events = _replay(folder, config)
-    if state.status == "finished" and not state.unfinished() and folder.delivered_events() == events:
+    folder, description, config = open_search(store, name)
+    if any(more.values()):
+        description, config = extend(folder, description, config, more)
+    state, events = replay(folder, config)
+    if (
+        state.status == "finished" and not state.unfinished() and folder.delivered_events() == events
+        and not any(more.values())
+    ):  # fmt: skip
         for line in (f"search {name} is finished", *summary(state, config), *folder.samples()):
             console.print(line, markup=False, soft_wrap=True)
         _next_commands(console, store, config, folder, state)
@@ -129,8 +139,8 @@ def resume(console: Console, store: Store, name: str) -> int:
 
 def retrain(console: Console, store: Store, name: str, seeds: int | None) -> int:
     """The final training of a finished search, now or again with more seeds."""
-    folder, description, config = _open(store, name)
-    state, _ = _replay(folder, config)
+    folder, description, config = open_search(store, name)
+    state, _ = replay(folder, config)
     if state.unfinished() or state.best() is None:
         raise InputError(f"{name}: the search is not finished; go on with `python -m search resume {name}` first")
     splits = _prepare_again(console, store, config, folder, description)
@@ -163,6 +173,8 @@ def _go_on(
     _greet(console, store, search, splits.info, cluster)
     tracker.start(search.journal.events, search.state)
     search.record({"event": "session"})
+    if seeds is None:
+        search.reopen()
     status = "failed"
     try:
         with reporter.live(), Interrupts(search.stop):
@@ -264,6 +276,15 @@ def predict(console: Console, store: Store, name: str, inputs: list[str], as_jso
     return DONE
 
 
+def promote(console: Console, store: Store, name: str, version: int) -> int:
+    """Moves the alias `champion` by hand."""
+    from search.registry import promote as move
+    from search.tracking import mlflow_client
+
+    console.print(move(mlflow_client(store), name, version), markup=False, soft_wrap=True)
+    return DONE
+
+
 def ui(store: Store, port: int) -> int:
     """MLflow's own server on this store, until it is interrupted."""
     from search.tracking import mlflow_client
@@ -276,20 +297,6 @@ def ui(store: Store, port: int) -> int:
     backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *backend]
     os.execv(sys.executable, command)  # noqa: S606 - so that a signal reaches the server itself
-
-
-def _open(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:
-    folder = store.search(name)
-    description = folder.read(store)
-    return folder, description, check_config(description["task"], description["config"], description["place"])
-
-
-def _replay(folder: SearchFolder, config: SearchConfig) -> tuple[SearchState, int]:
-    """A search's state and its number of events, without taking it up."""
-    state, events = SearchState(get_task(config.task).objective), list(read_events(folder.journal))
-    for event in events:
-        state.apply(event)
-    return state, len(events)
 
 
 def _prepare(console: Console, store: Store, config: SearchConfig, source: Path | None) -> Splits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -90,6 +91,9 @@ class Resources(_Section):
     #: GPUs a trial where the machine has any; fractions share one.
     gpus: float = Field(ge=0)
     precision: Literal["auto", "native", "fp32", "bf16"]
+    #: Money for an hour of a CPU and of a whole GPU, in any currency.
+    price_cpu_hour: float = Field(ge=0)
+    price_gpu_hour: float = Field(ge=0)
     #: Whether a Ray that is started here serves its dashboard on 127.0.0.1; it takes a second or two to start.
     dashboard: bool
 
@@ -144,14 +148,19 @@ def load_config(task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | 
     # What stands in the file has a chance to hold; what `--set` narrows may leave a condition without any.
     if isinstance(raw.get("space"), dict):
         parse_space(raw["space"], place)
+    return check_config(task, change(raw, sets, flags), place + " with --set" if sets else place)
+
+
+def change(raw: dict[str, Any], sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A copy of plain data as `load_config` makes it, with `--set` and flags laid over it; raises InputError."""
+    raw = copy.deepcopy(raw)
     for text in sets:
         parts, value = _parse_set(text)
         _put(raw, parts, value, f"--set {text}")
-        place = f"{path.parent.name}/{path.name} with --set"
     for key, value in (flags or {}).items():
         if value is not None:
             _put(raw, key.split("."), value, f"--{key.split('.')[-1].replace('_', '-')} {value}")
-    return check_config(task, raw, place)
+    return raw
 
 
 def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:

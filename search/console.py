@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -111,7 +112,7 @@ class Reporter:
             )
         rungs = "  ".join(f"epoch {epoch}: {len(rung)}" for epoch, rung in search.scheduler.rungs().items())
         lines = [
-            f"{len(state.trials)} of {search.total} trials: {_tally(state)}",
+            f"{len(state.trials)} of {search.total} trials: {tally(t.outcome for t in state.trials.values())}",
             f"best {best.best_value:.4f} by trial {best.number}" if best else "no result yet",
             *([f"rungs  {rungs}"] if rungs else []),
             f"elapsed {_clock(time.monotonic() - self.begun)}, about {self._estimate()} to go",
@@ -148,7 +149,7 @@ def data_progress(console: Console) -> tuple[Progress, Any]:
 def summary(state: SearchState, config: SearchConfig) -> list[str]:
     """What came out of a search: best configuration, figures, what early stopping saved."""
     metric = state.objective.metric
-    lines = [f"trials: {_tally(state)}"]
+    lines = [f"trials: {tally(t.outcome for t in state.trials.values())}"]
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     if stopped:
         full = config.search.epochs
@@ -180,8 +181,9 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
     return lines
 
 
-def _tally(state: SearchState) -> str:
-    counts = Counter(t.outcome or "running" for t in state.trials.values())
+def tally(outcomes: Iterable[str | None]) -> str:
+    """How many of each, by name; None is a trial that runs."""
+    counts = Counter(outcome or "running" for outcome in outcomes)
     return ", ".join(f"{n} {outcome}" for outcome, n in sorted(counts.items()))
 
 

@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from search.comparison import figures
 from search.config import SearchConfig, digest
+from search.cost import cost
 from search.journal import Event, SearchState
 from search.redaction import redacted
 from search.registry import register
@@ -92,6 +93,8 @@ class Delivery:
             "config": digest(self.config.raw),
             "data.source": self.info.source,
             "data.notes": "; ".join(self.info.notes),
+            "created": str(self.description["created"]),
+            "objective": f"{self.objective.metric} {self.objective.mode}",
             "searcher": self.config.search.searcher,
             "scheduler": self.config.search.scheduler,
             "resume": f"python -m search resume {self.folder.name}",
@@ -201,6 +204,8 @@ class Delivery:
         elif kind == "failed":
             self.client.log_text(run_id, event["traceback"], "traceback.txt")
             self._end_trial(run_id, event, "failed")
+        elif kind == "reopened":
+            self._end_trial(run_id, event, None)
         else:  # timed_out, interrupted
             self._end_trial(run_id, event, kind)
 
@@ -213,10 +218,11 @@ class Delivery:
             return
         trial = self._state.trials[event["number"]]
         self.client.set_tag(run_id, "outcome", outcome)
-        if trial.can_win:
+        if trial.curve:
             best = {f"best_val_{self.objective.metric}": trial.best_value, "best_epoch": float(trial.best_epoch)}
+            figures = (best if trial.can_win else {}) | cost(trial, self.config.resources)
             # At the last epoch and its time, so that a trial interrupted, resumed and ended has one value a step.
-            self._log(run_id, best, trial.epoch, trial.reported)
+            self._log(run_id, figures, trial.epoch, trial.reported)
         self._terminate(run_id, STATUS[outcome], event["time"])
 
     def _ended(self, event: Event) -> None:

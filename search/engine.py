@@ -64,26 +64,23 @@ class Search:
     def _loss(self, metrics: dict[str, float]) -> float:
         return self.objective.loss(metrics[f"val_{self.objective.metric}"])
 
+    def reopen(self) -> None:
+        """Trials that were complete go on where the search has been given more epochs since."""
+        more = [t.number for t in self.state.trials.values()
+                if t.outcome == "completed" and t.epoch < self.config.search.epochs]  # fmt: skip
+        self.record(*({"event": "reopened", "number": number} for number in more))
+
     def propose(self) -> Trial | None:
         """The next new trial, or None when the search has them all or is stopping."""
         number = len(self.state.trials)
         if number >= self.total or self.stopping:
             return None
-        if self._round_of(number) == number and self.state.unfinished():
+        if first_of_round(self.config, number) == number and self.state.unfinished():
             return None
         params = self.searcher.ask(number)
         self.record({"event": "trial", "number": number, "params": params,
                      "seed": trial_seed(self.config.search.seed, number)})  # fmt: skip
         return self.state.trials[number]
-
-    def _round_of(self, number: int) -> float:
-        """The first trial of the round that this one is in; infinity where trials come without rounds."""
-        search = self.config.search
-        if not search.deterministic:
-            return math.inf
-        assert search.concurrency is not None  # settled before the search began
-        together = search.concurrency * search.fuse
-        return number // together * together
 
     def report(self, results: list[dict[str, Any]], device: str) -> set[int]:
         """Takes in epochs that trials ended together; returns the numbers of those that are to stop.
@@ -115,7 +112,7 @@ class Search:
             return "diverged"
         if result["epoch"] >= self.config.search.epochs:
             return "completed"
-        loss, before = self._loss(result["metrics"]), self._round_of(result["number"])
+        loss, before = self._loss(result["metrics"]), first_of_round(self.config, result["number"])
         if self.scheduler.should_stop(result["number"], result["epoch"], loss, before):
             return "stopped_early"
         return "timed_out" if self.is_over_time(result["number"], result["metrics"]["epoch_seconds"]) else None
@@ -169,3 +166,13 @@ class Search:
                 {"event": "ended", "status": status, "rungs": self.scheduler.rungs()},
             )
         self.journal.close()
+
+
+def first_of_round(config: SearchConfig, number: int) -> float:
+    """The first trial of the round that this one is in; infinity where trials come without rounds."""
+    search = config.search
+    if not search.deterministic:
+        return math.inf
+    assert search.concurrency is not None  # settled before the search began
+    together = search.concurrency * search.fuse
+    return number // together * together

@@ -13,6 +13,7 @@ Events (all with `time`, milliseconds since 1970, never decreasing):
     failed       number, why, traceback                          failed for good
     timed_out    number                                          over its time in the middle of an epoch
     interrupted  number                                          stopped with the search, to be resumed
+    reopened     number                                          was complete; the search was given more epochs
     repeat_started / repeat_result / repeat_finished             a balanced value's best trial again, by value and seed
     compared                                                     the comparison of the values is written
     final_started / final_result / final_finished                the final training, a run for each seed
@@ -63,8 +64,9 @@ class Trial:
     best_value: float = math.nan
     #: Complete ones, oldest first; of those that were deleted since, the file is gone.
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    #: When its latest epoch was reported.
+    #: When its latest epoch was reported, and the device it was trained on.
     reported: int = 0
+    device: str = "cpu"
     #: Why it was taken up again, each time since its last new epoch.
     retries: list[str] = field(default_factory=list)
     #: Parts in which it works through a batch, more than one once it ran out of memory.
@@ -157,7 +159,7 @@ class SearchState:
     def _apply_to_trial(self, kind: str, trial: Trial, event: Event) -> None:
         if kind == "result":
             trial.curve[event["epoch"]] = event["metrics"]
-            trial.reported = event["time"]
+            trial.reported, trial.device = event["time"], event["device"]
             trial.outcome = event["outcome"]
             trial.retries = []
             value = event["metrics"].get(f"val_{self.objective.metric}")
@@ -171,7 +173,7 @@ class SearchState:
             trial.retries.append(event["why"])
             trial.micro_batches = event["micro_batches"]
         else:
-            trial.outcome = kind  # failed, timed_out, interrupted
+            trial.outcome = kind  # failed, timed_out, interrupted, reopened
         if kind == "failed":
             self.failed_in_a_row.append(event["traceback"])
         elif trial.over:

@@ -16,7 +16,7 @@ from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 import trainables
-from trainables.task import Objective
+from trainables.task import InputError, Objective
 
 #: What a served model needs beside the task code that travels with it.
 _NEEDS = ("torch", "transformers", "datasets", "numpy", "pandas", "pillow", "kornia", "scikit-learn", "matplotlib")
@@ -61,6 +61,22 @@ def register(
         client.set_registered_model_alias(task, "champion", version)
         return f"{mine} is the new champion, ahead of version {champion.version} ({theirs:.4f})"
     return f"{mine} does not beat the champion, version {champion.version} ({theirs:.4f}): registered without the alias"
+
+
+def promote(client: MlflowClient, task: str, version: int) -> str:
+    """Gives the alias to a version by hand; raises InputError where there is no such version."""
+    known = {int(v.version): v for v in client.search_model_versions(f"name = '{task}'")}
+    if version not in known:
+        there = ", ".join(map(str, sorted(known))) or "none yet"
+        raise InputError(f"{task} version {version}: not registered; there are {there}")
+    before = _champion(client, task)
+    client.set_registered_model_alias(task, "champion", str(version))
+    tested = ", ".join(f"{k} {float(v):.4f}" for k, v in known[version].tags.items() if k.startswith("test_"))
+    return f"{task} version {version} ({tested}) is the champion by hand; before it was {_named(before)}"
+
+
+def _named(version: Any | None) -> str:
+    return "none" if version is None else f"version {version.version}"
 
 
 def log_model(client: MlflowClient, task: str, run_id: str, folder: Path) -> str:

@@ -95,6 +95,8 @@ class OptunaSearcher:
         self.space.sample(lambda parameter: _suggest(asked, parameter))
 
     def tell(self, trial: Trial) -> None:
+        if trial.number not in self._asked:  # it was complete, and has been given more epochs since
+            return
         asked, states = self._asked.pop(trial.number), self._optuna.trial.TrialState
         if trial.outcome == "failed":
             self.study.tell(asked, state=states.FAIL)

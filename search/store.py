@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.redaction import redacted
 from trainables.files import replacing
 from trainables.task import InputError
 
@@ -30,6 +31,11 @@ class Store:
     def tracking_uri(self) -> str:
         """`MLFLOW_TRACKING_URI` where set, else this folder's sqlite file."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.database}"
+
+    @property
+    def shown(self) -> str:
+        """Where results are, as people read it."""
+        return str(self.root) if self.is_local else redacted(self.tracking_uri)
 
     @property
     def database(self) -> Path:

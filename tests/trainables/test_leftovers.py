@@ -1,5 +1,4 @@
 import threading
-import time
 
 import torch
 
@@ -16,7 +15,8 @@ def test_clean_trial_leaves_nothing():
 
 def test_leftovers_are_named(tmp_path, monkeypatch):
     base = Footprint.now()
-    threads = [threading.Thread(target=time.sleep, args=(0.5,)) for _ in range(9)]
+    measured = threading.Event()
+    threads = [threading.Thread(target=measured.wait) for _ in range(9)]
     for thread in threads:
         thread.start()
     files = [(tmp_path / str(i)).open("w") for i in range(20)]
@@ -28,6 +28,7 @@ def test_leftovers_are_named(tmp_path, monkeypatch):
         torch.set_default_dtype(torch.float32)
         for file in files:
             file.close()
+        measured.set()
         for thread in threads:
             thread.join()
     assert left[0].endswith(" threads")  # those that other tests left may end meanwhile

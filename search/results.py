@@ -1,0 +1,122 @@
+"""Reads searches back out of MLflow as pandas frames."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import pandas as pd
+
+from search.store import Store
+
+#: Outcomes in which a trial's figures can be ranked.
+RANKED = ("completed", "stopped_early", "timed_out", "interrupted", "running")
+
+
+def read_runs(store: Store, task: str) -> pd.DataFrame:
+    """Every run of a task's experiment, a row each, by run id.
+
+    Columns: `tag.*` (text), `param.*` (text), `metric.*` (the last value of each) and `step.*` (the step it has);
+    what a run lacks is NaN. An experiment that is not there has no rows.
+    """
+    if not store.is_local:
+        return _from_server(store, task)
+    return _from_database(store, task) if store.database.exists() else pd.DataFrame()
+
+
+def _from_database(store: Store, task: str) -> pd.DataFrame:
+    """Straight from the store's tables: thousands of runs in a second, where MLflow's client makes an object of each
+    tag, and importing it takes as long again."""
+    of_task = (
+        "SELECT run_uuid FROM runs JOIN experiments USING (experiment_id) "
+        "WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'"
+    )
+    with sqlite3.connect(f"file:{store.database}?mode=ro", uri=True, timeout=60) as database:
+        tags, params, metrics = (
+            pd.read_sql_query(f"SELECT * FROM {table} WHERE run_uuid IN ({of_task})", database, params=[task])  # noqa: S608
+            for table in ("tags", "params", "latest_metrics")
+        )
+    database.close()
+    return pd.concat(
+        [
+            _wide(tags, "tag", "value"),
+            _wide(params, "param", "value"),
+            _wide(metrics[metrics["is_nan"] == 0], "metric", "value"),
+            _wide(metrics, "step", "step"),
+        ],
+        axis=1,
+    )
+
+
+def _wide(long: pd.DataFrame, kind: str, column: str) -> pd.DataFrame:
+    return long.pivot(index="run_uuid", columns="key", values=column).add_prefix(f"{kind}.")
+
+
+def _from_server(store: Store, task: str) -> pd.DataFrame:
+    from search.tracking import mlflow_client
+
+    client = mlflow_client(store)
+    experiment = client.get_experiment_by_name(task)
+    rows: dict[str, dict[str, Any]] = {}
+    token = None
+    while experiment is not None:
+        page = client.search_runs([experiment.experiment_id], max_results=5000, page_token=token)
+        for run in page:
+            rows[run.info.run_id] = {
+                **{f"tag.{key}": value for key, value in run.data.tags.items()},
+                **{f"param.{key}": value for key, value in run.data.params.items()},
+                **{f"metric.{key}": value for key, value in run.data.metrics.items()},
+                # of a run's last values MLflow's entity has the step too, its dictionary of values has not
+                **{f"step.{metric.key}": metric.step for metric in run.data._metric_objs},
+            }
+        if not (token := page.token):
+            break
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def searches(runs: pd.DataFrame) -> pd.DataFrame:
+    """The searches among a task's runs, by name: their parent runs, with `metric.test_*` where they were tested."""
+    parents = runs[runs["tag.role"] == "parent"] if len(runs) else runs
+    return parents.set_index("tag.search") if len(parents) else parents
+
+
+def trials(runs: pd.DataFrame, names: list[str], metric: str, mode: str) -> pd.DataFrame:
+    """The trials of these searches, best first.
+
+    Columns: `search`, `trial`, `outcome`, METRIC (the best on validation), `behind` (how much worse than the best
+    trial's), `epoch` (of the best), `epochs` (trained), `seconds`, `cost`, and a column a hyperparameter that is not
+    the same in all of them.
+    """
+    mine = runs[(runs["tag.role"] == "trial") & runs["tag.search"].isin(names)]
+
+    def column(name: str) -> pd.Series:
+        return mine[name] if name in mine else pd.Series(float("nan"), index=mine.index)
+
+    frame = pd.DataFrame(
+        {
+            "search": mine["tag.search"],
+            "trial": mine["tag.trial"].astype(int),
+            "outcome": column("tag.outcome").fillna("running"),
+            metric: column(f"metric.best_val_{metric}"),
+            "epoch": column("metric.best_epoch").astype("Int64"),
+            "epochs": column("step.epoch_seconds").fillna(0).astype(int),
+            "seconds": column("metric.seconds"),
+            "cost": column("metric.cost"),
+        }
+    )
+    if not frame["cost"].gt(0).any():  # nobody gave a price
+        del frame["cost"]
+    able = frame["outcome"].isin(RANKED)
+    losses = frame[metric].where(able) if mode == "min" else -frame[metric].where(able)
+    frame.insert(4, "behind", losses - losses.min())
+    params = mine.filter(regex=r"^param\.")
+    params.columns = params.columns.str.removeprefix("param.")
+    varied = params.loc[:, params.nunique(dropna=False) > 1].apply(_numbers)
+    frame = pd.concat([frame, varied], axis=1).assign(_loss=losses)
+    return frame.sort_values(["_loss", "search", "trial"]).drop(columns="_loss").reset_index(drop=True)
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """Numbers where every value that there is is one."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    return numbers if numbers.notna().sum() == values.notna().sum() else values

@@ -1,0 +1,54 @@
+"""A search as it lies in a store: opened, replayed, given more."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from search.config import SearchConfig, check_config
+from search.journal import SearchState, read_events
+from search.store import SearchFolder, Store
+from trainables import get_task
+from trainables.task import InputError
+
+
+def open_search(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:
+    folder = store.search(name)
+    description = folder.read(store)
+    return folder, description, check_config(description["task"], description["config"], description["place"])
+
+
+def replay(folder: SearchFolder, config: SearchConfig) -> tuple[SearchState, int]:
+    """A search's state and its number of events, without taking it up."""
+    state, events = SearchState(get_task(config.task).objective), list(read_events(folder.journal))
+    for event in events:
+        state.apply(event)
+    return state, len(events)
+
+
+def extend(
+    folder: SearchFolder, description: dict[str, Any], config: SearchConfig, more: dict[str, str | None]
+) -> tuple[dict[str, Any], SearchConfig]:
+    """Gives a search more, and keeps what it was given with it.
+
+    Raises:
+        InputError: a value is no number, or less than the search has.
+    """
+    changed = dict(config.raw["search"])
+    for key, text in more.items():
+        if text is None or key == "time_budget":
+            changed[key] = text or changed[key]
+            continue
+        flag = f"--{key} {text}"
+        if not re.fullmatch(r"\+?\d+", text):
+            raise InputError(f"{flag}: expected a number, or +N for so many more")
+        before = changed[key]
+        if before is None:
+            raise InputError(f"{flag}: the search has no such limit")
+        changed[key] = before + int(text) if text.startswith("+") else int(text)
+        if changed[key] < before:
+            raise InputError(f"{flag}: the search has {before} already; it can only be given more")
+    config = check_config(config.task, {**config.raw, "search": changed}, config.place)
+    description = {**description, "config": config.raw}
+    folder.write(description)
+    return description, config

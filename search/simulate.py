@@ -1,0 +1,154 @@
+"""What another scheduler, budget or number of workers would have made of a search, from its recorded curves."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+
+from search.cluster import fits_here
+from search.config import SearchConfig, change, check_config
+from search.console import tally
+from search.engine import first_of_round
+from search.journal import Event, SearchState, Trial, read_events
+from search.saved import open_search, replay
+from search.schedulers import make_scheduler
+from search.store import Store
+from trainables.task import InputError, Objective
+
+
+@dataclass
+class Outcome:
+    """What came of a simulated search."""
+
+    #: Trials by how they end: completed, stopped_early, diverged, failed, or unknown (stopped in the logged search
+    #: before the simulated one would have stopped them).
+    trials: dict[int, str] = field(default_factory=dict)
+    epochs: int = 0
+    #: Wall-clock time, training alone.
+    seconds: float = 0.0
+    best: int | None = None
+    best_loss: float = float("inf")
+
+
+def decisions(config: SearchConfig, events: Iterable[Event], state: SearchState) -> tuple[int, int]:
+    """Makes the logged search's early-stopping decisions again, in the order in which its trials reported.
+
+    Returns:
+        How many of them come out as they were logged, and how many there are.
+    """
+    scheduler, objective = make_scheduler(config), state.objective
+    same = total = 0
+    # Fused trials report together: one write of the journal, and so one time.
+    results = (event for event in events if event["event"] == "result")
+    for _, group in groupby(results, key=lambda e: e["time"] if config.search.fuse > 1 else e):
+        together = list(group)
+        for event in together:
+            if event["outcome"] == "diverged":
+                scheduler.remove(event["number"])
+            else:
+                scheduler.record(event["number"], event["epoch"], _loss(event, objective))
+        for event in together:
+            # A complete trial had no decision then; given more epochs since, its last epoch may be a rung now.
+            if event["outcome"] not in ("diverged", "completed"):
+                number, loss = event["number"], _loss(event, objective)
+                stop = scheduler.should_stop(number, event["epoch"], loss, first_of_round(config, number))
+                same, total = same + (stop == (event["outcome"] == "stopped_early")), total + 1
+    return same, total
+
+
+def _loss(event: Event, objective: Objective) -> float:
+    return objective.loss(event["metrics"][f"val_{objective.metric}"])
+
+
+def simulate(config: SearchConfig, state: SearchState, concurrency: int) -> Outcome:
+    """Runs the recorded trials, in the order of their numbers, on `concurrency` workers under the configuration's
+    scheduler, epochs and budgets; each epoch lasts as long as it did and gives what it gave."""
+    scheduler, objective, outcome = make_scheduler(config), state.objective, Outcome()
+    waiting = iter(sorted(state.trials.values(), key=lambda t: t.number))
+    budget = config.search.epoch_budget
+    #: (when its next epoch ends, trial number, that epoch)
+    running: list[tuple[float, int, int]] = []
+
+    def begin(trial: Trial, epoch: int, now: float) -> bool:
+        """Whether there is such an epoch on record."""
+        if epoch not in trial.curve:
+            return False
+        heapq.heappush(running, (now + trial.curve[epoch].get("epoch_seconds", 0.0), trial.number, epoch))
+        return True
+
+    def fill(now: float) -> None:
+        while len(running) < concurrency and (trial := next(waiting, None)) is not None:
+            if not begin(trial, 1, now):
+                outcome.trials[trial.number] = trial.outcome or "unknown"
+
+    fill(0.0)
+    while running:
+        now, number, epoch = heapq.heappop(running)
+        trial = state.trials[number]
+        value = trial.curve[epoch].get(f"val_{objective.metric}")
+        outcome.seconds, outcome.epochs = now, outcome.epochs + 1
+        if value is None:
+            outcome.trials[number] = "diverged"
+            scheduler.remove(number)
+        else:
+            loss = objective.loss(value)
+            if loss < outcome.best_loss:
+                outcome.best, outcome.best_loss = number, loss
+            if epoch >= config.search.epochs:
+                outcome.trials[number] = "completed"
+            elif scheduler.should_stop(number, epoch, loss, first_of_round(config, number)):
+                outcome.trials[number] = "stopped_early"
+            scheduler.record(number, epoch, loss)
+        if budget is not None and outcome.epochs >= budget:
+            break
+        if number not in outcome.trials and not begin(trial, epoch + 1, now):
+            ended = trial.outcome if trial.outcome in ("diverged", "failed") else "unknown"
+            outcome.trials[number] = ended
+            if ended == "diverged":
+                scheduler.remove(number)
+        fill(now)
+    return outcome
+
+
+def show(
+    console: Console, store: Store, name: str, flags: dict[str, Any], sets: list[str], concurrency: int | None
+) -> None:
+    """Prints what the recorded curves say of another way to search, beside the logged one.
+
+    Raises:
+        InputError: there is no such search, nothing in it to go by, or a key that cannot be changed so.
+    """
+    folder, _, config = open_search(store, name)
+    state, _ = replay(folder, config)
+    if state.best() is None:
+        raise InputError(f"{name}: no trial of it has a result to go by")
+    same, total = decisions(config, read_events(folder.journal), state)
+    console.print(f"the logged search: {same} of {total} early-stopping decisions come out as they were logged")
+    other = check_config(config.task, change(config.raw, sets, flags), f"{config.place} with --set")
+    workers = concurrency or other.search.concurrency or fits_here(config).concurrency
+    best, spent = state.best(), sum(t.epoch for t in state.trials.values())
+    assert best is not None
+    found = simulate(other, state, workers)
+    unknown = list(found.trials.values()).count("unknown")
+    metric = state.objective.metric
+    lines = [
+        f"logged:    {tally(t.outcome for t in state.trials.values())}; {spent} epochs; "
+        f"best {metric} {best.best_value:.4f} (trial {best.number})",
+        f"simulated: {tally(found.trials.values())}; {found.epochs} epochs; {found.seconds:.0f} s of training on "
+        f"{workers} workers",
+    ]
+    if found.best is not None:
+        value = state.objective.loss(found.best_loss)
+        lines[1] += f"; best {metric} {value:.4f} (trial {found.best})"
+    if unknown:
+        lines.append(
+            f"{unknown} trials were stopped in the logged search before the simulated one would have: they "
+            "are used as far as they went"
+        )
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)

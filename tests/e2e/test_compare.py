@@ -1,0 +1,97 @@
+"""From finished searches to a decision: side by side, simulated, given more, promoted."""
+
+import io
+import json
+
+import pandas as pd
+import pytest
+
+from search import results
+from search.store import Store
+from tests.outcomes import assert_logged_once
+from tests.outcomes import results as epochs_of
+
+ONE = (
+    "run", "toy", "--name", "one", "--searcher", "tpe", "--scheduler", "asha", "--trials", "6", "--epochs", "4",
+    "--set", "lr={loguniform: [0.001, 0.2]}", "--set", "search.reduction_factor=2",
+    "--set", "resources.price_cpu_hour=3600",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def searched(module_command):
+    module_command.run(*ONE)
+    module_command.run("run", "toy", "--name", "two", "--no-retrain", "--set", "lr=0.1", "--epochs", "2")
+    return module_command
+
+
+def test_trials_of_several_searches_stand_in_one_ranking(searched):
+    frame = pd.read_csv(io.StringIO(searched.run("compare", "toy", "--format", "csv", "--top", "0")))
+    assert len(frame) == 10 and set(frame["search"]) == {"one", "two"}
+    assert frame["score"].is_monotonic_decreasing
+    assert frame["behind"].tolist() == pytest.approx((frame["score"].max() - frame["score"]).tolist())
+    events = searched.events("one")
+    for _, row in frame[frame["search"] == "one"].iterrows():
+        curve = [e for e in epochs_of(events) if e["number"] == row["trial"]]
+        assert row["epochs"] == len(curve)
+        assert row["score"] == max(e["metrics"]["val_score"] for e in curve)
+        assert row["seconds"] == pytest.approx(sum(e["metrics"]["epoch_seconds"] for e in curve))
+        assert row["cost"] == pytest.approx(row["seconds"]), "3600 an hour for one CPU"
+        params = next(e["params"] for e in events if e["event"] == "trial" and e["number"] == row["trial"])
+        assert row["lr"] == pytest.approx(params["lr"]) and row["index"] == params["index"]
+
+
+def test_formats_hold_the_same_trials(searched):
+    records = json.loads(searched.run("compare", "toy", "--search", "one", "--format", "json"))
+    markdown = searched.run("compare", "toy", "--search", "one", "--format", "md")
+    table = searched.run("compare", "toy", "--search", "one", "--top", "2")
+    assert [r["search"] for r in records] == ["one"] * 6
+    assert markdown.count("| one |") == 7, "six trials and the search"
+    assert "2 of 6 trials; --top 0 shows all" in table
+
+
+def test_database_and_server_are_read_alike(searched, monkeypatch):
+    """A server is read through MLflow's client; here both read the same store."""
+    store = Store(searched.folder / "mlruns")
+    direct = results.read_runs(store, "toy")
+    through = results._from_server(store, "toy").reindex(index=direct.index, columns=direct.columns)
+    pd.testing.assert_frame_equal(direct.sort_index(), through.sort_index(), check_dtype=False, check_names=False)
+
+
+def test_search_on_other_data_is_named_and_not_ranked(searched):
+    searched.run("run", "toy", "--name", "other", "--no-retrain", "--set", "data.size=80", "--epochs", "1")
+    output = searched.run("compare", "toy", "--search", "one", "--search", "other", "--format", "csv", "--top", "0")
+    assert "not compared, as their data is other than other's" in output
+    assert output.count("other,") == 4 and "\none," not in output
+    assert "no such search of toy; there are" in searched.run("compare", "toy", "--search", "nope", code=2)
+
+
+def test_simulation_makes_the_logged_decisions_again_and_others(searched):
+    output = searched.run("simulate", "one")
+    same, total = output.split(" early-stopping")[0].split("the logged search: ")[1].split(" of ")
+    assert same == total and int(total) > 5
+    output = searched.run("simulate", "one", "--scheduler", "none", "--concurrency", "3")
+    assert "unknown" in output and "are used as far as they went" in output
+
+
+def test_version_is_promoted_by_hand(searched):
+    assert "there are 1" in searched.run("promote", "toy", "9", code=2)
+    assert "toy version 1" in searched.run("promote", "toy", "1")
+
+
+@pytest.mark.slow
+def test_finished_search_given_more_goes_on_as_if_it_always_had_it(command, module_command):
+    whole = (*ONE[:3], "whole", *ONE[4:9], "9", *ONE[10:])
+    module_command.run(*whole)
+    command.run(*ONE)
+    assert "it can only be given more" in command.run("resume", "one", "--trials", "3", code=2)
+    command.run("resume", "one", "--trials", "+3")
+    trials, other = (
+        [(e["number"], e["params"]) for e in c.events(n) if e["event"] == "trial"]
+        for c, n in ((command, "one"), (module_command, "whole"))
+    )
+    assert len(trials) == 9 and trials == other
+    command.run("resume", "one", "--epochs", "6")
+    reached = {e["number"]: e["epoch"] for e in epochs_of(command.events("one"))}
+    assert max(reached.values()) == 6
+    assert_logged_once(command, "toy", "one")
