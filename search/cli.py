@@ -36,6 +36,12 @@ class Format(StrEnum):
     md = "md"
 
 
+class PredictionFormat(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task that `list` shows.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a search.")]
 StoreOption = Annotated[
@@ -77,6 +83,9 @@ def run(
     set_: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the YAML; `lr=0.01` fixes lr.")
     ] = [],  # noqa: B006 - typer copies it
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="NAME", help="Begin with what that search's trials found out.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, start nothing.")] = False,
     retrain: Annotated[bool, typer.Option(help="Train the best configuration on train+validation and test it.")] = True,
     store: StoreOption = None,
@@ -99,7 +108,9 @@ def run(
         config = load_config(task, set_, flags)
         if dry_run:
             return commands.dry_run(console, config)
-        return commands.run(console, Store.open(store), config, commands.RunOptions(data, name, address, retrain))
+        return commands.run(
+            console, Store.open(store), config, commands.RunOptions(data, name, address, retrain, from_)
+        )
 
     _finish(command, debug)
 
@@ -211,18 +222,21 @@ def promote(
 def predict(
     task: TaskArgument,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files or folders.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON with every probability.")] = False,
+    form: Annotated[
+        PredictionFormat, typer.Option("--format", help="How to print it; csv and json have every probability.")
+    ] = PredictionFormat.table,
     store: StoreOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Predict with the registered champion of a task."""
 
     def command(console: Any) -> int:
-        from search import commands
+        from search.predict import predict
         from search.store import Store
 
         _check_task(task)
-        return commands.predict(console, Store.open(store), task, inputs, json)
+        predict(Store.open(store), task, inputs, form.value)
+        return 0
 
     _finish(command, debug)
 

@@ -16,10 +16,11 @@ from rich.console import Console
 
 from search.cluster import Cluster, connect, fits_here, local_cpus
 from search.config import SearchConfig, check_config, load_config
-from search.journal import SearchState
+from search.journal import Event, SearchState
 from search.redaction import redacted
 from search.saved import extend, open_search, replay
 from search.store import SearchFolder, Store
+from search.warm_start import from_search
 from trainables import get_task, task_names
 from trainables.task import DataInfo, Fusable, InputError, Precomputed, Splits, Task
 
@@ -40,6 +41,8 @@ class RunOptions:
     name: str | None
     address: str | None
     retrain: bool
+    #: The search whose trials this one begins with.
+    start_from: str | None
 
 
 def list_tasks(console: Console) -> int:
@@ -91,6 +94,11 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     if not options.address:
         fits_here(config)
     splits = _prepare(console, store, config, options.data)
+    warm = None
+    if options.start_from:
+        warm, said = from_search(store, options.start_from, config, splits.info.fingerprint)
+        for line in said:
+            console.print(line, markup=False, soft_wrap=True)
     cluster = connect(config, options.address)
     # What was found now, and decides what is tried, is settled for every later session.
     chosen = {**config.raw, "data": {**config.raw["data"], **splits.info.chosen}}
@@ -110,7 +118,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "created": int(time.time() * 1000),
     }
     folder.write(description)
-    return _go_on(console, store, config, folder, description, splits, cluster)
+    return _go_on(console, store, config, folder, description, splits, cluster, warm=warm)
 
 
 def resume(console: Console, store: Store, name: str, more: dict[str, str | None]) -> int:
@@ -151,7 +159,7 @@ def retrain(console: Console, store: Store, name: str, seeds: int | None) -> int
 
 def _go_on(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
-    splits: Splits, cluster: Cluster, seeds: int | None = None,
+    splits: Splits, cluster: Cluster, seeds: int | None = None, warm: Event | None = None,
 ) -> int:  # fmt: skip
     """Trials (not where `seeds` asks for final trainings alone), then the final training.
 
@@ -173,6 +181,8 @@ def _go_on(
     _greet(console, store, search, splits.info, cluster)
     tracker.start(search.journal.events, search.state)
     search.record({"event": "session"})
+    if warm:
+        search.record(warm)
     if seeds is None:
         search.reopen()
     status = "failed"
@@ -248,32 +258,6 @@ def _command(rest: str, store: Store) -> str:
     """How to type it; with the store where it is not the default one here."""
     where = "" if store.root == Path("mlruns").resolve() or os.environ.get("SEARCH_STORE") else f" --store {store.root}"
     return f"python -m search {rest}{where}"
-
-
-def predict(console: Console, store: Store, name: str, inputs: list[str], as_json: bool) -> int:
-    """Predictions of the registered champion."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    from search.tracking import mlflow_client
-
-    frame = get_task(name).inputs(inputs)
-    if store.is_local and not store.database.exists():
-        raise InputError(
-            f"{store.root}: no MLflow store there; run `python -m search run {name}` first or give --store"
-        )
-    mlflow_client(store)
-    try:
-        model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
-    except MlflowException as error:
-        raise InputError(f"{name}: no registered champion in {store.root} ({str(error).splitlines()[0]})") from error
-    predictions = model.predict(frame)
-    predictions.index = frame.index
-    if as_json:
-        sys.stdout.write(predictions.reset_index(names="input").to_json(orient="records", indent=2) + "\n")
-    else:
-        sys.stdout.write(predictions.iloc[:, :2].to_string() + "\n")
-    return DONE
 
 
 def promote(console: Console, store: Store, name: str, version: int) -> int:

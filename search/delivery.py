@@ -165,6 +165,8 @@ class Delivery:
         kind = event["event"]
         if kind == "session":
             self.client.update_run(self.parent, status="RUNNING")
+        elif kind == "warm_start":
+            self.client.set_tag(self.parent, "warm_start", f"{len(event['trials'])} trials of {event['from']}")
         elif kind == "trial":
             self._trial(event)
         elif kind == "ended":

@@ -12,6 +12,7 @@ from search.journal import Event, Journal, SearchState, Trial
 from search.schedulers import make_scheduler
 from search.searchers import make_searcher, trial_seed
 from search.store import SearchFolder
+from search.warm_start import as_trials
 from trainables import get_task
 
 #: Why a search stops before its last trial.
@@ -52,6 +53,8 @@ class Search:
     def _after(self, event: Event) -> None:
         """What an event means for the searcher and the rungs, live or replayed."""
         kind = event["event"]
+        if kind == "warm_start":
+            self.searcher.learn(as_trials(event, self.objective))
         if kind == "result" and event["outcome"] != "diverged":
             self.scheduler.record(event["number"], event["epoch"], self._loss(event["metrics"]))
         if kind in ("result", "failed", "timed_out"):

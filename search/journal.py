@@ -6,6 +6,7 @@ moment resumes exactly where the last line stands, and MLflow can be told again 
 
 Events (all with `time`, milliseconds since 1970, never decreasing):
     session      {}                                              a driver took the search up
+    warm_start   from, trials                                    what the searcher is told of an earlier search's trials
     trial        number, params, seed                            proposed
     result       number, epoch, metrics, outcome                 an epoch's end; `outcome` None: goes on
     checkpoint   number, epoch, path, bytes                      written completely
@@ -153,7 +154,7 @@ class SearchState:
             self._apply_repeat(kind, event)
         elif kind == "compared":
             self.compared = True
-        else:
+        elif kind != "warm_start":
             self._apply_to_trial(kind, self.trials[event["number"]], event)
 
     def _apply_to_trial(self, kind: str, trial: Trial, event: Event) -> None:

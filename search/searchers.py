@@ -26,6 +26,10 @@ class Searcher(Protocol):
         """Takes a trial that an earlier session asked for as asked for."""
         ...
 
+    def learn(self, trials: list[Trial]) -> None:
+        """Takes in trials of an earlier search, before the first of its own."""
+        ...
+
     def tell(self, trial: Trial) -> None:
         """A trial is over."""
         ...
@@ -46,6 +50,9 @@ class Grid:
         return self.points[number]
 
     def replay(self, trial: Trial) -> None:
+        pass
+
+    def learn(self, trials: list[Trial]) -> None:
         pass
 
     def tell(self, trial: Trial) -> None:
@@ -83,16 +90,20 @@ class OptunaSearcher:
         self._asked[number] = trial
         return self.space.sample(lambda parameter: _suggest(trial, parameter))
 
+    def learn(self, trials: list[Trial]) -> None:
+        """Takes in another search's trials, numbered below zero, as far as their hyperparameters are of this space."""
+        for trial in trials:
+            self.replay(trial)
+            self.tell(trial)
+
     def replay(self, trial: Trial) -> None:
         # What is enqueued is suggested as it stands; the sampler is asked for nothing.
         self.study.sampler = self._optuna.samplers.RandomSampler(0)
-        searched = {
-            p.name: trial.params[p.name] for p in self.space.parameters if p.searched and p.exists(trial.params)
-        }
-        self.study.enqueue_trial(searched)
-        asked = self.study.ask()
-        self._asked[trial.number] = asked
-        self.space.sample(lambda parameter: _suggest(asked, parameter))
+        had = [p for p in self.space.parameters if p.searched and p.name in trial.params and p.exists(trial.params)]
+        self.study.enqueue_trial({p.name: trial.params[p.name] for p in had})
+        self._asked[trial.number] = asked = self.study.ask()
+        for parameter in had:
+            _suggest(asked, parameter)
 
     def tell(self, trial: Trial) -> None:
         if trial.number not in self._asked:  # it was complete, and has been given more epochs since

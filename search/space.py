@@ -55,6 +55,12 @@ class Parameter:
             return tuple(range(int(self.low), int(self.high) + 1, self.step))
         return None
 
+    def allows(self, value: Plain) -> bool:
+        """Whether a value that was found elsewhere could have been drawn here."""
+        if (values := self.values()) is not None:
+            return any(value == own and isinstance(value, bool) == isinstance(own, bool) for own in values)
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
     def describe(self) -> str:
         if self.kind == "value":
             text = f"{self.choices[0]}"

@@ -60,7 +60,7 @@ def test_champion_predicts_a_sequence_from_a_file(searched):
     command, _ = searched
     table = command.folder / "sequence.csv"
     pd.DataFrame([[0.1 * k] * 10 for k in range(5)], columns=[f"x{i}" for i in range(10)]).to_csv(table, index=False)
-    (row,) = json.loads(command.run("predict", "rnn", str(table), "--json"))
+    (row,) = json.loads(command.run("predict", "rnn", str(table), "--format", "json"))
     assert row["input"] == str(table)
     assert isinstance(row["prediction"], float)
     pd.DataFrame([[0.0] * 3]).to_csv(table, index=False)

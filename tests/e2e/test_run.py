@@ -126,7 +126,7 @@ def test_champion_loads_anywhere_and_predicts_what_the_test_evaluation_did(searc
     assert [row["class"] for row in predicted] == list(expected["predicted"])
     assert [row["probability"] for row in predicted] == pytest.approx(list(expected["probability"]), abs=1e-5)
 
-    printed = json.loads(command.run("predict", "windows", str(tmp_path / "00.png"), "--json"))
+    printed = json.loads(command.run("predict", "windows", str(tmp_path / "00.png"), "--format", "json"))
     assert printed[0]["class"] == expected["predicted"][0]
     assert "bad.png" in command.run("predict", "windows", str(bad_picture(tmp_path)), code=2)
 

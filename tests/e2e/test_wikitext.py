@@ -50,6 +50,6 @@ def test_rate_that_explodes_is_diverged_and_the_baseline_stands_beside_the_resul
 
 def test_prompt_is_continued(searched):
     command, _ = searched
-    (row,) = json.loads(command.run("predict", "wikitext", "the name of the", "--json"))
+    (row,) = json.loads(command.run("predict", "wikitext", "the name of the", "--format", "json"))
     assert 10 <= len(row["continuation"].split()) <= 25
     assert row["perplexity"] > 1

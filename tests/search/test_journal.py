@@ -71,6 +71,7 @@ def result(number, epoch, score, outcome=None):
         "epoch": epoch,
         "metrics": {"val_score": score},
         "outcome": outcome,
+        "device": "cpu",
     }
 
 
