@@ -175,6 +175,25 @@ def compare(
 
 
 @app.command()
+def report(
+    name: NameArgument,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Write one HTML file that shows a search, and log it to its run in MLflow."""
+
+    def command(console: Any) -> int:
+        from search.report import report
+        from search.store import Store
+
+        report(console, Store.open(store), name, open_)
+        return 0
+
+    _finish(command, debug)
+
+
+@app.command()
 def simulate(
     name: NameArgument,
     scheduler: Annotated[SchedulerName | None, typer.Option(help="Who stops weak trials.")] = None,

@@ -8,13 +8,16 @@ from typing import Any
 from search.config import SearchConfig, check_config
 from search.journal import SearchState, read_events
 from search.store import SearchFolder, Store
-from trainables import get_task
+from trainables import get_task, task_names
 from trainables.task import InputError
 
 
 def open_search(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:
     folder = store.search(name)
     description = folder.read(store)
+    if description["task"] not in task_names():
+        there = ", ".join(task_names())
+        raise InputError(f"{name}: its task {description['task']!r} is not installed here; there are {there}")
     return folder, description, check_config(description["task"], description["config"], description["place"])
 
 

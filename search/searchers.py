@@ -155,6 +155,17 @@ def _suggest(trial: Any, parameter: Parameter) -> Any:
     return trial.suggest_float(parameter.name, parameter.low, parameter.high, log=parameter.kind == "loguniform")
 
 
+def distribution(parameter: Parameter) -> Any:
+    """Optuna's, of a parameter that is searched."""
+    from optuna import distributions
+
+    if parameter.kind == "int":
+        return distributions.IntDistribution(int(parameter.low), int(parameter.high), step=parameter.step)
+    if parameter.kind == "choice":
+        return distributions.CategoricalDistribution(parameter.choices)
+    return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.kind == "loguniform")
+
+
 def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher, int]:
     """The searcher and the number of trials of the search."""
     search = config.search

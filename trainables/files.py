@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -53,12 +53,13 @@ def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iter
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that takes `path`'s place when the block ends, and leaves no trace where it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}")
+    with temporary.open("xb") as file:
         try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            Path(file.name).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(file.name).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise

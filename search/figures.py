@@ -1,0 +1,173 @@
+"""The interactive pictures of a report, from a search's state."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from search.config import SearchConfig
+from search.journal import SearchState, Trial
+from search.space import Parameter
+
+#: Colours that can be told apart on white and on black, also by the colour-blind (Okabe and Ito 2008).
+COLOURS = {
+    "best": "#d55e00", "completed": "#0072b2", "timed_out": "#56b4e9", "stopped_early": "#999999",
+    "interrupted": "#e69f00", "running": "#e69f00", "diverged": "#cc79a7", "failed": "#cc79a7",
+}  # fmt: skip
+#: Trials from which on an importance means something.
+ENOUGH = 20
+
+
+def figures(state: SearchState, config: SearchConfig) -> list[dict[str, str]]:
+    """Title, words and picture each."""
+    searched = [p for p in config.space.parameters if p.searched]
+    shown = [
+        ("Learning curves", "Each line is a trial; those that were stopped early are grey.", _curves(state)),
+        ("Objective against each hyperparameter", "The best epoch of each trial.", _scatter(state, searched)),
+        ("Configurations", "Drag along an axis to select trials.", _parallel(state, searched)),
+    ]
+    figure, words = _importance(state, searched)
+    shown.append(("Importance", words, figure))
+    return [
+        {"title": title, "words": words, "html": _html(figure)} for title, words, figure in shown if figure is not None
+    ]
+
+
+def _html(figure: go.Figure) -> str:
+    figure.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font_color="#888888",
+        margin={"l": 70, "r": 30, "t": 50, "b": 45}, legend={"orientation": "h", "y": -0.2},
+    )  # fmt: skip
+    figure.update_xaxes(gridcolor="rgba(128,128,128,0.25)", zerolinecolor="rgba(128,128,128,0.4)")
+    figure.update_yaxes(automargin=True)
+    figure.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zerolinecolor="rgba(128,128,128,0.4)")
+    options = {"responsive": True, "displayModeBar": False}
+    html: str = figure.to_html(full_html=False, include_plotlyjs=False, config=options)
+    return html
+
+
+def _curves(state: SearchState) -> go.Figure:
+    """All trials of an outcome are one line with gaps: thousands of separate ones would be too many for a browser."""
+    metric, best = f"val_{state.objective.metric}", state.best()
+    figure = go.Figure()
+    for outcome in ("failed", "diverged", "stopped_early", "interrupted", "running", "timed_out", "completed", "best"):
+        x: list[float | None] = []
+        y: list[float | None] = []
+        text: list[str] = []
+        for trial in state.trials.values():
+            if ("best" if trial is best else trial.outcome or "running") != outcome:
+                continue
+            known = [(epoch, m[metric]) for epoch, m in sorted(trial.curve.items()) if metric in m]
+            x += [epoch for epoch, _ in known] + [None]
+            y += [value for _, value in known] + [None]
+            text += [f"trial {trial.number}"] * (len(known) + 1)
+        if any(value is not None for value in y):
+            figure.add_trace(
+                go.Scattergl(
+                    x=x, y=y, text=text, name=outcome.replace("_", " "), mode="lines+markers", marker_size=4,
+                    line={"color": COLOURS[outcome], "width": 3 if outcome == "best" else 1},
+                    opacity=0.5 if outcome == "stopped_early" else 1,
+                )
+            )  # fmt: skip
+    figure.update_layout(height=420, xaxis_title="epoch", yaxis_title=metric)
+    return figure
+
+
+def _scatter(state: SearchState, searched: list[Parameter]) -> go.Figure | None:
+    able = state.ranked()
+    if not searched or not able:
+        return None
+    columns = min(3, len(searched))
+    rows = math.ceil(len(searched) / columns)
+    figure = make_subplots(rows, columns, subplot_titles=[p.name for p in searched], shared_yaxes=True)
+    for index, parameter in enumerate(searched):
+        there = [t for t in able if t.params.get(parameter.name) is not None]
+        values = [t.params[parameter.name] for t in there]
+        place = {"row": index // columns + 1, "col": index % columns + 1}
+        figure.add_trace(
+            go.Scattergl(
+                x=[str(v) for v in values] if parameter.kind == "choice" else values,
+                y=[t.best_value for t in there], text=[f"trial {t.number}" for t in there], mode="markers",
+                showlegend=False,
+                marker={"color": [_colour(t, state) for t in there], "size": 7},
+            ),
+            **place,
+        )  # fmt: skip
+        figure.update_xaxes(type={"loguniform": "log", "choice": "category"}.get(parameter.kind, "linear"), **place)
+    figure.update_layout(height=230 * rows + 60)
+    return figure
+
+
+def _colour(trial: Trial, state: SearchState) -> str:
+    return COLOURS["best" if trial is state.best() else trial.outcome or "running"]
+
+
+def _parallel(state: SearchState, searched: list[Parameter]) -> go.Figure | None:
+    able = state.ranked()
+    if not searched or len(able) < 2:
+        return None
+    dimensions: list[dict[str, Any]] = []
+    for parameter in searched:
+        values = [t.params.get(parameter.name) for t in able]
+        if parameter.kind == "choice" or any(v is None for v in values):
+            names = sorted({str(v) for v in values})
+            codes = [names.index(str(v)) for v in values]
+            dimensions.append(
+                {"label": parameter.name, "values": codes, "tickvals": list(range(len(names))), "ticktext": names}
+            )
+        elif parameter.kind == "loguniform":
+            dimensions.append({"label": f"log10 {parameter.name}", "values": [math.log10(v) for v in values if v]})
+        else:
+            dimensions.append({"label": parameter.name, "values": values})
+    objective = [t.best_value for t in able]
+    dimensions.append({"label": state.objective.metric, "values": objective})
+    figure = go.Figure(
+        go.Parcoords(
+            dimensions=dimensions,
+            line={"color": objective, "colorscale": "Viridis", "reversescale": state.objective.mode == "min",
+                  "showscale": True},
+        )
+    )  # fmt: skip
+    figure.update_layout(height=420)
+    return figure
+
+
+def _importance(state: SearchState, searched: list[Parameter]) -> tuple[go.Figure | None, str]:
+    """How much of the objective's variance each hyperparameter explains (fANOVA, Hutter et al. 2014)."""
+    import optuna
+
+    from search.searchers import distribution
+
+    trials = state.ranked()
+    always = [p for p in searched if not p.when]
+    if len(trials) < 4 or not always:
+        return None, ""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="minimize" if state.objective.mode == "min" else "maximize")
+    distributions = {p.name: distribution(p) for p in always}
+    study.add_trials(
+        [
+            optuna.create_trial(
+                params={p.name: t.params[p.name] for p in always}, distributions=distributions, value=t.best_value
+            )
+            for t in trials
+        ]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        except (ValueError, RuntimeError) as error:  # every trial came to the same, say
+            return None, f"No importance: {error}"
+    names = list(reversed(found))
+    figure = go.Figure(go.Bar(x=[found[n] for n in names], y=names, orientation="h", marker_color=COLOURS["completed"]))
+    figure.update_layout(height=80 + 28 * len(names), xaxis_title="share of the objective's variance (fANOVA)")
+    words = f"From {len(trials)} trials; hyperparameters that exist in some configurations only are left out."
+    if len(trials) < ENOUGH:
+        words += f" With fewer than {ENOUGH} trials this is hardly more than a guess."
+    return figure, words

@@ -1,0 +1,193 @@
+"""One HTML file that shows a search: it needs no network, and is as readable on a phone as in the dark."""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import platform
+import time
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+from rich.console import Console
+
+from search.config import SearchConfig
+from search.console import summary, tally
+from search.cost import cost
+from search.figures import figures
+from search.journal import SearchState, Trial, read_events
+from search.redaction import redacted
+from search.saved import open_search, replay
+from search.schedulers import make_scheduler
+from search.store import SearchFolder, Store
+from search.tracking import mlflow_client
+from trainables.files import replacing
+from trainables.task import InputError
+
+PACKAGES = ("ray", "torch", "transformers", "mlflow", "optuna", "pandas", "numpy")
+
+
+def report(console: Console, store: Store, name: str, show: bool) -> None:
+    """Writes a search's report, logs it to the search's run in MLflow, and opens it in a browser where asked to."""
+    path = write(store, name)
+    console.print(f"report: {path}", markup=False, soft_wrap=True)
+    if show:
+        webbrowser.open(path.as_uri())
+    _, description, config = open_search(store, name)
+    client = mlflow_client(store)
+    experiment = client.get_experiment_by_name(config.task)
+    key = f"tags.`search.id` = '{description['id']}' AND tags.`search.run` = 'parent'"
+    for run in client.search_runs([experiment.experiment_id], key) if experiment else ():
+        client.log_artifact(run.info.run_id, str(path))
+
+
+def write(store: Store, name: str) -> Path:
+    """Writes the report of a search into its folder.
+
+    Raises:
+        InputError: there is no such search, or no trial of it has a result.
+    """
+    folder, description, config = open_search(store, name)
+    state, _ = replay(folder, config)
+    if not any(t.curve for t in state.trials.values()):
+        raise InputError(f"{name}: no trial of it has a result to show yet")
+    # What is drawn is made of numbers and of names that the template escapes.
+    environment = Environment(loader=PackageLoader("search", "."), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("report.html").render(
+        name=name,
+        task=config.task,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        status=state.status,
+        summary=[redacted(line) for line in summary(state, config)],
+        plotly=get_plotlyjs(),
+        figures=figures(state, config),
+        stopping=_stopping(state, config, folder),
+        spent=_spent(state, config),
+        optimism=_optimism(state),
+        trials=_trials(state, config),
+        pictures=_pictures(folder),
+        samples=folder.samples(),
+        facts=_facts(description, config),
+    )
+    path = folder.path / "report.html"
+    with replacing(path) as file:
+        file.write(page.encode())
+    return path
+
+
+def _stopping(state: SearchState, config: SearchConfig, folder: SearchFolder) -> dict[str, Any]:
+    """The rungs, and what early stopping saved: the epochs that the stopped trials did not train, at their own pace."""
+    scheduler = make_scheduler(config)
+    for event in read_events(folder.journal):
+        if event["event"] == "result" and event["outcome"] != "diverged":
+            loss = state.objective.loss(event["metrics"][f"val_{state.objective.metric}"])
+            scheduler.record(event["number"], event["epoch"], loss)
+    stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
+    epochs = sum(config.search.epochs - t.epoch for t in stopped)
+    pace = {t.number: sum(m.get("epoch_seconds", 0.0) for m in t.curve.values()) / t.epoch for t in stopped}
+    return {
+        "rule": config.search.scheduler,
+        "rungs": [
+            {
+                "epoch": epoch,
+                "trials": len(rung),
+                "stopped": sum(1 for t in stopped if t.epoch == epoch),
+                "best": f"{state.objective.loss(min(rung.values())):.4g}",
+            }
+            for epoch, rung in scheduler.rungs().items()
+            if rung
+        ],
+        "stopped": len(stopped),
+        "epochs": epochs,
+        "hours": sum(pace[t.number] * (config.search.epochs - t.epoch) for t in stopped) / 3600,
+    }
+
+
+def _spent(state: SearchState, config: SearchConfig) -> list[dict[str, Any]]:
+    """What went to the trials of each outcome."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in state.trials.values():
+        groups.setdefault(trial.outcome or "running", []).append(trial)
+    rows = []
+    for outcome, trials in sorted(groups.items()):
+        costs = [cost(t, config.resources) for t in trials]
+        rows.append(
+            {
+                "outcome": outcome.replace("_", " "),
+                "trials": len(trials),
+                "epochs": sum(t.epoch for t in trials),
+                **{
+                    key: sum(c.get(f"{key}_seconds", 0.0) for c in costs) / 3600 for key in ("cpu", "gpu")
+                },
+                "money": sum(c["cost"] for c in costs),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _optimism(state: SearchState) -> str:
+    """The winner's curse: the best of many validation figures is better than what the same training does on test."""
+    final, best = state.finals.get(0), state.best()
+    if final is None or final.test is None or best is None:
+        return ""
+    metric = state.objective.metric
+    gap = state.objective.loss(final.test[metric]) - state.objective.loss(best.best_value)
+    return (
+        f"The winner's {metric} was {best.best_value:.4g} on validation, where it was chosen among "
+        f"{len(state.ranked())} trials, and is {final.test[metric]:.4g} on test, after training on both: "
+        f"{abs(gap):.2g} {'worse' if gap > 0 else 'better'}."
+    )
+
+
+def _trials(state: SearchState, config: SearchConfig) -> dict[str, Any]:
+    """A table of the best hundred."""
+    names = [p.name for p in config.space.parameters if p.searched]
+    ranked = state.ranked()
+    rest = [t for t in state.trials.values() if not t.can_win]
+    rows = [
+        [
+            trial.number, (trial.outcome or "running").replace("_", " "), trial.epoch,
+            f"{trial.best_value:.4g}" if trial.can_win else "",
+            *(_shown(trial.params.get(name)) for name in names),
+        ]
+        for trial in [*ranked, *rest][:100]
+    ]  # fmt: skip
+    heads = ["trial", "outcome", "epochs", state.objective.metric, *names]
+    outcomes = tally(trial.outcome for trial in state.trials.values())
+    return {"heads": heads, "rows": rows, "all": len(state.trials), "tally": outcomes}
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _pictures(folder: SearchFolder) -> list[dict[str, str]]:
+    """Those that the task made of its final model and of the comparison, inlined."""
+    paths = [*sorted((folder.final(0) / "artifacts").glob("*.png")), *sorted(folder.comparison.glob("*.png"))]
+    return [
+        {"name": path.stem.replace("_", " "), "data": base64.b64encode(path.read_bytes()).decode()} for path in paths
+    ]
+
+
+def _facts(description: dict[str, Any], config: SearchConfig) -> dict[str, dict[str, str]]:
+    """Data, environment, and what to type to do it again."""
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    data = f" --data {description['data']}" if description["data"] else ""
+    return {
+        "Data": {
+            "source": redacted(str(description["data"] or "the task's demo")),
+            "fingerprint": description["fingerprint"],
+            **{f"data.{key}": str(value) for key, value in config.data.items()},
+        },
+        "Environment": {
+            "python": platform.python_version(), "machine": platform.platform(), "commit": description["commit"],
+            **versions,
+        },
+        "Again": {
+            "command": redacted(f"python -m search run {config.task}{data}"),
+            **{section: str(config.raw[section]) for section in ("search", "resources", "space")},
+        },
+    }  # fmt: skip
