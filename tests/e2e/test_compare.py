@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import shutil
 import time
 
@@ -82,7 +81,6 @@ def test_report_is_one_file_that_needs_nothing_else_and_is_logged(searched):
     path = searched.folder / "mlruns" / "searches" / "one" / "report.html"
     assert f"report: {path}" in output
     page = path.read_text()
-    assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", page), "nothing is fetched"
     for heading in ("Learning curves", "Configurations", "Importance", "Early stopping", "What it took", "Environment"):
         assert f"<h2>{heading}</h2>" in page
     assert "hardly more than a guess" in page, "six trials say little of importance"
@@ -119,6 +117,7 @@ def test_report_in_a_browser_draws_everything_and_fits_the_screen(searched, widt
         while not all(counts := page.execute_script(drawn)) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert len(counts) == 4 and all(counts)
+        assert page.execute_script("return performance.getEntriesByType('resource').map(r => r.name)") == []
         assert not [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
         wide, inner = page.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
         assert wide <= inner, "what is too wide scrolls by itself, not the page"
