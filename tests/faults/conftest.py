@@ -1,5 +1,7 @@
 """One small search of everything that has to survive: sampled, stopped early, checkpointed, retrained, tested."""
 
+import fcntl
+import os
 import time
 from collections.abc import Callable
 
@@ -15,11 +17,23 @@ SEARCH = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def whole(module_command) -> dict:
-    """What the search comes to that nothing happens to."""
-    module_command.run(*SEARCH)
-    return outcome_of(module_command, "s")
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory, ray_env, empty_store) -> Command:
+    """The search that nothing happens to, run once for all the processes that test."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "untouched"
+    shared.mkdir(exist_ok=True)
+    command = Command(shared, ray_env, empty_store)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not any(e["event"] == "ended" for e in command.events("s")):
+            command.run(*SEARCH)
+    return command
+
+
+@pytest.fixture(scope="session")
+def whole(untouched) -> dict:
+    return outcome_of(untouched, "s")
 
 
 def resume(command: Command, **env: str) -> tuple[str, float]:

@@ -14,8 +14,8 @@ from tests.outcomes import outcome_of, results
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_driver_killed_at_ten_random_moments(command, whole, survived, module_command):
-    events, rng = len(module_command.events("s")), random.Random(0)
+def test_driver_killed_at_ten_random_moments(command, whole, survived, untouched):
+    events, rng = len(untouched.events("s")), random.Random(0)
     moments = sorted(rng.sample(range(3, events - 3), 10))
     begun, waits = SEARCH, []
     for moment in moments:
