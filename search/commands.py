@@ -130,13 +130,12 @@ def resume(console: Console, store: Store, name: str, more: dict[str, str | None
     from search.console import summary
 
     folder, description, config = open_search(store, name)
-    if any(more.values()):
+    extended = any(more.values())
+    if extended:
         description, config = extend(folder, description, config, more)
     state, events = replay(folder, config)
-    if (
-        state.status == "finished" and not state.unfinished() and folder.delivered_events() == events
-        and not any(more.values())
-    ):  # fmt: skip
+    whole = state.status == "finished" and not state.unfinished() and folder.delivered_events() == len(events)
+    if whole and not extended:
         for line in (f"search {name} is finished", *summary(state, config), *folder.samples()):
             console.print(line, markup=False, soft_wrap=True)
         _next_commands(console, store, config, folder, state)
@@ -197,7 +196,7 @@ def _go_on(
                 train_final(search, splits, cluster.placement, seeds or config.search.retrain_seeds)
         if search.stopping in ("interrupted", "disk full"):
             status = "interrupted"
-        elif search.stopping != "failures" and search.state.best() is not None:
+        elif not search.cut_off and search.state.best() is not None:
             status = "finished"
             prune(search)
     except KeyboardInterrupt:

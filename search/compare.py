@@ -13,8 +13,6 @@ from search import results
 from search.store import Store
 from trainables.task import InputError
 
-FORMATS = ("table", "csv", "json", "md")
-
 
 def compare(console: Console, store: Store, task: str, names: list[str], top: int, form: str) -> None:
     """Prints it; what is for machines (csv, json) is the trials alone.

@@ -7,13 +7,12 @@ from search.journal import Trial
 
 
 def cost(trial: Trial, resources: Resources) -> dict[str, float]:
-    """Of its recorded epochs: `seconds` of training and validation (of fused trials each one's share), `cpu_seconds`
-    and `gpu_seconds` (times what a trial is given), `energy_joules` where the GPU's driver tells it, and `cost`."""
-    seconds = sum(metrics.get("epoch_seconds", 0.0) for metrics in trial.curve.values())
-    cpu, gpu = seconds * resources.cpus, seconds * resources.gpus * (trial.device != "cpu")
+    """Of its recorded epochs: `seconds`, `cpu_seconds` and `gpu_seconds` (times what a trial is given),
+    `energy_joules` where the GPU's driver tells it, and `cost`."""
+    cpu, gpu = trial.seconds * resources.cpus, trial.seconds * resources.gpus * (trial.device != "cpu")
     energy = sum(metrics.get("energy_joules", 0.0) for metrics in trial.curve.values())
     return {
-        "seconds": seconds,
+        "seconds": trial.seconds,
         "cpu_seconds": cpu,
         **({"gpu_seconds": gpu} if gpu else {}),
         **({"energy_joules": energy} if energy else {}),

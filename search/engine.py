@@ -123,8 +123,7 @@ class Search:
     def is_over_time(self, number: int, seconds: float) -> bool:
         """Whether a trial has used up its `trial_timeout` with these seconds beside the epochs that are recorded."""
         limit = self.config.search.trial_timeout
-        curve = self.state.trials[number].curve.values()
-        return limit is not None and sum(m["epoch_seconds"] for m in curve) + seconds > parse_duration(limit)
+        return limit is not None and self.state.trials[number].seconds + seconds > parse_duration(limit)
 
     def fail(self, number: int, why: Failure, traceback: str) -> bool:
         """A trial ended with an error, alone; returns whether it is taken up again.

@@ -43,8 +43,9 @@ def _html(figure: go.Figure) -> str:
         margin={"l": 70, "r": 30, "t": 50, "b": 45}, legend={"orientation": "h", "y": -0.2},
     )  # fmt: skip
     figure.update_xaxes(gridcolor="rgba(128,128,128,0.25)", zerolinecolor="rgba(128,128,128,0.4)")
-    figure.update_yaxes(automargin=True)
-    figure.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zerolinecolor="rgba(128,128,128,0.4)")
+    figure.update_yaxes(
+        gridcolor="rgba(128,128,128,0.25)", zerolinecolor="rgba(128,128,128,0.4)", automargin=True
+    )  # fmt: skip
     options = {"responsive": True, "displayModeBar": False}
     html: str = figure.to_html(full_html=False, include_plotlyjs=False, config=options)
     return html
@@ -59,7 +60,7 @@ def _curves(state: SearchState) -> go.Figure:
         y: list[float | None] = []
         text: list[str] = []
         for trial in state.trials.values():
-            if ("best" if trial is best else trial.outcome or "running") != outcome:
+            if _kind(trial, best) != outcome:
                 continue
             known = [(epoch, m[metric]) for epoch, m in sorted(trial.curve.items()) if metric in m]
             x += [epoch for epoch, _ in known] + [None]
@@ -78,7 +79,7 @@ def _curves(state: SearchState) -> go.Figure:
 
 
 def _scatter(state: SearchState, searched: list[Parameter]) -> go.Figure | None:
-    able = state.ranked()
+    able, best = state.ranked(), state.best()
     if not searched or not able:
         return None
     columns = min(3, len(searched))
@@ -93,7 +94,7 @@ def _scatter(state: SearchState, searched: list[Parameter]) -> go.Figure | None:
                 x=[str(v) for v in values] if parameter.kind == "choice" else values,
                 y=[t.best_value for t in there], text=[f"trial {t.number}" for t in there], mode="markers",
                 showlegend=False,
-                marker={"color": [_colour(t, state) for t in there], "size": 7},
+                marker={"color": [COLOURS[_kind(t, best)] for t in there], "size": 7},
             ),
             **place,
         )  # fmt: skip
@@ -102,8 +103,8 @@ def _scatter(state: SearchState, searched: list[Parameter]) -> go.Figure | None:
     return figure
 
 
-def _colour(trial: Trial, state: SearchState) -> str:
-    return COLOURS["best" if trial is state.best() else trial.outcome or "running"]
+def _kind(trial: Trial, best: Trial | None) -> str:
+    return "best" if trial is best else trial.outcome or "running"
 
 
 def _parallel(state: SearchState, searched: list[Parameter]) -> go.Figure | None:

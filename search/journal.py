@@ -82,6 +82,18 @@ class Trial:
         return max(self.curve, default=0)
 
     @property
+    def seconds(self) -> float:
+        """Training and validation of its recorded epochs; of fused trials each one's share."""
+        return sum(metrics.get("epoch_seconds", 0.0) for metrics in self.curve.values())
+
+    def take(self, epoch: int, metrics: dict[str, float], objective: Objective) -> None:
+        """An epoch's metrics; of equal ones the earlier stays the best."""
+        self.curve[epoch] = metrics
+        value = metrics.get(f"val_{objective.metric}")
+        if value is not None and (not self.best_epoch or objective.better(value, self.best_value)):
+            self.best_epoch, self.best_value = epoch, value
+
+    @property
     def can_win(self) -> bool:
         return self.best_epoch > 0 and self.outcome not in ("diverged", "failed")
 
@@ -159,22 +171,22 @@ class SearchState:
 
     def _apply_to_trial(self, kind: str, trial: Trial, event: Event) -> None:
         if kind == "result":
-            trial.curve[event["epoch"]] = event["metrics"]
             trial.reported, trial.device = event["time"], event["device"]
             trial.outcome = event["outcome"]
             trial.retries = []
-            value = event["metrics"].get(f"val_{self.objective.metric}")
-            if value is None or trial.outcome == "diverged":
-                pass
-            elif not trial.best_epoch or self.objective.better(value, trial.best_value):
-                trial.best_epoch, trial.best_value = event["epoch"], value
+            if trial.outcome == "diverged":
+                trial.curve[event["epoch"]] = event["metrics"]
+            else:
+                trial.take(event["epoch"], event["metrics"], self.objective)
         elif kind == "checkpoint":
             trial.checkpoints.append(Checkpoint(event["epoch"], Path(event["path"]), event["bytes"]))
         elif kind == "retry":
             trial.retries.append(event["why"])
             trial.micro_batches = event["micro_batches"]
+        elif kind == "reopened":
+            trial.outcome = None
         else:
-            trial.outcome = kind  # failed, timed_out, interrupted, reopened
+            trial.outcome = kind  # failed, timed_out, interrupted
         if kind == "failed":
             self.failed_in_a_row.append(event["traceback"])
         elif trial.over:
@@ -251,9 +263,9 @@ class Journal:
         self._last = max(self._last, int(time.time() * 1000))  # a clock that is set back moves no event back
         stamped = [{**event, "time": self._last} for event in events]
         lines = b"".join(json.dumps(event).encode() + b"\n" for event in stamped)
+        if self.refused:
+            raise self.refused
         try:
-            if self.refused:
-                raise self.refused
             written = 0
             while written < len(lines):
                 written += self._file.write(lines[written:])

@@ -18,7 +18,7 @@ from search.config import SearchConfig
 from search.console import summary, tally
 from search.cost import cost
 from search.figures import figures
-from search.journal import SearchState, Trial, read_events
+from search.journal import SearchState, Trial
 from search.redaction import redacted
 from search.saved import open_search, replay
 from search.schedulers import make_scheduler
@@ -31,12 +31,16 @@ PACKAGES = ("ray", "torch", "transformers", "mlflow", "optuna", "pandas", "numpy
 
 
 def report(console: Console, store: Store, name: str, show: bool) -> None:
-    """Writes a search's report, logs it to the search's run in MLflow, and opens it in a browser where asked to."""
-    path = write(store, name)
+    """Writes a search's report, logs it to the search's run in MLflow, and opens it in a browser where asked to.
+
+    Raises:
+        InputError: there is no such search, or no trial of it has a result.
+    """
+    folder, description, config = open_search(store, name)
+    path = write(folder, description, config)
     console.print(f"report: {path}", markup=False, soft_wrap=True)
     if show:
         webbrowser.open(path.as_uri())
-    _, description, config = open_search(store, name)
     client = mlflow_client(store)
     experiment = client.get_experiment_by_name(config.task)
     key = f"tags.`search.id` = '{description['id']}' AND tags.`search.run` = 'parent'"
@@ -44,27 +48,22 @@ def report(console: Console, store: Store, name: str, show: bool) -> None:
         client.log_artifact(run.info.run_id, str(path))
 
 
-def write(store: Store, name: str) -> Path:
-    """Writes the report of a search into its folder.
-
-    Raises:
-        InputError: there is no such search, or no trial of it has a result.
-    """
-    folder, description, config = open_search(store, name)
+def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfig) -> Path:
+    """Writes the report of a search into its folder; raises InputError where no trial of it has a result."""
     state, _ = replay(folder, config)
     if not any(t.curve for t in state.trials.values()):
-        raise InputError(f"{name}: no trial of it has a result to show yet")
+        raise InputError(f"{folder.name}: no trial of it has a result to show yet")
     # What is drawn is made of numbers and of names that the template escapes.
     environment = Environment(loader=PackageLoader("search", "."), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("report.html").render(
-        name=name,
+        name=folder.name,
         task=config.task,
         made=time.strftime("%Y-%m-%d %H:%M"),
         status=state.status,
         summary=[redacted(line) for line in summary(state, config)],
         plotly=get_plotlyjs(),
         figures=figures(state, config),
-        stopping=_stopping(state, config, folder),
+        stopping=_stopping(state, config),
         spent=_spent(state, config),
         optimism=_optimism(state),
         trials=_trials(state, config),
@@ -78,16 +77,14 @@ def write(store: Store, name: str) -> Path:
     return path
 
 
-def _stopping(state: SearchState, config: SearchConfig, folder: SearchFolder) -> dict[str, Any]:
+def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
     """The rungs, and what early stopping saved: the epochs that the stopped trials did not train, at their own pace."""
     scheduler = make_scheduler(config)
-    for event in read_events(folder.journal):
-        if event["event"] == "result" and event["outcome"] != "diverged":
-            loss = state.objective.loss(event["metrics"][f"val_{state.objective.metric}"])
-            scheduler.record(event["number"], event["epoch"], loss)
+    for trial in state.trials.values():  # a rung is the same in whatever order it is told; diverged trials left theirs
+        for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
+            scheduler.record(trial.number, epoch, state.objective.loss(metrics[f"val_{state.objective.metric}"]))
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     epochs = sum(config.search.epochs - t.epoch for t in stopped)
-    pace = {t.number: sum(m.get("epoch_seconds", 0.0) for m in t.curve.values()) / t.epoch for t in stopped}
     return {
         "rule": config.search.scheduler,
         "rungs": [
@@ -102,7 +99,7 @@ def _stopping(state: SearchState, config: SearchConfig, folder: SearchFolder) ->
         ],
         "stopped": len(stopped),
         "epochs": epochs,
-        "hours": sum(pace[t.number] * (config.search.epochs - t.epoch) for t in stopped) / 3600,
+        "hours": sum(t.seconds / t.epoch * (config.search.epochs - t.epoch) for t in stopped) / 3600,
     }
 
 

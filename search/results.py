@@ -76,8 +76,7 @@ def _from_server(store: Store, task: str) -> pd.DataFrame:
 
 def searches(runs: pd.DataFrame) -> pd.DataFrame:
     """The searches among a task's runs, by name: their parent runs, with `metric.test_*` where they were tested."""
-    parents = runs[runs["tag.role"] == "parent"] if len(runs) else runs
-    return parents.set_index("tag.search") if len(parents) else parents
+    return runs[runs["tag.role"] == "parent"].set_index("tag.search") if len(runs) else runs
 
 
 def trials(runs: pd.DataFrame, names: list[str], metric: str, mode: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from search.config import SearchConfig, check_config
-from search.journal import SearchState, read_events
+from search.journal import Event, SearchState, read_events
 from search.store import SearchFolder, Store
 from trainables import get_task, task_names
 from trainables.task import InputError
@@ -21,12 +21,12 @@ def open_search(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], 
     return folder, description, check_config(description["task"], description["config"], description["place"])
 
 
-def replay(folder: SearchFolder, config: SearchConfig) -> tuple[SearchState, int]:
-    """A search's state and its number of events, without taking it up."""
+def replay(folder: SearchFolder, config: SearchConfig) -> tuple[SearchState, list[Event]]:
+    """A search's state and its events, without taking it up."""
     state, events = SearchState(get_task(config.task).objective), list(read_events(folder.journal))
     for event in events:
         state.apply(event)
-    return state, len(events)
+    return state, events
 
 
 def extend(

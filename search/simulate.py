@@ -14,7 +14,7 @@ from search.cluster import fits_here
 from search.config import SearchConfig, change, check_config
 from search.console import tally
 from search.engine import first_of_round
-from search.journal import Event, SearchState, Trial, read_events
+from search.journal import Event, SearchState, Trial
 from search.saved import open_search, replay
 from search.schedulers import make_scheduler
 from search.store import Store
@@ -124,15 +124,15 @@ def show(
         InputError: there is no such search, nothing in it to go by, or a key that cannot be changed so.
     """
     folder, _, config = open_search(store, name)
-    state, _ = replay(folder, config)
-    if state.best() is None:
+    state, events = replay(folder, config)
+    best = state.best()
+    if best is None:
         raise InputError(f"{name}: no trial of it has a result to go by")
-    same, total = decisions(config, read_events(folder.journal), state)
+    same, total = decisions(config, events, state)
     console.print(f"the logged search: {same} of {total} early-stopping decisions come out as they were logged")
     other = check_config(config.task, change(config.raw, sets, flags), f"{config.place} with --set")
     workers = concurrency or other.search.concurrency or fits_here(config).concurrency
-    best, spent = state.best(), sum(t.epoch for t in state.trials.values())
-    assert best is not None
+    spent = sum(t.epoch for t in state.trials.values())
     found = simulate(other, state, workers)
     unknown = list(found.trials.values()).count("unknown")
     metric = state.objective.metric

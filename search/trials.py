@@ -21,7 +21,7 @@ from search import checkpoints
 from search.cluster import Placement
 from search.config import parse_duration
 from search.engine import Search
-from search.failures import Failure, cause
+from search.failures import cause
 from search.journal import Trial
 from search.redaction import redacted
 from search.stopping import Deadline
@@ -135,8 +135,10 @@ class _Bridge:
         self.waiting = [t for t in self.waiting if t not in group]
         return group
 
-    def failed(self, trial: TuneTrial, why: Failure, traceback: str) -> None:
-        """A single trial is taken up again or has failed; a group is taken apart."""
+    def failed(self, trial: TuneTrial, told: str) -> None:
+        """A single trial is taken up again or has failed, as its traceback says; a group is taken apart."""
+        self.silent_since.pop(trial, None)
+        why, traceback = cause(told), redacted(told)
         search, numbers = self.search, _numbers(trial)
         left = [search.state.trials[n] for n in numbers if not search.state.trials[n].over]
         if why == "disk":
@@ -216,8 +218,7 @@ class _Decisions(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         search = self.bridge.search
         if failed := result.get("failed"):
-            self.bridge.silent_since.pop(trial, None)
-            self.bridge.failed(trial, cause(failed), redacted(failed))
+            self.bridge.failed(trial, failed)
             return TrialScheduler.STOP
         over = search.report(result["trials"], result["device"])
         checkpoints.limit(search, [t["number"] for t in result["trials"]])
@@ -238,9 +239,7 @@ class _Notices(tune.Callback):
         self.bridge.silent_since[trial] = time.monotonic()
 
     def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        self.bridge.silent_since.pop(trial, None)
-        traceback = _traceback(trial)
-        self.bridge.failed(trial, cause(traceback), redacted(traceback))
+        self.bridge.failed(trial, _traceback(trial))
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         self.bridge.watch()

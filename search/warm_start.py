@@ -63,8 +63,6 @@ def as_trials(event: Event, objective: Objective) -> list[Trial]:
     for index, told in enumerate(event["trials"]):
         trial = Trial(-1 - index, told["params"], seed=0, outcome=told["outcome"])
         for epoch, value in told["values"].items():
-            trial.curve[int(epoch)] = {f"val_{objective.metric}": value}
-            if not trial.best_epoch or objective.better(value, trial.best_value):
-                trial.best_epoch, trial.best_value = int(epoch), value
+            trial.take(int(epoch), {f"val_{objective.metric}": value}, objective)
         trials.append(trial)
     return trials

@@ -2,13 +2,14 @@
 
 import fcntl
 import os
+import subprocess
 import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.conftest import Command
-from tests.outcomes import account, assert_logged_once, outcome_of
+from tests.outcomes import account, assert_logged_once, outcome_of, results
 
 SEARCH = (
     "run", "toy", "--name", "s", "--searcher", "tpe", "--scheduler", "asha", "--trials", "10", "--epochs", "6",
@@ -34,6 +35,15 @@ def untouched(tmp_path_factory, ray_env, empty_store) -> Command:
 @pytest.fixture(scope="session")
 def whole(untouched) -> dict:
     return outcome_of(untouched, "s")
+
+
+def start_until(command: Command, epochs: int, *arguments: str, **env: str) -> subprocess.Popen:
+    """The search in a process that has ended so many epochs by now."""
+    process = command.start(*SEARCH, *arguments, **env)
+    while len(results(command.events("s"))) < epochs:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    return process
 
 
 def resume(command: Command, **env: str) -> tuple[str, float]:

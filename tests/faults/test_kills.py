@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.conftest import Command
-from tests.faults.conftest import SEARCH, resume
+from tests.faults.conftest import SEARCH, resume, start_until
 from tests.machines import machines
 from tests.outcomes import outcome_of, results
 
@@ -53,21 +53,18 @@ def seconds_to_go_on(command: Command) -> float:
 
 def test_machine_removed_without_grace(tmp_path, survived):
     # In rounds, so that a search of two trials at once has an outcome to compare.
-    arguments = (*SEARCH, "--concurrency", "2", "--deterministic")
+    arguments = ("--concurrency", "2", "--deterministic")
     with machines(head_cpus=1) as there:
         there.add(cpus=1)
         command, whole = Command(tmp_path, there.env), Command(tmp_path / "whole", there.env)
-        process = command.start(*arguments)
-        while len(results(command.events("s"))) < 12:
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.02)
+        process = start_until(command, 12, *arguments)
         there.remove()
         output, _ = process.communicate(timeout=280)
         assert process.returncode == 0, output
         assert "its worker was lost" in output
         there.add(cpus=1)
         whole.folder.mkdir()
-        whole.run(*arguments)
+        whole.run(*SEARCH, *arguments)
     survived("a machine of a cluster is gone", command, 1, 0, seconds_to_go_on(command), None)
     mine, other = outcome_of(command, "s"), outcome_of(whole, "s")
     # Two run at once, so the order in which they report is not always the same; what they report is.

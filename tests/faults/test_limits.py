@@ -19,12 +19,15 @@ def test_trial_out_of_memory_goes_on_with_half_the_micro_batch(command):
     assert_logged_once(command, "toy", "s")
 
 
-def test_trial_that_hangs_is_taken_up_again_from_its_checkpoint(command):
+def run_with_one_that_hangs(command, limit: str) -> str:
     once = command.folder / "once"
-    output = command.run(
-        *TOY, "--set", "data.fault=hang", "--set", f"data.once={once}", "--set", "search.stall_timeout=4s",
-        "--concurrency", "2",
-    )  # fmt: skip
+    return command.run(
+        *TOY, "--set", "data.fault=hang", "--set", f"data.once={once}", "--set", limit, "--concurrency", "2"
+    )
+
+
+def test_trial_that_hangs_is_taken_up_again_from_its_checkpoint(command):
+    output = run_with_one_that_hangs(command, "search.stall_timeout=4s")
     assert "trial 1 ended no epoch within 4s (search.stall_timeout)" in output
     assert "4 completed" in output
     assert sorted((e["number"], e["epoch"]) for e in results(command.events("s"))) == [
@@ -34,11 +37,7 @@ def test_trial_that_hangs_is_taken_up_again_from_its_checkpoint(command):
 
 
 def test_trial_over_its_time_ends_in_the_middle_of_an_epoch(command):
-    once = command.folder / "once"
-    output = command.run(
-        *TOY, "--set", "data.fault=hang", "--set", f"data.once={once}", "--set", "search.trial_timeout=4s",
-        "--concurrency", "2",
-    )  # fmt: skip
+    output = run_with_one_that_hangs(command, "search.trial_timeout=4s")
     assert "trial 1 is over its time" in output
     assert "3 completed, 1 timed_out" in output
     _, runs = command.runs("toy")

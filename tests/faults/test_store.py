@@ -9,19 +9,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.conftest import CODE, Command
-from tests.faults.conftest import SEARCH, resume
-from tests.outcomes import assert_logged_once, outcome_of, results
+from tests.conftest import CODE
+from tests.faults.conftest import SEARCH, resume, start_until
+from tests.outcomes import assert_logged_once, outcome_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-def start_until(command: Command, epochs: int, *arguments: str, **env: str) -> subprocess.Popen:
-    process = command.start(*SEARCH, *arguments, **env)
-    while len(results(command.events("s"))) < epochs:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
-    return process
 
 
 @contextmanager

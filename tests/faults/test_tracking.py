@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.e2e.test_run import free_port, wait_for
-from tests.faults.conftest import SEARCH
+from tests.faults.conftest import start_until
 from tests.outcomes import results
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -46,10 +46,7 @@ def server(command):
 
 
 def test_server_away_for_twenty_seconds(command, whole, survived, server):
-    process = command.start(*SEARCH, "--set", "data.pause=1", **server.env)
-    while len(results(command.events("s"))) < 4:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
+    process = start_until(command, 4, "--set", "data.pause=1", **server.env)
     server.kill()
     time.sleep(20)
     server.start()
@@ -67,10 +64,7 @@ def test_server_away_for_twenty_seconds(command, whole, survived, server):
 
 
 def test_server_away_for_good(command, whole, survived, server):
-    process = command.start(*SEARCH, **server.env)
-    while len(results(command.events("s"))) < 4:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
+    process = start_until(command, 4, **server.env)
     server.kill()
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output
