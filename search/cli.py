@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -309,6 +310,8 @@ def _finish(command: Any, debug: bool) -> None:
         first = (str(cause).strip() or "no message").split("\n")[0]
         print(redacted(f"error: {type(cause).__name__}: {first}\n(--debug shows where)"), file=sys.stderr)
         code = 1
+    # The collector would go through every module's objects once more, which takes torch and Ray more than a second.
+    gc.freeze()
     sys.exit(code)
 
 

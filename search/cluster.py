@@ -62,6 +62,13 @@ def connect(config: SearchConfig, address: str | None) -> Cluster:
     return Cluster(place(config, there.get("CPU", 0.0), there.get("GPU", 0.0)), dashboard)
 
 
+def disconnect() -> None:
+    """Leaves the cluster, or ends the one that `connect` started."""
+    import ray
+
+    ray.shutdown()
+
+
 def fits_here(config: SearchConfig) -> Placement:
     """The placement on this machine, without starting anything; raises InputError as `place`."""
     return place(config, local_cpus(), local_gpus())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from search.cluster import Cluster, connect, fits_here, local_cpus
+from search.cluster import Cluster, connect, disconnect, fits_here, local_cpus
 from search.config import SearchConfig, check_config, load_config
 from search.journal import Event, SearchState
 from search.redaction import redacted
@@ -203,6 +203,7 @@ def _go_on(
         status = "interrupted"
     finally:
         search.end(status)
+        disconnect()  # while MLflow catches up
         left = tracker.close(PATIENCE)
         if search.journal.refused:
             again = _command(f"resume {folder.name}", store)

@@ -214,6 +214,13 @@ class _Decisions(FIFOScheduler):
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()
         self.bridge = bridge
+        self._keeps_workers = False
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        # Tune keeps one idle worker: where trials run in rounds, each round would wait seconds for new ones.
+        if not self._keeps_workers:
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self.bridge.concurrency)
+            self._keeps_workers = True
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         search = self.bridge.search
