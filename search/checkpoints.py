@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from search.engine import Search
-from search.journal import Checkpoint, Trial
+from search.state import Checkpoint, Trial
 
 
 def tidy(search: Search) -> None:

@@ -74,6 +74,9 @@ def run(
     cpus: Annotated[float | None, typer.Option(metavar="X", help="CPUs a trial.")] = None,
     gpus: Annotated[float | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one.")] = None,
     time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
+    audit_stopping: Annotated[
+        int | None, typer.Option(metavar="K", help="Train K stopped trials to the end: what did stopping cost?")
+    ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything drawn.")] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="In rounds, so that it does not matter which trial is faster.")
@@ -97,7 +100,7 @@ def run(
         "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher and searcher.value,
         "search.scheduler": scheduler and scheduler.value, "search.concurrency": concurrency,
         "search.time_budget": time_budget, "search.seed": seed, "resources.cpus": cpus, "resources.gpus": gpus,
-        "search.deterministic": deterministic or None,
+        "search.deterministic": deterministic or None, "search.audit_stopping": audit_stopping,
     }  # fmt: skip
 
     def command(console: Any) -> int:
@@ -126,6 +129,9 @@ def resume(
         str | None, typer.Option(metavar="N|+N", help="More epochs; trials that were complete go on.")
     ] = None,
     time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
+    audit_stopping: Annotated[
+        str | None, typer.Option(metavar="K|+K", help="Train K stopped trials to the end: what did stopping cost?")
+    ] = None,
     store: StoreOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -133,22 +139,27 @@ def resume(
     from search import commands
     from search.store import Store
 
-    more = {"trials": trials, "epochs": epochs, "time_budget": time_budget}
+    more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
     _finish(lambda console: commands.resume(console, Store.open(store), name, more), debug)
 
 
 @app.command()
 def retrain(
     name: NameArgument,
-    seeds: Annotated[int | None, typer.Option(metavar="N", min=1, help="Repeat with N seeds.")] = None,
+    finalists: Annotated[
+        int, typer.Option(metavar="K", min=1, help="The K best, compared on test: is the best one better than chance?")
+    ] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="S", min=1, help="Each with S seeds. [default: 5 for several finalists]")
+    ] = None,
     store: StoreOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Train the best configuration of a finished search on train+validation and test it."""
+    """Train the best configurations of a finished search on train+validation and test them."""
     from search import commands
     from search.store import Store
 
-    _finish(lambda console: commands.retrain(console, Store.open(store), name, seeds), debug)
+    _finish(lambda console: commands.retrain(console, Store.open(store), name, seeds, finalists), debug)
 
 
 @app.command()

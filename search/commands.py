@@ -14,23 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from search.cluster import Cluster, connect, disconnect, fits_here, local_cpus
+from search.cluster import connect, fits_here, local_cpus
 from search.config import SearchConfig, check_config, load_config
-from search.journal import Event, SearchState
-from search.redaction import redacted
 from search.saved import extend, open_search, replay
+from search.session import DONE, Finals, next_commands, take_up
 from search.store import SearchFolder, Store
 from search.warm_start import from_search
 from trainables import get_task, task_names
-from trainables.task import DataInfo, Fusable, InputError, Precomputed, Splits, Task
+from trainables.task import Fusable, InputError, Precomputed, Splits, Task
 
 if TYPE_CHECKING:
-    from search.engine import Search
+    pass
 
-#: Exit codes.
-DONE, FAILED, INTERRUPTED = 0, 1, 130
-#: Seconds that the end of a command waits for a tracking server that does not answer.
-PATIENCE = 10.0
+#: Seeds that finalists are compared over, unless told.
+FINALIST_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "created": int(time.time() * 1000),
     }
     folder.write(description)
-    return _go_on(console, store, config, folder, description, splits, cluster, warm=warm)
+    return take_up(console, store, config, folder, description, splits, cluster, warm=warm)
 
 
 def resume(console: Console, store: Store, name: str, more: dict[str, str | None]) -> int:
@@ -136,128 +133,30 @@ def resume(console: Console, store: Store, name: str, more: dict[str, str | None
     state, events = replay(folder, config)
     whole = state.status == "finished" and not state.unfinished() and folder.delivered_events() == len(events)
     if whole and not extended:
-        for line in (f"search {name} is finished", *summary(state, config), *folder.samples()):
+        for line in (
+            f"search {name} is finished",
+            *summary(state, config),
+            *folder.samples(state.final),
+        ):
             console.print(line, markup=False, soft_wrap=True)
-        _next_commands(console, store, config, folder, state)
+        next_commands(console, store, config, folder, state)
         return DONE
     splits = _prepare_again(console, store, config, folder, description)
-    return _go_on(console, store, config, folder, description, splits, connect(config, description["address"]))
+    return take_up(console, store, config, folder, description, splits, connect(config, description["address"]))
 
 
-def retrain(console: Console, store: Store, name: str, seeds: int | None) -> int:
-    """The final training of a finished search, now or again with more seeds."""
+def retrain(console: Console, store: Store, name: str, seeds: int | None, finalists: int) -> int:
+    """The final training of a finished search, now or again with more seeds, or of several finalists."""
     folder, description, config = open_search(store, name)
     state, _ = replay(folder, config)
     if state.unfinished() or state.best() is None:
         raise InputError(f"{name}: the search is not finished; go on with `python -m search resume {name}` first")
+    if finalists > 1 and seeds == 1:
+        raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
     splits = _prepare_again(console, store, config, folder, description)
     cluster = connect(config, description["address"])
-    seeds = seeds or config.search.retrain_seeds
-    return _go_on(console, store, config, folder, description, splits, cluster, seeds)
-
-
-def _go_on(
-    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
-    splits: Splits, cluster: Cluster, seeds: int | None = None, warm: Event | None = None,
-) -> int:  # fmt: skip
-    """Trials (not where `seeds` asks for final trainings alone), then the final training.
-
-    Whatever ends it, the journal and MLflow say so.
-    """
-    from search.checkpoints import prune
-    from search.console import Reporter, summary
-    from search.engine import Search
-    from search.repeats import compare
-    from search.retrain import retrain as train_final
-    from search.stopping import Interrupts
-    from search.tracking import Tracker
-    from search.trials import run_trials
-
-    search = Search(config, folder)
-    reporter = Reporter(console, search)
-    tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
-    search.listeners += [tracker, reporter]
-    _greet(console, store, search, splits.info, cluster)
-    tracker.start(search.journal.events, search.state)
-    search.record({"event": "session"})
-    if warm:
-        search.record(warm)
-    if seeds is None:
-        search.reopen()
-    status = "failed"
-    try:
-        with reporter.live(), Interrupts(search.stop):
-            if seeds is None:
-                run_trials(search, splits, cluster.placement)
-                if description["retrain"] and not search.cut_off:
-                    compare(search, splits, cluster.placement)
-            final = bool(seeds) or description["retrain"]
-            if final and not search.cut_off and search.state.best() is not None:
-                train_final(search, splits, cluster.placement, seeds or config.search.retrain_seeds)
-        if search.stopping in ("interrupted", "disk full"):
-            status = "interrupted"
-        elif not search.cut_off and search.state.best() is not None:
-            status = "finished"
-            prune(search)
-    except KeyboardInterrupt:
-        status = "interrupted"
-    finally:
-        search.end(status)
-        disconnect()  # while MLflow catches up
-        left = tracker.close(PATIENCE)
-        if search.journal.refused:
-            again = _command(f"resume {folder.name}", store)
-            raise InputError(f"{folder.journal}: {search.journal.refused.strerror}; make room and go on with: {again}")
-    for line in (*summary(search.state, config), *folder.samples()):
-        console.print(line, markup=False, soft_wrap=True)
-    for line in tracker.registered:
-        console.print(f"registry: {line}", markup=False, soft_wrap=True)
-    if left:
-        console.print(f"MLflow lacks {left} events; they are kept for `{_command(f'resume {folder.name}', store)}`")
-    if search.stopping == "failures":
-        console.print(f"{len(search.state.failed_in_a_row)} trials failed in a row, the last one so:", markup=False)
-        console.print(search.state.failed_in_a_row[-1], markup=False, soft_wrap=True)
-    _next_commands(console, store, config, folder, search.state)
-    if search.stopping == "disk full":
-        return FAILED
-    return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, FAILED)
-
-
-def _greet(console: Console, store: Store, search: Search, info: DataInfo, cluster: Cluster) -> None:
-    config = search.config
-    sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
-    lines = [
-        f"search {search.folder.name}: task {config.task}, {search.total} trials of up to {config.search.epochs} "
-        f"epochs, {config.search.searcher} + {config.search.scheduler}, {cluster.placement.describe()}",
-        f"data: {info.source} ({sizes}), fingerprint {info.fingerprint}",
-        *(f"note: {note}" for note in info.notes),
-        *([f"Ray dashboard: {cluster.dashboard}"] if cluster.dashboard else []),
-        f"MLflow: {store.tracking_uri} (open with `{_command('ui', store)}`)",
-    ]
-    if done := sum(t.over for t in search.state.trials.values()):
-        lines.append(f"resumed: {done} trials are over, {len(search.state.unfinished())} go on from their checkpoints")
-    for line in lines:
-        console.print(redacted(line), markup=False, soft_wrap=True)
-
-
-def _next_commands(
-    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, state: SearchState
-) -> None:
-    status = state.status
-    if status == "interrupted" or (status == "failed" and state.best() is not None):
-        console.print(f"go on with: {_command(f'resume {folder.name}', store)}", markup=False, soft_wrap=True)
-    elif status == "finished":
-        console.print("next:", markup=False)
-        for command in ("ui", f"retrain {folder.name} --seeds 5", f"predict {config.task} INPUT..."):
-            console.print(f"  {_command(command, store)}", markup=False, soft_wrap=True)
-    else:
-        console.print("no trial succeeded; the tracebacks are artifacts of their runs in MLflow", markup=False)
-
-
-def _command(rest: str, store: Store) -> str:
-    """How to type it; with the store where it is not the default one here."""
-    where = "" if store.root == Path("mlruns").resolve() or os.environ.get("SEARCH_STORE") else f" --store {store.root}"
-    return f"python -m search {rest}{where}"
+    seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
+    return take_up(console, store, config, folder, description, splits, cluster, Finals(seeds, finalists))
 
 
 def promote(console: Console, store: Store, name: str, version: int) -> int:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from search.journal import Repeat
+from search.finalists import estimate
 from search.space import Plain
+from search.state import Repeat
 from trainables.plots import new_figure, save_figure
 from trainables.task import Objective
 
@@ -34,10 +35,10 @@ def figures(repeats: Iterable[Repeat], objective: Objective) -> pd.DataFrame:
         return done
     rows = {}
     for value, group in done.groupby("value", sort=False):
-        low, high = interval(group["test"].to_numpy())
+        found = estimate(group["test"].to_numpy())
         means = group.drop(columns=["value"]).mean()
         rows[value] = {
-            "test": means["test"], "low": low, "high": high, "epochs_to_near": means["epochs_to_near"],
+            "test": means["test"], "low": found.low, "high": found.high, "epochs_to_near": means["epochs_to_near"],
             "gap_at_best": means["gap_at_best"], "gap_at_end": means["gap_at_end"],
             "parameters": int(means["parameters"]), "seconds": means["seconds"], "seeds": len(group),
             "trial": int(means["trial"]),
@@ -69,16 +70,6 @@ def _gap(metrics: dict[str, float], objective: Objective) -> float:
     """By how much validation is worse than training: in the objective, or in the loss where training has only that."""
     measured = objective if f"train_{objective.metric}" in metrics else Objective("loss", "min")
     return measured.loss(metrics[f"val_{measured.metric}"]) - measured.loss(metrics[f"train_{measured.metric}"])
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % confidence interval of the mean by Student's t; NaN for fewer than two values."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    from scipy import stats  # takes most of a second, and most commands compare nothing
-
-    reach = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - reach), float(values.mean() + reach)
 
 
 def apart(one: pd.Series, other: pd.Series) -> bool:

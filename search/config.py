@@ -79,6 +79,8 @@ class SearchSection(_Section):
     deterministic: bool
     #: How many seeds the best trial of each balanced value is trained again with, for their comparison; 0: none.
     compare_seeds: int = Field(ge=0)
+    #: How many of the stopped trials are trained to the end after the search, to see what stopping cost; 0: none.
+    audit_stopping: int = Field(ge=0)
     #: How many seeds the final training is repeated with.
     retrain_seeds: int = Field(ge=1)
 

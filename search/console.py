@@ -14,11 +14,12 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from search import comparison
+from search import audit, comparison, finalists
 from search.config import SearchConfig
 from search.engine import Search
-from search.journal import Event, FinalRun, SearchState, Trial
+from search.journal import Event
 from search.redaction import redacted
+from search.state import FinalRun, SearchState, Trial
 from trainables.task import Objective
 
 #: Rows of the live table: what runs, then the best of what is over.
@@ -69,12 +70,18 @@ class Reporter:
         elif kind == "failed":
             self.say(f"trial {event['number']} failed: {_reason(event)}")
         elif kind == "final_result":
-            epochs = state.finals[event["seed"]].epochs
-            self._final = f"final training, seed {event['seed']}: epoch {event['epoch']} of {epochs}"
+            which = f"trial {event['trial']}, seed {event['seed']}"
+            self._final = f"final training of {which}: epoch {event['epoch']} of {event['epochs']}"
             if not self._live:
                 self.say(f"{self._final}  {_shown(event['metrics'], 'train_')}")
             for line in event.get("samples", ()):
                 self.say(f"  epoch {event['epoch']}: {line}")
+        elif kind == "audit_result":
+            self._final = (
+                f"audit of trial {event['number']}: epoch {event['epoch']} of {self.search.config.search.epochs}"
+            )
+            if not self._live:
+                self.say(f"{self._final}  {_shown(event['metrics'], 'val_')}")
         elif kind == "repeat_result":
             self._final = f"comparison: {event['value']}, epoch {event['epoch']} of {self.search.config.search.epochs}"
         elif kind == "repeat_finished":
@@ -156,6 +163,8 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
         saved = sum(full - t.epoch for t in stopped)
         spent = sum(t.epoch for t in state.trials.values())
         lines.append(f"early stopping: {saved} epochs saved, {spent} trained ({saved / (saved + spent):.0%} less)")
+    if said := audit.words(state):
+        lines.append(said)
     best = state.best()
     if best is None:
         return [*lines, "no trial succeeded"]
@@ -166,13 +175,16 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
             lines += [*comparison.table(frame, name), comparison.words(frame, name, state.objective)]
     lines.append(f"best: trial {best.number}, val {metric} {best.best_value:.4f} at epoch {best.best_epoch}")
     lines.append(f"  {_configuration(best, config)}")
-    tested = [f for f in state.finals.values() if f.test is not None]
+    if state.final is None:
+        return lines
+    if state.decision:
+        lines += [*finalists.table(state.decision, metric), finalists.words(state.decision, state.objective)]
+    tested = state.tested(state.final.trial)
     for final in tested:
-        assert final.test is not None
-        shown = _shown(final.test, "")
-        lines.append(f"test (retrained on train+validation, {final.epochs} epochs, seed {final.seed}): {shown}")
-    if tested:
-        lines += _beside_baselines(tested[0], state.objective)
+        shown = _shown(final.test or {}, "")
+        how = f"retrained on train+validation, {final.epochs} epochs, seed {final.seed}"
+        lines.append(f"test (trial {final.trial}, {how}): {shown}")
+    lines += _beside_baselines(state.final, state.objective)
     if len(tested) > 1:
         values = [f.test[metric] for f in tested if f.test]
         mean = sum(values) / len(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from search.config import Resources
-from search.journal import Trial
+from search.state import Trial
 
 
 def cost(trial: Trial, resources: Resources) -> dict[str, float]:

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from search.config import SearchConfig, parse_duration
 from search.failures import Failure
-from search.journal import Event, Journal, SearchState, Trial
+from search.journal import Event, Journal
 from search.schedulers import make_scheduler
 from search.searchers import make_searcher, trial_seed
+from search.state import SearchState, Trial
 from search.store import SearchFolder
 from search.warm_start import as_trials
 from trainables import get_task

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from search.config import SearchConfig
-from search.journal import SearchState, Trial
 from search.space import Parameter
+from search.state import SearchState, Trial
 
 #: Colours that can be told apart on white and on black, also by the colour-blind (Okabe and Ito 2008).
 COLOURS = {
@@ -30,6 +30,11 @@ def figures(state: SearchState, config: SearchConfig) -> list[dict[str, str]]:
         ("Objective against each hyperparameter", "The best epoch of each trial.", _scatter(state, searched)),
         ("Configurations", "Drag along an axis to select trials.", _parallel(state, searched)),
     ]
+    if state.decision:
+        words = "Validation chose the finalists and flatters them: below the line test is worse."
+        if state.objective.mode == "min":
+            words = words.replace("below", "above")
+        shown.append(("Validation against test", words, _finalists(state)))
     figure, words = _importance(state, searched)
     shown.append(("Importance", words, figure))
     return [
@@ -134,6 +139,24 @@ def _parallel(state: SearchState, searched: list[Parameter]) -> go.Figure | None
         )
     )  # fmt: skip
     figure.update_layout(height=420)
+    return figure
+
+
+def _finalists(state: SearchState) -> go.Figure:
+    """Test against validation of each finalist, with the 95 % interval of its mean over seeds."""
+    rows, metric = (state.decision or {})["finalists"], state.objective.metric
+    val = [row["val"] for row in rows]
+    figure = go.Figure(go.Scatter(x=val, y=val, mode="lines", line={"dash": "dot", "color": "#888888"}, name="equal"))
+    for row in rows:
+        kind = "best" if row is rows[0] else "completed"
+        figure.add_trace(
+            go.Scatter(
+                x=[row["val"]], y=[row["test"]], name=f"trial {row['trial']}", mode="markers",
+                marker={"color": COLOURS[kind], "size": 9},
+                error_y={"array": [row["high"] - row["test"]], "arrayminus": [row["test"] - row["low"]]},
+            )
+        )  # fmt: skip
+    figure.update_layout(height=380, xaxis_title=f"best val_{metric}", yaxis_title=f"test {metric}")
     return figure
 
 

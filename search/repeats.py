@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import ray
 from search import comparison
 from search.cluster import Placement
 from search.engine import Search
-from search.journal import Trial
 from search.searchers import trial_seed
 from search.space import Plain
+from search.state import Trial
+from search.streams import follow
 from trainables import fused, get_task, training
 from trainables.files import replacing
 from trainables.fused import Member
@@ -66,28 +68,17 @@ def repeat(search: Search, splits: Splits, placement: Placement) -> None:
         num_cpus=placement.cpus, num_gpus=placement.gpus, num_returns="streaming", max_retries=0,
         name=f"{config.task}-{search.folder.name}-repeat",
     )  # fmt: skip
-    streams: dict[Any, Trial] = {}
-    while jobs or streams:
-        while jobs and len(streams) < placement.concurrency:
-            best, seeds = jobs.pop(0)
-            params = search.state.params_again(best)
-            which = {"value": params[str(config.search.balance)], "trial": best.number, "params": params}
-            search.record(*({"event": "repeat_started", **which, "seed": seed} for seed in seeds))
-            generators = [trial_seed(config.search.seed, _REPEAT + seed) for seed in seeds]
-            names = config.task, shared, params, list(zip(seeds, generators, strict=True))
-            streams[train.remote(*names, config.search.epochs, resources)] = best
-        found, _ = ray.wait(list(streams), num_returns=1, timeout=0.5)
-        if search.cut_off:
-            raise KeyboardInterrupt
-        if not found:
-            continue
-        (ready,) = found
-        try:
-            messages = ray.get(next(ready))
-        except StopIteration:
-            del streams[ready]
-            continue
-        _take(search, streams[ready], messages)
+
+    def start(best: Trial, seeds: list[int]) -> Any:
+        params = search.state.params_again(best)
+        which = {"value": params[str(config.search.balance)], "trial": best.number, "params": params}
+        search.record(*({"event": "repeat_started", **which, "seed": seed} for seed in seeds))
+        generators = [trial_seed(config.search.seed, _REPEAT + seed) for seed in seeds]
+        names = config.task, shared, params, list(zip(seeds, generators, strict=True))
+        return train.remote(*names, config.search.epochs, resources)
+
+    for position, messages in follow(search, [partial(start, *job) for job in jobs], placement.concurrency):
+        _take(search, jobs[position][0], messages)
 
 
 def _take(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:

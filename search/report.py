@@ -14,14 +14,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
+from search import audit
 from search.config import SearchConfig
 from search.console import summary, tally
 from search.cost import cost
 from search.figures import figures
-from search.journal import SearchState, Trial
 from search.redaction import redacted
 from search.saved import open_search, replay
 from search.schedulers import make_scheduler
+from search.state import SearchState, Trial
 from search.store import SearchFolder, Store
 from search.tracking import mlflow_client
 from trainables.files import replacing
@@ -67,8 +68,8 @@ def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
         spent=_spent(state, config),
         optimism=_optimism(state),
         trials=_trials(state, config),
-        pictures=_pictures(folder),
-        samples=folder.samples(),
+        pictures=_pictures(folder, state),
+        samples=folder.samples(state.final),
         facts=_facts(description, config),
     )
     path = folder.path / "report.html"
@@ -97,6 +98,8 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
             for epoch, rung in scheduler.rungs().items()
             if rung
         ],
+        "audit": audit.words(state),
+        "audited": audit.table(state),
         "stopped": len(stopped),
         "epochs": epochs,
         "hours": sum(t.seconds / t.epoch * (config.search.epochs - t.epoch) for t in stopped) / 3600,
@@ -127,7 +130,8 @@ def _spent(state: SearchState, config: SearchConfig) -> list[dict[str, Any]]:
 
 def _optimism(state: SearchState) -> str:
     """The winner's curse: the best of many validation figures is better than what the same training does on test."""
-    final, best = state.finals.get(0), state.best()
+    final = state.final
+    best = state.trials[final.trial] if final else None
     if final is None or final.test is None or best is None:
         return ""
     metric = state.objective.metric
@@ -161,9 +165,10 @@ def _shown(value: Any) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _pictures(folder: SearchFolder) -> list[dict[str, str]]:
+def _pictures(folder: SearchFolder, state: SearchState) -> list[dict[str, str]]:
     """Those that the task made of its final model and of the comparison, inlined."""
-    paths = [*sorted((folder.final(0) / "artifacts").glob("*.png")), *sorted(folder.comparison.glob("*.png"))]
+    final = sorted((folder.final(state.final.trial, 0) / "artifacts").glob("*.png")) if state.final else []
+    paths = [*final, *sorted(folder.comparison.glob("*.png"))]
     return [
         {"name": path.stem.replace("_", " "), "data": base64.b64encode(path.read_bytes()).decode()} for path in paths
     ]

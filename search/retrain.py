@@ -1,78 +1,104 @@
-"""Final training: the best configuration on train and validation together, tested once for each seed."""
+"""Final training: the best configurations on train and validation together, tested once for each seed."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 
+from search import finalists
 from search.cluster import Placement
 from search.engine import Search
-from search.journal import FinalRun, Trial
 from search.searchers import trial_seed
+from search.state import FinalRun, Trial
+from search.streams import follow, train_resumably
 from trainables import get_task, training
-from trainables.task import InputError, Params, Sampling, Splits
+from trainables.files import replacing
+from trainables.task import Bootstrapped, InputError, Params, Sampling, Splits
 
 #: Seeds of final runs are drawn apart from those of trials.
 _FINAL = 1_000_000
 
 
-def retrain(search: Search, splits: Splits, placement: Placement, seeds: int) -> Trial:
-    """Trains the best trial's configuration for the epoch count that was best, with `seeds` seeds.
+def retrain(search: Search, splits: Splits, placement: Placement, seeds: int, count: int = 1) -> None:
+    """Trains the `count` best trials' configurations, each for the epoch count that was best, with `seeds` seeds.
 
-    A seed that is done already is not trained again. Each ends as `final/seed-N/` with `model/`, `artifacts/`,
-    a checkpoint to train on from, an input example and its predictions.
+    What is done already is not trained again. Each ends as `final/trial-N-seed-S/` with `model/`, `artifacts/`,
+    a checkpoint to train on from, an input example and its predictions. Several finalists are then compared.
 
     Raises:
         InputError: no trial succeeded, so there is nothing to train.
-        KeyboardInterrupt: the search was told to stop; a resume goes on with this training after its last epoch.
+        KeyboardInterrupt: the search was told to stop; a resume goes on with each training after its last epoch.
     """
-    best = search.state.best()
-    if best is None:
-        raise InputError(f"{search.folder.name}: no trial succeeded, so there is no configuration to train")
-    cpus = placement.cpus
-    if not placement.gpus:  # alone, the final training may use what trials shared, as far as one machine has it
-        largest = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
-        cpus = max(cpus, min(cpus * placement.concurrency, largest))
-    shared, params = ray.put(splits), search.state.params_again(best)
-    train = ray.remote(_train).options(  # on a machine of the cluster, as trials are
-        num_cpus=cpus,
-        num_gpus=placement.gpus,
-        num_returns="streaming",
-        name=f"{search.config.task}-{search.folder.name}-final",
-        max_retries=0,
-    )
-    resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
+    state, folder = search.state, search.folder
+    chosen = state.ranked()[:count]
+    if not chosen:
+        raise InputError(f"{folder.name}: no trial succeeded, so there is no configuration to train")
+    missing: list[FinalRun] = []
     for seed in range(seeds):
-        known = search.state.finals.get(seed)
-        wanted = FinalRun(seed, best.number, params, best.best_epoch)
-        if known is not None and wanted.same_as(known) and known.test is not None:
-            continue
-        which = {"seed": seed, "trial": best.number, "epochs": best.best_epoch}
-        search.record({"event": "final_started", **which, "params": params})
-        stream = train.remote(
-            search.config.task, shared, params, best.micro_batches,
-            trial_seed(search.config.search.seed, _FINAL + seed), search.config.search.epochs, best.best_epoch,
-            resources, search.folder.final(seed), search.folder.final_progress(seed, best.number, best.best_epoch),
+        for trial in chosen:
+            known = state.finals.get((trial.number, seed))
+            if known is None or known.test is None or known.epochs != trial.best_epoch:
+                missing.append(FinalRun(seed, trial.number, state.params_again(trial), trial.best_epoch))
+    at_once = max(1, min(placement.concurrency, len(missing)))
+    cpus = placement.cpus
+    if not placement.gpus:  # few may use what many trials shared, as far as one machine has it
+        largest = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+        cpus = max(cpus, min(cpus * (placement.concurrency // at_once), largest))
+    resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
+    shared = ray.put(splits)
+    train = ray.remote(_train).options(  # on a machine of the cluster, as trials are
+        num_cpus=cpus, num_gpus=placement.gpus, num_returns="streaming", max_retries=0,
+        name=f"{search.config.task}-{folder.name}-final",
+    )  # fmt: skip
+
+    def start(run: FinalRun) -> Any:
+        which = {"trial": run.trial, "seed": run.seed, "epochs": run.epochs}
+        search.record({"event": "final_started", **which, "params": run.params})
+        return train.remote(
+            search.config.task, shared, run.params, state.trials[run.trial].micro_batches,
+            trial_seed(search.config.search.seed, _FINAL + run.seed), search.config.search.epochs, run.epochs,
+            resources, folder.final(run.trial, run.seed), folder.final_progress(run.trial, run.seed, run.epochs),
         )  # fmt: skip
-        while True:
-            # An epoch may take an hour; whoever wants to stop does not wait for it.
-            if search.cut_off:
-                raise KeyboardInterrupt
-            if not ray.wait([stream], timeout=0.5)[0]:
-                continue
-            try:
-                message = ray.get(next(stream))
-            except StopIteration:
-                break
-            # An epoch that an earlier, killed final training recorded already keeps its first record.
-            if message["event"] != "final_result" or message["epoch"] not in search.state.finals[seed].curve:
-                search.record({**message, **which})
-    return best
+
+    for position, message in follow(search, [partial(start, run) for run in missing], at_once):
+        run = missing[position]
+        # An epoch that an earlier, killed final training recorded already keeps its first record.
+        if message["event"] == "final_result" and message["epoch"] in state.finals[run.trial, run.seed].curve:
+            continue
+        if message["event"] == "final_finished":
+            message |= {"chosen": count == 1 and run.seed == 0, "spent": state.epochs_trained()}
+        search.record({**message, "trial": run.trial, "seed": run.seed, "epochs": run.epochs})
+    if len(chosen) > 1:
+        _decide(search, chosen)
+
+
+def _decide(search: Search, best: list[Trial]) -> None:
+    """Compares the finalists over the seeds that all of them have, and tells it in words."""
+    state, task = search.state, get_task(search.config.task)
+    seeds = min(len(state.tested(trial.number)) for trial in best)
+    runs = {trial.number: state.tested(trial.number)[:seeds] for trial in best}
+    resampled = None
+    if isinstance(task, Bootstrapped):
+        units = [np.load(search.folder.final(r.trial, r.seed) / "units.npy") for group in runs.values() for r in group]
+        of_all = finalists.resample(units, task.objective_of).reshape(len(best), seeds, -1)
+        resampled = dict(zip(runs, of_all, strict=True))
+    test = {n: np.array([r.test[search.objective.metric] for r in group if r.test]) for n, group in runs.items()}
+    validation = {trial.number: trial.best_value for trial in best}
+    decision = finalists.decide(validation, test, resampled, search.objective)
+    lines = [*finalists.table(decision, search.objective.metric), "", finalists.words(decision, search.objective), ""]
+    with replacing(search.folder.decision) as file:
+        file.write("\n".join(lines).encode())
+    if not state.decision or any(state.decision[key] != value for key, value in decision.items()):
+        model = state.finals[decision["champion"], 0]
+        about = {"epochs": model.epochs, "test": model.test, "spent": state.epochs_trained()}
+        search.record({"event": "decided", **decision, **about})
 
 
 def _train(
@@ -91,18 +117,13 @@ def _train(
     training.seed_everything(seed)
     learner = task.build(params, replace(splits, train=everything, val=None), horizon, device)
     learner.micro_batches = micro_batches
-    if progress.exists():
-        training.load(learner, progress)
-        # Not `yield from`: Ray sends into its generators, which a list cannot take.
-        for result in learner.notes["results"]:  # the driver may have been killed before it heard of the last
-            yield result
-    while learner.epoch < epochs:
+
+    def epoch() -> dict[str, Any]:
         metrics = training.run_epoch(task, learner, everything, None)
-        said = {"samples": task.samples(learner)} if isinstance(task, Sampling) else {}
-        result = {"event": "final_result", "epoch": learner.epoch, "metrics": metrics, **said}
-        learner.notes.setdefault("results", []).append(result)
-        training.save(learner, progress)
-        yield result
+        samples = {"samples": task.samples(learner)} if isinstance(task, Sampling) else {}
+        return {"event": "final_result", "epoch": learner.epoch, "metrics": metrics, **samples}
+
+    yield from train_resumably(learner, epochs, progress, epoch)
     test = task.evaluate(learner, splits.test)
 
     part = folder.with_name(f"{folder.name}.part")
@@ -114,6 +135,8 @@ def _train(
     training.save(learner, part / "checkpoint.pt")
     example = task.example(splits.test, splits.info)
     example.to_parquet(part / "example.parquet")
+    if isinstance(task, Bootstrapped):
+        np.save(part / "units.npy", task.units(learner, splits.test))
     task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

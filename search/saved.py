@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from search.config import SearchConfig, check_config
-from search.journal import Event, SearchState, read_events
+from search.journal import Event, read_events
+from search.state import SearchState
 from search.store import SearchFolder, Store
 from trainables import get_task, task_names
 from trainables.task import InputError
@@ -42,7 +43,7 @@ def extend(
         if text is None or key == "time_budget":
             changed[key] = text or changed[key]
             continue
-        flag = f"--{key} {text}"
+        flag = f"--{key.replace('_', '-')} {text}"
         if not re.fullmatch(r"\+?\d+", text):
             raise InputError(f"{flag}: expected a number, or +N for so many more")
         before = changed[key]

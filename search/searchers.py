@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from search.config import SearchConfig
-from search.journal import Trial
 from search.space import Parameter, Plain, Space
+from search.state import Trial
 from trainables.task import Objective, Params
 
 

@@ -14,9 +14,10 @@ from search.cluster import fits_here
 from search.config import SearchConfig, change, check_config
 from search.console import tally
 from search.engine import first_of_round
-from search.journal import Event, SearchState, Trial
+from search.journal import Event
 from search.saved import open_search, replay
 from search.schedulers import make_scheduler
+from search.state import SearchState, Trial
 from search.store import Store
 from trainables.task import InputError, Objective
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search.redaction import redacted
+from search.state import FinalRun
 from trainables.files import replacing
 from trainables.task import InputError
 
@@ -94,17 +95,26 @@ class SearchFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def final(self, seed: int) -> Path:
-        return self.path / "final" / f"seed-{seed}"
+    def final(self, trial: int, seed: int) -> Path:
+        return self.path / "final" / f"trial-{trial:04d}-seed-{seed}"
 
-    def final_progress(self, seed: int, trial: int, epochs: int) -> Path:
+    def final_progress(self, trial: int, seed: int, epochs: int) -> Path:
         """The state of a final training that is not done yet."""
-        return self.path / "final" / f"seed-{seed}-trial-{trial:04d}-epochs-{epochs}.pt"
+        return self.path / "final" / f"trial-{trial:04d}-seed-{seed}-epochs-{epochs}.pt"
 
-    def samples(self) -> list[str]:
-        """What the final model says, as a task that has something to show wrote it."""
-        path = self.final(0) / "artifacts" / "samples.txt"
-        return path.read_text().splitlines() if path.exists() else []
+    def samples(self, final: FinalRun | None) -> list[str]:
+        """What a final model says, as a task that has something to show wrote it."""
+        path = self.final(final.trial, final.seed) / "artifacts" / "samples.txt" if final else None
+        return path.read_text().splitlines() if path and path.exists() else []
+
+    @property
+    def decision(self) -> Path:
+        """What came of comparing finalists, to read."""
+        return self.path / "final" / "finalists.md"
+
+    def audit(self, trial: int) -> Path:
+        """The state of a stopped trial that is trained on, until it is done."""
+        return self.path / "audit" / f"{trial:04d}.pt"
 
     @property
     def comparison(self) -> Path:

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from search.config import SearchConfig
-from search.journal import Event, SearchState
+from search.journal import Event
+from search.state import SearchState
 from search.store import SearchFolder, Store
 from trainables.files import replacing
 from trainables.task import DataInfo, Objective
@@ -83,7 +84,7 @@ class Tracker:
     @property
     def registered(self) -> list[str]:
         """What was done with the final models, a sentence each."""
-        return list(self._delivery.registered.values()) if self._delivery else []
+        return self._delivery.registered if self._delivery else []
 
     def start(self, events: list[Event], state: SearchState) -> None:
         """Queues what an earlier session did not deliver and starts delivering."""

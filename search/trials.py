@@ -22,8 +22,8 @@ from search.cluster import Placement
 from search.config import parse_duration
 from search.engine import Search
 from search.failures import cause
-from search.journal import Trial
 from search.redaction import redacted
+from search.state import Trial
 from search.stopping import Deadline
 from trainables import get_task
 from trainables.task import Fusable, Splits

@@ -6,8 +6,9 @@ from collections import Counter
 from typing import Any
 
 from search.config import SearchConfig
-from search.journal import Event, Trial
+from search.journal import Event
 from search.saved import open_search, replay
+from search.state import Trial
 from search.store import Store
 from trainables.task import InputError, Objective
 

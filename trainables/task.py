@@ -213,6 +213,20 @@ class Traced(Protocol):
         ...
 
 
+@runtime_checkable
+class Bootstrapped(Protocol):
+    """What a task gives beside, where its objective follows from sums over a split's independent units (pictures,
+    sentences, stretches of text), so that it can be computed again for units drawn with repetition."""
+
+    def units(self, learner: Learner, split: Any) -> np.ndarray:
+        """(units, k): what each unit adds to the sums; as many units, in the same order, for every model."""
+        ...
+
+    def objective_of(self, sums: np.ndarray) -> np.ndarray:
+        """The objective from sums (..., k) over units: (...)."""
+        ...
+
+
 def array_digest(arrays: Iterable[np.ndarray | bytes]) -> str:
     """A short content hash over arrays (shape and type included) and bytes, in their order."""
     digest = hashlib.blake2b(digest_size=12)

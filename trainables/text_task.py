@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -142,6 +143,17 @@ class TextTask:
             },
         }
 
+    def units(self, learner: Learner, split: EncodedSplit) -> np.ndarray:
+        """Of each text a 1 in its cell of the confusion matrix (truth, prediction), flat."""
+        reading: Reading = learner.extra["reading"]
+        predicted = _decide(_probabilities(learner, split), reading.positive, learner.params.get("threshold"))
+        cells = split.labels * len(reading.classes) + predicted
+        return np.eye(len(reading.classes) ** 2, dtype=np.float32)[cells]
+
+    def objective_of(self, sums: np.ndarray) -> np.ndarray:
+        classes = math.isqrt(sums.shape[-1])
+        return FROM_CONFUSION[self.objective.metric](sums.reshape(*sums.shape[:-1], classes, classes))
+
     def merge(self, splits: Splits) -> EncodedSplit:
         return merge(splits.train, splits.val)
 
@@ -246,6 +258,30 @@ def _balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
 SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "macro_f1": _macro_f1,
     "balanced_accuracy": _balanced_accuracy,
+}
+
+
+def _macro_f1_of(confusion: np.ndarray) -> np.ndarray:
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    either = confusion.sum(-1) + confusion.sum(-2)
+    return _mean_of(2 * hits, either)
+
+
+def _balanced_accuracy_of(confusion: np.ndarray) -> np.ndarray:
+    return _mean_of(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1))
+
+
+def _mean_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The mean ratio over the classes that are there: in a resampled set a rare one may be missing."""
+    there = whole > 0
+    ratios = np.divide(part, whole, out=np.zeros_like(part, dtype=float), where=there)
+    return ratios.sum(-1) / there.sum(-1)
+
+
+#: The same of confusion matrices (..., truth, prediction).
+FROM_CONFUSION: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "macro_f1": _macro_f1_of,
+    "balanced_accuracy": _balanced_accuracy_of,
 }
 
 

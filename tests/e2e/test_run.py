@@ -37,8 +37,8 @@ def test_output_says_where_to_look_what_came_out_and_what_to_type_next(searched)
         "search first: task windows, 4 trials of up to 4 epochs, tpe + asha, 1 CPU a trial",
         "data: demo (85 train, 15 val, 30 test), fingerprint ",
         "Ray dashboard: http://127.0.0.1:", "MLflow: sqlite:///", "python -m search ui",
-        "trials: ", "best: trial ", "test (retrained on train+validation",
-        "registry: windows version 1", "is the first champion", "python -m search retrain first --seeds 5",
+        "trials: ", "best: trial ", "retrained on train+validation, ",
+        "registry: windows version 1", "is the first champion", "python -m search retrain first --finalists 3",
     ):  # fmt: skip
         assert part in output
     for noise in ("Traceback", "Warning", "(raylet)", "INFO mlflow", "[I 20", "Created version"):

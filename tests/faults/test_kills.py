@@ -59,11 +59,11 @@ def in_an_epoch(command: Command) -> set[int]:
 
 def test_machine_removed_without_grace(tmp_path, survived):
     # In rounds, so that a search of two trials at once has an outcome to compare.
-    arguments = ("--concurrency", "2", "--deterministic", "--set", "data.pause=0.5")
+    arguments = ("--concurrency", "2", "--deterministic", "--set", "data.pause=0.5", "--trials", "6")
     with machines(head_cpus=1) as there:
         there.add(cpus=1)
         command, whole = Command(tmp_path, there.env), Command(tmp_path / "whole", there.env)
-        process = start_until(command, 12, *arguments)
+        process = start_until(command, 8, *arguments)
         # Each machine trains one: a machine that is between two trials loses none.
         while len(in_an_epoch(command)) < 2:
             assert process.poll() is None, process.communicate()[0]

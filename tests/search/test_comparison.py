@@ -1,11 +1,9 @@
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from search import comparison
-from search.journal import Repeat
+from search.state import Repeat
 from trainables.task import Objective
 
 MSE, F1 = Objective("mse", "min"), Objective("f1", "max")
@@ -20,20 +18,6 @@ def repeat(value, seed, test, val, train=None, metric="mse", parameters=10):
     best = (min if metric == "mse" else max)(curve, key=lambda epoch: curve[epoch][f"val_{metric}"])
     tested = None if test is None else {metric: test, "rmse": 2.0}
     return Repeat(value, seed, 0, {}, curve, best, parameters, tested)
-
-
-def test_interval_is_students():
-    # By the book: mean 3, s = sqrt(2.5), t(0.975, 4) = 2.776.
-    low, high = comparison.interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
-    assert low == pytest.approx(3 - 2.776 * math.sqrt(2.5 / 5), abs=1e-3)
-    assert high == pytest.approx(3 + 2.776 * math.sqrt(2.5 / 5), abs=1e-3)
-    assert math.isnan(comparison.interval(np.array([1.0]))[0])
-
-
-def test_interval_covers_the_mean_in_nineteen_of_twenty():
-    rng = np.random.default_rng(0)
-    covered = [low < 0 < high for low, high in (comparison.interval(rng.normal(size=5)) for _ in range(2000))]
-    assert 0.935 < np.mean(covered) < 0.965
 
 
 def test_figures_by_hand():

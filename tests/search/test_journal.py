@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from search.journal import Journal, SearchState, read_events
+from search.journal import Journal, read_events
+from search.state import SearchState
 from trainables.task import InputError, Objective
 
 

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from search.journal import Trial
 from search.searchers import OptunaSearcher, trial_seed
 from search.space import parse_space
+from search.state import Trial
 from trainables.task import Objective
 
 SPACE = parse_space(

@@ -1,6 +1,6 @@
 from search.config import load_config
-from search.journal import SearchState
 from search.simulate import decisions, simulate
+from search.state import SearchState
 from tests.search.test_engine import result, search_in
 from trainables.task import Objective
 

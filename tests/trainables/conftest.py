@@ -13,3 +13,12 @@ def sequences() -> Splits:
     train = pack(*made["train"])
     info = DataInfo("demo", "f", "t", {})
     return Splits(train.take(np.arange(300)), train.take(np.arange(300, 400)), pack(*made["test"]), info)
+
+
+def assert_units_add_up(task, learner, split):
+    """The sums over all units give the objective as it is evaluated; over a few of them, one that is finite too."""
+    units = task.units(learner, split)
+    sums = np.stack([units[: len(units) // 3].sum(0), units.sum(0)])
+    of_some, of_all = task.objective_of(sums)
+    assert of_all == pytest.approx(task.evaluate(learner, split)[task.objective.metric], 1e-5)
+    assert np.isfinite(of_some)

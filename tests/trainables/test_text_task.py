@@ -12,9 +12,10 @@ from torch import nn
 from transformers import DistilBertForSequenceClassification
 
 from search.config import load_config
+from tests.trainables.conftest import assert_units_add_up
 from trainables import training
 from trainables.encoders import Frozen
-from trainables.task import InputError
+from trainables.task import InputError, Objective
 from trainables.text_batches import batch
 from trainables.text_models import TextBatch, TokenHalving, classification_loss
 from trainables.text_task import best_threshold
@@ -212,6 +213,14 @@ def test_threshold_of_a_search_is_kept_when_given(prepared):
     learner.params["threshold"] = 0.99 if chosen < 0.9 else 0.01
     assert TASK.evaluate(learner, prepared.val)["threshold"] == learner.params["threshold"]
     assert TASK.evaluate(learner, prepared.val)["macro_f1"] < metrics[0]["val_macro_f1"]
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "balanced_accuracy"])
+def test_texts_add_up_to_the_objective(prepared, monkeypatch, metric):
+    learner, curve = train(prepared, params(), epochs=1)
+    learner.params["threshold"] = curve[0]["val_threshold"]
+    monkeypatch.setattr(TASK, "objective", Objective(metric, "max"), raising=False)
+    assert_units_add_up(TASK, learner, prepared.test)
 
 
 def test_artifacts_hold_mistakes_samples_and_curves(prepared, tmp_path):

@@ -109,6 +109,14 @@ class RnnTask:
         squared = (_predictions(learner.model, learner, split) - split.targets) ** 2
         return pd.DataFrame({"sequence length": split.lengths, "squared error": squared})
 
+    def units(self, learner: Learner, split: SequenceSplit) -> np.ndarray:
+        """Of each sequence: its squared error, and 1."""
+        squared = (_predictions(learner.model, learner, split) - split.targets) ** 2
+        return np.stack([squared, np.ones_like(squared)], 1)
+
+    def objective_of(self, sums: np.ndarray) -> np.ndarray:
+        return sums[..., 0] / sums[..., 1]
+
     def merge(self, splits: Splits) -> SequenceSplit:
         both = [splits.train, splits.val]
         sequences = [part.sequence(i) for part in both for i in range(len(part))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn import functional as F
 
 from trainables import plots
 from trainables.task import DataInfo, InputError, Objective, Params, Progress, Splits
@@ -25,6 +26,8 @@ from trainables.wikitext.tokenizer import START, UNKNOWN, basic_english, decode,
 
 #: Windows that are evaluated at a time.
 EVAL_BATCH = 20
+#: Words that are resampled together: neighbours are not independent, and windows differ from model to model.
+UNIT = 500
 #: Orders of the n-gram baselines.
 ORDERS = (2, 5)
 SENTENCES, WORDS = 3, 20
@@ -80,18 +83,29 @@ class WikitextTask:
         """Every word but the first is predicted once, in windows of `bptt` words."""
         learner.model.eval()
         model: Any = learner.model
-        stream, length = _stream(learner, split), learner.params["bptt"]
-        count = len(stream) - 1
-        whole = count // length
+        stream = _stream(learner, split)
         total = torch.zeros((), device=stream.device, dtype=torch.float64)
         with learner.device.autocast():
-            inputs, targets = (stream[at : at + whole * length].view(whole, length) for at in (0, 1))
-            for data, target in zip(inputs.split(EVAL_BATCH), targets.split(EVAL_BATCH), strict=True):
+            for data, target in _windows(stream, learner.params["bptt"]):
                 total += model.loss(data, target) * target.numel()
-            if rest := count - whole * length:
-                total += model.loss(stream[None, -rest - 1 : -1], stream[None, -rest:]) * rest
-        loss = total.item() / count
+        loss = total.item() / (len(stream) - 1)
         return {"loss": loss, "perplexity": _exp(loss)}
+
+    @torch.no_grad()
+    def units(self, learner: Learner, split: Corpus) -> np.ndarray:
+        """Of each stretch of `UNIT` words: their summed cross-entropy, and their number."""
+        learner.model.eval()
+        losses = []
+        with learner.device.autocast():
+            for data, target in _windows(_stream(learner, split), learner.params["bptt"]):
+                logits = learner.model(data).flatten(0, 1).float()
+                losses.append(F.cross_entropy(logits, target.flatten(), reduction="none").cpu())
+        words = torch.cat(losses).double().numpy()
+        starts = np.arange(0, len(words), UNIT)
+        return np.stack([np.add.reduceat(words, starts), np.diff(starts, append=len(words))], 1)
+
+    def objective_of(self, sums: np.ndarray) -> np.ndarray:
+        return np.exp(sums[..., 0] / sums[..., 1])
 
     def merge(self, splits: Splits) -> Corpus:
         return Corpus(np.concatenate([splits.train.tokens, splits.val.tokens]), splits.train.words)
@@ -180,6 +194,15 @@ def _sampling(params: Params) -> dict[str, Any]:
 def _exp(loss: float) -> float:
     """Infinite where it overflows, which ends the trial as diverged."""
     return math.exp(loss) if loss < 700 else math.inf
+
+
+def _windows(stream: torch.Tensor, length: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and targets (windows, length) of a stream in its order; the rest that fills no window comes last."""
+    whole = (len(stream) - 1) // length * length
+    inputs, targets = (stream[at : at + whole].view(-1, length) for at in (0, 1))
+    yield from zip(inputs.split(EVAL_BATCH), targets.split(EVAL_BATCH), strict=True)
+    if whole < len(stream) - 1:
+        yield stream[None, whole:-1], stream[None, whole + 1 :]
 
 
 def _stream(learner: Learner, split: Corpus) -> torch.Tensor:

@@ -94,6 +94,14 @@ class WindowsTask:
             "accuracy": (logits.argmax(1) == labels).float().mean().item(),
         }
 
+    def units(self, learner: Learner, split: ImageSplit) -> np.ndarray:
+        """Of each picture: whether it is classified correctly, and 1."""
+        correct = _logits(learner, split).argmax(1).numpy() == split.labels
+        return np.stack([correct, np.ones_like(correct)], 1).astype(np.float32)
+
+    def objective_of(self, sums: np.ndarray) -> np.ndarray:
+        return sums[..., 0] / sums[..., 1]
+
     def merge(self, splits: Splits) -> ImageSplit:
         train, val = splits.train, splits.val
         return ImageSplit(

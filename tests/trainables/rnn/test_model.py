@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainables.conftest import assert_units_add_up
 from trainables.rnn.data import pack
 from trainables.rnn.model import Recurrence, SequenceRegressor, layout, steps_of
 from trainables.rnn.task import TASK, _bucketed
@@ -133,6 +134,7 @@ def test_each_variant_learns_and_its_export_predicts_the_same(sequences, variant
     curve = [run_epoch(TASK, learner, sequences.train, sequences.val)["val_mse"] for _ in range(8)]
     # The first steps of a sequence say little: all that is asked there is not to be worse than the mean.
     assert min(curve) < (1.05 if variant.get("keep") == "first" else 0.7) * np.var(sequences.val.targets)
+    assert_units_add_up(TASK, learner, sequences.test)
     TASK.export(learner, sequences.info, tmp_path)
     model = TASK.load(tmp_path)
     assert TASK.evaluate(model, sequences.test) == TASK.evaluate(learner, sequences.test)

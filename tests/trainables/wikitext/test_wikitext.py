@@ -8,6 +8,7 @@ from torch import nn
 
 from search.config import load_config
 from tests.conftest import SHARED
+from tests.trainables.conftest import assert_units_add_up
 from trainables import training
 from trainables.task import InputError
 from trainables.wikitext import data as reading
@@ -152,6 +153,15 @@ def test_evaluation_predicts_every_word_once():
     found = TASK.evaluate(learner, data.val)
     assert found["loss"] == pytest.approx(total / (len(tokens) - 1), rel=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
+
+
+def test_stretches_of_text_add_up_to_the_objective(monkeypatch):
+    monkeypatch.setattr("trainables.wikitext.task.UNIT", 11)
+    data = splits()
+    learner = TASK.build(params(), data, 1, CPU)
+    assert_units_add_up(TASK, learner, data.val)
+    longer = TASK.build(params("bptt=9"), data, 1, CPU)
+    assert len(TASK.units(longer, data.val)) == len(TASK.units(learner, data.val)), "whatever the window"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.trainables.conftest import assert_units_add_up
 from trainables.task import DataInfo, InputError, Splits
 from trainables.training import choose_device, run_epoch, seed_everything
 from trainables.windows import demo
@@ -63,6 +64,12 @@ def test_state_saved_after_an_epoch_continues_to_the_last_bit(splits):
     again = run_epoch(TASK, resumed, splits.train, splits.val)
     for key in ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "gradient_norm", "learning_rate"):
         assert again[key] == after[key]
+
+
+def test_pictures_add_up_to_the_objective(splits):
+    trained = learner(splits)
+    run_epoch(TASK, trained, splits.train, None)
+    assert_units_add_up(TASK, trained, splits.test)
 
 
 def test_exported_model_predicts_what_evaluation_saw(splits, tmp_path):

@@ -1,0 +1,132 @@
+"""What early stopping cost: some of the stopped trials trained to the end, to see whether one would have won."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search.cluster import Placement
+from search.state import SearchState, Trial
+from trainables import get_task
+from trainables.task import Params, Splits
+
+if TYPE_CHECKING:
+    from search.engine import Search
+
+
+def audit(search: Search, splits: Splits, placement: Placement) -> None:
+    """Trains `audit_stopping` of the stopped trials, drawn by the search's seed, for all epochs.
+
+    From their last checkpoint where it is still there, else from the beginning. The search's own result stays as it is.
+
+    Raises:
+        KeyboardInterrupt: the search was told to stop; a resume goes on after the last epoch of each.
+    """
+    import ray  # not above: what an audit found is told without it
+
+    from search.streams import follow
+
+    config, state, folder = search.config, search.state, search.folder
+    stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
+    order = np.random.default_rng(config.search.seed).permutation(len(stopped))
+    done = state.audited()
+    left = [stopped[i] for i in order if stopped[i].number not in done]
+    left.sort(key=lambda t: t.number not in state.audits)  # those that were begun come first
+    jobs = left[: max(0, config.search.audit_stopping - len(done))]
+    if not jobs:
+        return
+    resources = {"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision}
+    shared = ray.put(splits.for_search())
+    train = ray.remote(_train).options(
+        num_cpus=placement.cpus, num_gpus=placement.gpus, num_returns="streaming", max_retries=0,
+        name=f"{config.task}-{folder.name}-audit",
+    )  # fmt: skip
+
+    def start(trial: Trial) -> Any:
+        search.record({"event": "audit_started", "number": trial.number})
+        saved = [one.path for one in reversed(trial.checkpoints)]
+        return train.remote(
+            config.task, shared, trial.params, trial.micro_batches, trial.seed, config.search.epochs, resources, saved,
+            folder.audit(trial.number),
+        )  # fmt: skip
+
+    for position, message in follow(search, [partial(start, trial) for trial in jobs], placement.concurrency):
+        trial = jobs[position]
+        known = trial.curve | state.audits[trial.number].curve
+        if message["event"] == "audit_finished" or message["epoch"] not in known:
+            search.record({**message, "number": trial.number})
+        if message["event"] == "audit_finished":
+            folder.audit(trial.number).unlink(missing_ok=True)
+
+
+def _train(
+    name: str, splits: Splits, params: Params, micro_batches: int, seed: int, epochs: int, resources: dict[str, Any],
+    saved: list[Path], progress: Path,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yields each epoch's metrics from the last checkpoint on, until the end or until it diverges."""
+    from search.streams import train_resumably
+    from trainables import training
+
+    task = get_task(name)
+    training.seed_everything(seed)
+    learner = task.build(params, splits, epochs, training.choose_device(**resources))
+    learner.micro_batches = micro_batches
+    for path in saved:
+        if path.exists() and not progress.exists():
+            training.load(learner, path)
+            break
+
+    def epoch() -> dict[str, Any]:
+        metrics = training.run_epoch(task, learner, splits.train, splits.val)
+        return {"event": "audit_result", "epoch": learner.epoch, "metrics": metrics}
+
+    outcome = "completed"
+    try:
+        yield from train_resumably(learner, epochs, progress, epoch)
+    except training.Diverged:
+        outcome = "diverged"
+    yield {"event": "audit_finished", "outcome": outcome}
+
+
+def table(state: SearchState) -> list[dict[str, Any]]:
+    """Each audited trial, by what it came to: `trial`, `epoch` where it was stopped, `then` and `end` (its best
+    objective up to there and over all epochs), and `rank_then` and `rank_end` among all trials with either."""
+    key, loss = f"val_{state.objective.metric}", state.objective.loss
+    others = {t.number: loss(t.best_value) for t in state.trials.values() if t.can_win}
+    rows = []
+    for number in state.audited():
+        trial = state.trials[number]
+        end = min([loss(trial.best_value), *(loss(m[key]) for m in state.audits[number].curve.values() if key in m)])
+        rank = {
+            when: 1 + sum(value < mine for other, value in others.items() if other != number)
+            for when, mine in (("rank_then", loss(trial.best_value)), ("rank_end", end))
+        }
+        rows.append({"trial": number, "epoch": trial.epoch, "then": trial.best_value, "end": loss(end), **rank})
+    return sorted(rows, key=lambda row: row["rank_end"])
+
+
+def words(state: SearchState) -> str:
+    """What the audit found, in a paragraph; nothing where nothing was audited."""
+    rows, best = table(state), state.best()
+    if not rows or best is None:
+        return ""
+    stopped = sum(t.outcome == "stopped_early" for t in state.trials.values())
+    won = [row for row in rows if state.objective.better(row["end"], best.best_value)]
+    moved = sum(row["rank_end"] != row["rank_then"] for row in rows)
+    metric, first = state.objective.metric, rows[0]
+    regret = abs(first["end"] - best.best_value) if won else 0.0
+    said = (
+        f"Of {stopped} stopped trials {len(rows)} were trained to the end: {len(won)} would have been better than the "
+        f"winner, {moved} changed rank; the best came to {metric} {first['end']:.4g} (trial {first['trial']}), the "
+        f"winner has {best.best_value:.4g}: a regret of {regret:.2g}."
+    )
+    if not won and len(rows) < stopped:
+        # Of n drawn at random none: with 95 % confidence fewer than 1 - 0.05^(1/n) of all (the rule of three, exactly).
+        said += (
+            f" With 95 % confidence fewer than {1 - 0.05 ** (1 / len(rows)):.0%} of the stopped ones would have won."
+        )
+    return said

@@ -1,0 +1,147 @@
+"""One session of a search, from when it is taken up until it ends, is interrupted or fails."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from search.cluster import Cluster, disconnect
+from search.config import SearchConfig
+from search.journal import Event
+from search.redaction import redacted
+from search.state import SearchState
+from search.store import SearchFolder, Store
+from trainables.task import DataInfo, InputError, Splits
+
+if TYPE_CHECKING:
+    from search.engine import Search
+
+#: Exit codes.
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+#: Seconds that the end of a command waits for a tracking server that does not answer.
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Finals:
+    """Final trainings to do: of so many finalists, each with so many seeds."""
+
+    seeds: int
+    count: int = 1
+
+
+def take_up(
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
+    splits: Splits, cluster: Cluster, finals: Finals | None = None, warm: Event | None = None,
+) -> int:  # fmt: skip
+    """Trials (not where `finals` asks for final trainings alone), then the final training.
+
+    Whatever ends it, the journal and MLflow say so.
+    """
+    from search.audit import audit
+    from search.checkpoints import prune
+    from search.console import Reporter, summary
+    from search.engine import Search
+    from search.repeats import compare
+    from search.retrain import retrain as train_final
+    from search.stopping import Interrupts
+    from search.tracking import Tracker
+    from search.trials import run_trials
+
+    search = Search(config, folder)
+    reporter = Reporter(console, search)
+    tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
+    search.listeners += [tracker, reporter]
+    _greet(console, store, search, splits.info, cluster)
+    tracker.start(search.journal.events, search.state)
+    search.record({"event": "session"})
+    if warm:
+        search.record(warm)
+    if finals is None:
+        search.reopen()
+    status = "failed"
+    try:
+        with reporter.live(), Interrupts(search.stop):
+            if finals is None:
+                run_trials(search, splits, cluster.placement)
+                if description["retrain"] and not search.cut_off:
+                    compare(search, splits, cluster.placement)
+            if finals is None and not search.cut_off:
+                audit(search, splits, cluster.placement)
+            if finals is None and description["retrain"]:
+                finals = Finals(config.search.retrain_seeds)
+            if finals and not search.cut_off and search.state.best() is not None:
+                train_final(search, splits, cluster.placement, finals.seeds, finals.count)
+        if search.stopping in ("interrupted", "disk full"):
+            status = "interrupted"
+        elif not search.cut_off and search.state.best() is not None:
+            status = "finished"
+            prune(search)
+    except KeyboardInterrupt:
+        status = "interrupted"
+    finally:
+        search.end(status)
+        disconnect()  # while MLflow catches up
+        left = tracker.close(PATIENCE)
+        if search.journal.refused:
+            again = _command(f"resume {folder.name}", store)
+            raise InputError(f"{folder.journal}: {search.journal.refused.strerror}; make room and go on with: {again}")
+    for line in (*summary(search.state, config), *folder.samples(search.state.final)):
+        console.print(line, markup=False, soft_wrap=True)
+    for line in tracker.registered:
+        console.print(f"registry: {line}", markup=False, soft_wrap=True)
+    if left:
+        console.print(f"MLflow lacks {left} events; they are kept for `{_command(f'resume {folder.name}', store)}`")
+    if search.stopping == "failures":
+        console.print(f"{len(search.state.failed_in_a_row)} trials failed in a row, the last one so:", markup=False)
+        console.print(search.state.failed_in_a_row[-1], markup=False, soft_wrap=True)
+    next_commands(console, store, config, folder, search.state)
+    if search.stopping == "disk full":
+        return FAILED
+    return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, FAILED)
+
+
+def _greet(console: Console, store: Store, search: Search, info: DataInfo, cluster: Cluster) -> None:
+    config = search.config
+    sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
+    lines = [
+        f"search {search.folder.name}: task {config.task}, {search.total} trials of up to {config.search.epochs} "
+        f"epochs, {config.search.searcher} + {config.search.scheduler}, {cluster.placement.describe()}",
+        f"data: {info.source} ({sizes}), fingerprint {info.fingerprint}",
+        *(f"note: {note}" for note in info.notes),
+        *([f"Ray dashboard: {cluster.dashboard}"] if cluster.dashboard else []),
+        f"MLflow: {store.tracking_uri} (open with `{_command('ui', store)}`)",
+    ]
+    if done := sum(t.over for t in search.state.trials.values()):
+        lines.append(f"resumed: {done} trials are over, {len(search.state.unfinished())} go on from their checkpoints")
+    for line in lines:
+        console.print(redacted(line), markup=False, soft_wrap=True)
+
+
+def next_commands(
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, state: SearchState
+) -> None:
+    status = state.status
+    if status == "interrupted" or (status == "failed" and state.best() is not None):
+        console.print(f"go on with: {_command(f'resume {folder.name}', store)}", markup=False, soft_wrap=True)
+    elif status == "finished":
+        console.print("next:", markup=False)
+        for command in (
+            "ui",
+            f"report {folder.name}",
+            f"retrain {folder.name} --finalists 3",
+            f"predict {config.task} INPUT...",
+        ):
+            console.print(f"  {_command(command, store)}", markup=False, soft_wrap=True)
+    else:
+        console.print("no trial succeeded; the tracebacks are artifacts of their runs in MLflow", markup=False)
+
+
+def _command(rest: str, store: Store) -> str:
+    """How to type it; with the store where it is not the default one here."""
+    where = "" if store.root == Path("mlruns").resolve() or os.environ.get("SEARCH_STORE") else f" --store {store.root}"
+    return f"python -m search {rest}{where}"

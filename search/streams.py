@@ -1,0 +1,56 @@
+"""Trainings beside the trials (final ones, repeats, audits): generators on the cluster, so many of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from search.engine import Search
+from trainables import training
+from trainables.training import Learner
+
+
+def follow(search: Search, starts: Sequence[Callable[[], Any]], at_once: int) -> Iterator[tuple[int, Any]]:
+    """Which start yielded, and what, as it comes; each is started when its turn comes.
+
+    Raises:
+        KeyboardInterrupt: the search was told to stop; an epoch may take an hour, so what runs is left as it is.
+    """
+    waiting = list(enumerate(starts))
+    streams: dict[Any, int] = {}
+    while waiting or streams:
+        while waiting and len(streams) < at_once:
+            position, start = waiting.pop(0)
+            streams[start()] = position
+        found, _ = ray.wait(list(streams), num_returns=1, timeout=0.5)
+        if search.cut_off:
+            raise KeyboardInterrupt
+        for stream in found:
+            try:
+                message = ray.get(next(stream))
+            except StopIteration:
+                del streams[stream]
+                continue
+            yield streams[stream], message
+
+
+def train_resumably(
+    learner: Learner, epochs: int, progress: Path, epoch: Callable[[], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yields what `epoch()` says of each epoch until the learner has trained so many.
+
+    The state after each is kept in the file `progress`. With that file there already, it goes on after the last epoch,
+    and first says again what was said: the driver may have been killed before it heard of the last.
+    """
+    if progress.exists():
+        training.load(learner, progress)
+        for said in learner.notes["said"]:  # not `yield from`: Ray sends into its generators, a list cannot take it
+            yield said
+    while learner.epoch < epochs:
+        said = epoch()
+        learner.notes.setdefault("said", []).append(said)
+        training.save(learner, progress)
+        yield said
