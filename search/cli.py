@@ -21,6 +21,7 @@ class SearcherName(StrEnum):
     random = "random"
     grid = "grid"
     gp = "gp"
+    nsga2 = "nsga2"
 
 
 class SchedulerName(StrEnum):

@@ -21,7 +21,7 @@ from search.session import DONE, Finals, next_commands, take_up
 from search.store import SearchFolder, Store
 from search.warm_start import from_search
 from trainables import get_task, task_names
-from trainables.task import Fusable, InputError, Precomputed, Splits, Task
+from trainables.task import Fusable, InputError, Objective, Precomputed, Splits, Task
 
 if TYPE_CHECKING:
     pass
@@ -73,6 +73,12 @@ def dry_run(console: Console, config: SearchConfig) -> int:
 def _check_task(config: SearchConfig) -> Task:
     """The task; raises InputError for what of the configuration it cannot do."""
     task = get_task(config.task)
+    own = task.objective
+    if config.objectives and config.objectives[0] != Objective(own.metric, own.mode):
+        raise InputError(
+            f"{config.place}: search.objective: {config.search.objective}: the first must be the task's own, "
+            f"{own.metric} {own.mode}, which early stopping and the final training go by"
+        )
     task.check(config.space.fixed())
     if config.search.fuse > 1 and not isinstance(task, Fusable):
         place = f"{config.place}: search.fuse: {config.search.fuse}"

@@ -10,8 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from search import results
+from search.config import parse_objective
 from search.store import Store
 from trainables.task import InputError
+
+#: Columns that a table may take.
+WIDTH = 240
 
 
 def compare(console: Console, store: Store, task: str, names: list[str], top: int, form: str) -> None:
@@ -30,9 +34,10 @@ def compare(console: Console, store: Store, task: str, names: list[str], top: in
         raise InputError(f"--search {unknown[0]}: no such search of {task}; there are {', '.join(found.index)}")
     chosen = found.loc[names] if names else found
     newest = chosen.iloc[-1] if names else chosen.loc[chosen["tag.created"].astype(int).idxmax()]
-    metric, mode = newest["tag.objective"].split()
+    objectives = [parse_objective(text, "objective") for text in newest["tag.objective"].split(", ")]
+    metric = objectives[0].metric
     same = chosen["tag.data.fingerprint"] == newest["tag.data.fingerprint"]
-    frame = results.trials(runs, list(chosen.index[same]), metric, mode)
+    frame = results.trials(runs, list(chosen.index[same]), objectives)
     shown = frame.head(top) if top else frame
     if form == "csv":
         shown.to_csv(sys.stdout, index=False)
@@ -41,8 +46,9 @@ def compare(console: Console, store: Store, task: str, names: list[str], top: in
     elif form == "md":
         sys.stdout.write("\n".join([*_markdown(_overview(chosen[same], frame, metric)), "", *_markdown(shown)]) + "\n")
     else:
+        wide = Console(width=max(console.width, WIDTH), highlight=False)  # better a line wrapped than a number cut off
         for part in (_overview(chosen[same], frame, metric), shown):
-            console.print(_table(part), width=None if console.is_terminal else 240)
+            wide.print(_table(part))
         if len(shown) < len(frame):
             console.print(f"{len(shown)} of {len(frame)} trials; --top 0 shows all", markup=False)
     if not same.all():

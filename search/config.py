@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from search.space import Plain, Space, is_spec, parse_space
 from trainables import offered_config
-from trainables.task import InputError
+from trainables.task import InputError, Objective
 
 SECTIONS = ("search", "resources", "data", "space")
 
@@ -34,7 +34,9 @@ S = TypeVar("S", bound=_Section)
 class SearchSection(_Section):
     """How to search."""
 
-    searcher: Literal["tpe", "random", "grid", "gp"]
+    #: None: the task's own alone; or several, such as `[macro_f1 max, parameters min]`, the task's own first.
+    objective: list[str] | None
+    searcher: Literal["tpe", "random", "grid", "gp", "nsga2"]
     #: Trials sampled at random before tpe or gp model the objective.
     startup_trials: int = Field(ge=0)
     #: A choice parameter whose values take turns, so that each gets an equal share of the trials and is stopped
@@ -119,6 +121,11 @@ class SearchConfig:
         return parameter.choices if parameter else (None,)
 
     @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Where there are several: the task's own first, which early stopping and the final training go by."""
+        return tuple(parse_objective(text, f"{self.place}: search.objective") for text in self.search.objective or ())
+
+    @property
     def digest(self) -> str:
         return digest(self.raw)
 
@@ -192,6 +199,7 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
         raw=raw,
     )
     _check_balance(search.balance, config.space, f"{place}: search.balance")
+    _check_objectives(config)
     if search.searcher == "grid":
         config.space.grid(place)
     elif search.trials is None:
@@ -200,6 +208,23 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
         if (duration := getattr(search, key)) is not None:
             parse_duration(duration, f"{place}: search.{key}")
     return config
+
+
+def parse_objective(text: str, place: str) -> Objective:
+    """`macro_f1 max`; raises InputError."""
+    metric, _, mode = text.strip().rpartition(" ")
+    if not metric or mode not in ("min", "max"):
+        raise InputError(f"{place}: {text!r}: expected a metric and min or max, such as `parameters min`")
+    return Objective(metric.strip(), "min" if mode == "min" else "max")
+
+
+def _check_objectives(config: SearchConfig) -> None:
+    place, searcher = f"{config.place}: search", config.search.searcher
+    metrics = [objective.metric for objective in config.objectives]
+    if config.search.objective is not None and (len(metrics) < 2 or len(set(metrics)) < len(metrics)):
+        raise InputError(f"{place}.objective: {config.search.objective}: expected two or more different ones, or null")
+    if metrics and searcher not in ("nsga2", "random", "grid"):
+        raise InputError(f"{place}.searcher: {searcher}: has one objective; for several: nsga2, random, grid")
 
 
 def _check_balance(name: str | None, space: Space, place: str) -> None:

@@ -17,6 +17,7 @@ from rich.text import Text
 from search import audit, comparison, finalists
 from search.config import SearchConfig
 from search.engine import Search
+from search.front import front, value_of
 from search.journal import Event
 from search.redaction import redacted
 from search.state import FinalRun, SearchState, Trial
@@ -175,6 +176,11 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
             lines += [*comparison.table(frame, name), comparison.words(frame, name, state.objective)]
     lines.append(f"best: trial {best.number}, val {metric} {best.best_value:.4f} at epoch {best.best_epoch}")
     lines.append(f"  {_configuration(best, config)}")
+    if config.objectives:
+        lines.append(f"Pareto front of {', '.join(config.search.objective or ())}:")
+        for trial in front(state.trials.values(), config.objectives):
+            reached = "  ".join(f"{o.metric} {value_of(trial, o):.4g}" for o in config.objectives)
+            lines.append(f"  trial {trial.number}: {reached}  {_configuration(trial, config)}")
     if state.final is None:
         return lines
     if state.decision:

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from search.comparison import figures
 from search.config import SearchConfig, digest
 from search.cost import cost
+from search.front import value_of
 from search.journal import Event
 from search.redaction import redacted
 from search.registry import register
@@ -54,7 +55,7 @@ class Delivery:
             "data.source": info.source,
             "data.notes": "; ".join(info.notes),
             "created": str(description["created"]),
-            "objective": f"{objective.metric} {objective.mode}",
+            "objective": ", ".join(config.search.objective or [f"{objective.metric} {objective.mode}"]),
             "searcher": config.search.searcher,
             "scheduler": config.search.scheduler,
             "resume": f"python -m search resume {folder.name}",
@@ -138,7 +139,8 @@ class Delivery:
         self.client.set_tag(run_id, "outcome", outcome)
         if trial.curve:
             best = {f"best_val_{self.objective.metric}": trial.best_value, "best_epoch": float(trial.best_epoch)}
-            figures = (best if trial.can_win else {}) | cost(trial, self.config.resources)
+            others = {f"at_best_epoch/{o.metric}": value_of(trial, o) for o in self.config.objectives[1:]}
+            figures = ((best | others) if trial.can_win else {}) | cost(trial, self.config.resources)
             # At the last epoch and its time, so that a trial interrupted, resumed and ended has one value a step.
             self.runs.log(run_id, figures, trial.epoch, trial.reported)
         self.runs.terminate(run_id, STATUS[outcome], event["time"])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from search.config import SearchConfig, parse_duration
 from search.failures import Failure
+from search.front import measured
 from search.journal import Event, Journal
 from search.schedulers import make_scheduler
 from search.searchers import make_searcher, trial_seed
@@ -94,6 +95,8 @@ class Search:
         An epoch that is known already was trained again after a failure: its first record stands.
         """
         new = [r for r in results if r["epoch"] not in self.state.trials[r["number"]].curve]
+        for objective in self.config.objectives if new and not new[0]["diverged"] else ():
+            measured(new[0]["metrics"], objective)  # or the user named what no epoch measures
         for result in new:  # before anyone is judged: those who report together are compared with each other
             if not result["diverged"]:
                 self.scheduler.record(result["number"], result["epoch"], self._loss(result["metrics"]))

@@ -10,8 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from search.config import SearchConfig
+from search.front import front, value_of
 from search.space import Parameter
 from search.state import SearchState, Trial
+from trainables.task import Objective
 
 #: Colours that can be told apart on white and on black, also by the colour-blind (Okabe and Ito 2008).
 COLOURS = {
@@ -30,6 +32,9 @@ def figures(state: SearchState, config: SearchConfig) -> list[dict[str, str]]:
         ("Objective against each hyperparameter", "The best epoch of each trial.", _scatter(state, searched)),
         ("Configurations", "Drag along an axis to select trials.", _parallel(state, searched)),
     ]
+    for other in config.objectives[1:]:
+        words = "What the front's trials gain in one they pay for in the other."
+        shown.append((f"{config.objectives[0].metric} against {other.metric}", words, _front(state, config, other)))
     if state.decision:
         words = "Validation chose the finalists and flatters them: below the line test is worse."
         if state.objective.mode == "min":
@@ -139,6 +144,23 @@ def _parallel(state: SearchState, searched: list[Parameter]) -> go.Figure | None
         )
     )  # fmt: skip
     figure.update_layout(height=420)
+    return figure
+
+
+def _front(state: SearchState, config: SearchConfig, other: Objective) -> go.Figure:
+    """One objective against another; a line joins the Pareto front of these two."""
+    first, able = config.objectives[0], state.ranked()
+    best = sorted(front(able, (first, other)), key=lambda t: value_of(t, other))
+    figure = go.Figure()
+    for name, trials, mode in (("trials", able, "markers"), ("Pareto front", best, "lines+markers")):
+        figure.add_trace(
+            go.Scatter(
+                x=[value_of(t, other) for t in trials], y=[t.best_value for t in trials], mode=mode, name=name,
+                text=[f"trial {t.number}" for t in trials],
+                line_color=COLOURS["best" if trials is best else "completed"],
+            )
+        )  # fmt: skip
+    figure.update_layout(height=420, xaxis_title=other.metric, yaxis_title=first.metric)
     return figure
 
 

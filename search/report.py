@@ -19,6 +19,7 @@ from search.config import SearchConfig
 from search.console import summary, tally
 from search.cost import cost
 from search.figures import figures
+from search.front import value_of
 from search.redaction import redacted
 from search.saved import open_search, replay
 from search.schedulers import make_scheduler
@@ -146,17 +147,18 @@ def _optimism(state: SearchState) -> str:
 def _trials(state: SearchState, config: SearchConfig) -> dict[str, Any]:
     """A table of the best hundred."""
     names = [p.name for p in config.space.parameters if p.searched]
+    objectives = config.objectives or (state.objective,)
     ranked = state.ranked()
     rest = [t for t in state.trials.values() if not t.can_win]
     rows = [
         [
             trial.number, (trial.outcome or "running").replace("_", " "), trial.epoch,
-            f"{trial.best_value:.4g}" if trial.can_win else "",
+            *(f"{value_of(trial, o):.4g}" if trial.can_win else "" for o in objectives),
             *(_shown(trial.params.get(name)) for name in names),
         ]
         for trial in [*ranked, *rest][:100]
     ]  # fmt: skip
-    heads = ["trial", "outcome", "epochs", state.objective.metric, *names]
+    heads = ["trial", "outcome", "epochs", *(o.metric for o in objectives), *names]
     outcomes = tally(trial.outcome for trial in state.trials.values())
     return {"heads": heads, "rows": rows, "all": len(state.trials), "tally": outcomes}
 

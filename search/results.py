@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from search.front import nondominated
 from search.store import Store
+from trainables.task import Objective
 
 #: Outcomes in which a trial's figures can be ranked.
 RANKED = ("completed", "stopped_early", "timed_out", "interrupted", "running")
@@ -79,13 +82,14 @@ def searches(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["tag.role"] == "parent"].set_index("tag.search") if len(runs) else runs
 
 
-def trials(runs: pd.DataFrame, names: list[str], metric: str, mode: str) -> pd.DataFrame:
+def trials(runs: pd.DataFrame, names: list[str], objectives: Sequence[Objective]) -> pd.DataFrame:
     """The trials of these searches, best first.
 
     Columns: `search`, `trial`, `outcome`, METRIC (the best on validation), `behind` (how much worse than the best
     trial's), `epoch` (of the best), `epochs` (trained), `seconds`, `cost`, and a column a hyperparameter that is not
-    the same in all of them.
+    the same in all of them. Further objectives have a column each, and `front` says who is on the Pareto front.
     """
+    metric, others = objectives[0].metric, objectives[1:]
     mine = runs[(runs["tag.role"] == "trial") & runs["tag.search"].isin(names)]
 
     def column(name: str) -> pd.Series:
@@ -106,8 +110,15 @@ def trials(runs: pd.DataFrame, names: list[str], metric: str, mode: str) -> pd.D
     if not frame["cost"].gt(0).any():  # nobody gave a price
         del frame["cost"]
     able = frame["outcome"].isin(RANKED)
-    losses = frame[metric].where(able) if mode == "min" else -frame[metric].where(able)
+    for place, objective in enumerate(others, 4):
+        frame.insert(place, objective.metric, column(f"metric.at_best_epoch/{objective.metric}"))
+    every = pd.DataFrame({o.metric: frame[o.metric].where(able) * (1 if o.mode == "min" else -1) for o in objectives})
+    losses = every[metric]
     frame.insert(4, "behind", losses - losses.min())
+    if others:
+        known = every.dropna()
+        best = known.index[nondominated(known.to_numpy())]
+        frame.insert(5, "front", frame.index.isin(best))
     params = mine.filter(regex=r"^param\.")
     params.columns = params.columns.str.removeprefix("param.")
     varied = params.loc[:, params.nunique(dropna=False) > 1].apply(_numbers)

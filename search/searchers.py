@@ -7,11 +7,13 @@ own, freshly seeded. No random state has to be saved, and a resumed search propo
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from search.config import SearchConfig
+from search.front import value_of
 from search.space import Parameter, Plain, Space
 from search.state import Trial
 from trainables.task import Objective, Params
@@ -67,18 +69,22 @@ class OptunaSearcher:
     """
 
     def __init__(
-        self, kind: str, space: Space, objective: Objective, seed: int, startup_trials: int,
+        self, kind: str, space: Space, objectives: Sequence[Objective], seed: int, startup_trials: int,
         balance: tuple[str, tuple[Plain, ...]] | None = None,
     ) -> None:  # fmt: skip
-        """`balance`: a choice parameter and its values, which trials take in turn instead of sampling it."""
+        """`balance`: a choice parameter and its values, which trials take in turn instead of sampling it.
+
+        A trial's first objective is the one that it reports and that its best epoch is chosen by.
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._optuna, self.balance = optuna, balance
-        self.kind, self.space, self.objective, self.seed, self.startup = kind, space, objective, seed, startup_trials
-        direction = "minimize" if objective.mode == "min" else "maximize"
-        self.study = optuna.create_study(direction=direction, sampler=optuna.samplers.RandomSampler(0))
+        self.kind, self.space, self.seed, self.startup = kind, space, seed, startup_trials
+        self.objective, self.objectives = objectives[0], objectives
+        directions = ["minimize" if objective.mode == "min" else "maximize" for objective in objectives]
+        self.study = optuna.create_study(directions=directions, sampler=optuna.samplers.RandomSampler(0))
         self._asked: dict[int, Any] = {}
 
     def ask(self, number: int) -> Params:
@@ -97,8 +103,10 @@ class OptunaSearcher:
             self.tell(trial)
 
     def replay(self, trial: Trial) -> None:
-        # What is enqueued is suggested as it stands; the sampler is asked for nothing.
-        self.study.sampler = self._optuna.samplers.RandomSampler(0)
+        # What is enqueued is suggested as it stands; the sampler is asked for nothing, but that of nsga2 notes which
+        # generation a trial is of.
+        simple = self.kind != "nsga2"
+        self.study.sampler = self._optuna.samplers.RandomSampler(0) if simple else self._sampler(0)
         had = [p for p in self.space.parameters if p.searched and p.name in trial.params and p.exists(trial.params)]
         self.study.enqueue_trial({p.name: trial.params[p.name] for p in had})
         self._asked[trial.number] = asked = self.study.ask()
@@ -121,16 +129,15 @@ class OptunaSearcher:
             self.study.tell(asked, state=states.PRUNED)
         else:
             asked.set_constraint("diverged", 0.0)
-            self.study.tell(asked, trial.best_value)
+            self.study.tell(asked, [trial.best_value, *(value_of(trial, other) for other in self.objectives[1:])])
 
     def _tell_diverged(self, asked: Any) -> None:
         """TPE takes an infeasible trial without a value. GP's model needs one at every point: it gets the worst
         feasible value so far, and the constraint's own model keeps the region out."""
         states = self._optuna.trial.TrialState
-        values = [
-            t.value for t in self.study.trials if t.state == states.COMPLETE and t.constraints.get("diverged", 0) <= 0
-        ]
-        if self.kind == "gp" and values:
+        complete = [t for t in self.study.trials if t.state == states.COMPLETE] if self.kind == "gp" else []
+        values = [t.value for t in complete if t.constraints.get("diverged", 0) <= 0]
+        if values:
             self.study.tell(asked, max(values) if self.objective.mode == "min" else min(values))
         else:
             self.study.tell(asked, state=states.PRUNED)
@@ -144,6 +151,8 @@ class OptunaSearcher:
             )  # fmt: skip
         if self.kind == "gp":
             return samplers.GPSampler(seed=seed, n_startup_trials=self.startup)
+        if self.kind == "nsga2":
+            return samplers.NSGAIISampler(seed=seed, population_size=max(2, self.startup))
         return samplers.RandomSampler(seed=seed)
 
 
@@ -174,5 +183,6 @@ def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher,
         return Grid(points), min(len(points), search.trials or len(points))
     assert search.trials is not None  # checked with the configuration
     balance = (search.balance, config.balanced) if search.balance and len(config.balanced) > 1 else None
-    searcher = OptunaSearcher(search.searcher, config.space, objective, search.seed, search.startup_trials, balance)
+    objectives = config.objectives or (objective,)
+    searcher = OptunaSearcher(search.searcher, config.space, objectives, search.seed, search.startup_trials, balance)
     return searcher, search.trials

@@ -26,7 +26,7 @@ from search.redaction import redacted
 from search.state import Trial
 from search.stopping import Deadline
 from trainables import get_task
-from trainables.task import Fusable, Splits
+from trainables.task import Fusable, InputError, Splits
 from trainables.trainable import TaskTrainable
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -73,6 +73,8 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
                 verbose=0,
             ),
         ).fit()
+    if bridge.refused:
+        raise bridge.refused
 
 
 class _Bridge:
@@ -87,6 +89,8 @@ class _Bridge:
         #: Trials whose group failed: which one was the cause shows when each runs alone.
         self.alone: set[int] = set()
         self._launched = 0
+        #: What of the configuration turned out to be wrong only as the first results came.
+        self.refused: InputError | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles its tuner for its own restore, which is never used here: the journal is the state.
@@ -227,7 +231,12 @@ class _Decisions(FIFOScheduler):
         if failed := result.get("failed"):
             self.bridge.failed(trial, failed)
             return TrialScheduler.STOP
-        over = search.report(result["trials"], result["device"])
+        try:
+            over = search.report(result["trials"], result["device"])
+        except InputError as error:  # Tune would make a traceback of it
+            self.bridge.refused = error
+            search.stop("failures")
+            return TrialScheduler.STOP
         checkpoints.limit(search, [t["number"] for t in result["trials"]])
         if search.stopping or all(search.state.trials[number].over for number in _numbers(trial)):
             self.bridge.silent_since.pop(trial, None)

@@ -191,6 +191,7 @@ def _together(
                 "peak_memory_mib": memory.mib(),
                 "learning_rate": rate,
                 "gradient_norm": gradient_norm,
+                "parameters": float(sum(p.numel() for p in learner.model.parameters())),
                 "fused_with": float(count),
             }
         )

@@ -224,7 +224,7 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
 
     Returns:
         `train_*` and, where `val` is given, `val_*` as the task names them, with `epoch_seconds`,
-        `samples_per_second` (training only), `peak_memory_mib`, `learning_rate`, `gradient_norm`,
+        `samples_per_second` (training only), `peak_memory_mib`, `learning_rate`, `gradient_norm`, `parameters`,
         `dead_relu_fraction` (on validation data).
 
     Raises:
@@ -251,6 +251,7 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
         "peak_memory_mib": memory.mib(),
         "learning_rate": rate,
         "gradient_norm": gradient_norm,
+        "parameters": float(sum(p.numel() for p in learner.model.parameters())),
     }
 
 

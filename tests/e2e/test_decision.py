@@ -1,5 +1,7 @@
 """What a finished search is asked: is its winner better than the next, and what did early stopping cost?"""
 
+import json
+
 import pytest
 
 from tests.outcomes import assert_logged_once, results
@@ -81,3 +83,27 @@ def test_decision_and_audit_are_in_mlflow_and_in_the_report(searched):
     searched.run("report", "s")
     page = (searched.folder / "mlruns/searches/s/report.html").read_text()
     assert "trained to the end" in page and "rank at the end" in page and "Validation against test" in page
+
+
+def test_several_objectives_give_a_front(module_command):
+    objectives = ("--searcher", "nsga2", "--set", "search.objective=[score max, gradient_norm min]")
+    output = module_command.run(*SEARCH, "--name", "p", *objectives, "--set", "search.startup_trials=4")
+    events = module_command.events("p")
+    front = [int(line.split("trial ")[1].split(":")[0]) for line in output.split("Pareto front")[1].splitlines()
+             if line.startswith("  trial ")]  # fmt: skip
+    records = json.loads(module_command.run("compare", "toy", "--search", "p", "--top", "0", "--format", "json"))
+    assert sorted(front) == sorted(r["trial"] for r in records if r["front"])
+    for one in records:
+        mine = [e["metrics"] for e in results(events) if e["number"] == one["trial"]]
+        assert one["gradient_norm"] == pytest.approx(max(mine, key=lambda m: m["val_score"])["gradient_norm"])
+        better = [r for r in records if r["score"] > one["score"] and r["gradient_norm"] < one["gradient_norm"]]
+        assert not (one["front"] and better)
+    module_command.run("report", "p")
+    assert "Pareto front" in (module_command.folder / "mlruns/searches/p/report.html").read_text()
+
+
+def test_objective_that_no_epoch_measures_is_one_clear_error(module_command):
+    objectives = ("--searcher", "nsga2", "--set", "search.objective=[score max, speed max]")
+    output = module_command.run(*SEARCH, "--name", "wrong", *objectives, code=2)
+    assert "error: search.objective: 'speed': no metric of this task; there are " in output
+    assert "Traceback" not in output and "parameters" in output

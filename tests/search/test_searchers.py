@@ -14,14 +14,15 @@ SPACE = parse_space(
 
 
 def searcher(kind: str) -> OptunaSearcher:
-    return OptunaSearcher(kind, SPACE, Objective("loss", "min"), seed=1, startup_trials=3)
+    objectives = [Objective("loss", "min"), Objective("size", "min")][: 2 if kind == "nsga2" else 1]
+    return OptunaSearcher(kind, SPACE, objectives, seed=1, startup_trials=3)
 
 
 def finish(number: int, params: dict) -> Trial:
     """A trial with an outcome and a loss that follow from its number and configuration."""
     trial = Trial(number, params, trial_seed(1, number))
     loss = abs(params["lr"] - 0.01) + params["width"] / 100
-    trial.curve = {1: {"val_loss": loss + 1}, 2: {"val_loss": loss}}
+    trial.curve = {1: {"val_loss": loss + 1, "size": 0.0}, 2: {"val_loss": loss, "size": float(params["width"] % 24)}}
     trial.outcome = ("completed", "stopped_early", "completed", "diverged", "completed", "failed")[number % 6]
     trial.best_epoch, trial.best_value = 2, loss
     return trial
@@ -35,7 +36,7 @@ def ask_and_tell(search: OptunaSearcher, numbers: range) -> list[dict]:
     return configurations
 
 
-@pytest.mark.parametrize("kind", ["tpe", "random", "gp"])
+@pytest.mark.parametrize("kind", ["tpe", "random", "gp", "nsga2"])
 def test_replayed_searcher_proposes_what_the_uninterrupted_one_does(kind):
     uninterrupted = ask_and_tell(searcher(kind), range(14))
     resumed = searcher(kind)
@@ -44,6 +45,13 @@ def test_replayed_searcher_proposes_what_the_uninterrupted_one_does(kind):
         resumed.replay(trial)
         resumed.tell(trial)
     assert ask_and_tell(resumed, range(9, 14)) == uninterrupted[9:]
+
+
+def test_nsga2_breeds_from_the_front():
+    params = ask_and_tell(searcher("nsga2"), range(60))
+    late = params[30:]
+    assert len({(p["width"], p["opt"]) for p in late}) < len({(p["width"], p["opt"]) for p in params})
+    assert sum(p["width"] % 24 + p["width"] for p in late) < sum(p["width"] % 24 + p["width"] for p in params[:30])
 
 
 def test_replay_with_trials_still_running():
@@ -82,7 +90,7 @@ def test_diverged_trials_are_told_as_infeasible_not_as_numbers():
 
 def test_tpe_avoids_a_region_that_diverges():
     space = parse_space({"lr": {"loguniform": [1e-4, 1e2]}}, "x.yaml")
-    search = OptunaSearcher("tpe", space, Objective("loss", "min"), seed=0, startup_trials=8)
+    search = OptunaSearcher("tpe", space, [Objective("loss", "min")], seed=0, startup_trials=8)
     late = []
     for number in range(40):
         params = search.ask(number)

@@ -47,7 +47,7 @@ def test_an_epoch_gives_finite_metrics_of_every_kind(splits, changes):
     metrics = run_epoch(TASK, learner(splits, **changes), splits.train, splits.val)
     assert set(metrics) == {
         "train_loss", "train_accuracy", "val_loss", "val_accuracy", "epoch_seconds", "samples_per_second",
-        "peak_memory_mib", "learning_rate", "gradient_norm", "dead_relu_fraction",
+        "peak_memory_mib", "learning_rate", "gradient_norm", "dead_relu_fraction", "parameters",
     }  # fmt: skip
     assert all(np.isfinite(v) for v in metrics.values())
     assert 0 <= metrics["train_accuracy"] <= 1

@@ -1,0 +1,43 @@
+"""Several objectives: which trials no other is better than in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from search.state import Trial
+from trainables.task import InputError, Objective
+
+
+def value_of(trial: Trial, objective: Objective) -> float:
+    """At the trial's best epoch: of a validation metric, else of what else an epoch measures (`parameters`).
+
+    Raises:
+        InputError: there is no such metric.
+    """
+    return measured(trial.curve[trial.best_epoch], objective)
+
+
+def measured(metrics: dict[str, float], objective: Objective) -> float:
+    """An epoch's value of an objective; raises InputError."""
+    for key in (f"val_{objective.metric}", objective.metric):
+        if key in metrics:
+            return metrics[key]
+    there = ", ".join(sorted(key.removeprefix("val_") for key in metrics if not key.startswith("train_")))
+    raise InputError(f"search.objective: {objective.metric!r}: no metric of this task; there are {there}")
+
+
+def front(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The Pareto front among trials that can win, best in the first objective first."""
+    able = [t for t in trials if t.can_win]
+    losses = np.array([[o.loss(value_of(t, o)) for o in objectives] for t in able]).reshape(len(able), len(objectives))
+    found = [(tuple(row), t) for t, row, best in zip(able, losses, nondominated(losses), strict=True) if best]
+    return [trial for _, trial in sorted(found, key=lambda one: (one[0], one[1].number))]
+
+
+def nondominated(losses: np.ndarray) -> np.ndarray:
+    """Of rows (n, objectives), smaller being better: whether no other is at least as good in all and better in one."""
+    return np.array(
+        [not ((losses <= row).all(1) & (losses < row).any(1)).any() for row in losses], dtype=bool
+    )  # fmt: skip
