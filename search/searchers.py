@@ -103,13 +103,14 @@ class OptunaSearcher:
             self.tell(trial)
 
     def replay(self, trial: Trial) -> None:
-        # What is enqueued is suggested as it stands; the sampler is asked for nothing, but that of nsga2 notes which
-        # generation a trial is of.
-        simple = self.kind != "nsga2"
-        self.study.sampler = self._optuna.samplers.RandomSampler(0) if simple else self._sampler(0)
+        # What is enqueued is suggested as it stands, and the sampler is asked for nothing; but that of nsga2 is, as it
+        # notes then which generation the trial is of.
+        self.study.sampler = self._sampler(0) if self.kind == "nsga2" else self._optuna.samplers.RandomSampler(0)
         had = [p for p in self.space.parameters if p.searched and p.name in trial.params and p.exists(trial.params)]
         self.study.enqueue_trial({p.name: trial.params[p.name] for p in had})
         self._asked[trial.number] = asked = self.study.ask()
+        if self.kind == "nsga2":
+            _ = asked.relative_params  # worked out when it is first read
         for parameter in had:
             _suggest(asked, parameter)
 
