@@ -92,6 +92,9 @@ def run(
         str | None, typer.Option("--from", metavar="NAME", help="Begin with what that search's trials found out.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, start nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Train two epochs, forecast epochs, hours and disk, start no search.")
+    ] = False,
     retrain: Annotated[bool, typer.Option(help="Train the best configuration on train+validation and test it.")] = True,
     store: StoreOption = None,
     debug: DebugOption = False,
@@ -113,9 +116,8 @@ def run(
         config = load_config(task, set_, flags)
         if dry_run:
             return commands.dry_run(console, config)
-        return commands.run(
-            console, Store.open(store), config, commands.RunOptions(data, name, address, retrain, from_)
-        )
+        options = commands.RunOptions(data, name, address, retrain, from_, plan)
+        return commands.run(console, Store.open(store), config, options)
 
     _finish(command, debug)
 

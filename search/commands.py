@@ -10,21 +10,18 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
-from search.cluster import connect, fits_here, local_cpus
-from search.config import SearchConfig, check_config, load_config
+from search.cluster import connect, disconnect, fits_here, local_cpus
+from search.config import SearchConfig, check_config, digest, load_config
 from search.saved import extend, open_search, replay
 from search.session import DONE, Finals, next_commands, take_up
 from search.store import SearchFolder, Store
 from search.warm_start import from_search
 from trainables import get_task, task_names
 from trainables.task import Fusable, InputError, Objective, Precomputed, Splits, Task
-
-if TYPE_CHECKING:
-    pass
 
 #: Seeds that finalists are compared over, unless told.
 FINALIST_SEEDS = 5
@@ -40,6 +37,8 @@ class RunOptions:
     retrain: bool
     #: The search whose trials this one begins with.
     start_from: str | None
+    #: Only forecast what it would take.
+    plan: bool = False
 
 
 def list_tasks(console: Console) -> int:
@@ -108,6 +107,16 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     if config.search.deterministic:
         chosen["search"] = {**config.raw["search"], "concurrency": cluster.placement.concurrency}
     config = check_config(config.task, chosen, config.place)
+    forecast = store.plan(digest([config.raw, splits.info.fingerprint]))
+    if options.plan:
+        from search.plan import plan
+
+        found = plan(config, splits, cluster.placement)
+        found.save(forecast)
+        for line in (*found.lines(), "start it with the same command without --plan"):
+            console.print(line, markup=False, soft_wrap=True)
+        disconnect()
+        return DONE
     description = {
         "id": uuid.uuid4().hex,
         "task": config.task,
@@ -117,6 +126,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "fingerprint": splits.info.fingerprint,
         "address": options.address,
         "retrain": options.retrain,
+        "plan": json.loads(forecast.read_text()) if forecast.exists() else None,
         "commit": _git_commit(),
         "created": int(time.time() * 1000),
     }

@@ -46,6 +46,7 @@ def take_up(
     from search.checkpoints import prune
     from search.console import Reporter, summary
     from search.engine import Search
+    from search.plan import Plan
     from search.repeats import compare
     from search.retrain import retrain as train_final
     from search.stopping import Interrupts
@@ -92,6 +93,8 @@ def take_up(
             raise InputError(f"{folder.journal}: {search.journal.refused.strerror}; make room and go on with: {again}")
     for line in (*summary(search.state, config), *folder.samples(search.state.final)):
         console.print(line, markup=False, soft_wrap=True)
+    if planned := description["plan"]:
+        console.print(Plan(**planned).beside(search.journal.events), markup=False)
     for line in tracker.registered:
         console.print(f"registry: {line}", markup=False, soft_wrap=True)
     if left:

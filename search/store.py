@@ -60,6 +60,10 @@ class Store:
             raise InputError(f"--name {name!r}: allowed are up to 100 letters, digits, '.', '_' and '-'")
         return SearchFolder(self.root / "searches" / name)
 
+    def plan(self, key: str) -> Path:
+        """The forecast of a search that has such a configuration and such data."""
+        return self.root / "plans" / f"{key}.json"
+
     def names(self) -> list[str]:
         folder = self.root / "searches"
         return sorted(p.parent.name for p in folder.glob("*/search.json")) if folder.is_dir() else []

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from trainables import training
-from trainables.health import MemoryPeak
+from trainables.health import EnergyMeter, MemoryPeak
 from trainables.task import Fusable
 from trainables.training import Diverged, Learner, not_finite, rng_state, set_rng_state
 
@@ -155,7 +155,8 @@ def _together(
 ) -> list[dict[str, float] | Diverged]:
     learners = [member.learner for member in members]
     device, count = learners[0].device, len(members)
-    memory, start = MemoryPeak(device.torch_device), time.perf_counter()
+    memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share / count)
+    start = time.perf_counter()
     rates = [max(group["lr"] for group in one.optimizer.param_groups) for one in learners]
     batches = []
     for member in members:
@@ -174,7 +175,8 @@ def _together(
     train_seconds = (time.perf_counter() - start) / count
     evaluated: list[dict[str, float]] = [{}] * count if val is None else task.fused_evaluate(stack, val)
     device.synchronize()
-    seconds = (time.perf_counter() - start) / count
+    seconds, used = (time.perf_counter() - start) / count, energy.measured()
+    parameters = float(sum(p.numel() for p in learners[0].model.parameters()))
     results: list[dict[str, float] | Diverged] = []
     for metrics, validated, rate in zip(trained, evaluated, rates, strict=True):
         diverged = not_finite(metrics["loss"], metrics["gradient_norm"])
@@ -191,8 +193,9 @@ def _together(
                 "peak_memory_mib": memory.mib(),
                 "learning_rate": rate,
                 "gradient_norm": gradient_norm,
-                "parameters": float(sum(p.numel() for p in learner.model.parameters())),
+                "parameters": parameters,
                 "fused_with": float(count),
+                **used,
             }
         )
     return results

@@ -1,4 +1,4 @@
-"""What tells how a training is doing beside its loss: dead units, memory."""
+"""What tells how a training is doing beside its loss: dead units, memory, energy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import torch
 from torch import nn
 
@@ -64,3 +65,30 @@ class MemoryPeak:
             return int(status.split("VmHWM:")[1].split()[0]) / 1024
         except (OSError, IndexError):
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class EnergyMeter:
+    """Energy that a GPU has used since this was made, by its driver's counter (NVML); nothing on other devices.
+
+    The counter is the whole GPU's: a trial that has `share` of it is charged so much of what all use together.
+    """
+
+    def __init__(self, device: torch.device, share: float) -> None:
+        self.share = share
+        self._read = _energy_counter(device) if device.type == "cuda" else None
+        self._begun = self._read() if self._read else 0
+
+    def measured(self) -> dict[str, float]:
+        """`energy_joules`, where it can be measured."""
+        return {"energy_joules": self.share * (self._read() - self._begun) / 1000} if self._read else {}
+
+
+def _energy_counter(device: torch.device) -> Callable[[], int] | None:
+    """Reads millijoules since the driver was loaded; None where the driver does not count them, as before Volta."""
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError:
+        return None
+    return lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from trainables.files import replacing
-from trainables.health import MemoryPeak, dead_relus
+from trainables.health import EnergyMeter, MemoryPeak, dead_relus
 
 #: The loss is looked at every so many batches: a look costs a device synchronisation.
 CHECK_EVERY = 20
@@ -32,6 +32,8 @@ class Device:
 
     torch_device: torch.device
     dtype: torch.dtype = torch.float32
+    #: How much of the device it is, where several share one.
+    share: float = 1.0
 
     @property
     def name(self) -> str:
@@ -60,7 +62,7 @@ def choose_device(cpus: float, gpus: float, precision: str) -> Device:
     torch.set_num_threads(max(1, int(cpus)))
     if gpus > 0 and torch.cuda.is_available():
         bf16 = precision == "bf16" or (precision in ("auto", "native") and torch.cuda.is_bf16_supported())
-        return Device(torch.device("cuda"), torch.bfloat16 if bf16 else torch.float32)
+        return Device(torch.device("cuda"), torch.bfloat16 if bf16 else torch.float32, min(1.0, gpus))
     bf16 = precision == "bf16" or (precision == "native" and cpu_has_bf16())
     return Device(torch.device("cpu"), torch.bfloat16 if bf16 else torch.float32)
 
@@ -225,13 +227,14 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
     Returns:
         `train_*` and, where `val` is given, `val_*` as the task names them, with `epoch_seconds`,
         `samples_per_second` (training only), `peak_memory_mib`, `learning_rate`, `gradient_norm`, `parameters`,
-        `dead_relu_fraction` (on validation data).
+        `energy_joules` (on a GPU), `dead_relu_fraction` (on validation data).
 
     Raises:
         Diverged: see `fit_batches`; the epoch counter then already names the epoch it happened in.
     """
     learner.epoch += 1
-    memory, start = MemoryPeak(learner.device.torch_device), time.perf_counter()
+    device, start = learner.device, time.perf_counter()
+    memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share)
     rate = max(group["lr"] for group in learner.optimizer.param_groups)
     trained = task.train_epoch(learner, train)
     if learner.schedule is not None:
@@ -252,6 +255,7 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
         "learning_rate": rate,
         "gradient_norm": gradient_norm,
         "parameters": float(sum(p.numel() for p in learner.model.parameters())),
+        **energy.measured(),
     }
 
 

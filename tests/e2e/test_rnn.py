@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.outcomes import assert_logged_once
+from tests.serving import assert_champion_answers, keep_report
 
 SMALL = (
     "run", "rnn", "--name", "r", "--trials", "6", "--epochs", "2", "--set", "search.grace_period=2",
@@ -77,3 +78,12 @@ def test_comparison_killed_and_resumed_is_whole(command, searched):
     assert len(finished) == len(set(finished)), "what was done is not done again"
     assert sum(e["event"] == "compared" for e in command.events("r")) == 1
     assert_logged_once(command, "rnn", "r")
+
+
+@pytest.mark.slow
+def test_champion_is_served_and_its_report_is_whole(searched):
+    command, _ = searched
+    assert_champion_answers(command, "rnn", "r")
+    page = keep_report(command, "rnn", "r")
+    for part in ("Learning curves", "Over 2 seeds, variant", "errors", "Importance"):
+        assert part in page

@@ -16,6 +16,7 @@ import pytest
 
 from search.cli import app
 from tests.conftest import OWN_RAY, Command
+from tests.serving import assert_champion_answers, keep_report
 from trainables.windows import demo
 
 TINY = (
@@ -274,3 +275,12 @@ def test_list_shows_tasks_objectives_sources_and_spaces(command):
     output = command.run("list")
     for part in ("windows", "max accuracy on validation", "pictures drawn by code", "loguniform [0.001, 0.01]", "toy"):
         assert part in output
+
+
+@pytest.mark.slow
+def test_champion_is_served_and_its_report_is_whole(searched):
+    command, _ = searched
+    assert_champion_answers(command, "windows", "first")
+    page = keep_report(command, "windows", "first")
+    for part in ("Learning curves", "confusion matrix", "mistakes", "image_size"):
+        assert part in page

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.serving import assert_champion_answers, keep_report
+
 TINY = (
     "--trials", "3", "--epochs", "2", "--set", "search.grace_period=2", "--set", "data.corpus=demo",
     "--set", "embedding=24", "--set", "heads=2", "--set", "hidden=16", "--set", "layers=1", "--set", "optimizer=sgd",
@@ -57,3 +59,12 @@ def test_prompt_is_continued(searched):
     (row,) = json.loads(command.run("predict", "wikitext", "the name of the", "--format", "json"))
     assert 10 <= len(row["continuation"].split()) <= 25
     assert row["perplexity"] > 1
+
+
+@pytest.mark.slow
+def test_champion_is_served_and_its_report_is_whole(searched):
+    command, _ = searched
+    assert_champion_answers(command, "wikitext", "w")
+    page = keep_report(command, "wikitext", "w")
+    for part in ("Learning curves", "What the final model says", "sgd_lr", "1 diverged"):
+        assert part in page

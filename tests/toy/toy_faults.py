@@ -1,4 +1,4 @@
-"""Faults that the toy task has at the order of its `fault`, in the second epoch of a trial."""
+"""Faults that the toy task has at the order of its `fault`, in the second epoch of a trial, `always` in the first."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ def strike(fault: str, index: int, once: Path) -> None:
     """Faults that go away (a lost worker, a hang) happen while there is no file `once`."""
     if fault == "some" and index % 3 != 2 and index % 5 == 4:
         raise RuntimeError(f"trial {index} raises in epoch 2")
-    if fault == "raise":
+    if fault in ("raise", "always"):
         raise RuntimeError("the cause is not the configuration")
     if fault == "thread":
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()

@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
+from trainables import health
 from trainables.health import MemoryPeak, dead_relus
 from trainables.training import (
     Diverged,
@@ -133,3 +136,22 @@ def test_micro_batches_take_the_same_steps(clip):
         torch.testing.assert_close(a, b)
     assert metrics["loss"] == pytest.approx(same["loss"])
     assert metrics["samples"] == same["samples"] == 50
+
+
+def test_energy_is_the_counters_difference_times_the_share(monkeypatch):
+    # What NVML and CUDA answer on a machine with a GPU; there is none here.
+    counter = iter([7_000, 10_000, 16_000])
+    driver = SimpleNamespace(
+        nvmlInit=lambda: None, nvmlDeviceGetHandleByUUID=lambda uuid: uuid, NVMLError=RuntimeError,
+        nvmlDeviceGetTotalEnergyConsumption=lambda handle: {"GPU-1f": next(counter)}[handle],
+    )  # fmt: skip
+    monkeypatch.setattr(health, "pynvml", driver)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1f"))
+    meter = health.EnergyMeter(torch.device("cuda"), share=0.25)
+    assert meter.measured() == {"energy_joules": 0.25 * 6}
+
+
+def test_energy_is_left_out_where_nothing_counts_it(monkeypatch):
+    assert health.EnergyMeter(torch.device("cpu"), 1.0).measured() == {}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1f"))
+    assert health.EnergyMeter(torch.device("cuda"), 1.0).measured() == {}, "there is no driver here"

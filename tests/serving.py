@@ -1,0 +1,70 @@
+"""A champion behind MLflow's own server, asked over HTTP."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+
+from tests.conftest import ROOT, Command
+
+#: What CI keeps of a run of the tests.
+ARTIFACTS = ROOT / "tests" / "artifacts"
+
+
+def assert_champion_answers(command: Command, task: str, name: str) -> None:
+    """What MLflow says to send, sent to `mlflow models serve`, is answered with what the final training predicted."""
+    uri = f"sqlite:///{command.folder / 'mlruns' / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    model = Path(mlflow.artifacts.download_artifacts(f"models:/{task}@champion"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = command.folder / "served.log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"models:/{task}@champion", "--host",
+             "127.0.0.1", "--port", str(port), "--workers", "1", "--env-manager", "local"],
+            env={**os.environ, "MLFLOW_TRACKING_URI": uri}, stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(f"http://127.0.0.1:{port}/ping"):
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.2)
+        sent = (model / "serving_input_example.json").read_bytes()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", sent, headers)
+        answer = urllib.request.urlopen(request, timeout=120).read()
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+    (predicted,) = (command.folder / "mlruns" / "searches" / name / "final").glob("*-seed-0/predictions.parquet")
+    got, expected = pd.DataFrame(json.loads(answer)["predictions"]), pd.read_parquet(predicted).reset_index(drop=True)
+    pd.testing.assert_frame_equal(got[expected.columns], expected, check_dtype=False, rtol=1e-4)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return urllib.request.urlopen(url, timeout=5).status == 200
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+def keep_report(command: Command, task: str, name: str) -> str:
+    """The search's report, also among the artifacts of this run of the tests."""
+    command.run("report", name)
+    page = command.folder / "mlruns" / "searches" / name / "report.html"
+    ARTIFACTS.mkdir(exist_ok=True)
+    shutil.copy(page, ARTIFACTS / f"{task}.html")
+    return page.read_text()
