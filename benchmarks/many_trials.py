@@ -1,10 +1,13 @@
-"""`compare` on a store of 5,000 trials: `python -m benchmarks.many_trials [--trials N]`.
+"""`compare` and `report` on a store of 5,000 trials: `python -m benchmarks.many_trials [--trials N]`.
 
-The store is a real one, of one small search, whose trials are copied in its database under new ids.
+The store is a real one, of one small search, whose trials are copied under new numbers: in its database, and in the
+search's journal with figures and hyperparameters that are changed a little, so that no two are equal.
 """
 
 import argparse
+import json
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -44,6 +47,27 @@ def multiply(database: Path, trials: int) -> None:
     db.close()
 
 
+def multiply_journal(journal: Path, trials: int) -> None:
+    """The same of what a report is made from."""
+    rng = random.Random(0)  # noqa: S311 - nothing secret
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    known = max(e["number"] for e in events if e["event"] == "trial") + 1
+    copies = []
+    for number in range(known, trials):
+        change = rng.lognormvariate(0, 0.2)
+        for event in events:
+            if event.get("number") != number % known or event["event"] not in ("trial", "result"):
+                continue
+            copy = json.loads(json.dumps(event)) | {"number": number}
+            if copy["event"] == "trial":
+                copy["params"]["lr"] = min(0.01, max(0.001, copy["params"]["lr"] * change))
+            else:
+                copy["metrics"] = {key: value * change for key, value in copy["metrics"].items()}
+            copies.append(copy)
+    at = next(i for i, event in enumerate(events) if event["event"] == "ended")
+    journal.write_text("".join(json.dumps(event) + "\n" for event in [*events[:at], *copies, *events[at:]]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--trials", type=int, default=5000)
@@ -53,7 +77,8 @@ def main() -> None:
         store = Path(folder)
         command(store, "run", "rnn", "--name", "s", *SMALL)
         multiply(store / "mlflow.db", options.trials)
-        for name in ("--help", "compare rnn"):
+        multiply_journal(store / "searches" / "s" / "journal.jsonl", options.trials)
+        for name in ("--help", "compare rnn", "report s"):
             seconds = sorted(command(store, *name.split()) for _ in range(options.repeats))
             print(f"{name}: median {seconds[len(seconds) // 2]:.2f} s of {options.repeats} ({options.trials} trials)")
 

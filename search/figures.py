@@ -6,6 +6,7 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -20,8 +21,8 @@ COLOURS = {
     "best": "#d55e00", "completed": "#0072b2", "timed_out": "#56b4e9", "stopped_early": "#999999",
     "interrupted": "#e69f00", "running": "#e69f00", "diverged": "#cc79a7", "failed": "#cc79a7",
 }  # fmt: skip
-#: Trials from which on an importance means something.
-ENOUGH = 20
+#: Trials from which on an importance means something, and beyond which more of them only take longer.
+ENOUGH, PLENTY = 20, 1000
 
 
 def figures(state: SearchState, config: SearchConfig) -> list[dict[str, str]]:
@@ -188,7 +189,9 @@ def _importance(state: SearchState, searched: list[Parameter]) -> tuple[go.Figur
 
     from search.searchers import distribution
 
-    trials = state.ranked()
+    every = state.ranked()
+    drawn = np.random.default_rng(0).permutation(len(every))[:PLENTY]
+    trials = [every[i] for i in sorted(drawn)]
     always = [p for p in searched if not p.when]
     if len(trials) < 4 or not always:
         return None, ""
@@ -213,7 +216,8 @@ def _importance(state: SearchState, searched: list[Parameter]) -> tuple[go.Figur
     names = list(reversed(found))
     figure = go.Figure(go.Bar(x=[found[n] for n in names], y=names, orientation="h", marker_color=COLOURS["completed"]))
     figure.update_layout(height=80 + 28 * len(names), xaxis_title="share of the objective's variance (fANOVA)")
-    words = f"From {len(trials)} trials; hyperparameters that exist in some configurations only are left out."
+    part = f" of {len(every)}, drawn at random" if len(trials) < len(every) else ""
+    words = f"From {len(trials)} trials{part}; hyperparameters that exist in some configurations only are left out."
     if len(trials) < ENOUGH:
         words += f" With fewer than {ENOUGH} trials this is hardly more than a guess."
     return figure, words
