@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from search.cluster import Placement
 from search.state import SearchState, Trial
 from trainables import get_task
+from trainables.storage import Storage
 from trainables.task import Params, Splits
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def audit(search: Search, splits: Splits, placement: Placement) -> None:
     """
     import ray  # not above: what an audit found is told without it
 
+    from search.sharing import storage
     from search.streams import follow
 
     config, state, folder = search.config, search.state, search.folder
@@ -48,10 +50,10 @@ def audit(search: Search, splits: Splits, placement: Placement) -> None:
 
     def start(trial: Trial) -> Any:
         search.record({"event": "audit_started", "number": trial.number})
-        saved = [one.path for one in reversed(trial.checkpoints)]
+        names = [progress(trial), *(one.name for one in reversed(trial.checkpoints))]
         return train.remote(
-            config.task, shared, trial.params, trial.micro_batches, trial.seed, config.search.epochs, resources, saved,
-            folder.audit(trial.number),
+            config.task, shared, trial.params, trial.micro_batches, trial.seed, config.search.epochs, resources, names,
+            storage(search, names),
         )  # fmt: skip
 
     for position, message in follow(search, [partial(start, trial) for trial in jobs], placement.concurrency):
@@ -60,14 +62,19 @@ def audit(search: Search, splits: Splits, placement: Placement) -> None:
         if message["event"] == "audit_finished" or message["epoch"] not in known:
             search.record({**message, "number": trial.number})
         if message["event"] == "audit_finished":
-            folder.audit(trial.number).unlink(missing_ok=True)
+            search.files.delete(progress(trial))
+
+
+def progress(trial: Trial) -> str:
+    """The file of its state while it is trained on."""
+    return f"audit/{trial.number:04d}.pt"
 
 
 def _train(
     name: str, splits: Splits, params: Params, micro_batches: int, seed: int, epochs: int, resources: dict[str, Any],
-    saved: list[Path], progress: Path,
+    names: list[str], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yields each epoch's metrics from the last checkpoint on, until the end or until it diverges."""
+    """Yields each epoch's metrics from the last of these files on, until the end or until it diverges."""
     from search.streams import train_resumably
     from trainables import training
 
@@ -75,9 +82,9 @@ def _train(
     training.seed_everything(seed)
     learner = task.build(params, splits, epochs, training.choose_device(**resources))
     learner.micro_batches = micro_batches
-    for path in saved:
-        if path.exists() and not progress.exists():
-            training.load(learner, path)
+    for one in names[1:]:
+        with suppress(OSError), storage.open(one) as file:
+            training.load(learner, file)
             break
 
     def epoch() -> dict[str, Any]:
@@ -86,7 +93,7 @@ def _train(
 
     outcome = "completed"
     try:
-        yield from train_resumably(learner, epochs, progress, epoch)
+        yield from train_resumably(learner, epochs, storage, names[0], epoch)
     except training.Diverged:
         outcome = "diverged"
     yield {"event": "audit_finished", "outcome": outcome}

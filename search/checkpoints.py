@@ -10,13 +10,12 @@ from search.state import Checkpoint, Trial
 
 def tidy(search: Search) -> None:
     """While no trial runs: forgets what is gone, and deletes what a kill left half-written or unrecorded."""
-    known = set()
+    there, known = search.files.names("checkpoints"), set()
     for trial in search.state.trials.values():
-        trial.checkpoints = [one for one in trial.checkpoints if one.path.is_file()]
-        known |= {one.path for one in trial.checkpoints}
-    for path in search.folder.checkpoints.rglob("*"):
-        if path.is_file() and path not in known:
-            path.unlink()
+        trial.checkpoints = [one for one in trial.checkpoints if one.name in there]
+        known |= {one.name for one in trial.checkpoints}
+    for name in there - known:
+        search.files.delete(name)
 
 
 def limit(search: Search, reported: Iterable[int]) -> None:
@@ -26,7 +25,7 @@ def limit(search: Search, reported: Iterable[int]) -> None:
     """
     for number in reported:
         trial = search.state.trials[number]
-        _keep(trial, {trial.epoch, trial.best_epoch})
+        _keep(search, trial, {trial.epoch, trial.best_epoch})
     trials = search.state.trials.values()
     excess = sum(one.bytes for t in trials for one in t.checkpoints) - search.config.search.max_checkpoint_gb * 2**30
     if excess <= 0:
@@ -37,7 +36,7 @@ def limit(search: Search, reported: Iterable[int]) -> None:
         for one in [one for one in trial.checkpoints if one.epoch not in needed]:
             if excess > 0 and not (trial is best and one.epoch == trial.best_epoch):
                 excess -= one.bytes
-                _delete(trial, one)
+                _delete(search, trial, one)
 
 
 def prune(search: Search) -> None:
@@ -46,16 +45,14 @@ def prune(search: Search) -> None:
     kept = {trial.number for trial in search.state.ranked()[: search.config.search.keep_checkpoints]}
     for trial in search.state.trials.values():
         if trial.number not in kept and trial.over:
-            _keep(trial, set())
+            _keep(search, trial, set())
 
 
-def _keep(trial: Trial, epochs: set[int]) -> None:
+def _keep(search: Search, trial: Trial, epochs: set[int]) -> None:
     for one in [one for one in trial.checkpoints if one.epoch not in epochs]:
-        _delete(trial, one)
+        _delete(search, trial, one)
 
 
-def _delete(trial: Trial, one: Checkpoint) -> None:
-    one.path.unlink(missing_ok=True)
+def _delete(search: Search, trial: Trial, one: Checkpoint) -> None:
+    search.files.delete(one.name)
     trial.checkpoints.remove(one)
-    if not any(one.path.parent.iterdir()):
-        one.path.parent.rmdir()

@@ -63,7 +63,9 @@ def list_(debug: DebugOption = False) -> None:
 @app.command()
 def run(
     task: TaskArgument,
-    data: Annotated[Path | None, typer.Option(metavar="PATH", help="Your data; without it, the task's demo.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH|URI", help="Your data; without it, the task's demo.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the search. [default: task and time]")
     ] = None,
@@ -75,6 +77,7 @@ def run(
     cpus: Annotated[float | None, typer.Option(metavar="X", help="CPUs a trial.")] = None,
     gpus: Annotated[float | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one.")] = None,
     time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
+    storage: Annotated[str | None, typer.Option(metavar="URI", help="Where checkpoints are kept: s3://...")] = None,
     audit_stopping: Annotated[
         int | None, typer.Option(metavar="K", help="Train K stopped trials to the end: what did stopping cost?")
     ] = None,
@@ -105,6 +108,7 @@ def run(
         "search.scheduler": scheduler and scheduler.value, "search.concurrency": concurrency,
         "search.time_budget": time_budget, "search.seed": seed, "resources.cpus": cpus, "resources.gpus": gpus,
         "search.deterministic": deterministic or None, "search.audit_stopping": audit_stopping,
+        "search.storage": storage,
     }  # fmt: skip
 
     def command(console: Any) -> int:

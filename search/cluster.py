@@ -8,7 +8,9 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
+import trainables
 from search.config import SearchConfig
 from trainables.task import InputError
 
@@ -88,7 +90,10 @@ def start_ray(address: str | None, dashboard: bool) -> str | None:
     try:
         if address:
             _check_reachable(address)
-            context = ray.init(address=address, **options)
+            # Workers on other machines need what is installed there, but not this code.
+            code = [str(Path(__file__).parent), str(Path(str(trainables.__file__)).parent)]
+            environment = {"py_modules": code, "excludes": ["__pycache__"]}
+            context = ray.init(address=address, runtime_env=environment, **options)
         else:
             # "local": never the cluster that somebody else happens to have started on this machine.
             here = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "num_cpus": local_cpus()}

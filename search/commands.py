@@ -21,6 +21,7 @@ from search.session import DONE, Finals, next_commands, take_up
 from search.store import SearchFolder, Store
 from search.warm_start import from_search
 from trainables import get_task, task_names
+from trainables.storage import fetch, files_at
 from trainables.task import Fusable, InputError, Objective, Precomputed, Splits, Task
 
 #: Seeds that finalists are compared over, unless told.
@@ -31,7 +32,8 @@ FINALIST_SEEDS = 5
 class RunOptions:
     """What `run` was told beside the configuration."""
 
-    data: Path | None
+    #: A path or URI; None: the task's demo.
+    data: str | None
     name: str | None
     address: str | None
     retrain: bool
@@ -101,13 +103,19 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         warm, said = from_search(store, options.start_from, config, splits.info.fingerprint)
         for line in said:
             console.print(line, markup=False, soft_wrap=True)
+    settled: dict[str, Any] = {}
+    if config.search.storage:
+        settled["storage"] = _writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
     cluster = connect(config, options.address)
     # What was found now, and decides what is tried, is settled for every later session.
-    chosen = {**config.raw, "data": {**config.raw["data"], **splits.info.chosen}}
     if config.search.deterministic:
-        chosen["search"] = {**config.raw["search"], "concurrency": cluster.placement.concurrency}
-    config = check_config(config.task, chosen, config.place)
+        settled["concurrency"] = cluster.placement.concurrency
+    chosen = {
+        **config.raw, "search": {**config.raw["search"], **settled},
+        "data": {**config.raw["data"], **splits.info.chosen},
+    }  # fmt: skip
     forecast = store.plan(digest([config.raw, splits.info.fingerprint]))
+    config = check_config(config.task, chosen, config.place)
     if options.plan:
         from search.plan import plan
 
@@ -122,7 +130,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "task": config.task,
         "config": config.raw,
         "place": config.place,
-        "data": str(options.data.resolve()) if options.data else None,
+        "data": options.data if not options.data or "://" in options.data else str(Path(options.data).resolve()),
         "fingerprint": splits.info.fingerprint,
         "address": options.address,
         "retrain": options.retrain,
@@ -198,11 +206,12 @@ def ui(store: Store, port: int) -> int:
     os.execv(sys.executable, command)  # noqa: S606 - so that a signal reaches the server itself
 
 
-def _prepare(console: Console, store: Store, config: SearchConfig, source: Path | None) -> Splits:
+def _prepare(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:
     from search.console import data_progress
     from trainables.training import choose_device
 
     task, cache = get_task(config.task), store.cache / config.task
+    source = None if data is None else fetch(data, store.cache) if "://" in data else Path(data)
     bar, progress = data_progress(console)
     with bar:
         splits = task.prepare(config.data, source, cache, progress)
@@ -216,13 +225,26 @@ def _prepare_again(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any]
 ) -> Splits:
     source = description["data"]
-    splits = _prepare(console, store, config, Path(source) if source else None)
+    splits = _prepare(console, store, config, source)
     if splits.info.fingerprint != description["fingerprint"]:
         raise InputError(
             f"{folder.name}: the data at {source} changed since the search began (fingerprint "
             f"{splits.info.fingerprint}, was {description['fingerprint']}); put it back, or start a new search"
         )
     return splits
+
+
+def _writable(uri: str) -> str:
+    """The URI, after a file could be written, read and deleted there; raises InputError."""
+    try:
+        files = files_at(uri)
+        with files.write("probe") as file:
+            file.write(b"probe")
+        files.open("probe").close()
+        files.delete("probe")
+    except Exception as error:  # each file system has errors of its own
+        raise InputError(f"--storage {uri}: cannot be used: {type(error).__name__}: {str(error).strip()}") from error
+    return uri
 
 
 def _git_commit() -> str:

@@ -76,6 +76,8 @@ class SearchSection(_Section):
     epoch_budget: int | None = Field(ge=1)
     #: Room for checkpoints; beyond it the oldest go, but for a running trial's last and the search's best.
     max_checkpoint_gb: float = Field(gt=0)
+    #: Where checkpoints are kept, a URI such as s3://bucket/folder; None: in the search's folder.
+    storage: str | None
     #: In rounds of `concurrency` trials, each proposed and judged by the rounds before: what is tried does not depend
     #: on which trial is faster.
     deterministic: bool

@@ -16,6 +16,7 @@ from search.state import SearchState, Trial
 from search.store import SearchFolder
 from search.warm_start import as_trials
 from trainables import get_task
+from trainables.storage import files_at
 
 #: Why a search stops before its last trial.
 Stop = Literal["interrupted", "time budget", "epoch budget", "disk full", "failures"]
@@ -36,6 +37,8 @@ class Search:
         self.searcher, self.total = make_searcher(config, self.objective)
         self.scheduler = make_scheduler(config)
         self.state = SearchState(self.objective)
+        #: Where checkpoints are.
+        self.files = files_at(config.search.storage or str(folder.path))
         self.journal = Journal(folder.journal)
         self.listeners: list[Listener] = []
         self.stopping: Stop | None = None
@@ -90,7 +93,7 @@ class Search:
     def report(self, results: list[dict[str, Any]], device: str) -> set[int]:
         """Takes in epochs that trials ended together; returns the numbers of those that are to stop.
 
-        A result's `checkpoint` (path and bytes) is None where the trial diverged.
+        A result's `checkpoint` (name and bytes) is None where the trial diverged.
 
         An epoch that is known already was trained again after a failure: its first record stands.
         """

@@ -9,7 +9,7 @@ Events (all with `time`, milliseconds since 1970, never decreasing):
     warm_start   from, trials                                    what the searcher is told of an earlier search's trials
     trial        number, params, seed                            proposed
     result       number, epoch, metrics, outcome                 an epoch's end; `outcome` None: goes on
-    checkpoint   number, epoch, path, bytes                      written completely
+    checkpoint   number, epoch, name, bytes                      written completely
     retry        number, why, traceback, micro_batches           failed, to be taken up again
     failed       number, why, traceback                          failed for good
     timed_out    number                                          over its time in the middle of an epoch

@@ -98,10 +98,12 @@ def plan(config: SearchConfig, splits: Splits, placement: Placement) -> Plan:
         "search.trials": together, "search.epochs": min(2, config.search.epochs), "search.scheduler": "none",
         "search.searcher": "grid" if config.search.searcher == "grid" else "random",
     }  # fmt: skip
-    raw = change(config.raw, ["search.time_budget=null", "search.epoch_budget=null", "search.objective=null"], flags)
+    without = [f"search.{key}=null" for key in ("time_budget", "epoch_budget", "objective", "storage")]
+    raw = change(config.raw, without, flags)
     with tempfile.TemporaryDirectory(prefix="search-plan-") as folder:
         probe = Search(check_config(config.task, raw, config.place), SearchFolder(Path(folder) / "plan"))
         begun = time.time()
+        probe.record({"event": "session"})
         run_trials(probe, splits, placement)
         probe.journal.close()
         events, state = probe.journal.events, probe.state

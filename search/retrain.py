@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,10 +17,12 @@ from search import finalists
 from search.cluster import Placement
 from search.engine import Search
 from search.searchers import trial_seed
+from search.sharing import storage
 from search.state import FinalRun, Trial
 from search.streams import follow, train_resumably
 from trainables import get_task, training
 from trainables.files import replacing
+from trainables.storage import Storage
 from trainables.task import Bootstrapped, InputError, Params, Sampling, Splits
 
 #: Seeds of final runs are drawn apart from those of trials.
@@ -64,7 +67,8 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int, co
         return train.remote(
             search.config.task, shared, run.params, state.trials[run.trial].micro_batches,
             trial_seed(search.config.search.seed, _FINAL + run.seed), search.config.search.epochs, run.epochs,
-            resources, folder.final(run.trial, run.seed), folder.final_progress(run.trial, run.seed, run.epochs),
+            resources, f"final/{folder.final(run.trial, run.seed).name}", progress(run),
+            storage(search, [progress(run)]),
         )  # fmt: skip
 
     for position, message in follow(search, [partial(start, run) for run in missing], at_once):
@@ -75,6 +79,8 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int, co
         if message["event"] == "final_finished":
             message |= {"chosen": count == 1 and run.seed == 0, "spent": state.epochs_trained()}
         search.record({**message, "trial": run.trial, "seed": run.seed, "epochs": run.epochs})
+        if message["event"] == "final_finished":
+            search.files.delete(progress(run))
     if len(chosen) > 1:
         _decide(search, chosen)
 
@@ -101,15 +107,21 @@ def _decide(search: Search, best: list[Trial]) -> None:
         search.record({"event": "decided", **decision, **about})
 
 
+def progress(run: FinalRun) -> str:
+    """The file of a final training's state until it is done."""
+    return f"final/trial-{run.trial:04d}-seed-{run.seed}-epochs-{run.epochs}.pt"
+
+
 def _train(
     name: str, splits: Splits, params: Params, micro_batches: int, seed: int, horizon: int, epochs: int,
-    resources: dict[str, Any], folder: Path, progress: Path,
+    resources: dict[str, Any], target: str, progress: str, storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Yields each epoch's metrics, then the test's, once everything is on disk.
 
     Args:
         horizon: epochs that the schedule was laid out for in the search, of which `epochs` are trained.
-        progress: where the state after each epoch is kept, to go on from after a kill.
+        target: the folder that it ends in.
+        progress: the file where the state after each epoch is kept, to go on from after a kill.
     """
     task = get_task(name)
     device = training.choose_device(**resources)
@@ -123,10 +135,11 @@ def _train(
         samples = {"samples": task.samples(learner)} if isinstance(task, Sampling) else {}
         return {"event": "final_result", "epoch": learner.epoch, "metrics": metrics, **samples}
 
-    yield from train_resumably(learner, epochs, progress, epoch)
+    yield from train_resumably(learner, epochs, storage, progress, epoch)
     test = task.evaluate(learner, splits.test)
 
-    part = folder.with_name(f"{folder.name}.part")
+    folder = storage.folder / target
+    part = folder.with_name(f"{folder.name}.part") if storage.sees_folder else Path(tempfile.mkdtemp())
     shutil.rmtree(part, ignore_errors=True)
     (part / "model").mkdir(parents=True)
     (part / "artifacts").mkdir()
@@ -138,7 +151,13 @@ def _train(
     if isinstance(task, Bootstrapped):
         np.save(part / "units.npy", task.units(learner, splits.test))
     task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
-    progress.unlink()
-    yield {"event": "final_finished", "test": test, "baselines": task.baselines(splits), "device": device.name}
+    files = {}
+    if storage.sees_folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    else:
+        written = [path for path in part.rglob("*") if path.is_file()]
+        files = {f"{target}/{path.relative_to(part).as_posix()}": path.read_bytes() for path in written}
+        shutil.rmtree(part)
+    about = {"test": test, "baselines": task.baselines(splits), "device": device.name}
+    yield {"event": "final_finished", **about, "files": files}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from search.journal import Event
 from search.space import Plain
@@ -16,10 +15,10 @@ OVER = ("completed", "stopped_early", "timed_out", "diverged", "failed")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trial's whole state after an epoch, in a file of so many bytes."""
+    """A trial's whole state after an epoch, in a file of the search of so many bytes."""
 
     epoch: int
-    path: Path
+    name: str
     bytes: int
 
 
@@ -169,7 +168,7 @@ class SearchState:
             else:
                 trial.take(event["epoch"], event["metrics"], self.objective)
         elif kind == "checkpoint":
-            trial.checkpoints.append(Checkpoint(event["epoch"], Path(event["path"]), event["bytes"]))
+            trial.checkpoints.append(Checkpoint(event["epoch"], event["name"], event["bytes"]))
         elif kind == "retry":
             trial.retries.append(event["why"])
             trial.micro_batches = event["micro_batches"]

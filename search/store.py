@@ -95,16 +95,8 @@ class SearchFolder:
     def delivered_events(self) -> int:
         return int(self.delivered.read_text()) if self.delivered.exists() else 0
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
     def final(self, trial: int, seed: int) -> Path:
         return self.path / "final" / f"trial-{trial:04d}-seed-{seed}"
-
-    def final_progress(self, trial: int, seed: int, epochs: int) -> Path:
-        """The state of a final training that is not done yet."""
-        return self.path / "final" / f"trial-{trial:04d}-seed-{seed}-epochs-{epochs}.pt"
 
     def samples(self, final: FinalRun | None) -> list[str]:
         """What a final model says, as a task that has something to show wrote it."""
@@ -115,10 +107,6 @@ class SearchFolder:
     def decision(self) -> Path:
         """What came of comparing finalists, to read."""
         return self.path / "final" / "finalists.md"
-
-    def audit(self, trial: int) -> Path:
-        """The state of a stopped trial that is trained on, until it is done."""
-        return self.path / "audit" / f"{trial:04d}.pt"
 
     @property
     def comparison(self) -> Path:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import ray
 
 from search.engine import Search
+from search.sharing import keep
 from trainables import training
+from trainables.storage import Storage
 from trainables.training import Learner
 
 
@@ -34,23 +37,25 @@ def follow(search: Search, starts: Sequence[Callable[[], Any]], at_once: int) ->
             except StopIteration:
                 del streams[stream]
                 continue
+            if isinstance(message, dict):
+                keep(search, message.pop("files", {}))
             yield streams[stream], message
 
 
 def train_resumably(
-    learner: Learner, epochs: int, progress: Path, epoch: Callable[[], dict[str, Any]]
+    learner: Learner, epochs: int, storage: Storage, progress: str, epoch: Callable[[], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yields what `epoch()` says of each epoch until the learner has trained so many.
 
     The state after each is kept in the file `progress`. With that file there already, it goes on after the last epoch,
     and first says again what was said: the driver may have been killed before it heard of the last.
     """
-    if progress.exists():
-        training.load(learner, progress)
+    with suppress(OSError), storage.open(progress) as file:
+        training.load(learner, file)
         for said in learner.notes["said"]:  # not `yield from`: Ray sends into its generators, a list cannot take it
             yield said
     while learner.epoch < epochs:
         said = epoch()
         learner.notes.setdefault("said", []).append(said)
-        training.save(learner, progress)
-        yield said
+        saved = storage.save(progress, partial(training.write, learner))
+        yield {**said, "files": {progress: saved["content"]}} if "content" in saved else said

@@ -109,7 +109,7 @@ class Tracker:
             self._thread.join(0.2)
             waited = waited + 0.2 if self._failing else 0.0
         self._giving_up.set()
-        self._thread.join(patience)
+        self._thread.join(3 * patience)  # an attempt that is under way may succeed: a model takes its time
         return self._position - self._done
 
     def _deliver_all(self) -> None:

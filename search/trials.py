@@ -7,6 +7,8 @@ import os
 import re
 import tempfile
 import time
+import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,20 @@ from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.stopper import Stopper
 
 from search import checkpoints
-from search.cluster import Placement
+from search.cluster import Placement, place
 from search.config import parse_duration
 from search.engine import Search
 from search.failures import cause
 from search.redaction import redacted
+from search.sharing import content, keep, storage
 from search.state import Trial
 from search.stopping import Deadline
 from trainables import get_task
 from trainables.task import Fusable, InputError, Splits
 from trainables.trainable import TaskTrainable
 
+#: Seconds after which machines that joined or left are counted again.
+RECOUNT = 2.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -48,7 +53,7 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
         splits=splits.for_search(),
         epochs=config.search.epochs,
         resources={"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision},
-        checkpoints=folder.checkpoints,
+        storage=storage(search),
     )
     # Tune would let one worker after the other start; importing torch, each takes seconds.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.concurrency)
@@ -81,7 +86,7 @@ class _Bridge:
     """What Tune's searcher, scheduler and callback share: what is live in this session, and what comes next."""
 
     def __init__(self, search: Search, concurrency: int) -> None:
-        self.search, self.concurrency = search, concurrency
+        self.search, self._fits, self._counted = search, concurrency, time.monotonic()
         self.live: set[str] = set()
         #: Since when each trial of Tune that runs has ended no epoch.
         self.silent_since: dict[TuneTrial, float] = {}
@@ -95,6 +100,17 @@ class _Bridge:
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles its tuner for its own restore, which is never used here: the journal is the state.
         return (object, ())
+
+    @property
+    def concurrency(self) -> int:
+        """Trials at once: what was asked for, else what fits on the machines that are there now."""
+        config = self.search.config
+        if config.search.concurrency is None and time.monotonic() - self._counted > RECOUNT:
+            there = ray.cluster_resources()
+            with suppress(InputError):  # none fits at the moment: what runs will be lost, and waits for a machine
+                self._fits = place(config, there.get("CPU", 0.0), there.get("GPU", 0.0)).concurrency
+            self._counted = time.monotonic()
+        return self._fits
 
     def next_config(self) -> dict[str, Any] | None:
         """Trials to take up, or new ones, as `TaskTrainable` reads them; None where there is none now."""
@@ -111,7 +127,8 @@ class _Bridge:
                     "params": trial.params,
                     "seed": trial.seed,
                     "micro_batches": trial.micro_batches,
-                    "resume_from": [str(one.path) for one in reversed(trial.checkpoints) if one.path.is_file()],
+                    "resume_from": (names := [one.name for one in reversed(trial.checkpoints)]),
+                    "carried": {name: ray.put(one) for name, one in content(self.search, names[:1]).items()},
                 }
                 for trial in group
             ],
@@ -142,19 +159,19 @@ class _Bridge:
     def failed(self, trial: TuneTrial, told: str) -> None:
         """A single trial is taken up again or has failed, as its traceback says; a group is taken apart."""
         self.silent_since.pop(trial, None)
-        why, traceback = cause(told), redacted(told)
+        why, shown = cause(told), redacted(told)
         search, numbers = self.search, _numbers(trial)
         left = [search.state.trials[n] for n in numbers if not search.state.trials[n].over]
         if why == "disk":
             search.stop("disk full")  # what it could not save, a resume trains again
         elif why == "unclean":
-            search.announce({"event": "unclean", "traceback": traceback})
+            search.announce({"event": "unclean", "traceback": shown})
             self.waiting = left + self.waiting
         elif len(numbers) > 1:
-            search.announce({"event": "apart", "numbers": numbers, "traceback": traceback})
+            search.announce({"event": "apart", "numbers": numbers, "traceback": shown})
             self.alone.update(numbers)
             self.waiting = left + self.waiting
-        elif left and search.fail(numbers[0], why, traceback):
+        elif left and search.fail(numbers[0], why, shown):
             self.waiting = left + self.waiting
 
     def watch(self) -> None:
@@ -232,7 +249,12 @@ class _Decisions(FIFOScheduler):
             self.bridge.failed(trial, failed)
             return TrialScheduler.STOP
         try:
+            written = [one for t in result["trials"] if (one := t["checkpoint"]) and "content" in one]
+            keep(search, {one["name"]: one.pop("content") for one in written})
             over = search.report(result["trials"], result["device"])
+        except OSError:
+            self.bridge.failed(trial, traceback.format_exc())
+            return TrialScheduler.STOP
         except InputError as error:  # Tune would make a traceback of it
             self.bridge.refused = error
             search.stop("failures")

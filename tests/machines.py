@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from tests.conftest import CODE
 
 _SCRIPT = """
-import sys
+import sys, time
+import ray
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": int(sys.argv[1])})
 nodes = []
@@ -18,6 +19,11 @@ print("address", cluster.address, flush=True)
 for line in sys.stdin:
     if line.startswith("add"):
         nodes.append(cluster.add_node(num_cpus=int(line.split()[1])))
+    elif line.startswith("until"):
+        ray.init(address=cluster.address, ignore_reinit_error=True, log_to_driver=False)
+        while ray.cluster_resources().get("CPU", 0) < int(line.split()[1]):
+            time.sleep(0.1)
+        ray.shutdown()
     else:
         cluster.remove_node(nodes.pop(), allow_graceful=False)
     print("done", flush=True)
@@ -35,16 +41,21 @@ class Machines:
     def _answer(self, word: str) -> str:
         return next(line for line in self._process.stdout if line.startswith(word)).removeprefix(word).strip()
 
-    def add(self, cpus: int) -> None:
-        self._process.stdin.write(f"add {cpus}\n")
+    def _ask(self, command: str) -> None:
+        self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
         self._answer("done")
 
+    def add(self, cpus: int) -> None:
+        self._ask(f"add {cpus}")
+
+    def until(self, cpus: int) -> None:
+        """Waits for a machine that joins by itself."""
+        self._ask(f"until {cpus}")
+
     def remove(self) -> None:
         """The one that was added last, without grace."""
-        self._process.stdin.write("remove\n")
-        self._process.stdin.flush()
-        self._answer("done")
+        self._ask("remove")
 
 
 @contextmanager

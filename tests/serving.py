@@ -21,7 +21,7 @@ from tests.conftest import ROOT, Command
 ARTIFACTS = ROOT / "tests" / "artifacts"
 
 
-def assert_champion_answers(command: Command, task: str, name: str) -> None:
+def assert_champion_answers(command: Command, task: str) -> None:
     """What MLflow says to send, sent to `mlflow models serve`, is answered with what the final training predicted."""
     uri = f"sqlite:///{command.folder / 'mlruns' / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
@@ -49,7 +49,9 @@ def assert_champion_answers(command: Command, task: str, name: str) -> None:
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
-    (predicted,) = (command.folder / "mlruns" / "searches" / name / "final").glob("*-seed-0/predictions.parquet")
+    tags = mlflow.MlflowClient().get_model_version_by_alias(task, "champion").tags
+    final = command.folder / "mlruns" / "searches" / tags["search"] / "final" / f"trial-{int(tags['trial']):04d}-seed-0"
+    predicted = final / "predictions.parquet"
     got, expected = pd.DataFrame(json.loads(answer)["predictions"]), pd.read_parquet(predicted).reset_index(drop=True)
     pd.testing.assert_frame_equal(got[expected.columns], expected, check_dtype=False, rtol=1e-4)
 

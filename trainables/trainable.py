@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import math
 import pickle
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
 from trainables import fused, get_task, training
 from trainables.fused import Member
 from trainables.leftovers import Footprint, Unclean
+from trainables.storage import Storage
 from trainables.task import Splits
 
 
@@ -24,17 +27,17 @@ class TaskTrainable(tune.Trainable):
     """One trial, or several of one shape as one batched model: a step is an epoch of each, with its checkpoint.
 
     The config's `trials` hold a `number`, `params`, `seed`, `micro_batches` and `resume_from` each: the checkpoints an
-    earlier session left, newest first. A checkpoint is a file with a learner's whole state, the same whether it trained
-    alone or not. An actor is reused for many trials; `epoch` is a trial's own counter and, unlike Tune's
-    `training_iteration`, goes on over a resume.
+    earlier session left, newest first, with their content in `carried` (object references) where it may be needed.
+    A checkpoint is a file with a learner's whole state, the same whether it trained alone or not. An actor is reused
+    for many trials; `epoch` is a trial's own counter and, unlike Tune's `training_iteration`, goes on over a resume.
     """
 
     def setup(
         self, config: dict[str, Any], *, task: str, splits: Splits, epochs: int, resources: dict[str, Any],
-        checkpoints: Path,
+        storage: Storage,
     ) -> None:  # fmt: skip
         self._task = get_task(task)
-        self._splits, self._epochs, self._resources, self._checkpoints = splits, epochs, resources, checkpoints
+        self._splits, self._epochs, self._resources, self._files = splits, epochs, resources, storage
         self._base: Footprint | None = None
         self._members: dict[int, Member] = {}
         self._begin(config)
@@ -62,10 +65,15 @@ class TaskTrainable(tune.Trainable):
 
     def _member(self, trial: dict[str, Any]) -> Member:
         device = training.choose_device(**self._resources)
+        storage = self._files
+        if not storage.sees_folder:
+            carried = {name: ray.get(content) for name, content in trial["carried"].items()}
+            storage = dataclasses.replace(storage, carried=carried)
         for checkpoint in trial["resume_from"]:
             learner = self._build(trial, device)
             try:
-                training.load(learner, Path(checkpoint))
+                with storage.open(checkpoint) as file:
+                    training.load(learner, file)
                 return Member(learner, training.rng_state())
             except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
                 # A torn last checkpoint: the one before it, or the beginning, gives the same results later.
@@ -113,12 +121,11 @@ class TaskTrainable(tune.Trainable):
         return {"metrics": outcome, "diverged": None if math.isfinite(outcome[key]) else f"{key} is {outcome[key]}"}
 
     def _save(self, number: int) -> dict[str, Any]:
-        """Written here, not by Tune: whole or not at all, and known to the driver together with the epoch's result."""
+        """Not by Tune: there whole or not at all, and known to the driver together with the epoch's result."""
         member = self._members[number]
         training.set_rng_state(member.rng)
-        path = self._checkpoints / f"trial-{number:04d}" / f"epoch-{member.learner.epoch:04d}.pt"
-        training.save(member.learner, path)
-        return {"path": str(path), "bytes": path.stat().st_size}
+        name = f"checkpoints/trial-{number:04d}/epoch-{member.learner.epoch:04d}.pt"
+        return self._files.save(name, partial(training.write, member.learner))
 
 
 def _survived() -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -137,16 +137,20 @@ class Learner:
         set_rng_state(state["rng"])
 
 
+def write(learner: Learner, file: IO[bytes]) -> None:
+    torch.save(learner.state_dict(), file)
+
+
 def save(learner: Learner, path: Path) -> None:
     """The file is there whole or not at all; raises OSError where the disk refuses it."""
     with replacing(path) as file:
-        torch.save(learner.state_dict(), file)
+        write(learner, file)
 
 
-def load(learner: Learner, path: Path) -> None:
+def load(learner: Learner, source: Path | IO[bytes]) -> None:
     """Raises: RuntimeError, EOFError or OSError where the file is torn or missing."""
     # On the CPU first: generator states must stay there, and load_state_dict copies to each tensor's device.
-    learner.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    learner.load_state_dict(torch.load(source, map_location="cpu", weights_only=True))
 
 
 #: `forward(batch)` -> (mean loss over the batch, number of samples, sums over samples of what is averaged).

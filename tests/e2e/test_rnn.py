@@ -83,7 +83,7 @@ def test_comparison_killed_and_resumed_is_whole(command, searched):
 @pytest.mark.slow
 def test_champion_is_served_and_its_report_is_whole(searched):
     command, _ = searched
-    assert_champion_answers(command, "rnn", "r")
+    assert_champion_answers(command, "rnn")
     page = keep_report(command, "rnn", "r")
     for part in ("Learning curves", "Over 2 seeds, variant", "errors", "Importance"):
         assert part in page

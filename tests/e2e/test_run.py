@@ -280,7 +280,7 @@ def test_list_shows_tasks_objectives_sources_and_spaces(command):
 @pytest.mark.slow
 def test_champion_is_served_and_its_report_is_whole(searched):
     command, _ = searched
-    assert_champion_answers(command, "windows", "first")
+    assert_champion_answers(command, "windows")
     page = keep_report(command, "windows", "first")
     for part in ("Learning curves", "confusion matrix", "mistakes", "image_size"):
         assert part in page

@@ -64,7 +64,7 @@ def test_prompt_is_continued(searched):
 @pytest.mark.slow
 def test_champion_is_served_and_its_report_is_whole(searched):
     command, _ = searched
-    assert_champion_answers(command, "wikitext", "w")
+    assert_champion_answers(command, "wikitext")
     page = keep_report(command, "wikitext", "w")
     for part in ("Learning curves", "What the final model says", "sgd_lr", "1 diverged"):
         assert part in page

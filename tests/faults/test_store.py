@@ -73,7 +73,8 @@ def test_last_checkpoint_torn(command, whole, survived):
     process = start_until(command, 8)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    torn = command.folder / [e for e in command.events("s") if e["event"] == "checkpoint"][-1]["path"]
+    last = [e for e in command.events("s") if e["event"] == "checkpoint"][-1]
+    torn = command.folder / "mlruns/searches/s" / last["name"]
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
     _, seconds = resume(command)
     survived("last checkpoint torn", command, 1, 1, seconds, whole)

@@ -108,15 +108,15 @@ def test_rounds_make_the_same_search_whatever_trial_is_faster(tmp_path):
 
 
 def saved(search: Search, number: int, epoch: int, accuracy: float, size: int) -> None:
-    path = search.folder.checkpoints / f"trial-{number:04d}" / f"epoch-{epoch:04d}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(bytes(size))
-    search.report([result(number, epoch, accuracy, {"path": str(path), "bytes": size})], "cpu")
+    name = f"checkpoints/trial-{number:04d}/epoch-{epoch:04d}.pt"
+    with search.files.write(name) as file:
+        file.write(bytes(size))
+    search.report([result(number, epoch, accuracy, {"name": name, "bytes": size})], "cpu")
     checkpoints.limit(search, [number])
 
 
 def kept(search: Search) -> set[tuple[int, int]]:
-    files = search.folder.checkpoints.rglob("*.pt")
+    files = (search.folder.path / "checkpoints").rglob("*.pt")
     return {(int(p.parent.name[6:]), int(p.stem[6:])) for p in files}
 
 
@@ -148,9 +148,9 @@ def test_files_that_no_event_names_are_removed_before_a_session(tmp_path):
     search.propose()
     saved(search, 0, 1, 0.5, 10)
     for name in (".epoch-0002.pt-abc", "epoch-0002.pt"):
-        (search.folder.checkpoints / "trial-0000" / name).write_bytes(b"half")
+        (search.folder.path / "checkpoints" / "trial-0000" / name).write_bytes(b"half")
     checkpoints.tidy(search)
-    assert [p.name for p in search.folder.checkpoints.rglob("*") if p.is_file()] == ["epoch-0001.pt"]
+    assert search.files.names("checkpoints") == {"checkpoints/trial-0000/epoch-0001.pt"}
 
 
 @pytest.mark.parametrize("order", itertools.permutations(range(3)))

@@ -1,0 +1,38 @@
+"""What is sent along to workers that may not see the search's folder, and what they send back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import ray
+
+from search.engine import Search
+from trainables.storage import LocalFiles, Storage
+
+
+def storage(search: Search, names: Iterable[str] = ()) -> Storage:
+    """How a worker reaches the search's files; with the content of these where it may need it."""
+    with search.folder.journal.open("rb") as file:
+        mark = file.readline()
+    uri = search.config.search.storage
+    return Storage(search.folder.path, mark, uri, {} if uri else content(search, names))
+
+
+def content(search: Search, names: Iterable[str]) -> dict[str, bytes]:
+    """Of those files that are there, where a worker may run on a machine that this is not."""
+    paths = {name: path for name in names if (path := search.folder.path / name).is_file()}
+    return {name: path.read_bytes() for name, path in paths.items()} if paths and _other_machines() else {}
+
+
+def _other_machines() -> bool:
+    if ray.util.client.ray.is_connected():
+        return True
+    here = ray.get_runtime_context().get_node_id()
+    return any(node["Alive"] and node["NodeID"] != here for node in ray.nodes())
+
+
+def keep(search: Search, sent: Mapping[str, bytes]) -> None:
+    """Writes what a worker could not write itself, by name; raises OSError."""
+    for name, written in sent.items():
+        with LocalFiles(search.folder.path).write(name) as file:
+            file.write(written)

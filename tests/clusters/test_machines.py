@@ -1,0 +1,98 @@
+"""A cluster whose machines share no disk: worker nodes here see an empty folder where the search keeps its files."""
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+from tests.faults.conftest import SEARCH
+from tests.machines import machines
+from tests.outcomes import assert_logged_once, outcome_of, results
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def can_hide() -> bool:
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+
+
+@contextmanager
+def node_without(folder: Path, env: dict[str, str], cpus: int):
+    """A Ray node for which the folder is empty, and which has no code of this project but what is sent to it."""
+    hidden = 'mount -t tmpfs none "$0" && cd / && exec ray start --address="$1" --num-cpus="$2" --block'
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", hidden, str(folder), env["RAY_ADDRESS"], str(cpus)],
+        env={**os.environ, **env, "PYTHONPATH": ""}, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
+
+SMALL = (
+    "run", "rnn", "--name", "s", "--trials", "4", "--epochs", "3", "--set", "search.grace_period=1",
+    "--concurrency", "1",
+    "--set", "data.demo.train=200", "--set", "data.demo.test=60", "--set", "search.compare_seeds=0",
+    "--set", "data.demo.longest=12", "--set", "layers=1",
+)  # fmt: skip
+
+
+@pytest.mark.skipif(not can_hide(), reason="mount namespaces are not allowed here")
+def test_search_on_machines_that_share_no_disk_equals_one_on_this_machine(tmp_path, command):
+    here = Command(tmp_path / "here", command.env, command.empty_store)
+    away_folder = tmp_path / "away"
+    for folder in (here.folder, away_folder):
+        folder.mkdir()
+    here.run(*SMALL)
+    with machines(head_cpus=0) as there, node_without(away_folder, there.env, cpus=1):
+        there.until(cpus=1)
+        away = Command(away_folder, there.env, command.empty_store)
+        away.kill_when("s", lambda events: len(results(events)) >= 4, *SMALL)
+        saved = away_folder / "mlruns" / "searches" / "s" / "checkpoints"
+        assert list(saved.rglob("*.pt")), "the driver has what the other machine wrote"
+        output = away.run("resume", "s", "--audit-stopping", "1")
+        assert "go on from their checkpoints" in output
+    assert outcome_of(away, "s") == outcome_of(here, "s")
+    assert_logged_once(away, "rnn", "s")
+    (model,) = (away_folder / "mlruns" / "searches" / "s" / "final").glob("*-seed-0/model")
+    assert list(model.iterdir()) and not list(model.parent.parent.glob("*.pt")), "the model came, its progress is gone"
+
+
+#: As many trials at once as fit.
+ALL = ("--set", "search.concurrency=null")
+
+
+def test_machine_that_comes_takes_trials_and_one_that_goes_loses_an_epoch_at_most(tmp_path, command):
+    with machines(head_cpus=1) as there:
+        one = Command(tmp_path, there.env, command.empty_store)
+        process = one.start(*SEARCH, "--set", "data.pause=1.5", "--scheduler", "none", "--trials", "6", *ALL)
+        while len(results(one.events("s"))) < 3:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        assert len(running(one)) == 1
+        there.add(cpus=2)
+        begun = time.monotonic()
+        while len(running(one)) < 3:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() - begun < 60, "the new machine takes no trial"
+            time.sleep(0.05)
+        there.remove()
+        output, _ = process.communicate(timeout=280)
+        assert process.returncode == 0, output
+    epochs = [(e["number"], e["epoch"]) for e in results(one.events("s"))]
+    assert len(epochs) == len(set(epochs)) == 36, "every epoch once"
+    assert output.count("its worker was lost") <= 2
+    assert_logged_once(one, "toy", "s")
+
+
+def running(command: Command) -> set[int]:
+    last = {e["number"]: e["outcome"] for e in results(command.events("s"))}
+    return {number for number, outcome in last.items() if outcome is None}

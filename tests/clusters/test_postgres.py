@@ -1,0 +1,77 @@
+"""A tracking server as teams run it: PostgreSQL behind it, artifacts through it, no file of it seen by the search."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from tests.e2e.test_run import free_port, wait_for
+from tests.outcomes import results
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+@pytest.fixture
+def server(tmp_path_factory) -> Iterator[str]:
+    """Its URI."""
+    if not BINARIES or not shutil.which("runuser"):
+        pytest.skip("no PostgreSQL on this machine")
+    folder = tmp_path_factory.mktemp("postgres")
+    for parent in (folder, *folder.parents):
+        if parent.stat().st_uid == 0 and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)  # PostgreSQL refuses to run as root
+    shutil.chown(folder, "postgres")
+    port, data, tool = free_port(), folder / "data", BINARIES[-1]
+
+    def as_postgres(*command: str) -> None:
+        subprocess.run(["runuser", "-u", "postgres", "--", *command], check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+    as_postgres(str(tool / "initdb"), "-D", str(data), "-A", "trust", "-U", "postgres", "--no-sync")
+    settings = f"-p {port} -h 127.0.0.1 -k {folder} -F"
+    as_postgres(str(tool / "pg_ctl"), "-D", str(data), "-w", "-o", settings, "-l", str(folder / "log"), "start")
+    listening = free_port()
+    backend = f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(listening), "--workers", "1",
+         "--backend-store-uri", backend, "--artifacts-destination", str(tmp_path_factory.mktemp("served"))],
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(f"http://127.0.0.1:{listening}/health", process)
+        yield f"http://127.0.0.1:{listening}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        as_postgres(str(tool / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+
+
+def test_windows_search_killed_and_resumed_on_a_server_with_postgresql(command, server):
+    env = {"MLFLOW_TRACKING_URI": server}
+    small = ("--trials", "4", "--epochs", "4", "--set", "data.size=24", "--set", "data.demo.train=100",
+             "--set", "data.demo.test=30", "--set", "image_size=16")  # fmt: skip
+    remote = type(command)(command.folder, {**command.env, **env})
+    remote.kill_when("w", lambda events: len(results(events)) >= 5, "run", "windows", "--name", "w", *small)
+    output = remote.run("resume", "w")
+    assert "is the first champion" in output and "MLflow lacks" not in output
+    client = MlflowClient(server)
+    runs = client.search_runs([client.get_experiment_by_name("windows").experiment_id])
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    assert sorted(r.data.tags["role"] for r in runs) == ["final", "parent", *["trial"] * 4]
+    for event in results(remote.events("w")):
+        run = next(r for r in runs if r.data.tags.get("trial") == str(event["number"]))
+        values = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "val_accuracy")}
+        assert values[event["epoch"]] == event["metrics"]["val_accuracy"]
+    final = next(r for r in runs if r.data.tags["role"] == "final")
+    assert final.info.artifact_uri.startswith("mlflow-artifacts:"), "through the server, not by a shared disk"
+    assert "confusion_matrix.png" in {a.path for a in client.list_artifacts(final.info.run_id)}
+    picture = command.folder / "window.png"
+    Image.new("RGB", (24, 24), "white").save(picture)
+    assert "window.png" in remote.run("predict", "windows", str(picture))
+    assert "best val accuracy" in remote.run("compare", "windows")
