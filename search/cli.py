@@ -16,34 +16,17 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-class SearcherName(StrEnum):
-    tpe = "tpe"
-    random = "random"
-    grid = "grid"
-    gp = "gp"
-    nsga2 = "nsga2"
+SearcherName = StrEnum("SearcherName", "tpe random grid gp nsga2")
+SchedulerName = StrEnum("SchedulerName", "asha hyperband median none")
+Format = StrEnum("Format", "table csv json md")
+PredictionFormat = StrEnum("PredictionFormat", "table csv json")
 
-
-class SchedulerName(StrEnum):
-    asha = "asha"
-    hyperband = "hyperband"
-    median = "median"
-    none = "none"
-
-
-class Format(StrEnum):
-    table = "table"
-    csv = "csv"
-    json = "json"
-    md = "md"
-
-
-class PredictionFormat(StrEnum):
-    table = "table"
-    csv = "csv"
-    json = "json"
-
-
+AddressOption = Annotated[
+    str | None, typer.Option(metavar="ADDR", help="A Ray cluster: auto, HOST:PORT. [default: start one here]")
+]
+AgainOption = Annotated[
+    str | None, typer.Option(metavar="ADDR", help="Another Ray cluster than before; `local` starts one here.")
+]
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task that `list` shows.")]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a search.")]
 StoreOption = Annotated[
@@ -85,9 +68,7 @@ def run(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="In rounds, so that it does not matter which trial is faster.")
     ] = False,
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="A Ray cluster. [default: start one here]")
-    ] = None,
+    address: AddressOption = None,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the YAML; `lr=0.01` fixes lr.")
     ] = [],  # noqa: B006 - typer copies it
@@ -139,6 +120,7 @@ def resume(
     audit_stopping: Annotated[
         str | None, typer.Option(metavar="K|+K", help="Train K stopped trials to the end: what did stopping cost?")
     ] = None,
+    address: AgainOption = None,
     store: StoreOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -147,7 +129,7 @@ def resume(
     from search.store import Store
 
     more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
-    _finish(lambda console: commands.resume(console, Store.open(store), name, more), debug)
+    _finish(lambda console: commands.resume(console, Store.open(store), name, more, address), debug)
 
 
 @app.command()
@@ -159,6 +141,7 @@ def retrain(
     seeds: Annotated[
         int | None, typer.Option(metavar="S", min=1, help="Each with S seeds. [default: 5 for several finalists]")
     ] = None,
+    address: AgainOption = None,
     store: StoreOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -166,7 +149,7 @@ def retrain(
     from search import commands
     from search.store import Store
 
-    _finish(lambda console: commands.retrain(console, Store.open(store), name, seeds, finalists), debug)
+    _finish(lambda console: commands.retrain(console, Store.open(store), name, seeds, finalists, address), debug)
 
 
 @app.command()

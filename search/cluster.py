@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -53,15 +55,13 @@ class Cluster:
 
 def connect(config: SearchConfig, address: str | None) -> Cluster:
     """Starts Ray here or joins the cluster at `address`, and places the trials there; raises InputError."""
-    import ray  # before the thread, which imports its parts
 
     # Starting Ray is mostly waiting for its servers: what is needed next is imported meanwhile.
     with ThreadPoolExecutor(1) as pool:
         imports = pool.map(import_module, ("search.trials", "search.repeats", "search.retrain", "optuna"))
         dashboard = start_ray(address, config.resources.dashboard)
         list(imports)
-    there = ray.cluster_resources()
-    return Cluster(place(config, there.get("CPU", 0.0), there.get("GPU", 0.0)), dashboard)
+    return Cluster(place(config, machines()), dashboard)
 
 
 def disconnect() -> None:
@@ -73,7 +73,7 @@ def disconnect() -> None:
 
 def fits_here(config: SearchConfig) -> Placement:
     """The placement on this machine, without starting anything; raises InputError as `place`."""
-    return place(config, local_cpus(), local_gpus())
+    return place(config, [(local_cpus(), local_gpus())])
 
 
 def start_ray(address: str | None, dashboard: bool) -> str | None:
@@ -86,6 +86,11 @@ def start_ray(address: str | None, dashboard: bool) -> str | None:
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
+    if address and address.startswith("ray://"):
+        raise InputError(
+            f"--address {address}: through Ray's client a search would run, and leave its results, elsewhere; start "
+            "this command on a machine of the cluster (ray attach, ray job submit) with --address auto"
+        )
     options = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address:
@@ -109,7 +114,7 @@ def start_ray(address: str | None, dashboard: bool) -> str | None:
 
 def _check_reachable(address: str) -> None:
     """Raises: OSError at once where nothing listens; Ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
@@ -119,25 +124,35 @@ def local_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def place(config: SearchConfig, total_cpus: float, total_gpus: float) -> Placement:
-    """The resources of a trial on what there is.
+def machines() -> list[tuple[float, float]]:
+    """CPUs and GPUs of each machine of the cluster."""
+    import ray
+
+    return [(n["Resources"].get("CPU", 0.0), n["Resources"].get("GPU", 0.0)) for n in ray.nodes() if n["Alive"]]
+
+
+def place(config: SearchConfig, there: Sequence[tuple[float, float]]) -> Placement:
+    """The resources of a trial on machines of so many CPUs and GPUs; one that takes a GPU needs a machine with one.
 
     Raises:
         InputError: a trial fits nowhere, or more are asked for at once than fit, with the arithmetic.
     """
     cpus = config.resources.cpus
-    gpus = config.resources.gpus if total_gpus > 0 else 0.0
-    by_cpu = int(total_cpus / cpus + 1e-9)
-    by_gpu = int(total_gpus / gpus + 1e-9) if gpus else by_cpu
-    fits = min(by_cpu, by_gpu)
-    have = f"there are {total_cpus:g} CPUs and {total_gpus:g} GPUs"
+    gpus = config.resources.gpus if any(of for _, of in there) else 0.0
+
+    def holds(machine: tuple[float, float]) -> int:
+        by_cpu = int(machine[0] / cpus + 1e-9)
+        return min(by_cpu, int(machine[1] / gpus + 1e-9)) if gpus else by_cpu
+
+    fits = sum(map(holds, there))
+    kinds = Counter(there)
+    trial = f"{cpus:g} CPUs and {gpus:g} GPUs"
+    have = ", ".join(f"{n} x {c:g} CPUs and {g:g} GPUs" for (c, g), n in sorted(kinds.items(), reverse=True))
     if fits < 1:
-        raise InputError(f"resources: a trial takes {cpus:g} CPUs and {gpus:g} GPUs, but {have}")
+        raise InputError(f"resources: a trial takes {trial} of one machine; there are {have}")
     wanted = config.search.concurrency
     if wanted is not None and wanted > fits:
-        raise InputError(
-            f"--concurrency {wanted}: only {fits} trials of {cpus:g} CPUs and {gpus:g} GPUs fit at once: {have}"
-        )
+        raise InputError(f"--concurrency {wanted}: only {fits} trials of {trial} fit at once; there are {have}")
     return Placement(cpus, gpus, wanted or fits)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from search.cluster import connect, disconnect, fits_here, local_cpus
+from search.cluster import Cluster, connect, disconnect, fits_here, local_cpus
 from search.config import SearchConfig, check_config, digest, load_config
 from search.saved import extend, open_search, replay
 from search.session import DONE, Finals, next_commands, take_up
@@ -142,7 +142,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     return take_up(console, store, config, folder, description, splits, cluster, warm=warm)
 
 
-def resume(console: Console, store: Store, name: str, more: dict[str, str | None]) -> int:
+def resume(console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None) -> int:
     """Goes on where a search stopped; a finished one that MLflow has whole is only summed up.
 
     Args:
@@ -166,10 +166,11 @@ def resume(console: Console, store: Store, name: str, more: dict[str, str | None
         next_commands(console, store, config, folder, state)
         return DONE
     splits = _prepare_again(console, store, config, folder, description)
-    return take_up(console, store, config, folder, description, splits, connect(config, description["address"]))
+    cluster = _connect_again(config, folder, description, address)
+    return take_up(console, store, config, folder, description, splits, cluster)
 
 
-def retrain(console: Console, store: Store, name: str, seeds: int | None, finalists: int) -> int:
+def retrain(console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None) -> int:
     """The final training of a finished search, now or again with more seeds, or of several finalists."""
     folder, description, config = open_search(store, name)
     state, _ = replay(folder, config)
@@ -178,7 +179,7 @@ def retrain(console: Console, store: Store, name: str, seeds: int | None, finali
     if finalists > 1 and seeds == 1:
         raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
     splits = _prepare_again(console, store, config, folder, description)
-    cluster = connect(config, description["address"])
+    cluster = _connect_again(config, folder, description, address)
     seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
     return take_up(console, store, config, folder, description, splits, cluster, Finals(seeds, finalists))
 
@@ -232,6 +233,21 @@ def _prepare_again(
             f"{splits.info.fingerprint}, was {description['fingerprint']}); put it back, or start a new search"
         )
     return splits
+
+
+def _connect_again(
+    config: SearchConfig, folder: SearchFolder, description: dict[str, Any], address: str | None
+) -> Cluster:
+    """To the cluster of the session before, or to another one from now on; raises InputError."""
+    if address is not None:
+        description = {**description, "address": None if address == "local" else address}
+    try:
+        cluster = connect(config, description["address"])
+    except InputError as error:
+        hint = "" if address else "; --address names another cluster, `--address local` starts one here"
+        raise InputError(f"{error}{hint}" if description["address"] else str(error)) from error
+    folder.write(description)
+    return cluster
 
 
 def _writable(uri: str) -> str:

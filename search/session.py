@@ -116,7 +116,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         f"epochs, {config.search.searcher} + {config.search.scheduler}, {cluster.placement.describe()}",
         f"data: {info.source} ({sizes}), fingerprint {info.fingerprint}",
         *(f"note: {note}" for note in info.notes),
-        *([f"Ray dashboard: {cluster.dashboard}"] if cluster.dashboard else []),
+        *([f"Ray dashboard: {cluster.dashboard} (its token: ray get-auth-token)"] if cluster.dashboard else []),
         f"MLflow: {store.tracking_uri} (open with `{_command('ui', store)}`)",
     ]
     if done := sum(t.over for t in search.state.trials.values()):

@@ -20,7 +20,7 @@ from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.stopper import Stopper
 
 from search import checkpoints
-from search.cluster import Placement, place
+from search.cluster import Placement, machines, place
 from search.config import parse_duration
 from search.engine import Search
 from search.failures import cause
@@ -106,9 +106,8 @@ class _Bridge:
         """Trials at once: what was asked for, else what fits on the machines that are there now."""
         config = self.search.config
         if config.search.concurrency is None and time.monotonic() - self._counted > RECOUNT:
-            there = ray.cluster_resources()
             with suppress(InputError):  # none fits at the moment: what runs will be lost, and waits for a machine
-                self._fits = place(config, there.get("CPU", 0.0), there.get("GPU", 0.0)).concurrency
+                self._fits = place(config, machines()).concurrency
             self._counted = time.monotonic()
         return self._fits
 
