@@ -95,7 +95,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
             "or choose another name"
         )
     _check_task(config)
-    if not options.address:
+    if not (options.address or os.environ.get("RAY_ADDRESS")):
         fits_here(config)
     splits = _prepare(console, store, config, options.data)
     warm = None
@@ -146,7 +146,9 @@ def resume(console: Console, store: Store, name: str, more: dict[str, str | None
     """Goes on where a search stopped; a finished one that MLflow has whole is only summed up.
 
     Args:
-        more: new values of `search.trials`, `epochs` or `time_budget`, None for those that stay; `+N` adds to a number.
+        more: new values of `search.trials`, `epochs`, `time_budget` or `audit_stopping`, None for those that stay; `+N`
+            adds to a number.
+        address: another cluster than before.
     """
     from search.console import summary
 
@@ -157,11 +159,7 @@ def resume(console: Console, store: Store, name: str, more: dict[str, str | None
     state, events = replay(folder, config)
     whole = state.status == "finished" and not state.unfinished() and folder.delivered_events() == len(events)
     if whole and not extended:
-        for line in (
-            f"search {name} is finished",
-            *summary(state, config),
-            *folder.samples(state.final),
-        ):
+        for line in (f"search {name} is finished", *summary(state, config), *folder.samples(state.final)):
             console.print(line, markup=False, soft_wrap=True)
         next_commands(console, store, config, folder, state)
         return DONE
@@ -246,7 +244,8 @@ def _connect_again(
     except InputError as error:
         hint = "" if address else "; --address names another cluster, `--address local` starts one here"
         raise InputError(f"{error}{hint}" if description["address"] else str(error)) from error
-    folder.write(description)
+    if address is not None:
+        folder.write(description)
     return cluster
 
 
