@@ -53,6 +53,9 @@ def take_up(
     from search.tracking import Tracker
     from search.trials import run_trials
 
+    again = f"resume {folder.name}"
+    if finals is not None:
+        again = f"retrain {folder.name} --finalists {finals.count} --seeds {finals.seeds}"
     search = Search(config, folder)
     reporter = Reporter(console, search)
     tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
@@ -89,8 +92,8 @@ def take_up(
         disconnect()  # while MLflow catches up
         left = tracker.close(PATIENCE)
         if search.journal.refused:
-            again = _command(f"resume {folder.name}", store)
-            raise InputError(f"{folder.journal}: {search.journal.refused.strerror}; make room and go on with: {again}")
+            why = search.journal.refused.strerror
+            raise InputError(f"{folder.journal}: {why}; make room and go on with: {_command(again, store)}")
     for line in (*summary(search.state, config), *folder.samples(search.state.final)):
         console.print(line, markup=False, soft_wrap=True)
     if planned := description["plan"]:
@@ -102,7 +105,7 @@ def take_up(
     if search.stopping == "failures":
         console.print(f"{len(search.state.failed_in_a_row)} trials failed in a row, the last one so:", markup=False)
         console.print(search.state.failed_in_a_row[-1], markup=False, soft_wrap=True)
-    next_commands(console, store, config, folder, search.state)
+    next_commands(console, store, config, folder, search.state, again)
     if search.stopping == "disk full":
         return FAILED
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, FAILED)
@@ -126,11 +129,12 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
 
 
 def next_commands(
-    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, state: SearchState
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, state: SearchState, again: str = ""
 ) -> None:
+    """What to type now; where the search was interrupted, `again`."""
     status = state.status
     if status == "interrupted" or (status == "failed" and state.best() is not None):
-        console.print(f"go on with: {_command(f'resume {folder.name}', store)}", markup=False, soft_wrap=True)
+        console.print(f"go on with: {_command(again, store)}", markup=False, soft_wrap=True)
     elif status == "finished":
         console.print("next:", markup=False)
         for command in (
