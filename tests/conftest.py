@@ -82,7 +82,8 @@ class Command:
         """Every run of an experiment in this store, as MLflow has it."""
         from mlflow.tracking import MlflowClient
 
-        client = MlflowClient(f"sqlite:///{self.folder / 'mlruns' / 'mlflow.db'}")
+        uri = f"sqlite:///{self.folder / 'mlruns' / 'mlflow.db'}"
+        client = MlflowClient(uri, registry_uri=uri)
         found = client.get_experiment_by_name(experiment)
         return client, list(client.search_runs([found.experiment_id], max_results=1000))
 

@@ -78,9 +78,9 @@ def test_machine_that_comes_takes_trials_and_one_that_goes_loses_an_epoch_at_mos
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
         assert len(running(one)) == 1
-        there.add(cpus=2)
+        there.add(cpus=1)
         begun = time.monotonic()
-        while len(running(one)) < 3:
+        while len(running(one)) < 2:
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() - begun < 60, "the new machine takes no trial"
             time.sleep(0.05)
@@ -89,7 +89,7 @@ def test_machine_that_comes_takes_trials_and_one_that_goes_loses_an_epoch_at_mos
         assert process.returncode == 0, output
     epochs = [(e["number"], e["epoch"]) for e in results(one.events("s"))]
     assert len(epochs) == len(set(epochs)) == 36, "every epoch once"
-    assert output.count("its worker was lost") <= 2
+    assert output.count("its worker was lost") == 1
     assert_logged_once(one, "toy", "s")
 
 
