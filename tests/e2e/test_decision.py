@@ -6,6 +6,8 @@ import pytest
 
 from tests.outcomes import assert_logged_once, results
 
+pytestmark = pytest.mark.slow
+
 SEARCH = (
     "run", "toy", "--name", "s", "--searcher", "tpe", "--trials", "10", "--epochs", "6", "--set", "index={value: 1}",
     "--set", "lr={loguniform: [0.001, 0.2]}", "--scheduler", "asha", "--set", "search.reduction_factor=2",

@@ -2,6 +2,10 @@
 
 import re
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 SEARCH = (
     "run", "toy", "--name", "s", "--searcher", "random", "--trials", "8", "--set", "index={value: 1}",
     "--set", "lr={loguniform: [0.001, 0.2]}", "--set", "data.pause=0.2", "--no-retrain",
