@@ -30,9 +30,9 @@ def audit(search: Search, splits: Splits, placement: Placement) -> None:
     import ray  # not above: what an audit found is told without it
 
     from search.sharing import storage
-    from search.streams import follow
+    from search.streams import follow, remote
 
-    config, state, folder = search.config, search.state, search.folder
+    config, state = search.config, search.state
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     order = np.random.default_rng(config.search.seed).permutation(len(stopped))
     done = state.audited()
@@ -43,10 +43,7 @@ def audit(search: Search, splits: Splits, placement: Placement) -> None:
         return
     resources = {"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision}
     shared = ray.put(splits.for_search())
-    train = ray.remote(_train).options(
-        num_cpus=placement.cpus, num_gpus=placement.gpus, num_returns="streaming", max_retries=0,
-        name=f"{config.task}-{folder.name}-audit",
-    )  # fmt: skip
+    train = remote(search, _train, placement, "audit")
 
     def start(trial: Trial) -> Any:
         search.record({"event": "audit_started", "number": trial.number})

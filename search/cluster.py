@@ -55,7 +55,6 @@ class Cluster:
 
 def connect(config: SearchConfig, address: str | None) -> Cluster:
     """Starts Ray here or joins the cluster at `address`, and places the trials there; raises InputError."""
-
     # Starting Ray is mostly waiting for its servers: what is needed next is imported meanwhile.
     with ThreadPoolExecutor(1) as pool:
         imports = pool.map(import_module, ("search.trials", "search.repeats", "search.retrain", "optuna"))

@@ -38,6 +38,4 @@ def front(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Tria
 
 def nondominated(losses: np.ndarray) -> np.ndarray:
     """Of rows (n, objectives), smaller being better: whether no other is at least as good in all and better in one."""
-    return np.array(
-        [not ((losses <= row).all(1) & (losses < row).any(1)).any() for row in losses], dtype=bool
-    )  # fmt: skip
+    return np.array([not ((losses <= row).all(1) & (losses < row).any(1)).any() for row in losses], dtype=bool)

@@ -17,7 +17,7 @@ from search.engine import Search
 from search.searchers import trial_seed
 from search.space import Plain
 from search.state import Trial
-from search.streams import follow
+from search.streams import follow, remote
 from trainables import fused, get_task, training
 from trainables.files import replacing
 from trainables.fused import Member
@@ -64,10 +64,7 @@ def repeat(search: Search, splits: Splits, placement: Placement) -> None:
         return
     shared = ray.put(splits)
     resources = {"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision}
-    train = ray.remote(_train).options(
-        num_cpus=placement.cpus, num_gpus=placement.gpus, num_returns="streaming", max_retries=0,
-        name=f"{config.task}-{search.folder.name}-repeat",
-    )  # fmt: skip
+    train = remote(search, _train, placement, "repeat")
 
     def start(best: Trial, seeds: list[int]) -> Any:
         params = search.state.params_again(best)
@@ -136,7 +133,7 @@ def _train(
                 "event": "repeat_finished",
                 "seed": seed,
                 "best_epoch": epoch,
-                "parameters": sum(p.numel() for p in member.learner.model.parameters()),
+                "parameters": member.learner.parameters,
                 "test": task.evaluate(member.learner, splits.test),
                 "errors": task.errors(member.learner, splits.test) if isinstance(task, Traced) else None,
             }

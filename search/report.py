@@ -132,10 +132,9 @@ def _spent(state: SearchState, config: SearchConfig) -> list[dict[str, Any]]:
 def _optimism(state: SearchState) -> str:
     """The winner's curse: the best of many validation figures is better than what the same training does on test."""
     final = state.final
-    best = state.trials[final.trial] if final else None
-    if final is None or final.test is None or best is None:
+    if final is None or final.test is None:
         return ""
-    metric = state.objective.metric
+    best, metric = state.trials[final.trial], state.objective.metric
     gap = state.objective.loss(final.test[metric]) - state.objective.loss(best.best_value)
     return (
         f"The winner's {metric} was {best.best_value:.4g} on validation, where it was chosen among "

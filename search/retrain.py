@@ -14,12 +14,12 @@ import numpy as np
 import ray
 
 from search import finalists
-from search.cluster import Placement
+from search.cluster import Placement, machines
 from search.engine import Search
 from search.searchers import trial_seed
 from search.sharing import storage
 from search.state import FinalRun, Trial
-from search.streams import follow, train_resumably
+from search.streams import follow, remote, train_resumably
 from trainables import get_task, training
 from trainables.files import replacing
 from trainables.storage import Storage
@@ -52,14 +52,11 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int, co
     at_once = max(1, min(placement.concurrency, len(missing)))
     cpus = placement.cpus
     if not placement.gpus:  # few may use what many trials shared, as far as one machine has it
-        largest = max(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+        largest = max(cores for cores, _ in machines())
         cpus = max(cpus, min(cpus * (placement.concurrency // at_once), largest))
     resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
     shared = ray.put(splits)
-    train = ray.remote(_train).options(  # on a machine of the cluster, as trials are
-        num_cpus=cpus, num_gpus=placement.gpus, num_returns="streaming", max_retries=0,
-        name=f"{search.config.task}-{folder.name}-final",
-    )  # fmt: skip
+    train = remote(search, _train, replace(placement, cpus=cpus), "final")
 
     def start(run: FinalRun) -> Any:
         which = {"trial": run.trial, "seed": run.seed, "epochs": run.epochs}

@@ -74,10 +74,10 @@ def take_up(
                 run_trials(search, splits, cluster.placement)
                 if description["retrain"] and not search.cut_off:
                     compare(search, splits, cluster.placement)
-            if finals is None and not search.cut_off:
-                audit(search, splits, cluster.placement)
-            if finals is None and description["retrain"]:
-                finals = Finals(config.search.retrain_seeds)
+                if not search.cut_off:
+                    audit(search, splits, cluster.placement)
+                if description["retrain"]:
+                    finals = Finals(config.search.retrain_seeds)
             if finals and not search.cut_off and search.state.best() is not None:
                 train_final(search, splits, cluster.placement, finals.seeds, finals.count)
         if search.stopping in ("interrupted", "disk full"):

@@ -9,11 +9,20 @@ from typing import Any
 
 import ray
 
+from search.cluster import Placement
 from search.engine import Search
 from search.sharing import keep
 from trainables import training
 from trainables.storage import Storage
 from trainables.training import Learner
+
+
+def remote(search: Search, train: Callable[..., Iterator[Any]], placement: Placement, role: str) -> Any:
+    """`train` as a generator on a machine of the cluster, as trials are, to be called with `.remote`."""
+    return ray.remote(train).options(
+        num_cpus=placement.cpus, num_gpus=placement.gpus, num_returns="streaming", max_retries=0,
+        name=f"{search.config.task}-{search.folder.name}-{role}",
+    )  # fmt: skip
 
 
 def follow(search: Search, starts: Sequence[Callable[[], Any]], at_once: int) -> Iterator[tuple[int, Any]]:
@@ -52,10 +61,11 @@ def train_resumably(
     """
     with suppress(OSError), storage.open(progress) as file:
         training.load(learner, file)
-        for said in learner.notes["said"]:  # not `yield from`: Ray sends into its generators, a list cannot take it
-            yield said
+    earlier = learner.notes.setdefault("said", [])
+    for said in earlier:  # not `yield from`: Ray sends into its generators, which a list cannot take
+        yield said
     while learner.epoch < epochs:
         said = epoch()
-        learner.notes.setdefault("said", []).append(said)
+        earlier.append(said)
         saved = storage.save(progress, partial(training.write, learner))
         yield {**said, "files": {progress: saved["content"]}} if "content" in saved else said

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -21,15 +20,32 @@ from tests.conftest import ROOT, Command
 ARTIFACTS = ROOT / "tests" / "artifacts"
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url: str, server: subprocess.Popen, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert server.poll() is None, server.communicate()[0]
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError(f"{url} does not answer")
+
+
 def assert_champion_answers(command: Command, task: str) -> None:
     """What MLflow says to send, sent to `mlflow models serve`, is answered with what the final training predicted."""
     uri = f"sqlite:///{command.folder / 'mlruns' / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     model = Path(mlflow.artifacts.download_artifacts(f"models:/{task}@champion"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = command.folder / "served.log"
     with log.open("w") as file:
         server = subprocess.Popen(
@@ -38,10 +54,7 @@ def assert_champion_answers(command: Command, task: str) -> None:
             env={**os.environ, "MLFLOW_TRACKING_URI": uri}, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
-        while not _answers(f"http://127.0.0.1:{port}/ping"):
-            assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-            time.sleep(0.2)
+        wait_for(f"http://127.0.0.1:{port}/ping", server, 120)
         sent = (model / "serving_input_example.json").read_bytes()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", sent, headers)
@@ -56,17 +69,13 @@ def assert_champion_answers(command: Command, task: str) -> None:
     pd.testing.assert_frame_equal(got[expected.columns], expected, check_dtype=False, rtol=1e-4)
 
 
-def _answers(url: str) -> bool:
-    try:
-        return urllib.request.urlopen(url, timeout=5).status == 200
-    except (urllib.error.URLError, ConnectionError):
-        return False
-
-
-def keep_report(command: Command, task: str, name: str) -> str:
-    """The search's report, also among the artifacts of this run of the tests."""
+def assert_served_and_reported(command: Command, task: str, name: str, *parts: str) -> None:
+    """The champion answers, and the search's report, kept among the artifacts of this run of the tests, has these."""
+    assert_champion_answers(command, task)
     command.run("report", name)
-    page = command.folder / "mlruns" / "searches" / name / "report.html"
+    path = command.folder / "mlruns" / "searches" / name / "report.html"
     ARTIFACTS.mkdir(exist_ok=True)
-    shutil.copy(page, ARTIFACTS / f"{task}.html")
-    return page.read_text()
+    shutil.copy(path, ARTIFACTS / f"{task}.html")
+    page = path.read_text()
+    for part in parts:
+        assert part in page

@@ -176,7 +176,6 @@ def _together(
     evaluated: list[dict[str, float]] = [{}] * count if val is None else task.fused_evaluate(stack, val)
     device.synchronize()
     seconds, used = (time.perf_counter() - start) / count, energy.measured()
-    parameters = float(sum(p.numel() for p in learners[0].model.parameters()))
     results: list[dict[str, float] | Diverged] = []
     for metrics, validated, rate in zip(trained, evaluated, rates, strict=True):
         diverged = not_finite(metrics["loss"], metrics["gradient_norm"])
@@ -193,7 +192,7 @@ def _together(
                 "peak_memory_mib": memory.mib(),
                 "learning_rate": rate,
                 "gradient_norm": gradient_norm,
-                "parameters": parameters,
+                "parameters": float(learners[0].parameters),
                 "fused_with": float(count),
                 **used,
             }

@@ -118,6 +118,10 @@ class Learner:
     #: What the task notes as it trains, as plain data; saved.
     notes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
@@ -258,7 +262,7 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
         "peak_memory_mib": memory.mib(),
         "learning_rate": rate,
         "gradient_norm": gradient_norm,
-        "parameters": float(sum(p.numel() for p in learner.model.parameters())),
+        "parameters": float(learner.parameters),
         **energy.measured(),
     }
 

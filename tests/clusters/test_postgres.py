@@ -11,8 +11,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from tests.e2e.test_run import free_port, wait_for
 from tests.outcomes import results
+from tests.serving import free_port, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))

@@ -9,9 +9,9 @@ import pytest
 import s3fs
 
 from tests.conftest import OWN_RAY, Command
-from tests.e2e.test_run import free_port, wait_for
 from tests.faults.conftest import SEARCH
 from tests.outcomes import outcome_of, results
+from tests.serving import free_port, wait_for
 from trainables.storage import Files, LocalFiles, RemoteFiles, Storage, fetch, files_at
 from trainables.task import InputError
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.outcomes import assert_logged_once
-from tests.serving import assert_champion_answers, keep_report
+from tests.serving import assert_served_and_reported
 
 SMALL = (
     "run", "rnn", "--name", "r", "--trials", "6", "--epochs", "2", "--set", "search.grace_period=2",
@@ -83,7 +83,4 @@ def test_comparison_killed_and_resumed_is_whole(command, searched):
 @pytest.mark.slow
 def test_champion_is_served_and_its_report_is_whole(searched):
     command, _ = searched
-    assert_champion_answers(command, "rnn")
-    page = keep_report(command, "rnn", "r")
-    for part in ("Learning curves", "Over 2 seeds, variant", "errors", "Importance"):
-        assert part in page
+    assert_served_and_reported(command, "rnn", "r", "Learning curves", "Over 2 seeds, variant", "errors", "Importance")

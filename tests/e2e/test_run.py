@@ -4,11 +4,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
 import numpy as np
 import pandas as pd
@@ -16,7 +13,7 @@ import pytest
 
 from search.cli import app
 from tests.conftest import OWN_RAY, Command
-from tests.serving import assert_champion_answers, keep_report
+from tests.serving import assert_served_and_reported, free_port, wait_for
 from trainables.windows import demo
 
 TINY = (
@@ -166,12 +163,6 @@ def test_retrain_with_more_seeds_adds_runs_and_a_spread(searched):
     assert {r.info.status for r in runs} == {"FINISHED"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.mark.slow
 def test_ui_in_a_browser_shows_the_parent_with_its_nested_trials(searched, tmp_path):
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -218,19 +209,6 @@ def test_ui_in_a_browser_shows_the_parent_with_its_nested_trials(searched, tmp_p
     finally:
         os.killpg(server.pid, signal.SIGINT)
         server.communicate(timeout=30)
-
-
-def wait_for(url: str, server: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.poll() is None, server.communicate()[0]
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(f"{url} does not answer")
 
 
 def test_bad_input_starts_nothing_and_writes_nothing(command, monkeypatch, capfd):
@@ -280,7 +258,6 @@ def test_list_shows_tasks_objectives_sources_and_spaces(command):
 @pytest.mark.slow
 def test_champion_is_served_and_its_report_is_whole(searched):
     command, _ = searched
-    assert_champion_answers(command, "windows")
-    page = keep_report(command, "windows", "first")
-    for part in ("Learning curves", "confusion matrix", "mistakes", "image_size"):
-        assert part in page
+    assert_served_and_reported(
+        command, "windows", "first", "Learning curves", "confusion matrix", "mistakes", "image_size"
+    )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, DistilBertForSequenceClassification
 
-from tests.serving import assert_champion_answers, keep_report
+from tests.serving import assert_served_and_reported
 from trainables import get_task
 
 TINY = ("--epochs", "2", "--set", "search.grace_period=2", "--set", "data.encoder=auto")
@@ -104,16 +104,14 @@ def test_lyrics_from_files_compare_weights_by_class_and_leave_a_checkpoint(comma
     model.model.load_state_dict(torch.load(final / "checkpoint.pt", weights_only=True)["model"])
     assert task.predict(model, pd.DataFrame({"text": ["the river is mine"]})).equals(before)
     assert torch.load(final / "checkpoint.pt", weights_only=True)["epoch"] == started["epochs"]
-    assert_champion_answers(command, "lyrics")
-    page = keep_report(command, "lyrics", "l")
-    for part in ("Learning curves", "confusion matrix", "was predicted to be class", "val_accuracy/Ana"):
-        assert part in page
+    assert_served_and_reported(
+        command, "lyrics", "l", "Learning curves", "confusion matrix", "was predicted to be class", "val_accuracy/Ana"
+    )
 
 
 @pytest.mark.slow
 def test_champion_is_served_and_its_report_is_whole(tweets):
     command, _ = tweets
-    assert_champion_answers(command, "tweets")
-    page = keep_report(command, "tweets", "t")
-    for part in ("Learning curves", "confusion matrix", "was predicted to be class", "weighting"):
-        assert part in page
+    assert_served_and_reported(
+        command, "tweets", "t", "Learning curves", "confusion matrix", "was predicted to be class", "weighting"
+    )

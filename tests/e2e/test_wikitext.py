@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.serving import assert_champion_answers, keep_report
+from tests.serving import assert_served_and_reported
 
 TINY = (
     "--trials", "3", "--epochs", "2", "--set", "search.grace_period=2", "--set", "data.corpus=demo",
@@ -64,7 +64,6 @@ def test_prompt_is_continued(searched):
 @pytest.mark.slow
 def test_champion_is_served_and_its_report_is_whole(searched):
     command, _ = searched
-    assert_champion_answers(command, "wikitext")
-    page = keep_report(command, "wikitext", "w")
-    for part in ("Learning curves", "What the final model says", "sgd_lr", "1 diverged"):
-        assert part in page
+    assert_served_and_reported(
+        command, "wikitext", "w", "Learning curves", "What the final model says", "sgd_lr", "1 diverged"
+    )

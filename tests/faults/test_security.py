@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 
 from tests.conftest import Command
-from tests.e2e.test_run import free_port
+from tests.serving import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from tests.e2e.test_run import free_port, wait_for
 from tests.faults.conftest import start_until
 from tests.outcomes import results
+from tests.serving import free_port, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
