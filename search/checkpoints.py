@@ -22,6 +22,7 @@ def limit(search: Search, reported: Iterable[int]) -> None:
     """After an epoch of some trials: each keeps its last and its best one, and all together the room they may take.
 
     What goes first is the oldest; what never goes is the last of a trial that runs, and the best one of the search.
+    A paused trial that loses its last one is stopped.
     """
     for number in reported:
         trial = search.state.trials[number]
@@ -37,6 +38,17 @@ def limit(search: Search, reported: Iterable[int]) -> None:
             if excess > 0 and not (trial is best and one.epoch == trial.best_epoch):
                 excess -= one.bytes
                 _delete(search, trial, one)
+    # Then paused trials that are furthest from a promotion.
+    for number in sorted(search.state.paused(), key=lambda n: (search.state.trials[n].epoch, -_loss(search, n))):
+        if excess > 0:
+            search.give_up(number)
+            trial = search.state.trials[number]
+            excess -= sum(one.bytes for one in trial.checkpoints)
+            _keep(search, trial, {trial.best_epoch} if trial is best else set())
+
+
+def _loss(search: Search, number: int) -> float:
+    return search.objective.loss(search.state.trials[number].best_value)
 
 
 def prune(search: Search) -> None:

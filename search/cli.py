@@ -17,7 +17,10 @@ app = typer.Typer(
 
 
 SearcherName = StrEnum("SearcherName", "tpe random grid gp nsga2")
-SchedulerName = StrEnum("SchedulerName", "asha hyperband median none")
+SchedulerName = StrEnum(
+    "SchedulerName",
+    {"asha": "asha", "promote": "asha-promote", "hyperband": "hyperband", "median": "median", "none": "none"},
+)
 Format = StrEnum("Format", "table csv json md")
 PredictionFormat = StrEnum("PredictionFormat", "table csv json")
 
@@ -58,7 +61,9 @@ def run(
     scheduler: Annotated[SchedulerName | None, typer.Option(help="Who stops weak trials.")] = None,
     concurrency: Annotated[int | None, typer.Option(metavar="N", help="Trials at once. [default: what fits]")] = None,
     cpus: Annotated[float | None, typer.Option(metavar="X", help="CPUs a trial.")] = None,
-    gpus: Annotated[float | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one.")] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one; auto: measured.")
+    ] = None,
     time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
     storage: Annotated[str | None, typer.Option(metavar="URI", help="Where checkpoints are kept: s3://...")] = None,
     audit_stopping: Annotated[

@@ -55,6 +55,8 @@ class Cluster:
 
 def connect(config: SearchConfig, address: str | None) -> Cluster:
     """Starts Ray here or joins the cluster at `address`, and places the trials there; raises InputError."""
+    if config.resources.autoscaled and not (address or os.environ.get("RAY_ADDRESS")):
+        raise InputError("resources.autoscaled: true: is for a cluster, which --address names")
     # Starting Ray is mostly waiting for its servers: what is needed next is imported meanwhile.
     with ThreadPoolExecutor(1) as pool:
         imports = pool.map(import_module, ("search.trials", "search.repeats", "search.retrain", "optuna"))
@@ -133,11 +135,15 @@ def machines() -> list[tuple[float, float]]:
 def place(config: SearchConfig, there: Sequence[tuple[float, float]]) -> Placement:
     """The resources of a trial on machines of so many CPUs and GPUs; one that takes a GPU needs a machine with one.
 
+    Where the cluster starts machines on demand, a trial takes what the configuration says, and waits for it.
+
     Raises:
         InputError: a trial fits nowhere, or more are asked for at once than fit, with the arithmetic.
     """
-    cpus = config.resources.cpus
-    gpus = config.resources.gpus if any(of for _, of in there) else 0.0
+    cpus, share, wanted = config.resources.cpus, config.resources.gpu_share, config.search.concurrency
+    if config.resources.autoscaled and wanted:
+        return Placement(cpus, share, wanted)
+    gpus = share if any(of for _, of in there) else 0.0
 
     def holds(machine: tuple[float, float]) -> int:
         by_cpu = int(machine[0] / cpus + 1e-9)
@@ -148,8 +154,9 @@ def place(config: SearchConfig, there: Sequence[tuple[float, float]]) -> Placeme
     trial = f"{cpus:g} CPUs and {gpus:g} GPUs"
     have = ", ".join(f"{n} x {c:g} CPUs and {g:g} GPUs" for (c, g), n in sorted(kinds.items(), reverse=True))
     if fits < 1:
-        raise InputError(f"resources: a trial takes {trial} of one machine; there are {have}")
-    wanted = config.search.concurrency
+        more = "; if the cluster starts machines on demand: --set resources.autoscaled=true --concurrency N"
+        workers = any(of for of, _ in there)
+        raise InputError(f"resources: a trial takes {trial} of one machine; there are {have}{'' if workers else more}")
     if wanted is not None and wanted > fits:
         raise InputError(f"--concurrency {wanted}: only {fits} trials of {trial} fit at once; there are {have}")
     return Placement(cpus, gpus, wanted or fits)

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from search.cluster import Cluster, connect, disconnect, fits_here, local_cpus
-from search.config import SearchConfig, check_config, digest, load_config
+from search.cluster import Cluster, connect, disconnect, fits_here, local_cpus, machines, place
+from search.config import SearchConfig, change, check_config, digest, load_config
 from search.saved import extend, open_search, replay
 from search.session import DONE, Finals, next_commands, take_up
 from search.store import SearchFolder, Store
@@ -107,6 +107,8 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     if config.search.storage:
         settled["storage"] = _writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
     cluster = connect(config, options.address)
+    if config.resources.gpus == "auto" and cluster.placement.gpus:
+        config, cluster = _share_gpus(console, config, splits, cluster)
     # What was found now, and decides what is tried, is settled for every later session.
     if config.search.deterministic:
         settled["concurrency"] = cluster.placement.concurrency
@@ -247,6 +249,18 @@ def _connect_again(
     if address is not None:
         folder.write(description)
     return cluster
+
+
+def _share_gpus(
+    console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
+) -> tuple[SearchConfig, Cluster]:
+    """With what a trial was measured to take of a GPU in place of `auto`, from now on."""
+    from search.packing import measure
+
+    need = measure(config, splits, cluster.placement)
+    config = check_config(config.task, change(config.raw, flags={"resources.gpus": need.share}), config.place)
+    console.print(need.describe(), markup=False, soft_wrap=True)
+    return config, replace(cluster, placement=place(config, machines()))
 
 
 def _writable(uri: str) -> str:

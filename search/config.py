@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -39,10 +39,12 @@ class SearchSection(_Section):
     searcher: Literal["tpe", "random", "grid", "gp", "nsga2"]
     #: Trials sampled at random before tpe or gp model the objective.
     startup_trials: int = Field(ge=0)
+    #: Trials that tpe and gp model at most: a quarter of them the best, the others the newest.
+    model_trials: int = Field(ge=50)
     #: A choice parameter whose values take turns, so that each gets an equal share of the trials and is stopped
     #: early only by comparison with its own kind.
     balance: str | None = None
-    scheduler: Literal["asha", "hyperband", "median", "none"]
+    scheduler: Literal["asha", "asha-promote", "hyperband", "median", "none"]
     #: Epochs before a trial may be stopped: the first rung.
     grace_period: int = Field(ge=1)
     #: Of the trials at a rung, one in so many goes on.
@@ -94,14 +96,21 @@ class Resources(_Section):
 
     #: CPUs a trial, which is also its number of torch threads.
     cpus: float = Field(gt=0)
-    #: GPUs a trial where the machine has any; fractions share one.
-    gpus: float = Field(ge=0)
+    #: GPUs a trial where the machine has any; fractions share one. auto: what an epoch of the largest takes.
+    gpus: Annotated[float, Field(ge=0)] | Literal["auto"]
+    #: The cluster starts machines for trials that wait: what is there at first is no limit.
+    autoscaled: bool
     precision: Literal["auto", "native", "fp32", "bf16"]
     #: Money for an hour of a CPU and of a whole GPU, in any currency.
     price_cpu_hour: float = Field(ge=0)
     price_gpu_hour: float = Field(ge=0)
     #: Whether a Ray that is started here serves its dashboard on 127.0.0.1; it takes a second or two to start.
     dashboard: bool
+
+    @property
+    def gpu_share(self) -> float:
+        """`auto` is a whole GPU until it is measured."""
+        return 1.0 if self.gpus == "auto" else self.gpus
 
 
 @dataclass(frozen=True)
@@ -200,6 +209,10 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
         place=place,
         raw=raw,
     )
+    if search.deterministic and search.scheduler == "asha-promote":
+        raise InputError(f"{place}: search.scheduler: asha-promote: has no rounds; with --deterministic: asha")
+    if raw["resources"]["autoscaled"] and search.concurrency is None:
+        raise InputError(f"{place}: resources.autoscaled: true: search.concurrency must say how many trials at once")
     _check_balance(search.balance, config.space, f"{place}: search.balance")
     _check_objectives(config)
     if search.searcher == "grid":

@@ -9,7 +9,7 @@ from search.state import Trial
 def cost(trial: Trial, resources: Resources) -> dict[str, float]:
     """Of its recorded epochs: `seconds`, `cpu_seconds` and `gpu_seconds` (times what a trial is given),
     `energy_joules` where the GPU's driver tells it, and `cost`."""
-    cpu, gpu = trial.seconds * resources.cpus, trial.seconds * resources.gpus * (trial.device != "cpu")
+    cpu, gpu = trial.seconds * resources.cpus, trial.seconds * resources.gpu_share * (trial.device != "cpu")
     energy = sum(metrics.get("energy_joules", 0.0) for metrics in trial.curve.values())
     return {
         "seconds": trial.seconds,

@@ -31,6 +31,7 @@ STATUS = {
     "timed_out": "FINISHED",
     "diverged": "FINISHED",
     "failed": "FAILED",
+    "paused": "SCHEDULED",
     "interrupted": "KILLED",
 }
 
@@ -123,9 +124,9 @@ class Delivery:
         elif kind == "failed":
             self.client.log_text(run_id, event["traceback"], "traceback.txt")
             self._end_trial(run_id, event, "failed")
-        elif kind == "reopened":
+        elif kind in ("reopened", "promoted"):
             self._end_trial(run_id, event, None)
-        else:  # timed_out, interrupted
+        else:  # timed_out, stopped_early, interrupted
             self._end_trial(run_id, event, kind)
 
     def _end_trial(self, run_id: str, event: Event, outcome: str | None) -> None:
@@ -135,6 +136,7 @@ class Delivery:
                 self.client.update_run(run_id, status="RUNNING")
                 self._running.add(run_id)
             return
+        self._running.discard(run_id)
         trial = self._state.trials[event["number"]]
         self.client.set_tag(run_id, "outcome", outcome)
         if trial.curve:

@@ -62,11 +62,11 @@ class Search:
             self.searcher.learn(as_trials(event, self.objective))
         if kind == "result" and event["outcome"] != "diverged":
             self.scheduler.record(event["number"], event["epoch"], self._loss(event["metrics"]))
-        if kind in ("result", "failed", "timed_out"):
+        if kind in ("result", "failed", "timed_out"):  # what is stopped while it is paused was told before
             trial = self.state.trials[event["number"]]
             if trial.outcome == "diverged":
                 self.scheduler.remove(trial.number)
-            if trial.over:
+            if trial.idle:
                 self.searcher.tell(trial)
 
     def _loss(self, metrics: dict[str, float]) -> float:
@@ -78,8 +78,17 @@ class Search:
                 if t.outcome == "completed" and t.epoch < self.config.search.epochs]  # fmt: skip
         self.record(*({"event": "reopened", "number": number} for number in more))
 
+    def promotable(self) -> int | None:
+        """The paused trial that goes on now, if one does."""
+        last = len(self.state.trials) >= self.total and not self.state.unfinished()
+        return self.scheduler.promoted(self.state.paused(), last)
+
     def propose(self) -> Trial | None:
-        """The next new trial, or None when the search has them all or is stopping."""
+        """The trial to train next: one that is promoted, else a new one; None where there is none, or it is
+        stopping."""
+        if not self.stopping and (promoted := self.promotable()) is not None:
+            self.record({"event": "promoted", "number": promoted})
+            return self.state.trials[promoted]
         number = len(self.state.trials)
         if number >= self.total or self.stopping:
             return None
@@ -91,7 +100,7 @@ class Search:
         return self.state.trials[number]
 
     def report(self, results: list[dict[str, Any]], device: str) -> set[int]:
-        """Takes in epochs that trials ended together; returns the numbers of those that are to stop.
+        """Takes in epochs that trials ended together; returns the numbers of those that are to stop or pause.
 
         A result's `checkpoint` (name and bytes) is None where the trial diverged.
 
@@ -112,7 +121,7 @@ class Search:
         if budget is not None and sum(t.epoch for t in self.state.trials.values()) >= budget:
             self.stop("epoch budget")
         known = {r["number"]: self.state.trials[r["number"]] for r in results if r["epoch"] >= self._epoch(r)}
-        return {number for number, trial in known.items() if trial.over}
+        return {number for number, trial in known.items() if trial.idle}
 
     def _epoch(self, result: dict[str, Any]) -> int:
         return self.state.trials[result["number"]].epoch
@@ -125,7 +134,9 @@ class Search:
         loss, before = self._loss(result["metrics"]), first_of_round(self.config, result["number"])
         if self.scheduler.should_stop(result["number"], result["epoch"], loss, before):
             return "stopped_early"
-        return "timed_out" if self.is_over_time(result["number"], result["metrics"]["epoch_seconds"]) else None
+        if self.is_over_time(result["number"], result["metrics"]["epoch_seconds"]):
+            return "timed_out"
+        return "paused" if self.scheduler.pauses(result["number"], result["epoch"]) else None
 
     def is_over_time(self, number: int, seconds: float) -> bool:
         """Whether a trial has used up its `trial_timeout` with these seconds beside the epochs that are recorded."""
@@ -149,6 +160,10 @@ class Search:
             if len(self.state.failed_in_a_row) >= search.max_failed_in_a_row:
                 self.stop("failures")
         return again
+
+    def give_up(self, *numbers: int) -> None:
+        """These paused trials will not go on."""
+        self.record(*({"event": "stopped_early", "number": number} for number in numbers))
 
     def stop(self, why: Stop) -> None:
         """No new trials; running ones finish their epoch."""

@@ -18,8 +18,8 @@ from trainables.task import Objective
 
 #: Colours that can be told apart on white and on black, also by the colour-blind (Okabe and Ito 2008).
 COLOURS = {
-    "best": "#d55e00", "completed": "#0072b2", "timed_out": "#56b4e9", "stopped_early": "#999999",
-    "interrupted": "#e69f00", "running": "#e69f00", "diverged": "#cc79a7", "failed": "#cc79a7",
+    "failed": "#cc79a7", "diverged": "#cc79a7", "stopped_early": "#999999", "paused": "#999999",
+    "interrupted": "#e69f00", "running": "#e69f00", "timed_out": "#56b4e9", "completed": "#0072b2", "best": "#d55e00",
 }  # fmt: skip
 #: Trials from which on an importance means something, and beyond which more of them only take longer.
 ENOUGH, PLENTY = 20, 1000
@@ -66,7 +66,7 @@ def _curves(state: SearchState) -> go.Figure:
     """All trials of an outcome are one line with gaps: thousands of separate ones would be too many for a browser."""
     metric, best = f"val_{state.objective.metric}", state.best()
     figure = go.Figure()
-    for outcome in ("failed", "diverged", "stopped_early", "interrupted", "running", "timed_out", "completed", "best"):
+    for outcome in COLOURS:
         x: list[float | None] = []
         y: list[float | None] = []
         text: list[str] = []

@@ -12,6 +12,8 @@ Events (all with `time`, milliseconds since 1970, never decreasing):
     checkpoint   number, epoch, name, bytes                      written completely
     retry        number, why, traceback, micro_batches           failed, to be taken up again
     failed       number, why, traceback                          failed for good
+    promoted     number                                          was paused at a rung, and goes on
+    stopped_early number                                         was paused at a rung, and never will
     timed_out    number                                          over its time in the middle of an epoch
     interrupted  number                                          stopped with the search, to be resumed
     reopened     number                                          was complete; the search was given more epochs

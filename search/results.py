@@ -13,7 +13,7 @@ from search.store import Store
 from trainables.task import Objective
 
 #: Outcomes in which a trial's figures can be ranked.
-RANKED = ("completed", "stopped_early", "timed_out", "interrupted", "running")
+RANKED = ("completed", "stopped_early", "timed_out", "paused", "interrupted", "running")
 
 
 def read_runs(store: Store, task: str) -> pd.DataFrame:

@@ -4,42 +4,56 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 from search.config import SearchConfig, SearchSection
 
 
-class Scheduler(Protocol):
-    """Decides whether a trial goes on. `loss` is the objective turned so that smaller is better."""
+class Scheduler:
+    """Decides whether a trial goes on; this one lets each have its full budget.
+
+    `loss` is the objective turned so that smaller is better.
+    """
 
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         """Whether a trial with this loss at this epoch of its own is to stop, compared with those whose number is
         below `before`; changes nothing."""
-        ...
+        return False
+
+    def pauses(self, number: int, epoch: int) -> bool:
+        """Whether a trial waits after this epoch until it is promoted."""
+        return False
+
+    def promoted(self, paused: Mapping[int, int], last: bool) -> int | None:
+        """Which of the paused trials (number -> epoch) goes on now; changes nothing.
+
+        Args:
+            last: whether no trial runs and no new one will come.
+        """
+        return None
 
     def record(self, number: int, epoch: int, loss: float) -> None:
         """Takes a result in, whatever was decided."""
-        ...
 
     def remove(self, number: int) -> None:
         """Forgets a trial whose results mean nothing (it diverged)."""
-        ...
 
     def rungs(self) -> dict[int, dict[int, float]]:
         """What is recorded: epoch -> trial number -> loss."""
-        ...
+        return {}
 
 
-class Asha:
-    """Asynchronous successive halving, the stopping variant (Li et al. 2020, arXiv:1810.05934).
+class Asha(Scheduler):
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
 
-    Rungs stand at epochs `grace_period * reduction_factor^k` below `max_epochs`. A trial that reaches a rung is
-    recorded there and goes on if it is among the best `1 / reduction_factor` (rounded up) of those recorded so far.
+    Rungs stand at epochs `grace_period * reduction_factor^k` below `max_epochs`. A trial that reaches one is recorded
+    there. Stopping, it goes on if it is among the best `1 / reduction_factor` (rounded up) of those recorded so far,
+    or ends. Promoting (their algorithm 2), it is paused, and goes on once it is among the best `1 / reduction_factor`
+    (rounded down); those at the highest rung first.
     """
 
-    def __init__(self, grace_period: int, reduction_factor: float, max_epochs: int) -> None:
-        self.reduction_factor = reduction_factor
+    def __init__(self, grace_period: int, reduction_factor: float, max_epochs: int, promotes: bool = False) -> None:
+        self.reduction_factor, self.promotes = reduction_factor, promotes
         self._rungs: dict[int, dict[int, float]] = {}
         level = float(grace_period)
         while level < max_epochs:
@@ -47,13 +61,25 @@ class Asha:
             level *= reduction_factor
 
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
-        if epoch not in self._rungs:
+        if self.promotes or epoch not in self._rungs:
             return False
         # By rank, not by an interpolated percentile: exact, and equal losses share a fate. The trial itself counts,
         # so that among the first reduction_factor trials only the best so far goes on.
         others = [value for trial, value in self._rungs[epoch].items() if trial != number and trial < before]
         places = math.ceil((len(others) + 1) / self.reduction_factor)
         return sum(value < loss for value in others) >= places
+
+    def pauses(self, number: int, epoch: int) -> bool:
+        return self.promotes and epoch in self._rungs
+
+    def promoted(self, paused: Mapping[int, int], last: bool) -> int | None:
+        for epoch, rung in reversed(self._rungs.items()):
+            # With nothing else left to do, the best of each rung goes on: with few trials nobody else would get far.
+            places = max(int(len(rung) / self.reduction_factor), int(last))
+            for number in sorted(rung, key=lambda n: (rung[n], n))[:places]:
+                if paused.get(number) == epoch:
+                    return number
+        return None
 
     def record(self, number: int, epoch: int, loss: float) -> None:
         if epoch in self._rungs:
@@ -67,7 +93,7 @@ class Asha:
         return self._rungs
 
 
-class Hyperband:
+class Hyperband(Scheduler):
     """Asynchronous Hyperband (Li et al. 2020, section 3.3): brackets of ASHA with ever later first rungs.
 
     A trial's bracket follows from its number alone: bracket s gets a share of the trials in proportion to
@@ -106,7 +132,7 @@ class Hyperband:
         return _merged(self._brackets)
 
 
-class MedianStopping:
+class MedianStopping(Scheduler):
     """The median stopping rule (Golovin et al. 2017, Google Vizier, section 3.2.2).
 
     A trial stops at an epoch if its best loss so far is worse than the median of the other trials' running
@@ -136,27 +162,8 @@ class MedianStopping:
     def remove(self, number: int) -> None:
         self._curves.pop(number, None)
 
-    def rungs(self) -> dict[int, dict[int, float]]:
-        return {}
 
-
-class NoStopping:
-    """Every trial gets its full budget."""
-
-    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
-        return False
-
-    def record(self, number: int, epoch: int, loss: float) -> None:
-        pass
-
-    def remove(self, number: int) -> None:
-        pass
-
-    def rungs(self) -> dict[int, dict[int, float]]:
-        return {}
-
-
-class Separate:
+class Separate(Scheduler):
     """A scheduler for each of several kinds of trial; trial `number` is of kind `number % len(kinds)`."""
 
     def __init__(self, kinds: list[Scheduler]) -> None:
@@ -164,6 +171,14 @@ class Separate:
 
     def _of(self, number: int) -> Scheduler:
         return self._kinds[number % len(self._kinds)]
+
+    def pauses(self, number: int, epoch: int) -> bool:
+        return self._of(number).pauses(number, epoch)
+
+    def promoted(self, paused: Mapping[int, int], last: bool) -> int | None:
+        """Of the kind that has come least far, so that each gets its share."""
+        kinds = sorted(self._kinds, key=lambda kind: sum(len(rung) for rung in kind.rungs().values()))
+        return next((n for kind in kinds if (n := kind.promoted(paused, last)) is not None), None)
 
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         return self._of(number).should_stop(number, epoch, loss, before)
@@ -193,10 +208,11 @@ def make_scheduler(config: SearchConfig) -> Scheduler:
 
 
 def _make_one(search: SearchSection) -> Scheduler:
-    if search.scheduler == "asha":
-        return Asha(search.grace_period, search.reduction_factor, search.epochs)
+    if search.scheduler in ("asha", "asha-promote"):
+        promotes = search.scheduler == "asha-promote"
+        return Asha(search.grace_period, search.reduction_factor, search.epochs, promotes)
     if search.scheduler == "hyperband":
         return Hyperband(search.grace_period, search.reduction_factor, search.epochs, search.brackets)
     if search.scheduler == "median":
         return MedianStopping(search.grace_period)
-    return NoStopping()
+    return Scheduler()

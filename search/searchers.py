@@ -70,9 +70,12 @@ class OptunaSearcher:
 
     def __init__(
         self, kind: str, space: Space, objectives: Sequence[Objective], seed: int, startup_trials: int,
-        balance: tuple[str, tuple[Plain, ...]] | None = None,
+        model_trials: int, balance: tuple[str, tuple[Plain, ...]] | None = None,
     ) -> None:  # fmt: skip
-        """`balance`: a choice parameter and its values, which trials take in turn instead of sampling it.
+        """
+        Args:
+            model_trials: how many tpe and gp go by at most; see `_forget`.
+            balance: a choice parameter and its values, which trials take in turn instead of sampling it.
 
         A trial's first objective is the one that it reports and that its best epoch is chosen by.
         """
@@ -82,17 +85,22 @@ class OptunaSearcher:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._optuna, self.balance = optuna, balance
         self.kind, self.space, self.seed, self.startup = kind, space, seed, startup_trials
-        self.objective, self.objectives = objectives[0], objectives
-        directions = ["minimize" if objective.mode == "min" else "maximize" for objective in objectives]
-        self.study = optuna.create_study(directions=directions, sampler=optuna.samplers.RandomSampler(0))
+        self.objective, self.objectives, self.model_trials = objectives[0], objectives, model_trials
+        self._directions = ["minimize" if objective.mode == "min" else "maximize" for objective in objectives]
+        self.study = self._empty_study()
         self._asked: dict[int, Any] = {}
 
+    def _empty_study(self) -> Any:
+        return self._optuna.create_study(directions=self._directions, sampler=self._optuna.samplers.RandomSampler(0))
+
     def ask(self, number: int) -> Params:
+        self._forget()
         self.study.sampler = self._sampler(trial_seed(self.seed, number))
         if self.balance is not None:
             name, values = self.balance
             self.study.enqueue_trial({name: values[number % len(values)]})
         trial = self.study.ask()
+        trial.set_user_attr("number", number)
         self._asked[number] = trial
         return self.space.sample(lambda parameter: _suggest(trial, parameter))
 
@@ -102,20 +110,72 @@ class OptunaSearcher:
             self.replay(trial)
             self.tell(trial)
 
+    def _forget(self) -> None:
+        """Bounds what a proposal costs, which grows with the trials that it is modelled from.
+
+        Beyond a quarter more than `model_trials`, only so many are kept: a quarter of them the best, from which tpe
+        takes those that it calls good (25 at most), the others the newest. What is asked for and not told yet stays.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        if self.kind not in ("tpe", "gp") or len(trials) < self.model_trials * 5 // 4:
+            return
+        over = [trial for trial in trials if trial.state.is_finished()]
+        best = sorted(over, key=self._rank)[: self.model_trials // 4]
+        kept = {trial.number for trial in (*best, *over[len(best) - self.model_trials :])}
+        self._rebuild([trial for trial in over if trial.number in kept])
+
+    def _take_back(self, number: int) -> bool:
+        """A trial that was told has gone on since (promoted, or given more epochs): it is asked for again, to be told
+        anew. Whether that can be: it may be forgotten, and the samplers that do not model keep the first."""
+        over = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()]
+        told = next((t for t in over if t.user_attrs.get("number") == number), None)
+        if told is None or self.kind not in ("tpe", "gp"):
+            return False
+        self._rebuild([t for t in over if t is not told])
+        self._ask_for(number, told.params)
+        return True
+
+    def _rebuild(self, told: list[Any]) -> None:
+        """A study with these trials, and what is asked for and not told yet."""
+        asked, self._asked = self._asked, {}
+        self.study = self._empty_study()
+        self.study.add_trials(told)
+        for number, one in asked.items():
+            self._ask_for(number, one.params)
+
+    def _rank(self, trial: Any) -> tuple[float, ...]:
+        """As tpe ranks them: complete ones by value, then pruned ones by how far they came, infeasible ones last."""
+        states, sign = self._optuna.trial.TrialState, 1 if self.objective.mode == "min" else -1
+        if any(violated > 0 for violated in trial.constraints.values()):
+            return (3,)
+        if trial.state == states.COMPLETE:
+            return (0, sign * trial.value)
+        if trial.state == states.PRUNED and trial.intermediate_values:
+            last = max(trial.intermediate_values)
+            return (1, -last, sign * trial.intermediate_values[last])
+        return (2,)
+
     def replay(self, trial: Trial) -> None:
+        self._forget()
         # What is enqueued is suggested as it stands, and the sampler is asked for nothing; but that of nsga2 is, as it
         # notes then which generation the trial is of.
         self.study.sampler = self._sampler(0) if self.kind == "nsga2" else self._optuna.samplers.RandomSampler(0)
         had = [p for p in self.space.parameters if p.searched and p.name in trial.params and p.exists(trial.params)]
-        self.study.enqueue_trial({p.name: trial.params[p.name] for p in had})
-        self._asked[trial.number] = asked = self.study.ask()
+        self._ask_for(trial.number, {p.name: trial.params[p.name] for p in had})
+
+    def _ask_for(self, number: int, values: Params) -> None:
+        """As asked for with these values of the parameters that were searched."""
+        self.study.enqueue_trial(values)
+        self._asked[number] = asked = self.study.ask()
+        asked.set_user_attr("number", number)
         if self.kind == "nsga2":
             _ = asked.relative_params  # worked out when it is first read
-        for parameter in had:
-            _suggest(asked, parameter)
+        for parameter in self.space.parameters:
+            if parameter.name in values:
+                _suggest(asked, parameter)
 
     def tell(self, trial: Trial) -> None:
-        if trial.number not in self._asked:  # it was complete, and has been given more epochs since
+        if trial.number not in self._asked and not self._take_back(trial.number):
             return
         asked, states = self._asked.pop(trial.number), self._optuna.trial.TrialState
         if trial.outcome == "failed":
@@ -123,7 +183,7 @@ class OptunaSearcher:
         elif trial.outcome == "diverged":
             asked.set_constraint("diverged", 1.0)
             self._tell_diverged(asked)
-        elif trial.outcome in ("stopped_early", "timed_out") and (self.kind == "tpe" or not trial.curve):
+        elif trial.outcome in ("stopped_early", "paused", "timed_out") and (self.kind == "tpe" or not trial.curve):
             for epoch, metrics in trial.curve.items():
                 asked.report(metrics[f"val_{self.objective.metric}"], epoch)
             asked.set_constraint("diverged", 0.0)
@@ -185,5 +245,7 @@ def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher,
     assert search.trials is not None  # checked with the configuration
     balance = (search.balance, config.balanced) if search.balance and len(config.balanced) > 1 else None
     objectives = config.objectives or (objective,)
-    searcher = OptunaSearcher(search.searcher, config.space, objectives, search.seed, search.startup_trials, balance)
+    searcher = OptunaSearcher(
+        search.searcher, config.space, objectives, search.seed, search.startup_trials, search.model_trials, balance
+    )
     return searcher, search.trials

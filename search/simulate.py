@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -70,7 +70,8 @@ def simulate(config: SearchConfig, state: SearchState, concurrency: int) -> Outc
     """Runs the recorded trials, in the order of their numbers, on `concurrency` workers under the configuration's
     scheduler, epochs and budgets; each epoch lasts as long as it did and gives what it gave."""
     scheduler, objective, outcome = make_scheduler(config), state.objective, Outcome()
-    waiting = iter(sorted(state.trials.values(), key=lambda t: t.number))
+    waiting = sorted(state.trials.values(), key=lambda t: -t.number)
+    paused: dict[int, int] = {}
     budget = config.search.epoch_budget
     #: (when its next epoch ends, trial number, that epoch)
     running: list[tuple[float, int, int]] = []
@@ -83,9 +84,13 @@ def simulate(config: SearchConfig, state: SearchState, concurrency: int) -> Outc
         return True
 
     def fill(now: float) -> None:
-        while len(running) < concurrency and (trial := next(waiting, None)) is not None:
-            if not begin(trial, 1, now):
-                outcome.trials[trial.number] = trial.outcome or "unknown"
+        while len(running) < concurrency:
+            number = scheduler.promoted(paused, last=not running and not waiting)
+            if number is None and not waiting:
+                return
+            trial, epoch = (waiting.pop(), 0) if number is None else (state.trials[number], paused.pop(number))
+            if not begin(trial, epoch + 1, now):
+                outcome.trials[trial.number] = trial.outcome if trial.outcome and not epoch else "unknown"
 
     fill(0.0)
     while running:
@@ -105,15 +110,17 @@ def simulate(config: SearchConfig, state: SearchState, concurrency: int) -> Outc
             elif scheduler.should_stop(number, epoch, loss, first_of_round(config, number)):
                 outcome.trials[number] = "stopped_early"
             scheduler.record(number, epoch, loss)
+            if number not in outcome.trials and scheduler.pauses(number, epoch):
+                paused[number] = epoch
         if budget is not None and outcome.epochs >= budget:
             break
-        if number not in outcome.trials and not begin(trial, epoch + 1, now):
+        if number not in outcome.trials and number not in paused and not begin(trial, epoch + 1, now):
             ended = trial.outcome if trial.outcome in ("diverged", "failed") else "unknown"
             outcome.trials[number] = ended
             if ended == "diverged":
                 scheduler.remove(number)
         fill(now)
-    return outcome
+    return replace(outcome, trials=outcome.trials | dict.fromkeys(paused, "stopped_early"))
 
 
 def show(

@@ -49,6 +49,11 @@ class Trial:
         return self.outcome in OVER
 
     @property
+    def idle(self) -> bool:
+        """Whether it is no worker's now: over, or paused until it is promoted."""
+        return self.over or self.outcome == "paused"
+
+    @property
     def epoch(self) -> int:
         return max(self.curve, default=0)
 
@@ -172,10 +177,10 @@ class SearchState:
         elif kind == "retry":
             trial.retries.append(event["why"])
             trial.micro_batches = event["micro_batches"]
-        elif kind == "reopened":
+        elif kind in ("reopened", "promoted"):
             trial.outcome = None
         else:
-            trial.outcome = kind  # failed, timed_out, interrupted
+            trial.outcome = kind  # failed, timed_out, stopped_early, interrupted
         if kind == "failed":
             self.failed_in_a_row.append(event["traceback"])
         elif trial.over:
@@ -237,4 +242,9 @@ class SearchState:
         return [f for f in done if f.epochs == done[0].epochs]
 
     def unfinished(self) -> list[Trial]:
-        return [t for t in self.trials.values() if not t.over]
+        """Trials that are being trained, or wait to be taken up again."""
+        return [t for t in self.trials.values() if not t.idle]
+
+    def paused(self) -> dict[int, int]:
+        """Trials that wait to be promoted, and the epoch they wait at."""
+        return {t.number: t.epoch for t in self.trials.values() if t.outcome == "paused"}

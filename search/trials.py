@@ -80,6 +80,8 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
         ).fit()
     if bridge.refused:
         raise bridge.refused
+    if not search.stopping:
+        search.give_up(*search.state.paused())
 
 
 class _Bridge:
@@ -90,7 +92,7 @@ class _Bridge:
         self.live: set[str] = set()
         #: Since when each trial of Tune that runs has ended no epoch.
         self.silent_since: dict[TuneTrial, float] = {}
-        self.waiting = [t for t in search.state.trials.values() if not t.over]
+        self.waiting = search.state.unfinished()
         #: Trials whose group failed: which one was the cause shows when each runs alone.
         self.alone: set[int] = set()
         self._launched = 0
@@ -160,7 +162,7 @@ class _Bridge:
         self.silent_since.pop(trial, None)
         why, shown = cause(told), redacted(told)
         search, numbers = self.search, _numbers(trial)
-        left = [search.state.trials[n] for n in numbers if not search.state.trials[n].over]
+        left = [search.state.trials[n] for n in numbers if not search.state.trials[n].idle]
         if why == "disk":
             search.stop("disk full")  # what it could not save, a resume trains again
         elif why == "unclean":
@@ -178,7 +180,7 @@ class _Bridge:
         search, limit = self.search, self.search.config.search.stall_timeout
         for trial, since in list(self.silent_since.items()):
             silent = time.monotonic() - since
-            running = [n for n in _numbers(trial) if not search.state.trials[n].over]
+            running = [n for n in _numbers(trial) if not search.state.trials[n].idle]
             late = [n for n in running if search.is_over_time(n, silent / len(running))]
             stalled = limit is not None and silent > parse_duration(limit)
             if not (late or stalled) or trial.temporary_state.ray_actor is None:
@@ -194,7 +196,8 @@ class _Bridge:
         """Whether nothing runs and nothing is left to run; what runs may still fail and be taken up again."""
         search = self.search
         return not self.live and (
-            bool(search.stopping) or (not self.waiting and len(search.state.trials) >= search.total)
+            bool(search.stopping)
+            or not (self.waiting or len(search.state.trials) < search.total or search.promotable() is not None)
         )
 
 
@@ -259,7 +262,7 @@ class _Decisions(FIFOScheduler):
             search.stop("failures")
             return TrialScheduler.STOP
         checkpoints.limit(search, [t["number"] for t in result["trials"]])
-        if search.stopping or all(search.state.trials[number].over for number in _numbers(trial)):
+        if search.stopping or all(search.state.trials[number].idle for number in _numbers(trial)):
             self.bridge.silent_since.pop(trial, None)
             return TrialScheduler.STOP
         self.bridge.silent_since[trial] = time.monotonic()

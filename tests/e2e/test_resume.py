@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.conftest import OWN_RAY
+from tests.faults.conftest import SEARCH
 from tests.outcomes import assert_logged_once, outcome_of, results
 
 WINDOWS = (
@@ -55,3 +56,21 @@ def test_interrupted_search_saves_says_how_to_resume_and_equals_uninterrupted_on
     command.run("resume", "s")
     assert outcome_of(command, "s") == uninterrupted
     assert_logged_once(command, "windows", "s")
+
+
+PROMOTE = (*SEARCH, "--scheduler", "asha-promote", "--set", "data.pause=0.02")
+
+
+@pytest.mark.slow
+def test_search_with_paused_trials_killed_and_resumed_equals_uninterrupted_one(command, module_command):
+    module_command.run(*PROMOTE)
+    for kind in ("paused", "promoted"):  # in the middle of the first rung, and of a promoted trial's epochs
+
+        def seen(events: list[dict], kind: str = kind) -> bool:
+            return any(kind in (e["event"], e.get("outcome")) for e in events[-3:]) and len(results(events)) > 4
+
+        command.kill_when("s", seen, *(PROMOTE if kind == "paused" else ("resume", "s")))
+    command.run("resume", "s")
+    assert outcome_of(command, "s") == outcome_of(module_command, "s")
+    assert {e["event"] for e in command.events("s")} >= {"promoted", "stopped_early"}
+    assert_logged_once(command, "toy", "s")

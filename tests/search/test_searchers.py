@@ -13,9 +13,9 @@ SPACE = parse_space(
 )  # fmt: skip
 
 
-def searcher(kind: str) -> OptunaSearcher:
+def searcher(kind: str, model_trials: int = 1000) -> OptunaSearcher:
     objectives = [Objective("loss", "min"), Objective("size", "min")][: 2 if kind == "nsga2" else 1]
-    return OptunaSearcher(kind, SPACE, objectives, seed=1, startup_trials=3)
+    return OptunaSearcher(kind, SPACE, objectives, seed=1, startup_trials=3, model_trials=model_trials)
 
 
 def finish(number: int, params: dict) -> Trial:
@@ -45,6 +45,33 @@ def test_replayed_searcher_proposes_what_the_uninterrupted_one_does(kind):
         resumed.replay(trial)
         resumed.tell(trial)
     assert ask_and_tell(resumed, range(9, 14)) == uninterrupted[9:]
+
+
+def test_what_is_modelled_is_bounded_and_keeps_the_best_the_newest_and_what_is_asked_for():
+    search = searcher("tpe", model_trials=20)
+    told = []
+    for number in range(60):
+        told.append(finish(number, search.ask(number)))
+        search.tell(told[-1])
+        assert len(search.study.trials) <= 25
+    waiting = [search.ask(number) for number in range(60, 70)]
+    known = [trial.params for trial in search.study.trials]
+    complete = sorted((t for t in told if t.outcome == "completed"), key=lambda t: t.best_value)
+    for trial in (*complete[:5], *told[-5:]):
+        assert {k: v for k, v in trial.params.items() if k != "fixed" and v is not None} in known
+    for number, params in enumerate(waiting, 60):
+        search.tell(finish(number, params))
+    assert not search._asked, "those asked for before and after were told"
+
+
+def test_replayed_searcher_forgets_what_the_uninterrupted_one_did():
+    uninterrupted = ask_and_tell(searcher("tpe", 20), range(64))
+    resumed = searcher("tpe", 20)
+    for number in range(45):
+        trial = finish(number, uninterrupted[number])
+        resumed.replay(trial)
+        resumed.tell(trial)
+    assert ask_and_tell(resumed, range(45, 64)) == uninterrupted[45:]
 
 
 def test_nsga2_breeds_from_the_front():
@@ -90,7 +117,7 @@ def test_diverged_trials_are_told_as_infeasible_not_as_numbers():
 
 def test_tpe_avoids_a_region_that_diverges():
     space = parse_space({"lr": {"loguniform": [1e-4, 1e2]}}, "x.yaml")
-    search = OptunaSearcher("tpe", space, [Objective("loss", "min")], seed=0, startup_trials=8)
+    search = OptunaSearcher("tpe", space, [Objective("loss", "min")], seed=0, startup_trials=8, model_trials=1000)
     late = []
     for number in range(40):
         params = search.ask(number)
