@@ -12,8 +12,25 @@ import typer
 
 app = typer.Typer(
     help="Searches hyperparameters of deep-learning tasks with Ray Tune, early stopping and MLflow.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    no_args_is_help=True, pretty_exceptions_enable=False,
 )  # fmt: skip
+
+
+@app.callback()
+def main_(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=lambda asked: _version(asked), help="Say which it is.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from search import __version__
+
+        print(f"trial-search {__version__}")
+        raise typer.Exit
 
 
 SearcherName = StrEnum("SearcherName", "tpe random grid gp nsga2")
@@ -102,7 +119,7 @@ def run(
         from search.config import load_config
         from search.store import Store
 
-        _check_task(task)
+        commands.check_name(task)
         config = load_config(task, set_, flags)
         if dry_run:
             return commands.dry_run(console, config)
@@ -171,10 +188,11 @@ def compare(
     """Searches of a task side by side, and their best trials."""
 
     def command(console: Any) -> int:
+        from search import commands
         from search.compare import compare
         from search.store import Store
 
-        _check_task(task)
+        commands.check_name(task)
         compare(console, Store.open(store), task, search, top, form.value)
         return 0
 
@@ -238,7 +256,7 @@ def promote(
         from search import commands
         from search.store import Store
 
-        _check_task(task)
+        commands.check_name(task)
         return commands.promote(console, Store.open(store), task, version)
 
     _finish(command, debug)
@@ -257,10 +275,11 @@ def predict(
     """Predict with the registered champion of a task."""
 
     def command(console: Any) -> int:
+        from search import commands
         from search.predict import predict
         from search.store import Store
 
-        _check_task(task)
+        commands.check_name(task)
         predict(Store.open(store), task, inputs, form.value)
         return 0
 
@@ -278,19 +297,6 @@ def ui(
     from search.store import Store
 
     _finish(lambda console: commands.ui(Store.open(store), port), debug)
-
-
-def _check_task(name: str) -> None:
-    import difflib
-
-    from trainables import task_names
-    from trainables.task import InputError
-
-    known = task_names()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"task {name!r}: unknown; there are {', '.join(known)}{hint}")
 
 
 def _finish(command: Any, debug: bool) -> None:

@@ -60,7 +60,7 @@ def connect(config: SearchConfig, address: str | None) -> Cluster:
     # Starting Ray is mostly waiting for its servers: what is needed next is imported meanwhile.
     with ThreadPoolExecutor(1) as pool:
         imports = pool.map(import_module, ("search.trials", "search.repeats", "search.retrain", "optuna"))
-        dashboard = start_ray(address, config.resources.dashboard)
+        dashboard = start_ray(address, config.resources.dashboard, config.task)
         list(imports)
     return Cluster(place(config, machines()), dashboard)
 
@@ -77,7 +77,7 @@ def fits_here(config: SearchConfig) -> Placement:
     return place(config, [(local_cpus(), local_gpus())])
 
 
-def start_ray(address: str | None, dashboard: bool) -> str | None:
+def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
     """Connects to a cluster, or starts one here; returns the dashboard's address.
 
     Raises:
@@ -97,8 +97,11 @@ def start_ray(address: str | None, dashboard: bool) -> str | None:
         if address:
             _check_reachable(address)
             # Workers on other machines need what is installed there, but not this code.
-            code = [str(Path(__file__).parent), str(Path(str(trainables.__file__)).parent)]
-            environment = {"py_modules": code, "excludes": ["__pycache__"]}
+            package, where = trainables.travelling(task)
+            folders = [Path(__file__).parent, Path(str(trainables.__file__)).parent, *([package] if package else [])]
+            environment = {
+                "py_modules": [str(folder) for folder in folders], "env_vars": where, "excludes": ["__pycache__"],
+            }  # fmt: skip
             context = ray.init(address=address, runtime_env=environment, **options)
         else:
             # "local": never the cluster that somebody else happens to have started on this machine.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import subprocess
@@ -41,6 +42,15 @@ class RunOptions:
     start_from: str | None
     #: Only forecast what it would take.
     plan: bool = False
+
+
+def check_name(task: str) -> None:
+    """Raises: InputError, where there is no such task."""
+    known = task_names()
+    if task not in known:
+        close = difflib.get_close_matches(task, known, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{hint}")
 
 
 def list_tasks(console: Console) -> int:

@@ -12,14 +12,14 @@ def test_address_where_nothing_listens_is_refused_at_once():
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(InputError, match=f"--address {address}: no Ray cluster answers"):
-        start_ray(address, dashboard=False)
+        start_ray(address, dashboard=False, task="rnn")
 
 
 def test_client_address_is_refused_with_what_to_do_instead():
     with pytest.raises(
         InputError, match=r"--address ray://host:10001: .* start this command on a machine of the cluster"
     ):
-        start_ray("ray://host:10001", dashboard=False)
+        start_ray("ray://host:10001", dashboard=False, task="rnn")
 
 
 def test_what_fits_nowhere_is_refused_with_the_arithmetic():

@@ -1,0 +1,75 @@
+"""Claim: ASHA and TPE reach what 32 random trials with full budgets reach for a quarter of their epochs, or less.
+
+On the demos of three tasks, five seeds each, through the real command: 32 random configurations with no early
+stopping and the best validation score that they reach at any epoch; then TPE with ASHA, stopping and promoting, until
+a trial is as good, at most 96 trials. What is compared are the epochs that all trials trained until then; one that
+never gets there counts with all it trained, and is told. Exits with 1 where neither scheduler's median over tasks and
+seeds is a quarter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from trainables import get_task
+
+CLAIM, TRIALS, MOST = 0.25, 32, 96
+TASKS = ("windows", "rnn", "tweets")
+SCHEDULERS = ("asha", "asha-promote")
+SETS = ("resources.dashboard=false", "search.compare_seeds=0", "search.balance=null")
+
+
+def scores(task: str, seed: int, *arguments: str) -> list[float]:
+    """The objective after each epoch, turned so that smaller is better, in the order in which they ended."""
+    objective = get_task(task).objective
+    with tempfile.TemporaryDirectory() as store:
+        sets = [word for text in SETS if task == "rnn" or "resources" in text for word in ("--set", text)]
+        subprocess.run(
+            [sys.executable, "-m", "search", "run", task, "--name", "b", "--seed", str(seed), "--no-retrain",
+             "--concurrency", "2", *arguments, *sets],
+            check=True, capture_output=True, env={**os.environ, "SEARCH_STORE": store},
+        )  # fmt: skip
+        lines = (Path(store) / "searches" / "b" / "journal.jsonl").read_text().splitlines()
+    metric = f"val_{objective.metric}"
+    results = [event for event in map(json.loads, lines) if event["event"] == "result"]
+    return [objective.loss(r["metrics"][metric]) if metric in r["metrics"] else float("inf") for r in results]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5, help="seeds")
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    options = parser.parse_args()
+    shares: dict[str, list[float]] = {scheduler: [] for scheduler in SCHEDULERS}
+    for task in options.tasks:
+        for seed in range(options.pairs):
+            full = scores(task, seed, "--searcher", "random", "--scheduler", "none", "--trials", str(TRIALS))
+            budget = str(len(full))
+            said = f"{task}, seed {seed}: random {len(full)} epochs to {get_task(task).objective.loss(min(full)):.4f}"
+            for scheduler in SCHEDULERS:
+                found = scores(
+                    task, seed, "--searcher", "tpe", "--scheduler", scheduler, "--trials", str(MOST),
+                    "--set", f"search.epoch_budget={budget}",
+                )  # fmt: skip
+                there = next((at for at, loss in enumerate(found, 1) if loss <= min(full)), None)
+                shares[scheduler].append((there or len(found)) / len(full))
+                said += f"; {scheduler} {there or f'not in {len(found)}'} ({shares[scheduler][-1]:.2f})"
+            print(said, flush=True)
+    medians = {scheduler: median(of) for scheduler, of in shares.items()}
+    print(
+        f"median of {len(shares['asha'])}: "
+        + ", ".join(f"{scheduler} {value:.3f} of random's epochs" for scheduler, value in medians.items())
+        + f", claimed {CLAIM:g}"
+    )
+    return 0 if min(medians.values()) <= CLAIM else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
