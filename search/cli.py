@@ -299,6 +299,15 @@ def ui(
     _finish(lambda console: commands.ui(Store.open(store), port), debug)
 
 
+@app.command()
+def doctor(store: StoreOption = None, debug: DebugOption = False) -> None:
+    """Check this machine, say what to do about what is wrong, run a small search."""
+    from search.doctor import doctor as examine
+    from search.store import Store
+
+    _finish(lambda console: examine(console, Store.open(store)), debug)
+
+
 def _finish(command: Any, debug: bool) -> None:
     """Runs a command and leaves with its exit code; an error is a line or two, with `--debug` its traceback."""
     from rich.console import Console

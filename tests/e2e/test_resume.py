@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.conftest import OWN_RAY
+from tests.conftest import OWN_RAY, Command
 from tests.faults.conftest import SEARCH
 from tests.outcomes import assert_logged_once, outcome_of, results
 
@@ -62,8 +62,10 @@ PROMOTE = (*SEARCH, "--scheduler", "asha-promote", "--set", "data.pause=0.02")
 
 
 @pytest.mark.slow
-def test_search_with_paused_trials_killed_and_resumed_equals_uninterrupted_one(command, module_command):
-    module_command.run(*PROMOTE)
+def test_search_with_paused_trials_killed_and_resumed_equals_uninterrupted_one(command, tmp_path):
+    whole = Command(tmp_path / "whole", command.env, command.empty_store)
+    whole.folder.mkdir()
+    whole.run(*PROMOTE)
     for kind in ("paused", "promoted"):  # in the middle of the first rung, and of a promoted trial's epochs
 
         def seen(events: list[dict], kind: str = kind) -> bool:
@@ -71,6 +73,6 @@ def test_search_with_paused_trials_killed_and_resumed_equals_uninterrupted_one(c
 
         command.kill_when("s", seen, *(PROMOTE if kind == "paused" else ("resume", "s")))
     command.run("resume", "s")
-    assert outcome_of(command, "s") == outcome_of(module_command, "s")
+    assert outcome_of(command, "s") == outcome_of(whole, "s")
     assert {e["event"] for e in command.events("s")} >= {"promoted", "stopped_early"}
     assert_logged_once(command, "toy", "s")
