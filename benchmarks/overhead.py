@@ -109,6 +109,8 @@ def search() -> tuple[dict[int, float], float, float]:
 def script(kind: str) -> float:
     """Seconds of a whole program that is one of the alternatives."""
     with tempfile.TemporaryDirectory() as folder:
+        if kind == "optuna":
+            enqueue(folder)
         begun = time.perf_counter()
         commands = [[sys.executable, "-m", "benchmarks.overhead", "--as", kind, folder]] * (
             2 if kind == "optuna" else 1
@@ -141,14 +143,28 @@ def tuner(folder: str) -> None:
     ).fit()
 
 
+def storage(folder: str) -> Any:
+    """What Optuna's manual has several processes use; of two that open a new SQLite file at once, one may fail."""
+    from optuna.storages import JournalStorage, journal
+
+    return JournalStorage(journal.JournalFileBackend(f"{folder}/study.log"))
+
+
+def enqueue(folder: str) -> None:
+    """The study, with the configurations that it is to try."""
+    import optuna
+
+    study = optuna.create_study(storage=storage(folder), study_name="b")
+    for rate in RATES:
+        study.enqueue_trial({"lr": rate})
+
+
 def optuna(folder: str) -> None:
     """As Optuna's tutorial on several processes writes it: each a share of the trials, one storage."""
     import optuna
 
     task, splits, configurations = prepared()
-    study = optuna.create_study(
-        storage=f"sqlite:///{folder}/study.db", study_name="b", load_if_exists=True, direction="minimize"
-    )
+    study = optuna.load_study(storage=storage(folder), study_name="b")
 
     def objective(trial: optuna.Trial) -> float:
         rate = trial.suggest_float("lr", 0.001, 0.05, log=True)
