@@ -15,9 +15,11 @@ import subprocess
 import sys
 import time
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from search.cluster import local_cpus
+from search.doctor import software
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results.json", HERE.parent / "docs" / "benchmarks.md"
@@ -32,7 +34,6 @@ ALL = {
     "fused_rnn": ["--pairs", "5"],
     "scale": ["--pairs", "1", "--docs", "docs"],
 }
-PACKAGES = ("ray", "torch", "optuna", "mlflow", "transformers")
 
 
 def run(name: str) -> dict[str, Any]:
@@ -51,8 +52,7 @@ def run(name: str) -> dict[str, Any]:
         "output": lines,
         "command": " ".join(["python", *command[2:]]),
         "when": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, "
-        + ", ".join(f"{package} {version(package)}" for package in PACKAGES),
+        "machine": f"{local_cpus()} cores ({platform.machine()}), {software()}",
     }
 
 

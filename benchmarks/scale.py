@@ -63,7 +63,6 @@ def watch(command: list[str], env: dict[str, str], look: Callable[[], tuple[int,
             continue
         now, used = time.monotonic(), sum(driver.cpu_times()[:2])
         if trials < TRIALS or not ended:
-            ended = now
             watched.seconds.append(now)
             watched.trials.append(trials)
             watched.rss_mib.append(driver.memory_info().rss / 2**20)

@@ -211,7 +211,7 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
     )
     if search.deterministic and search.scheduler == "asha-promote":
         raise InputError(f"{place}: search.scheduler: asha-promote: has no rounds; with --deterministic: asha")
-    if raw["resources"]["autoscaled"] and search.concurrency is None:
+    if config.resources.autoscaled and search.concurrency is None:
         raise InputError(f"{place}: resources.autoscaled: true: search.concurrency must say how many trials at once")
     _check_balance(search.balance, config.space, f"{place}: search.balance")
     _check_objectives(config)

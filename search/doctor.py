@@ -40,7 +40,7 @@ SMOKE = (
 
 def doctor(console: Console, store: Store) -> int:
     """Prints what is found, each thing that wants doing with what to do; returns 1 where a small search fails."""
-    for line in (*_software(), *_hardware(), *_places(store), *_sources()):
+    for line in (f"software: {software()}", *_hardware(), *_places(store), *_sources()):
         console.print(line, markup=False, soft_wrap=True)
     seconds, said = _smoke()
     if said:
@@ -50,9 +50,10 @@ def doctor(console: Console, store: Store) -> int:
     return 0
 
 
-def _software() -> Iterator[str]:
+def software() -> str:
+    """The versions that results may depend on."""
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    yield f"software: trial-search {search.__version__}, Python {platform.python_version()}, {versions}"
+    return f"trial-search {search.__version__}, Python {platform.python_version()}, {versions}"
 
 
 def _hardware() -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -120,7 +120,8 @@ def simulate(config: SearchConfig, state: SearchState, concurrency: int) -> Outc
             if ended == "diverged":
                 scheduler.remove(number)
         fill(now)
-    return replace(outcome, trials=outcome.trials | dict.fromkeys(paused, "stopped_early"))
+    outcome.trials |= dict.fromkeys(paused, "stopped_early")
+    return outcome
 
 
 def show(

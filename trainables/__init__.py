@@ -23,7 +23,7 @@ TASKS = {
 
 def task_names() -> list[str]:
     """The tasks here, then those that other installed packages offer as entry points of group `search.tasks`."""
-    return [*TASKS, *sorted(_places().keys() - TASKS.keys())]
+    return [*TASKS, *sorted(_offered().keys() - TASKS.keys())]
 
 
 def get_task(name: str) -> Task:
@@ -32,7 +32,7 @@ def get_task(name: str) -> Task:
     Raises:
         KeyError: no such task; the command line checks the name first.
     """
-    module, _, attribute = _places()[name].partition(":")
+    module, _, attribute = _place(name).partition(":")
     task: Task = getattr(import_module(module), attribute)
     return task
 
@@ -41,7 +41,7 @@ def offered_config(name: str) -> Path | None:
     """The YAML of a task from another package, which lies beside its module; None for the tasks here."""
     if name in TASKS:
         return None
-    module = import_module(_places()[name].partition(":")[0])
+    module = import_module(_place(name).partition(":")[0])
     return Path(str(module.__file__)).with_name(f"{name}.yaml")
 
 
@@ -50,14 +50,19 @@ def travelling(name: str) -> tuple[Path | None, dict[str, str]]:
     environment that says where the task is, as nothing is installed by sending a folder."""
     if name in TASKS:
         return None, {}
-    place = _places()[name]
+    place = _place(name)
     package = import_module(place.partition(":")[0].partition(".")[0])
     file = Path(str(package.__file__))
     return file.parent if hasattr(package, "__path__") else file, {"SEARCH_TASKS": f"{name}={place}"}
 
 
-def _places() -> dict[str, str]:
-    """`module:attribute` of each task: those here, those of installed packages, those that `SEARCH_TASKS` names."""
+def _place(name: str) -> str:
+    """`module:attribute`; a task here is found without a look at what is installed, which reads the disk."""
+    return f"{TASKS[name]}:TASK" if name in TASKS else _offered()[name]
+
+
+def _offered() -> dict[str, str]:
+    """`module:attribute` of each task of installed packages, and of those that `SEARCH_TASKS` names."""
     installed = {point.name: point.value for point in entry_points(group="search.tasks")}
     named = dict(one.split("=", 1) for one in os.environ.get("SEARCH_TASKS", "").split(",") if "=" in one)
-    return installed | named | {name: f"{module}:TASK" for name, module in TASKS.items()}
+    return installed | named
