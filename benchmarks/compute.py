@@ -10,14 +10,10 @@ seeds is a quarter.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from statistics import median
 
+from benchmarks import run_search
 from trainables import get_task
 
 CLAIM, TRIALS, MOST = 0.25, 32, 96
@@ -29,16 +25,9 @@ SETS = ("resources.dashboard=false", "search.compare_seeds=0", "search.balance=n
 def scores(task: str, seed: int, *arguments: str) -> list[float]:
     """The objective after each epoch, turned so that smaller is better, in the order in which they ended."""
     objective = get_task(task).objective
-    with tempfile.TemporaryDirectory() as store:
-        sets = [word for text in SETS if task == "rnn" or "resources" in text for word in ("--set", text)]
-        subprocess.run(
-            [sys.executable, "-m", "search", "run", task, "--name", "b", "--seed", str(seed), "--no-retrain",
-             "--concurrency", "2", *arguments, *sets],
-            check=True, capture_output=True, env={**os.environ, "SEARCH_STORE": store},
-        )  # fmt: skip
-        lines = (Path(store) / "searches" / "b" / "journal.jsonl").read_text().splitlines()
+    events = run_search(task, "--seed", str(seed), "--concurrency", "2", *arguments, sets=SETS)
     metric = f"val_{objective.metric}"
-    results = [event for event in map(json.loads, lines) if event["event"] == "result"]
+    results = [event for event in events if event["event"] == "result"]
     return [objective.loss(r["metrics"][metric]) if metric in r["metrics"] else float("inf") for r in results]
 
 

@@ -10,10 +10,7 @@ ratio is missed.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +23,7 @@ from torch import nn
 from transformers import DataCollatorWithPadding, DistilBertForSequenceClassification, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from benchmarks import run_search
 from search.config import load_config
 from trainables import get_task
 from trainables.text_batches import EncodedSplit
@@ -44,16 +42,9 @@ POINTS = (0, 5)
 
 def ours() -> tuple[float, dict[int, tuple[dict, float]]]:
     """Seconds of the whole command, and each point's configuration with its last macro-F1 on validation."""
-    with tempfile.TemporaryDirectory() as store:
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "search", "run", "tweets", "--name", "b", "--scheduler", "none", "--epochs",
-             str(EPOCHS), "--no-retrain", *(word for text in SETS for word in ("--set", text))],
-            check=True, capture_output=True, env={**os.environ, "SEARCH_STORE": store},
-        )  # fmt: skip
-        seconds = time.perf_counter() - start
-        lines = (Path(store) / "searches" / "b" / "journal.jsonl").read_text().splitlines()
-    events = [json.loads(line) for line in lines]
+    start = time.perf_counter()
+    events = run_search("tweets", "--scheduler", "none", "--epochs", str(EPOCHS), sets=SETS)
+    seconds = time.perf_counter() - start
     params = {e["number"]: e["params"] for e in events if e["event"] == "trial"}
     scores = {e["number"]: e["metrics"]["val_macro_f1"] for e in events if e["event"] == "result"}
     return seconds, {number: (params[number], score) for number, score in scores.items()}

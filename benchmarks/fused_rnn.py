@@ -8,14 +8,11 @@ which goes first. Exits with 1 where the two disagree about the trials' results 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+
+from benchmarks import run_search
 
 CLAIM = 4.0
 TRIALS, EPOCHS = 32, 60
@@ -36,16 +33,10 @@ class Timing:
 
 def search(fuse: int) -> Timing:
     """Runs the search; its clock starts when the first trial is proposed and stops with the last epoch of the last."""
-    with tempfile.TemporaryDirectory() as store:
-        sets = [*SHAPE, f"search.fuse={fuse}", "resources.dashboard=false"]
-        subprocess.run(
-            [sys.executable, "-m", "search", "run", "rnn", "--name", "b", "--searcher", "random", "--scheduler",
-             "none", "--trials", str(TRIALS), "--epochs", str(EPOCHS), "--concurrency", "2", "--no-retrain",
-             *(word for text in sets for word in ("--set", text))],
-            check=True, capture_output=True, env={**os.environ, "SEARCH_STORE": store},
-        )  # fmt: skip
-        lines = (Path(store) / "searches" / "b" / "journal.jsonl").read_text().splitlines()
-    events = [json.loads(line) for line in lines]
+    events = run_search(
+        "rnn", "--searcher", "random", "--scheduler", "none", "--trials", str(TRIALS), "--epochs", str(EPOCHS),
+        "--concurrency", "2", sets=(*SHAPE, f"search.fuse={fuse}", "resources.dashboard=false"),
+    )  # fmt: skip
     begun = next(e["time"] for e in events if e["event"] == "trial")
     results = [e for e in events if e["event"] == "result"]
     best: dict[int, float] = {}

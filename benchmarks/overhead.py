@@ -11,7 +11,6 @@ best validation MSE differs between them by more than 0.1 %, or a claim is misse
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import subprocess
@@ -22,6 +21,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from benchmarks import run_search
 
 TRIALS, EPOCHS, WORKERS = 40, 20, 2
 IDEAL, EACH, TUNER, OPTUNA = 1.10, 0.15, 3.0, 1.0
@@ -88,17 +89,13 @@ def bare() -> tuple[dict[int, float], float]:
 
 def search() -> tuple[dict[int, float], float, float]:
     """Best MSE of each, seconds from the first trial's start to the last one's end, and seconds of the command."""
-    with tempfile.TemporaryDirectory() as store:
-        begun = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "search", "run", "rnn", "--name", "b", "--searcher", "grid", "--scheduler", "none",
-             "--trials", str(TRIALS), "--epochs", str(EPOCHS), "--concurrency", str(WORKERS), "--no-retrain",
-             *(word for text in SETS for word in ("--set", text))],
-            check=True, capture_output=True, env={**os.environ, "SEARCH_STORE": store},
-        )  # fmt: skip
-        whole = time.perf_counter() - begun
-        lines = (Path(store) / "searches" / "b" / "journal.jsonl").read_text().splitlines()
-    results = [event for event in map(json.loads, lines) if event["event"] == "result"]
+    begun = time.perf_counter()
+    events = run_search(
+        "rnn", "--searcher", "grid", "--scheduler", "none", "--trials", str(TRIALS), "--epochs", str(EPOCHS),
+        "--concurrency", str(WORKERS), sets=SETS,
+    )  # fmt: skip
+    whole = time.perf_counter() - begun
+    results = [event for event in events if event["event"] == "result"]
     first = results[0]["time"] / 1000 - results[0]["metrics"]["epoch_seconds"]
     best: dict[int, float] = {}
     for result in results:
