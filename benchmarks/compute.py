@@ -13,8 +13,9 @@ import argparse
 import sys
 from statistics import median
 
-from benchmarks import run_search
+from benchmarks import Events, run_search
 from trainables import get_task
+from trainables.task import Objective
 
 CLAIM, TRIALS, MOST = 0.25, 32, 96
 TASKS = ("windows", "rnn", "tweets")
@@ -22,13 +23,21 @@ SCHEDULERS = ("asha", "asha-promote")
 SETS = ("resources.dashboard=false", "search.compare_seeds=0", "search.balance=null")
 
 
-def scores(task: str, seed: int, *arguments: str) -> list[float]:
+def losses(events: Events, objective: Objective) -> list[float]:
     """The objective after each epoch, turned so that smaller is better, in the order in which they ended."""
-    objective = get_task(task).objective
-    events = run_search(task, "--seed", str(seed), "--concurrency", "2", *arguments, sets=SETS)
     metric = f"val_{objective.metric}"
-    results = [event for event in events if event["event"] == "result"]
-    return [objective.loss(r["metrics"][metric]) if metric in r["metrics"] else float("inf") for r in results]
+    results = [event["metrics"] for event in events if event["event"] == "result"]
+    return [objective.loss(metrics[metric]) if metric in metrics else float("inf") for metrics in results]
+
+
+def searched(task: str, seed: int, *arguments: str, target: float = -float("inf")) -> list[float]:
+    """The losses of a search that ends when one is at the target."""
+    objective = get_task(task).objective
+    events = run_search(
+        task, "--seed", str(seed), "--concurrency", "2", *arguments, sets=SETS,
+        until=lambda events: min(losses(events, objective), default=float("inf")) <= target,
+    )  # fmt: skip
+    return losses(events, objective)
 
 
 def main() -> int:
@@ -39,13 +48,13 @@ def main() -> int:
     shares: dict[str, list[float]] = {scheduler: [] for scheduler in SCHEDULERS}
     for task in options.tasks:
         for seed in range(options.pairs):
-            full = scores(task, seed, "--searcher", "random", "--scheduler", "none", "--trials", str(TRIALS))
+            full = searched(task, seed, "--searcher", "random", "--scheduler", "none", "--trials", str(TRIALS))
             budget = str(len(full))
             said = f"{task}, seed {seed}: random {len(full)} epochs to {get_task(task).objective.loss(min(full)):.4f}"
             for scheduler in SCHEDULERS:
-                found = scores(
+                found = searched(
                     task, seed, "--searcher", "tpe", "--scheduler", scheduler, "--trials", str(MOST),
-                    "--set", f"search.epoch_budget={budget}",
+                    "--set", f"search.epoch_budget={budget}", target=min(full),
                 )  # fmt: skip
                 there = next((at for at, loss in enumerate(found, 1) if loss <= min(full)), None)
                 shares[scheduler].append((there or len(found)) / len(full))

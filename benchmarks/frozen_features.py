@@ -27,7 +27,7 @@ from benchmarks import run_search
 from search.config import load_config
 from trainables import get_task
 from trainables.text_batches import EncodedSplit
-from trainables.text_task import best_threshold
+from trainables.text_scores import best_threshold
 
 CLAIM, TOLERANCE = 20.0, 0.01
 EPOCHS, SIZE = 5, 8334  # tweets, of which 5,000 train

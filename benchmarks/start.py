@@ -7,14 +7,13 @@ until the first epoch that is reported began.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from statistics import median
+
+from benchmarks import run_search
 
 HELP, TRAINS = 0.7, 12.0
 
@@ -25,16 +24,11 @@ def help_() -> float:
     return time.perf_counter() - begun
 
 
-def first_trial(store: str, name: str) -> float:
+def first_trial(store: str) -> float:
     """Seconds until the first trial's first epoch began."""
     begun = time.time()
-    subprocess.run(
-        [sys.executable, "-m", "search", "run", "windows", "--name", name, "--trials", "2", "--epochs", "1",
-         "--no-retrain", "--set", "search.grace_period=1"],
-        check=True, stdout=subprocess.DEVNULL, env={**os.environ, "SEARCH_STORE": store},
-    )  # fmt: skip
-    lines = (Path(store) / "searches" / name / "journal.jsonl").read_text().splitlines()
-    first = next(event for event in map(json.loads, lines) if event["event"] == "result")
+    events = run_search("windows", "--trials", "2", "--epochs", "1", sets=("search.grace_period=1",), store=store)
+    first = next(event for event in events if event["event"] == "result")
     return first["time"] / 1000 - first["metrics"]["epoch_seconds"] - begun
 
 
@@ -43,11 +37,11 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5, help="how often each is run")
     pairs = parser.parse_args().pairs
     with tempfile.TemporaryDirectory() as store:
-        first_trial(store, "warm")
+        first_trial(store)
         helps, firsts = [], []
         for repeat in range(pairs):
             helps.append(help_())
-            firsts.append(first_trial(store, f"s{repeat}"))
+            firsts.append(first_trial(store))
             print(f"pair {repeat}: --help {helps[-1]:.2f} s, first trial after {firsts[-1]:.1f} s", flush=True)
     print(
         f"median of {pairs}: --help {median(helps):.2f} s (claimed {HELP:g}), first trial after {median(firsts):.1f} s "

@@ -76,7 +76,7 @@ def corpus(source: Path | None) -> Splits:
         return get_task("wikitext").prepare(load_config("wikitext").data, source, Path(), lambda *_: None)
     words, rng = 28_782, np.random.default_rng(0)
     odds = 1 / np.arange(1, words + 1)
-    streams = [rng.choice(words, n, p=odds / odds.sum()).astype(np.int32) for n in (400_000, 20_000, 20_000)]
+    streams = [rng.choice(words, n, p=odds / odds.sum()).astype(np.int32) for n in (400_000, 40_000, 40_000)]
     parts = [Corpus(stream, tuple(map(str, range(words)))) for stream in streams]
     return Splits(*parts, DataInfo("made up", "", "", {}))
 

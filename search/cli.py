@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import gc
 import sys
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from search.options import (
+    AddressOption,
+    AgainOption,
+    DebugOption,
+    Format,
+    NameArgument,
+    PredictionFormat,
+    SchedulerName,
+    SearcherName,
+    StoreOption,
+    TaskArgument,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.store import Store
 
 app = typer.Typer(
     help="Searches hyperparameters of deep-learning tasks with Ray Tune, early stopping and MLflow.",
@@ -33,34 +51,12 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-SearcherName = StrEnum("SearcherName", "tpe random grid gp nsga2")
-SchedulerName = StrEnum(
-    "SchedulerName",
-    {"asha": "asha", "promote": "asha-promote", "hyperband": "hyperband", "median": "median", "none": "none"},
-)
-Format = StrEnum("Format", "table csv json md")
-PredictionFormat = StrEnum("PredictionFormat", "table csv json")
-
-AddressOption = Annotated[
-    str | None, typer.Option(metavar="ADDR", help="A Ray cluster: auto, HOST:PORT. [default: start one here]")
-]
-AgainOption = Annotated[
-    str | None, typer.Option(metavar="ADDR", help="Another Ray cluster than before; `local` starts one here.")
-]
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="A task that `list` shows.")]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a search.")]
-StoreOption = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where results are kept. [default: $SEARCH_STORE, else mlruns]")
-]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
 @app.command("list")
 def list_(debug: DebugOption = False) -> None:
     """Tasks, their objective, their data source now, their search space."""
     from search import commands
 
-    _finish(lambda console: commands.list_tasks(console), debug)
+    _finish(lambda console, _: commands.list_tasks(console), None, debug)
 
 
 @app.command()
@@ -114,19 +110,18 @@ def run(
         "search.storage": storage,
     }  # fmt: skip
 
-    def command(console: Any) -> int:
+    def command(console: Console, kept: Store) -> int:
         from search import commands
         from search.config import load_config
-        from search.store import Store
 
         commands.check_name(task)
         config = load_config(task, set_, flags)
         if dry_run:
             return commands.dry_run(console, config)
         options = commands.RunOptions(data, name, address, retrain, from_, plan)
-        return commands.run(console, Store.open(store), config, options)
+        return commands.run(console, kept, config, options)
 
-    _finish(command, debug)
+    _finish(command, store, debug)
 
 
 @app.command()
@@ -148,10 +143,9 @@ def resume(
 ) -> None:
     """Go on with a search that was interrupted or killed, or give a finished one more."""
     from search import commands
-    from search.store import Store
 
     more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
-    _finish(lambda console: commands.resume(console, Store.open(store), name, more, address), debug)
+    _finish(lambda console, kept: commands.resume(console, kept, name, more, address), store, debug)
 
 
 @app.command()
@@ -169,9 +163,8 @@ def retrain(
 ) -> None:
     """Train the best configurations of a finished search on train+validation and test them."""
     from search import commands
-    from search.store import Store
 
-    _finish(lambda console: commands.retrain(console, Store.open(store), name, seeds, finalists, address), debug)
+    _finish(lambda console, kept: commands.retrain(console, kept, name, seeds, finalists, address), store, debug)
 
 
 @app.command()
@@ -187,16 +180,15 @@ def compare(
 ) -> None:
     """Searches of a task side by side, and their best trials."""
 
-    def command(console: Any) -> int:
+    def command(console: Console, kept: Store) -> int:
         from search import commands
         from search.compare import compare
-        from search.store import Store
 
         commands.check_name(task)
-        compare(console, Store.open(store), task, search, top, form.value)
+        compare(console, kept, task, search, top, form.value)
         return 0
 
-    _finish(command, debug)
+    _finish(command, store, debug)
 
 
 @app.command()
@@ -208,14 +200,13 @@ def report(
 ) -> None:
     """Write one HTML file that shows a search, and log it to its run in MLflow."""
 
-    def command(console: Any) -> int:
+    def command(console: Console, kept: Store) -> int:
         from search.report import report
-        from search.store import Store
 
-        report(console, Store.open(store), name, open_)
+        report(console, kept, name, open_)
         return 0
 
-    _finish(command, debug)
+    _finish(command, store, debug)
 
 
 @app.command()
@@ -232,15 +223,14 @@ def simulate(
 ) -> None:
     """What another scheduler, budget or number of workers would have made of a search; in seconds."""
     from search.simulate import show
-    from search.store import Store
 
     flags = {"search.scheduler": scheduler and scheduler.value, "search.epochs": epochs}
 
-    def command(console: Any) -> int:
-        show(console, Store.open(store), name, flags, set_, concurrency)
+    def command(console: Console, kept: Store) -> int:
+        show(console, kept, name, flags, set_, concurrency)
         return 0
 
-    _finish(command, debug)
+    _finish(command, store, debug)
 
 
 @app.command()
@@ -252,14 +242,13 @@ def promote(
 ) -> None:
     """Make a registered model the champion that `predict` takes, whatever it was tested at."""
 
-    def command(console: Any) -> int:
+    def command(console: Console, kept: Store) -> int:
         from search import commands
-        from search.store import Store
 
         commands.check_name(task)
-        return commands.promote(console, Store.open(store), task, version)
+        return commands.promote(console, kept, task, version)
 
-    _finish(command, debug)
+    _finish(command, store, debug)
 
 
 @app.command()
@@ -274,16 +263,15 @@ def predict(
 ) -> None:
     """Predict with the registered champion of a task."""
 
-    def command(console: Any) -> int:
+    def command(console: Console, kept: Store) -> int:
         from search import commands
         from search.predict import predict
-        from search.store import Store
 
         commands.check_name(task)
-        predict(Store.open(store), task, inputs, form.value)
+        predict(kept, task, inputs, form.value)
         return 0
 
-    _finish(command, debug)
+    _finish(command, store, debug)
 
 
 @app.command()
@@ -294,29 +282,28 @@ def ui(
 ) -> None:
     """Open the MLflow UI on this store, bound to 127.0.0.1."""
     from search import commands
-    from search.store import Store
 
-    _finish(lambda console: commands.ui(Store.open(store), port), debug)
+    _finish(lambda console, kept: commands.ui(kept, port), store, debug)
 
 
 @app.command()
 def doctor(store: StoreOption = None, debug: DebugOption = False) -> None:
     """Check this machine, say what to do about what is wrong, run a small search."""
     from search.doctor import doctor as examine
-    from search.store import Store
 
-    _finish(lambda console: examine(console, Store.open(store)), debug)
+    _finish(examine, store, debug)
 
 
-def _finish(command: Any, debug: bool) -> None:
+def _finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:
     """Runs a command and leaves with its exit code; an error is a line or two, with `--debug` its traceback."""
     from rich.console import Console
 
     from search.redaction import redacted
+    from search.store import Store
     from trainables.task import InputError
 
     try:
-        code = command(Console(highlight=False))
+        code = command(Console(highlight=False), Store.open(store))
     except InputError as error:
         if debug:
             raise
@@ -337,4 +324,5 @@ def _finish(command: Any, debug: bool) -> None:
 
 
 def main() -> None:
-    app(prog_name="python -m search")
+    # A shell completes what is one word: the script that is installed beside the package.
+    app(prog_name="search" if Path(sys.argv[0]).name == "search" else "python -m search")

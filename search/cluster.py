@@ -58,8 +58,9 @@ def connect(config: SearchConfig, address: str | None) -> Cluster:
     if config.resources.autoscaled and not (address or os.environ.get("RAY_ADDRESS")):
         raise InputError("resources.autoscaled: true: is for a cluster, which --address names")
     # Starting Ray is mostly waiting for its servers: what is needed next is imported meanwhile.
+    later = ("search.trials", "search.repeats", "search.retrain", "search.delivery", "optuna")
     with ThreadPoolExecutor(1) as pool:
-        imports = pool.map(import_module, ("search.trials", "search.repeats", "search.retrain", "optuna"))
+        imports = pool.map(import_module, later)
         dashboard = start_ray(address, config.resources.dashboard, config.task)
         list(imports)
     return Cluster(place(config, machines()), dashboard)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from search.cluster import Cluster, connect, disconnect, fits_here, local_cpus, machines, place
-from search.config import SearchConfig, change, check_config, digest, load_config
+from search.config import SearchConfig, change, check_config, digest, load_config, suggestion
 from search.saved import extend, open_search, replay
 from search.session import DONE, Finals, next_commands, take_up
 from search.store import SearchFolder, Store
@@ -48,19 +47,17 @@ def check_name(task: str) -> None:
     """Raises: InputError, where there is no such task."""
     known = task_names()
     if task not in known:
-        close = difflib.get_close_matches(task, known, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{hint}")
+        raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{suggestion(task, known)}")
 
 
 def list_tasks(console: Console) -> int:
     for name in task_names():
         task, config = get_task(name), load_config(name)
         objective = f"{task.objective.mode} {task.objective.metric}"
-        console.print(f"[bold]{name}[/]  objective: {objective} on validation", highlight=False)
-        console.print(f"  data    {task.describe_source(config.data)}", highlight=False, markup=False)
+        console.print(f"[bold]{name}[/]  objective: {objective} on validation")
+        console.print(f"  data    {task.describe_source(config.data)}", markup=False, soft_wrap=True)
         for parameter in config.space.parameters:
-            console.print(f"  {parameter.name:18} {parameter.describe()}", highlight=False, markup=False)
+            console.print(f"  {parameter.name:18} {parameter.describe()}", markup=False, soft_wrap=True)
     return DONE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.config import Resources
+from search.settings import Resources
 from search.state import Trial
 
 

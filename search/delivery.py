@@ -65,11 +65,12 @@ class Delivery:
             raw = {f"{s}.{k}": v for s in ("search", "resources", "data") for k, v in config.raw[s].items()}
             space = {f"space.{p.name}": p.describe() for p in config.space.parameters}
             self.runs.log_params(self.parent, raw | space)
+            self.runs.flush(self.parent)
             client.log_text(self.parent, redacted(yaml.safe_dump(config.raw, sort_keys=False)), "config.yaml")
             self.runs.log_dataset(self.parent, "search")
 
     def deliver(self, events: Iterable[Event]) -> None:
-        """Writes events in their order; each run's metrics together, which takes a fraction of the time."""
+        """Writes events in their order; what is logged to a run together, which takes a fraction of the time."""
         self.runs.forget()
         for event in events:
             self._deliver(event)
@@ -80,7 +81,7 @@ class Delivery:
         if kind == "session":
             self.client.update_run(self.parent, status="RUNNING")
         elif kind == "warm_start":
-            self.client.set_tag(self.parent, "warm_start", f"{len(event['trials'])} trials of {event['from']}")
+            self.runs.set_tags(self.parent, {"warm_start": f"{len(event['trials'])} trials of {event['from']}"})
         elif kind == "trial":
             self._trial(event)
         elif kind == "ended":
@@ -99,12 +100,16 @@ class Delivery:
             self._of_trial(kind, event)
 
     def _trial(self, event: Event) -> None:
-        number = event["number"]
-        run_id = self.runs.make(f"trial-{number}", f"{self.folder.name}-{number:03d}", "trial", event["time"], {
+        number, key = event["number"], f"trial-{event['number']}"
+        known = key in self.runs
+        run_id = self.runs.make(key, f"{self.folder.name}-{number:03d}", "trial", event["time"], {
             "trial": str(number),
             "config": digest(event["params"]),
             "trial.seed": str(event["seed"]),
+            "outcome": "running",
         })  # fmt: skip
+        if not known:  # else it may stand there as interrupted
+            self._running.add(run_id)
         self.runs.log_params(run_id, event["params"])
 
     def _of_trial(self, kind: str, event: Event) -> None:
@@ -112,14 +117,14 @@ class Delivery:
         if kind == "result":
             self.runs.log(run_id, event["metrics"], event["epoch"], event["time"])
             if event["epoch"] == 1:
-                self.client.set_tag(run_id, "device", event["device"])
+                self.runs.set_tags(run_id, {"device": event["device"]})
             if event["diverged"]:
-                self.client.set_tag(run_id, "diverged", f"epoch {event['epoch']}: {event['diverged']}")
+                self.runs.set_tags(run_id, {"diverged": f"epoch {event['epoch']}: {event['diverged']}"})
             self._end_trial(run_id, event, event["outcome"])
         elif kind == "retry":
-            self.client.set_tag(run_id, "retried", event["why"])
+            self.runs.set_tags(run_id, {"retried": event["why"]})
             if event["micro_batches"] > 1:
-                self.client.set_tag(run_id, "micro_batches", str(event["micro_batches"]))
+                self.runs.set_tags(run_id, {"micro_batches": str(event["micro_batches"])})
             self.client.log_text(run_id, event["traceback"], "traceback-retried.txt")
         elif kind == "failed":
             self.client.log_text(run_id, event["traceback"], "traceback.txt")
@@ -131,14 +136,14 @@ class Delivery:
 
     def _end_trial(self, run_id: str, event: Event, outcome: str | None) -> None:
         if outcome is None:
-            if run_id not in self._running:  # after a resume it may stand there as interrupted
-                self.client.set_tag(run_id, "outcome", "running")
+            if run_id not in self._running:
+                self.runs.set_tags(run_id, {"outcome": "running"})
                 self.client.update_run(run_id, status="RUNNING")
                 self._running.add(run_id)
             return
         self._running.discard(run_id)
         trial = self._state.trials[event["number"]]
-        self.client.set_tag(run_id, "outcome", outcome)
+        self.runs.set_tags(run_id, {"outcome": outcome})
         if trial.curve:
             best = {f"best_val_{self.objective.metric}": trial.best_value, "best_epoch": float(trial.best_epoch)}
             others = {f"at_best_epoch/{o.metric}": value_of(trial, o) for o in self.config.objectives[1:]}
@@ -149,7 +154,7 @@ class Delivery:
 
     def _ended(self, event: Event) -> None:
         status, best = event["status"], self._state.best()
-        self.client.set_tag(self.parent, "outcome", "completed" if status == "finished" else status)
+        self.runs.set_tags(self.parent, {"outcome": "completed" if status == "finished" else status})
         trials = self._state.trials.values()
         if best is not None and status != "interrupted":
             trained = sum(t.epoch for t in trials)
@@ -186,8 +191,7 @@ class Delivery:
         self.runs.log(run_id, {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"])
         named = {f"baseline_{k}_test_{self.objective.metric}": v for k, v in event["baselines"].items()}
         self.runs.log(run_id, named, 0, event["time"])
-        self.client.set_tag(run_id, "device", event["device"])
-        self.client.set_tag(run_id, "outcome", "completed")
+        self.runs.set_tags(run_id, {"device": event["device"], "outcome": "completed"})
         self.client.log_artifacts(run_id, str(self.folder.final(event["trial"], seed) / "artifacts"))
         if event["chosen"]:
             self._register(event["trial"], event)
@@ -207,8 +211,8 @@ class Delivery:
             self.registered.append(said)
 
     def _decided(self, event: Event) -> None:
-        self.client.set_tag(self.parent, "finalists", ", ".join(str(row["trial"]) for row in event["finalists"]))
-        self.client.set_tag(self.parent, "winner", str(event["winner"]).lower())
+        finalists = ", ".join(str(row["trial"]) for row in event["finalists"])
+        self.runs.set_tags(self.parent, {"finalists": finalists, "winner": str(event["winner"]).lower()})
         self.client.log_artifact(self.parent, str(self.folder.decision))
         self._register(event["champion"], event)
 
@@ -227,7 +231,7 @@ class Delivery:
             tested = {f"test_{k}": v for k, v in event["test"].items()}
             numbers = {"best_epoch": float(event["best_epoch"]), "parameters": float(event["parameters"])}
             self.runs.log(run_id, tested | numbers, 0, event["time"])
-            self.client.set_tag(run_id, "outcome", "completed")
+            self.runs.set_tags(run_id, {"outcome": "completed"})
             self.runs.terminate(run_id, "FINISHED", event["time"])
 
     def _audit(self, kind: str, event: Event) -> None:
@@ -242,7 +246,7 @@ class Delivery:
         elif kind == "audit_result":
             self.runs.log(run_id, event["metrics"], event["epoch"], event["time"])
         else:
-            self.client.set_tag(run_id, "outcome", event["outcome"])
+            self.runs.set_tags(run_id, {"outcome": event["outcome"]})
             self.runs.terminate(run_id, "FINISHED", event["time"])
 
     def _compared(self, event: Event) -> None:
@@ -250,7 +254,7 @@ class Delivery:
         for repeat in self._state.repeats.values():
             if repeat.test is None:  # it diverged, so nothing ended its run
                 run_id = self.runs[f"repeat-{repeat.trial}-{repeat.seed}"]
-                self.client.set_tag(run_id, "outcome", "diverged")
+                self.runs.set_tags(run_id, {"outcome": "diverged"})
                 self.runs.terminate(run_id, "FINISHED", event["time"])
         if self.folder.comparison.exists():
             self.client.log_artifacts(self.parent, str(self.folder.comparison), "comparison")

@@ -95,7 +95,7 @@ def _places(store: Store) -> Iterator[str]:
     hub = _answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     yield f"model hub: {'answers' if hub else 'does not answer'}"
     if not hub:
-        yield "  -> the texts' encoder then comes from the local cache or the installed package: see below"
+        yield "  -> the texts' encoder then comes from the local cache or the installed package, as is said below"
 
 
 def _answers(url: str) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -18,8 +20,18 @@ from search.store import SearchFolder, Store
 from trainables.task import DataInfo
 
 _PARAM_LIMIT = 6000
-#: Metrics that MLflow takes at once.
-_BATCH = 1000
+#: MLflow takes 1,000 things at once, of which 100 may be parameters and 100 tags.
+_METRICS, _OTHERS = 800, 100
+
+
+@dataclasses.dataclass
+class _Pending:
+    """What is still to be written to a run."""
+
+    metrics: list[Metric] = dataclasses.field(default_factory=list)
+    #: By name, as MLflow refuses one twice: a training that a kill cut off is started twice.
+    params: dict[str, str] = dataclasses.field(default_factory=dict)
+    tags: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def experiment_id(client: MlflowClient, store: Store, task: str) -> str:
@@ -50,7 +62,7 @@ class Runs:
         self.client, self.folder, self.config, self.description, self.info = client, folder, config, description, info
         self._experiment = experiment_id(client, store, config.task)
         self._known: dict[str, str] = {}
-        self._metrics: dict[str, list[Metric]] = {}
+        self._pending: defaultdict[str, _Pending] = defaultdict(_Pending)
         token = None
         while True:
             page = client.search_runs([self._experiment], f"tags.`search.id` = '{description['id']}'", page_token=token)
@@ -100,26 +112,32 @@ class Runs:
     def log(self, run_id: str, metrics: dict[str, float], step: int, when: int) -> None:
         """What is not finite is left out, as no chart shows it (the outcome says that a trial diverged)."""
         finite = [Metric(key, value, when, step) for key, value in metrics.items() if math.isfinite(value)]
-        self._metrics.setdefault(run_id, []).extend(finite)
+        self._pending[run_id].metrics.extend(finite)
+
+    def log_params(self, run_id: str, params: dict[str, Any]) -> None:
+        shown = {key: redacted(str(value))[:_PARAM_LIMIT] for key, value in params.items() if value is not None}
+        self._pending[run_id].params.update(shown)
+
+    def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        self._pending[run_id].tags.update(tags)
 
     def flush(self, run_id: str) -> None:
-        metrics = self._metrics.pop(run_id, [])
-        for start in range(0, len(metrics), _BATCH):
-            self.client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+        """In as few requests as can be: each is a transaction."""
+        pending = self._pending.pop(run_id, _Pending())
+        metrics, params = pending.metrics, [Param(key, value) for key, value in pending.params.items()]
+        tags = [RunTag(key, value) for key, value in pending.tags.items()]
+        while metrics or params or tags:
+            self.client.log_batch(run_id, metrics[:_METRICS], params[:_OTHERS], tags[:_OTHERS])
+            metrics, params, tags = metrics[_METRICS:], params[_OTHERS:], tags[_OTHERS:]
 
     def terminate(self, run_id: str, status: str, when: int) -> None:
         self.flush(run_id)  # a finished run is whole
         self.client.set_terminated(run_id, status, when)
 
     def forget(self) -> None:
-        """Drops the metrics of an attempt that failed; its events are delivered again."""
-        self._metrics.clear()
+        """Drops what an attempt that failed left unwritten; its events are delivered again."""
+        self._pending.clear()
 
     def flush_all(self) -> None:
-        for run_id in list(self._metrics):
+        for run_id in list(self._pending):
             self.flush(run_id)
-
-    def log_params(self, run_id: str, params: dict[str, Any]) -> None:
-        shown = [Param(key, redacted(str(value))[:_PARAM_LIMIT]) for key, value in params.items() if value is not None]
-        for start in range(0, len(shown), 100):
-            self.client.log_batch(run_id, params=shown[start : start + 100])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from search.config import SearchConfig, check_config
+from search.config import SearchConfig, check_config, load_config
 from search.journal import Event, read_events
 from search.state import SearchState
 from search.store import SearchFolder, Store
@@ -14,12 +14,15 @@ from trainables.task import InputError
 
 
 def open_search(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:
+    """Its folder, description and configuration; a setting that is newer than the search has its default."""
     folder = store.search(name)
     description = folder.read(store)
     if description["task"] not in task_names():
         there = ", ".join(task_names())
         raise InputError(f"{name}: its task {description['task']!r} is not installed here; there are {there}")
-    return folder, description, check_config(description["task"], description["config"], description["place"])
+    raw, now = description["config"], load_config(description["task"]).raw
+    settings = {section: {**now[section], **raw[section]} for section in ("search", "resources", "data")}
+    return folder, description, check_config(description["task"], {**raw, **settings}, description["place"])
 
 
 def replay(folder: SearchFolder, config: SearchConfig) -> tuple[SearchState, list[Event]]:

@@ -6,7 +6,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from search.config import SearchConfig, SearchSection
+from search.config import SearchConfig
+from search.settings import SearchSection
 
 
 class Scheduler:

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
     from search.delivery import Delivery
 
-#: Seconds that events are gathered before they are delivered together.
-LAG = 2.0
+#: Seconds that events are gathered before they are delivered together, at least; and at most, where delivering takes
+#: so much of the processor's time that it would hold workers up: fewer requests take less.
+LAG, LONGEST_LAG = 2.0, 10.0
 #: The same at the start, unless a trial reports before: importing MLflow takes seconds that the first workers need.
 FIRST_LAG = 15.0
+#: Of a processor's time that delivering may take.
+SHARE = 0.1
 
 
 def mlflow_client(store: Store) -> MlflowClient:
@@ -78,7 +81,7 @@ class Tracker:
         self._done = folder.delivered_events()
         self._position = 0
         self._failing = False
-        self._giving_up = threading.Event()
+        self._closing, self._giving_up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._deliver_all, name="mlflow", daemon=True)
 
     @property
@@ -104,6 +107,7 @@ class Tracker:
     def close(self, patience: float) -> int:
         """Waits until all is delivered, at most `patience` seconds without a server; returns what is left."""
         self._queue.put(None)
+        self._closing.set()
         waited = 0.0
         while self._thread.is_alive() and waited < patience:
             self._thread.join(0.2)
@@ -113,22 +117,23 @@ class Tracker:
         return self._position - self._done
 
     def _deliver_all(self) -> None:
-        pause, last, lag = 0.5, False, FIRST_LAG
+        pause, last, quiet, lag = 0.5, False, FIRST_LAG, LAG
         delivery: Delivery | None = None
         while not last:
-            batch, last = self._next_batch(lag)
-            lag = LAG
+            batch, last = self._next_batch(quiet, lag)
             while batch and not self._giving_up.is_set():
                 try:
                     if delivery is None:
                         from search.delivery import Delivery
 
                         delivery = self._delivery = Delivery(mlflow_client(self.store), *self._about, self._state)
+                    begun = time.thread_time()
                     delivery.deliver(event for _, event in batch)
                     self._done, _ = batch[-1]
                     with replacing(self.folder.delivered) as file:
                         file.write(str(self._done).encode())
                     self._failing, pause = False, 0.5
+                    quiet = lag = min(max(LAG, (time.thread_time() - begun) / SHARE), LONGEST_LAG)
                     break
                 except Exception as error:
                     # Whatever it is (server down, disk full, locked database), training must not stop for it.
@@ -136,19 +141,20 @@ class Tracker:
                         first = (str(error).strip() or type(error).__name__).split("\n")[0]
                         self.warn(f"MLflow cannot be written ({first}); kept in the journal, trying again")
                     self._failing = True
-                    self._giving_up.wait(pause)
+                    if self._closing.wait(pause):  # a server that is back should not be missed for a long pause
+                        self._giving_up.wait(0.5)
                     pause = min(pause * 2, 15)
 
-    def _next_batch(self, lag: float) -> tuple[list[tuple[int, Event]], bool]:
-        """Waits for an event and then, for up to `lag` and from an epoch's end for up to `LAG`, for more; and whether
+    def _next_batch(self, quiet: float, lag: float) -> tuple[list[tuple[int, Event]], bool]:
+        """Waits for an event and then for more, for up to `quiet` and from an epoch's end for up to `lag`; and whether
         they are the last."""
         batch: list[tuple[int, Event]] = []
         item = self._queue.get()
-        until = time.monotonic() + lag
+        until = time.monotonic() + quiet
         while item is not None:
             batch.append(item)
             if item[1]["event"] not in ("session", "trial"):
-                until = min(until, time.monotonic() + LAG)
+                until = min(until, time.monotonic() + lag)
             try:
                 item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:

@@ -92,6 +92,8 @@ class _Bridge:
         self.live: set[str] = set()
         #: Since when each trial of Tune that runs has ended no epoch.
         self.silent_since: dict[TuneTrial, float] = {}
+        #: Trials that ended an epoch in this step of Tune.
+        self.reported: list[int] = []
         self.waiting = search.state.unfinished()
         #: Trials whose group failed: which one was the cause shows when each runs alone.
         self.alone: set[int] = set()
@@ -175,7 +177,14 @@ class _Bridge:
         elif left and search.fail(numbers[0], why, shown):
             self.waiting = left + self.waiting
 
-    def watch(self) -> None:
+    def settle(self) -> None:
+        """What is done after each of Tune's steps, when those who reported train again already."""
+        if self.reported:
+            checkpoints.limit(self.search, self.reported)
+            self.reported = []
+        self._watch()
+
+    def _watch(self) -> None:
         """Ends the workers of trials that are over their time, or hang."""
         search, limit = self.search, self.search.config.search.stall_timeout
         for trial, since in list(self.silent_since.items()):
@@ -261,7 +270,7 @@ class _Decisions(FIFOScheduler):
             self.bridge.refused = error
             search.stop("failures")
             return TrialScheduler.STOP
-        checkpoints.limit(search, [t["number"] for t in result["trials"]])
+        self.bridge.reported += [t["number"] for t in result["trials"]]
         if search.stopping or all(search.state.trials[number].idle for number in _numbers(trial)):
             self.bridge.silent_since.pop(trial, None)
             return TrialScheduler.STOP
@@ -282,7 +291,7 @@ class _Notices(tune.Callback):
         self.bridge.failed(trial, _traceback(trial))
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-        self.bridge.watch()
+        self.bridge.settle()
 
 
 class _WhenStopping(Stopper):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -123,6 +124,18 @@ def command(tmp_path, ray_env, empty_store) -> Command:
 @pytest.fixture(scope="module")
 def module_command(tmp_path_factory, ray_env, empty_store) -> Command:
     return Command(tmp_path_factory.mktemp("run"), ray_env, empty_store)
+
+
+def pytest_configure(config):
+    """A thread each for the test processes that share the cores: more would wait for each other most of the time."""
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that the processes that share them end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_addoption(parser):

@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that takes `path`'s place when the block ends, and leaves no trace where it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}")
-    with temporary.open("xb") as file:
+    with temporary.open("xb", buffering=2**20) as file:  # torch.save writes a little at a time
         try:
             yield file
             file.flush()

@@ -6,7 +6,7 @@ import io
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -49,8 +49,9 @@ class LocalFiles:
     def delete(self, name: str) -> None:
         path = self.root / name
         path.unlink(missing_ok=True)
-        if path.parent != self.root and path.parent.is_dir() and not any(path.parent.iterdir()):
-            path.parent.rmdir()
+        if path.parent != self.root:
+            with suppress(OSError):  # where others are
+                path.parent.rmdir()
 
     def names(self, folder: str) -> set[str]:
         return {path.relative_to(self.root).as_posix() for path in (self.root / folder).rglob("*") if path.is_file()}

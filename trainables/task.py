@@ -97,7 +97,7 @@ class Task(Protocol):
         ...
 
     def describe_source(self, data: dict[str, Any]) -> str:
-        """One line for `search list`: which data a run without `--data` takes now."""
+        """One line: which data a run without `--data` takes now, and what else that may change from day to day."""
         ...
 
     def check(self, params: Params) -> None:

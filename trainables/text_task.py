@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score
 from torch.nn import functional as F
 
 from trainables import encoders, text_reports, texts, tfidf
@@ -23,6 +23,7 @@ from trainables.encoders import Encoder
 from trainables.task import Choices, DataInfo, InputError, Objective, Params, Progress, Splits
 from trainables.text_batches import EncodedSplit, Reading, batch, merge
 from trainables.text_models import HEADS, TextNet, classification_loss, frozen_part, parameter_groups
+from trainables.text_scores import SCORES, best_threshold, confusion, decide
 from trainables.texts import TextSplit
 from trainables.training import Device, Learner, fit_batches, make_optimizer, make_schedule, shuffled_batches
 
@@ -43,6 +44,8 @@ class TextTask:
 
     name: str
     objective: Objective
+    #: What the demo's texts are, and what stands in for them.
+    made: str
 
     def read(self, data: dict[str, Any], source: Path) -> Splits:
         """The texts at `source` as splits of `TextSplit`; raises InputError."""
@@ -50,6 +53,9 @@ class TextTask:
 
     def demo(self, data: dict[str, Any]) -> Splits:
         raise NotImplementedError
+
+    def describe_source(self, data: dict[str, Any]) -> str:
+        return f"demo: {data['demo']['size']} {self.made}; {encoders.choose(data['encoder'])[1]}"
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         found = self.demo(data) if source is None else self.read(data, source)
@@ -133,10 +139,11 @@ class TextTask:
                 "threshold": threshold,
                 "average_precision": float(average_precision_score(truth, positive)),
             }
-        predicted = _decide(probabilities, reading.positive, threshold)
+        predicted = decide(probabilities, reading.positive, threshold)
+        matrix = confusion(split.labels, predicted, len(reading.classes))
         return metrics | {
             "accuracy": float((predicted == split.labels).mean()),
-            **{name: score(split.labels, predicted) for name, score in SCORES.items()},
+            **{name: float(score(matrix)) for name, score in SCORES.items()},
             **{
                 f"accuracy/{name}": float((predicted[split.labels == code] == code).mean())
                 for code, name in enumerate(reading.classes)
@@ -146,26 +153,27 @@ class TextTask:
     def units(self, learner: Learner, split: EncodedSplit) -> np.ndarray:
         """Of each text a 1 in its cell of the confusion matrix (truth, prediction), flat."""
         reading: Reading = learner.extra["reading"]
-        predicted = _decide(_probabilities(learner, split), reading.positive, learner.params.get("threshold"))
+        predicted = decide(_probabilities(learner, split), reading.positive, learner.params.get("threshold"))
         cells = split.labels * len(reading.classes) + predicted
         return np.eye(len(reading.classes) ** 2, dtype=np.float32)[cells]
 
     def objective_of(self, sums: np.ndarray) -> np.ndarray:
         classes = math.isqrt(sums.shape[-1])
-        return FROM_CONFUSION[self.objective.metric](sums.reshape(*sums.shape[:-1], classes, classes))
+        return SCORES[self.objective.metric](sums.reshape(*sums.shape[:-1], classes, classes))
 
     def merge(self, splits: Splits) -> EncodedSplit:
         return merge(splits.train, splits.val)
 
     def baselines(self, splits: Splits) -> dict[str, float]:
         """TF-IDF with logistic regression, on train and validation together as the final model."""
-        both = self.merge(splits)
-        score = SCORES[self.objective.metric]
-        return {"tfidf": tfidf.baseline(TextSplit(both.texts, both.labels), splits.test, score)}
+        both, test = self.merge(splits), splits.test
+        predicted = tfidf.baseline(TextSplit(both.texts, both.labels), test.texts)
+        matrix = confusion(test.labels, predicted, len(splits.info.classes))
+        return {"tfidf": float(SCORES[self.objective.metric](matrix))}
 
     def artifacts(self, learner: Learner, split: EncodedSplit, info: DataInfo, folder: Path) -> None:
         probabilities, reading = _probabilities(learner, split), learner.extra["reading"]
-        predicted = _decide(probabilities, reading.positive, learner.params.get("threshold"))
+        predicted = decide(probabilities, reading.positive, learner.params.get("threshold"))
         text_reports.write(split, predicted, probabilities, info.classes, reading.positive, folder)
 
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
@@ -234,7 +242,7 @@ class TextTask:
         nothing = np.zeros(len(values), dtype=np.int64)
         split = EncodedSplit(values, nothing, ids, reading.encoder, reading.max_length, features)
         probabilities = _probabilities(model, split)
-        predicted = _decide(probabilities, reading.positive, model.params.get("threshold"))
+        predicted = decide(probabilities, reading.positive, model.params.get("threshold"))
         table = {
             "class": [reading.classes[code] for code in predicted],
             "probability": probabilities[np.arange(len(predicted)), predicted].astype(float),
@@ -244,45 +252,6 @@ class TextTask:
 
     def example(self, split: EncodedSplit, info: DataInfo) -> pd.DataFrame:
         return pd.DataFrame({"text": split.texts[:100].astype(str)})
-
-
-def _macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
-    return float(f1_score(truth, predicted, average="macro"))
-
-
-def _balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
-    return float(np.mean([(predicted[truth == code] == code).mean() for code in np.unique(truth)]))
-
-
-#: Scores of true and predicted classes (n,).
-SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "macro_f1": _macro_f1,
-    "balanced_accuracy": _balanced_accuracy,
-}
-
-
-def _macro_f1_of(confusion: np.ndarray) -> np.ndarray:
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    either = confusion.sum(-1) + confusion.sum(-2)
-    return _mean_of(2 * hits, either)
-
-
-def _balanced_accuracy_of(confusion: np.ndarray) -> np.ndarray:
-    return _mean_of(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-1))
-
-
-def _mean_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The mean ratio over the classes that are there: in a resampled set a rare one may be missing."""
-    there = whole > 0
-    ratios = np.divide(part, whole, out=np.zeros_like(part, dtype=float), where=there)
-    return ratios.sum(-1) / there.sum(-1)
-
-
-#: The same of confusion matrices (..., truth, prediction).
-FROM_CONFUSION: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "macro_f1": _macro_f1_of,
-    "balanced_accuracy": _balanced_accuracy_of,
-}
 
 
 def _learner(params: Params, reading: Reading, epochs: int, device: Device) -> Learner:
@@ -304,27 +273,6 @@ def _probabilities(learner: Learner, split: EncodedSplit) -> np.ndarray:
             index = order[start : start + EVAL_BATCH]
             out[index] = learner.model(batch(learner, split, index)).softmax(1).clamp_min(1e-12).cpu().numpy()
     return out
-
-
-def best_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """The threshold with the best macro-F1, in steps of 0.01; of equals the middle one of the longest run."""
-    steps = np.arange(1, 100) / 100
-    hits, alarms = (  # positives and others that reach each threshold
-        count - np.searchsorted(np.sort(probabilities[which]), steps)
-        for which, count in ((truth, truth.sum()), (~truth, (~truth).sum()))
-    )
-    missed, rejected = truth.sum() - hits, (~truth).sum() - alarms
-    scores = hits / (2 * hits + alarms + missed) + rejected / (2 * rejected + alarms + missed)
-    runs = np.split(np.arange(len(steps)), np.flatnonzero(np.diff(scores)) + 1)
-    best = max((run for run in runs if scores[run[0]] == scores.max()), key=len)
-    return float(steps[best[len(best) // 2]])
-
-
-def _decide(probabilities: np.ndarray, positive: int, threshold: float | None) -> np.ndarray:
-    """Classes (n,): the most probable one, or of two `positive` where it reaches `threshold`."""
-    if threshold is None:
-        return probabilities.argmax(1)
-    return np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)
 
 
 def _lines(name: str, content: str) -> list[tuple[str, str]]:

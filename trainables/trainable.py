@@ -7,10 +7,11 @@ import gc
 import logging
 import math
 import pickle
+import threading
 import traceback
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
 
 import ray
 import torch
@@ -21,6 +22,9 @@ from trainables.fused import Member
 from trainables.leftovers import Footprint, Unclean
 from trainables.storage import Storage
 from trainables.task import Splits
+
+#: Checkpoints of a group that are on their way to the disk at a time.
+WRITERS = 8
 
 
 class TaskTrainable(tune.Trainable):
@@ -110,8 +114,9 @@ class TaskTrainable(tune.Trainable):
             {"number": number, "epoch": behind + 1, **self._result(outcome)}
             for number, outcome in zip(due, outcomes, strict=True)
         ]
+        saved = self._save([trial["number"] for trial in trials if not trial["diverged"]])
         for trial in trials:
-            trial["checkpoint"] = None if trial["diverged"] else self._save(trial["number"])
+            trial["checkpoint"] = saved.get(trial["number"])
         return {"trials": trials, "device": next(iter(due.values())).learner.device.name}
 
     def _result(self, outcome: dict[str, float] | training.Diverged) -> dict[str, Any]:
@@ -120,12 +125,25 @@ class TaskTrainable(tune.Trainable):
         key = f"val_{self._task.objective.metric}"
         return {"metrics": outcome, "diverged": None if math.isfinite(outcome[key]) else f"{key} is {outcome[key]}"}
 
-    def _save(self, number: int) -> dict[str, Any]:
+    def _save(self, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Not by Tune: there whole or not at all, and known to the driver together with the epoch's result."""
-        member = self._members[number]
-        training.set_rng_state(member.rng)
-        name = f"checkpoints/trial-{number:04d}/epoch-{member.learner.epoch:04d}.pt"
-        return self._files.save(name, partial(training.write, member.learner))
+        turn = threading.Lock()  # a checkpoint holds the state of generators that the process has once
+
+        def save(number: int) -> dict[str, Any]:
+            member = self._members[number]
+
+            def write(file: IO[bytes]) -> None:
+                with turn:
+                    training.set_rng_state(member.rng)
+                    training.write(member.learner, file)
+
+            return self._files.save(f"checkpoints/trial-{number:04d}/epoch-{member.learner.epoch:04d}.pt", write)
+
+        if len(numbers) == 1:
+            return {numbers[0]: save(numbers[0])}
+        # Of small files what takes time is to wait until the disk, or the network, has each.
+        with ThreadPoolExecutor(WRITERS) as pool:
+            return dict(zip(numbers, pool.map(save, numbers), strict=True))
 
 
 def _survived() -> str:

@@ -83,8 +83,9 @@ def rng_state() -> dict[str, Any]:
     """Every generator's state, in types that `torch.load(weights_only=True)` admits."""
     state: Any = np.random.get_state(legacy=True)
     kind, keys, position, has_gauss, gauss = state
+    version, internal, cached = random.getstate()
     return {
-        "python": random.getstate(),
+        "python": (version, torch.tensor(internal), cached),  # of 625 numbers, each of which torch.save would look at
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -93,7 +94,7 @@ def rng_state() -> dict[str, Any]:
 
 def set_rng_state(state: dict[str, Any]) -> None:
     version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+    random.setstate((version, tuple(torch.as_tensor(internal).tolist()), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])

@@ -42,6 +42,8 @@ def test_doctor_finds_this_machine_fit_and_says_what_it_is(command):
     assert "http://127.0.0.1:9 does not answer\n  -> start it, correct MLFLOW_TRACKING_URI" in output
     for task in ("windows: ", "rnn: ", "tweets: ", "lyrics: ", "wikitext: "):
         assert task in output
+    assert output.count("; encoder: ") == 2
+    assert "wikitext: corpus: " in output
 
 
 def test_version_suggestions_and_no_colours_when_piped(command):

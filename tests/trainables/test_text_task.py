@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.metrics import f1_score
 from torch import nn
 from transformers import DistilBertForSequenceClassification
 
@@ -18,7 +17,6 @@ from trainables.encoders import Frozen
 from trainables.task import InputError, Objective
 from trainables.text_batches import batch
 from trainables.text_models import TextBatch, TokenHalving, classification_loss
-from trainables.text_task import best_threshold
 from trainables.tweets.task import TASK
 
 CPU = training.Device(torch.device("cpu"))
@@ -194,16 +192,6 @@ def test_focal_loss_is_weighted_by_how_sure_the_network_is():
     labels = torch.tensor([0, 1])
     expected = nn.functional.cross_entropy(logits, labels, weights)
     assert classification_loss(logits, labels, weights, 0.0).item() == pytest.approx(expected.item())
-
-
-def test_threshold_is_the_best_of_all():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        truth = rng.random(60) < 0.3
-        probabilities = np.clip(0.4 * truth + rng.random(60) * 0.6, 0, 1).astype(np.float32)
-        found = f1_score(truth, probabilities >= best_threshold(probabilities, truth), average="macro")
-        every = [f1_score(truth, probabilities >= step, average="macro") for step in np.arange(1, 100) / 100]
-        assert found == pytest.approx(max(every))
 
 
 def test_threshold_of_a_search_is_kept_when_given(prepared):

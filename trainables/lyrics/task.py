@@ -16,6 +16,7 @@ from trainables.text_task import TextTask
 class LyricsTask(TextTask):
     name = "lyrics"
     objective = Objective("balanced_accuracy", "max", tuned=("threshold",))
+    made = "lines made by code (--data FILE|FOLDER|ZIP: a .txt or folder an artist, or a table)"
 
     def read(self, data: dict[str, Any], source: Path) -> Splits:
         """Text files, each named by its artist or in a folder named so, a line of a song a line; or tables."""
@@ -34,10 +35,6 @@ class LyricsTask(TextTask):
 
     def demo(self, data: dict[str, Any]) -> Splits:
         return texts.split_up(demo.make(**data["demo"]), data, "demo", [])
-
-    def describe_source(self, data: dict[str, Any]) -> str:
-        size = data["demo"]["size"]
-        return f"demo: {size} lines made by code (--data FILE|FOLDER|ZIP: a .txt or folder an artist, or a table)"
 
 
 TASK = LyricsTask()

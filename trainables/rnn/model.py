@@ -180,8 +180,8 @@ class SequenceRegressor(nn.Module):
         buffers: Any = (self.x_mean, self.x_std)
         mean, std = (b.reshape(-1, 1, b.shape[-1]) for b in buffers)
         present = mask.unsqueeze(-1)
-        # where, not a product: whatever stands in the padding, NaN included, gives exactly nothing.
-        hidden = torch.where(present != 0, (x - mean) / std, 0.0)
+        # Filled, not multiplied: whatever stands in the padding, NaN included, gives exactly nothing.
+        hidden = (x - mean).div_(std).masked_fill_(present == 0, 0.0)
         # What comes after a sequence's end cannot reach back into it; only padding in front needs a mask.
         front = None if bool(mask[0].all()) else present
         for layer in self.layers:

@@ -16,6 +16,7 @@ from trainables.tweets import demo
 class TweetsTask(TextTask):
     name = "tweets"
     objective = Objective("macro_f1", "max", tuned=("threshold",))
+    made = "tweets made by code (--data FILE|FOLDER|ZIP for your tables)"
 
     def read(self, data: dict[str, Any], source: Path) -> Splits:
         """CSV, TSV or Parquet tables of a text and a label column."""
@@ -27,9 +28,6 @@ class TweetsTask(TextTask):
 
     def demo(self, data: dict[str, Any]) -> Splits:
         return texts.split_up(demo.make(**data["demo"]), data, "demo", [])
-
-    def describe_source(self, data: dict[str, Any]) -> str:
-        return f"demo: {data['demo']['size']} tweets made by code (--data FILE|FOLDER|ZIP for your tables)"
 
 
 TASK = TweetsTask()

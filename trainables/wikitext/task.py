@@ -41,7 +41,7 @@ class WikitextTask:
         return reading.prepare(data, source)
 
     def describe_source(self, data: dict[str, Any]) -> str:
-        return f"{reading.HUB} (WikiText-2), or Python's documentation where the hub cannot be reached"
+        return f"{reading.choose(data['corpus'])[1]} (--data FOLDER|ZIP for your own)"
 
     def check(self, params: Params) -> None:
         if params.get("positions") is not None and params["positions"] not in POSITIONS:
@@ -52,6 +52,12 @@ class WikitextTask:
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         self.check(params)
+        steps = len(_starts(len(splits.train) // params["batch_size"], params["bptt"]))
+        if params["parts"] > steps:
+            raise InputError(
+                f"parts: {params['parts']}: train is read in {steps} steps of {params['batch_size']} x "
+                f"{params['bptt']} words; a part needs one"
+            )
         model = LanguageModel(len(splits.train.words), params["bptt"], params, device.dtype)
         model.to(device.torch_device)
         rate = params["sgd_lr"] if params["optimizer"] == "sgd" else params["adam_lr"]
@@ -65,7 +71,7 @@ class WikitextTask:
         params, model = learner.params, learner.model
         stream = batchify(_stream(learner, split), params["batch_size"]).t().contiguous()  # (batch, length)
         length, parts = params["bptt"], params["parts"]
-        starts = range(0, stream.shape[1] - 1, length)
+        starts = _starts(stream.shape[1], length)
         part = (learner.epoch - 1) % parts
         mine = starts[part * len(starts) // parts : (part + 1) * len(starts) // parts]
 
@@ -203,6 +209,11 @@ def _windows(stream: torch.Tensor, length: int) -> Iterator[tuple[torch.Tensor, 
     yield from zip(inputs.split(EVAL_BATCH), targets.split(EVAL_BATCH), strict=True)
     if whole < len(stream) - 1:
         yield stream[None, whole:-1], stream[None, whole + 1 :]
+
+
+def _starts(length: int, bptt: int) -> range:
+    """Where the steps of a pass begin: the last word has none to predict."""
+    return range(0, length - 1, bptt)
 
 
 def _stream(learner: Learner, split: Corpus) -> torch.Tensor:

@@ -204,6 +204,12 @@ def test_parts_of_a_pass_are_the_pass():
     assert seen[1] == seen[3] == (len(data.train) // 4 - 1) * 4
 
 
+def test_more_parts_than_steps_are_refused():
+    data = splits()
+    with pytest.raises(InputError, match=r"parts: 9999: train is read in \d+ steps of 4 x \d+ words"):
+        TASK.build(params("parts=9999"), data, 1, CPU)
+
+
 def test_perplexity_that_overflows_is_infinite():
     from trainables.wikitext.task import _exp
 
