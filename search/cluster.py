@@ -29,6 +29,8 @@ _QUIET = {
     # The journal is the durable state; Tune's own snapshot would only cost time.
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_WARN_THRESHOLD_S": "1000000",
+    # Tune would let one worker after the other start; importing torch, each takes seconds.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
 }
 
 

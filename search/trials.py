@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import tempfile
 import time
@@ -55,8 +54,6 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
         resources={"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision},
         storage=storage(search),
     )
-    # Tune would let one worker after the other start; importing torch, each takes seconds.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(placement.concurrency)
     bridge = _Bridge(search, placement.concurrency)
     with tempfile.TemporaryDirectory(prefix="search-") as scratch, Deadline(search.stop, config.search.time_budget):
         tune.Tuner(
@@ -253,6 +250,13 @@ class _Decisions(FIFOScheduler):
         if not self._keeps_workers:
             tune_controller._actor_cache.increase_max(trial.placement_group_factory, self.bridge.concurrency)
             self._keeps_workers = True
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Nobody out of turn: a free worker takes a trial that has none.
+
+        Tune would choose the one that waits longest, whose own worker is starting, and throw that away. With trials
+        shorter than the start of a worker, a machine that joins would never come to train.
+        """
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         search = self.bridge.search
