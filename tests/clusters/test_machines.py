@@ -73,22 +73,22 @@ ALL = ("--set", "search.concurrency=null")
 def test_machine_that_comes_takes_trials_and_one_that_goes_loses_an_epoch_at_most(tmp_path, command):
     with machines(head_cpus=1) as there:
         one = Command(tmp_path, there.env, command.empty_store)
-        process = one.start(*SEARCH, "--set", "data.pause=1.5", "--scheduler", "none", "--trials", "6", *ALL)
+        # Trials are shorter than a worker takes to start, as it must not be given up when another is free.
+        short = ("--epochs", "2", "--set", "data.pause=1.5", "--scheduler", "none")
+        process = one.start(*SEARCH, *short, "--trials", "20", *ALL)
         while len(results(one.events("s"))) < 3:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
         assert len(running(one)) == 1
         there.add(cpus=1)
-        begun = time.monotonic()
         while len(running(one)) < 2:
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() - begun < 60, "the new machine takes no trial"
+            assert process.poll() is None, "the new machine takes no trial"
             time.sleep(0.05)
         there.remove()
         output, _ = process.communicate(timeout=280)
         assert process.returncode == 0, output
     epochs = [(e["number"], e["epoch"]) for e in results(one.events("s"))]
-    assert len(epochs) == len(set(epochs)) == 36, "every epoch once"
+    assert len(epochs) == len(set(epochs)) == 40, "every epoch once"
     assert output.count("its worker was lost") == 1
     assert_logged_once(one, "toy", "s")
 
