@@ -21,7 +21,6 @@ from trainables.task import Objective
 CLAIM, TRIALS, MOST = 0.25, 32, 96
 #: Those whose epochs are cheapest: the windows' 32 random trials alone take 20 minutes a seed on two cores.
 TASKS = ("rnn", "tweets", "lyrics")
-RANDOM = ("--searcher", "random", "--scheduler", "none", "--trials", str(TRIALS))
 SCHEDULERS = ("asha", "asha-promote")
 SETS = ("resources.dashboard=false", "search.compare_seeds=0", "search.balance=null")
 
@@ -43,32 +42,33 @@ def searched(task: str, seed: int, store: str, *arguments: str, target: float = 
     return losses(events, objective)
 
 
+def compare(task: str, seed: int, store: str) -> dict[str, float]:
+    """The share of the random search's epochs that each scheduler's trained until it was as good."""
+    full = searched(task, seed, store, "--searcher", "random", "--scheduler", "none", "--trials", str(TRIALS))
+    best, shares = min(full), {}
+    said = f"{task}, seed {seed}: random {len(full)} epochs to {get_task(task).objective.loss(best):.4f}"
+    for scheduler in SCHEDULERS:
+        found = searched(
+            task, seed, store, "--searcher", "tpe", "--scheduler", scheduler, "--trials", str(MOST),
+            "--set", f"search.epoch_budget={len(full)}", target=best,
+        )  # fmt: skip
+        there = next((at for at, loss in enumerate(found, 1) if loss <= best), None)
+        shares[scheduler] = (there or len(found)) / len(full)
+        said += f"; {scheduler} {there or f'not in {len(found)}'} ({shares[scheduler]:.2f})"
+    print(said, flush=True)
+    return shares
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5, help="seeds")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     options = parser.parse_args()
-    shares: dict[str, list[float]] = {scheduler: [] for scheduler in SCHEDULERS}
     with tempfile.TemporaryDirectory() as store:  # one, so that a frozen encoder is run once
-        for task in options.tasks:
-            for seed in range(options.pairs):
-                full = searched(task, seed, store, *RANDOM)
-                budget = str(len(full))
-                said = (
-                    f"{task}, seed {seed}: random {len(full)} epochs to {get_task(task).objective.loss(min(full)):.4f}"
-                )
-                for scheduler in SCHEDULERS:
-                    found = searched(
-                        task, seed, store, "--searcher", "tpe", "--scheduler", scheduler, "--trials", str(MOST),
-                        "--set", f"search.epoch_budget={budget}", target=min(full),
-                    )  # fmt: skip
-                    there = next((at for at, loss in enumerate(found, 1) if loss <= min(full)), None)
-                    shares[scheduler].append((there or len(found)) / len(full))
-                    said += f"; {scheduler} {there or f'not in {len(found)}'} ({shares[scheduler][-1]:.2f})"
-                print(said, flush=True)
-    medians = {scheduler: median(of) for scheduler, of in shares.items()}
+        found = [compare(task, seed, store) for task in options.tasks for seed in range(options.pairs)]
+    medians = {scheduler: median(shares[scheduler] for shares in found) for scheduler in SCHEDULERS}
     print(
-        f"median of {len(shares['asha'])}: "
+        f"median of {len(found)}: "
         + ", ".join(f"{scheduler} {value:.3f} of random's epochs" for scheduler, value in medians.items())
         + f", claimed {CLAIM:g}"
     )

@@ -50,7 +50,6 @@ class Delivery:
         self.registered: list[str] = []
         self._running: set[str] = set()
         self.runs = Runs(client, store, folder, config, description, info)
-        known = "parent" in self.runs
         self.parent = self.runs.make("parent", folder.name, "parent", description["created"], {
             "config": digest(config.raw),
             "data.source": info.source,
@@ -61,7 +60,7 @@ class Delivery:
             "scheduler": config.search.scheduler,
             "resume": f"python -m search resume {folder.name}",
         })  # fmt: skip
-        if not known:
+        if not client.get_run(self.parent).inputs.dataset_inputs:  # which are given last: a kill may come before
             raw = {f"{s}.{k}": v for s in ("search", "resources", "data") for k, v in config.raw[s].items()}
             space = {f"space.{p.name}": p.describe() for p in config.space.parameters}
             self.runs.log_params(self.parent, raw | space)

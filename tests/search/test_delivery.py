@@ -43,6 +43,22 @@ def test_training_that_kills_cut_off_before_mlflow_heard_of_it_is_one_run(store)
     assert all(run.data.params == shown for key, run in found.items() if key != "parent")
 
 
+def test_parent_run_whose_making_was_cut_off_is_whole_the_next_time(store, monkeypatch):
+    search = search_in(store.root)
+    about = store, search.folder, search.config, DESCRIPTION, INFO, search.objective, search.state
+    client = mlflow_client(store)
+    with monkeypatch.context() as away:
+        away.setattr(client, "log_batch", lambda *batch: (_ for _ in ()).throw(ConnectionError("gone")))
+        with pytest.raises(ConnectionError):
+            delivery.Delivery(client, *about)
+    delivery.Delivery(client, *about)
+    delivery.Delivery(client, *about)
+    parent = runs(store)["parent"]
+    assert parent.data.params["search.trials"] == str(search.config.search.trials)
+    assert len(parent.inputs.dataset_inputs) == 1
+    assert [one.path for one in client.list_artifacts(parent.info.run_id)] == ["config.yaml"]
+
+
 def test_server_that_comes_back_as_the_search_ends_has_all_of_it(store, monkeypatch):
     away, refused = True, 0
 
