@@ -46,7 +46,7 @@ COMMANDS = {
     "run tweets --data tweets.csv": [*SHORT, "--searcher", "random"],
     "run lyrics --data songs/ --set 'model.unfreeze={choice: [0, 2]}'": SHORT,
     'predict tweets "three days of fever now"': [],
-    "run wikitext --data wikitext-2/ --time-budget 10m --set parts=8": [*SHORT, "--set", "optimizer=adam"],
+    "run wikitext --data wikitext-2/ --time-budget 10m --set parts=16": [*SHORT, "--set", "optimizer=adam"],
     'predict wikitext "the history of"': [],
 }  # fmt: skip
 
