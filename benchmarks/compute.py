@@ -21,6 +21,8 @@ from trainables.task import Objective
 CLAIM, TRIALS, MOST = 0.25, 32, 96
 #: Those whose epochs are cheapest: the windows' 32 random trials alone take 20 minutes a seed on two cores.
 TASKS = ("rnn", "tweets", "lyrics")
+#: The first seed: the settings of early stopping were chosen by searches of other seeds.
+FIRST = 10
 SCHEDULERS = ("asha", "asha-promote")
 SETS = ("resources.dashboard=false", "search.compare_seeds=0", "search.balance=null")
 
@@ -65,7 +67,7 @@ def main() -> int:
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as store:  # one, so that a frozen encoder is run once
-        found = [compare(task, seed, store) for task in options.tasks for seed in range(options.pairs)]
+        found = [compare(task, seed, store) for task in options.tasks for seed in range(FIRST, FIRST + options.pairs)]
     medians = {scheduler: median(shares[scheduler] for shares in found) for scheduler in SCHEDULERS}
     print(
         f"median of {len(found)}: "

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import trainables
 from search.config import SearchConfig
@@ -109,14 +110,24 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
         else:
             # "local": never the cluster that somebody else happens to have started on this machine.
             here = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "num_cpus": local_cpus()}
-            context = ray.init(address="local", **here, **options)
-    except (OSError, RuntimeError, ValueError) as error:
+            context = _start_here(**here, **options)
+    except Exception as error:  # of every kind, and bare ones
         reason = str(error).strip().split("\n")[0]
         what = f"--address {address}: no Ray cluster answers" if address else "Ray cannot be started here"
         raise InputError(f"{what} ({reason})") from error
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return f"http://{context.dashboard_url}" if context.dashboard_url else None
+
+
+def _start_here(**options: Any) -> Any:
+    """Ray's processes wait 15 seconds for each other, which a busy machine may need longer for: they get two tries."""
+    import ray
+
+    try:
+        return ray.init(address="local", **options)
+    except Exception:
+        return ray.init(address="local", **options)
 
 
 def _check_reachable(address: str) -> None:

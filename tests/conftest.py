@@ -27,7 +27,12 @@ CODE = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "toy")])
 OWN_RAY = {"RAY_ADDRESS": ""}
 _CLUSTER = """
 import sys, ray
-context = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+def start():
+    return ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+try:
+    context = start()
+except Exception:  # on a busy machine, where Ray's processes do not wait long enough for each other
+    context = start()
 print("address", context.address_info["gcs_address"], flush=True)
 sys.stdin.read()
 """
@@ -95,7 +100,7 @@ def ray_env() -> Iterator[dict[str, str]]:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     process = subprocess.Popen(
         [sys.executable, "-c", _CLUSTER], env={**os.environ, "PYTHONPATH": CODE, **token}, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     line = next(line for line in process.stdout if line.startswith("address "))
     yield {**token, "RAY_ADDRESS": line.split()[1]}
