@@ -1,10 +1,12 @@
 """What a kill, a torn file or a budget leaves behind is taken up again, in small searches of the toy task."""
 
+import os
 import signal
 import time
 
 import pytest
 
+from tests.conftest import CODE, OWN_RAY, Command
 from tests.outcomes import assert_logged_once, results
 
 LATE = (
@@ -68,3 +70,27 @@ def test_final_training_is_left_at_once_when_interrupted(command):
     assert process.returncode == 130, output
     command.run("resume", "stop")
     assert_logged_once(command, "toy", "stop")
+
+
+#: Found by every Python, and late once: Ray's agent starts later than the rest of Ray waits for it.
+LATE_AGENT = """
+import pathlib, sys, time
+late = pathlib.Path(__file__).with_name("late")
+if any(argument.endswith("dashboard/agent.py") for argument in sys.orig_argv) and not late.exists():
+    late.touch()
+    time.sleep(20)
+"""
+
+
+@pytest.mark.slow
+def test_ray_that_a_busy_machine_keeps_from_starting_is_started_again(tmp_path, empty_store):
+    busy = tmp_path / "busy"
+    busy.mkdir()
+    (busy / "sitecustomize.py").write_text(LATE_AGENT)
+    code = os.pathsep.join([CODE, str(busy)])
+    output = Command(tmp_path, OWN_RAY, empty_store).run(
+        "run", "toy", "--trials", "1", "--epochs", "1", PYTHONPATH=code
+    )
+    assert (busy / "late").exists()
+    assert "trials: 1 completed" in output
+    assert "Traceback" not in output
