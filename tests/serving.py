@@ -26,7 +26,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(url: str, server: subprocess.Popen, seconds: float = 60) -> None:
+def wait_for(url: str, server: subprocess.Popen, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert server.poll() is None, server.communicate()[0]
@@ -54,7 +54,7 @@ def assert_champion_answers(command: Command, task: str) -> None:
             env={**os.environ, "MLFLOW_TRACKING_URI": uri}, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:
-        wait_for(f"http://127.0.0.1:{port}/ping", server, 120)
+        wait_for(f"http://127.0.0.1:{port}/ping", server)
         sent = (model / "serving_input_example.json").read_bytes()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", sent, headers)
