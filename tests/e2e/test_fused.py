@@ -10,7 +10,8 @@ FOUR = (
     "run", "rnn", "--name", "s", "--searcher", "random", "--trials", "4", "--epochs", "4", "--concurrency", "1",
     "--set", "resources.dashboard=false", "--set", "variant=vanilla", "--set", "hidden=8", "--set", "layers=1",
     "--set", "activation=tanh", "--set", "optimizer=adam", "--set", "batch_size=16", "--set", "search.grace_period=1",
-    "--set", "search.reduction_factor=3", "--set", "data.demo.train=200", "--set", "data.demo.test=50", "--set", "data.demo.longest=12",
+    "--set", "search.reduction_factor=3",
+    "--set", "data.demo.train=200", "--set", "data.demo.test=50", "--set", "data.demo.longest=12",
 )  # fmt: skip
 FUSED = (*FOUR, "--set", "search.fuse=4")
 
