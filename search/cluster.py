@@ -110,7 +110,7 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
         else:
             # "local": never the cluster that somebody else happens to have started on this machine.
             here = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "num_cpus": local_cpus()}
-            context = _start_here(**here, **options)
+            context = start_here(**here, **options)
     except Exception as error:  # of every kind, and bare ones
         reason = str(error).strip().split("\n")[0]
         what = f"--address {address}: no Ray cluster answers" if address else "Ray cannot be started here"
@@ -120,7 +120,7 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
     return f"http://{context.dashboard_url}" if context.dashboard_url else None
 
 
-def _start_here(**options: Any) -> Any:
+def start_here(**options: Any) -> Any:
     """Ray's processes wait 15 seconds for each other, which a busy machine may need longer for: they get two tries."""
     import ray
 

@@ -26,13 +26,9 @@ SHARED = ROOT.parent / "shared" / "data"
 CODE = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "toy")])
 OWN_RAY = {"RAY_ADDRESS": ""}
 _CLUSTER = """
-import sys, ray
-def start():
-    return ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-try:
-    context = start()
-except Exception:  # on a busy machine, where Ray's processes do not wait long enough for each other
-    context = start()
+import sys
+from search.cluster import start_here
+context = start_here(num_cpus=2, include_dashboard=False, log_to_driver=False)
 print("address", context.address_info["gcs_address"], flush=True)
 sys.stdin.read()
 """

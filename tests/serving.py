@@ -26,8 +26,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(url: str, server: subprocess.Popen, seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(url: str, server: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         assert server.poll() is None, server.communicate()[0]
         try:
