@@ -102,7 +102,9 @@ def search(store: str, fuse: int = 1) -> tuple[dict[int, float], float, float]:
     )  # fmt: skip
     whole = time.perf_counter() - begun
     results = [event for event in events if event["event"] == "result"]
-    first = results[0]["time"] / 1000 - results[0]["metrics"]["epoch_seconds"]
+    number, when = results[0]["number"], results[0]["time"]
+    reported = [r for r in results if (r["number"], r["time"]) == (number, when)]
+    first = when / 1000 - sum(r["metrics"]["epoch_seconds"] for r in reported)
     best: dict[int, float] = {}
     for result in results:
         best[result["number"]] = min(result["metrics"]["val_mse"], best.get(result["number"], float("inf")))

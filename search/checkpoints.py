@@ -26,14 +26,14 @@ def limit(search: Search, reported: Iterable[int]) -> None:
     """
     for number in reported:
         trial = search.state.trials[number]
-        _keep(search, trial, {trial.epoch, trial.best_epoch})
+        _keep(search, trial, {_last(trial), trial.best_epoch})
     trials = search.state.trials.values()
     excess = sum(one.bytes for t in trials for one in t.checkpoints) - search.config.search.max_checkpoint_gb * 2**30
     if excess <= 0:
         return
     best = search.state.best()
     for trial in sorted(trials, key=lambda t: (not t.over, t.reported)):
-        needed = set() if trial.over else {trial.epoch}
+        needed = set() if trial.over else {_last(trial)}
         for one in [one for one in trial.checkpoints if one.epoch not in needed]:
             if excess > 0 and not (trial is best and one.epoch == trial.best_epoch):
                 excess -= one.bytes
@@ -45,6 +45,10 @@ def limit(search: Search, reported: Iterable[int]) -> None:
             trial = search.state.trials[number]
             excess -= sum(one.bytes for one in trial.checkpoints)
             _keep(search, trial, {trial.best_epoch} if trial is best else set())
+
+
+def _last(trial: Trial) -> int:
+    return trial.checkpoints[-1].epoch if trial.checkpoints else 0
 
 
 def _loss(search: Search, number: int) -> float:

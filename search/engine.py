@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from search.config import SearchConfig, parse_duration
@@ -100,9 +100,10 @@ class Search:
         return self.state.trials[number]
 
     def report(self, results: list[dict[str, Any]], device: str) -> set[int]:
-        """Takes in epochs that trials ended together; returns the numbers of those that are to stop or pause.
+        """Takes in epochs that trials ended together, in their order, after the last of which a trial may have to
+        stop; returns the numbers of those that are to stop or pause.
 
-        A result's `checkpoint` (name and bytes) is None where the trial diverged.
+        A result's `checkpoint` (name and bytes) is None where the trial diverged, or another epoch's is kept.
 
         An epoch that is known already was trained again after a failure: its first record stands.
         """
@@ -113,10 +114,15 @@ class Search:
             if not result["diverged"]:
                 self.scheduler.record(result["number"], result["epoch"], self._loss(result["metrics"]))
         saved = [(r["number"], r["epoch"], r.pop("checkpoint")) for r in results]
+        epochs: dict[int, list[dict[str, Any]]] = {}
+        for result in new:
+            epochs.setdefault(result["number"], []).append(result)
+        outcomes = {number: self._outcome(of_trial) for number, of_trial in epochs.items()}
         self.record(
-            *({"event": "result", **r, "outcome": self._outcome(r), "device": device} for r in new),
+            *({"event": "result", **r, "outcome": outcomes[r["number"]] if r is epochs[r["number"]][-1] else None,
+               "device": device} for r in new),
             *({"event": "checkpoint", "number": n, "epoch": epoch, **one} for n, epoch, one in saved if one),
-        )
+        )  # fmt: skip
         budget = self.config.search.epoch_budget
         if budget is not None and sum(t.epoch for t in self.state.trials.values()) >= budget:
             self.stop("epoch budget")
@@ -126,7 +132,9 @@ class Search:
     def _epoch(self, result: dict[str, Any]) -> int:
         return self.state.trials[result["number"]].epoch
 
-    def _outcome(self, result: dict[str, Any]) -> str | None:
+    def _outcome(self, epochs: Sequence[dict[str, Any]]) -> str | None:
+        """What the last of a trial's new epochs leads to."""
+        result = epochs[-1]
         if result["diverged"]:
             return "diverged"
         if result["epoch"] >= self.config.search.epochs:
@@ -134,7 +142,7 @@ class Search:
         loss, before = self._loss(result["metrics"]), first_of_round(self.config, result["number"])
         if self.scheduler.should_stop(result["number"], result["epoch"], loss, before):
             return "stopped_early"
-        if self.is_over_time(result["number"], result["metrics"]["epoch_seconds"]):
+        if self.is_over_time(result["number"], sum(one["metrics"]["epoch_seconds"] for one in epochs)):
             return "timed_out"
         return "paused" if self.scheduler.pauses(result["number"], result["epoch"]) else None
 

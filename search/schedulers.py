@@ -16,6 +16,10 @@ class Scheduler:
     `loss` is the objective turned so that smaller is better.
     """
 
+    def decides(self, number: int, epoch: int) -> bool:
+        """Whether a trial may have to stop or wait after this epoch of its own; never changes."""
+        return False
+
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         """Whether a trial with this loss at this epoch of its own is to stop, compared with those whose number is
         below `before`; changes nothing."""
@@ -60,6 +64,9 @@ class Asha(Scheduler):
         while level < max_epochs:
             self._rungs[round(level)] = {}
             level *= reduction_factor
+
+    def decides(self, number: int, epoch: int) -> bool:
+        return epoch in self._rungs
 
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         if self.promotes or epoch not in self._rungs:
@@ -116,6 +123,9 @@ class Hyperband(Scheduler):
             self._assigned.append(behind.index(max(behind)))
         return self._assigned[number]
 
+    def decides(self, number: int, epoch: int) -> bool:
+        return bool(self._brackets) and self._brackets[self.bracket(number)].decides(number, epoch)
+
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         if not self._brackets:
             return False
@@ -146,6 +156,9 @@ class MedianStopping(Scheduler):
         self.grace_period = grace_period
         self._curves: dict[int, dict[int, float]] = {}
 
+    def decides(self, number: int, epoch: int) -> bool:
+        return epoch >= self.grace_period
+
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         curve = {**self._curves.get(number, {}), epoch: loss}
         others = [
@@ -153,7 +166,7 @@ class MedianStopping(Scheduler):
             for trial, other in self._curves.items()
             if trial != number and trial < before and epoch in other
         ]
-        if epoch < self.grace_period or len(others) < self.min_trials:
+        if not self.decides(number, epoch) or len(others) < self.min_trials:
             return False
         return min(curve.values()) > statistics.median(others)
 
@@ -172,6 +185,9 @@ class Separate(Scheduler):
 
     def _of(self, number: int) -> Scheduler:
         return self._kinds[number % len(self._kinds)]
+
+    def decides(self, number: int, epoch: int) -> bool:
+        return self._of(number).decides(number, epoch)
 
     def pauses(self, number: int, epoch: int) -> bool:
         return self._of(number).pauses(number, epoch)

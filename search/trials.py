@@ -24,6 +24,7 @@ from search.config import parse_duration
 from search.engine import Search
 from search.failures import cause
 from search.redaction import redacted
+from search.settings import SearchSection
 from search.sharing import content, keep, storage
 from search.state import Trial
 from search.stopping import Deadline
@@ -33,6 +34,8 @@ from trainables.trainable import TaskTrainable
 
 #: Seconds after which machines that joined or left are counted again.
 RECOUNT = 2.0
+#: Seconds of training whose epochs a worker reports together: the way to the driver and back costs milliseconds.
+GATHER = 0.5
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -51,6 +54,7 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
         task=config.task,
         splits=splits.for_search(),
         epochs=config.search.epochs,
+        gather=_gather(config.search),
         resources={"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision},
         storage=storage(search),
     )
@@ -81,6 +85,11 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
         search.give_up(*search.state.paused())
 
 
+def _gather(search: SearchSection) -> float:
+    """No time where a limit goes by each epoch: of a trial that hangs, those before would be lost to it."""
+    return GATHER if search.epoch_budget is None and search.trial_timeout is None else 0.0
+
+
 class _Bridge:
     """What Tune's searcher, scheduler and callback share: what is live in this session, and what comes next."""
 
@@ -90,7 +99,7 @@ class _Bridge:
         #: Since when each trial of Tune that runs has ended no epoch.
         self.silent_since: dict[TuneTrial, float] = {}
         #: Trials that ended an epoch in this step of Tune.
-        self.reported: list[int] = []
+        self.reported: set[int] = set()
         self.waiting = search.state.unfinished()
         #: Trials whose group failed: which one was the cause shows when each runs alone.
         self.alone: set[int] = set()
@@ -119,6 +128,8 @@ class _Bridge:
             return None
         self._launched += 1  # in the name, as a trial may be launched several times
         name = f"{group[0].number:04d}" + (f"+{len(group) - 1}" if len(group) > 1 else "") + f"-{self._launched}"
+        search = self.search
+        epochs = range(1, search.config.search.epochs)
         return {
             "name": name,
             "trials": [
@@ -127,8 +138,9 @@ class _Bridge:
                     "params": trial.params,
                     "seed": trial.seed,
                     "micro_batches": trial.micro_batches,
+                    "decisions": [epoch for epoch in epochs if search.scheduler.decides(trial.number, epoch)],
                     "resume_from": (names := [one.name for one in reversed(trial.checkpoints)]),
-                    "carried": {name: ray.put(one) for name, one in content(self.search, names[:1]).items()},
+                    "carried": {name: ray.put(one) for name, one in content(search, names[:1]).items()},
                 }
                 for trial in group
             ],
@@ -178,7 +190,7 @@ class _Bridge:
         """What is done after each of Tune's steps, when those who reported train again already."""
         if self.reported:
             checkpoints.limit(self.search, self.reported)
-            self.reported = []
+            self.reported = set()
         self._watch()
 
     def _watch(self) -> None:
@@ -274,7 +286,7 @@ class _Decisions(FIFOScheduler):
             self.bridge.refused = error
             search.stop("failures")
             return TrialScheduler.STOP
-        self.bridge.reported += [t["number"] for t in result["trials"]]
+        self.bridge.reported.update(_numbers(trial))
         if search.stopping or all(search.state.trials[number].idle for number in _numbers(trial)):
             self.bridge.silent_since.pop(trial, None)
             return TrialScheduler.STOP

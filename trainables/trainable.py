@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import io
 import logging
 import math
 import pickle
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import IO, Any
 
 import ray
@@ -23,34 +26,42 @@ from trainables.leftovers import Footprint, Unclean
 from trainables.storage import Storage
 from trainables.task import Splits
 
-#: Checkpoints of a group that are on their way to the disk at a time.
+#: Checkpoints that are on their way to the disk at a time.
 WRITERS = 8
 
 
 class TaskTrainable(tune.Trainable):
-    """One trial, or several of one shape as one batched model: a step is an epoch of each, with its checkpoint.
+    """One trial, or several of one shape as one batched model: a step is an epoch of each, or several short ones, with
+    the checkpoints that are kept.
 
-    The config's `trials` hold a `number`, `params`, `seed`, `micro_batches` and `resume_from` each: the checkpoints an
-    earlier session left, newest first, with their content in `carried` (object references) where it may be needed.
+    The config's `trials` hold a `number`, `params`, `seed`, `micro_batches`, `decisions` (epochs after which the trial
+    may have to stop or wait) and `resume_from` each: the checkpoints an earlier session left, newest first, with their
+    content in `carried` (object references) where it may be needed.
     A checkpoint is a file with a learner's whole state, the same whether it trained alone or not. An actor is reused
     for many trials; `epoch` is a trial's own counter and, unlike Tune's `training_iteration`, goes on over a resume.
     """
 
     def setup(
-        self, config: dict[str, Any], *, task: str, splits: Splits, epochs: int, resources: dict[str, Any],
-        storage: Storage,
+        self, config: dict[str, Any], *, task: str, splits: Splits, epochs: int, gather: float,
+        resources: dict[str, Any], storage: Storage,
     ) -> None:  # fmt: skip
+        """`gather`: seconds of training that are reported together where no decision is due."""
         self._task = get_task(task)
-        self._splits, self._epochs, self._resources, self._files = splits, epochs, resources, storage
+        self._splits, self._epochs, self._gather, self._resources = splits, epochs, gather, resources
+        self._files = storage
+        #: A checkpoint holds the state of generators that the process has once.
+        self._generators = threading.Lock()
         self._base: Footprint | None = None
         self._members: dict[int, Member] = {}
+        #: What a trial raised, until the driver is told.
+        self._raised: Exception | None = None
         self._begin(config)
         gc.freeze()  # what is there by now stays, and need not be looked through after each trial
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Raises: Unclean, where the trial before left something behind."""
         before = ", ".join(map(str, self._members))
-        self._members = {}
+        self._members, self._raised = {}, None
         footprint = Footprint.now()
         # The first trial's end is the base: what libraries set up when they are first used is no leak.
         self._base = self._base or footprint
@@ -61,11 +72,13 @@ class TaskTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._leaving: set[int] = set()
-        self._failure = ""
+        self._decisions = {trial["number"]: set(trial["decisions"]) for trial in config["trials"]}
+        #: Loss of each trial's best epoch here.
+        self._best: dict[int, float] = {}
         try:
             self._members = {trial["number"]: self._member(trial) for trial in config["trials"]}
-        except Exception:
-            self._failure = _survived()
+        except Exception as error:
+            self._raised = error
 
     def _member(self, trial: dict[str, Any]) -> Member:
         device = training.choose_device(**self._resources)
@@ -95,14 +108,44 @@ class TaskTrainable(tune.Trainable):
         self._leaving.update(numbers)
 
     def step(self) -> dict[str, Any]:
-        """`trials`: a number, epoch, metrics, divergence and checkpoint each, and the `device`; or, where a trial
-        raised, its traceback as `failed`, so that a worker that is sound is not started anew."""
+        """`trials`: of each epoch a number, epoch, metrics, divergence and checkpoint (None where another one is kept),
+        in the order in which they ended, and the `device`; or, where a trial raised, its traceback as `failed`, so
+        that a worker that is sound is not started anew."""
         try:
-            return {"failed": self._failure} if self._failure else self._epoch()
+            return self._train()
         except Exception:
-            return {"failed": _survived()}
+            if torch.cuda.is_initialized():
+                raise  # as it may have left the device unusable
+            return {"failed": traceback.format_exc()}
 
-    def _epoch(self) -> dict[str, Any]:
+    def _train(self) -> dict[str, Any]:
+        if self._raised:
+            raise self._raised
+        began = time.monotonic()
+        ended: list[dict[str, Any]] = []
+        last: list[dict[str, Any]] = []
+        #: By trial, its best epoch before the last and its state then.
+        best: dict[int, tuple[dict[str, Any], bytes]] = {}
+        while not last:
+            try:
+                trained = self._epoch()
+            except Exception as error:
+                if not ended:
+                    raise
+                self._raised = error  # which the next step tells, after what went well before
+                break
+            ended += trained
+            if time.monotonic() - began >= self._gather or any(map(self._is_decided, trained)):
+                last = trained
+            for result in filter(self._is_best, trained):
+                best.pop(result["number"], None)
+                if not last:
+                    self._write(result["number"], state := io.BytesIO())
+                    best[result["number"]] = result, state.getvalue()
+        self._save([*best.values(), *((result, None) for result in last if not result["diverged"])])
+        return {"trials": ended, "device": next(iter(self._members.values())).learner.device.name}
+
+    def _epoch(self) -> list[dict[str, Any]]:
         for number in self._leaving:
             del self._members[number]
         self._leaving.clear()
@@ -110,14 +153,10 @@ class TaskTrainable(tune.Trainable):
         behind = min(member.learner.epoch for member in self._members.values())
         due = {number: one for number, one in self._members.items() if one.learner.epoch == behind}
         outcomes = fused.run_epoch(self._task, list(due.values()), self._splits.train, self._splits.val)
-        trials = [
-            {"number": number, "epoch": behind + 1, **self._result(outcome)}
+        return [
+            {"number": number, "epoch": behind + 1, "checkpoint": None, **self._result(outcome)}
             for number, outcome in zip(due, outcomes, strict=True)
         ]
-        saved = self._save([trial["number"] for trial in trials if not trial["diverged"]])
-        for trial in trials:
-            trial["checkpoint"] = saved.get(trial["number"])
-        return {"trials": trials, "device": next(iter(due.values())).learner.device.name}
 
     def _result(self, outcome: dict[str, float] | training.Diverged) -> dict[str, Any]:
         if isinstance(outcome, training.Diverged):
@@ -125,29 +164,39 @@ class TaskTrainable(tune.Trainable):
         key = f"val_{self._task.objective.metric}"
         return {"metrics": outcome, "diverged": None if math.isfinite(outcome[key]) else f"{key} is {outcome[key]}"}
 
-    def _save(self, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """Not by Tune: there whole or not at all, and known to the driver together with the epoch's result."""
-        turn = threading.Lock()  # a checkpoint holds the state of generators that the process has once
+    def _is_decided(self, result: dict[str, Any]) -> bool:
+        """Whether the trial may not go on after this epoch before the driver was asked."""
+        due = result["epoch"] in self._decisions[result["number"]]
+        return due or result["epoch"] >= self._epochs or result["diverged"] is not None
 
-        def save(number: int) -> dict[str, Any]:
-            member = self._members[number]
+    def _is_best(self, result: dict[str, Any]) -> bool:
+        """Whether it is the trial's best epoch so far, which is noted."""
+        if result["diverged"]:
+            return False
+        loss = self._task.objective.loss(result["metrics"][f"val_{self._task.objective.metric}"])
+        before = self._best.get(result["number"], math.inf)
+        self._best[result["number"]] = min(loss, before)
+        return loss < before
 
-            def write(file: IO[bytes]) -> None:
-                with turn:
-                    training.set_rng_state(member.rng)
-                    training.write(member.learner, file)
+    def _write(self, number: int, file: IO[bytes]) -> None:
+        with self._generators:
+            training.set_rng_state(self._members[number].rng)
+            training.write(self._members[number].learner, file)
 
-            return self._files.save(f"checkpoints/trial-{number:04d}/epoch-{member.learner.epoch:04d}.pt", write)
+    def _save(self, results: Sequence[tuple[dict[str, Any], bytes | None]]) -> None:
+        """Gives each result its checkpoint: this state, or what the trial's is now.
 
-        if len(numbers) == 1:
-            return {numbers[0]: save(numbers[0])}
-        # Of small files what takes time is to wait until the disk, or the network, has each.
-        with ThreadPoolExecutor(WRITERS) as pool:
-            return dict(zip(numbers, pool.map(save, numbers), strict=True))
+        Not by Tune: there whole or not at all, and known to the driver together with the epoch's result.
+        """
 
+        def save(one: tuple[dict[str, Any], bytes | None]) -> None:
+            result, state = one
+            number, epoch = result["number"], result["epoch"]
+            write = partial(self._write, number) if state is None else lambda file: file.write(state)
+            result["checkpoint"] = self._files.save(f"checkpoints/trial-{number:04d}/epoch-{epoch:04d}.pt", write)
 
-def _survived() -> str:
-    """The traceback of what was raised; raised on where a device may have been left unusable by it."""
-    if torch.cuda.is_initialized():
-        raise
-    return traceback.format_exc()
+        if len(results) == 1:
+            save(results[0])
+        else:  # of small files what takes time is to wait until the disk, or the network, has each
+            with ThreadPoolExecutor(WRITERS) as pool:
+                list(pool.map(save, results))

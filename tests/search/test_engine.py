@@ -82,6 +82,15 @@ def test_trial_over_its_time_ends_with_what_it_has(tmp_path):
     assert search.state.best().number == 0
 
 
+def test_epochs_reported_together_are_judged_by_the_last_with_the_time_of_all(tmp_path):
+    search = search_in(tmp_path, "search.trial_timeout=10s", "search.grace_period=3")
+    search.propose(), search.propose()
+    assert search.report([result(0, epoch, 0.9, seconds=3) for epoch in (1, 2, 3)], "cpu") == set()
+    assert search.report([result(1, epoch, 0.5, seconds=6) for epoch in (1, 2)], "cpu") == {1}
+    told = [event["outcome"] for event in search.journal.events if event["event"] == "result"]
+    assert told == [None, None, None, None, "timed_out"]
+
+
 def rounds(folder, rng: random.Random) -> dict:
     """A search of eight trials, three at once, whose trials report in an order of `rng`'s."""
     search = search_in(

@@ -1,4 +1,8 @@
-from search.schedulers import Asha, Hyperband, MedianStopping
+import random
+
+import pytest
+
+from search.schedulers import Asha, Hyperband, MedianStopping, Separate
 
 
 def tell(scheduler, number, epoch, loss):
@@ -70,3 +74,23 @@ def test_median_rule_needs_three_others():
     tell(median, 0, 1, 1.0)
     tell(median, 1, 1, 1.0)
     assert not tell(median, 2, 1, 99.0)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        Asha(2, 3, 30), Asha(2, 3, 30, promotes=True), Hyperband(1, 3, 30, 3), MedianStopping(4),
+        Separate([Asha(1, 2, 30), Asha(1, 2, 30)]),
+    ],
+)  # fmt: skip
+def test_nobody_stops_or_waits_but_after_an_epoch_that_decides(scheduler):
+    rng = random.Random(0)
+    ended: dict[bool, set[bool]] = {True: set(), False: set()}
+    for epoch in range(1, 30):
+        for number in range(12):
+            loss = rng.random()
+            scheduler.record(number, epoch, loss)
+            ends = scheduler.should_stop(number, epoch, loss) or scheduler.pauses(number, epoch)
+            ended[scheduler.decides(number, epoch)].add(ends)
+    assert ended[False] == {False}
+    assert True in ended[True]
