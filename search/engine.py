@@ -80,8 +80,8 @@ class Search:
 
     def promotable(self) -> int | None:
         """The paused trial that goes on now, if one does."""
-        last = len(self.state.trials) >= self.total and not self.state.unfinished()
-        return self.scheduler.promoted(self.state.paused(), last)
+        left = None if len(self.state.trials) < self.total else [trial.number for trial in self.state.unfinished()]
+        return self.scheduler.promoted(self.state.paused(), left)
 
     def propose(self) -> Trial | None:
         """The trial to train next: one that is promoted, else a new one; None where there is none, or it is

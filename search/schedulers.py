@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from search.config import SearchConfig
 from search.settings import SearchSection
@@ -29,11 +29,11 @@ class Scheduler:
         """Whether a trial waits after this epoch until it is promoted."""
         return False
 
-    def promoted(self, paused: Mapping[int, int], last: bool) -> int | None:
+    def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
         """Which of the paused trials (number -> epoch) goes on now; changes nothing.
 
         Args:
-            last: whether no trial runs and no new one will come.
+            left: the trials that are neither paused nor over, or None while new ones will come.
         """
         return None
 
@@ -80,10 +80,10 @@ class Asha(Scheduler):
     def pauses(self, number: int, epoch: int) -> bool:
         return self.promotes and epoch in self._rungs
 
-    def promoted(self, paused: Mapping[int, int], last: bool) -> int | None:
+    def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
         for epoch, rung in reversed(self._rungs.items()):
             # With nothing else left to do, the best of each rung goes on: with few trials nobody else would get far.
-            places = max(int(len(rung) / self.reduction_factor), int(last))
+            places = max(int(len(rung) / self.reduction_factor), int(left is not None and not left))
             for number in sorted(rung, key=lambda n: (rung[n], n))[:places]:
                 if paused.get(number) == epoch:
                     return number
@@ -192,10 +192,13 @@ class Separate(Scheduler):
     def pauses(self, number: int, epoch: int) -> bool:
         return self._of(number).pauses(number, epoch)
 
-    def promoted(self, paused: Mapping[int, int], last: bool) -> int | None:
+    def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
         """Of the kind that has come least far, so that each gets its share."""
-        kinds = sorted(self._kinds, key=lambda kind: sum(len(rung) for rung in kind.rungs().values()))
-        return next((n for kind in kinds if (n := kind.promoted(paused, last)) is not None), None)
+        for kind in sorted(self._kinds, key=lambda kind: sum(len(rung) for rung in kind.rungs().values())):
+            own = None if left is None else [number for number in left if self._of(number) is kind]
+            if (number := kind.promoted(paused, own)) is not None:
+                return number
+        return None
 
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         return self._of(number).should_stop(number, epoch, loss, before)

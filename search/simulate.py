@@ -85,7 +85,7 @@ def simulate(config: SearchConfig, state: SearchState, concurrency: int) -> Outc
 
     def fill(now: float) -> None:
         while len(running) < concurrency:
-            number = scheduler.promoted(paused, last=not running and not waiting)
+            number = scheduler.promoted(paused, None if waiting else [number for _, number, _ in running])
             if number is None and not waiting:
                 return
             trial, epoch = (waiting.pop(), 0) if number is None else (state.trials[number], paused.pop(number))

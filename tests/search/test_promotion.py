@@ -3,7 +3,7 @@
 from search import checkpoints
 from search.config import load_config
 from search.engine import Search
-from search.schedulers import Asha
+from search.schedulers import Asha, Separate
 from search.simulate import simulate
 from search.store import SearchFolder
 from tests.search.test_engine import result
@@ -46,16 +46,25 @@ def test_the_best_of_a_rung_are_promoted_highest_rung_first():
         assert not asha.should_stop(number, 1, loss) and asha.pauses(number, 1)
         asha.record(number, 1, loss)
     waiting = dict.fromkeys(range(6), 1)
-    assert asha.promoted(waiting, last=False) == 3, "the best of six, of which two places are there"
+    assert asha.promoted(waiting, left=None) == 3, "the best of six, of which two places are there"
     asha.record(3, 3, 2.0)
     waiting |= {3: 3}
-    assert asha.promoted(waiting, last=False) == 1, "one alone at its rung is not a third of it"
+    assert asha.promoted(waiting, left=None) == 1, "one alone at its rung is not a third of it"
     for number in (1, 0):
         asha.record(number, 3, 2.5)
         waiting |= {number: 3}
-    assert asha.promoted(waiting, last=False) == 3, "highest rung first"
-    assert asha.promoted({2: 1, 4: 1, 5: 1}, last=False) is None, "the others are not among the best two"
+    assert asha.promoted(waiting, left=None) == 3, "highest rung first"
+    assert asha.promoted({2: 1, 4: 1, 5: 1}, left=None) is None, "the others are not among the best two"
     assert not asha.pauses(3, 9) and not asha.pauses(3, 2)
+
+
+def test_of_balanced_kinds_each_trains_its_best_on_while_others_still_train():
+    kinds = Separate([Asha(1, 4, 9, promotes=True), Asha(1, 4, 9, promotes=True)])
+    for number, loss in enumerate([2.0, 4.0, 1.0, 3.0]):
+        kinds.record(number, 1, loss)
+    assert kinds.promoted({0: 1, 2: 1, 1: 1}, left=[3]) == 2, "of the kind of 0 and 2 none is left"
+    assert kinds.promoted({0: 1, 1: 1}, left=[2, 3]) is None
+    assert kinds.promoted({0: 1, 1: 1, 3: 1}, left=[2]) == 3
 
 
 def test_the_best_trial_is_trained_to_the_end_however_few_there_are(tmp_path):
