@@ -73,10 +73,14 @@ class Search:
         return self.objective.loss(metrics[f"val_{self.objective.metric}"])
 
     def reopen(self) -> None:
-        """Trials that were complete go on where the search has been given more epochs since."""
-        more = [t.number for t in self.state.trials.values()
-                if t.outcome == "completed" and t.epoch < self.config.search.epochs]  # fmt: skip
+        """Where the search has been given more trials or epochs since: complete trials go on, and those that ended
+        because nobody was left to promote them wait again."""
+        trials = self.state.trials.values()
+        more = [t.number for t in trials if t.outcome == "completed" and t.epoch < self.config.search.epochs]
         self.record(*({"event": "reopened", "number": number} for number in more))
+        if more or len(trials) < self.total:
+            stopped = [t for t in trials if t.outcome == "stopped_early" and self.scheduler.pauses(t.number, t.epoch)]
+            self.record(*({"event": "paused", "number": trial.number} for trial in stopped))
 
     def promotable(self) -> int | None:
         """The paused trial that goes on now, if one does."""

@@ -14,6 +14,7 @@ Events (all with `time`, milliseconds since 1970, never decreasing):
     failed       number, why, traceback                          failed for good
     promoted     number                                          was paused at a rung, and goes on
     stopped_early number                                         was paused at a rung, and never will
+    paused       number                                          after all it may: the search was given more
     timed_out    number                                          over its time in the middle of an epoch
     interrupted  number                                          stopped with the search, to be resumed
     reopened     number                                          was complete; the search was given more epochs

@@ -90,6 +90,22 @@ def test_a_resumed_search_promotes_what_an_uninterrupted_one_does(tmp_path):
         }
 
 
+def test_a_finished_search_given_more_trials_promotes_whom_it_had_given_up(tmp_path):
+    search = search_in(tmp_path, "search.trials=3", "search.reduction_factor=1.6")
+    train(search)
+    assert search.state.paused() == {0: 1, 2: 1}, "of three at the first rung one went on"
+    search.give_up(0, 2)
+    search.journal.close()
+    again = search_in(tmp_path, "search.reduction_factor=1.6")
+    again.reopen()
+    assert again.state.paused() == {0: 1, 2: 1}
+    train(again)
+    assert again.state.trials[2].epoch > 1, "the third of five, of which three go on"
+    again.give_up(*again.state.paused())
+    again.reopen()
+    assert not again.state.paused(), "nothing more is asked for"
+
+
 def test_checkpoints_of_paused_trials_keep_to_the_room_there_is(tmp_path):
     search = search_in(tmp_path, f"search.max_checkpoint_gb={3500 / 2**30}", "search.reduction_factor=5")
     train(search, 5)
