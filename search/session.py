@@ -122,8 +122,11 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         *([f"Ray dashboard: {cluster.dashboard} (its token: ray get-auth-token)"] if cluster.dashboard else []),
         f"MLflow: {store.tracking_uri} (open with `{_command('ui', store)}`)",
     ]
-    if done := sum(t.over for t in search.state.trials.values()):
-        lines.append(f"resumed: {done} trials are over, {len(search.state.unfinished())} go on from their checkpoints")
+    if trials := search.state.trials.values():
+        over, paused = sum(t.over for t in trials), len(search.state.paused())
+        waiting = f", {paused} wait to be promoted" if paused else ""
+        going_on = len(search.state.unfinished())
+        lines.append(f"resumed: {over} trials are over, {going_on} go on from their checkpoints{waiting}")
     for line in lines:
         console.print(redacted(line), markup=False, soft_wrap=True)
 
