@@ -39,7 +39,7 @@ def node_without(folder: Path, env: dict[str, str], cpus: int):
 
 SMALL = (
     "run", "rnn", "--name", "s", "--trials", "4", "--epochs", "3", "--set", "search.grace_period=1",
-    "--concurrency", "1", "--scheduler", "asha",
+    "--concurrency", "1",
     "--set", "data.demo.train=200", "--set", "data.demo.test=60", "--set", "search.compare_seeds=0",
     "--set", "data.demo.longest=12", "--set", "layers=1",
 )  # fmt: skip

@@ -13,7 +13,7 @@ FOUR = (
     "--set", "search.reduction_factor=3",
     "--set", "data.demo.train=200", "--set", "data.demo.test=50", "--set", "data.demo.longest=12",
 )  # fmt: skip
-FUSED = (*FOUR, "--scheduler", "asha", "--set", "search.fuse=4")
+FUSED = (*FOUR, "--set", "search.fuse=4")
 
 
 def curves(command: Command) -> dict:

@@ -17,8 +17,7 @@ def test_earlier_trials_are_learned_from(tmp_path):
     """Ten trials that say where the optimum is take the place of the random ones, and the first guesses are near it."""
 
     def searched(name: str, warm=None, sets=()):
-        config = load_config("rnn", ["search.balance=null", "search.scheduler=asha", "search.epochs=4", *sets])
-        search = Search(config, store.search(name))
+        search = Search(load_config("rnn", ["search.balance=null", "search.epochs=4", *sets]), store.search(name))
         search.record({"event": "session"})
         if warm:
             search.record(warm)
