@@ -118,15 +118,12 @@ class Search:
             if not result["diverged"]:
                 self.scheduler.record(result["number"], result["epoch"], self._loss(result["metrics"]))
         saved = [(r["number"], r["epoch"], r.pop("checkpoint")) for r in results]
-        epochs: dict[int, list[dict[str, Any]]] = {}
-        for result in new:
-            epochs.setdefault(result["number"], []).append(result)
-        outcomes = {number: self._outcome(of_trial) for number, of_trial in epochs.items()}
+        last = {r["number"]: r["epoch"] for r in new}
+        outcomes = [self._outcome(r, new) if r["epoch"] == last[r["number"]] else None for r in new]
         self.record(
-            *({"event": "result", **r, "outcome": outcomes[r["number"]] if r is epochs[r["number"]][-1] else None,
-               "device": device} for r in new),
+            *({"event": "result", **r, "outcome": o, "device": device} for r, o in zip(new, outcomes, strict=True)),
             *({"event": "checkpoint", "number": n, "epoch": epoch, **one} for n, epoch, one in saved if one),
-        )  # fmt: skip
+        )
         budget = self.config.search.epoch_budget
         if budget is not None and sum(t.epoch for t in self.state.trials.values()) >= budget:
             self.stop("epoch budget")
@@ -136,9 +133,8 @@ class Search:
     def _epoch(self, result: dict[str, Any]) -> int:
         return self.state.trials[result["number"]].epoch
 
-    def _outcome(self, epochs: Sequence[dict[str, Any]]) -> str | None:
-        """What the last of a trial's new epochs leads to."""
-        result = epochs[-1]
+    def _outcome(self, result: dict[str, Any], together: Sequence[dict[str, Any]]) -> str | None:
+        """What the last of a trial's epochs leads to, of those that are reported together."""
         if result["diverged"]:
             return "diverged"
         if result["epoch"] >= self.config.search.epochs:
@@ -146,7 +142,8 @@ class Search:
         loss, before = self._loss(result["metrics"]), first_of_round(self.config, result["number"])
         if self.scheduler.should_stop(result["number"], result["epoch"], loss, before):
             return "stopped_early"
-        if self.is_over_time(result["number"], sum(one["metrics"]["epoch_seconds"] for one in epochs)):
+        epochs = [one["metrics"] for one in together if one["number"] == result["number"]]
+        if self.is_over_time(result["number"], sum(metrics["epoch_seconds"] for metrics in epochs)):
             return "timed_out"
         return "paused" if self.scheduler.pauses(result["number"], result["epoch"]) else None
 

@@ -69,7 +69,7 @@ class Asha(Scheduler):
         return epoch in self._rungs
 
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
-        if self.promotes or epoch not in self._rungs:
+        if self.promotes or not self.decides(number, epoch):
             return False
         # By rank, not by an interpolated percentile: exact, and equal losses share a fate. The trial itself counts,
         # so that among the first reduction_factor trials only the best so far goes on.
@@ -78,7 +78,7 @@ class Asha(Scheduler):
         return sum(value < loss for value in others) >= places
 
     def pauses(self, number: int, epoch: int) -> bool:
-        return self.promotes and epoch in self._rungs
+        return self.promotes and self.decides(number, epoch)
 
     def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
         for epoch, rung in reversed(self._rungs.items()):

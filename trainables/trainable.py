@@ -137,11 +137,15 @@ class TaskTrainable(tune.Trainable):
             ended += trained
             if time.monotonic() - began >= self._gather or any(map(self._is_decided, trained)):
                 last = trained
-            for result in filter(self._is_best, trained):
-                best.pop(result["number"], None)
+            for result in trained:
+                number, loss = result["number"], self._loss(result)
+                if loss >= self._best.get(number, math.inf):
+                    continue
+                self._best[number] = loss
+                best.pop(number, None)
                 if not last:
-                    self._write(result["number"], state := io.BytesIO())
-                    best[result["number"]] = result, state.getvalue()
+                    self._write(number, state := io.BytesIO())
+                    best[number] = result, state.getvalue()
         self._save([*best.values(), *((result, None) for result in last if not result["diverged"])])
         return {"trials": ended, "device": next(iter(self._members.values())).learner.device.name}
 
@@ -169,14 +173,9 @@ class TaskTrainable(tune.Trainable):
         due = result["epoch"] in self._decisions[result["number"]]
         return due or result["epoch"] >= self._epochs or result["diverged"] is not None
 
-    def _is_best(self, result: dict[str, Any]) -> bool:
-        """Whether it is the trial's best epoch so far, which is noted."""
-        if result["diverged"]:
-            return False
-        loss = self._task.objective.loss(result["metrics"][f"val_{self._task.objective.metric}"])
-        before = self._best.get(result["number"], math.inf)
-        self._best[result["number"]] = min(loss, before)
-        return loss < before
+    def _loss(self, result: dict[str, Any]) -> float:
+        objective = self._task.objective
+        return math.inf if result["diverged"] else objective.loss(result["metrics"][f"val_{objective.metric}"])
 
     def _write(self, number: int, file: IO[bytes]) -> None:
         with self._generators:
