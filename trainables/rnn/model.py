@@ -55,7 +55,7 @@ class Recur(torch.autograd.Function):
     ) -> torch.Tensor:
         out = driven.new_empty(driven.shape)
         # tanh(a) = 2 sigmoid(2a) - 1: torch's sigmoid is fast on every CPU; its tanh takes six times as long on some.
-        scale, minus_one = 2 if activation == "tanh" else 1, driven.new_tensor(-1.0)
+        scale, minus_one = 2 if activation == "tanh" else 1, driven.new_full((), -1.0)
         states = out.unbind()
         for t, (state, drive) in enumerate(zip(states, driven.unbind(), strict=True)):
             if t == 0:
