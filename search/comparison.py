@@ -49,7 +49,7 @@ def figures(repeats: Iterable[Repeat], objective: Objective) -> pd.DataFrame:
 
 
 def _row(repeat: Repeat, objective: Objective) -> dict[str, Plain]:
-    val = {epoch: objective.loss(metrics[f"val_{objective.metric}"]) for epoch, metrics in repeat.curve.items()}
+    val = {epoch: objective.val_loss(metrics) for epoch, metrics in repeat.curve.items()}
     best, at_best = val[repeat.best_epoch], repeat.curve[repeat.best_epoch]
     assert repeat.test is not None
     return {

@@ -61,16 +61,13 @@ class Search:
         if kind == "warm_start":
             self.searcher.learn(as_trials(event, self.objective))
         if kind == "result" and event["outcome"] != "diverged":
-            self.scheduler.record(event["number"], event["epoch"], self._loss(event["metrics"]))
+            self.scheduler.record(event["number"], event["epoch"], self.objective.val_loss(event["metrics"]))
         if kind in ("result", "failed", "timed_out"):  # what is stopped while it is paused was told before
             trial = self.state.trials[event["number"]]
             if trial.outcome == "diverged":
                 self.scheduler.remove(trial.number)
             if trial.idle:
                 self.searcher.tell(trial)
-
-    def _loss(self, metrics: dict[str, float]) -> float:
-        return self.objective.loss(metrics[f"val_{self.objective.metric}"])
 
     def reopen(self) -> None:
         """Where the search has been given more trials or epochs since: complete trials go on, and those that ended
@@ -116,7 +113,7 @@ class Search:
             measured(new[0]["metrics"], objective)  # or the user named what no epoch measures
         for result in new:  # before anyone is judged: those who report together are compared with each other
             if not result["diverged"]:
-                self.scheduler.record(result["number"], result["epoch"], self._loss(result["metrics"]))
+                self.scheduler.record(result["number"], result["epoch"], self.objective.val_loss(result["metrics"]))
         saved = [(r["number"], r["epoch"], r.pop("checkpoint")) for r in results]
         last = {r["number"]: r["epoch"] for r in new}
         outcomes = [self._outcome(r, new) if r["epoch"] == last[r["number"]] else None for r in new]
@@ -139,7 +136,7 @@ class Search:
             return "diverged"
         if result["epoch"] >= self.config.search.epochs:
             return "completed"
-        loss, before = self._loss(result["metrics"]), first_of_round(self.config, result["number"])
+        loss, before = self.objective.val_loss(result["metrics"]), first_of_round(self.config, result["number"])
         if self.scheduler.should_stop(result["number"], result["epoch"], loss, before):
             return "stopped_early"
         epochs = [one["metrics"] for one in together if one["number"] == result["number"]]

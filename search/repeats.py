@@ -117,7 +117,7 @@ def _train(
         for (seed, member), metrics in zip(list(running.items()), outcomes, strict=True):
             loss = math.nan
             if not isinstance(metrics, Diverged):
-                loss = task.objective.loss(metrics[f"val_{task.objective.metric}"])
+                loss = task.objective.val_loss(metrics)
                 results.append({"event": "repeat_result", "seed": seed, "epoch": epoch, "metrics": metrics})
             if not math.isfinite(loss):
                 del running[seed]

@@ -84,7 +84,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
     scheduler = make_scheduler(config)
     for trial in state.trials.values():  # a rung is the same in whatever order it is told; diverged trials left theirs
         for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
-            scheduler.record(trial.number, epoch, state.objective.loss(metrics[f"val_{state.objective.metric}"]))
+            scheduler.record(trial.number, epoch, state.objective.val_loss(metrics))
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     epochs = sum(config.search.epochs - t.epoch for t in stopped)
     return {

@@ -19,7 +19,7 @@ from search.saved import open_search, replay
 from search.schedulers import make_scheduler
 from search.state import SearchState, Trial
 from search.store import Store
-from trainables.task import InputError, Objective
+from trainables.task import InputError
 
 
 @dataclass
@@ -52,18 +52,14 @@ def decisions(config: SearchConfig, events: Iterable[Event], state: SearchState)
             if event["outcome"] == "diverged":
                 scheduler.remove(event["number"])
             else:
-                scheduler.record(event["number"], event["epoch"], _loss(event, objective))
+                scheduler.record(event["number"], event["epoch"], objective.val_loss(event["metrics"]))
         for event in together:
             # A complete trial had no decision then; given more epochs since, its last epoch may be a rung now.
             if event["outcome"] not in ("diverged", "completed"):
-                number, loss = event["number"], _loss(event, objective)
+                number, loss = event["number"], objective.val_loss(event["metrics"])
                 stop = scheduler.should_stop(number, event["epoch"], loss, first_of_round(config, number))
                 same, total = same + (stop == (event["outcome"] == "stopped_early")), total + 1
     return same, total
-
-
-def _loss(event: Event, objective: Objective) -> float:
-    return objective.loss(event["metrics"][f"val_{objective.metric}"])
 
 
 def simulate(config: SearchConfig, state: SearchState, concurrency: int) -> Outcome:

@@ -38,6 +38,10 @@ class Objective:
         """`value` turned so that smaller is better."""
         return value if self.mode == "min" else -value
 
+    def val_loss(self, metrics: dict[str, float]) -> float:
+        """The loss of an epoch on validation."""
+        return self.loss(metrics[f"val_{self.metric}"])
+
     def better(self, value: float, than: float) -> bool:
         """Whether `value` is strictly better, so that of equals the earlier one stays."""
         return self.loss(value) < self.loss(than)

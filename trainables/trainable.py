@@ -174,8 +174,7 @@ class TaskTrainable(tune.Trainable):
         return due or result["epoch"] >= self._epochs or result["diverged"] is not None
 
     def _loss(self, result: dict[str, Any]) -> float:
-        objective = self._task.objective
-        return math.inf if result["diverged"] else objective.loss(result["metrics"][f"val_{objective.metric}"])
+        return math.inf if result["diverged"] else self._task.objective.val_loss(result["metrics"])
 
     def _write(self, number: int, file: IO[bytes]) -> None:
         with self._generators:
