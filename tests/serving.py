@@ -39,6 +39,18 @@ def wait_for(url: str, server: subprocess.Popen) -> None:
     raise AssertionError(f"{url} does not answer")
 
 
+def tracking_server(port: int, backend: str, artifacts: Path) -> subprocess.Popen:
+    """MLflow's server as teams run it: no client sees its database or its files."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+         "--backend-store-uri", backend, "--artifacts-destination", str(artifacts)],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(f"http://127.0.0.1:{port}/health", server)
+    return server
+
+
 def assert_champion_answers(command: Command, task: str) -> None:
     """What MLflow says to send, sent to `mlflow models serve`, is answered with what the final training predicted."""
     uri = f"sqlite:///{command.folder / 'mlruns' / 'mlflow.db'}"

@@ -1,9 +1,7 @@
 """A tracking server as teams run it: PostgreSQL behind it, artifacts through it, no file of it seen by the search."""
 
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +10,9 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from tests.outcomes import results
-from tests.serving import free_port, wait_for
+from tests.serving import free_port, tracking_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
@@ -38,17 +36,11 @@ def server(tmp_path_factory) -> Iterator[str]:
     as_postgres(str(tool / "pg_ctl"), "-D", str(data), "-w", "-o", settings, "-l", str(folder / "log"), "start")
     listening = free_port()
     backend = f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(listening), "--workers", "1",
-         "--backend-store-uri", backend, "--artifacts-destination", str(tmp_path_factory.mktemp("served"))],
-        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
     try:
-        wait_for(f"http://127.0.0.1:{listening}/health", process)
-        yield f"http://127.0.0.1:{listening}"
+        with tracking_server(listening, backend, tmp_path_factory.mktemp("served")) as process:
+            yield f"http://127.0.0.1:{listening}"
+            process.terminate()
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
         as_postgres(str(tool / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
 
 

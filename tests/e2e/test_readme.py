@@ -22,15 +22,16 @@ README = (ROOT / "README.md").read_text()
 #: What stands for something else, and what it stands for here.
 WORDS = {"NAME": "first", "TASK": "rnn", "VERSION": "1"}
 SHORT = ["--trials", "2", "--epochs", "1", "--set", "search.compare_seeds=0", "--set", "search.grace_period=1"]
+FEW = ["--set", "data.demo.train=200", "--set", "data.demo.test=60"]
 #: What a command is shortened by, in the order in which they run.
 COMMANDS = {
     "list": [],
-    "run windows": SHORT,
-    "run rnn": SHORT,
-    "run TASK": [*SHORT, "--name", "first", "--set", "search.balance=null"],
+    "run windows": [*SHORT, *FEW, "--set", "data.size=32", "--set", "image_size=32"],
+    "run rnn": [*SHORT, *FEW],
+    "run TASK": [*SHORT, *FEW, "--name", "first", "--set", "search.balance=null"],
     "run TASK --dry-run": [],
-    "run TASK --plan": [*SHORT, "--set", "search.balance=null"],
-    "run TASK --from NAME": [*SHORT, "--set", "search.balance=null", "--no-retrain"],
+    "run TASK --plan": [*SHORT, *FEW, "--set", "search.balance=null"],
+    "run TASK --from NAME": [*SHORT, *FEW, "--set", "search.balance=null", "--no-retrain"],
     "resume NAME": [],
     "resume NAME --trials +20": [],
     "resume NAME --audit-stopping 5": [],

@@ -12,7 +12,7 @@ from tests.outcomes import assert_logged_once, results
 LATE = (
     "run", "toy", "--name", "late", "--epochs", "8", "--scheduler", "asha", "--set", "search.grace_period=2",
     "--set", "search.reduction_factor=2", "--set", "curve=late-bloomer", "--set", "index={choice: [0, 1, 2, 3]}",
-    "--set", "data.pause=0.15",
+    "--set", "data.pause=0.15", "--no-retrain",
 )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def test_ray_that_a_busy_machine_keeps_from_starting_is_started_again(tmp_path, 
     (busy / "sitecustomize.py").write_text(LATE_AGENT)
     code = os.pathsep.join([CODE, str(busy)])
     output = Command(tmp_path, OWN_RAY, empty_store).run(
-        "run", "toy", "--trials", "1", "--epochs", "1", PYTHONPATH=code
+        "run", "toy", "--trials", "1", "--epochs", "1", "--no-retrain", PYTHONPATH=code
     )
     assert (busy / "late").exists()
     assert "trials: 1 completed" in output

@@ -13,7 +13,7 @@ from tests.conftest import CODE
 from tests.faults.conftest import SEARCH, resume, start_until
 from tests.outcomes import assert_logged_once, outcome_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 @contextmanager

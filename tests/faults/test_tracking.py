@@ -2,17 +2,15 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from tests.faults.conftest import start_until
 from tests.outcomes import results
-from tests.serving import free_port, wait_for
+from tests.serving import free_port, tracking_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 class Server:
@@ -24,13 +22,8 @@ class Server:
         self.env = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.port}"}
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers",
-             "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlruns/mlflow.db", "--artifacts-destination",
-             str(self.folder / "served")],
-            cwd=self.folder, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_for(f"{self.env['MLFLOW_TRACKING_URI']}/health", self.process)
+        backend = f"sqlite:///{self.folder}/mlruns/mlflow.db"
+        self.process = tracking_server(self.port, backend, self.folder / "served")
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
