@@ -34,6 +34,11 @@ sys.stdin.read()
 """
 
 
+def outside() -> dict[str, str]:
+    """The environment, without the address of a store that a test left there as it used MLflow in its own process."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+
+
 @dataclass
 class Command:
     """`python -m search`, run in `folder` with its store there and `env` around it."""
@@ -44,8 +49,6 @@ class Command:
     empty_store: Path | None = None
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen:
-        # A test that uses MLflow in its own process leaves the store's address in the environment.
-        outside = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         database = self.folder / "mlruns" / "mlflow.db"
         if self.empty_store and not database.exists():
             database.parent.mkdir(exist_ok=True)
@@ -53,7 +56,7 @@ class Command:
         return subprocess.Popen(
             [sys.executable, "-m", "search", *arguments], cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**outside, "PYTHONPATH": CODE, "SEARCH_STORE": str(self.folder / "mlruns"), **self.env, **env},
+            env={**outside(), "PYTHONPATH": CODE, "SEARCH_STORE": str(self.folder / "mlruns"), **self.env, **env},
         )  # fmt: skip
 
     def run(self, *arguments: str, code: int = 0, **env: str) -> str:
@@ -65,7 +68,7 @@ class Command:
     def kill_when(self, name: str, ready, *arguments: str) -> None:
         """Starts a command and sends its driver SIGKILL as soon as `ready(events)` holds."""
         process = self.start(*arguments)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not ready(self.events(name)):
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline, "the moment to kill never came"

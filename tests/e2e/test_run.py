@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from search.cli import app
-from tests.conftest import OWN_RAY, Command
+from tests.conftest import OWN_RAY, Command, outside
 from tests.serving import assert_served_and_reported, free_port, wait_for
 from trainables.windows import demo
 
@@ -119,7 +119,7 @@ def test_champion_loads_anywhere_and_predicts_what_the_test_evaluation_did(searc
         "import trainables; assert 'artifacts' in trainables.__file__, trainables.__file__\n"
         "model.predict(frame).to_json('out.json', orient='records')\n"
     )
-    subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=tmp_path, capture_output=True)
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, cwd=tmp_path, env=outside())
     predicted = json.loads((tmp_path / "out.json").read_text())
     assert [row["class"] for row in predicted] == list(expected["predicted"])
     assert [row["probability"] for row in predicted] == pytest.approx(list(expected["probability"]), abs=1e-5)
