@@ -210,11 +210,12 @@ def ui(store: Store, port: int) -> int:
         )
     mlflow_client(store)
     backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), *backend]
+    here = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # By default MLflow starts fifteen processes with 2.3 GiB, most of them to run jobs on traces of language models;
     # this machine trains meanwhile, and one person looks.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    os.execv(sys.executable, [*command, "--workers", "1"])  # noqa: S606 - so that a signal reaches the server itself
+    command = [sys.executable, "-m", "mlflow", "server", *here, *backend]
+    os.execv(sys.executable, command)  # noqa: S606 - so that a signal reaches the server itself
 
 
 def _prepare(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:

@@ -65,14 +65,18 @@ class Command:
         assert process.returncode == code, output
         return output
 
-    def kill_when(self, name: str, ready, *arguments: str) -> None:
-        """Starts a command and sends its driver SIGKILL as soon as `ready(events)` holds."""
-        process = self.start(*arguments)
+    def until(self, process: subprocess.Popen, name: str, ready) -> None:
+        """Waits for `ready(events)`, while the command runs."""
         deadline = time.monotonic() + 240
         while not ready(self.events(name)):
             assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, "the moment to kill never came"
+            assert time.monotonic() < deadline, "the moment never came"
             time.sleep(0.02)
+
+    def kill_when(self, name: str, ready, *arguments: str) -> None:
+        """Starts a command and sends its driver SIGKILL as soon as `ready(events)` holds."""
+        process = self.start(*arguments)
+        self.until(process, name, ready)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not any(e["event"] == "ended" for e in self.events(name)), "it ended before it was killed"

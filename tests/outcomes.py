@@ -13,6 +13,16 @@ def results(events):
     return [e for e in events if e["event"] == "result"]
 
 
+def in_an_epoch(events) -> set[int]:
+    """Trials that have reported, and go on."""
+    last = {e["number"]: e["outcome"] for e in results(events)}
+    return {number for number, outcome in last.items() if outcome is None}
+
+
+def interrupted(events) -> set[int]:
+    return {e["number"] for e in events if e["event"] == "interrupted"}
+
+
 def outcome_of(command: Command, name: str) -> dict:
     """Everything that must not depend on an interruption."""
     events = command.events(name)
@@ -51,7 +61,8 @@ def assert_logged_once(command: Command, experiment: str, name: str) -> None:
         assert run.data.tags["mlflow.parentRunId"] == by_key["parent"].info.run_id
         curve = [e for e in results(events) if e["number"] == trial["number"]]
         assert len({e["epoch"] for e in curve}) == len(curve)
-        for key in {key for e in curve[:1] for key in e["metrics"]}:
+        assert curve or trial["number"] in interrupted(events), "only then may it have ended no epoch"
+        for key in curve[0]["metrics"] if curve else ():
             history = client.get_metric_history(run.info.run_id, key)
             recorded = [(e["epoch"], e["metrics"][key]) for e in curve if key in e["metrics"]]
             finite = [(epoch, value) for epoch, value in recorded if math.isfinite(value)]  # a diverged trial's are not

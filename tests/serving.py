@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 
-from tests.conftest import ROOT, Command
+from tests.conftest import ROOT, Command, outside
 
 #: What CI keeps of a run of the tests.
 ARTIFACTS = ROOT / "tests" / "artifacts"
@@ -36,15 +36,16 @@ def wait_for(url: str, server: subprocess.Popen) -> None:
                     return
         except OSError:
             time.sleep(0.3)
+    server.kill()
     raise AssertionError(f"{url} does not answer")
 
 
 def tracking_server(port: int, backend: str, artifacts: Path) -> subprocess.Popen:
-    """MLflow's server as teams run it: no client sees its database or its files."""
+    """MLflow's server, which answers by now; artifacts go through it."""
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
          "--backend-store-uri", backend, "--artifacts-destination", str(artifacts)],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, start_new_session=True,
+        env={**outside(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wait_for(f"http://127.0.0.1:{port}/health", server)
@@ -63,7 +64,7 @@ def assert_champion_answers(command: Command, task: str) -> None:
         server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"models:/{task}@champion", "--host",
              "127.0.0.1", "--port", str(port), "--workers", "1", "--env-manager", "local"],
-            env={**os.environ, "MLFLOW_TRACKING_URI": uri}, stdout=file, stderr=file, start_new_session=True,
+            env={**outside(), "MLFLOW_TRACKING_URI": uri}, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:
         wait_for(f"http://127.0.0.1:{port}/ping", server)

@@ -3,17 +3,15 @@
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Command
-from tests.faults.conftest import SEARCH
+from tests.faults.conftest import start_until
 from tests.machines import machines
-from tests.outcomes import assert_logged_once, outcome_of, results
+from tests.outcomes import assert_logged_once, in_an_epoch, interrupted, outcome_of, results
 
 pytestmark = pytest.mark.slow
 
@@ -76,25 +74,21 @@ def test_machine_that_comes_takes_trials_and_one_that_goes_loses_an_epoch_at_mos
         one = Command(tmp_path, there.env, command.empty_store)
         # Trials are shorter than a worker takes to start, as it must not be given up when another is free; and more
         # than ever end, however long a machine takes to come.
-        short = ("--epochs", "2", "--set", "data.pause=1.5", "--scheduler", "none", "--no-retrain")
-        process = one.start(*SEARCH, *short, "--trials", "1000", *ALL)
-
-        def until(holds: Callable[[list[dict]], bool]) -> None:
-            while not holds(one.events("s")):
-                assert process.poll() is None, process.communicate()[0]
-                time.sleep(0.05)
-
-        until(lambda events: len(results(events)) >= 3)
-        assert len(running(one)) == 1
+        short = ("--epochs", "2", "--set", "data.pause=1.5", "--scheduler", "none")
+        process = start_until(one, 3, *short, "--trials", "1000", *ALL)
+        assert len(in_an_epoch(one.events("s"))) == 1
         there.add(cpus=1)
-        until(lambda events: len(running(one)) == 2)
+        one.until(process, "s", lambda events: len(in_an_epoch(events)) >= 2)
         there.remove()
-        until(trained_again)
+        one.until(process, "s", trained_again)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=280)
         assert process.returncode == 130, output
-    epochs = [(e["number"], e["epoch"]) for e in results(one.events("s"))]
+    events = one.events("s")
+    epochs = [(e["number"], e["epoch"]) for e in results(events)]
     assert len(epochs) == len(set(epochs)), "every epoch once"
+    ended = {e["number"] for e in events if e["event"] == "trial"} - interrupted(events)
+    assert set(epochs) >= {(number, epoch) for number in ended for epoch in (1, 2)}, "and none is missing"
     assert output.count("its worker was lost") == 1
     assert_logged_once(one, "toy", "s")
 
@@ -103,8 +97,3 @@ def trained_again(events: list[dict]) -> bool:
     """Whether the trial whose machine went has reported since."""
     retries = [(position, e["number"]) for position, e in enumerate(events) if e["event"] == "retry"]
     return any(number in {e["number"] for e in results(events[position:])} for position, number in retries)
-
-
-def running(command: Command) -> set[int]:
-    last = {e["number"]: e["outcome"] for e in results(command.events("s"))}
-    return {number for number, outcome in last.items() if outcome is None}

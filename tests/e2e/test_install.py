@@ -1,12 +1,11 @@
 """What a newcomer does first."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, outside
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +16,7 @@ def test_the_wheel_works_without_the_checkout(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True, timeout=200)
-    env = {**os.environ, "PYTHONPATH": str(site), "SEARCH_STORE": str(tmp_path / "store")}
+    env = {**outside(), "PYTHONPATH": str(site), "SEARCH_STORE": str(tmp_path / "store")}
 
     def python(*arguments: str) -> str:
         done = subprocess.run(

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.conftest import CODE, ROOT
+from tests.conftest import CODE, ROOT, outside
 from tests.serving import free_port, wait_for
 
 pytestmark = pytest.mark.slow
@@ -22,6 +22,7 @@ README = (ROOT / "README.md").read_text()
 #: What stands for something else, and what it stands for here.
 WORDS = {"NAME": "first", "TASK": "rnn", "VERSION": "1"}
 SHORT = ["--trials", "2", "--epochs", "1", "--set", "search.compare_seeds=0", "--set", "search.grace_period=1"]
+#: Sequences, or pictures, of a demo.
 FEW = ["--set", "data.demo.train=200", "--set", "data.demo.test=60"]
 #: What a command is shortened by, in the order in which they run.
 COMMANDS = {
@@ -113,7 +114,7 @@ def test_shell_completes_commands_tasks_and_searches(newcomer):
     home, scripts = newcomer.folder / "home", Path(sys.executable).parent
     home.mkdir()
     env = {
-        **os.environ, "HOME": str(home), "PYTHONPATH": CODE, "PATH": f"{scripts}:{os.environ['PATH']}",
+        **outside(), "HOME": str(home), "PYTHONPATH": CODE, "PATH": f"{scripts}:{os.environ['PATH']}",
         "SEARCH_STORE": str(newcomer.folder / "mlruns"),
     }  # fmt: skip
 

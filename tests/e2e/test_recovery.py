@@ -12,7 +12,7 @@ from tests.outcomes import assert_logged_once, results
 LATE = (
     "run", "toy", "--name", "late", "--epochs", "8", "--scheduler", "asha", "--set", "search.grace_period=2",
     "--set", "search.reduction_factor=2", "--set", "curve=late-bloomer", "--set", "index={choice: [0, 1, 2, 3]}",
-    "--set", "data.pause=0.15", "--no-retrain",
+    "--set", "data.pause=0.15",
 )  # fmt: skip
 
 
@@ -57,9 +57,7 @@ def test_finished_search_runs_nothing_again(command):
 def test_final_training_is_left_at_once_when_interrupted(command):
     arguments = ("run", "toy", "--name", "stop", "--epochs", "1", "--set", "index={value: 0}", "--set", "data.pause=15")
     process = command.start(*arguments)
-    while not any(e["event"] == "final_started" for e in command.events("stop")):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
+    command.until(process, "stop", lambda events: any(e["event"] == "final_started" for e in events))
     time.sleep(2)
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -36,9 +35,7 @@ def test_search_killed_twice_and_resumed_equals_uninterrupted_one(command, unint
 @pytest.mark.slow
 def test_interrupted_search_saves_says_how_to_resume_and_equals_uninterrupted_one(command, uninterrupted):
     process = command.start(*WINDOWS, **OWN_RAY)
-    while len(results(command.events("s"))) < 4:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
+    command.until(process, "s", lambda events: len(results(events)) >= 4)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output

@@ -40,9 +40,7 @@ def whole(untouched) -> dict:
 def start_until(command: Command, epochs: int, *arguments: str, **env: str) -> subprocess.Popen:
     """The search in a process that has ended so many epochs by now."""
     process = command.start(*SEARCH, *arguments, **env)
-    while len(results(command.events("s"))) < epochs:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.02)
+    command.until(process, "s", lambda events: len(results(events)) >= epochs)
     return process
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Command
 from tests.faults.conftest import SEARCH, resume, start_until
 from tests.machines import machines
-from tests.outcomes import outcome_of, results
+from tests.outcomes import in_an_epoch, outcome_of, results
 
 pytestmark = pytest.mark.slow
 
@@ -51,23 +51,15 @@ def seconds_to_go_on(command: Command) -> float:
     return (min(t for t in later if t > retry["time"]) - retry["time"]) / 1000
 
 
-def in_an_epoch(command: Command) -> set[int]:
-    """Trials that have reported, and go on."""
-    last = {e["number"]: e["outcome"] for e in results(command.events("s"))}
-    return {number for number, outcome in last.items() if outcome is None}
-
-
 def test_machine_removed_without_grace(tmp_path, survived):
     # In rounds, so that a search of two trials at once has an outcome to compare.
-    arguments = ("--concurrency", "2", "--deterministic", "--set", "data.pause=0.5", "--trials", "6", "--no-retrain")
+    arguments = ("--concurrency", "2", "--deterministic", "--set", "data.pause=0.5", "--trials", "6")
     with machines(head_cpus=1) as there:
         there.add(cpus=1)
         command, whole = Command(tmp_path, there.env), Command(tmp_path / "whole", there.env)
         process = start_until(command, 8, *arguments)
         # Each machine trains one: a machine that is between two trials loses none.
-        while len(in_an_epoch(command)) < 2:
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.02)
+        command.until(process, "s", lambda events: len(in_an_epoch(events)) >= 2)
         there.remove()
         output, _ = process.communicate(timeout=280)
         assert process.returncode == 0, output
