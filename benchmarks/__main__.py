@@ -18,8 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from search.cluster import local_cpus
-from search.doctor import software
+from search.cli.doctor import software
+from search.engine.placement import local_cpus
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results.json", HERE.parent / "docs" / "benchmarks.md"

@@ -16,8 +16,8 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from trainables import get_task
-from trainables.task import Splits
-from trainables.training import choose_device, seed_everything
+from trainables.base.task import Splits
+from trainables.base.training import choose_device, seed_everything
 
 TASK, DATA = get_task("toy"), {"size": 64, "pause": 0.0, "fault": "none", "once": ""}
 

@@ -16,7 +16,7 @@ from statistics import median
 
 from benchmarks import Events, run_search
 from trainables import get_task
-from trainables.task import Objective
+from trainables.base.task import Objective
 
 CLAIM, TRIALS, MOST = 0.25, 32, 96
 #: Those whose epochs are cheapest: the windows' 32 random trials alone take 20 minutes a seed on two cores.

@@ -24,10 +24,10 @@ from transformers import DataCollatorWithPadding, DistilBertForSequenceClassific
 from transformers.trainer_callback import PrinterCallback
 
 from benchmarks import run_search
-from search.config import load_config
+from search.config.load import load_config
 from trainables import get_task
-from trainables.text_batches import EncodedSplit
-from trainables.text_scores import best_threshold
+from trainables.text.batches import EncodedSplit
+from trainables.text.scores import best_threshold
 
 CLAIM, TOLERANCE = 20.0, 0.01
 EPOCHS, SIZE = 5, 8334  # tweets, of which 5,000 train

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from search.config import load_config
+from search.config.load import load_config
 from trainables import get_task
-from trainables.task import DataInfo, Splits
-from trainables.training import choose_device, seed_everything
+from trainables.base.task import DataInfo, Splits
+from trainables.base.training import choose_device, seed_everything
 from trainables.wikitext.data import Corpus, batchify, get_batch
 from trainables.wikitext.model import LanguageModel, sinusoidal
 

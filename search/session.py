@@ -1,4 +1,4 @@
-"""One session of a search, from when it is taken up until it ends, is interrupted or fails."""
+"""One session of a search: from the start or the resume until it ends, is interrupted or fails."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from search.cluster import Cluster, disconnect
-from search.config import SearchConfig
-from search.journal import Event
-from search.redaction import redacted
-from search.state import SearchState
-from search.store import SearchFolder, Store
-from trainables.task import DataInfo, InputError, Splits
+from search.config.load import SearchConfig
+from search.engine.cluster import Cluster, disconnect
+from search.record.events import WarmStarted
+from search.record.redaction import redacted
+from search.record.state import SearchState
+from search.record.store import SearchFolder, Store
+from trainables.base.errors import InputError
+from trainables.base.task import DataInfo, Splits
 
 if TYPE_CHECKING:
-    from search.engine import Search
+    from search.engine.search import Search
 
+#: Imported while Ray starts, as a session needs them next.
+NEEDED = (
+    "search.engine.trials",
+    "search.finals.variants",
+    "search.finals.retrain",
+    "search.tracking.events_to_runs",
+    "optuna",
+)
 #: Exit codes.
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 #: Seconds that the end of a command waits for a tracking server that does not answer.
@@ -28,7 +37,7 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Finals:
-    """Final trainings to do: of so many finalists, each with so many seeds."""
+    """Final trainings to do: `count` finalists with `seeds` seeds each."""
 
     seeds: int
     count: int = 1
@@ -36,22 +45,33 @@ class Finals:
 
 def take_up(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
-    splits: Splits, cluster: Cluster, finals: Finals | None = None, warm: Event | None = None,
+    splits: Splits, cluster: Cluster, finals: Finals | None = None, warm: WarmStarted | None = None,
 ) -> int:  # fmt: skip
-    """Trials (not where `finals` asks for final trainings alone), then the final training.
+    """Runs the trials, the comparison, the audit and the final training, and prints the summary.
 
-    Whatever ends it, the journal and MLflow say so.
+    However the session ends, the journal and MLflow record it.
+
+    Args:
+        finals: if given, only these final trainings run.
+        warm: the trials of an earlier search, for the searcher.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: the journal could not be written.
     """
-    from search.audit import audit
-    from search.checkpoints import prune
-    from search.console import Reporter, summary
-    from search.engine import Search
-    from search.plan import Plan
-    from search.repeats import compare
-    from search.retrain import retrain as train_final
-    from search.stopping import Interrupts
-    from search.tracking import Tracker
-    from search.trials import run_trials
+    from search.analysis.plan import Plan
+    from search.analysis.summary import summary
+    from search.console import Reporter
+    from search.engine.checkpoints import prune
+    from search.engine.interrupts import Interrupts
+    from search.engine.search import Search
+    from search.engine.trials import run_trials
+    from search.finals.audit import audit
+    from search.finals.retrain import retrain as train_final
+    from search.finals.variants import compare
+    from search.tracking.tracker import Tracker
 
     again = f"resume {folder.name}"
     if finals is not None:
@@ -134,7 +154,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
 def next_commands(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, state: SearchState, again: str = ""
 ) -> None:
-    """What to type now; where the search was interrupted, `again`."""
+    """Prints the commands that may come next; after an interruption `again`, which goes on."""
     status = state.status
     if status == "interrupted" or (status == "failed" and state.best() is not None):
         console.print(f"go on with: {_command(again, store)}", markup=False, soft_wrap=True)
@@ -152,6 +172,6 @@ def next_commands(
 
 
 def _command(rest: str, store: Store) -> str:
-    """How to type it; with the store where it is not the default one here."""
+    """A command as the user types it, with `--store` where that is needed."""
     where = "" if store.root == Path("mlruns").resolve() or os.environ.get("SEARCH_STORE") else f" --store {store.root}"
     return f"python -m search {rest}{where}"

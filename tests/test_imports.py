@@ -1,4 +1,4 @@
-"""Imports run one way, and each heavy library has its place."""
+"""Imports run one way: each room uses the rooms below it, and each heavy library has its room."""
 
 import ast
 import subprocess
@@ -9,52 +9,124 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("search/**/*.py"), *ROOT.glob("trainables/**/*.py")])
-#: Everything else works without it, and so without the seconds that importing it takes.
-WRITES_OR_READS_MLFLOW = ("tracking.py", "delivery.py", "runs.py", "registry.py", "served.py", "predict.py")
+#: The rooms from the lowest to the highest; each may import those that stand before it. A file that is no room's own
+#: (`search/session.py`) is a room of itself.
+ROOMS = [
+    "trainables.base",
+    "trainables.text",
+    "trainables",
+    "search",
+    "search.config",
+    "search.record",
+    "search.algorithms",
+    "search.engine",
+    "search.finals",
+    "search.tracking",
+    "search.analysis",
+    "search.console",
+    "search.session",
+    "search.cli",
+    "search.__main__",
+]
+#: Where alone these may be imported.
+HOMES = {
+    "ray": ("search.engine", "trainables.base.trainable"),
+    "mlflow": ("search.tracking",),
+    "optuna": ("search.algorithms",),
+}
+TASKS = {path.parent.name for path in ROOT.glob("trainables/*/task.py")} - {"base", "text"}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path) for path in FILES}
 
 
 def imported(path: Path) -> set[str]:
+    """The modules that a file imports anywhere in it, as `a.b` also where it says `from a import b`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else str(node.module) for name in inner}
     return names
 
 
-def top(names: set[str]) -> set[str]:
-    return {name.split(".")[0] for name in names}
+def room_of(module: str) -> str:
+    """The longest name of a room that the module's begins with; of a task, `trainables` is the room."""
+    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_import_rule(path):
-    names, where = imported(path), path.relative_to(ROOT)
-    if where.parts[0] == "trainables":
-        allowed_ray = where.name == "trainable.py" and len(where.parts) == 2
-        forbidden = {"search", "optuna", "mlflow"} | (set() if allowed_ray else {"ray"})
-        assert not top(names) & forbidden, f"{where} may not import {top(names) & forbidden}"
-        if len(where.parts) == 3:
-            tasks = {p.parent.name for p in ROOT.glob("trainables/*/task.py")} - {where.parts[1]}
-            others = {n for n in names if n.startswith("trainables.") and n.split(".")[1] in tasks}
-            assert not others, f"{where} imports another task: {others}"
-    elif where.name not in (
-        "tracking.py",
-        "delivery.py",
-        "runs.py",
-        "registry.py",
-        "served.py",
-        "results.py",
-        "commands.py",
-        "predict.py",
-    ):
-        assert "mlflow" not in top(names), f"{where}: MLflow is written by tracking.py, delivery.py and registry.py"
+def wrong_imports(path: Path) -> list[str]:
+    """What a file may not import, with the rule that forbids it."""
+    module, found = module_of(path), []
+    for name in sorted(imported(path)):
+        library = name.split(".")[0]
+        homes = HOMES.get(library)
+        if homes and not any(f"{module}.".startswith(f"{home}.") for home in homes):
+            found.append(f"{name}: only {' and '.join(homes)} may")
+        if library not in ("search", "trainables"):
+            continue
+        mine, theirs = room_of(module), room_of(name)
+        # The packages' own `__init__` hold what everybody may ask for: the version, the tasks by name.
+        if name not in ("search", "trainables") and ROOMS.index(theirs) > ROOMS.index(mine):
+            found.append(f"{name}: {theirs} is above {mine}")
+        task = {*module.split(".")[1:2]} & TASKS
+        if task and {*name.split(".")[1:2]} & (TASKS - task):
+            found.append(f"{name}: a task imports no other task")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_each_room_uses_the_rooms_below_it(path):
+    assert not wrong_imports(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "rule"),
+    [
+        ("search/config/load.py", "from search.engine import trials", "search.engine is above search.config"),
+        ("search/record/state.py", "from search.algorithms.pareto import front", "is above search.record"),
+        ("search/finals/audit.py", "import ray", "only search.engine"),
+        ("search/analysis/report.py", "from mlflow.tracking import MlflowClient", "only search.tracking"),
+        ("trainables/base/files.py", "from trainables.text import tables", "trainables.text is above trainables.base"),
+        ("trainables/rnn/task.py", "from trainables.windows import data", "no other task"),
+        ("trainables/base/task.py", "import search.config.load", "search.config is above trainables.base"),
+    ],
+)
+def test_an_import_that_is_turned_round_is_found(tmp_path, monkeypatch, place, line, rule):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert any(rule in found for found in wrong_imports(path))
+
+
+def test_no_module_imports_itself_through_others():
+    uses = {module_of(path): imported(path) & MODULES for path in FILES}
+    # What stands in a function or under TYPE_CHECKING counts too: a circle is a circle for who reads.
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join([*above[above.index(module) :], module])
+        if module not in done:
+            for other in sorted(uses[module] - {module, "search", "trainables"}):
+                visit(other, (*above, module))
+            done.add(module)
+
+    for module in sorted(uses):
+        visit(module, ())
 
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys\nfrom search.cli import app\n"
+        "import sys\nfrom search.cli.app import app\n"
         "try: app(['run', '--help'])\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'pandas', 'numpy', 'omegaconf'} & set(sys.modules)\n"
         "assert not heavy, heavy"

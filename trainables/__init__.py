@@ -1,17 +1,64 @@
-"""The tasks: plain PyTorch that knows nothing of Ray, Optuna or MLflow (`trainable.py` apart)."""
+"""The tasks, in plain PyTorch: nothing here knows Ray, Optuna or MLflow, `base/trainable.py` apart.
+
+What a task of another package needs is imported from here, `from trainables import Learner, Objective, Splits`: these
+addresses do not move.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainables.task import Task
+    from trainables.base.errors import InputError as InputError
+    from trainables.base.fused import Fusable as Fusable
+    from trainables.base.fused import Stack as Stack
+    from trainables.base.optimizers import make_optimizer as make_optimizer
+    from trainables.base.optimizers import make_schedule as make_schedule
+    from trainables.base.task import Bootstrapped as Bootstrapped
+    from trainables.base.task import Choices as Choices
+    from trainables.base.task import DataInfo as DataInfo
+    from trainables.base.task import Objective as Objective
+    from trainables.base.task import Params as Params
+    from trainables.base.task import Precomputed as Precomputed
+    from trainables.base.task import Progress as Progress
+    from trainables.base.task import Sampling as Sampling
+    from trainables.base.task import Splits as Splits
+    from trainables.base.task import Task as Task
+    from trainables.base.task import Traced as Traced
+    from trainables.base.task import array_digest as array_digest
+    from trainables.base.training import Device as Device
+    from trainables.base.training import Diverged as Diverged
+    from trainables.base.training import Learner as Learner
+    from trainables.base.training import choose_device as choose_device
+    from trainables.base.training import fit_batches as fit_batches
+    from trainables.base.training import not_finite as not_finite
+    from trainables.base.training import seed_everything as seed_everything
+    from trainables.base.training import shuffled_batches as shuffled_batches
 
-#: Every task by name, and the module whose `TASK` it is. Adding a task is a folder, a YAML and a line here.
+#: Public names by the module that defines them; imported when they are first used, as some import torch.
+_PUBLIC = {
+    "errors": ("InputError",),
+    "task": (
+        "Bootstrapped", "Choices", "DataInfo", "Objective", "Params", "Precomputed", "Progress", "Sampling", "Splits",
+        "Task", "Traced", "array_digest",
+    ),
+    "training": (
+        "Device", "Diverged", "Learner", "choose_device", "fit_batches", "not_finite", "seed_everything",
+        "shuffled_batches",
+    ),
+    "optimizers": ("make_optimizer", "make_schedule"),
+    "fused": ("Fusable", "Stack"),
+}  # fmt: skip
+#: Packages written before these rooms imported the public names from `trainables.task` and `trainables.training`.
+for _address in ("task", "training"):
+    globals()[_address] = sys.modules[f"{__name__}.{_address}"] = sys.modules[__name__]
+
+#: The module of each task, whose `TASK` it is. A new task is a folder, a YAML file and a line here.
 TASKS = {
     "windows": "trainables.windows.task",
     "rnn": "trainables.rnn.task",
@@ -21,8 +68,15 @@ TASKS = {
 }
 
 
+def __getattr__(name: str) -> Any:
+    for module, names in _PUBLIC.items():
+        if name in names:
+            return getattr(import_module(f"trainables.base.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def task_names() -> list[str]:
-    """The tasks here, then those that other installed packages offer as entry points of group `search.tasks`."""
+    """The tasks of this package, then those of others: entry points of group `search.tasks`, and `SEARCH_TASKS`."""
     return [*TASKS, *sorted(_offered().keys() - TASKS.keys())]
 
 
@@ -38,7 +92,7 @@ def get_task(name: str) -> Task:
 
 
 def offered_config(name: str) -> Path | None:
-    """The YAML of a task from another package, which lies beside its module; None for the tasks here."""
+    """The YAML file of another package's task, which lies beside its module; None for the tasks of this package."""
     if name in TASKS:
         return None
     module = import_module(_place(name).partition(":")[0])
@@ -46,8 +100,11 @@ def offered_config(name: str) -> Path | None:
 
 
 def travelling(name: str) -> tuple[Path | None, dict[str, str]]:
-    """What workers on other machines need to have for a task from another package: its folder, or its file, and the
-    environment that says where the task is, as nothing is installed by sending a folder."""
+    """What workers on other machines need for a task of another package.
+
+    Returns:
+        Its folder or file, and environment variables that name the task, as a folder that is sent has no entry points.
+    """
     if name in TASKS:
         return None, {}
     place = _place(name)
@@ -57,12 +114,12 @@ def travelling(name: str) -> tuple[Path | None, dict[str, str]]:
 
 
 def _place(name: str) -> str:
-    """`module:attribute`; a task here is found without a look at what is installed, which reads the disk."""
+    """`module:attribute` of a task. For those of this package the installed entry points, on disk, are not read."""
     return f"{TASKS[name]}:TASK" if name in TASKS else _offered()[name]
 
 
 def _offered() -> dict[str, str]:
-    """`module:attribute` of each task of installed packages, and of those that `SEARCH_TASKS` names."""
+    """`module:attribute` of each task of other packages."""
     installed = {point.name: point.value for point in entry_points(group="search.tasks")}
     named = dict(one.split("=", 1) for one in os.environ.get("SEARCH_TASKS", "").split(",") if "=" in one)
     return installed | named

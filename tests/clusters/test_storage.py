@@ -12,8 +12,8 @@ from tests.conftest import OWN_RAY, Command
 from tests.faults.conftest import SEARCH
 from tests.outcomes import outcome_of, results
 from tests.serving import free_port, wait_for
-from trainables.storage import Files, LocalFiles, RemoteFiles, Storage, fetch, files_at
-from trainables.task import InputError
+from trainables.base.errors import InputError
+from trainables.base.storage import Files, LocalFiles, RemoteFiles, Storage, fetch, files_at
 
 
 @pytest.fixture(scope="module")

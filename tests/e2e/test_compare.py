@@ -8,8 +8,8 @@ import time
 import pandas as pd
 import pytest
 
-from search import results
-from search.store import Store
+from search.record.store import Store
+from search.tracking import results
 from tests.outcomes import assert_logged_once
 from tests.outcomes import results as epochs_of
 

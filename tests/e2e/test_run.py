@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from search.cli import app
+from search.cli.app import app
 from tests.conftest import OWN_RAY, Command, outside
 from tests.serving import assert_served_and_reported, free_port, wait_for
 from trainables.windows import demo

@@ -45,7 +45,7 @@ def test_memory_does_not_grow_over_500_trials(command, request):
     for name, before, after in (("driver", at_50[1], last[1]), ("worker", at_50[2], last[2])):
         assert after < before * 1.15, f"{name}: {before:.0f} MiB at trial {at_50[0]}, {after:.0f} MiB at {last[0]}"
     if target := request.config.getoption("--fault-table"):
-        from trainables.plots import new_figure, save_figure
+        from trainables.base.plots import new_figure, save_figure
 
         figure = new_figure(8, 4)
         axes = figure.subplots()

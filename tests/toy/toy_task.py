@@ -10,8 +10,7 @@ import torch
 import toy_faults
 from torch import nn
 
-from trainables.task import DataInfo, InputError, Objective, Splits, array_digest
-from trainables.training import Learner, fit_batches, shuffled_batches
+from trainables import DataInfo, InputError, Learner, Objective, Splits, array_digest, fit_batches, shuffled_batches
 
 #: Validation score by epoch. The first starts slowly and wins in the end.
 CURVES = {

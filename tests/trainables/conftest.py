@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from trainables.base.task import DataInfo, Splits
 from trainables.rnn import demo
 from trainables.rnn.data import pack
-from trainables.task import DataInfo, Splits
 
 
 @pytest.fixture(scope="module")

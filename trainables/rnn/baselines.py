@@ -1,4 +1,4 @@
-"""What any network has to beat: fitted in seconds with every search, logged and shown beside its result."""
+"""Simple methods that any network has to beat; fitted in seconds with every search."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 def baselines(train: SequenceSplit, val: SequenceSplit, test: SequenceSplit) -> dict[str, float]:
-    """Test mean squared errors of the training mean and of ridge regression on the last steps.
+    """Test mean squared errors of the training mean, and of ridge regression on the last steps.
 
-    Ridge sees as many last steps as the shortest training sequence has; shorter test sequences are padded in front
+    Ridge reads as many last steps as the shortest training sequence has; shorter test sequences are padded in front
     with the training mean.
     """
     steps = int(train.lengths.min())

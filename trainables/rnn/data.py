@@ -1,4 +1,4 @@
-"""Sequences of different lengths with one target each: pickled arrays or long tables -> flat arrays."""
+"""Sequences of different lengths with one target each: reads arrays, pickles and long tables into flat arrays."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainables.files import read_files
+from trainables.base.errors import InputError
+from trainables.base.files import read_files
+from trainables.base.task import DataInfo, Splits, array_digest
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
-from trainables.task import DataInfo, InputError, Splits, array_digest
 
 ARRAYS = {".npy", ".npz", ".pkl", ".pickle"}
 TABLES = {".parquet", ".csv"}
@@ -22,7 +23,8 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class SequenceSplit:
-    """`values` float32 (sum of lengths, features), sequence i its rows `offsets[i]:offsets[i+1]`; `targets` (n,)."""
+    """Sequences: `values` float32 (sum of lengths, features), of which sequence i is the rows
+    `offsets[i]:offsets[i+1]`; `targets` (n,) and `groups` (n,)."""
 
     values: np.ndarray
     offsets: np.ndarray
@@ -34,16 +36,20 @@ class SequenceSplit:
 
     @property
     def lengths(self) -> np.ndarray:
+        """The length of each sequence, (n,)."""
         return np.diff(self.offsets)
 
     def sequence(self, index: int) -> np.ndarray:
+        """One sequence, (length, features)."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def take(self, index: np.ndarray) -> SequenceSplit:
+        """The sequences at these positions."""
         return pack([self.sequence(i) for i in index], self.targets[index], self.groups[index])
 
 
 def pack(sequences: list[np.ndarray], targets: np.ndarray, groups: np.ndarray | None = None) -> SequenceSplit:
+    """Joins sequences (length, features) into a split; without `groups` each is a group of its own."""
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
     values = np.ascontiguousarray(np.concatenate(sequences), dtype=np.float32)
     groups = np.arange(len(sequences)) if groups is None else groups
@@ -51,7 +57,7 @@ def pack(sequences: list[np.ndarray], targets: np.ndarray, groups: np.ndarray | 
 
 
 def prepare(data: dict[str, Any], source: Path | None) -> Splits:
-    """See `Task.prepare`; the keys of `data` are those of `configs/rnn.yaml`."""
+    """Prepares the user's sequences, or the demo's; see `Task.prepare`."""
     notes: list[str] = []
     if source is None:
         made, noise = demo.make(**data["demo"])
@@ -109,7 +115,7 @@ def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, Seq
 
 
 def _arrays(name: PurePosixPath, content: bytes, place: str, data: dict[str, Any]) -> dict[str, Any]:
-    """What a file holds, by name: its own for a single array, the keys for a dict or `.npz`."""
+    """The arrays of a file by name: the keys of a dict or `.npz`, the file's name for a single array."""
     suffix = name.suffix.lower()
     if suffix in TABLES:
         return read_table(content, suffix, place, data["target"], data["group"])
@@ -124,7 +130,7 @@ def _arrays(name: PurePosixPath, content: bytes, place: str, data: dict[str, Any
 
 
 def read_table(content: bytes, suffix: str, place: str, target: str, group: str | None) -> dict[str, Any]:
-    """A long table (`sequence_id, t, x0, x1, ..., target`) as arrays X and target, in order of first appearance.
+    """Reads a long table (`sequence_id, t, x0, x1, ..., target`) as arrays X and target, in order of first appearance.
 
     Raises:
         InputError: a column is missing, or a sequence has two targets or the same step twice.
@@ -158,7 +164,7 @@ def read_table(content: bytes, suffix: str, place: str, target: str, group: str 
 
 
 def check(sequences: Any, targets: Any, groups: Any | None, place: str) -> SequenceSplit:
-    """Raises: InputError, with the index of what is wrong."""
+    """Checks sequences, targets and groups, and packs them; raises InputError with the index of what is wrong."""
     if not isinstance(sequences, (list, tuple, np.ndarray)) or not isinstance(targets, (list, tuple, np.ndarray)):
         raise InputError(f"{place}: X and the targets must be lists or arrays")
     if len(sequences) != len(targets):
@@ -198,7 +204,7 @@ def _numbers(value: Any, place: str) -> np.ndarray:
 
 
 def _split_off(split: SequenceSplit, fraction: float, seed: int, place: str) -> tuple[SequenceSplit, SequenceSplit]:
-    """Whole groups go one way or the other: sequences cut from one source must not stand on both sides."""
+    """Splits off a fraction of the groups, as sequences of one group must not be on both sides."""
     groups = np.unique(split.groups)
     if len(groups) < 2:
         raise InputError(f"{place}: {len(groups)} group of sequences left to split; at least 2 are needed")

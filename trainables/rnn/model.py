@@ -1,7 +1,7 @@
 """Three recurrent networks written by hand: shared weights, and own weights at every step.
 
-Everything here works on one network or on many of a shape side by side: a parameter of shape s may carry a leading
-dimension of members, (members, *s), and then the data carries one too, behind time.
+Everything here works on one network, or on many of one shape side by side: a parameter of shape s may have a leading
+dimension of members, (members, *s); the data then has one too, behind time.
 """
 
 from __future__ import annotations
@@ -182,9 +182,9 @@ class SequenceRegressor(nn.Module):
         buffers: Any = (self.x_mean, self.x_std)
         mean, std = (b.reshape(-1, 1, b.shape[-1]) for b in buffers)
         present = mask.unsqueeze(-1)
-        # Filled, not multiplied: whatever stands in the padding, NaN included, gives exactly nothing.
+        # Filled, not multiplied, so that whatever the padding holds, NaN included, becomes exactly zero.
         hidden = (x - mean).div_(std).masked_fill_(present == 0, 0.0)
-        # What comes after a sequence's end cannot reach back into it; only padding in front needs a mask.
+        # Steps after a sequence's end cannot influence it; only padding in front needs a mask.
         front = None if bool(mask[0].all()) else present
         for layer in self.layers:
             hidden = layer(hidden, front)
@@ -200,7 +200,7 @@ class SequenceRegressor(nn.Module):
 
 
 def steps_of(params: dict[str, Any], lengths: np.ndarray) -> int | None:
-    """How many steps have weights of their own, from the training lengths; None where weights are shared."""
+    """The number of steps with weights of their own, by the training lengths; None where weights are shared."""
     if params["variant"] == "truncated":
         return int(lengths.min())
     return int(lengths.max()) if params["variant"] == "padded" else None
@@ -209,13 +209,14 @@ def steps_of(params: dict[str, Any], lengths: np.ndarray) -> int | None:
 def layout(
     split: SequenceSplit, index: np.ndarray, params: dict[str, Any], steps: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The sequences `index`, ([members,] batch), as the variant reads them.
+    """Lays out the sequences `index`, ([members,] batch), as the variant reads them.
 
-    Vanilla batches, and padded ones aligned at the start, are padded behind; the others in front, so that the last
-    step is each one's last. A truncated network that meets a sequence shorter than any of training pads it too.
+    Vanilla batches, and padded ones that are aligned at the start, are padded at the end. The others are padded in
+    front, so that the last step is the last of each sequence. A truncated network pads a sequence that is shorter than
+    any in training.
 
     Returns:
-        x float32 (time, [members,] batch, features), where the padding holds anything, and mask float32 (time,
+        x float32 (time, [members,] batch, features), whose padding may hold anything, and mask float32 (time,
         [members,] batch), 1 on a sequence's own steps.
     """
     starts, lengths = split.offsets[index], split.lengths[index]

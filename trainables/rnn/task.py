@@ -12,26 +12,27 @@ import numpy as np
 import pandas as pd
 import torch
 
-from trainables import plots
-from trainables.fused import Stack
+from trainables.base import plots
+from trainables.base.errors import InputError
+from trainables.base.fused import Stack
+from trainables.base.optimizers import make_optimizer, make_schedule
+from trainables.base.task import DataInfo, Objective, Params, Progress, Splits
+from trainables.base.training import Device, Learner, fit_batches
 from trainables.rnn import data as reading
 from trainables.rnn.baselines import baselines
 from trainables.rnn.data import SequenceSplit
 from trainables.rnn.model import SequenceRegressor, layout, steps_of
-from trainables.task import DataInfo, InputError, Objective, Params, Progress, Splits
-from trainables.training import Device, Learner, fit_batches, make_optimizer, make_schedule
 
 EVAL_BATCH = 256
-#: Batches are cut from so many batches' worth of shuffled sequences, sorted by length: little padding, enough chance.
+#: Batches are cut from buckets of so many batches, in which shuffled sequences are sorted by length: little padding.
 BUCKET = 8
-#: The hyperparameters that trials trained as one batched model must share.
+#: The hyperparameters that trials must share to train as one batched model.
 SHAPE = ("variant", "keep", "align", "hidden", "layers", "activation", "optimizer", "batch_size")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The sequences `index` (batch,) and, where there is any, what is added to their scaled features: float32 (time,
-    batch, features)."""
+    """The sequences `index` (batch,), and the noise (time, batch, features) that is added to their scaled features."""
 
     index: np.ndarray
     noise: torch.Tensor | None
@@ -40,6 +41,7 @@ class Batch:
         return len(self.index)
 
     def chunk(self, parts: int) -> list[Batch]:
+        """Cuts the batch into parts."""
         noises = [None] * parts if self.noise is None else self.noise.tensor_split(parts, dim=1)
         return [Batch(index, noise) for index, noise in zip(np.array_split(self.index, parts), noises, strict=True)]
 
@@ -59,8 +61,8 @@ class RnnTask:
         pass
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
-        # A step in time is too little work to share, and threads that wait for each other at every one of them stall
-        # as soon as the machine has anything else to do.
+        # A step in time is too little work to share, and threads that wait for each other at each step stall as soon as
+        # the machine has anything else to do.
         torch.set_num_threads(1)
         train: SequenceSplit = splits.train
         steps = steps_of(params, train.lengths)
@@ -93,7 +95,7 @@ class RnnTask:
         self, stack: Stack, split: SequenceSplit, batches: Sequence[Batch]
     ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
         noise, given = None, {member: b.noise for member, b in enumerate(batches) if b.noise is not None}
-        if given:  # side by side, each as long as its member's batch
+        if given:  # each as long as its member's batch
             longest = max(given.values(), key=len)
             noise = longest.new_zeros(len(longest), len(batches), *longest.shape[1:])
             for member, one in given.items():
@@ -110,7 +112,7 @@ class RnnTask:
         return pd.DataFrame({"sequence length": split.lengths, "squared error": squared})
 
     def units(self, learner: Learner, split: SequenceSplit) -> np.ndarray:
-        """Of each sequence: its squared error, and 1."""
+        """(sequences, 2): the squared error of each sequence, and 1."""
         squared = self.errors(learner, split)["squared error"].to_numpy()
         return np.stack([squared, np.ones_like(squared)], 1)
 
@@ -146,7 +148,7 @@ class RnnTask:
         torch.save(model.state_dict(), folder / "weights.pt")
 
     def load(self, folder: Path) -> Learner:
-        """The scaling is part of the weights, so nothing else is needed."""
+        """Loads an exported model; the scaling is part of its weights."""
         description = json.loads((folder / "model.json").read_text())
         params, steps = description["params"], description["steps"]
         model = SequenceRegressor(
@@ -157,7 +159,7 @@ class RnnTask:
         return Learner(model, optimizer, None, Device(torch.device("cpu")), params, extra={"steps": steps})
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
-        """CSV or Parquet files of one sequence each, a row a step, as a frame of `sequence` (nested lists)."""
+        """A frame with a column `sequence`, from CSV or Parquet files of one sequence each, a row for each step."""
         rows = {}
         for argument in arguments:
             path = Path(argument)
@@ -196,11 +198,15 @@ def _batch(learner: Learner, split: SequenceSplit, index: np.ndarray) -> tuple[t
 def _losses(
     model: Any, learner: Learner, split: SequenceSplit, index: np.ndarray, noise: torch.Tensor | None
 ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-    """Of one network, or of a stack's where `index` is (members, batch); `learner` says how its kind reads data."""
+    """The losses of one network, or of a stack where `index` is (members, batch).
+
+    Args:
+        learner: says how networks of its kind read data.
+    """
     x, mask, y = _batch(learner, split, index)
     if noise is not None:
         scale = model.x_std.reshape(*model.x_std.shape[:-1], 1, -1)
-        # A part of a batch may be shorter than the batch that its noise was drawn for; padding gets none.
+        # A part of a batch may be shorter than the batch for which the noise was drawn; padding gets none.
         x[: len(noise)].addcmul_(noise[: len(x)].to(x.device), scale)
     loss = (model.scaled(x, mask) - (y - model.y_mean) / model.y_std).square().mean(-1)
     size = index.shape[-1]
@@ -208,7 +214,7 @@ def _losses(
 
 
 def _noise(learner: Learner, split: SequenceSplit, index: np.ndarray) -> torch.Tensor | None:
-    """Drawn with the batch, by the trial's own generator; in units of a feature's standard deviation."""
+    """Noise for a batch, in units of each feature's standard deviation; None without `input_noise`."""
     if not learner.params["input_noise"]:
         return None
     time = learner.extra["steps"] or int(split.lengths[index].max())
@@ -216,10 +222,10 @@ def _noise(learner: Learner, split: SequenceSplit, index: np.ndarray) -> torch.T
 
 
 def _bucketed(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarray]:
-    """Batches of similar lengths in random order.
+    """Batches of sequences of similar lengths, in random order.
 
-    Which sequences meet is drawn from torch's global generator. In which order short and long batches come depends on
-    the epoch alone, so that trials that train together have batches of like lengths at the same time.
+    The sequences of a batch are drawn from torch's global generator. The order of short and long batches depends on the
+    epoch alone, so that trials that train together have batches of similar lengths at the same time.
     """
     order = torch.randperm(len(lengths)).numpy()
     batches = []
@@ -232,7 +238,7 @@ def _bucketed(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarr
 
 @torch.no_grad()
 def _predictions(model: Any, learner: Learner, split: SequenceSplit, members: int | None = None) -> np.ndarray:
-    """([members,] n) in the target's units, float32, in the order of the split."""
+    """Predictions ([members,] n) float32 in the target's units, in the order of the split."""
     model.eval()
     lead = () if members is None else (members,)
     out = np.empty((*lead, len(split)), dtype=np.float32)

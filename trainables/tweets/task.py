@@ -1,4 +1,4 @@
-"""Tweets -> whether they contain medical information, or any other labels."""
+"""Classifies tweets by whether they contain medical information, or by any other labels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from trainables import texts
-from trainables.task import Objective, Splits
-from trainables.text_task import TextTask
+from trainables.base.task import Objective, Splits
+from trainables.text import tables, texts
+from trainables.text.task import TextTask
 from trainables.tweets import demo
 
 
@@ -19,10 +19,10 @@ class TweetsTask(TextTask):
     made = "tweets made by code (--data FILE|FOLDER|ZIP for your tables)"
 
     def read(self, data: dict[str, Any], source: Path) -> Splits:
-        """CSV, TSV or Parquet tables of a text and a label column."""
+        """Reads CSV, TSV or Parquet tables with a text and a label column."""
 
         def read_file(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
-            return texts.read_table(content, name, place, data["text"], data["label"])
+            return tables.read_table(content, name, place, data["text"], data["label"])
 
         return texts.prepare(data, source, read_file)
 

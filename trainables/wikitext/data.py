@@ -1,4 +1,4 @@
-"""Running text as one stream of words a split."""
+"""Reads running text as one stream of words for each split."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables import texts
-from trainables.files import read_files
-from trainables.task import DataInfo, InputError, Splits, array_digest
+from trainables.base.errors import InputError
+from trainables.base.files import read_files
+from trainables.base.task import DataInfo, Splits, array_digest
+from trainables.text import tables, texts
 from trainables.wikitext.tokenizer import END, START, UNKNOWN, basic_english, decode, encode, vocabulary
 
 HUB = "Salesforce/wikitext"
@@ -37,7 +38,7 @@ class Corpus:
 
 
 def prepare(data: dict[str, Any], source: Path | None) -> Splits:
-    """The splits of the user's files, or of what `data.corpus` names.
+    """Prepares the user's files, or the corpus that `data.corpus` names.
 
     Raises:
         InputError: naming the file, the line or the setting, and what is allowed.
@@ -57,7 +58,11 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
 def tokenized(
     lines: dict[str, list[str]], data: dict[str, Any], name: str, notes: list[str], chosen: dict[str, Any]
 ) -> Splits:
-    """Lines by split as streams of words; the vocabulary is that of train."""
+    """Makes `Splits` of lines by split; the vocabulary is that of train.
+
+    Raises:
+        InputError: a split has too few words.
+    """
     words = {split: _words(some, data["boundaries"]) for split, some in lines.items()}
     known = vocabulary(words["train"], data["min_frequency"], data["boundaries"])
     index = {word: position for position, word in enumerate(known)}
@@ -100,13 +105,13 @@ def _words(lines: list[str], boundaries: bool) -> list[str]:
 
 
 def batchify(stream: torch.Tensor, batch: int) -> torch.Tensor:
-    """(n,) -> (n // batch, batch): `batch` pieces of the stream side by side; what is left over is cut off."""
+    """Lays `batch` pieces of a stream side by side: (n,) -> (n // batch, batch). The rest is cut off."""
     length = len(stream) // batch
     return stream[: length * batch].view(batch, length).t().contiguous()
 
 
 def get_batch(source: torch.Tensor, start: int, bptt: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Words (up to `bptt`, batch) from row `start` on, and those that follow each, flattened."""
+    """The words (up to `bptt`, batch) from row `start` on, and the word after each, flattened."""
     length = min(bptt, len(source) - 1 - start)
     return source[start : start + length], source[start + 1 : start + 1 + length].reshape(-1)
 
@@ -114,7 +119,7 @@ def get_batch(source: torch.Tensor, start: int, bptt: int) -> tuple[torch.Tensor
 def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, content in read_files(source, SUFFIXES, data["max_unpacked_gb"]):
-        lines = texts.decode(content, str(source / name)).splitlines()
+        lines = tables.decode(content, str(source / name)).splitlines()
         found.setdefault(_split_of(name), []).extend(lines)
     if "train" not in found:
         raise InputError(f"{source}: there is a {' and a '.join(found)} split but no train")
@@ -128,7 +133,7 @@ def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, lis
 
 
 def _split_of(name: PurePosixPath) -> str:
-    """`wiki.valid.tokens`, `train.txt`, `test/a.txt`; train where neither the name nor a folder says."""
+    """The split that a name says (`wiki.valid.tokens`, `train.txt`, `test/a.txt`); else train."""
     for part in (*reversed(re.split(r"[._-]", name.stem.lower())), *(f.lower() for f in reversed(name.parts[:-1]))):
         if part in texts.SPLITS:
             return texts.SPLITS[part]
@@ -136,7 +141,11 @@ def _split_of(name: PurePosixPath) -> str:
 
 
 def choose(corpus: str) -> tuple[str, str]:
-    """`hub` or `demo`, and a sentence that says so; `auto` is the hub's where the cache or the network has it."""
+    """Resolves `auto` to `hub` where the cache or the network has the corpus, else to `demo`.
+
+    Returns:
+        The corpus, and a sentence that says where it comes from.
+    """
     if corpus not in ("auto", "hub", "demo"):
         raise InputError(f"data.corpus: {corpus!r}: allowed are auto, hub and demo")
     if corpus != "auto":
@@ -166,8 +175,11 @@ def _from_hub() -> dict[str, list[str]]:
 
 
 def demo(seed: int) -> dict[str, list[str]]:
-    """The English prose of `pydoc_data.topics`, which every Python carries: topics with a tenth of the
-    text are val, others with a tenth test. What several topics say stands in the first of them only."""
+    """The English prose of `pydoc_data.topics`, which comes with every Python.
+
+    Topics with a tenth of the text are val, others with a tenth test. A paragraph of several topics is kept in the
+    first of them only.
+    """
     from pydoc_data.topics import topics
 
     seen: set[str] = set()
@@ -190,7 +202,7 @@ def _size(paragraphs: list[str]) -> int:
 
 
 def _prose(text: str) -> list[str]:
-    """The paragraphs of a topic that are sentences: not code, not grammar, not a heading."""
+    """The paragraphs of a topic that are prose: neither code nor grammar nor headings."""
     out = []
     for block in re.split(r"\n\s*\n", text):
         paragraph = " ".join(line.strip() for line in block.splitlines())

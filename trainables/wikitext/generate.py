@@ -1,4 +1,4 @@
-"""Words from a language model, one at a time."""
+"""Draws words from a language model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def generate(
     model: LanguageModel, prompt: Sequence[int], count: int, temperature: float, top_k: int, top_p: float,
     generator: torch.Generator, never: Sequence[int],
 ) -> list[int]:  # fmt: skip
-    """`count` words after `prompt` (at least one word), drawn from the model's distribution.
+    """Draws `count` words after `prompt`, which has at least one word.
 
     Args:
-        temperature: what logits are divided by; 0 takes the most probable word always.
-        top_k: only so many of the most probable words; 0: all.
-        top_p: only the most probable words that together reach this probability (the nucleus of Holtzman et al. 2019,
-            arXiv:1904.09751); 1: all.
-        never: words that are not drawn.
+        temperature: logits are divided by it; 0 always takes the most probable word.
+        top_k: only so many of the most probable words are drawn; 0: all.
+        top_p: only the most probable words that together reach this probability are drawn (the nucleus of Holtzman
+            et al. 2019, arXiv:1904.09751); 1: all.
+        never: words that are never drawn.
     """
     model.eval()
     device = model.decoder.weight.device

@@ -1,4 +1,4 @@
-"""A Transformer language model (Vaswani et al. 2017, arXiv:1706.03762), causal, in the reference's shape by default."""
+"""A causal Transformer language model (Vaswani et al. 2017, arXiv:1706.03762)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainables.linear_cross_entropy import LinearCrossEntropy
-from trainables.task import Params
+from trainables.base.task import Params
+from trainables.wikitext.linear_cross_entropy import LinearCrossEntropy
 
 POSITIONS = ("sinusoidal", "learned", "rotary")
-#: Weights of embedding and decoder start uniform within this.
+#: Weights of embedding and decoder are drawn uniformly within this distance of zero.
 INIT = 0.1
 
 
 class Block(nn.Module):
-    """The function of `nn.TransformerEncoderLayer` under a causal mask, with rotary positions if asked for."""
+    """Computes `nn.TransformerEncoderLayer` under a causal mask, optionally with rotary positions."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float, norm_first: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The baseline: an interpolated, modified Kneser-Ney n-gram model (Chen and Goodman 1999, sections 2.7 and 3)."""
+"""An interpolated, modified Kneser-Ney n-gram model, the baseline (Chen and Goodman 1999, sections 2.7 and 3)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Order:
-    """One order's n-grams: a sorted key for each (number of its context, last word), and their counts.
+    """The n-grams of one order: a sorted key for each (number of its context, last word), and their counts.
 
     Attributes:
-        counts: how often for the highest order; for lower ones, after how many different words (continuations).
-        totals: over a context's n-grams, the sum of their counts.
-        held_back: of that sum, what discounting leaves for the order below.
+        counts: for the highest order the number of occurrences; for lower ones the number of different words before
+            (continuations).
+        totals: the sum of the counts of each context's n-grams.
+        held_back: the part of each total that discounting leaves for the order below.
         discounts: by count, up to 3.
     """
 
@@ -46,7 +47,7 @@ class KneserNey:
         self.orders = [_order(k, c, n, words) for k, c, n in zip(keys, counts, contexts, strict=False)]
 
     def probabilities(self, stream: np.ndarray) -> np.ndarray:
-        """Of each word of a stream, given those before it; (n,) float64."""
+        """The probability of each word of a stream given those before it: (n,) float64."""
         p = np.full(len(stream), 1 / self.words)
         # `context[i]` is the number of the n-gram that ends before i, or -1 where train has none such.
         context = np.zeros(len(stream), dtype=np.int64)
@@ -66,7 +67,7 @@ class KneserNey:
         return p
 
     def perplexity(self, stream: np.ndarray) -> float:
-        """Of all words but the first, as the network's."""
+        """The perplexity of all words but the first, as for the network."""
         return float(np.exp(-np.log(self.probabilities(stream)[1:]).mean()))
 
 
@@ -78,9 +79,9 @@ def _order(keys: np.ndarray, counts: np.ndarray, contexts: int, words: int) -> O
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """What is taken off counts of 0, 1, 2, and 3 or more (Chen and Goodman's modified discounts, equation 26).
+    """The discounts of counts of 0, 1, 2, and 3 or more (Chen and Goodman's modified discounts, equation 26).
 
-    Where a small text lacks counts to estimate them from, 0.5, 1 and 1.5.
+    They are 0.5, 1 and 1.5 where a small text lacks the counts to estimate them from.
     """
     n = [int((counts == k).sum()) for k in range(5)]
     if min(n[1:]) == 0:

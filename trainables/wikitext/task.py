@@ -1,4 +1,4 @@
-"""A language model of running text: the next word from those before it."""
+"""A language model of running text: it predicts each word from those before it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from trainables import plots
-from trainables.task import DataInfo, InputError, Objective, Params, Progress, Splits
-from trainables.training import Device, Learner, fit_batches, make_optimizer, make_schedule
+from trainables.base import plots
+from trainables.base.errors import InputError
+from trainables.base.optimizers import make_optimizer, make_schedule
+from trainables.base.task import DataInfo, Objective, Params, Progress, Splits
+from trainables.base.training import Device, Learner, fit_batches
 from trainables.wikitext import data as reading
 from trainables.wikitext.data import Corpus, batchify
 from trainables.wikitext.generate import generate
@@ -24,9 +26,9 @@ from trainables.wikitext.model import POSITIONS, LanguageModel
 from trainables.wikitext.ngram import KneserNey
 from trainables.wikitext.tokenizer import START, UNKNOWN, basic_english, decode, encode
 
-#: Windows that are evaluated at a time.
+#: Number of windows that are evaluated at a time.
 EVAL_BATCH = 20
-#: Words that are resampled together: neighbours are not independent, and windows differ from model to model.
+#: Number of neighbouring words that are resampled together, as they are not independent of each other.
 UNIT = 500
 #: Orders of the n-gram baselines.
 ORDERS = (2, 5)
@@ -67,7 +69,7 @@ class WikitextTask:
         return Learner(model, optimizer, schedule, device, params, extra=extra)
 
     def train_epoch(self, learner: Learner, split: Corpus) -> dict[str, float]:
-        """One of `parts` equal parts of a pass over the split."""
+        """Trains one of `parts` equal parts of a pass over the split."""
         params, model = learner.params, learner.model
         stream = batchify(_stream(learner, split), params["batch_size"]).t().contiguous()  # (batch, length)
         length, parts = params["bptt"], params["parts"]
@@ -86,7 +88,7 @@ class WikitextTask:
 
     @torch.no_grad()
     def evaluate(self, learner: Learner, split: Corpus) -> dict[str, float]:
-        """Every word but the first is predicted once, in windows of `bptt` words."""
+        """Loss and perplexity: every word but the first is predicted once, in windows of `bptt` words."""
         learner.model.eval()
         model: Any = learner.model
         stream = _stream(learner, split)
@@ -99,7 +101,7 @@ class WikitextTask:
 
     @torch.no_grad()
     def units(self, learner: Learner, split: Corpus) -> np.ndarray:
-        """Of each stretch of `UNIT` words: their summed cross-entropy, and their number."""
+        """(stretches, 2): for each stretch of `UNIT` words the sum of their cross-entropies, and their number."""
         learner.model.eval()
         losses = []
         with learner.device.autocast():
@@ -117,12 +119,12 @@ class WikitextTask:
         return Corpus(np.concatenate([splits.train.tokens, splits.val.tokens]), splits.train.words)
 
     def baselines(self, splits: Splits) -> dict[str, float]:
-        """Kneser-Ney models of train and validation together, as the final model's."""
+        """Kneser-Ney models, fitted to train and validation together as the final model is."""
         tokens, words = self.merge(splits).tokens, len(splits.train.words)
         return {f"{n}-gram": KneserNey(tokens, words, n).perplexity(splits.test.tokens) for n in ORDERS}
 
     def samples(self, learner: Learner) -> list[str]:
-        """Sentences by the model, from a seed of their own."""
+        """Sentences that the model writes, always from the same seed."""
         settings, words = _sampling(learner.params), learner.extra["words"]
         generator = torch.Generator().manual_seed(0)
         never = [words.index(UNKNOWN)]
@@ -159,7 +161,7 @@ class WikitextTask:
         return Learner(model.eval(), optimizer, None, Device(torch.device("cpu")), params, extra=extra)
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
-        """Prompts, or files with one a line, as a frame of `prompt`."""
+        """A frame with a column `prompt`, from prompts or from files with one on each line."""
         prompts: list[tuple[str, str]] = []
         for argument in arguments:
             path = Path(argument)
@@ -173,7 +175,7 @@ class WikitextTask:
     def predict(self, model: Learner, frame: pd.DataFrame) -> pd.DataFrame:
         """A frame with a column `prompt` -> `continuation` (20 words) and the prompt's `perplexity`.
 
-        Columns `temperature`, `top_k`, `top_p` and `seed` say otherwise than the model's own settings, row by row.
+        Columns `temperature`, `top_k`, `top_p` and `seed` override the model's settings in each row.
         """
         words, index = model.extra["words"], model.extra["index"]
         net: Any = model.model
@@ -198,12 +200,12 @@ def _sampling(params: Params) -> dict[str, Any]:
 
 
 def _exp(loss: float) -> float:
-    """Infinite where it overflows, which ends the trial as diverged."""
+    """exp(loss); infinite where that overflows, so that the trial counts as diverged."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
 def _windows(stream: torch.Tensor, length: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs and targets (windows, length) of a stream in its order; the rest that fills no window comes last."""
+    """Yields inputs and targets (windows, length) of a stream in order; a rest that fills no window comes last."""
     whole = (len(stream) - 1) // length * length
     inputs, targets = (stream[at : at + whole].view(-1, length) for at in (0, 1))
     yield from zip(inputs.split(EVAL_BATCH), targets.split(EVAL_BATCH), strict=True)
@@ -212,12 +214,12 @@ def _windows(stream: torch.Tensor, length: int) -> Iterator[tuple[torch.Tensor, 
 
 
 def _starts(length: int, bptt: int) -> range:
-    """Where the steps of a pass begin: the last word has none to predict."""
+    """The positions at which the steps of a pass begin; none at the last word, after which nothing is to predict."""
     return range(0, length - 1, bptt)
 
 
 def _stream(learner: Learner, split: Corpus) -> torch.Tensor:
-    """The split's words on the device, int64; brought there once a trial."""
+    """The split's words on the device, int64; they are copied there once a trial."""
     streams = learner.extra["streams"]
     if split not in streams:
         streams[split] = torch.from_numpy(split.tokens.astype(np.int64)).to(learner.device.torch_device)

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch on the device."""
+"""Augments whole batches of pictures on the device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def augmenter(strength: float) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Random flip, affine, colour and erasing on pictures in [0, 1], (batch, 3, size, size).
+    """A function that augments pictures in [0, 1], (batch, 3, size, size): flips, affine maps, colours, erasing.
 
     Args:
         strength: 0 leaves pictures as they are; 1 turns up to 20 degrees, shifts 15 %, scales 30 %.

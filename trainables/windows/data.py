@@ -1,4 +1,4 @@
-"""Window photographs: a folder or zip of `train/<class>/*` (and `val/`, `test/`) -> uint8 arrays."""
+"""Reads window photographs from a folder or zip of `train/<class>/*` (and `val/`, `test/`) into uint8 arrays."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from trainables.files import replacing
-from trainables.task import DataInfo, InputError, Progress, Splits, array_digest
+from trainables.base.errors import InputError
+from trainables.base.files import replacing
+from trainables.base.task import DataInfo, Progress, Splits, array_digest
 from trainables.windows import demo
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -36,6 +37,7 @@ class ImageSplit:
         return len(self.labels)
 
     def take(self, index: np.ndarray) -> ImageSplit:
+        """The pictures at these positions."""
         return ImageSplit(self.images[index], self.labels[index], tuple(self.names[i] for i in index))
 
 
@@ -48,7 +50,7 @@ class _File:
 
 
 def prepare(data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
-    """See `Task.prepare`. Keys of `data`: size, val_fraction, test_fraction, split_seed, max_unpacked_gb, demo."""
+    """Prepares the user's pictures, or the demo's; see `Task.prepare`."""
     if source is None:
         given, classes, fingerprint, notes = _demo(data, cache, progress)
         where = "demo"
@@ -161,7 +163,7 @@ def _list_folder(root: Path) -> tuple[list[_File], set[tuple[str, str]], int]:
 
 
 def _list_zip(path: Path, limit_gb: float) -> tuple[list[_File], set[tuple[str, str]], int]:
-    """Members are read where they lie; none is ever written to disk."""
+    """Lists a zip's members; they are read in place, and none is written to disk."""
     archive = zipfile.ZipFile(path)
     unpacked = 0
     members: list[tuple[str, bool, Callable[[], bytes]]] = []
@@ -193,7 +195,7 @@ def _hidden(parts: Sequence[str]) -> bool:
 def _list_members(
     members: list[tuple[str, bool, Callable[[], bytes]]], place: Path
 ) -> tuple[list[_File], set[tuple[str, str]], int]:
-    """Sorts `[wrapper/]split/class/.../file` into files, the (split, class) folders seen, and a count of others."""
+    """Sorts members `[wrapper/]split/class/.../file` into pictures, (split, class) folders, and a number of others."""
     split_all = [(PurePosixPath(name).parts, is_dir, read) for name, is_dir, read in members]
     tops = {parts[0] for parts, _, _ in split_all}
     skip = 1 if len(tops) == 1 and "train" not in tops else 0  # an archive of one folder
@@ -260,7 +262,7 @@ def _demo(
 def _complete(
     given: dict[str, ImageSplit], classes: tuple[str, ...], data: dict[str, Any], place: str
 ) -> list[ImageSplit]:
-    """Splits off, stratified and seeded, what the data does not bring: first test, then val."""
+    """Splits off what the data lacks, stratified and seeded: first test, then val."""
     train = given["train"]
     result = dict(given)
     for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
@@ -274,7 +276,7 @@ def _complete(
 def _stratify(
     split: ImageSplit, classes: tuple[str, ...], fraction: float, seed: int, place: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (kept, taken): of every class at least one image each way."""
+    """Indices of the pictures that stay and of those that are split off, at least one of every class each."""
     rng = np.random.default_rng(seed)
     kept, taken = [], []
     for label, name in enumerate(classes):

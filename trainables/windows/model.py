@@ -40,6 +40,7 @@ class Normalise(nn.Module):
 
 
 def norm_layer(kind: str, channels: int) -> nn.Module:
+    """Batch normalisation, or group normalisation with up to 8 groups."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     return nn.GroupNorm(math.gcd(8, channels), channels)
@@ -89,7 +90,7 @@ class ResidualNet(nn.Module):
 
 
 class Pretrained(nn.Module):
-    """A transformers image classifier with a fresh head; the backbone trains or is frozen."""
+    """A transformers image classifier with a new head; its backbone trains, or is frozen."""
 
     def __init__(self, backbone: Any, mean: tuple[float, ...], std: tuple[float, ...], frozen: bool) -> None:
         super().__init__()
@@ -127,7 +128,7 @@ def pretrained_config(name: str) -> tuple[Any, tuple[float, ...], tuple[float, .
 
 
 def build_model(params: dict[str, Any], classes: tuple[str, ...], weights: bool = True) -> nn.Module:
-    """The model of a configuration; with `weights` False a pretrained one is only laid out, to be loaded."""
+    """The model of a configuration; without `weights` a pretrained one is only laid out, to be loaded."""
     name = params["model.pretrained"]
     if name is None:
         return ResidualNet(len(classes), params["width"], params["depth"], params["dropout"], params["norm"]).to(

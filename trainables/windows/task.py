@@ -18,9 +18,11 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from trainables import plots
-from trainables.task import DataInfo, InputError, Objective, Params, Progress, Splits
-from trainables.training import Device, Learner, fit_batches, make_optimizer, make_schedule, shuffled_batches
+from trainables.base import plots
+from trainables.base.errors import InputError
+from trainables.base.optimizers import make_optimizer, make_schedule
+from trainables.base.task import DataInfo, Objective, Params, Progress, Splits
+from trainables.base.training import Device, Learner, fit_batches, shuffled_batches
 from trainables.windows import data as reading
 from trainables.windows.augment import augmenter
 from trainables.windows.data import ImageSplit
@@ -31,7 +33,7 @@ EVAL_BATCH = 256
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """An exported classifier: `decode_size` is what pictures are decoded to before the model's own size."""
+    """An exported classifier. Pictures are decoded to `decode_size`, then resized to `image_size`."""
 
     model: nn.Module
     classes: tuple[str, ...]
@@ -65,7 +67,7 @@ class WindowsTask:
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         model = build_model(params, splits.info.classes).to(device.torch_device)
-        # Norms and biases are left out of weight decay, as usual: shrinking them only biases the network.
+        # Norms and biases have no weight decay, as usual: shrinking them only biases the network.
         decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
         free = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
         optimizer = make_optimizer([{"params": decayed}, {"params": free, "weight_decay": 0.0}], params)
@@ -95,7 +97,7 @@ class WindowsTask:
         }
 
     def units(self, learner: Learner, split: ImageSplit) -> np.ndarray:
-        """Of each picture: whether it is classified correctly, and 1."""
+        """(pictures, 2): for each picture whether it is classified correctly, and 1."""
         correct = _logits(learner, split).argmax(1).numpy() == split.labels
         return np.stack([correct, np.ones_like(correct)], 1).astype(np.float32)
 
@@ -133,7 +135,7 @@ class WindowsTask:
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         backbone = getattr(learner.model, "backbone", None)
         params = dict(learner.params)
-        if backbone is not None:  # the folder must not depend on where the checkpoint came from
+        if backbone is not None:  # the export must not depend on the place of the checkpoint
             backbone.config.save_pretrained(folder / "backbone")
             normalise: Normalise = learner.model.normalise  # type: ignore[assignment]
             processor = {"image_mean": normalise.mean.flatten().tolist(), "image_std": normalise.std.flatten().tolist()}
@@ -153,7 +155,7 @@ class WindowsTask:
         return LoadedModel(model.eval(), classes, description["decode_size"], params["image_size"])
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
-        """Files, or folders searched for pictures, as a frame of `image` (the file's bytes), indexed by path."""
+        """A frame with a column `image`, the bytes of files and of the pictures in folders, indexed by path."""
         paths: list[Path] = []
         for argument in arguments:
             path = Path(argument)
@@ -194,11 +196,11 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
-    """The split at the trial's image size on its device; brought there once a trial."""
+    """The split at the trial's image size on its device; it is copied there once a trial."""
     known = learner.extra.setdefault("on_device", {})
     if id(split) not in known:
         device = learner.device.torch_device
-        with warnings.catch_warnings():  # arrays out of the object store are read-only; nothing writes to them
+        with warnings.catch_warnings():  # arrays from the object store are read-only, and nothing writes to them
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             pixels, labels = torch.from_numpy(np.asarray(split.images)), torch.from_numpy(split.labels)
         learner.extra["decode_size"] = pixels.shape[-1]
@@ -208,7 +210,7 @@ def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch
 
 
 def _class_weights(learner: Learner, labels: torch.Tensor) -> torch.Tensor | None:
-    """Inverse to class frequency and 1 on average over the samples, as scikit-learn's `balanced`."""
+    """Weights inverse to class frequency, 1 on average over the samples, as scikit-learn's `balanced`."""
     if learner.params["class_weights"] == "none":
         return None
     counts = torch.bincount(labels).float()

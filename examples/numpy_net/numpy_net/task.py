@@ -9,8 +9,17 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from numpy_net.layers import Dropout, Layer, squared_error
-from trainables.task import DataInfo, InputError, Objective, Splits, array_digest
-from trainables.training import Learner, make_optimizer, not_finite, shuffled_batches
+from trainables import (
+    DataInfo,
+    InputError,
+    Learner,
+    Objective,
+    Splits,
+    array_digest,
+    make_optimizer,
+    not_finite,
+    shuffled_batches,
+)  # fmt: skip
 
 
 class NumpyNet:

@@ -4,10 +4,10 @@ from itertools import combinations
 
 import pytest
 
-from search.config import load_config
+from search.config.load import load_config
+from trainables.base.errors import InputError
 from trainables.lyrics import demo
 from trainables.lyrics.task import TASK
-from trainables.task import InputError
 
 DATA = load_config("lyrics", [], {}).data
 

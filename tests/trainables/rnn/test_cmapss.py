@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from search.config import load_config
+from search.config.load import load_config
 from tests.conftest import SHARED
+from trainables.base.training import choose_device, run_epoch, seed_everything
 from trainables.rnn.task import TASK
-from trainables.training import choose_device, run_epoch, seed_everything
 
 #: Found by the search of docs/rnn.md.
 PARAMS = {

@@ -8,8 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import ROOT, SHARED
+from trainables.base.errors import InputError
 from trainables.rnn import data, demo
-from trainables.task import InputError
 
 SETTINGS = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "rnn.yaml"))["data"]
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from tests.trainables.conftest import assert_units_add_up
+from trainables.base.training import choose_device, run_epoch, seed_everything
 from trainables.rnn.data import pack
 from trainables.rnn.model import Recurrence, SequenceRegressor, layout, steps_of
 from trainables.rnn.task import TASK, _bucketed
-from trainables.training import choose_device, run_epoch, seed_everything
 
 PARAMS = {
     "variant": "vanilla", "keep": None, "align": None, "hidden": 8, "layers": 2, "activation": "tanh",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainables.base.errors import InputError
 from trainables.rnn.pickles import read_npy, read_pickle
-from trainables.task import InputError
 
 
 class Malicious:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from search.config import load_config
+from search.config.load import load_config
 from tests.conftest import SHARED
 from tests.trainables.conftest import assert_units_add_up
-from trainables import training
-from trainables.task import InputError
+from trainables.base import training
+from trainables.base.errors import InputError
 from trainables.wikitext import data as reading
 from trainables.wikitext.data import batchify, get_batch, tokenized
 from trainables.wikitext.generate import generate

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import SHARED
-from trainables.task import InputError
+from trainables.base.errors import InputError
 from trainables.windows import data
 
 SETTINGS = {

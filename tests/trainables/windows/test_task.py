@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tests.trainables.conftest import assert_units_add_up
-from trainables.task import DataInfo, InputError, Splits
-from trainables.training import choose_device, run_epoch, seed_everything
+from trainables.base.errors import InputError
+from trainables.base.task import DataInfo, Splits
+from trainables.base.training import choose_device, run_epoch, seed_everything
 from trainables.windows import demo
 from trainables.windows.data import ImageSplit
 from trainables.windows.model import ResidualNet, resize

@@ -1,0 +1,243 @@
+"""When a trial stops early. Each rule is a function of the results that it was told; a replay restores it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+
+from search.config.load import SearchConfig
+from search.config.settings import SearchSection
+
+
+class Scheduler:
+    """Decides whether a trial goes on; this one gives each its full budget.
+
+    `loss` is the objective, turned so that smaller is better.
+    """
+
+    def decides(self, number: int, epoch: int) -> bool:
+        """Whether the trial may have to stop or pause after this epoch. The answer never changes, so that workers know
+        ahead when they have to ask."""
+        return False
+
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
+        """Whether the trial stops with this loss after this epoch; changes nothing.
+
+        Args:
+            before: only trials with smaller numbers are compared with.
+        """
+        return False
+
+    def pauses(self, number: int, epoch: int) -> bool:
+        """Whether the trial pauses after this epoch until it is promoted."""
+        return False
+
+    def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
+        """The number of the paused trial that goes on now, if one does; changes nothing.
+
+        Args:
+            paused: the epoch at which each paused trial waits, by number.
+            left: the trials that are neither paused nor over; None while new ones will come.
+        """
+        return None
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        """Takes in a result, whatever was decided."""
+
+    def remove(self, number: int) -> None:
+        """Forgets a trial that diverged, as its results mean nothing."""
+
+    def rungs(self) -> dict[int, dict[int, float]]:
+        """The recorded losses: epoch -> trial number -> loss."""
+        return {}
+
+
+class Asha(Scheduler):
+    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
+
+    Rungs stand at the epochs `grace_period * reduction_factor^k` below `max_epochs`. A trial that reaches a rung is
+    recorded there. The stopping variant lets it go on if it is among the best `1 / reduction_factor` (rounded up) of
+    those recorded so far, and ends it otherwise. The promoting variant (their algorithm 2) pauses it, and lets it go on
+    once it is among the best `1 / reduction_factor` (rounded down); trials at the highest rung come first.
+    """
+
+    def __init__(self, grace_period: int, reduction_factor: float, max_epochs: int, promotes: bool = False) -> None:
+        self.reduction_factor, self.promotes = reduction_factor, promotes
+        self._rungs: dict[int, dict[int, float]] = {}
+        level = float(grace_period)
+        while level < max_epochs:
+            self._rungs[round(level)] = {}
+            level *= reduction_factor
+
+    def decides(self, number: int, epoch: int) -> bool:
+        return epoch in self._rungs
+
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
+        if self.promotes or not self.decides(number, epoch):
+            return False
+        # By rank, not by an interpolated percentile: it is exact, and equal losses share a fate. The trial itself
+        # counts, so that among the first reduction_factor trials only the best so far goes on.
+        others = [value for trial, value in self._rungs[epoch].items() if trial != number and trial < before]
+        places = math.ceil((len(others) + 1) / self.reduction_factor)
+        return sum(value < loss for value in others) >= places
+
+    def pauses(self, number: int, epoch: int) -> bool:
+        return self.promotes and self.decides(number, epoch)
+
+    def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
+        for epoch, rung in reversed(self._rungs.items()):
+            # With nothing else left to do, the best of each rung goes on; with few trials none would get far otherwise.
+            places = max(int(len(rung) / self.reduction_factor), int(left is not None and not left))
+            for number in sorted(rung, key=lambda n: (rung[n], n))[:places]:
+                if paused.get(number) == epoch:
+                    return number
+        return None
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        if epoch in self._rungs:
+            self._rungs[epoch][number] = loss
+
+    def remove(self, number: int) -> None:
+        for rung in self._rungs.values():
+            rung.pop(number, None)
+
+    def rungs(self) -> dict[int, dict[int, float]]:
+        return self._rungs
+
+
+class Hyperband(Scheduler):
+    """Asynchronous Hyperband (Li et al. 2020, section 3.3): brackets of ASHA, each with a later first rung.
+
+    A trial's bracket follows from its number alone. Bracket s gets a share of the trials in proportion to
+    `reduction_factor^-s`, as each of its trials costs that many times more before it may be stopped.
+    """
+
+    def __init__(self, grace_period: int, reduction_factor: float, max_epochs: int, brackets: int) -> None:
+        firsts = [grace_period * reduction_factor**s for s in range(brackets)]
+        self._brackets = [Asha(round(f), reduction_factor, max_epochs) for f in firsts if f < max_epochs]
+        weights = [reduction_factor**-s for s in range(len(self._brackets))]
+        self._shares = [w / sum(weights) for w in weights]
+        self._assigned: list[int] = []
+
+    def bracket(self, number: int) -> int:
+        """The bracket of trial `number`: the one that was furthest behind its share when the trial came."""
+        while len(self._assigned) <= number:
+            total = len(self._assigned) + 1
+            behind = [total * share - self._assigned.count(s) for s, share in enumerate(self._shares)]
+            self._assigned.append(behind.index(max(behind)))
+        return self._assigned[number]
+
+    def decides(self, number: int, epoch: int) -> bool:
+        return bool(self._brackets) and self._brackets[self.bracket(number)].decides(number, epoch)
+
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
+        if not self._brackets:
+            return False
+        return self._brackets[self.bracket(number)].should_stop(number, epoch, loss, before)
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        if self._brackets:
+            self._brackets[self.bracket(number)].record(number, epoch, loss)
+
+    def remove(self, number: int) -> None:
+        for bracket in self._brackets:
+            bracket.remove(number)
+
+    def rungs(self) -> dict[int, dict[int, float]]:
+        return _merged(self._brackets)
+
+
+class MedianStopping(Scheduler):
+    """The median stopping rule (Golovin et al. 2017, Google Vizier, section 3.2.2).
+
+    A trial stops at an epoch if its best loss so far is worse than the median of the other trials' running
+    average losses up to that epoch; not before `grace_period`, nor with fewer than `min_trials` to compare with.
+    """
+
+    min_trials = 3
+
+    def __init__(self, grace_period: int) -> None:
+        self.grace_period = grace_period
+        self._curves: dict[int, dict[int, float]] = {}
+
+    def decides(self, number: int, epoch: int) -> bool:
+        return epoch >= self.grace_period
+
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
+        curve = {**self._curves.get(number, {}), epoch: loss}
+        others = [
+            statistics.fmean(value for at, value in other.items() if at <= epoch)
+            for trial, other in self._curves.items()
+            if trial != number and trial < before and epoch in other
+        ]
+        if not self.decides(number, epoch) or len(others) < self.min_trials:
+            return False
+        return min(curve.values()) > statistics.median(others)
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        self._curves.setdefault(number, {})[epoch] = loss
+
+    def remove(self, number: int) -> None:
+        self._curves.pop(number, None)
+
+
+class Separate(Scheduler):
+    """One scheduler for each kind of trial, where trial `number` is of kind `number % len(kinds)`."""
+
+    def __init__(self, kinds: list[Scheduler]) -> None:
+        self._kinds = kinds
+
+    def _of(self, number: int) -> Scheduler:
+        return self._kinds[number % len(self._kinds)]
+
+    def decides(self, number: int, epoch: int) -> bool:
+        return self._of(number).decides(number, epoch)
+
+    def pauses(self, number: int, epoch: int) -> bool:
+        return self._of(number).pauses(number, epoch)
+
+    def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
+        """A trial of the kind with the fewest recorded results, so that each kind gets its share."""
+        for kind in sorted(self._kinds, key=lambda kind: sum(len(rung) for rung in kind.rungs().values())):
+            own = None if left is None else [number for number in left if self._of(number) is kind]
+            if (number := kind.promoted(paused, own)) is not None:
+                return number
+        return None
+
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
+        return self._of(number).should_stop(number, epoch, loss, before)
+
+    def record(self, number: int, epoch: int, loss: float) -> None:
+        self._of(number).record(number, epoch, loss)
+
+    def remove(self, number: int) -> None:
+        self._of(number).remove(number)
+
+    def rungs(self) -> dict[int, dict[int, float]]:
+        return _merged(self._kinds)
+
+
+def _merged(schedulers: Sequence[Scheduler]) -> dict[int, dict[int, float]]:
+    merged: dict[int, dict[int, float]] = {}
+    for scheduler in schedulers:
+        for epoch, rung in scheduler.rungs().items():
+            merged.setdefault(epoch, {}).update(rung)
+    return dict(sorted(merged.items()))
+
+
+def make_scheduler(config: SearchConfig) -> Scheduler:
+    """The scheduler that the configuration names; one for each balanced value."""
+    kinds = [_make_one(config.search) for _ in config.balanced]
+    return kinds[0] if len(kinds) == 1 else Separate(kinds)
+
+
+def _make_one(search: SearchSection) -> Scheduler:
+    if search.scheduler in ("asha", "asha-promote"):
+        promotes = search.scheduler == "asha-promote"
+        return Asha(search.grace_period, search.reduction_factor, search.epochs, promotes)
+    if search.scheduler == "hyperband":
+        return Hyperband(search.grace_period, search.reduction_factor, search.epochs, search.brackets)
+    if search.scheduler == "median":
+        return MedianStopping(search.grace_period)
+    return Scheduler()

@@ -1,0 +1,257 @@
+"""What is tried next: configurations from Optuna's samplers, or from a grid.
+
+A proposal depends on the seed, the trial's number and what the searcher was told, and on nothing else: each gets a
+freshly seeded sampler. No random state has to be saved, and a resumed search proposes what it would have proposed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from search.algorithms.pareto import value_of
+from search.config.load import SearchConfig
+from search.config.space import Parameter, Plain, Space
+from search.record.state import Trial
+from trainables.base.task import Objective, Params
+
+
+class Searcher(Protocol):
+    """Proposes configurations. The engine calls it, live and while it replays a journal."""
+
+    def ask(self, number: int) -> Params:
+        """Proposes the configuration of trial `number`; numbers come in order."""
+        ...
+
+    def replay(self, trial: Trial) -> None:
+        """Takes in a trial that an earlier session proposed, as if `ask` had returned it."""
+        ...
+
+    def learn(self, trials: list[Trial]) -> None:
+        """Takes in the trials of an earlier search, before the first proposal."""
+        ...
+
+    def tell(self, trial: Trial) -> None:
+        """Takes in a trial that is over or paused; one that has gone on since may be told again."""
+        ...
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """The seed of a trial; independent of those of other trials and of other search seeds."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+class Grid:
+    """Every point of a finite space, in the order of the file; what it is told changes nothing."""
+
+    def __init__(self, points: list[Params]) -> None:
+        self.points = points
+
+    def ask(self, number: int) -> Params:
+        return self.points[number]
+
+    def replay(self, trial: Trial) -> None:
+        pass
+
+    def learn(self, trials: list[Trial]) -> None:
+        pass
+
+    def tell(self, trial: Trial) -> None:
+        pass
+
+
+class OptunaSearcher:
+    """Optuna's samplers over the space, by ask and tell.
+
+    Optuna is told outcomes in its own terms. A stopped trial is pruned, with its intermediate values; a failed one has
+    failed; a diverged one violates a constraint, so that samplers avoid its region without a made-up value.
+    """
+
+    def __init__(
+        self, kind: str, space: Space, objectives: Sequence[Objective], seed: int, startup_trials: int,
+        model_trials: int, balance: tuple[str, tuple[Plain, ...]] | None = None,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            kind: tpe, gp, random or nsga2.
+            objectives: the first is what trials report each epoch and what their best epoch is chosen by.
+            startup_trials: so many are sampled at random before tpe and gp model the objective.
+            model_trials: most trials that tpe and gp model; see `_forget`.
+            balance: a choice parameter and its values, which trials take in turn instead of sampling it.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self._optuna, self.balance = optuna, balance
+        self.kind, self.space, self.seed, self.startup = kind, space, seed, startup_trials
+        self.objective, self.objectives, self.model_trials = objectives[0], objectives, model_trials
+        self._directions = ["minimize" if objective.mode == "min" else "maximize" for objective in objectives]
+        self.study = self._empty_study()
+        self._asked: dict[int, Any] = {}
+
+    def _empty_study(self) -> Any:
+        return self._optuna.create_study(directions=self._directions, sampler=self._optuna.samplers.RandomSampler(0))
+
+    def ask(self, number: int) -> Params:
+        self._forget()
+        self.study.sampler = self._sampler(trial_seed(self.seed, number))
+        if self.balance is not None:
+            name, values = self.balance
+            self.study.enqueue_trial({name: values[number % len(values)]})
+        trial = self.study.ask()
+        trial.set_user_attr("number", number)
+        self._asked[number] = trial
+        return self.space.sample(lambda parameter: _suggest(trial, parameter))
+
+    def learn(self, trials: list[Trial]) -> None:
+        """Takes in another search's trials, which are numbered below zero; parameters of other spaces are left out."""
+        for trial in trials:
+            self.replay(trial)
+            self.tell(trial)
+
+    def _forget(self) -> None:
+        """Bounds the cost of a proposal, which grows with the number of trials in the model.
+
+        Once there are a quarter more than `model_trials`, only `model_trials` are kept: a quarter of them the best, of
+        which tpe calls at most 25 good, the others the newest. Trials that were asked for and not told yet stay.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        if self.kind not in ("tpe", "gp") or len(trials) < self.model_trials * 5 // 4:
+            return
+        over = [trial for trial in trials if trial.state.is_finished()]
+        best = sorted(over, key=self._rank)[: self.model_trials // 4]
+        kept = {trial.number for trial in (*best, *over[len(best) - self.model_trials :])}
+        self._rebuild([trial for trial in over if trial.number in kept])
+
+    def _take_back(self, number: int) -> bool:
+        """Asks again for a trial that was told and has gone on since (promoted, or given more epochs).
+
+        Returns:
+            Whether it can be told anew: it may be forgotten, and samplers without a model keep what they were told.
+        """
+        over = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()]
+        told = next((t for t in over if t.user_attrs.get("number") == number), None)
+        if told is None or self.kind not in ("tpe", "gp"):
+            return False
+        self._rebuild([t for t in over if t is not told])
+        self._ask_for(number, told.params)
+        return True
+
+    def _rebuild(self, told: list[Any]) -> None:
+        """Makes a new study of these trials and of those that are asked for and not told yet."""
+        asked, self._asked = self._asked, {}
+        self.study = self._empty_study()
+        self.study.add_trials(told)
+        for number, one in asked.items():
+            self._ask_for(number, one.params)
+
+    def _rank(self, trial: Any) -> tuple[float, ...]:
+        """A sort key in tpe's order: complete trials by value, pruned by last epoch, infeasible last."""
+        states, sign = self._optuna.trial.TrialState, 1 if self.objective.mode == "min" else -1
+        if any(violated > 0 for violated in trial.constraints.values()):
+            return (3,)
+        if trial.state == states.COMPLETE:
+            return (0, sign * trial.value)
+        if trial.state == states.PRUNED and trial.intermediate_values:
+            last = max(trial.intermediate_values)
+            return (1, -last, sign * trial.intermediate_values[last])
+        return (2,)
+
+    def replay(self, trial: Trial) -> None:
+        self._forget()
+        # Enqueued values are suggested as they stand, so the sampler does not matter; except that nsga2's notes then
+        # which generation the trial belongs to.
+        self.study.sampler = self._sampler(0) if self.kind == "nsga2" else self._optuna.samplers.RandomSampler(0)
+        had = [p for p in self.space.parameters if p.searched and p.name in trial.params and p.exists(trial.params)]
+        self._ask_for(trial.number, {p.name: trial.params[p.name] for p in had})
+
+    def _ask_for(self, number: int, values: Params) -> None:
+        """Asks Optuna for a trial with these values of the searched parameters."""
+        self.study.enqueue_trial(values)
+        self._asked[number] = asked = self.study.ask()
+        asked.set_user_attr("number", number)
+        if self.kind == "nsga2":
+            _ = asked.relative_params  # worked out when it is first read
+        for parameter in self.space.parameters:
+            if parameter.name in values:
+                _suggest(asked, parameter)
+
+    def tell(self, trial: Trial) -> None:
+        if trial.number not in self._asked and not self._take_back(trial.number):
+            return
+        asked, states = self._asked.pop(trial.number), self._optuna.trial.TrialState
+        if trial.outcome == "failed":
+            self.study.tell(asked, state=states.FAIL)
+        elif trial.outcome == "diverged":
+            asked.set_constraint("diverged", 1.0)
+            self._tell_diverged(asked)
+        elif trial.outcome in ("stopped_early", "paused", "timed_out") and (self.kind == "tpe" or not trial.curve):
+            for epoch, metrics in trial.curve.items():
+                asked.report(metrics[f"val_{self.objective.metric}"], epoch)
+            asked.set_constraint("diverged", 0.0)
+            self.study.tell(asked, state=states.PRUNED)
+        else:
+            asked.set_constraint("diverged", 0.0)
+            self.study.tell(asked, [trial.best_value, *(value_of(trial, other) for other in self.objectives[1:])])
+
+    def _tell_diverged(self, asked: Any) -> None:
+        """Tells a diverged trial. tpe takes an infeasible trial without a value. gp's model needs a value at every
+        point: it gets the worst feasible one so far, and the constraint's own model keeps the region out."""
+        states = self._optuna.trial.TrialState
+        complete = [t for t in self.study.trials if t.state == states.COMPLETE] if self.kind == "gp" else []
+        values = [t.value for t in complete if t.constraints.get("diverged", 0) <= 0]
+        if values:
+            self.study.tell(asked, max(values) if self.objective.mode == "min" else min(values))
+        else:
+            self.study.tell(asked, state=states.PRUNED)
+
+    def _sampler(self, seed: int) -> Any:
+        samplers = self._optuna.samplers
+        if self.kind == "tpe":
+            return samplers.TPESampler(
+                seed=seed, n_startup_trials=self.startup, multivariate=True, group=True,
+                constant_liar=True,
+            )  # fmt: skip
+        if self.kind == "gp":
+            return samplers.GPSampler(seed=seed, n_startup_trials=self.startup)
+        if self.kind == "nsga2":
+            return samplers.NSGAIISampler(seed=seed, population_size=max(2, self.startup))
+        return samplers.RandomSampler(seed=seed)
+
+
+def _suggest(trial: Any, parameter: Parameter) -> Any:
+    if parameter.kind == "int":
+        return trial.suggest_int(parameter.name, int(parameter.low), int(parameter.high), step=parameter.step)
+    if parameter.kind == "choice":
+        return trial.suggest_categorical(parameter.name, parameter.choices)
+    return trial.suggest_float(parameter.name, parameter.low, parameter.high, log=parameter.kind == "loguniform")
+
+
+def distribution(parameter: Parameter) -> Any:
+    """The distribution in Optuna of a searched parameter."""
+    from optuna import distributions
+
+    if parameter.kind == "int":
+        return distributions.IntDistribution(int(parameter.low), int(parameter.high), step=parameter.step)
+    if parameter.kind == "choice":
+        return distributions.CategoricalDistribution(parameter.choices)
+    return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.kind == "loguniform")
+
+
+def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher, int]:
+    """The searcher that the configuration names, and the number of trials of the search."""
+    search = config.search
+    if search.searcher == "grid":
+        points = config.space.grid(config.place)
+        return Grid(points), min(len(points), search.trials or len(points))
+    assert search.trials is not None  # checked with the configuration
+    balance = (search.balance, config.balanced) if search.balance and len(config.balanced) > 1 else None
+    objectives = config.objectives or (objective,)
+    searcher = OptunaSearcher(
+        search.searcher, config.space, objectives, search.seed, search.startup_trials, search.model_trials, balance
+    )
+    return searcher, search.trials

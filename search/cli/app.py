@@ -1,0 +1,329 @@
+"""The commands with their flags and exit codes; what each does is in `commands.py`."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import (
+    AddressOption,
+    AgainOption,
+    DebugOption,
+    Format,
+    NameArgument,
+    PredictionFormat,
+    Scheduler,
+    Searcher,
+    StoreOption,
+    TaskArgument,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.record.store import Store
+
+app = typer.Typer(
+    help="Searches hyperparameters of deep-learning tasks with Ray Tune, early stopping and MLflow.",
+    no_args_is_help=True, pretty_exceptions_enable=False,
+)  # fmt: skip
+
+
+@app.callback()
+def main_(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=lambda asked: _version(asked), help="Say which it is.")
+    ] = False,
+) -> None:
+    """Takes the flags that stand before a command."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from search import __version__
+
+        print(f"trial-search {__version__}")
+        raise typer.Exit
+
+
+@app.command("list")
+def list_(debug: DebugOption = False) -> None:
+    """Tasks, their objective, their data source now, their search space."""
+    from search.cli import commands
+
+    _finish(lambda console, _: commands.list_tasks(console), None, debug)
+
+
+@app.command()
+def run(
+    task: TaskArgument,
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH|URI", help="Your data; without it, the task's demo.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the search. [default: task and time]")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", help="Configurations to try.")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Most epochs a trial.")] = None,
+    searcher: Annotated[Searcher | None, typer.Option(help="Who proposes configurations.")] = None,
+    scheduler: Annotated[Scheduler | None, typer.Option(help="Who stops weak trials.")] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Trials at once. [default: what fits]")] = None,
+    cpus: Annotated[float | None, typer.Option(metavar="X", help="CPUs a trial.")] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one; auto: measured.")
+    ] = None,
+    time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
+    storage: Annotated[str | None, typer.Option(metavar="URI", help="Where checkpoints are kept: s3://...")] = None,
+    audit_stopping: Annotated[
+        int | None, typer.Option(metavar="K", help="Train K stopped trials to the end: what did stopping cost?")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything drawn.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="In rounds, so that it does not matter which trial is faster.")
+    ] = False,
+    address: AddressOption = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the YAML; `lr=0.01` fixes lr.")
+    ] = [],  # noqa: B006 - typer copies it
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="NAME", help="Begin with what that search's trials found out.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, start nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Train two epochs, forecast epochs, hours and disk, start no search.")
+    ] = False,
+    retrain: Annotated[bool, typer.Option(help="Train the best configuration on train+validation and test it.")] = True,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Search the hyperparameters of a task, retrain the best, test and register it."""
+    flags = {
+        "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher and searcher.value,
+        "search.scheduler": scheduler and scheduler.value, "search.concurrency": concurrency,
+        "search.time_budget": time_budget, "search.seed": seed, "resources.cpus": cpus, "resources.gpus": gpus,
+        "search.deterministic": deterministic or None, "search.audit_stopping": audit_stopping,
+        "search.storage": storage,
+    }  # fmt: skip
+
+    def command(console: Console, kept: Store) -> int:
+        from search.cli import commands
+        from search.config.load import load_config
+
+        commands.check_name(task)
+        config = load_config(task, set_, flags)
+        if dry_run:
+            return commands.dry_run(console, config)
+        options = commands.RunOptions(data, name, address, retrain, from_, plan)
+        return commands.run(console, kept, config, options)
+
+    _finish(command, store, debug)
+
+
+@app.command()
+def resume(
+    name: NameArgument,
+    trials: Annotated[
+        str | None, typer.Option(metavar="N|+N", help="More trials: so many in all, or beside those.")
+    ] = None,
+    epochs: Annotated[
+        str | None, typer.Option(metavar="N|+N", help="More epochs; trials that were complete go on.")
+    ] = None,
+    time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
+    audit_stopping: Annotated[
+        str | None, typer.Option(metavar="K|+K", help="Train K stopped trials to the end: what did stopping cost?")
+    ] = None,
+    address: AgainOption = None,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Go on with a search that was interrupted or killed, or give a finished one more."""
+    from search.cli import commands
+
+    more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
+    _finish(lambda console, kept: commands.resume(console, kept, name, more, address), store, debug)
+
+
+@app.command()
+def retrain(
+    name: NameArgument,
+    finalists: Annotated[
+        int, typer.Option(metavar="K", min=1, help="The K best, compared on test: is the best one better than chance?")
+    ] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="S", min=1, help="Each with S seeds. [default: 5 for several finalists]")
+    ] = None,
+    address: AgainOption = None,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Train the best configurations of a finished search on train+validation and test them."""
+    from search.cli import commands
+
+    _finish(lambda console, kept: commands.retrain(console, kept, name, seeds, finalists, address), store, debug)
+
+
+@app.command()
+def compare(
+    task: TaskArgument,
+    search: Annotated[
+        list[str], typer.Option("--search", metavar="NAME", help="Only these searches. [default: all]")
+    ] = [],  # noqa: B006 - typer copies it
+    top: Annotated[int, typer.Option(metavar="N", min=0, help="So many of the best trials; 0: all.")] = 20,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Searches of a task side by side, and their best trials."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.analysis.compare import compare
+        from search.cli import commands
+
+        commands.check_name(task)
+        compare(console, kept, task, search, top, form.value)
+        return 0
+
+    _finish(command, store, debug)
+
+
+@app.command()
+def report(
+    name: NameArgument,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Write one HTML file that shows a search, and log it to its run in MLflow."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.analysis.report import report
+
+        report(console, kept, name, open_)
+        return 0
+
+    _finish(command, store, debug)
+
+
+@app.command()
+def simulate(
+    name: NameArgument,
+    scheduler: Annotated[Scheduler | None, typer.Option(help="Who stops weak trials.")] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trials at once.")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most epochs a trial.")] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another key, such as search.reduction_factor=4.")
+    ] = [],  # noqa: B006 - typer copies it
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """What another scheduler, budget or number of workers would have made of a search; in seconds."""
+    from search.analysis.simulate import show
+
+    flags = {"search.scheduler": scheduler and scheduler.value, "search.epochs": epochs}
+
+    def command(console: Console, kept: Store) -> int:
+        show(console, kept, name, flags, set_, concurrency)
+        return 0
+
+    _finish(command, store, debug)
+
+
+@app.command()
+def promote(
+    task: TaskArgument,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version of its registered model.")],
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Make a registered model the champion that `predict` takes, whatever it was tested at."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.cli import commands
+
+        commands.check_name(task)
+        return commands.promote(console, kept, task, version)
+
+    _finish(command, store, debug)
+
+
+@app.command()
+def predict(
+    task: TaskArgument,
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files or folders.")],
+    form: Annotated[
+        PredictionFormat, typer.Option("--format", help="How to print it; csv and json have every probability.")
+    ] = PredictionFormat.table,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Predict with the registered champion of a task."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.cli import commands
+        from search.tracking.predict import predict
+
+        commands.check_name(task)
+        predict(kept, task, inputs, form.value)
+        return 0
+
+    _finish(command, store, debug)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(metavar="N", help="Port on 127.0.0.1.")] = 5000,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Open the MLflow UI on this store, bound to 127.0.0.1."""
+    from search.cli import commands
+
+    _finish(lambda console, kept: commands.ui(kept, port), store, debug)
+
+
+@app.command()
+def doctor(store: StoreOption = None, debug: DebugOption = False) -> None:
+    """Check this machine, say what to do about what is wrong, run a small search."""
+    from search.cli.doctor import doctor as examine
+
+    _finish(examine, store, debug)
+
+
+def _finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:
+    """Runs a command and exits with its code. An error is printed in a line or two; `--debug` shows its traceback."""
+    from rich.console import Console
+
+    from search.record.redaction import redacted
+    from search.record.store import Store
+    from trainables.base.errors import InputError
+
+    try:
+        code = command(Console(highlight=False), Store.open(store))
+    except InputError as error:
+        if debug:
+            raise
+        print(redacted(f"error: {error}"), file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        if debug:
+            raise
+        cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
+        first = (str(cause).strip() or "no message").split("\n")[0]
+        print(redacted(f"error: {type(cause).__name__}: {first}\n(--debug shows where)"), file=sys.stderr)
+        code = 1
+    # At exit the garbage collector would visit the objects of torch and Ray, which takes more than a second.
+    gc.freeze()
+    sys.exit(code)
+
+
+def main() -> None:
+    """Runs the command line."""
+    # A shell completes only a command of one word, which the installed script is.
+    app(prog_name="search" if Path(sys.argv[0]).name == "search" else "python -m search")

@@ -1,0 +1,307 @@
+"""What the commands do. This module is imported when one runs, so that `--help` stays fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import search
+from search.algorithms.warm_start import from_search
+from search.config.load import SearchConfig, check_config, digest, load_config
+from search.config.overrides import change, suggestion
+from search.engine.cluster import Cluster, connect, disconnect
+from search.engine.placement import fits_here, local_cpus, machines, place
+from search.record.replay import extend, open_search, replay
+from search.record.store import SearchFolder, Store
+from search.session import DONE, NEEDED, Finals, next_commands, take_up
+from trainables import get_task, task_names
+from trainables.base.errors import InputError
+from trainables.base.fused import Fusable
+from trainables.base.storage import fetch, files_at
+from trainables.base.task import Objective, Precomputed, Splits, Task
+
+#: Number of seeds over which finalists are compared by default.
+FINALIST_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The flags of `run` that are no part of the configuration."""
+
+    #: A path or URI; None: the task's demo.
+    data: str | None
+    name: str | None
+    address: str | None
+    retrain: bool
+    #: The search whose trials the searcher is told first.
+    start_from: str | None
+    #: Whether only a forecast is asked for.
+    plan: bool = False
+
+
+def check_name(task: str) -> None:
+    """Raises InputError if there is no such task."""
+    known = task_names()
+    if task not in known:
+        raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{suggestion(task, known)}")
+
+
+def list_tasks(console: Console) -> int:
+    """Prints each task with its objective, its data source and its space; returns the exit code."""
+    for name in task_names():
+        task, config = get_task(name), load_config(name)
+        objective = f"{task.objective.mode} {task.objective.metric}"
+        console.print(f"[bold]{name}[/]  objective: {objective} on validation")
+        console.print(f"  data    {task.describe_source(config.data)}", markup=False, soft_wrap=True)
+        for parameter in config.space.parameters:
+            console.print(f"  {parameter.name:18} {parameter.describe()}", markup=False, soft_wrap=True)
+    return DONE
+
+
+def dry_run(console: Console, config: SearchConfig) -> int:
+    """Prints what a run would do: the merged configuration, the placement and five configurations."""
+    from omegaconf import OmegaConf
+
+    from search.algorithms.searchers import make_searcher
+
+    task = _check_task(config)
+    placement = fits_here(config)
+    searcher, total = make_searcher(config, task.objective)
+    console.print(OmegaConf.to_yaml(OmegaConf.create(config.raw)), markup=False)
+    console.print(f"placement: {placement.describe()} (on this machine)")
+    console.print(f"trials: {total}, up to {config.search.epochs} epochs each")
+    for number in range(min(5, total)):
+        console.print(f"configuration {number}: {json.dumps(searcher.ask(number))}", markup=False, soft_wrap=True)
+    return DONE
+
+
+def _check_task(config: SearchConfig) -> Task:
+    """The task of a configuration; raises InputError if the task cannot do what it asks for."""
+    task = get_task(config.task)
+    own = task.objective
+    if config.objectives and config.objectives[0] != Objective(own.metric, own.mode):
+        raise InputError(
+            f"{config.place}: search.objective: {config.search.objective}: the first must be the task's own, "
+            f"{own.metric} {own.mode}, which early stopping and the final training go by"
+        )
+    task.check(config.space.fixed())
+    if config.search.fuse > 1 and not isinstance(task, Fusable):
+        place = f"{config.place}: search.fuse: {config.search.fuse}"
+        raise InputError(f"{place}: {config.task} trains its trials one by one; allowed is 1")
+    return task
+
+
+def run(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
+    """Starts a search and runs its first session; returns the exit code."""
+    folder = store.search(options.name or time.strftime(f"{config.task}-%Y%m%d-%H%M%S"))
+    if folder.exists:
+        raise InputError(
+            f"--name {folder.name}: a search of that name exists; go on with `python -m search resume {folder.name}` "
+            "or choose another name"
+        )
+    _check_task(config)
+    if not (options.address or os.environ.get("RAY_ADDRESS")):
+        fits_here(config)
+    splits = _prepare(console, store, config, options.data)
+    warm = None
+    if options.start_from:
+        warm, said = from_search(store, options.start_from, config, splits.info.fingerprint)
+        for line in said:
+            console.print(line, markup=False, soft_wrap=True)
+    settled: dict[str, Any] = {}
+    if config.search.storage:
+        settled["storage"] = _writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
+    cluster = connect(config, options.address, NEEDED)
+    if config.resources.gpus == "auto" and cluster.placement.gpus:
+        config, cluster = _share_gpus(console, config, splits, cluster)
+    # Values that were found now and decide what is tried hold for every later session.
+    if config.search.deterministic:
+        settled["concurrency"] = cluster.placement.concurrency
+    chosen = {
+        **config.raw, "search": {**config.raw["search"], **settled},
+        "data": {**config.raw["data"], **splits.info.chosen},
+    }  # fmt: skip
+    forecast = store.plan(digest([config.raw, splits.info.fingerprint]))
+    config = check_config(config.task, chosen, config.place)
+    if options.plan:
+        from search.analysis.plan import plan
+
+        found = plan(config, splits, cluster.placement)
+        found.save(forecast)
+        for line in (*found.lines(), "start it with the same command without --plan"):
+            console.print(line, markup=False, soft_wrap=True)
+        disconnect()
+        return DONE
+    description = {
+        "id": uuid.uuid4().hex,
+        "task": config.task,
+        "config": config.raw,
+        "place": config.place,
+        "data": options.data if not options.data or "://" in options.data else str(Path(options.data).resolve()),
+        "fingerprint": splits.info.fingerprint,
+        "address": options.address,
+        "retrain": options.retrain,
+        "plan": json.loads(forecast.read_text()) if forecast.exists() else None,
+        "commit": _git_commit(),
+        "created": int(time.time() * 1000),
+    }
+    folder.write(description)
+    return take_up(console, store, config, folder, description, splits, cluster, warm=warm)
+
+
+def resume(console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None) -> int:
+    """Goes on with a search; one that is finished, also in MLflow, is only summed up. Returns the exit code.
+
+    Args:
+        more: new values of `search.trials`, `epochs`, `time_budget` or `audit_stopping`; `+N` adds to a number, None
+            leaves it.
+        address: another cluster than before; `local` starts one here.
+    """
+    from search.analysis.summary import summary
+
+    folder, description, config = open_search(store, name)
+    extended = any(more.values())
+    if extended:
+        description, config = extend(folder, description, config, more)
+    state, events = replay(folder, config)
+    whole = state.status == "finished" and not state.unfinished() and folder.delivered_events() == len(events)
+    if whole and not extended:
+        for line in (f"search {name} is finished", *summary(state, config), *folder.samples(state.final)):
+            console.print(line, markup=False, soft_wrap=True)
+        next_commands(console, store, config, folder, state)
+        return DONE
+    splits = _prepare_again(console, store, config, folder, description)
+    cluster = _connect_again(config, folder, description, address)
+    return take_up(console, store, config, folder, description, splits, cluster)
+
+
+def retrain(console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None) -> int:
+    """Runs final trainings of a finished search, of one or several finalists; returns the exit code."""
+    folder, description, config = open_search(store, name)
+    state, _ = replay(folder, config)
+    if state.unfinished() or state.best() is None:
+        raise InputError(f"{name}: the search is not finished; go on with `python -m search resume {name}` first")
+    if finalists > 1 and seeds == 1:
+        raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
+    splits = _prepare_again(console, store, config, folder, description)
+    cluster = _connect_again(config, folder, description, address)
+    seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
+    return take_up(console, store, config, folder, description, splits, cluster, Finals(seeds, finalists))
+
+
+def promote(console: Console, store: Store, name: str, version: int) -> int:
+    """Makes a registered version the champion; returns the exit code."""
+    from search.tracking.client import mlflow_client
+    from search.tracking.registry import promote as move
+
+    console.print(move(mlflow_client(store), name, version), markup=False, soft_wrap=True)
+    return DONE
+
+
+def ui(store: Store, port: int) -> int:
+    """Replaces this process by MLflow's server on the store."""
+    from search.tracking.client import mlflow_client
+
+    if not store.is_local:
+        raise InputError(
+            f"MLFLOW_TRACKING_URI={store.tracking_uri}: the server runs there already; open it in a browser"
+        )
+    mlflow_client(store)
+    backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
+    here = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # By default MLflow starts fifteen processes with 2.3 GiB, most of them for jobs on traces of language models, while
+    # this machine trains.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    command = [sys.executable, "-m", "mlflow", "server", *here, *backend]
+    os.execv(sys.executable, command)  # noqa: S606 - signals then reach the server itself
+
+
+def _prepare(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:
+    from search.console import data_progress
+    from trainables.base.training import choose_device
+
+    task, cache = get_task(config.task), store.cache / config.task
+    source = None if data is None else fetch(data, store.cache) if "://" in data else Path(data)
+    bar, progress = data_progress(console)
+    with bar:
+        splits = task.prepare(config.data, source, cache, progress)
+        if isinstance(task, Precomputed):
+            device = choose_device(local_cpus(), 1, config.resources.precision)
+            splits = task.precompute(splits, config.space.choices(), device, cache, progress)
+    return splits
+
+
+def _prepare_again(
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any]
+) -> Splits:
+    source = description["data"]
+    splits = _prepare(console, store, config, source)
+    if splits.info.fingerprint != description["fingerprint"]:
+        raise InputError(
+            f"{folder.name}: the data at {source} changed since the search began (fingerprint "
+            f"{splits.info.fingerprint}, was {description['fingerprint']}); put it back, or start a new search"
+        )
+    return splits
+
+
+def _connect_again(
+    config: SearchConfig, folder: SearchFolder, description: dict[str, Any], address: str | None
+) -> Cluster:
+    """Connects to the cluster of the session before, or to `address` from now on; raises InputError."""
+    if address is not None:
+        description = {**description, "address": None if address == "local" else address}
+    try:
+        cluster = connect(config, description["address"], NEEDED)
+    except InputError as error:
+        hint = "" if address else "; --address names another cluster, `--address local` starts one here"
+        raise InputError(f"{error}{hint}" if description["address"] else str(error)) from error
+    if address is not None:
+        folder.write(description)
+    return cluster
+
+
+def _share_gpus(
+    console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
+) -> tuple[SearchConfig, Cluster]:
+    """Measures the share of a GPU that a trial takes, and puts it in the place of `auto`."""
+    from search.engine.gpu_share import measure
+
+    need = measure(config, splits, cluster.placement)
+    config = check_config(config.task, change(config.raw, flags={"resources.gpus": need.share}), config.place)
+    console.print(need.describe(), markup=False, soft_wrap=True)
+    return config, replace(cluster, placement=place(config, machines()))
+
+
+def _writable(uri: str) -> str:
+    """Returns the URI after writing, reading and deleting a file there; raises InputError if that fails."""
+    try:
+        files = files_at(uri)
+        with files.write("probe") as file:
+            file.write(b"probe")
+        files.open("probe").close()
+        files.delete("probe")
+    except Exception as error:  # each file system has errors of its own
+        raise InputError(f"--storage {uri}: cannot be used: {type(error).__name__}: {str(error).strip()}") from error
+    return uri
+
+
+def _git_commit() -> str:
+    """The commit of this checkout, with `-dirty` if files differ; `none` outside a checkout."""
+    here = Path(str(search.__file__)).parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - the user's own
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return "none"
+    return answer.stdout.strip() or "none"

@@ -1,0 +1,126 @@
+"""Checks whether this machine is fit for a search, and says what to do where it is not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import torch
+from rich.console import Console
+
+import search
+from search.config.load import load_config
+from search.engine.placement import local_cpus
+from search.record.redaction import redacted
+from search.record.store import Store
+from trainables import get_task, task_names
+
+PACKAGES = ("ray", "torch", "optuna", "mlflow", "transformers")
+#: GB of free disk and shared memory below which the user is warned.
+DISK, SHARED_MEMORY = 5.0, 1.0
+#: Two trials of one epoch on a small demo.
+SMOKE = (
+    "run", "rnn", "--name", "smoke", "--trials", "2", "--epochs", "1", "--no-retrain", "--scheduler", "none",
+    "--set", "data.demo.train=100", "--set", "data.demo.test=20", "--set", "data.demo.longest=10",
+    "--set", "search.compare_seeds=0", "--set", "resources.dashboard=false", "--set", "variant=vanilla",
+    "--set", "search.balance=null",
+)  # fmt: skip
+
+
+def doctor(console: Console, store: Store) -> int:
+    """Prints what it finds, with advice where something is wrong; returns 1 if a small search fails."""
+    for line in (f"software: {software()}", *_hardware(), *_places(store), *_sources()):
+        console.print(line, markup=False, soft_wrap=True)
+    seconds, said = _smoke()
+    if said:
+        console.print(f"search: a small one fails after {seconds:.0f} s:\n{said}", markup=False, soft_wrap=True)
+        return 1
+    console.print(f"search: a small one runs, start and end included, in {seconds:.0f} s")
+    return 0
+
+
+def software() -> str:
+    """One line: the versions of this program, Python and the packages that results may depend on."""
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    return f"trial-search {search.__version__}, Python {platform.python_version()}, {versions}"
+
+
+def _hardware() -> Iterator[str]:
+    memory = psutil.virtual_memory()
+    yield f"machine: {local_cpus()} cores, {memory.available / 2**30:.0f} of {memory.total / 2**30:.0f} GB memory free"
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(number)
+            yield f"gpu {number}: {properties.name}, {properties.total_memory / 2**30:.0f} GB"
+    elif shutil.which("nvidia-smi"):
+        built = torch.version.cuda or "no CUDA"
+        yield f"gpu: torch sees none, though nvidia-smi is here (torch is built with {built})"
+        yield "  -> install the torch build for this driver's CUDA: https://pytorch.org/get-started"
+    else:
+        yield "gpu: none; trials run on the cores"
+    shared = Path("/dev/shm")  # noqa: S108 - Ray's object store lies there
+    if shared.exists() and (free := shutil.disk_usage(shared).free / 2**30) < SHARED_MEMORY:
+        yield f"shared memory: {free:.1f} GB free; Ray puts the data there, and uses the slower disk where it is full"
+        yield "  -> in a container: docker run --shm-size=8g"
+
+
+def _places(store: Store) -> Iterator[str]:
+    root = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
+    free = shutil.disk_usage(root).free / 2**30
+    yield f"store: {store.root}, {free:.0f} GB free"
+    if not os.access(root, os.W_OK):
+        yield "  -> it cannot be written to; choose another: --store DIR, or SEARCH_STORE"
+    elif free < DISK:
+        yield "  -> little room for checkpoints: another disk (--store DIR), or --set search.max_checkpoint_gb=1"
+    if store.is_local:
+        yield f"mlflow: {store.tracking_uri}"
+    else:
+        there = _answers(f"{store.tracking_uri.rstrip('/')}/health") if "://" in store.tracking_uri else True
+        yield f"mlflow: {redacted(store.tracking_uri)} {'answers' if there else 'does not answer'}"
+        if not there:
+            yield "  -> start it, correct MLFLOW_TRACKING_URI, or unset it to keep runs in the store"
+    if address := os.environ.get("RAY_ADDRESS"):
+        yield f"ray: RAY_ADDRESS={address}: trials run on that cluster (`--address local`: here)"
+    hub = _answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    yield f"model hub: {'answers' if hub else 'does not answer'}"
+    if not hub:
+        yield "  -> the texts' encoder then comes from the local cache or the installed package, as is said below"
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - of the user's own environment
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _sources() -> Iterator[str]:
+    for name in task_names():
+        yield f"{name}: {get_task(name).describe_source(load_config(name).data)}"
+
+
+def _smoke() -> tuple[float, str]:
+    """Runs a small search; returns its seconds and, if it failed, the last lines of its output."""
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="search-doctor-") as folder:
+        outside = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+        run = subprocess.run(
+            [sys.executable, "-m", "search", *SMOKE, "--store", folder, "--debug"],
+            env=outside, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    said = "" if run.returncode == 0 else "\n".join((run.stdout + run.stderr).strip().splitlines()[-10:])
+    return time.perf_counter() - begun, redacted(said)

@@ -1,0 +1,46 @@
+"""Arguments and flags that several commands share, with their completion in the shell."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from search.config.names import SchedulerName, SearcherName
+
+Searcher = StrEnum("Searcher", {name: name for name in get_args(SearcherName)})  # type: ignore[misc]
+Scheduler = StrEnum("Scheduler", {name: name for name in get_args(SchedulerName)})  # type: ignore[misc]
+Format = StrEnum("Format", "table csv json md")
+PredictionFormat = StrEnum("PredictionFormat", "table csv json")
+
+
+def _task_names() -> list[str]:
+    from trainables import task_names
+
+    return task_names()
+
+
+def _search_names() -> list[str]:
+    from search.record.store import Store
+
+    return Store.open(None).names()
+
+
+AddressOption = Annotated[
+    str | None, typer.Option(metavar="ADDR", help="A Ray cluster: auto, HOST:PORT. [default: start one here]")
+]
+AgainOption = Annotated[
+    str | None, typer.Option(metavar="ADDR", help="Another Ray cluster than before; `local` starts one here.")
+]
+TaskArgument = Annotated[
+    str, typer.Argument(metavar="TASK", help="A task that `list` shows.", autocompletion=_task_names)
+]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The name of a search.", autocompletion=_search_names)
+]
+StoreOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where results are kept. [default: $SEARCH_STORE, else mlruns]")
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

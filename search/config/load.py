@@ -1,0 +1,197 @@
+"""Loads the configuration of a search: defaults, the task's YAML, `--set` and flags are merged, then checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+from yaml import YAMLError
+
+import search
+from search.config.overrides import SECTIONS, change, first_line
+from search.config.settings import Resources, SearchSection, Section
+from search.config.space import Plain, Space, parse_space
+from trainables import offered_config
+from trainables.base.errors import InputError
+from trainables.base.task import Objective
+
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """A checked configuration. `raw` holds all of it as plain data; `check_config` makes it an object again."""
+
+    task: str
+    search: SearchSection
+    resources: Resources
+    data: dict[str, Any]
+    space: Space
+    place: str
+    raw: dict[str, Any]
+
+    @property
+    def balanced(self) -> tuple[Plain, ...]:
+        """The values of the balanced parameter, which trials take in turn; `(None,)` where nothing is balanced."""
+        parameter = next((p for p in self.space.parameters if p.name == self.search.balance), None)
+        return parameter.choices if parameter else (None,)
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives of a search with several, the task's own first; empty for a search with one.
+
+        Early stopping and the final training go by the first.
+        """
+        return tuple(parse_objective(text, f"{self.place}: search.objective") for text in self.search.objective or ())
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the whole configuration."""
+        return digest(self.raw)
+
+
+def configs_folder() -> Path:
+    """The folder of the YAML files: the installed package's, else the checkout's."""
+    package = Path(str(search.__file__)).parent
+    packaged = package / "configs"
+    return packaged if packaged.is_dir() else package.parent / "configs"
+
+
+def load_config(task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> SearchConfig:
+    """`defaults.yaml` with the task's YAML, `--set KEY=VALUE` and flags laid over it, in this order.
+
+    Args:
+        sets: `KEY=VALUE` each, the value in YAML. A key outside the sections `search`, `resources` and `data` names a
+            hyperparameter: `lr=0.01` is short for `space.lr=0.01`.
+        flags: values by dotted key; None leaves a key as it is.
+
+    Raises:
+        InputError: naming the file or flag, the key, the value and what is allowed.
+    """
+    path = offered_config(task) or configs_folder() / f"{task}.yaml"
+    place = f"{path.parent.name}/{path.name}"
+    try:
+        tree = OmegaConf.merge(OmegaConf.load(configs_folder() / "defaults.yaml"), OmegaConf.load(path))
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{place}: cannot be read: {first_line(error)}") from error
+    raw: dict[str, Any] = OmegaConf.to_container(tree, resolve=True)
+    # The file alone is checked strictly: each of its conditions must be able to hold. `--set` may narrow a parameter so
+    # far that a condition on it never holds.
+    if isinstance(raw.get("space"), dict):
+        parse_space(raw["space"], place)
+    return check_config(task, change(raw, sets, flags), place + " with --set" if sets else place)
+
+
+def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
+    """Validates plain data as `load_config` merges it.
+
+    Args:
+        place: what messages name as the source, such as `configs/rnn.yaml with --set`.
+
+    Raises:
+        InputError: as `load_config`.
+    """
+    unknown = [key for key in raw if key not in SECTIONS]
+    if unknown:
+        raise InputError(f"{place}: {unknown[0]}: unknown section; allowed are {', '.join(SECTIONS)}")
+    for section in SECTIONS:
+        if not isinstance(raw.get(section), dict):
+            raise InputError(f"{place}: {section}: {raw.get(section)!r}: expected a mapping")
+    search = _validate(SearchSection, raw["search"], f"{place}: search")
+    if search.grace_period > search.epochs and search.scheduler != "none":
+        raise InputError(
+            f"{place}: search.grace_period: {search.grace_period}: must be <= search.epochs ({search.epochs})"
+        )
+    config = SearchConfig(
+        task=task,
+        search=search,
+        resources=_validate(Resources, raw["resources"], f"{place}: resources"),
+        data=raw["data"],
+        space=parse_space(raw["space"], place, narrowed=True),
+        place=place,
+        raw=raw,
+    )
+    if search.deterministic and search.scheduler == "asha-promote":
+        raise InputError(f"{place}: search.scheduler: asha-promote: has no rounds; with --deterministic: asha")
+    if config.resources.autoscaled and search.concurrency is None:
+        raise InputError(f"{place}: resources.autoscaled: true: search.concurrency must say how many trials at once")
+    _check_balance(search.balance, config.space, f"{place}: search.balance")
+    _check_objectives(config)
+    if search.searcher == "grid":
+        config.space.grid(place)
+    elif search.trials is None:
+        raise InputError(f"{place}: search.trials: null is for the grid searcher alone; give a number")
+    for key in ("time_budget", "trial_timeout", "stall_timeout"):
+        if (duration := getattr(search, key)) is not None:
+            parse_duration(duration, f"{place}: search.{key}")
+    return config
+
+
+def parse_objective(text: str, place: str) -> Objective:
+    """Reads `METRIC MODE`, such as `macro_f1 max`; raises InputError."""
+    metric, _, mode = text.strip().rpartition(" ")
+    if not metric or mode not in ("min", "max"):
+        raise InputError(f"{place}: {text!r}: expected a metric and min or max, such as `parameters min`")
+    return Objective(metric.strip(), "min" if mode == "min" else "max")
+
+
+def _check_objectives(config: SearchConfig) -> None:
+    place, searcher = f"{config.place}: search", config.search.searcher
+    metrics = [objective.metric for objective in config.objectives]
+    if config.search.objective is not None and (len(metrics) < 2 or len(set(metrics)) < len(metrics)):
+        raise InputError(f"{place}.objective: {config.search.objective}: expected two or more different ones, or null")
+    if metrics and searcher not in ("nsga2", "random", "grid"):
+        raise InputError(f"{place}.searcher: {searcher}: has one objective; for several: nsga2, random, grid")
+
+
+def _check_balance(name: str | None, space: Space, place: str) -> None:
+    if name is None:
+        return
+    able = [p.name for p in space.parameters if p.kind in ("choice", "value") and not p.when]
+    if name not in able:
+        raise InputError(f"{place}: {name!r}: expected a choice that always exists: {', '.join(able)}")
+
+
+def digest(value: Any) -> str:
+    """A short hash of plain data; equal content has an equal hash, whatever the order of its keys."""
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def parse_duration(text: str, place: str = "--time-budget") -> float:
+    """The seconds that `90s`, `30m` or `1h30m` stand for.
+
+    Raises:
+        InputError: the text is something else, or no time at all.
+    """
+    match = _DURATION.fullmatch(str(text).strip())
+    hours, minutes, seconds = (float(g) if g else 0.0 for g in match.groups()) if match else (0.0, 0.0, 0.0)
+    total = hours * 3600 + minutes * 60 + seconds
+    if total <= 0:
+        raise InputError(f"{place}: {text!r}: expected a positive duration such as 90s, 30m or 1h30m")
+    return total
+
+
+def _validate(model: type[S], raw: dict[str, Any], place: str) -> S:
+    try:
+        return model.model_validate(raw, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise InputError(f"{place}.{key}: missing") from None
+        if first["type"] == "extra_forbidden":
+            allowed = ", ".join(model.model_fields)
+            raise InputError(f"{place}.{key}: unknown key; allowed are {allowed}") from None
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise InputError(f"{place}.{key}: {first['input']!r}: {message}") from None

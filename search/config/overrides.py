@@ -1,0 +1,92 @@
+"""Changes to a configuration: what `--set KEY=VALUE` and flags may change, and how."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from search.config.space import is_spec
+from trainables.base.errors import InputError
+
+SECTIONS = ("search", "resources", "data", "space")
+
+
+def change(raw: dict[str, Any], sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns a copy of a merged configuration with `--set` and flags laid over it.
+
+    Raises:
+        InputError: a key that does not exist, or a value of another kind than the key's.
+    """
+    raw = copy.deepcopy(raw)
+    for text in sets:
+        parts, value = _parse_set(text)
+        _put(raw, parts, value, f"--set {text}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(raw, key.split("."), value, f"--{key.split('.')[-1].replace('_', '-')} {value}")
+    return raw
+
+
+def _parse_set(text: str) -> tuple[list[str], Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {text}: expected KEY=VALUE")
+    try:
+        # OmegaConf's own YAML reader, so that 1e-4 is the number here that it is in the file.
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"--set {text}: the value is not YAML: {first_line(error)}") from error
+    parts = key.strip().split(".")
+    return (parts if parts[0] in SECTIONS else ["space", *parts]), parsed
+
+
+def _put(raw: dict[str, Any], parts: list[str], value: Any, shown: str) -> None:
+    """Replaces the value of a key. The key must exist; a value of the data section keeps its type."""
+    node: Any = raw
+    for depth, part in enumerate(parts):
+        known = list(node) if isinstance(node, dict) and not (parts[0] == "space" and is_spec(node)) else []
+        if part not in known:
+            name = ".".join(parts[1:] if parts[0] == "space" else parts)
+            where = ".".join(parts[:depth]) or "the configuration"
+            there = [str(key) for key in known]
+            raise InputError(f"{shown}: {name}: unknown key; {where} has {', '.join(there)}{suggestion(part, there)}")
+        if depth == len(parts) - 1:
+            _check_kind(parts, node[part], value, shown)
+            node[part] = value
+        else:
+            node = node[part]
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'X'?` for the known word that is most like this one; empty where none is."""
+    close = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _check_kind(parts: list[str], old: Any, new: Any, shown: str) -> None:
+    """Checks the kind of a new value. The data section is the task's own, so its defaults serve as its schema."""
+    if parts[0] == "space":
+        if isinstance(old, dict) and not is_spec(old):
+            raise InputError(f"{shown}: {'.'.join(parts)} is a group; set one of {', '.join(old)} in it")
+        return
+    if parts[0] != "data" or old is None:
+        return
+    same = isinstance(new, (int, float)) if isinstance(old, float) else isinstance(new, type(old))
+    if not same or isinstance(new, bool) != isinstance(old, bool) or isinstance(old, dict):
+        raise InputError(f"{shown}: {new!r}: expected {_kind(old)} such as the default {old!r}")
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "keys inside"}
+    return names.get(type(value), type(value).__name__)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return str(error).strip().split("\n")[0]

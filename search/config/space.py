@@ -1,0 +1,270 @@
+"""The language of search spaces, and the `Space` that a `space:` section becomes.
+
+An entry of `space:` in a configuration is one of
+
+    lr: {loguniform: [1e-4, 1e-1]}        log-uniform over a positive range
+    dropout: {uniform: [0, 0.5]}          uniform
+    width: {int: [16, 64], step: 16}      whole numbers, both ends included; step 1 where not given
+    optimizer: {choice: [sgd, adamw]}     one of a list of plain values
+    epochs_frozen: 3                      a fixed value
+    momentum: {uniform: [0.8, 0.99], when: {optimizer: sgd}}     exists only where optimizer is sgd
+    beta: {value: 0.9, when: {optimizer: [adam, adamw]}}         a fixed value that exists only there
+
+Names may be grouped: `model: {pretrained: null}` is `model.pretrained`. A parameter whose `when` does not hold is None
+in a trial's configuration.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trainables.base.errors import InputError
+from trainables.base.task import Choices, Params
+
+KINDS = ("uniform", "loguniform", "int", "choice", "value")
+Plain = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyperparameter: its values, and the values of others under which it exists (`when`)."""
+
+    name: str
+    kind: Literal["uniform", "loguniform", "int", "choice", "value"]
+    low: float = 0.0
+    high: float = 0.0
+    step: int = 1
+    choices: tuple[Plain, ...] = ()
+    when: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
+
+    def exists(self, params: Params) -> bool:
+        """Whether the parameter exists beside these values of earlier ones."""
+        return all(params.get(key) in allowed for key, allowed in self.when.items())
+
+    @property
+    def searched(self) -> bool:
+        """Whether it has more than one fixed value."""
+        return self.kind != "value"
+
+    def values(self) -> tuple[Plain, ...] | None:
+        """Every value it can take; None for a continuous range."""
+        if self.kind in ("choice", "value"):
+            return self.choices
+        if self.kind == "int":
+            return tuple(range(int(self.low), int(self.high) + 1, self.step))
+        return None
+
+    def allows(self, value: Plain) -> bool:
+        """Whether a value from elsewhere, such as an earlier search, lies in this parameter's range."""
+        if (values := self.values()) is not None:
+            return any(value == own and isinstance(value, bool) == isinstance(own, bool) for own in values)
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def describe(self) -> str:
+        """The range as people read it, such as `loguniform [0.001, 0.1] when optimizer = sgd`."""
+        if self.kind == "value":
+            text = f"{self.choices[0]}"
+        elif self.kind == "choice":
+            text = "{" + ", ".join(str(c) for c in self.choices) + "}"
+        else:
+            steps = f" step {self.step}" if self.step != 1 else ""
+            text = f"{self.kind} [{self.low:g}, {self.high:g}]{steps}"
+        conditions = [f"{k} = {' or '.join(map(str, v))}" for k, v in self.when.items()]
+        return text + (f" when {', '.join(conditions)}" if conditions else "")
+
+
+#: `suggest(parameter)` -> a value: from an Optuna trial, a point of a grid or a recorded configuration.
+Suggest = Callable[[Parameter], Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters, ordered so that every `when` names earlier ones."""
+
+    parameters: tuple[Parameter, ...]
+
+    def sample(self, suggest: Suggest) -> Params:
+        """Makes a configuration. `suggest` is called for parameters that exist and are searched, in their order."""
+        params: Params = {}
+        for parameter in self.parameters:
+            if not parameter.exists(params):
+                params[parameter.name] = None
+            elif parameter.searched:
+                params[parameter.name] = suggest(parameter)
+            else:
+                params[parameter.name] = parameter.choices[0]
+        return params
+
+    def grid(self, place: str) -> list[Params]:
+        """Every configuration, each once.
+
+        Raises:
+            InputError: a parameter has a continuous range.
+        """
+
+        def expand(params: Params, rest: tuple[Parameter, ...]) -> Iterator[Params]:
+            if not rest:
+                yield params
+                return
+            first, rest = rest[0], rest[1:]
+            values = first.values() if first.exists(params) else (None,)
+            if values is None:
+                raise InputError(
+                    f"{place}: space.{first.name}: {first.describe()}: a grid needs values that can be "
+                    "counted; give a choice, an int range or a fixed value, or another --searcher"
+                )
+            for value in values:
+                yield from expand({**params, first.name: value}, rest)
+
+        return list(expand({}, self.parameters))
+
+    def choices(self) -> Choices:
+        """The values of each parameter by name; None for a continuous range.
+
+        The values of a parameter that may not exist include None.
+        """
+        counted = {p.name: p.values() for p in self.parameters}
+        conditional = {p.name for p in self.parameters if p.when}
+        return {k: (*v, None) if v is not None and k in conditional else v for k, v in counted.items()}
+
+    def fixed(self) -> Params:
+        """The values of the parameters that are the same in every configuration."""
+        return {p.name: p.choices[0] for p in self.parameters if not p.searched and not p.when}
+
+
+def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> Space:
+    """Checks and orders a `space` section.
+
+    Args:
+        place: the file that messages name.
+        narrowed: whether a condition may name values that its parameter does not have; such a condition never holds.
+
+    Raises:
+        InputError: naming the key, the value and what is allowed.
+    """
+    parameters = {name: _parameter(name, spec, place) for name, spec in _flatten(raw, place)}
+    for parameter in parameters.values():
+        for key, allowed in parameter.when.items():
+            where = f"{place}: space.{parameter.name}: when: {key}"
+            if key not in parameters:
+                raise InputError(f"{where}: no such parameter; there are {', '.join(parameters)}")
+            possible = parameters[key].values()
+            if narrowed or possible is None or not parameters[key].searched or set(allowed) & set(possible):
+                continue
+            wrong = ", ".join(repr(value) for value in allowed)
+            raise InputError(f"{where}: {wrong} is not a value of {key}; allowed: {list(possible)}")
+    return Space(tuple(_ordered(parameters, place)))
+
+
+def is_spec(value: Any) -> bool:
+    """Whether a mapping describes one parameter, rather than a group of them."""
+    return isinstance(value, Mapping) and any(kind in value for kind in KINDS)
+
+
+def _flatten(raw: Mapping[str, Any], place: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in raw.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and not is_spec(value):
+            if not value or "when" in value:
+                raise InputError(
+                    f"{place}: space.{name}: {dict(value)}: expected one of {', '.join(KINDS)}, or a plain value"
+                )
+            yield from _flatten(value, place, f"{name}.")
+        else:
+            yield name, value
+
+
+def _parameter(name: str, spec: Any, place: str) -> Parameter:
+    where = f"{place}: space.{name}"
+    if not isinstance(spec, Mapping):
+        return Parameter(name, "value", choices=(_plain(spec, where),))
+    kinds = [kind for kind in KINDS if kind in spec]
+    if len(kinds) > 1:
+        raise InputError(f"{where}: {' and '.join(kinds)} given; exactly one is allowed")
+    kind = kinds[0]
+    body = spec[kind]
+    extra = set(spec) - {kind, "when"} - ({"step"} if kind == "int" else set())
+    if extra:
+        allowed = "step and when" if kind == "int" else "when"
+        raise InputError(f"{where}: {kind}: unknown key {sorted(map(str, extra))[0]!r}; beside it only {allowed}")
+    when = _when(spec.get("when", {}), where)
+    if kind == "value":
+        return Parameter(name, "value", choices=(_plain(body, where),), when=when)
+    if kind == "choice":
+        if not isinstance(body, list) or not body:
+            raise InputError(f"{where}: choice {body!r}: expected a list with at least one value")
+        choices = tuple(_plain(item, where) for item in body)
+        doubled = [c for i, c in enumerate(choices) if (type(c), c) in [(type(d), d) for d in choices[:i]]]
+        if doubled:
+            raise InputError(f"{where}: choice: {doubled[0]!r} stands twice")
+        return Parameter(name, "choice", choices=choices, when=when)
+    return _range(name, kind, body, spec.get("step", 1), when, where)  # type: ignore[arg-type]
+
+
+def _range(
+    name: str, kind: Literal["uniform", "loguniform", "int"], body: Any, step: Any,
+    when: Mapping[str, tuple[Plain, ...]], where: str,
+) -> Parameter:  # fmt: skip
+    number = int if kind == "int" else (int, float)
+    is_pair = isinstance(body, list) and len(body) == 2
+    if not is_pair or not all(isinstance(b, number) and not isinstance(b, bool) for b in body):
+        what = "whole numbers" if kind == "int" else "numbers"
+        raise InputError(f"{where}: {kind} {body!r}: expected two {what}, [low, high]")
+    low, high = body
+    shown = f"{where}: {kind} [{low}, {high}]"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"{shown}: both bounds must be finite")
+    if low >= high:
+        raise InputError(f"{shown}: the range is empty; the lower bound must be < the upper")
+    if kind == "loguniform" and low <= 0:
+        raise InputError(f"{shown}: the lower bound must be > 0")
+    if kind == "int":
+        if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+            raise InputError(f"{shown}: step {step!r}: must be a whole number >= 1")
+        if (high - low) % step:
+            raise InputError(f"{shown}: step {step}: must divide the range {high - low}")
+    return Parameter(name, kind, low, high, step, when=when)
+
+
+def _when(raw: Any, where: str) -> dict[str, tuple[Plain, ...]]:
+    if not isinstance(raw, Mapping):
+        raise InputError(f"{where}: when {raw!r}: expected {{parameter: value}} or {{parameter: [values]}}")
+    when = {}
+    for key, value in _flat_conditions(raw):
+        values = value if isinstance(value, list) else [value]
+        when[key] = tuple(_plain(item, f"{where}: when: {key}") for item in values)
+    return when
+
+
+def _flat_conditions(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in raw.items():
+        if isinstance(value, Mapping):
+            yield from _flat_conditions(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(value: Any, where: str) -> Plain:
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise InputError(f"{where}: {value!r}: expected a string, a finite number, true, false or null")
+
+
+def _ordered(parameters: dict[str, Parameter], place: str) -> Iterator[Parameter]:
+    """Yields the parameters in the order of the file, each after those that its `when` names."""
+    done: set[str] = set()
+    waiting = dict(parameters)
+    while waiting:
+        ready = [p for p in waiting.values() if set(p.when) <= done]
+        if not ready:
+            raise InputError(f"{place}: space: `when` goes round in a circle: {', '.join(waiting)}")
+        for parameter in itertools.islice(ready, 1):
+            yield parameter
+            done.add(parameter.name)
+            del waiting[parameter.name]

@@ -1,0 +1,162 @@
+"""Final training: the best configurations on train and validation together, each tested once for each seed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from search.algorithms.searchers import trial_seed
+from search.engine.placement import Placement, machines
+from search.engine.remote import follow, remote, share, train_resumably
+from search.engine.search import Search
+from search.engine.transfer import storage
+from search.finals import finalists
+from search.record.events import FinalEvent
+from search.record.state import FinalRun, Trial
+from search.record.store import final_name, final_progress
+from trainables import get_task
+from trainables.base import training
+from trainables.base.errors import InputError
+from trainables.base.files import replacing
+from trainables.base.storage import Storage
+from trainables.base.task import Bootstrapped, Params, Sampling, Splits
+
+#: Added to seeds, so that final trainings draw other numbers than trials.
+_FINAL = 1_000_000
+
+
+def retrain(search: Search, splits: Splits, placement: Placement, seeds: int, count: int = 1) -> None:
+    """Trains the configurations of the `count` best trials with `seeds` seeds each, and compares several of them.
+
+    Each is trained for the number of epochs that was best in the search; what is done already is not trained again. A
+    training ends as the folder `SearchFolder.final` with `model/`, `artifacts/`, a checkpoint to train on from, an
+    example of the input and the predictions for it.
+
+    Raises:
+        InputError: no trial succeeded, so there is nothing to train.
+        KeyboardInterrupt: the search was stopped; a resume goes on with each training after its last epoch.
+    """
+    state, folder = search.state, search.folder
+    chosen = state.ranked()[:count]
+    if not chosen:
+        raise InputError(f"{folder.name}: no trial succeeded, so there is no configuration to train")
+    missing: list[FinalRun] = []
+    for seed in range(seeds):
+        for trial in chosen:
+            known = state.finals.get((trial.number, seed))
+            if known is None or known.test is None or known.epochs != trial.best_epoch:
+                missing.append(FinalRun(seed, trial.number, state.params_again(trial), trial.best_epoch))
+    at_once = max(1, min(placement.concurrency, len(missing)))
+    cpus = placement.cpus
+    if not placement.gpus:  # a few trainings share the cores that many trials shared, within one machine
+        largest = max(cores for cores, _ in machines())
+        cpus = max(cpus, min(cpus * (placement.concurrency // at_once), largest))
+    resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
+    shared = share(splits)
+    train = remote(search, _train, replace(placement, cpus=cpus), "final")
+
+    def start(run: FinalRun) -> Any:
+        search.record({
+            "event": "final_started", "trial": run.trial, "seed": run.seed, "epochs": run.epochs, "params": run.params
+        })  # fmt: skip
+        return train.remote(
+            search.config.task, shared, run.params, state.trials[run.trial].micro_batches,
+            trial_seed(search.config.search.seed, _FINAL + run.seed), search.config.search.epochs, run.epochs,
+            resources, final_name(run.trial, run.seed), final_progress(run),
+            storage(search, [final_progress(run)]),
+        )  # fmt: skip
+
+    for position, message in follow(search, [partial(start, run) for run in missing], at_once):
+        run = missing[position]
+        # An epoch that an earlier, killed final training recorded already keeps its first record.
+        if message["event"] == "final_result" and message["epoch"] in state.finals[run.trial, run.seed].curve:
+            continue
+        if message["event"] == "final_finished":
+            message |= {"chosen": count == 1 and run.seed == 0, "spent": state.epochs_trained()}
+        search.record(cast(FinalEvent, {**message, "trial": run.trial, "seed": run.seed, "epochs": run.epochs}))
+        if message["event"] == "final_finished":
+            search.files.delete(final_progress(run))
+    if len(chosen) > 1:
+        _decide(search, chosen)
+
+
+def _decide(search: Search, best: list[Trial]) -> None:
+    """Compares the finalists over the seeds that all of them have, and writes the verdict and the event."""
+    state, task = search.state, get_task(search.config.task)
+    seeds = min(len(state.tested(trial.number)) for trial in best)
+    runs = {trial.number: state.tested(trial.number)[:seeds] for trial in best}
+    resampled = None
+    if isinstance(task, Bootstrapped):
+        units = [np.load(search.folder.final(r.trial, r.seed) / "units.npy") for group in runs.values() for r in group]
+        of_all = finalists.resample(units, task.objective_of).reshape(len(best), seeds, -1)
+        resampled = dict(zip(runs, of_all, strict=True))
+    test = {n: np.array([r.test[search.objective.metric] for r in group if r.test]) for n, group in runs.items()}
+    validation = {trial.number: trial.best_value for trial in best}
+    decision = finalists.decide(validation, test, resampled, search.objective)
+    lines = [*finalists.table(decision, search.objective.metric), "", finalists.words(decision, search.objective), ""]
+    with replacing(search.folder.decision) as file:
+        file.write("\n".join(lines).encode())
+    known = dict(state.decision or {})
+    if any(known.get(key) != value for key, value in decision.items()):
+        model = state.finals[decision["champion"], 0]
+        assert model.test is not None  # only tested ones are compared
+        spent = state.epochs_trained()
+        search.record({"event": "decided", **decision, "epochs": model.epochs, "test": model.test, "spent": spent})
+
+
+def _train(
+    name: str, splits: Splits, params: Params, micro_batches: int, seed: int, horizon: int, epochs: int,
+    resources: dict[str, Any], target: str, progress: str, storage: Storage,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Runs on a worker. Yields the metrics of each epoch, then those of the test once everything is on disk.
+
+    Args:
+        horizon: number of epochs that the schedule was laid out for in the search; `epochs` of them are trained.
+        target: the folder, below the search's, that the result is written to.
+        progress: the file with the state after each epoch, from which a killed training goes on.
+    """
+    task = get_task(name)
+    device = training.choose_device(**resources)
+    everything = task.merge(splits)
+    training.seed_everything(seed)
+    learner = task.build(params, replace(splits, train=everything, val=None), horizon, device)
+    learner.micro_batches = micro_batches
+
+    def epoch() -> dict[str, Any]:
+        metrics = training.run_epoch(task, learner, everything, None)
+        samples = {"samples": task.samples(learner)} if isinstance(task, Sampling) else {}
+        return {"event": "final_result", "epoch": learner.epoch, "metrics": metrics, **samples}
+
+    yield from train_resumably(learner, epochs, storage, progress, epoch)
+    test = task.evaluate(learner, splits.test)
+
+    folder = storage.folder / target
+    part = folder.with_name(f"{folder.name}.part") if storage.sees_folder else Path(tempfile.mkdtemp())
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "model").mkdir(parents=True)
+    (part / "artifacts").mkdir()
+    task.artifacts(learner, splits.test, splits.info, part / "artifacts")
+    task.export(learner, splits.info, part / "model")
+    training.save(learner, part / "checkpoint.pt")
+    example = task.example(splits.test, splits.info)
+    example.to_parquet(part / "example.parquet")
+    if isinstance(task, Bootstrapped):
+        np.save(part / "units.npy", task.units(learner, splits.test))
+    task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
+    files = {}
+    if storage.sees_folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    else:
+        written = [path for path in part.rglob("*") if path.is_file()]
+        files = {f"{target}/{path.relative_to(part).as_posix()}": path.read_bytes() for path in written}
+        shutil.rmtree(part)
+    about = {"test": test, "baselines": task.baselines(splits), "device": device.name}
+    yield {"event": "final_finished", **about, "files": files}

@@ -1,0 +1,27 @@
+"""The model that MLflow serves (a pyfunc). MLflow copies this file into each logged model and runs it on loading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+
+from trainables import get_task
+
+
+class ServedModel(mlflow.pyfunc.PythonModel):
+    """An exported model of any task, behind MLflow's pyfunc interface."""
+
+    def load_context(self, context: Any) -> None:
+        """Loads the exported model; MLflow calls it once."""
+        self.task = get_task(context.model_config["task"])
+        self.model = self.task.load(Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Predictions for a frame of inputs, as the task's `predict` returns them."""
+        return self.task.predict(self.model, model_input)
+
+
+mlflow.models.set_model(ServedModel())

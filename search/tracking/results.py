@@ -1,0 +1,135 @@
+"""Reads searches back from MLflow as pandas frames."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from search.algorithms.pareto import nondominated
+from search.record.store import Store
+from trainables.base.task import Objective
+
+#: Outcomes of trials whose figures can be ranked.
+RANKED = ("completed", "stopped_early", "timed_out", "paused", "interrupted", "running")
+
+
+def read_runs(store: Store, task: str) -> pd.DataFrame:
+    """The runs of a task's experiment, a row each, indexed by run id; no rows where there is no experiment.
+
+    Columns:
+        `tag.*` and `param.*`: text. `metric.*`: the last value. `step.*`: the step of the last value. What a run lacks
+        is NaN.
+    """
+    if not store.is_local:
+        return _from_server(store, task)
+    return _from_database(store, task) if store.database.exists() else pd.DataFrame()
+
+
+def _from_database(store: Store, task: str) -> pd.DataFrame:
+    """Reads the store's tables directly, thousands of runs in a second. MLflow's client makes an object of each tag,
+    and importing it takes as long again."""
+    of_task = (
+        "SELECT run_uuid FROM runs JOIN experiments USING (experiment_id) "
+        "WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'"
+    )
+    with sqlite3.connect(f"file:{store.database}?mode=ro", uri=True, timeout=60) as database:
+        tags, params, metrics = (
+            pd.read_sql_query(f"SELECT * FROM {table} WHERE run_uuid IN ({of_task})", database, params=[task])  # noqa: S608
+            for table in ("tags", "params", "latest_metrics")
+        )
+    database.close()
+    return pd.concat(
+        [
+            _wide(tags, "tag", "value"),
+            _wide(params, "param", "value"),
+            _wide(metrics[metrics["is_nan"] == 0], "metric", "value"),
+            _wide(metrics, "step", "step"),
+        ],
+        axis=1,
+    )
+
+
+def _wide(long: pd.DataFrame, kind: str, column: str) -> pd.DataFrame:
+    return long.pivot(index="run_uuid", columns="key", values=column).add_prefix(f"{kind}.")
+
+
+def _from_server(store: Store, task: str) -> pd.DataFrame:
+    from search.tracking.client import mlflow_client
+
+    client = mlflow_client(store)
+    experiment = client.get_experiment_by_name(task)
+    rows: dict[str, dict[str, Any]] = {}
+    token = None
+    while experiment is not None:
+        page = client.search_runs([experiment.experiment_id], max_results=5000, page_token=token)
+        for run in page:
+            rows[run.info.run_id] = {
+                **{f"tag.{key}": value for key, value in run.data.tags.items()},
+                **{f"param.{key}": value for key, value in run.data.params.items()},
+                **{f"metric.{key}": value for key, value in run.data.metrics.items()},
+                # the dictionary of last values lacks the steps; the entities have them
+                **{f"step.{metric.key}": metric.step for metric in run.data._metric_objs},
+            }
+        if not (token := page.token):
+            break
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def searches(runs: pd.DataFrame) -> pd.DataFrame:
+    """The parent runs of the searches among a task's runs, indexed by the search's name."""
+    return runs[runs["tag.role"] == "parent"].set_index("tag.search") if len(runs) else runs
+
+
+def trials(runs: pd.DataFrame, names: list[str], objectives: Sequence[Objective]) -> pd.DataFrame:
+    """The trials of these searches, best first.
+
+    Columns:
+        `search`, `trial`, `outcome`. METRIC: the best on validation. `behind`: how much worse that is than the best
+        trial's. `epoch`: that of the best. `epochs`: the number trained. `seconds`, `cost`. A column for each further
+        objective, and `front`: whether the trial is on the Pareto front. A column for each hyperparameter that is not
+        the same in all trials.
+    """
+    metric, others = objectives[0].metric, objectives[1:]
+    mine = runs[(runs["tag.role"] == "trial") & runs["tag.search"].isin(names)]
+
+    def column(name: str) -> pd.Series:
+        return mine[name] if name in mine else pd.Series(float("nan"), index=mine.index)
+
+    frame = pd.DataFrame(
+        {
+            "search": mine["tag.search"],
+            "trial": mine["tag.trial"].astype(int),
+            "outcome": column("tag.outcome").fillna("running"),
+            metric: column(f"metric.best_val_{metric}"),
+            "epoch": column("metric.best_epoch").astype("Int64"),
+            "epochs": column("step.epoch_seconds").fillna(0).astype(int),
+            "seconds": column("metric.seconds"),
+            "cost": column("metric.cost"),
+        }
+    )
+    if not frame["cost"].gt(0).any():  # nobody gave a price
+        del frame["cost"]
+    able = frame["outcome"].isin(RANKED)
+    for place, objective in enumerate(others, 4):
+        frame.insert(place, objective.metric, column(f"metric.at_best_epoch/{objective.metric}"))
+    every = pd.DataFrame({o.metric: frame[o.metric].where(able) * (1 if o.mode == "min" else -1) for o in objectives})
+    losses = every[metric]
+    frame.insert(4, "behind", losses - losses.min())
+    if others:
+        known = every.dropna()
+        best = known.index[nondominated(known.to_numpy())]
+        frame.insert(5, "front", frame.index.isin(best))
+    params = mine.filter(regex=r"^param\.")
+    params.columns = params.columns.str.removeprefix("param.")
+    varied = params.loc[:, params.nunique(dropna=False) > 1].apply(_numbers)
+    frame = pd.concat([frame, varied], axis=1).assign(_loss=losses)
+    return frame.sort_values(["_loss", "search", "trial"]).drop(columns="_loss").reset_index(drop=True)
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """The values as numbers if all of them are numbers, else as they are."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    return numbers if numbers.notna().sum() == values.notna().sum() else values

@@ -1,0 +1,96 @@
+import random
+
+import pytest
+
+from search.algorithms.schedulers import Asha, Hyperband, MedianStopping, Separate
+
+
+def tell(scheduler, number, epoch, loss):
+    stop = scheduler.should_stop(number, epoch, loss)
+    scheduler.record(number, epoch, loss)
+    return stop
+
+
+def test_asha_keeps_the_best_third_of_a_rung():
+    asha = Asha(grace_period=2, reduction_factor=3, max_epochs=20)
+    assert list(asha.rungs()) == [2, 6, 18]
+    assert not tell(asha, 0, 2, 5.0)  # the first at a rung is the best there
+    assert tell(asha, 1, 2, 6.0)
+    assert not tell(asha, 2, 2, 4.0)
+    assert not tell(asha, 3, 2, 4.5)  # second of four: a third, rounded up, are two
+    assert tell(asha, 4, 2, 4.7)  # third of five
+    assert not tell(asha, 5, 2, 1.0)
+
+
+def test_asha_decides_at_rungs_only_and_not_at_the_last_epoch():
+    asha = Asha(grace_period=1, reduction_factor=2, max_epochs=4)
+    assert list(asha.rungs()) == [1, 2]
+    tell(asha, 0, 1, 0.0)
+    assert not tell(asha, 1, 3, 100.0)
+    assert not tell(asha, 1, 4, 100.0)
+
+
+def test_asking_changes_nothing():
+    asha = Asha(1, 2, 4)
+    asha.should_stop(0, 1, 1.0)
+    assert asha.rungs() == {1: {}, 2: {}}
+
+
+def test_diverged_trial_leaves_its_rungs():
+    asha = Asha(1, 2, 4)
+    tell(asha, 0, 1, 0.1)
+    tell(asha, 0, 2, 0.1)
+    asha.remove(0)
+    assert asha.rungs() == {1: {}, 2: {}}
+    assert not tell(asha, 1, 1, 9.0)
+
+
+def test_hyperband_brackets_start_later_and_get_fewer_trials():
+    hyperband = Hyperband(grace_period=1, reduction_factor=3, max_epochs=27, brackets=3)
+    brackets = [hyperband.bracket(n) for n in range(13)]
+    assert [brackets.count(s) for s in range(3)] == [9, 3, 1]
+    late = brackets.index(2)
+    for number in range(13):
+        hyperband.record(number, 1, float(number))
+    assert late not in hyperband.rungs()[1]
+    # The same numbers give the same brackets, in whatever order they are asked for.
+    other = Hyperband(1, 3, 27, 3)
+    assert [other.bracket(n) for n in reversed(range(13))] == brackets[::-1]
+
+
+def test_median_rule_by_hand():
+    median = MedianStopping(grace_period=2)
+    for number, losses in enumerate([(4.0, 2.0), (6.0, 4.0), (8.0, 6.0)]):  # running averages at 2: 3, 5, 7
+        for epoch, loss in enumerate(losses, 1):
+            assert not tell(median, number, epoch, loss)
+    assert not tell(median, 3, 1, 9.0)  # before the grace period
+    assert tell(median, 3, 2, 5.5)  # best so far 5.5 > median 5
+    assert not tell(median, 4, 1, 4.9)
+    assert not tell(median, 4, 2, 9.0)  # its best so far, 4.9, counts
+
+
+def test_median_rule_needs_three_others():
+    median = MedianStopping(grace_period=1)
+    tell(median, 0, 1, 1.0)
+    tell(median, 1, 1, 1.0)
+    assert not tell(median, 2, 1, 99.0)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        Asha(2, 3, 30), Asha(2, 3, 30, promotes=True), Hyperband(1, 3, 30, 3), MedianStopping(4),
+        Separate([Asha(1, 2, 30), Asha(1, 2, 30)]),
+    ],
+)  # fmt: skip
+def test_nobody_stops_or_waits_but_after_an_epoch_that_decides(scheduler):
+    rng = random.Random(0)
+    ended: dict[bool, set[bool]] = {True: set(), False: set()}
+    for epoch in range(1, 30):
+        for number in range(12):
+            loss = rng.random()
+            scheduler.record(number, epoch, loss)
+            ends = scheduler.should_stop(number, epoch, loss) or scheduler.pauses(number, epoch)
+            ended[scheduler.decides(number, epoch)].add(ends)
+    assert ended[False] == {False}
+    assert True in ended[True]

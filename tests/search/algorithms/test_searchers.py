@@ -1,0 +1,130 @@
+import math
+
+import pytest
+
+from search.algorithms.searchers import OptunaSearcher, trial_seed
+from search.config.space import parse_space
+from search.record.state import Trial
+from trainables.base.task import Objective
+
+SPACE = parse_space(
+    {"lr": {"loguniform": [1e-4, 1e-1]}, "opt": {"choice": ["sgd", "adam"]}, "width": {"int": [8, 64], "step": 8},
+     "momentum": {"uniform": [0, 1], "when": {"opt": "sgd"}}, "fixed": 3}, "x.yaml",
+)  # fmt: skip
+
+
+def searcher(kind: str, model_trials: int = 1000) -> OptunaSearcher:
+    objectives = [Objective("loss", "min"), Objective("size", "min")][: 2 if kind == "nsga2" else 1]
+    return OptunaSearcher(kind, SPACE, objectives, seed=1, startup_trials=3, model_trials=model_trials)
+
+
+def finish(number: int, params: dict) -> Trial:
+    """A trial with an outcome and a loss that follow from its number and configuration."""
+    trial = Trial(number, params, trial_seed(1, number))
+    loss = abs(params["lr"] - 0.01) + params["width"] / 100
+    trial.curve = {1: {"val_loss": loss + 1, "size": 0.0}, 2: {"val_loss": loss, "size": float(params["width"] % 24)}}
+    trial.outcome = ("completed", "stopped_early", "completed", "diverged", "completed", "failed")[number % 6]
+    trial.best_epoch, trial.best_value = 2, loss
+    return trial
+
+
+def ask_and_tell(search: OptunaSearcher, numbers: range) -> list[dict]:
+    configurations = []
+    for number in numbers:
+        configurations.append(search.ask(number))
+        search.tell(finish(number, configurations[-1]))
+    return configurations
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random", "gp", "nsga2"])
+def test_replayed_searcher_proposes_what_the_uninterrupted_one_does(kind):
+    uninterrupted = ask_and_tell(searcher(kind), range(14))
+    resumed = searcher(kind)
+    for number in range(9):
+        trial = finish(number, uninterrupted[number])
+        resumed.replay(trial)
+        resumed.tell(trial)
+    assert ask_and_tell(resumed, range(9, 14)) == uninterrupted[9:]
+
+
+def test_what_is_modelled_is_bounded_and_keeps_the_best_the_newest_and_what_is_asked_for():
+    search = searcher("tpe", model_trials=20)
+    told = []
+    for number in range(60):
+        told.append(finish(number, search.ask(number)))
+        search.tell(told[-1])
+        assert len(search.study.trials) <= 25
+    waiting = [search.ask(number) for number in range(60, 70)]
+    known = [trial.params for trial in search.study.trials]
+    complete = sorted((t for t in told if t.outcome == "completed"), key=lambda t: t.best_value)
+    for trial in (*complete[:5], *told[-5:]):
+        assert {k: v for k, v in trial.params.items() if k != "fixed" and v is not None} in known
+    for number, params in enumerate(waiting, 60):
+        search.tell(finish(number, params))
+    assert not search._asked, "those asked for before and after were told"
+
+
+def test_replayed_searcher_forgets_what_the_uninterrupted_one_did():
+    uninterrupted = ask_and_tell(searcher("tpe", 20), range(64))
+    resumed = searcher("tpe", 20)
+    for number in range(45):
+        trial = finish(number, uninterrupted[number])
+        resumed.replay(trial)
+        resumed.tell(trial)
+    assert ask_and_tell(resumed, range(45, 64)) == uninterrupted[45:]
+
+
+def test_nsga2_breeds_from_the_front():
+    params = ask_and_tell(searcher("nsga2"), range(60))
+    late = params[30:]
+    assert len({(p["width"], p["opt"]) for p in late}) < len({(p["width"], p["opt"]) for p in params})
+    assert sum(p["width"] % 24 + p["width"] for p in late) < sum(p["width"] % 24 + p["width"] for p in params[:30])
+
+
+def test_replay_with_trials_still_running():
+    live, resumed = searcher("tpe"), searcher("tpe")
+    asked = [live.ask(n) for n in range(6)]
+    for number in (0, 2, 3, 4):
+        live.tell(finish(number, asked[number]))
+    for number in range(6):
+        resumed.replay(finish(number, asked[number]))
+    for number in (0, 2, 3, 4):
+        resumed.tell(finish(number, asked[number]))
+    assert resumed.ask(6) == live.ask(6)
+
+
+def test_configurations_keep_to_the_space():
+    for params in ask_and_tell(searcher("tpe"), range(20)):
+        assert set(params) == {"lr", "opt", "width", "momentum", "fixed"}
+        assert 1e-4 <= params["lr"] <= 1e-1
+        assert params["width"] % 8 == 0
+        assert (params["momentum"] is None) == (params["opt"] == "adam")
+        assert params["fixed"] == 3
+
+
+def test_diverged_trials_are_told_as_infeasible_not_as_numbers():
+    import optuna
+
+    search = searcher("tpe")
+    ask_and_tell(search, range(6))
+    told = search.study.trials
+    assert told[3].constraints == {"diverged": 1.0}
+    assert told[3].value is None
+    assert told[1].state == optuna.trial.TrialState.PRUNED
+    assert told[1].intermediate_values.keys() == {1, 2}
+    assert told[5].state == optuna.trial.TrialState.FAIL
+
+
+def test_tpe_avoids_a_region_that_diverges():
+    space = parse_space({"lr": {"loguniform": [1e-4, 1e2]}}, "x.yaml")
+    search = OptunaSearcher("tpe", space, [Objective("loss", "min")], seed=0, startup_trials=8, model_trials=1000)
+    late = []
+    for number in range(40):
+        params = search.ask(number)
+        trial = Trial(number, params, 0, 0)
+        diverged = params["lr"] > 1
+        trial.outcome = "diverged" if diverged else "completed"
+        trial.best_value = None if diverged else abs(math.log10(params["lr"]) + 2)
+        search.tell(trial)
+        late += [diverged] if number >= 20 else []
+    assert sum(late) < len(late) / 4

@@ -1,0 +1,73 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.config.load import load_config, parse_duration
+from trainables.base.errors import InputError
+
+
+def test_flags_win_over_set_and_set_over_the_file():
+    config = load_config("windows", ["search.trials=3", "lr=1e-2"], {"search.trials": 5, "search.seed": None})
+    assert config.search.trials == 5
+    assert config.search.seed == 0
+    assert config.space.fixed()["lr"] == 0.01
+
+
+def test_set_replaces_a_parameter_whole():
+    config = load_config("windows", ["lr={uniform: [0.1, 0.2]}", "model.pretrained=some/id"])
+    lr = next(p for p in config.space.parameters if p.name == "lr")
+    assert (lr.kind, lr.low, lr.high) == ("uniform", 0.1, 0.2)
+    assert config.space.fixed()["model.pretrained"] == "some/id"
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["lrr=1"], "--set lrr=1: lrr: unknown key; space has"),
+        (["lrr=1"], "did you mean 'lr'?"),
+        (["search.trails=1"], "did you mean 'trials'?"),
+        (["search.trials=0"], "search.trials: 0: input should be greater than or equal to 1"),
+        (["search.trials=many"], "search.trials: 'many': input should be a valid integer"),
+        (
+            ["search.searcher=magic"],
+            "search.searcher: 'magic': input should be 'tpe', 'random', 'grid', 'gp' or 'nsga2'",
+        ),
+        (["search.grace_period=99"], "search.grace_period: 99: must be <= search.epochs (12)"),
+        (["search.time_budget=soon"], "search.time_budget: 'soon': expected a positive duration"),
+        (["data.size=big"], "'big': expected a whole number such as the default 96"),
+        (["data.val_fraction=[1]"], "expected a number such as the default 0.15"),
+        (["data.demo=3"], "expected keys inside"),
+        (["model=3"], "space.model is a group; set one of pretrained, freeze in it"),
+        (["lr={loguniform: [0, 0.1]}"], "configs/windows.yaml with --set: space.lr: loguniform [0, 0.1]"),
+        (["lr"], "--set lr: expected KEY=VALUE"),
+        (["lr={"], "the value is not YAML"),
+    ],
+)
+def test_wrong_setting_is_refused_with_key_value_and_what_is_allowed(sets, message):
+    with pytest.raises(InputError) as error:
+        load_config("windows", sets)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("0.5h", 1800)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0s", "10", "-5m", "m", "1d"])
+def test_wrong_durations_are_refused(text):
+    with pytest.raises(InputError, match="expected a positive duration"):
+        parse_duration(text)
+
+
+def test_digest_follows_content_alone():
+    assert load_config("windows").digest == load_config("windows").digest
+    assert load_config("windows").digest != load_config("windows", ["lr=0.1"]).digest
+
+
+@given(st.text(max_size=30))
+def test_no_set_makes_a_traceback(text):
+    try:
+        load_config("windows", [text])
+    except InputError as error:
+        assert "--set" in str(error)

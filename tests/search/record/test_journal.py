@@ -1,0 +1,117 @@
+import math
+import subprocess
+import sys
+
+import pytest
+
+from search.record.journal import Journal, read_events
+from search.record.state import SearchState
+from trainables.base.errors import InputError
+from trainables.base.task import Objective
+
+
+def test_events_come_back_to_the_last_bit(tmp_path):
+    journal = Journal(tmp_path / "j.jsonl")
+    values = {"a": 0.1 + 0.2, "b": float("inf"), "c": 5e-324, "d": float("nan")}
+    journal.append({"event": "x", "metrics": values})
+    journal.close()
+    (event,) = read_events(tmp_path / "j.jsonl")
+    assert {k: v for k, v in event["metrics"].items() if k != "d"} == {k: v for k, v in values.items() if k != "d"}
+    assert math.isnan(event["metrics"]["d"])
+
+
+def test_line_that_a_kill_left_unfinished_is_dropped(tmp_path):
+    path = tmp_path / "j.jsonl"
+    journal = Journal(path)
+    journal.append({"event": "a"})
+    journal.close()
+    with path.open("ab") as file:
+        file.write(b'{"event": "b", "nu')
+    journal = Journal(path)
+    journal.append({"event": "c"})
+    journal.close()
+    assert [e["event"] for e in read_events(path)] == ["a", "c"]
+
+
+def test_damaged_line_is_named(tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(b'{"event": "a"}\nnonsense\n')
+    with pytest.raises(InputError, match="line 2 is damaged"):
+        list(read_events(path))
+
+
+def test_clock_that_is_set_back_moves_no_event_back(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "j.jsonl")
+    monkeypatch.setattr("search.record.journal.time.time", lambda: 1000.0)
+    (first,) = journal.append({"event": "a"})
+    monkeypatch.setattr("search.record.journal.time.time", lambda: 10.0)
+    assert journal.append({"event": "b"})[0]["time"] == first["time"]
+
+
+def test_two_processes_cannot_run_one_search(tmp_path):
+    journal = Journal(tmp_path / "s" / "j.jsonl")
+    code = f"from pathlib import Path; from search.record.journal import Journal; Journal(Path({str(journal.path)!r}))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "s: this search is running in another process" in other.stderr
+
+
+def state(*events):
+    made = SearchState(Objective("score", "max"))
+    for time, event in enumerate(events):
+        made.apply({"time": time, **event})
+    return made
+
+
+def trial(number):
+    return {"event": "trial", "number": number, "params": {}, "seed": 0}
+
+
+def result(number, epoch, score, outcome=None):
+    return {
+        "event": "result",
+        "number": number,
+        "epoch": epoch,
+        "metrics": {"val_score": score},
+        "outcome": outcome,
+        "device": "cpu",
+    }
+
+
+def test_best_is_the_best_epoch_of_any_trial_and_of_equals_the_earliest():
+    made = state(trial(0), trial(1), result(0, 1, 0.5), result(0, 2, 0.9), result(0, 3, 0.7, "completed"),
+                 result(1, 1, 0.9, "completed"))  # fmt: skip
+    assert (made.best().number, made.best().best_epoch) == (0, 2)
+    assert [t.number for t in made.ranked()] == [0, 1]
+
+
+def test_diverged_and_failed_trials_never_win():
+    made = state(trial(0), trial(1), trial(2), result(0, 1, 0.9), {**result(0, 2, 0.0, "diverged"), "metrics": {}},
+                 result(1, 1, 0.8), {"event": "failed", "number": 1, "traceback": ""},
+                 result(2, 1, 0.1, "completed"))  # fmt: skip
+    assert made.best().number == 2
+    assert [t.number for t in made.unfinished()] == []
+
+
+def test_disk_that_is_full_leaves_whole_lines_and_refuses_from_then_on(tmp_path):
+    """With a limit on the size of files, which the system reports like a full disk: as an OSError of the write."""
+    script = (
+        "import resource, sys\n"
+        "from search.record.journal import Journal\n"
+        "journal = Journal(__import__('pathlib').Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
+        "try:\n"
+        "    while True:\n"
+        "        journal.append({'event': 'trial', 'number': 1}, {'event': 'trial', 'number': 2})\n"
+        "except OSError:\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
+        "try:\n"
+        "    journal.append({'event': 'late'})\n"
+        "except OSError:\n"
+        "    print('refused')\n"
+    )
+    path = tmp_path / "j.jsonl"
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "refused"
+    assert path.read_bytes().endswith(b"\n")
+    events = list(read_events(path))
+    assert len(events) % 2 == 0 and len(events) > 4, "events that came together are there together"

@@ -1,0 +1,79 @@
+"""What a worker reports and saves, and when."""
+
+import pytest
+import torch
+
+from tests.trainables.rnn.test_model import PARAMS
+from trainables.base.storage import Storage
+from trainables.base.trainable import TaskTrainable
+from trainables.rnn.task import TASK
+
+
+@pytest.fixture
+def begin(sequences, tmp_path):
+    """`begin(gather, decisions, checkpoints)`: a worker with one trial of six epochs, as Tune would set it up."""
+
+    def begun(gather: float, decisions: list[int], checkpoints: tuple[str, ...] = ()) -> TaskTrainable:
+        (tmp_path / "journal.jsonl").write_bytes(b"mark")
+        trial = {
+            "number": 7, "params": {**PARAMS, "variant": "vanilla", "lr": 0.05}, "seed": 1, "micro_batches": 1,
+            "decisions": decisions, "resume_from": checkpoints, "carried": {},
+        }  # fmt: skip
+        worker = TaskTrainable.__new__(TaskTrainable)
+        resources = {"cpus": 1, "gpus": 0, "precision": "fp32"}
+        worker.setup(
+            {"trials": [trial]}, task="rnn", splits=sequences, epochs=6, gather=gather, resources=resources,
+            storage=Storage(tmp_path, b"mark"),
+        )  # fmt: skip
+        return worker
+
+    return begun
+
+
+def curve(*steps: dict) -> dict[int, float]:
+    return {trial["epoch"]: trial["metrics"]["val_mse"] for step in steps for trial in step["trials"]}
+
+
+def test_short_epochs_are_reported_together_up_to_the_next_decision(begin):
+    together = begin(gather=60, decisions=[2])
+    steps = [together.step(), together.step()]
+    assert [[trial["epoch"] for trial in step["trials"]] for step in steps] == [[1, 2], [3, 4, 5, 6]]
+    one_by_one = begin(gather=0, decisions=[2])
+    alone = [one_by_one.step() for _ in range(6)]
+    assert [len(step["trials"]) for step in alone] == [1] * 6
+    assert curve(*steps) == curve(*alone)
+
+
+def test_last_and_best_of_epochs_reported_together_are_saved_as_they_were(begin, monkeypatch, tmp_path):
+    scores = iter([0.5, 0.3, 0.4, 0.1, 0.2, 0.6])
+    evaluate = TASK.evaluate
+    monkeypatch.setattr(type(TASK), "evaluate", lambda self, *given: {**evaluate(*given), "mse": next(scores)})
+    worker = begin(gather=60, decisions=[])
+    step = worker.step()
+    saved = {trial["epoch"]: trial["checkpoint"] for trial in step["trials"] if trial["checkpoint"]}
+    assert list(saved) == [4, 6]
+    assert len(list((tmp_path / "checkpoints").rglob("*"))) == 3, "their folder and they"
+    for epoch, checkpoint in saved.items():
+        assert torch.load(tmp_path / checkpoint["name"], weights_only=True)["epoch"] == epoch
+        assert (tmp_path / checkpoint["name"]).stat().st_size == checkpoint["bytes"]
+    monkeypatch.undo()
+    again = begin(60, [], (saved[4]["name"],)).step()
+    uninterrupted = begin(60, []).step()
+    assert curve(again) == {epoch: mse for epoch, mse in curve(uninterrupted).items() if epoch > 4}
+
+
+def test_an_epoch_that_raises_is_told_after_those_that_ended_before_it(begin, monkeypatch):
+    train_epoch = TASK.train_epoch
+
+    def breaks(self, learner, split):
+        if learner.epoch == 3:
+            raise RuntimeError("in epoch 3")
+        return train_epoch(learner, split)
+
+    monkeypatch.setattr(type(TASK), "train_epoch", breaks)
+    worker = begin(gather=60, decisions=[])
+    step = worker.step()
+    assert [trial["epoch"] for trial in step["trials"]] == [1, 2]
+    saved = [trial["checkpoint"] for trial in step["trials"] if trial["checkpoint"]]
+    assert len(saved) == 1, "the best; of the last the state is gone"
+    assert "RuntimeError: in epoch 3" in worker.step()["failed"]

@@ -1,0 +1,180 @@
+import io
+import subprocess
+import sys
+import zipfile
+from functools import partial
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT
+from trainables.base.errors import InputError
+from trainables.text import tables, texts
+
+DATA = {"test_fraction": 0.2, "val_fraction": 0.25, "split_seed": 0, "max_unpacked_gb": 1.0}
+
+
+def read(content: bytes, name: str = "t.csv", text=None, label=None) -> pd.DataFrame:
+    return tables.read_table(content, PurePosixPath(name), name, text, label)
+
+
+def rows(count: int, start: int = 0) -> str:
+    return "".join(f"text {i},{'yes' if i % 5 == 0 else 'no'}\n" for i in range(start, start + count))
+
+
+def prepare(source, **changes):
+    return texts.prepare(DATA | changes, source, partial(tables.read_table, text=None, label=None))
+
+
+def test_fields_with_quotes_tabs_newlines_emoji_and_right_to_left_text_come_through():
+    tricky = ['say "hi", now', "tab\there", "two\nlines", "👩🏽‍⚕️ ok", "مرحبا بالعالم", "  spaced  ", "NA", "null", "12"]
+    frame = pd.DataFrame({"text": tricky, "label": ["a", "b", "c"] * 3})
+    for name, content in (
+        ("t.csv", frame.to_csv(index=False).encode()),
+        ("t.tsv", frame.to_csv(index=False, sep="\t").encode()),
+        ("t.csv", b"\xef\xbb\xbf" + frame.to_csv(index=False).encode()),
+    ):
+        assert read(content, name).equals(frame), name
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer)
+    assert read(buffer.getvalue(), "t.parquet").equals(frame)
+
+
+def test_windows_line_ends_are_no_part_of_a_label():
+    assert read(b"text,label\r\nhello,a\r\nworld,b\r\n")["label"].tolist() == ["a", "b"]
+
+
+def test_latin_1_is_refused_with_the_line():
+    with pytest.raises(InputError, match=r"t.csv: line 3: byte 0xe9 is not UTF-8"):
+        read("text,label\nfine,a\ncafé,b\n".encode("latin-1"))
+
+
+def test_columns_are_detected_or_named():
+    table = b"id,Tweet,sentiment,Class\n1,hello,good,a\n"
+    assert read(table).to_dict("records") == [{"text": "hello", "label": "a"}]
+    assert read(table, label="sentiment")["label"].tolist() == ["good"]
+    with pytest.raises(InputError, match=r"data.text: no column 'body'; there are id, Tweet, sentiment, Class"):
+        read(table, text="body")
+    with pytest.raises(InputError, match=r"no label column is recognised among text, mood; .*data.label=NAME"):
+        read(b"text,mood\nx,a\n")
+    with pytest.raises(InputError, match=r"both 'text'"):
+        read(b"text,label\nx,a\n", label="text")
+
+
+def test_labels_may_be_numbers_and_true_or_false():
+    buffer = io.BytesIO()
+    pd.DataFrame({"text": ["a", "b"], "label": [0, 1]}).to_parquet(buffer)
+    assert read(buffer.getvalue(), "t.parquet")["label"].tolist() == ["0", "1"]
+
+
+def test_missing_label_is_refused_with_its_row():
+    with pytest.raises(InputError, match=r"t.csv: row 2: no label \(2 rows have none\)"):
+        read(b"text,label\na,x\nb,\nc, \n")
+
+
+def test_broken_table_is_refused():
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        read(b"text,label\na,x\nb,y,z,w\n")
+    with pytest.raises(InputError, match="cannot be read as a table"):
+        read(b"not parquet", "t.parquet")
+
+
+def test_splits_keep_the_classes_shares_and_are_seeded(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\n" + rows(500))
+    splits = prepare(tmp_path / "t.csv")
+    assert splits.info.classes == ("no", "yes")
+    assert splits.info.sizes == {"train": 300, "val": 100, "test": 100}
+    for part in (splits.train, splits.val, splits.test):
+        assert np.mean(part.labels) == pytest.approx(0.2)
+    everything = np.concatenate([part.texts for part in (splits.train, splits.val, splits.test)])
+    assert len(set(everything)) == 500
+    again = prepare(tmp_path / "t.csv")
+    assert again.info == splits.info
+    assert prepare(tmp_path / "t.csv", split_seed=1).info.fingerprint != splits.info.fingerprint
+
+
+def test_splits_given_as_files_are_kept(tmp_path):
+    for number, name in enumerate(("train", "validation", "test")):
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + rows(10 + number, start=100 * number))
+    splits = prepare(tmp_path)
+    assert splits.info.sizes == {"train": 10, "val": 11, "test": 12}
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        for name in ("train", "validation", "test"):
+            archive.write(tmp_path / f"{name}.csv", f"data/{name}.csv")
+    assert prepare(tmp_path / "t.zip").info.fingerprint == splits.info.fingerprint
+
+
+def test_empty_and_repeated_texts_are_left_out_and_told(tmp_path):
+    table = "text,label\n" + rows(50) + " ,yes\n,no\ntext 1,no\ntext 2,yes\n"
+    (tmp_path / "t.csv").write_text(table)
+    splits = prepare(tmp_path / "t.csv")
+    assert sum(splits.info.sizes.values()) == 50
+    assert "train: 2 empty texts left out" in splits.info.notes
+    told = "train: 2 repeated texts left out, the first of each kept; 1 of them stand there with two labels"
+    assert told in splits.info.notes
+
+
+def test_text_that_stands_in_two_splits_leaves_train_and_is_told(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\n" + rows(20))
+    (tmp_path / "val.csv").write_text("text,label\n" + rows(10, start=100) + rows(1, start=200))
+    (tmp_path / "test.csv").write_text("text,label\n" + rows(10, start=200) + rows(2, start=10))
+    splits = prepare(tmp_path)
+    assert splits.info.sizes == {"train": 18, "val": 10, "test": 12}
+    assert "train: 2 texts left out that val or test hold too" in splits.info.notes
+    assert "val: 1 texts left out that test holds too" in splits.info.notes
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"t.csv": "text,label\na,x\nb,x\n"}, "only one label, 'x'; at least two are needed"),
+        ({"t.csv": "text,label\na,x\nb,x\nc,y\n"}, "label 'y' has 1 text left to split"),
+        ({"test.csv": "text,label\na,x\nb,y\n"}, "there is a test split but no train"),
+        (
+            {"train.csv": "text,label\n" + rows(20), "test.csv": "text,label\nz,maybe\n"},
+            "test: label 'maybe' does not stand in train",
+        ),
+        ({"t.txt": "hello"}, "no .csv, .parquet, .tsv, .zip file; those are allowed"),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused(tmp_path, files, message):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message.replace(".", r"\.")):
+        prepare(tmp_path)
+
+
+def test_source_that_is_no_table_is_refused(tmp_path):
+    (tmp_path / "t.doc").write_text("x")
+    with pytest.raises(InputError, match=r"t\.doc: no \.csv, \.parquet, \.tsv, \.zip file"):
+        prepare(tmp_path / "t.doc")
+    (tmp_path / "t.zip").write_text("x")
+    with pytest.raises(InputError, match="not a zip file"):
+        prepare(tmp_path / "t.zip")
+    with pytest.raises(InputError, match="no such file or folder"):
+        prepare(tmp_path / "absent")
+
+
+@pytest.mark.slow
+def test_two_hundred_thousand_rows_are_read_within_half_a_gigabyte(tmp_path):
+    table = tmp_path / "t.csv"
+    with table.open("w") as file:
+        file.write("text,label\n")
+        for number in range(200_000):
+            file.write(f'"number {number} ' + "says a few more words, as tweets do, " * 2 + f'ok",{number % 5 == 0}\n')
+    code = f"""
+import resource
+from pathlib import Path
+from search.config.load import load_config
+from trainables.tweets.task import TASK
+data = load_config("tweets", ["data.encoder=packaged"]).data
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+splits = TASK.read(data, Path({str(table)!r}))
+print(sum(splits.info.sizes.values()), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    rows, mebibytes = (int(word) for word in done.stdout.split())
+    assert rows == 200_000
+    assert mebibytes < 512

@@ -1,0 +1,5 @@
+"""The error that a user can cause. Nothing below imports anything else of this project."""
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. The message names the place, the value and what is allowed."""

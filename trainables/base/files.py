@@ -1,0 +1,67 @@
+"""Reads files from a file, folder or zip, and writes files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+import zipfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from trainables.base.errors import InputError
+
+
+def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yields the files with these suffixes that `source` is or holds, in order, zips in it included.
+
+    Yields:
+        The path below the source (in a zip `ARCHIVE/MEMBER`), and the content.
+
+    Raises:
+        InputError: there is none, a zip is damaged, or it is larger than `limit_gb` unpacked.
+    """
+    if not source.exists():
+        raise InputError(f"--data {source}: no such file or folder")
+    allowed = {*suffixes, ".zip"}
+    paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in allowed) if source.is_dir() else [source]
+    if not paths or (not source.is_dir() and source.suffix.lower() not in allowed):
+        raise InputError(
+            f"--data {source}: no {', '.join(sorted(allowed))} file; those are allowed, and folders of them"
+        )
+    for path in paths:
+        name = PurePosixPath(path.relative_to(source)) if source.is_dir() else PurePosixPath(path.name)
+        if path.suffix.lower() != ".zip":
+            yield name, path.read_bytes()
+            continue
+        try:
+            archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise InputError(f"--data {path}: not a zip file") from error
+        with archive:
+            if sum(member.file_size for member in archive.infolist()) > limit_gb * 2**30:
+                raise InputError(
+                    f"--data {path}: larger unpacked than {limit_gb:g} GiB; raise it with --set data.max_unpacked_gb=N"
+                )
+            members = [m for m in archive.infolist() if PurePosixPath(m.filename).suffix.lower() in suffixes]
+            if not members:
+                raise InputError(f"--data {path}: no {', '.join(sorted(suffixes))} file in it")
+            for member in members:
+                yield name.with_suffix("") / member.filename, archive.read(member)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes the place of `path` when the block ends; after an error nothing is left of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}")
+    with temporary.open("xb", buffering=2**20) as file:  # torch.save writes a little at a time
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,252 @@
+"""Trains many small models of one shape as one batched model, so that the cost of starting an operation is shared.
+
+A member stays an ordinary `Learner`. For an epoch, its parameters and optimizer state become rows of tensors that all
+members share; afterwards they are written back, so that checkpoints, evaluation and removal need nothing new. Each
+member keeps its own seed, order of samples, learning rate, weight decay, clipping and schedule, and gets the result
+that it would get alone, up to rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from trainables.base import training
+from trainables.base.health import EnergyMeter, MemoryPeak
+from trainables.base.task import Params
+from trainables.base.training import Diverged, Learner, not_finite, rng_state, set_rng_state
+
+
+@runtime_checkable
+class Fusable(Protocol):
+    """For a task whose trials of one shape can train as one batched model."""
+
+    def shape(self, params: Params) -> Hashable:
+        """A key that is equal for configurations whose parameters, optimizer and batches have the same shapes."""
+        ...
+
+    def epoch_batches(self, learner: Learner, split: Any) -> Sequence[Any]:
+        """The batches of an epoch in their order, drawn as `train_epoch` draws them.
+
+        Batch k must have the same size for every member.
+        """
+        ...
+
+    def fused_losses(
+        self, stack: Stack, split: Any, batches: Sequence[Any]
+    ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+        """Runs one batch of each member.
+
+        Returns:
+            Mean losses (members,), the batch size, and sums over samples (members,) as in `training.Forward`.
+        """
+        ...
+
+    def fused_evaluate(self, stack: Stack, split: Any) -> list[dict[str, float]]:
+        """The result of `evaluate` for every member."""
+        ...
+
+
+@dataclass
+class Member:
+    """A learner, and the state of its random generators while other members use them."""
+
+    learner: Learner
+    rng: dict[str, Any]
+
+
+class Stack:
+    """Learners of one shape side by side.
+
+    `model` is a module of the learners' kind in which every parameter and buffer has a leading dimension of members.
+    The task must keep members apart in what it computes; one backward pass over the sum of their losses then gives each
+    its own gradient.
+    """
+
+    def __init__(self, learners: Sequence[Learner]) -> None:
+        """Stacks learners; raises ValueError if they differ in optimizer or have several parameter groups."""
+        self.learners, self.device = learners, learners[0].device
+        self._optimizer = type(learners[0].optimizer)
+        if any(type(one.optimizer) is not self._optimizer or len(one.optimizer.param_groups) != 1 for one in learners):
+            raise ValueError("fused learners need optimizers of one kind with one parameter group")
+        self.weights = _rows([list(one.model.parameters()) for one in learners])
+        self.gradients = torch.zeros_like(self.weights)
+        self.model = copy.deepcopy(learners[0].model)
+        at = 0
+        for name, parameter in list(self.model.named_parameters()):
+            part = slice(at, at := at + parameter.numel())
+            shape = (len(learners), *parameter.shape)
+            stacked = nn.Parameter(self.weights[:, part].view(shape), requires_grad=parameter.requires_grad)
+            stacked.grad = self.gradients[:, part].view(shape)
+            path, _, leaf = name.rpartition(".")
+            setattr(self.model.get_submodule(path), leaf, stacked)
+        for name, _ in list(self.model.named_buffers()):
+            path, _, leaf = name.rpartition(".")
+            stacked_buffer = torch.stack([one.model.get_buffer(name) for one in learners])
+            setattr(self.model.get_submodule(path), leaf, stacked_buffer)
+        groups = [one.optimizer.param_groups[0] for one in learners]
+        self._group = groups[0]
+        self._rate, self._decay = self._column(groups, "lr"), self._column(groups, "weight_decay")
+        moments = ("momentum_buffer",) if self._optimizer is torch.optim.SGD else ("exp_avg", "exp_avg_sq")
+        self._moments = {name: _rows([_state(one, name) for one in learners]) for name in moments}
+        self._steps = torch.tensor([_steps(one) for one in learners], device=self.weights.device).unsqueeze(1)
+
+    def _column(self, groups: list[dict[str, Any]], key: str) -> torch.Tensor:
+        return torch.tensor([group[key] for group in groups], device=self.weights.device).unsqueeze(1)
+
+    def clip(self) -> torch.Tensor:
+        """Scales each member's gradient to its `clip_norm`, if it has one; returns the norms before, (members,)."""
+        norms = self.gradients.norm(dim=1)
+        limits = [one.params.get("clip_norm") or float("inf") for one in self.learners]
+        factor = torch.tensor(limits, device=norms.device) / (norms + 1e-6)  # as torch.nn.utils.clip_grad_norm_
+        self.gradients.mul_(factor.clamp(max=1.0).unsqueeze(1))
+        return norms
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Takes one optimizer step for every member, as torch.optim would for each alone, and clears the gradients."""
+        weights, grad, group = self.weights, self.gradients, self._group
+        self._steps += 1
+        if group.get("decoupled_weight_decay"):
+            weights.mul_(1 - self._rate * self._decay)
+        else:
+            grad.addcmul_(weights, self._decay)
+        if self._optimizer is torch.optim.SGD:
+            momentum = self._moments["momentum_buffer"].mul_(group["momentum"]).add_(grad)
+            weights.sub_(self._rate * (grad + group["momentum"] * momentum if group["nesterov"] else momentum))
+        else:
+            first, second = self._moments["exp_avg"], self._moments["exp_avg_sq"]
+            beta1, beta2 = group["betas"]
+            first.lerp_(grad, 1 - beta1)
+            second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            spread = second.sqrt().div_((1 - beta2**self._steps).sqrt_()).add_(group["eps"])
+            weights.sub_(first.div(spread).mul_(self._rate / (1 - beta1**self._steps)))
+        grad.zero_()
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Copies its row, parameters and optimizer state, to every learner."""
+        for row, learner in enumerate(self.learners):
+            at = 0
+            for parameter in learner.model.parameters():
+                part = slice(at, at := at + parameter.numel())
+                parameter.copy_(self.weights[row, part].view_as(parameter))
+                state = learner.optimizer.state[parameter]
+                for name, moment in self._moments.items():
+                    state[name] = moment[row, part].view_as(parameter).clone()
+                if "exp_avg" in self._moments:
+                    state["step"] = self._steps[row, 0].cpu().clone()
+
+
+def _rows(tensors: list[list[torch.Tensor]]) -> torch.Tensor:
+    """The flattened tensors of each member as one row: (members, elements)."""
+    return torch.stack([torch.cat([t.detach().reshape(-1) for t in row]) for row in tensors])
+
+
+def _state(learner: Learner, name: str) -> list[torch.Tensor]:
+    return [learner.optimizer.state.get(p, {}).get(name, torch.zeros_like(p)) for p in learner.model.parameters()]
+
+
+def _steps(learner: Learner) -> float:
+    return float(next((state.get("step", 0.0) for state in learner.optimizer.state.values()), 0.0))
+
+
+def run_epoch(task: Any, members: Sequence[Member], train: Any, val: Any | None) -> list[dict[str, float] | Diverged]:
+    """Runs `training.run_epoch` for members at the same epoch: together if there are several and the task is `Fusable`.
+
+    Returns:
+        For each member its metrics, or the divergence that ended its epoch; a member that diverges disturbs no other.
+        If they train together, `epoch_seconds` is a member's share and `fused_with` the number of members.
+    """
+    if len(members) > 1 and isinstance(task, Fusable):
+        return _together(task, members, train, val)
+    return [_alone(task, member, train, val) for member in members]
+
+
+def _alone(task: Any, member: Member, train: Any, val: Any | None) -> dict[str, float] | Diverged:
+    set_rng_state(member.rng)
+    try:
+        return training.run_epoch(task, member.learner, train, val)
+    except Diverged as error:
+        return error
+    finally:
+        member.rng = rng_state()
+
+
+def _together(
+    task: Fusable, members: Sequence[Member], train: Any, val: Any | None
+) -> list[dict[str, float] | Diverged]:
+    learners = [member.learner for member in members]
+    device, count = learners[0].device, len(members)
+    memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share / count)
+    start = time.perf_counter()
+    rates = [max(group["lr"] for group in one.optimizer.param_groups) for one in learners]
+    batches = []
+    for member in members:
+        member.learner.epoch += 1
+        set_rng_state(member.rng)
+        batches.append(task.epoch_batches(member.learner, train))
+        member.rng = rng_state()
+    stack = Stack(learners)
+    trained = _fit(task, stack, train, batches)
+    stack.write_back()
+    for learner in learners:
+        if learner.schedule is not None:
+            learner.optimizer._opt_called = True  # type: ignore[attr-defined]  # the stack took its step
+            learner.schedule.step()
+    device.synchronize()
+    train_seconds = (time.perf_counter() - start) / count
+    evaluated: list[dict[str, float]] = [{}] * count if val is None else task.fused_evaluate(stack, val)
+    device.synchronize()
+    seconds, used = (time.perf_counter() - start) / count, energy.measured()
+    results: list[dict[str, float] | Diverged] = []
+    for metrics, validated, rate in zip(trained, evaluated, rates, strict=True):
+        diverged = not_finite(metrics["loss"], metrics["gradient_norm"])
+        if diverged:
+            results.append(diverged)
+            continue
+        gradient_norm, samples = metrics.pop("gradient_norm"), metrics.pop("samples")
+        results.append(
+            {f"train_{key}": value for key, value in metrics.items()}
+            | {f"val_{key}": value for key, value in validated.items()}
+            | {
+                "epoch_seconds": seconds,
+                "samples_per_second": samples / train_seconds,
+                "peak_memory_mib": memory.mib(),
+                "learning_rate": rate,
+                "gradient_norm": gradient_norm,
+                "parameters": float(learners[0].parameters),
+                "fused_with": float(count),
+                **used,
+            }
+        )
+    return results
+
+
+def _fit(task: Fusable, stack: Stack, train: Any, batches: list[Sequence[Any]]) -> list[dict[str, float]]:
+    """`training.fit_batches` for a stack: a dictionary for each member, not finite where it diverged."""
+    stack.model.train()
+    totals: dict[str, torch.Tensor] = {}
+    samples, steps = 0, 0
+    for together in zip(*batches, strict=True):
+        with stack.device.autocast():
+            losses, size, sums = task.fused_losses(stack, train, together)
+        with warnings.catch_warnings():  # the rows are not laid out as autograd would, which costs nothing here
+            warnings.filterwarnings("ignore", message="grad and param do not obey")
+            losses.sum().backward()
+        norms = stack.clip()
+        stack.step()
+        for key, value in {"loss": losses * size, "gradient_norm": norms, **sums}.items():
+            totals[key] = totals.get(key, 0.0) + value.detach().float()
+        samples, steps = samples + size, steps + 1
+    norms = totals.pop("gradient_norm") / steps
+    columns = {key: (value / samples).tolist() for key, value in totals.items()}
+    columns |= {"gradient_norm": norms.tolist(), "samples": [float(samples)] * len(stack.learners)}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

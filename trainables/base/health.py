@@ -1,0 +1,98 @@
+"""Measures of a training beside its loss: dead units, memory, energy."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pynvml
+import torch
+from torch import nn
+
+
+@contextmanager
+def dead_relus(model: nn.Module) -> Iterator[Callable[[], float]]:
+    """Counts ReLU units that never fire on the data that pass through the model inside the block.
+
+    A unit is a channel of a (batch, channel, ...) map, or a feature of a (batch, ..., feature) one.
+
+    Yields:
+        A function that returns the fraction of such units; NaN where the model has no `nn.ReLU`.
+    """
+    peaks: dict[int, torch.Tensor] = {}
+
+    def watch(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+        channel = 1 if output.dim() >= 4 else output.dim() - 1
+        peak = output.detach().amax(dim=[d for d in range(output.dim()) if d != channel])
+        known = peaks.get(id(module))
+        peaks[id(module)] = peak if known is None else torch.maximum(known, peak)
+
+    handles = [m.register_forward_hook(watch) for m in model.modules() if isinstance(m, nn.ReLU)]
+
+    def fraction() -> float:
+        if not peaks:
+            return float("nan")
+        units = torch.cat([p.float() for p in peaks.values()])
+        return (units <= 0).float().mean().item()
+
+    try:
+        yield fraction
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class MemoryPeak:
+    """The peak of memory since this was made: of the GPU's allocator, or of this process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            # On Linux this resets VmHWM; a reused worker would report an earlier trial's peak otherwise.
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:
+                return
+
+    def mib(self) -> float:
+        """The peak in MiB."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        try:
+            status = Path("/proc/self/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) / 1024
+        except (OSError, IndexError):
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class EnergyMeter:
+    """The energy that a GPU has used since this was made, by its driver's counter (NVML); nothing on other devices.
+
+    The counter is that of the whole GPU; a trial with a `share` of it is charged that share.
+    """
+
+    def __init__(self, device: torch.device, share: float) -> None:
+        self.share = share
+        self._read = _energy_counter(device) if device.type == "cuda" else None
+        self._begun = self._read() if self._read else 0
+
+    def measured(self) -> dict[str, float]:
+        """`energy_joules`, if it can be measured."""
+        return {"energy_joules": self.share * (self._read() - self._begun) / 1000} if self._read else {}
+
+
+def _energy_counter(device: torch.device) -> Callable[[], int] | None:
+    """A function that reads the millijoules since the driver was loaded; None where the driver does not count them
+    (GPUs before Volta)."""
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError:
+        return None
+    return lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))

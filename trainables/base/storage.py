@@ -1,0 +1,177 @@
+"""A search's files, as its driver and its workers on other machines reach them."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Protocol
+
+import fsspec
+
+from trainables.base.errors import InputError
+from trainables.base.files import replacing
+from trainables.base.task import array_digest
+
+
+class Files(Protocol):
+    """A tree of files, each there whole or not at all. Names are paths below its root, with `/`."""
+
+    def write(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """A file to write to; it takes its place when the block ends."""
+        ...
+
+    def open(self, name: str) -> IO[bytes]:
+        """Opens a file for reading; raises OSError if there is none."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Deletes a file if that is possible; what stays is deleted when the search starts again."""
+        ...
+
+    def names(self, folder: str) -> set[str]:
+        """The names of the files below a folder."""
+        ...
+
+
+class LocalFiles:
+    """Files below a folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        return replacing(self.root / name)
+
+    def open(self, name: str) -> IO[bytes]:
+        return (self.root / name).open("rb")
+
+    def delete(self, name: str) -> None:
+        path = self.root / name
+        path.unlink(missing_ok=True)
+        if path.parent != self.root:
+            with suppress(OSError):  # the folder is not empty
+                path.parent.rmdir()
+
+    def names(self, folder: str) -> set[str]:
+        return {path.relative_to(self.root).as_posix() for path in (self.root / folder).rglob("*") if path.is_file()}
+
+
+class RemoteFiles:
+    """Files below a URI that fsspec knows (s3://, gs://, ...); its file system finds the credentials by itself."""
+
+    def __init__(self, uri: str) -> None:
+        """Raises ValueError for an unknown protocol, and ImportError where its package is missing."""
+        self.fs, root = fsspec.core.url_to_fs(uri)
+        self.root = root.rstrip("/")
+
+    @contextmanager
+    def write(self, name: str) -> Iterator[IO[bytes]]:
+        buffer = io.BytesIO()  # closing a remote file after an error would write half of it
+        yield buffer
+        self.fs.pipe_file(f"{self.root}/{name}", buffer.getvalue())
+
+    def open(self, name: str) -> IO[bytes]:
+        return io.BytesIO(self.fs.cat_file(f"{self.root}/{name}"))
+
+    def delete(self, name: str) -> None:
+        try:
+            self.fs.rm_file(f"{self.root}/{name}")
+        except OSError:
+            return
+
+    def names(self, folder: str) -> set[str]:
+        self.fs.invalidate_cache()
+        return {path[len(self.root) + 1 :] for path in self.fs.find(f"{self.root}/{folder}")}
+
+
+def files_at(place: str) -> Files:
+    """The files below a folder or a URI; raises as `RemoteFiles`."""
+    if "://" not in place or place.startswith("file://"):
+        return LocalFiles(Path(place.removeprefix("file://")))
+    return RemoteFiles(place)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a worker reads and writes a search's files: at the URI if there is one; in the search's folder if this
+    machine sees it; else through the driver, which sends files along and receives those that are written."""
+
+    folder: Path
+    #: The beginning of the search's journal. A worker compares it to know that it sees the same folder.
+    mark: bytes
+    uri: str | None = None
+    #: The content, by name, of files that were sent along.
+    carried: Mapping[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def sees_folder(self) -> bool:
+        """Whether this machine sees the search's folder."""
+        try:
+            with (self.folder / "journal.jsonl").open("rb") as file:
+                return bool(self.mark) and file.read(len(self.mark)) == self.mark
+        except OSError:
+            return False
+
+    @property
+    def _files(self) -> Files | None:
+        if self.uri is not None:
+            return files_at(self.uri)
+        return LocalFiles(self.folder) if self.sees_folder else None
+
+    def open(self, name: str) -> IO[bytes]:
+        """Opens a file for reading; raises OSError if there is none."""
+        if (files := self._files) is not None:
+            return files.open(name)
+        if name not in self.carried:
+            raise FileNotFoundError(f"{name}: the driver sent no such file")
+        return io.BytesIO(self.carried[name])
+
+    def save(self, name: str, write: Callable[[IO[bytes]], None]) -> dict[str, Any]:
+        """Writes a file, or leaves that to the driver.
+
+        Returns:
+            Its `name` and `bytes`, and its `content` if the driver has to write it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if (files := self._files) is None:
+            buffer = io.BytesIO()
+            write(buffer)
+            return {"name": name, "bytes": buffer.tell(), "content": buffer.getvalue()}
+        with files.write(name) as file:
+            write(file)
+            return {"name": name, "bytes": file.tell()}
+
+
+def fetch(uri: str, cache: Path) -> Path:
+    """Downloads a file or folder from a URI into the cache, unless the cache has it with the same names, sizes and
+    versions.
+
+    Raises:
+        InputError: it cannot be read, or there is nothing.
+    """
+    try:
+        fs, root = fsspec.core.url_to_fs(uri)
+        found = fs.find(root, detail=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"--data {uri}: cannot be read: {str(error).strip()}") from error
+    if not found:
+        raise InputError(f"--data {uri}: nothing is there")
+    versions = [(name, about["size"], str(about.get("ETag") or about.get("mtime"))) for name, about in found.items()]
+    folder = cache / "remote" / array_digest([json.dumps(sorted(versions)).encode()])
+    target = folder / PurePosixPath(root).name
+    if not folder.exists():
+        part = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:12]}")
+        for name in found:
+            local = part / target.name / PurePosixPath(name).relative_to(root)
+            local.parent.mkdir(parents=True, exist_ok=True)
+            fs.get_file(name, str(local))
+        part.replace(folder)
+    return target

@@ -1,0 +1,211 @@
+"""The adapter that makes any task a Ray Tune trainable. The only file here that imports ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import io
+import logging
+import math
+import pickle
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import IO, Any
+
+import ray
+import torch
+from ray import tune
+
+from trainables import get_task
+from trainables.base import fused, training
+from trainables.base.fused import Member
+from trainables.base.leaks import Footprint, Unclean
+from trainables.base.storage import Storage
+from trainables.base.task import Splits
+
+#: Number of checkpoints that are written at the same time.
+WRITERS = 8
+
+
+class TaskTrainable(tune.Trainable):
+    """One trial, or several of one shape as one batched model.
+
+    A step trains one epoch of each, or several short ones, and writes the checkpoints that are kept. Each of the
+    config's `trials` has a `number`, `params`, `seed` and `micro_batches`; `decisions`: the epochs after which the
+    trial may have to stop or pause; `resume_from`: its checkpoints of earlier sessions, the newest first; `carried`:
+    object references to the content of those that this machine may not see.
+
+    A checkpoint is a file with a learner's whole state, whether it trained alone or not. A worker is reused for many
+    trials. `epoch` is a trial's own counter; unlike Tune's `training_iteration` it goes on after a resume.
+    """
+
+    def setup(
+        self, config: dict[str, Any], *, task: str, splits: Splits, epochs: int, gather: float,
+        resources: dict[str, Any], storage: Storage,
+    ) -> None:  # fmt: skip
+        """Called by Tune when the worker starts.
+
+        Args:
+            epochs: of a full trial.
+            gather: epochs of so many seconds are reported together where no decision is due.
+        """
+        self._task = get_task(task)
+        self._splits, self._epochs, self._gather, self._resources = splits, epochs, gather, resources
+        self._files = storage
+        #: A checkpoint holds the state of the random generators, which the process has only once.
+        self._generators = threading.Lock()
+        self._base: Footprint | None = None
+        self._members: dict[int, Member] = {}
+        #: What a trial raised, until the driver is told.
+        self._raised: Exception | None = None
+        self._begin(config)
+        gc.freeze()  # what exists by now stays; the collector need not visit it after each trial
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Called by Tune to reuse the worker; raises Unclean if the trial before left something behind."""
+        before = ", ".join(map(str, self._members))
+        self._members, self._raised = {}, None
+        footprint = Footprint.now()
+        # The end of the first trial is the base: what libraries set up on first use is no leak.
+        self._base = self._base or footprint
+        if left := footprint.beyond(self._base):
+            raise Unclean(f"trial {before} left behind: {', '.join(left)}")
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._leaving: set[int] = set()
+        self._decisions = {trial["number"]: set(trial["decisions"]) for trial in config["trials"]}
+        #: Loss of each trial's best epoch here.
+        self._best: dict[int, float] = {}
+        try:
+            self._members = {trial["number"]: self._member(trial) for trial in config["trials"]}
+        except Exception as error:
+            self._raised = error
+
+    def _member(self, trial: dict[str, Any]) -> Member:
+        device = training.choose_device(**self._resources)
+        storage = self._files
+        if not storage.sees_folder:
+            carried = {name: ray.get(content) for name, content in trial["carried"].items()}
+            storage = dataclasses.replace(storage, carried=carried)
+        for checkpoint in trial["resume_from"]:
+            learner = self._build(trial, device)
+            try:
+                with storage.open(checkpoint) as file:
+                    training.load(learner, file)
+                return Member(learner, training.rng_state())
+            except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+                # Torn: the checkpoint before it, or the beginning, leads to the same results.
+                logging.getLogger(__name__).warning("checkpoint %s cannot be read (%s)", checkpoint, error)
+        return Member(self._build(trial, device), training.rng_state())
+
+    def _build(self, trial: dict[str, Any], device: training.Device) -> training.Learner:
+        training.seed_everything(trial["seed"])
+        learner = self._task.build(trial["params"], self._splits, self._epochs, device)
+        learner.micro_batches = trial["micro_batches"]
+        return learner
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """Takes these trials, which are over, out before the next step."""
+        self._leaving.update(numbers)
+
+    def step(self) -> dict[str, Any]:
+        """Trains until a decision is due; called by Tune.
+
+        Returns:
+            `trials`: for each epoch, in the order in which they ended, `number`, `epoch`, `metrics`, `diverged` and
+            `checkpoint` (None where another one is kept); and `device`. Where a trial raised, only its traceback as
+            `failed`: an exception would make Tune replace a sound worker.
+        """
+        try:
+            return self._train()
+        except Exception:
+            if torch.cuda.is_initialized():
+                raise  # the device may be unusable now
+            return {"failed": traceback.format_exc()}
+
+    def _train(self) -> dict[str, Any]:
+        if self._raised:
+            raise self._raised
+        began = time.monotonic()
+        ended: list[dict[str, Any]] = []
+        last: list[dict[str, Any]] = []
+        #: For each trial its best epoch before the last, and its state then.
+        best: dict[int, tuple[dict[str, Any], bytes]] = {}
+        while not last:
+            try:
+                trained = self._epoch()
+            except Exception as error:
+                if not ended:
+                    raise
+                self._raised = error  # the next step reports it, after the epochs that went well
+                break
+            ended += trained
+            if time.monotonic() - began >= self._gather or any(map(self._is_decided, trained)):
+                last = trained
+            for result in trained:
+                number, loss = result["number"], self._loss(result)
+                if loss >= self._best.get(number, math.inf):
+                    continue
+                self._best[number] = loss
+                best.pop(number, None)
+                if not last:
+                    self._write(number, state := io.BytesIO())
+                    best[number] = result, state.getvalue()
+        self._save([*best.values(), *((result, None) for result in last if not result["diverged"])])
+        return {"trials": ended, "device": next(iter(self._members.values())).learner.device.name}
+
+    def _epoch(self) -> list[dict[str, Any]]:
+        for number in self._leaving:
+            del self._members[number]
+        self._leaving.clear()
+        # After a torn checkpoint one may be behind the others, which then wait for it.
+        behind = min(member.learner.epoch for member in self._members.values())
+        due = {number: one for number, one in self._members.items() if one.learner.epoch == behind}
+        outcomes = fused.run_epoch(self._task, list(due.values()), self._splits.train, self._splits.val)
+        return [
+            {"number": number, "epoch": behind + 1, "checkpoint": None, **self._result(outcome)}
+            for number, outcome in zip(due, outcomes, strict=True)
+        ]
+
+    def _result(self, outcome: dict[str, float] | training.Diverged) -> dict[str, Any]:
+        if isinstance(outcome, training.Diverged):
+            return {"metrics": {}, "diverged": str(outcome)}
+        key = f"val_{self._task.objective.metric}"
+        return {"metrics": outcome, "diverged": None if math.isfinite(outcome[key]) else f"{key} is {outcome[key]}"}
+
+    def _is_decided(self, result: dict[str, Any]) -> bool:
+        """Whether the driver must be asked before the trial goes on after this epoch."""
+        due = result["epoch"] in self._decisions[result["number"]]
+        return due or result["epoch"] >= self._epochs or result["diverged"] is not None
+
+    def _loss(self, result: dict[str, Any]) -> float:
+        return math.inf if result["diverged"] else self._task.objective.val_loss(result["metrics"])
+
+    def _write(self, number: int, file: IO[bytes]) -> None:
+        with self._generators:
+            training.set_rng_state(self._members[number].rng)
+            training.write(self._members[number].learner, file)
+
+    def _save(self, results: Sequence[tuple[dict[str, Any], bytes | None]]) -> None:
+        """Writes the checkpoint of each result: the given state, or the trial's present one.
+
+        Tune is not used for it: a file is there whole or not at all, and the driver learns of it with the result.
+        """
+
+        def save(one: tuple[dict[str, Any], bytes | None]) -> None:
+            result, state = one
+            number, epoch = result["number"], result["epoch"]
+            write = partial(self._write, number) if state is None else lambda file: file.write(state)
+            result["checkpoint"] = self._files.save(f"checkpoints/trial-{number:04d}/epoch-{epoch:04d}.pt", write)
+
+        if len(results) == 1:
+            save(results[0])
+        else:  # for small files the time goes into waiting for the disk or the network
+            with ThreadPoolExecutor(WRITERS) as pool:
+                list(pool.map(save, results))

@@ -1,0 +1,1 @@
+"""What the text tasks share: tables, duplicates, encoders, networks, scores, reports."""

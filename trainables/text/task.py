@@ -1,0 +1,282 @@
+"""The task of classifying texts, which tweets and lyrics share: all but where texts come from."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import average_precision_score
+from torch.nn import functional as F
+
+from trainables.base.errors import InputError
+from trainables.base.optimizers import make_optimizer, make_schedule
+from trainables.base.task import Choices, DataInfo, Objective, Params, Progress, Splits
+from trainables.base.training import Device, Learner, fit_batches, shuffled_batches
+from trainables.text import encoders, reports, tables, tfidf
+from trainables.text.batches import EncodedSplit, Reading, batch, merge
+from trainables.text.encoders import Encoder
+from trainables.text.models import HEADS, TextNet, classification_loss, frozen_part, parameter_groups
+from trainables.text.scores import SCORES, best_threshold, confusion, decide
+from trainables.text.texts import TextSplit
+
+EVAL_BATCH = 256
+#: Hyperparameters that decide which features of the frozen encoder a trial takes.
+FROZEN_BY = ("model.head", "model.unfreeze", "model.pooling", "model.mask_padding")
+ALLOWED = {
+    "model.head": HEADS,
+    "model.pooling": ("cls", "mean"),
+    "weighting": ("none", "balanced", "focal"),
+}
+#: The exponent of the focal loss; 2 is the paper's choice.
+FOCUS = 2.0
+
+
+class TextTask:
+    """Base of the text tasks, which add where texts come from and which of `SCORES` is the objective."""
+
+    name: str
+    objective: Objective
+    #: A phrase: what the demo's texts are, and how to give one's own.
+    made: str
+
+    def read(self, data: dict[str, Any], source: Path) -> Splits:
+        """Reads the texts at `source` as splits of `TextSplit`; raises InputError."""
+        raise NotImplementedError
+
+    def demo(self, data: dict[str, Any]) -> Splits:
+        """Makes the demo's texts as splits of `TextSplit`."""
+        raise NotImplementedError
+
+    def describe_source(self, data: dict[str, Any]) -> str:
+        return f"demo: {data['demo']['size']} {self.made}; {encoders.choose(data['encoder'])[1]}"
+
+    def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
+        found = self.demo(data) if source is None else self.read(data, source)
+        name, said = encoders.choose(data["encoder"])
+        encoders.check(name)
+        encoder = encoders.load(name)
+        most = int(encoder.config.get("max_position_embeddings", 512))
+        if not 3 <= data["max_length"] <= most:
+            raise InputError(f"data.max_length: {data['max_length']}: allowed are 3 to {most} tokens")
+        tokenizer = encoder.tokenizer()
+
+        def encoded(split: TextSplit) -> EncodedSplit:
+            ids = encoders.tokenize(tokenizer, split.texts, data["max_length"])
+            return EncodedSplit(split.texts, split.labels, ids, encoder, data["max_length"])
+
+        info = replace(found.info, notes=(*found.info.notes, said), chosen={"encoder": name})
+        return Splits(encoded(found.train), encoded(found.val), encoded(found.test), info)
+
+    def check(self, params: Params) -> None:
+        for key, allowed in ALLOWED.items():
+            if params.get(key) is not None and params[key] not in allowed:
+                raise InputError(f"{key}: {params[key]!r}: allowed are {', '.join(allowed)}")
+
+    def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
+        """Adds the features of the frozen encoder to each split, for every combination of `FROZEN_BY` in the space."""
+        encoder: Encoder = splits.train.encoder
+        for key in FROZEN_BY:
+            if choices[key] is None:
+                raise InputError(f"space.{key}: a range; allowed are choices, as features are cached for each of them")
+        needed = set()
+        for values in itertools.product(*(choices[key] or () for key in FROZEN_BY)):
+            params = dict(zip(FROZEN_BY, values, strict=True))
+            self.check(params)
+            if not 0 <= (opened := params["model.unfreeze"]) <= encoder.layers:
+                raise InputError(f"space.model.unfreeze: {opened}: the encoder has {encoder.layers} blocks")
+            needed.add(frozen_part(params, encoder.layers, splits.train.max_length))
+        model, parts = encoder.model(), sorted(needed - {None}, key=repr)
+
+        def computed(split: EncodedSplit, name: str) -> EncodedSplit:
+            def shown(done: int, total: int, what: str) -> None:
+                progress(done, total, f"{what} {name}")
+
+            take = partial(encoders.cached_features, model, split.ids, device=device, cache=cache, progress=shown)
+            return replace(split, features={part: take(part) for part in parts if part})
+
+        train, val, test = (computed(getattr(splits, name), name) for name in ("train", "val", "test"))
+        return Splits(train, val, test, splits.info)
+
+    def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
+        train: EncodedSplit = splits.train
+        counts = np.bincount(train.labels, minlength=len(splits.info.classes))
+        vectorizer = tfidf.fit(train.texts) if params["model.tfidf"] else None
+        reading = Reading(train.encoder, train.max_length, splits.info.classes, int(np.argmin(counts)), vectorizer)
+        learner = _learner(params, reading, epochs, device)
+        # Inverse to class frequency and 1 on average over the samples, as scikit-learn's `balanced`.
+        weights = torch.tensor(len(train) / (len(counts) * counts), dtype=torch.float32)
+        learner.extra["class_weights"] = weights.to(device.torch_device)
+        return learner
+
+    def train_epoch(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
+        params, labels = learner.params, torch.from_numpy(np.array(split.labels)).to(learner.device.torch_device)
+        weights = learner.extra["class_weights"] if params["weighting"] == "balanced" else None
+        focus = FOCUS if params["weighting"] == "focal" else 0.0
+
+        def forward(index: torch.Tensor) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+            logits, truth = learner.model(batch(learner, split, index.numpy())), labels[index.to(labels.device)]
+            loss = classification_loss(logits, truth, weights, focus)
+            return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
+
+        return fit_batches(learner, shuffled_batches(len(split), params["batch_size"]), forward, params["clip_norm"])
+
+    def evaluate(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
+        reading: Reading = learner.extra["reading"]
+        probabilities, threshold = _probabilities(learner, split), learner.params.get("threshold")
+        metrics = {"loss": float(F.nll_loss(torch.from_numpy(probabilities).log(), encoders.read_only(split.labels)))}
+        if len(reading.classes) == 2:
+            truth, positive = split.labels == reading.positive, probabilities[:, reading.positive]
+            if threshold is None:  # in a search, where `split` is validation
+                threshold = best_threshold(positive, truth)
+            metrics |= {
+                "threshold": threshold,
+                "average_precision": float(average_precision_score(truth, positive)),
+            }
+        predicted = decide(probabilities, reading.positive, threshold)
+        matrix = confusion(split.labels, predicted, len(reading.classes))
+        return metrics | {
+            "accuracy": float((predicted == split.labels).mean()),
+            **{name: float(score(matrix)) for name, score in SCORES.items()},
+            **{
+                f"accuracy/{name}": float((predicted[split.labels == code] == code).mean())
+                for code, name in enumerate(reading.classes)
+            },
+        }
+
+    def units(self, learner: Learner, split: EncodedSplit) -> np.ndarray:
+        """(texts, classes^2): for each text a 1 in its cell of the flat confusion matrix."""
+        reading: Reading = learner.extra["reading"]
+        predicted = decide(_probabilities(learner, split), reading.positive, learner.params.get("threshold"))
+        cells = split.labels * len(reading.classes) + predicted
+        return np.eye(len(reading.classes) ** 2, dtype=np.float32)[cells]
+
+    def objective_of(self, sums: np.ndarray) -> np.ndarray:
+        classes = math.isqrt(sums.shape[-1])
+        return SCORES[self.objective.metric](sums.reshape(*sums.shape[:-1], classes, classes))
+
+    def merge(self, splits: Splits) -> EncodedSplit:
+        return merge(splits.train, splits.val)
+
+    def baselines(self, splits: Splits) -> dict[str, float]:
+        """TF-IDF with logistic regression, fitted to train and validation together, as the final model is."""
+        both, test = self.merge(splits), splits.test
+        predicted = tfidf.baseline(TextSplit(both.texts, both.labels), test.texts)
+        matrix = confusion(test.labels, predicted, len(splits.info.classes))
+        return {"tfidf": float(SCORES[self.objective.metric](matrix))}
+
+    def artifacts(self, learner: Learner, split: EncodedSplit, info: DataInfo, folder: Path) -> None:
+        probabilities, reading = _probabilities(learner, split), learner.extra["reading"]
+        predicted = decide(probabilities, reading.positive, learner.params.get("threshold"))
+        reports.write(split, predicted, probabilities, info.classes, reading.positive, folder)
+
+    def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
+        """Writes a transformers checkpoint with its tokenizer, the network's weights, and what else `load` needs.
+
+        With the classifier head on CLS features and without TF-IDF, the checkpoint is the whole model, a
+        `DistilBertForSequenceClassification`; otherwise it is the encoder.
+        """
+        net: Any = learner.model
+        reading: Reading = learner.extra["reading"]
+        model = reading.encoder.model()
+        for block, trained in zip(reversed(model.transformer.layer), reversed(net.blocks), strict=False):
+            block.load_state_dict(trained.state_dict(), assign=True)
+        if net.is_sequence_classifier:
+            model = net.as_sequence_classifier(model, info.classes)
+        model.cpu().save_pretrained(folder)
+        reading.encoder.tokenizer().save_pretrained(folder)
+        torch.save(net.state_dict(), folder / "net.pt")
+        if reading.vectorizer is not None:
+            tfidf.save(reading.vectorizer, folder / "tfidf.json")
+        about = {
+            "params": learner.params, "max_length": reading.max_length, "classes": reading.classes,
+            "positive": reading.positive,
+        }  # fmt: skip
+        (folder / "model.json").write_text(json.dumps(about, indent=2, ensure_ascii=False))
+
+    def load(self, folder: Path) -> Learner:
+        about = json.loads((folder / "model.json").read_text())
+        vectorizer = tfidf.load(folder / "tfidf.json") if about["params"]["model.tfidf"] else None
+        encoder, classes = encoders.load(str(folder)), tuple(about["classes"])
+        reading = Reading(encoder, about["max_length"], classes, about["positive"], vectorizer)
+        learner = _learner(about["params"], reading, 1, Device(torch.device("cpu")))
+        learner.model.load_state_dict(torch.load(folder / "net.pt", map_location="cpu", weights_only=True))
+        learner.extra |= {"tokenizer": encoder.tokenizer(), "encoder": encoder.model()}
+        return learner
+
+    def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
+        """A frame with a column `text`: texts, lines or tables of files, or lines of stdin (`-`)."""
+        found: list[tuple[str, str]] = []
+        for argument in arguments:
+            path = Path(argument)
+            if argument == "-":
+                found += _lines("stdin", sys.stdin.read())
+            elif path.is_file() and path.suffix.lower() in tables.TABLES:
+                column = tables.read_column(path.read_bytes(), PurePosixPath(path.name), argument)
+                found += [(f"{argument}:{row}", text) for row, text in enumerate(column, 1)]
+            elif path.is_file():
+                found += _lines(argument, tables.decode(path.read_bytes(), argument))
+            elif path.suffix.lower() in (*tables.TABLES, ".txt") and " " not in argument:
+                raise InputError(f"{argument}: no such file")
+            else:
+                found.append((argument, argument))
+        if not found:
+            raise InputError(f"{', '.join(arguments)}: no text there")
+        return pd.DataFrame({"text": [text for _, text in found]}, index=[name for name, _ in found])
+
+    def predict(self, model: Learner, frame: pd.DataFrame) -> pd.DataFrame:
+        """A frame with a column `text` -> `class`, `probability` and a column a class."""
+        reading: Reading = model.extra["reading"]
+        values = frame["text"].astype(str).to_numpy(dtype=object)
+        ids = encoders.tokenize(model.extra["tokenizer"], values, reading.max_length)
+        part = frozen_part(model.params, reading.encoder.layers, reading.max_length)
+        features = {}
+        if part is not None:
+            features[part] = encoders.encode(model.extra["encoder"], ids, part, model.device, lambda *_: None)
+        nothing = np.zeros(len(values), dtype=np.int64)
+        split = EncodedSplit(values, nothing, ids, reading.encoder, reading.max_length, features)
+        probabilities = _probabilities(model, split)
+        predicted = decide(probabilities, reading.positive, model.params.get("threshold"))
+        table = {
+            "class": [reading.classes[code] for code in predicted],
+            "probability": probabilities[np.arange(len(predicted)), predicted].astype(float),
+        }
+        table |= {name: probabilities[:, code].astype(float) for code, name in enumerate(reading.classes)}
+        return pd.DataFrame(table, index=frame.index)
+
+    def example(self, split: EncodedSplit, info: DataInfo) -> pd.DataFrame:
+        return pd.DataFrame({"text": split.texts[:100].astype(str)})
+
+
+def _learner(params: Params, reading: Reading, epochs: int, device: Device) -> Learner:
+    terms = len(reading.vectorizer.vocabulary_) if reading.vectorizer is not None else 0
+    net = TextNet(reading.encoder, params, len(reading.classes), reading.max_length, terms).to(device.torch_device)
+    optimizer = make_optimizer(parameter_groups(net, params), params)
+    schedule = make_schedule(optimizer, params["schedule"], epochs)
+    return Learner(net, optimizer, schedule, device, params, extra={"reading": reading})
+
+
+@torch.no_grad()
+def _probabilities(learner: Learner, split: EncodedSplit) -> np.ndarray:
+    """(n, classes) float32, in the order of the split."""
+    learner.model.eval()
+    out = np.empty((len(split), len(learner.extra["reading"].classes)), dtype=np.float32)
+    order = np.argsort(split.ids.lengths, kind="stable")
+    with learner.device.autocast():
+        for start in range(0, len(order), EVAL_BATCH):
+            index = order[start : start + EVAL_BATCH]
+            out[index] = learner.model(batch(learner, split, index)).softmax(1).clamp_min(1e-12).cpu().numpy()
+    return out
+
+
+def _lines(name: str, content: str) -> list[tuple[str, str]]:
+    return [(f"{name}:{number}", line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]

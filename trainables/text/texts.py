@@ -1,0 +1,146 @@
+"""Labelled texts: reads them, drops duplicates, and splits them by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trainables.base.errors import InputError
+from trainables.base.files import read_files
+from trainables.base.task import DataInfo, Splits, array_digest
+from trainables.text.duplicates import clean, remove_overlap
+from trainables.text.tables import TABLES
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """`texts` (n,) of str and `labels` (n,) int64, indices of the classes."""
+
+    texts: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: np.ndarray) -> TextSplit:
+        """The texts at these positions."""
+        return TextSplit(self.texts[index], self.labels[index])
+
+
+#: Reads one file of labelled texts into a frame of two string columns, `text` and `label`.
+Reader = Callable[[bytes, PurePosixPath, str], pd.DataFrame]
+
+
+def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collection[str] = TABLES) -> Splits:
+    """Reads the texts at `source` as splits. A split that is not given is cut off train, each class in proportion.
+
+    Args:
+        data: the `data` section of the configuration.
+        read: reads one file.
+
+    Raises:
+        InputError: naming the file, the line or the column, and what is allowed.
+    """
+    frames: dict[str, list[pd.DataFrame]] = {}
+    files = [(name, content) for name, content in read_files(source, suffixes, data["max_unpacked_gb"])]
+    below = _common_folders([name for name, _ in files])
+    for name, content in files:
+        part = PurePosixPath(*name.parts[below:])
+        frames.setdefault(split_of(part), []).append(read(content, part, str(source / name)))
+    notes: list[str] = []
+    together = {split: clean(pd.concat(parts, ignore_index=True), split, notes) for split, parts in frames.items()}
+    if "train" not in together:
+        raise InputError(f"{source}: there is a {' and a '.join(together)} split but no train")
+    remove_overlap(together, notes)
+    return split_up(together, data, str(source), notes)
+
+
+def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str, notes: list[str]) -> Splits:
+    """Makes `Splits` of frames with `text` and `label`, by split; classes are those of train, in alphabetical order.
+
+    Raises:
+        InputError: a split has no text, or there are too few classes, or too few texts of a class.
+    """
+    empty = [split for split, frame in frames.items() if frame.empty]
+    if empty:
+        raise InputError(f"{source}: {', '.join(empty)}: no texts are left of it; a label and a text are needed")
+    classes = tuple(sorted(frames["train"]["label"].unique()))
+    if len(classes) < 2:
+        raise InputError(f"{source}: only one label, {classes[0]!r}; at least two are needed")
+    for split, frame in frames.items():
+        if unknown := sorted(set(frame["label"]) - set(classes)):
+            raise InputError(f"{source}: {split}: label {unknown[0]!r} does not stand in train ({', '.join(classes)})")
+    codes = {label: code for code, label in enumerate(classes)}
+    parts = {
+        split: TextSplit(frame["text"].to_numpy(dtype=object), frame["label"].map(codes).to_numpy(dtype=np.int64))
+        for split, frame in frames.items()
+    }
+    for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
+        if name not in parts:
+            parts["train"], parts[name] = stratified(parts["train"], classes, fraction, data["split_seed"], source)
+    counts = np.bincount(parts["train"].labels, minlength=len(classes))
+    notes.append("classes in train: " + ", ".join(f"{c} {n}" for c, n in zip(classes, counts, strict=True)))
+    info = DataInfo(
+        source=source,
+        fingerprint=_digest([parts[name] for name in ("train", "val", "test")], classes),
+        test_fingerprint=_digest([parts["test"]], classes),
+        sizes={name: len(parts[name]) for name in ("train", "val", "test")},
+        classes=classes,
+        notes=tuple(notes),
+    )
+    return Splits(parts["train"], parts["val"], parts["test"], info)
+
+
+def _digest(parts: list[TextSplit], classes: tuple[str, ...]) -> str:
+    texts = ("\0".join(part.texts).encode() for part in parts)
+    return array_digest([*texts, *(part.labels for part in parts), "\0".join(classes).encode()])
+
+
+def _common_folders(names: list[PurePosixPath]) -> int:
+    """The number of leading folders that all names share, as in a zip of one folder; not counting a split's name."""
+    shared = 0
+    while all(len(n.parts) > shared + 1 and n.parts[shared] == names[0].parts[shared] for n in names):
+        if names[0].parts[shared].lower() in SPLITS:
+            break
+        shared += 1
+    return shared
+
+
+def split_of(name: PurePosixPath) -> str:
+    """The split that a file's name, or the name of a folder above it, says; else train."""
+    for part in (name.stem.lower(), *(folder.lower() for folder in reversed(name.parts[:-1]))):
+        if part in SPLITS:
+            return SPLITS[part]
+    return "train"
+
+
+def stratified(
+    split: TextSplit, classes: tuple[str, ...], fraction: float, seed: int, place: str
+) -> tuple[TextSplit, TextSplit]:
+    """Cuts off `fraction` of every class, at least one text; returns what stays and what was cut off.
+
+    Raises:
+        InputError: a class has too few texts for both.
+    """
+    rng = np.random.default_rng(seed)
+    taken = np.zeros(len(split), dtype=bool)
+    for code, name in enumerate(classes):
+        members = np.flatnonzero(split.labels == code)
+        if len(members) < 2:
+            raise InputError(f"{place}: label {name!r} has {len(members)} text left to split; at least 2 are needed")
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        taken[rng.permutation(members)[:count]] = True
+    return split.take(np.flatnonzero(~taken)), split.take(np.flatnonzero(taken))
+
+
+def merge(splits: Splits) -> TextSplit:
+    """Joins train and validation."""
+    both = (splits.train, splits.val)
+    return TextSplit(np.concatenate([s.texts for s in both]), np.concatenate([s.labels for s in both]))
