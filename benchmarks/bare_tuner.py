@@ -15,9 +15,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from trainables import get_task
-from trainables.base.task import Splits
-from trainables.base.training import choose_device, seed_everything
+from trainables import Splits, choose_device, get_task, seed_everything
 
 TASK, DATA = get_task("toy"), {"size": 64, "pause": 0.0, "fault": "none", "once": ""}
 

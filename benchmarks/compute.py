@@ -15,8 +15,7 @@ import tempfile
 from statistics import median
 
 from benchmarks import Events, run_search
-from trainables import get_task
-from trainables.base.task import Objective
+from trainables import Objective, get_task
 
 CLAIM, TRIALS, MOST = 0.25, 32, 96
 #: Those whose epochs are cheapest: the windows' 32 random trials alone take 20 minutes a seed on two cores.

@@ -22,8 +22,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from search.config.load import load_config
-from trainables import get_task
-from trainables.base.training import seed_everything, shuffled_batches
+from trainables import get_task, seed_everything, shuffled_batches
 from trainables.windows.augment import augmenter
 from trainables.windows.data import decode
 

@@ -21,9 +21,7 @@ import torch
 from torch import nn
 
 from search.config.load import load_config
-from trainables import get_task
-from trainables.base.task import DataInfo, Splits
-from trainables.base.training import choose_device, seed_everything
+from trainables import DataInfo, Splits, choose_device, get_task, seed_everything
 from trainables.wikitext.data import Corpus, batchify, get_batch
 from trainables.wikitext.model import LanguageModel, sinusoidal
 

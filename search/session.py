@@ -15,8 +15,7 @@ from search.record.events import WarmStarted
 from search.record.redaction import redacted
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
-from trainables.base.errors import InputError
-from trainables.base.task import DataInfo, Splits
+from trainables import DataInfo, InputError, Splits
 
 if TYPE_CHECKING:
     from search.engine.search import Search

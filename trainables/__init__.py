@@ -14,46 +14,42 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainables.base.errors import InputError as InputError
-    from trainables.base.fused import Fusable as Fusable
-    from trainables.base.fused import Stack as Stack
-    from trainables.base.optimizers import make_optimizer as make_optimizer
-    from trainables.base.optimizers import make_schedule as make_schedule
-    from trainables.base.task import Bootstrapped as Bootstrapped
-    from trainables.base.task import Choices as Choices
-    from trainables.base.task import DataInfo as DataInfo
-    from trainables.base.task import Objective as Objective
-    from trainables.base.task import Params as Params
-    from trainables.base.task import Precomputed as Precomputed
-    from trainables.base.task import Progress as Progress
-    from trainables.base.task import Sampling as Sampling
-    from trainables.base.task import Splits as Splits
-    from trainables.base.task import Task as Task
-    from trainables.base.task import Traced as Traced
-    from trainables.base.task import array_digest as array_digest
-    from trainables.base.training import Device as Device
-    from trainables.base.training import Diverged as Diverged
-    from trainables.base.training import Learner as Learner
-    from trainables.base.training import choose_device as choose_device
-    from trainables.base.training import fit_batches as fit_batches
-    from trainables.base.training import not_finite as not_finite
-    from trainables.base.training import seed_everything as seed_everything
-    from trainables.base.training import shuffled_batches as shuffled_batches
+    from trainables.base.errors import InputError
+    from trainables.base.fused import Fusable, Stack
+    from trainables.base.optimizers import make_optimizer, make_schedule
+    from trainables.base.task import (
+        Bootstrapped,
+        Choices,
+        DataInfo,
+        Objective,
+        Params,
+        Precomputed,
+        Progress,
+        Sampling,
+        Splits,
+        Task,
+        Traced,
+        array_digest,
+    )  # fmt: skip
+    from trainables.base.training import (
+        Device,
+        Diverged,
+        Learner,
+        choose_device,
+        fit_batches,
+        not_finite,
+        seed_everything,
+        shuffled_batches,
+    )  # fmt: skip
 
-#: Public names by the module that defines them; imported when they are first used, as some import torch.
-_PUBLIC = {
-    "errors": ("InputError",),
-    "task": (
-        "Bootstrapped", "Choices", "DataInfo", "Objective", "Params", "Precomputed", "Progress", "Sampling", "Splits",
-        "Task", "Traced", "array_digest",
-    ),
-    "training": (
-        "Device", "Diverged", "Learner", "choose_device", "fit_batches", "not_finite", "seed_everything",
-        "shuffled_batches",
-    ),
-    "optimizers": ("make_optimizer", "make_schedule"),
-    "fused": ("Fusable", "Stack"),
-}  # fmt: skip
+__all__ = [
+    "Bootstrapped", "Choices", "DataInfo", "Device", "Diverged", "Fusable", "InputError", "Learner", "Objective",
+    "Params", "Precomputed", "Progress", "Sampling", "Splits", "Stack", "Task", "Traced", "array_digest",
+    "choose_device", "fit_batches", "make_optimizer", "make_schedule", "not_finite", "seed_everything",
+    "shuffled_batches",
+]  # fmt: skip
+#: Where the public names are defined. They are imported when they are first used: the last three need torch.
+_MODULES = ("errors", "task", "optimizers", "training", "fused")
 #: Packages written before these rooms imported the public names from `trainables.task` and `trainables.training`.
 for _address in ("task", "training"):
     globals()[_address] = sys.modules[f"{__name__}.{_address}"] = sys.modules[__name__]
@@ -69,9 +65,9 @@ TASKS = {
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _PUBLIC.items():
-        if name in names:
-            return getattr(import_module(f"trainables.base.{module}"), name)
+    for module in _MODULES if name in __all__ else ():
+        if (found := getattr(import_module(f"trainables.base.{module}"), name, None)) is not None:
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

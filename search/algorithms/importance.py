@@ -10,7 +10,7 @@ import optuna
 from search.algorithms.searchers import distribution
 from search.config.space import Parameter
 from search.record.state import Trial
-from trainables.base.task import Objective
+from trainables import Objective
 
 
 def importances(trials: Sequence[Trial], parameters: Sequence[Parameter], objective: Objective) -> dict[str, float]:

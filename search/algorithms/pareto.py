@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from search.record.state import Trial
-from trainables.base.errors import InputError
-from trainables.base.task import Objective
+from trainables import InputError, Objective
 
 
 def value_of(trial: Trial, objective: Objective) -> float:

@@ -16,7 +16,7 @@ from search.algorithms.pareto import value_of
 from search.config.load import SearchConfig
 from search.config.space import Parameter, Plain, Space
 from search.record.state import Trial
-from trainables.base.task import Objective, Params
+from trainables import Objective, Params
 
 
 class Searcher(Protocol):

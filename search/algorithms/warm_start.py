@@ -9,8 +9,7 @@ from search.record.events import EarlierTrial, WarmStarted
 from search.record.replay import open_search, replay
 from search.record.state import Trial
 from search.record.store import Store
-from trainables.base.errors import InputError
-from trainables.base.task import Objective
+from trainables import InputError, Objective
 
 
 def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str) -> tuple[WarmStarted, list[str]]:

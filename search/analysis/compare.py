@@ -12,7 +12,7 @@ from rich.table import Table
 from search.config.load import parse_objective
 from search.record.store import Store
 from search.tracking import results
-from trainables.base.errors import InputError
+from trainables import InputError
 
 #: Least width of a printed table, in characters.
 WIDTH = 240

@@ -14,7 +14,7 @@ from search.algorithms.pareto import front, value_of
 from search.config.load import SearchConfig
 from search.config.space import Parameter
 from search.record.state import SearchState, Trial
-from trainables.base.task import Objective
+from trainables import Objective
 
 #: Colours that colour-blind people can tell apart, on white and on black (Okabe and Ito 2008).
 COLOURS = {

@@ -21,10 +21,8 @@ from search.engine.search import Search
 from search.record.events import Event, Result
 from search.record.state import SearchState, Trial
 from search.record.store import SearchFolder
-from trainables import get_task
-from trainables.base.errors import InputError
+from trainables import InputError, Splits, get_task
 from trainables.base.files import replacing
-from trainables.base.task import Splits
 
 #: Number of random orders of good and bad trials that a forecast simulates; fewer for thousands of trials.
 DRAWS = 20

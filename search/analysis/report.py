@@ -26,7 +26,7 @@ from search.record.replay import open_search, replay
 from search.record.state import SearchState, Trial
 from search.record.store import SearchFolder, Store
 from search.tracking.client import mlflow_client
-from trainables.base.errors import InputError
+from trainables import InputError
 from trainables.base.files import replacing
 
 PACKAGES = ("ray", "torch", "transformers", "mlflow", "optuna", "pandas", "numpy")

@@ -20,7 +20,7 @@ from search.record.events import Event
 from search.record.replay import open_search, replay
 from search.record.state import SearchState, Trial
 from search.record.store import Store
-from trainables.base.errors import InputError
+from trainables import InputError
 
 
 @dataclass

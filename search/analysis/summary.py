@@ -9,7 +9,7 @@ from search.algorithms.pareto import front, value_of
 from search.config.load import SearchConfig
 from search.finals import audit, finalists, variant_comparison
 from search.record.state import FinalRun, SearchState, Trial
-from trainables.base.task import Objective
+from trainables import Objective
 
 
 def summary(state: SearchState, config: SearchConfig) -> list[str]:

@@ -21,7 +21,7 @@ from search.cli.options import (
     Searcher,
     StoreOption,
     TaskArgument,
-)
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -300,7 +300,7 @@ def _finish(command: Callable[[Console, Store], int], store: Path | None, debug:
 
     from search.record.redaction import redacted
     from search.record.store import Store
-    from trainables.base.errors import InputError
+    from trainables import InputError
 
     try:
         code = command(Console(highlight=False), Store.open(store))

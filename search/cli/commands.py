@@ -23,11 +23,8 @@ from search.engine.placement import fits_here, local_cpus, machines, place
 from search.record.replay import extend, open_search, replay
 from search.record.store import SearchFolder, Store
 from search.session import DONE, NEEDED, Finals, next_commands, take_up
-from trainables import get_task, task_names
-from trainables.base.errors import InputError
-from trainables.base.fused import Fusable
+from trainables import Fusable, InputError, Objective, Precomputed, Splits, Task, get_task, task_names
 from trainables.base.storage import fetch, files_at
-from trainables.base.task import Objective, Precomputed, Splits, Task
 
 #: Number of seeds over which finalists are compared by default.
 FINALIST_SEEDS = 5
@@ -227,7 +224,7 @@ def ui(store: Store, port: int) -> int:
 
 def _prepare(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:
     from search.console import data_progress
-    from trainables.base.training import choose_device
+    from trainables import choose_device
 
     task, cache = get_task(config.task), store.cache / config.task
     source = None if data is None else fetch(data, store.cache) if "://" in data else Path(data)

@@ -19,9 +19,7 @@ import search
 from search.config.overrides import SECTIONS, change, first_line
 from search.config.settings import Resources, SearchSection, Section
 from search.config.space import Plain, Space, parse_space
-from trainables import offered_config
-from trainables.base.errors import InputError
-from trainables.base.task import Objective
+from trainables import InputError, Objective, offered_config
 
 S = TypeVar("S", bound=Section)
 

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from search.config.space import is_spec
-from trainables.base.errors import InputError
+from trainables import InputError
 
 SECTIONS = ("search", "resources", "data", "space")
 

@@ -22,8 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainables.base.errors import InputError
-from trainables.base.task import Choices, Params
+from trainables import Choices, InputError, Params
 
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
 Plain = str | int | float | bool | None

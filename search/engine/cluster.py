@@ -16,7 +16,7 @@ import search
 import trainables
 from search.config.load import SearchConfig
 from search.engine.placement import Placement, local_cpus, machines, place
-from trainables.base.errors import InputError
+from trainables import InputError
 
 #: Environment of Ray and its workers: they print nothing, and Tune writes no records of its own.
 _QUIET = {

@@ -13,11 +13,9 @@ import torch
 from search.config.load import SearchConfig
 from search.config.space import Parameter, Plain, Space
 from search.engine.placement import Placement
-from trainables import get_task
+from trainables import Device, Diverged, InputError, Params, Splits, choose_device, get_task, seed_everything
 from trainables.base import fused
-from trainables.base.errors import InputError
-from trainables.base.task import Params, Splits
-from trainables.base.training import Device, Diverged, choose_device, rng_state, seed_everything
+from trainables.base.training import rng_state
 
 #: Share of a GPU that stays free, for peaks that coincide and for what the allocator cannot use.
 SPARE = 0.05

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from search.config.load import SearchConfig
-from trainables.base.errors import InputError
+from trainables import InputError
 
 
 @dataclass(frozen=True)

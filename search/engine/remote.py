@@ -12,9 +12,9 @@ import ray
 from search.engine.placement import Placement
 from search.engine.search import Search
 from search.engine.transfer import keep
+from trainables import Learner
 from trainables.base import training
 from trainables.base.storage import Storage
-from trainables.base.training import Learner
 
 
 def remote(search: Search, train: Callable[..., Iterator[Any]], placement: Placement, role: str) -> Any:

@@ -27,10 +27,7 @@ from search.engine.transfer import content, keep, storage
 from search.record.events import Moved
 from search.record.redaction import redacted
 from search.record.state import Trial
-from trainables import get_task
-from trainables.base.errors import InputError
-from trainables.base.fused import Fusable
-from trainables.base.task import Splits
+from trainables import Fusable, InputError, Splits, get_task
 from trainables.base.trainable import TaskTrainable
 
 #: Seconds between two counts of the machines that are there.

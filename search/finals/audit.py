@@ -12,9 +12,8 @@ import numpy as np
 from search.engine.placement import Placement
 from search.record.events import AuditEvent
 from search.record.state import SearchState, Trial
-from trainables import get_task
+from trainables import Params, Splits, get_task
 from trainables.base.storage import Storage
-from trainables.base.task import Params, Splits
 
 if TYPE_CHECKING:
     from search.engine.search import Search

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.record.events import Verdict
-from trainables.base.task import Objective
+from trainables import Objective
 
 #: Confidence of intervals and of a winner.
 LEVEL = 0.95

@@ -21,12 +21,10 @@ from search.finals import finalists
 from search.record.events import FinalEvent
 from search.record.state import FinalRun, Trial
 from search.record.store import final_name, final_progress
-from trainables import get_task
+from trainables import Bootstrapped, InputError, Params, Sampling, Splits, get_task
 from trainables.base import training
-from trainables.base.errors import InputError
 from trainables.base.files import replacing
 from trainables.base.storage import Storage
-from trainables.base.task import Bootstrapped, Params, Sampling, Splits
 
 #: Added to seeds, so that final trainings draw other numbers than trials.
 _FINAL = 1_000_000

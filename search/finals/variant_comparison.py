@@ -12,8 +12,8 @@ import pandas as pd
 from search.config.space import Plain
 from search.finals.finalists import estimate
 from search.record.state import Repeat
+from trainables import Objective
 from trainables.base.plots import new_figure, save_figure
-from trainables.base.task import Objective
 
 #: A training counts as near its best validation objective within this share of it.
 NEAR = 0.05

@@ -18,12 +18,10 @@ from search.engine.search import Search
 from search.finals import variant_comparison as comparison
 from search.record.events import RepeatEvent, RepeatStarted
 from search.record.state import Trial
-from trainables import get_task
+from trainables import Diverged, Fusable, Params, Splits, Traced, get_task
 from trainables.base import fused, training
 from trainables.base.files import replacing
-from trainables.base.fused import Fusable, Member
-from trainables.base.task import Params, Splits, Traced
-from trainables.base.training import Diverged
+from trainables.base.fused import Member
 
 #: Added to seeds, so that repeats draw other numbers than trials and final trainings.
 _REPEAT = 2_000_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-from trainables.base.task import Params
+from trainables import Params
 
 #: Of the format that is written now; the first event of a journal carries it. Journals from before it have none, and
 #: read as version 1.

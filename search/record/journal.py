@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from search.record.events import VERSION, Event
-from trainables.base.errors import InputError
+from trainables import InputError
 
 
 class Journal:

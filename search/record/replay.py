@@ -10,8 +10,7 @@ from search.record.events import Event
 from search.record.journal import read_events
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
-from trainables import get_task, task_names
-from trainables.base.errors import InputError
+from trainables import InputError, get_task, task_names
 
 
 def open_search(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:

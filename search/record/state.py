@@ -8,7 +8,7 @@ from typing import assert_never
 
 from search.config.space import Plain
 from search.record.events import AuditEvent, Decided, Event, FinalEvent, RepeatEvent, TrialEvent
-from trainables.base.task import Objective, Params
+from trainables import Objective, Params
 
 #: Outcomes after which a trial never runs again, unless the search is given more.
 OVER = ("completed", "stopped_early", "timed_out", "diverged", "failed")

@@ -11,7 +11,7 @@ from typing import Any
 
 from search.record.redaction import redacted
 from search.record.state import FinalRun
-from trainables.base.errors import InputError
+from trainables import InputError
 from trainables.base.files import replacing
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

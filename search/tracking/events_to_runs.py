@@ -29,13 +29,13 @@ from search.record.events import (
     RepeatEvent,
     Result,
     Retried,
-)
+)  # fmt: skip
 from search.record.redaction import redacted
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
 from search.tracking.registry import register
 from search.tracking.runs import Runs
-from trainables.base.task import DataInfo, Objective
+from trainables import DataInfo, Objective
 
 #: The status that MLflow shows for each outcome.
 STATUS = {

@@ -9,8 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from search.record.store import Store
 from search.tracking.client import mlflow_client
-from trainables import get_task
-from trainables.base.errors import InputError
+from trainables import InputError, get_task
 
 
 def predict(store: Store, name: str, inputs: list[str], form: str) -> None:

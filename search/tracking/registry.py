@@ -16,8 +16,7 @@ from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 import trainables
-from trainables.base.errors import InputError
-from trainables.base.task import Objective
+from trainables import InputError, Objective
 
 #: Packages that a registered model needs beside the task code that is logged with it.
 _NEEDS = ("torch", "transformers", "datasets", "numpy", "pandas", "pillow", "kornia", "scikit-learn", "matplotlib")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from search.algorithms.pareto import nondominated
 from search.record.store import Store
-from trainables.base.task import Objective
+from trainables import Objective
 
 #: Outcomes of trials whose figures can be ranked.
 RANKED = ("completed", "stopped_early", "timed_out", "paused", "interrupted", "running")

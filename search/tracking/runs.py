@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from search.config.load import SearchConfig
 from search.record.redaction import redacted
 from search.record.store import SearchFolder, Store
-from trainables.base.task import DataInfo
+from trainables import DataInfo
 
 _PARAM_LIMIT = 6000
 #: MLflow takes at most 1,000 items in a request, of which 100 may be parameters and 100 tags.

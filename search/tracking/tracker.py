@@ -16,8 +16,8 @@ from search.record.events import Event, Notice
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
 from search.tracking.client import mlflow_client
+from trainables import DataInfo, Objective
 from trainables.base.files import replacing
-from trainables.base.task import DataInfo, Objective
 
 if TYPE_CHECKING:
     from search.tracking.events_to_runs import Delivery

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from trainables.base.errors import InputError
-from trainables.base.task import Objective, Splits
+from trainables import InputError, Objective, Splits
 from trainables.lyrics import demo
 from trainables.text import tables, texts
 from trainables.text.task import TextTask

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainables.base.errors import InputError
+from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base.files import read_files
-from trainables.base.task import DataInfo, Splits, array_digest
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from trainables.base.errors import InputError
+from trainables import InputError
 
 #: What a pickled array is rebuilt with, under NumPy's names before and since version 2.
 _ADMITTED = {

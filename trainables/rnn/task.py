@@ -12,12 +12,21 @@ import numpy as np
 import pandas as pd
 import torch
 
+from trainables import (
+    DataInfo,
+    Device,
+    InputError,
+    Learner,
+    Objective,
+    Params,
+    Progress,
+    Splits,
+    Stack,
+    fit_batches,
+    make_optimizer,
+    make_schedule,
+)  # fmt: skip
 from trainables.base import plots
-from trainables.base.errors import InputError
-from trainables.base.fused import Stack
-from trainables.base.optimizers import make_optimizer, make_schedule
-from trainables.base.task import DataInfo, Objective, Params, Progress, Splits
-from trainables.base.training import Device, Learner, fit_batches
 from trainables.rnn import data as reading
 from trainables.rnn.baselines import baselines
 from trainables.rnn.data import SequenceSplit

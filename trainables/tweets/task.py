@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from trainables.base.task import Objective, Splits
+from trainables import Objective, Splits
 from trainables.text import tables, texts
 from trainables.text.task import TextTask
 from trainables.tweets import demo

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables.base.errors import InputError
+from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base.files import read_files
-from trainables.base.task import DataInfo, Splits, array_digest
 from trainables.text import tables, texts
 from trainables.wikitext.tokenizer import END, START, UNKNOWN, basic_english, decode, encode, vocabulary
 

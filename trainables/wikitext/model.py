@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainables.base.task import Params
+from trainables import Params
 from trainables.wikitext.linear_cross_entropy import LinearCrossEntropy
 
 POSITIONS = ("sinusoidal", "learned", "rotary")

@@ -14,11 +14,20 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
+from trainables import (
+    DataInfo,
+    Device,
+    InputError,
+    Learner,
+    Objective,
+    Params,
+    Progress,
+    Splits,
+    fit_batches,
+    make_optimizer,
+    make_schedule,
+)  # fmt: skip
 from trainables.base import plots
-from trainables.base.errors import InputError
-from trainables.base.optimizers import make_optimizer, make_schedule
-from trainables.base.task import DataInfo, Objective, Params, Progress, Splits
-from trainables.base.training import Device, Learner, fit_batches
 from trainables.wikitext import data as reading
 from trainables.wikitext.data import Corpus, batchify
 from trainables.wikitext.generate import generate

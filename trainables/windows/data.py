@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from trainables.base.errors import InputError
+from trainables import DataInfo, InputError, Progress, Splits, array_digest
 from trainables.base.files import replacing
-from trainables.base.task import DataInfo, Progress, Splits, array_digest
 from trainables.windows import demo
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from trainables.base.task import Progress
+from trainables import Progress
 
 #: Part of the cache key: raise it when a drawing changes.
 VERSION = 1

@@ -18,11 +18,21 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from trainables import (
+    DataInfo,
+    Device,
+    InputError,
+    Learner,
+    Objective,
+    Params,
+    Progress,
+    Splits,
+    fit_batches,
+    make_optimizer,
+    make_schedule,
+    shuffled_batches,
+)  # fmt: skip
 from trainables.base import plots
-from trainables.base.errors import InputError
-from trainables.base.optimizers import make_optimizer, make_schedule
-from trainables.base.task import DataInfo, Objective, Params, Progress, Splits
-from trainables.base.training import Device, Learner, fit_batches, shuffled_batches
 from trainables.windows import data as reading
 from trainables.windows.augment import augmenter
 from trainables.windows.data import ImageSplit

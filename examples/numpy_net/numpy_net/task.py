@@ -8,32 +8,23 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+import trainables
 from numpy_net.layers import Dropout, Layer, squared_error
-from trainables import (
-    DataInfo,
-    InputError,
-    Learner,
-    Objective,
-    Splits,
-    array_digest,
-    make_optimizer,
-    not_finite,
-    shuffled_batches,
-)  # fmt: skip
 
 
 class NumpyNet:
-    name, objective = "numpy_net", Objective("accuracy", "max")
+    name, objective = "numpy_net", trainables.Objective("accuracy", "max")
 
     def prepare(self, data, source, cache, progress):
         if source is not None:
-            raise InputError(f"--data {source}: this task has its own data")
+            raise trainables.InputError(f"--data {source}: this task has its own data")
         x, y = load_digits(return_X_y=True)
         x, order = (x / 16).astype(np.float32), np.random.default_rng(data["split_seed"]).permutation(len(y))
         train, val, test = ((x[part], y[part]) for part in np.split(order, [1100, 1450]))
         sizes = {"train": len(train[1]), "val": len(val[1]), "test": len(test[1])}
-        info = DataInfo("scikit-learn's digits", array_digest([x, order]), array_digest(test), sizes)
-        return Splits(train, val, test, info)
+        digests = trainables.array_digest([x, order]), trainables.array_digest(test)
+        info = trainables.DataInfo("scikit-learn's digits", *digests, sizes)
+        return trainables.Splits(train, val, test, info)
 
     def describe_source(self, data):
         return "scikit-learn's digits"
@@ -41,20 +32,22 @@ class NumpyNet:
     def check(self, params): ...
 
     def build(self, params, splits, epochs, device):
-        return Learner(net := build_net(params), make_optimizer(net.parameters(), params), None, device, params)
+        return trainables.Learner(
+            net := build_net(params), trainables.make_optimizer(net.parameters(), params), None, device, params
+        )
 
     def train_epoch(self, learner, split):
         x, y = split[0], np.eye(10, dtype=np.float32)[split[1]]
         losses, norms = [], []
         learner.model.train()
-        for batch in shuffled_batches(len(x), learner.params["batch_size"]):
+        for batch in trainables.shuffled_batches(len(x), learner.params["batch_size"]):
             loss, gradient = squared_error(learner.model(x[batch]), y[batch])
             for layer in reversed(learner.model):
                 gradient = layer.backward(gradient)
             losses.append(loss)
             norms.append(np.sqrt(sum(p.grad.square().sum().item() for p in learner.model.parameters())))
             learner.optimizer.step()
-        if diverged := not_finite(np.mean(losses), np.mean(norms)):
+        if diverged := trainables.not_finite(np.mean(losses), np.mean(norms)):
             raise diverged
         return {"loss": float(np.mean(losses)), "gradient_norm": float(np.mean(norms)), "samples": float(len(x))}
 

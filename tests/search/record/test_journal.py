@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from search.record.events import VERSION
 from search.record.journal import Journal, read_events
 from search.record.state import SearchState
 from trainables.base.errors import InputError
@@ -115,3 +116,16 @@ def test_disk_that_is_full_leaves_whole_lines_and_refuses_from_then_on(tmp_path)
     assert path.read_bytes().endswith(b"\n")
     events = list(read_events(path))
     assert len(events) % 2 == 0 and len(events) > 4, "events that came together are there together"
+
+
+def test_first_event_has_the_version_of_the_format_and_a_newer_one_is_refused(tmp_path):
+    path = tmp_path / "j.jsonl"
+    journal = Journal(path)
+    journal.append({"event": "session"}, {"event": "session"})
+    assert [event.get("version") for event in read_events(path)] == [VERSION, None]
+    journal.close()
+    path.write_text(f'{{"event": "session", "time": 1, "version": {VERSION + 1}}}\n')
+    with pytest.raises(InputError, match=f"written in format {VERSION + 1} by a newer trial-search"):
+        list(read_events(path))
+    path.write_text('{"event": "session", "time": 1}\n')
+    assert len(list(read_events(path))) == 1, "journals from before the version are read"
