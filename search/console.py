@@ -12,14 +12,16 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from search.analysis.summary import configuration, shown, tally
+from search.analysis.summary import configuration, shown, tally, trials_of
 from search.engine.search import Search
-from search.record.events import Event, Failed, Notice, Result, Retried
+from search.record.events import Event, Failed, Notice, Result, Retried, StepsDone
 from search.record.redaction import redacted
 from search.record.state import SearchState
 
 #: Rows of the live table: running trials first, then the best of the others.
 ROWS = 16
+#: Seconds between two lines about a long epoch where there is no live table.
+MINUTE = 60.0
 
 
 class Reporter:
@@ -31,6 +33,9 @@ class Reporter:
         self._epochs_before = sum(t.epoch for t in search.state.trials.values())
         self._live: Live | None = None
         self._final = ""
+        #: How far long epochs are, by trial; and when something was last said of the trials.
+        self._progress: dict[int, StepsDone] = {}
+        self._said = time.monotonic()
 
     def live(self) -> AbstractContextManager[Any]:
         """Shows the live table while the block runs; does nothing where output is no terminal."""
@@ -80,7 +85,14 @@ class Reporter:
                 self._final = f"comparison: {event['value']}, epoch {event['epoch']} of {epochs}"
             case "repeat_finished":
                 self.say(f"comparison: {event['value']}, seed {event['seed']}: {shown(event['test'], '')} on test")
+            case "progress":
+                self._progress[event["number"]] = event
+                if not self._live and time.monotonic() - self._said > MINUTE:
+                    self._said = time.monotonic()
+                    self.say(f"trial {event['number']:3d}  epoch {event['epoch']:3d}  {_step(event)}")
             case "result":
+                self._said = time.monotonic()
+                self._progress.pop(event["number"], None)
                 if not self._live:
                     self._say_result(event, state)
 
@@ -118,9 +130,10 @@ class Reporter:
             )
         rungs = "  ".join(f"epoch {epoch}: {len(rung)}" for epoch, rung in search.scheduler.rungs().items())
         lines = [
-            f"{len(state.trials)} of {search.total} trials: {tally(t.outcome for t in state.trials.values())}",
+            f"{len(state.trials)} of {trials_of(search.total)}: {tally(t.outcome for t in state.trials.values())}",
             f"best {best.best_value:.4f} by trial {best.number}" if best else "no result yet",
             *([f"rungs  {rungs}"] if rungs else []),
+            *(f"trial {number}: {_step(event)}" for number, event in sorted(self._progress.items())),
             f"elapsed {_clock(time.monotonic() - self.begun)}, about {self._estimate()} to go",
             *([self._final] if self._final else []),
         ]
@@ -150,6 +163,12 @@ def data_progress(console: Console) -> tuple[Progress, Any]:
         bar.update(bars[what], completed=done)
 
     return bar, progress
+
+
+def _step(event: StepsDone) -> str:
+    """How far an epoch is: `step 40 of 366, loss 5.2, 2600 samples/s, 1:20 to go`."""
+    pace = f"{event['samples_per_second']:.0f} samples/s, {_clock(event['left'])} to go"
+    return f"step {event['done']} of {event['of']}, loss {event['loss']:.3f}, {pace}"
 
 
 def _reason(event: Failed | Retried) -> str:

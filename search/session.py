@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from search.config.load import SearchConfig
+from search.config.load import SearchConfig, parse_duration
 from search.engine.cluster import Cluster, disconnect
 from search.record.events import WarmStarted
 from search.record.redaction import redacted
@@ -40,6 +41,8 @@ class Finals:
 
     seeds: int
     count: int = 1
+    #: False: the best trial's own model is taken as it is.
+    merged: bool = True
 
 
 def take_up(
@@ -63,11 +66,13 @@ def take_up(
     from search.analysis.plan import Plan
     from search.analysis.summary import summary
     from search.console import Reporter
+    from search.engine.budget import Budget
     from search.engine.checkpoints import prune
     from search.engine.interrupts import Interrupts
     from search.engine.search import Search
     from search.engine.trials import run_trials
     from search.finals.audit import audit
+    from search.finals.ending import Ending, plan_ending
     from search.finals.retrain import retrain as train_final
     from search.finals.variants import compare
     from search.tracking.tracker import Tracker
@@ -86,19 +91,25 @@ def take_up(
         search.record(warm)
     if finals is None:
         search.reopen()
+    limit = config.search.time_budget if finals is None else None
+    budget = Budget(math.inf if limit is None else parse_duration(limit))
+
+    def ending() -> Ending:
+        return plan_ending(search, splits, cluster.placement, budget.seconds, description.get("alone", 1.0))
+
     status = "failed"
     try:
         with reporter.live(), Interrupts(search.stop):
             if finals is None:
-                run_trials(search, splits, cluster.placement)
+                run_trials(search, splits, cluster.placement, budget, lambda: ending().seconds)
                 if description["retrain"] and not search.cut_off:
-                    compare(search, splits, cluster.placement)
+                    compare(search, splits, cluster.placement, ending().seeds)
                 if not search.cut_off:
                     audit(search, splits, cluster.placement)
                 if description["retrain"]:
-                    finals = Finals(config.search.retrain_seeds)
+                    finals = Finals(config.search.retrain_seeds, merged=ending().retrain)
             if finals and not search.cut_off and search.state.best() is not None:
-                train_final(search, splits, cluster.placement, finals.seeds, finals.count)
+                train_final(search, splits, cluster.placement, finals.seeds, finals.count, finals.merged)
         if search.stopping in ("interrupted", "disk full"):
             status = "interrupted"
         elif not search.cut_off and search.state.best() is not None:
@@ -131,10 +142,12 @@ def take_up(
 
 
 def _greet(console: Console, store: Store, search: Search, info: DataInfo, cluster: Cluster) -> None:
+    from search.analysis.summary import trials_of
+
     config = search.config
     sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
     lines = [
-        f"search {search.folder.name}: task {config.task}, {search.total} trials of up to {config.search.epochs} "
+        f"search {search.folder.name}: task {config.task}, {trials_of(search.total)} of up to {config.search.epochs} "
         f"epochs, {config.search.searcher} + {config.search.scheduler}, {cluster.placement.describe()}",
         f"data: {info.source} ({sizes}), fingerprint {info.fingerprint}",
         *(f"note: {note}" for note in info.notes),
@@ -157,6 +170,9 @@ def next_commands(
     status = state.status
     if status == "interrupted" or (status == "failed" and state.best() is not None):
         console.print(f"go on with: {_command(again, store)}", markup=False, soft_wrap=True)
+        if state.best() is not None and state.final is None:
+            made = _command(f"retrain {folder.name}", store)
+            console.print(f"or make a model of what there is: {made}", markup=False, soft_wrap=True)
     elif status == "finished":
         console.print("next:", markup=False)
         for command in (

@@ -6,12 +6,14 @@ freshly seeded sampler. No random state has to be saved, and a resumed search pr
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from search.algorithms import priors
 from search.algorithms.pareto import value_of
 from search.config.load import SearchConfig
 from search.config.space import Parameter, Plain, Space
@@ -98,14 +100,41 @@ class OptunaSearcher:
 
     def ask(self, number: int) -> Params:
         self._forget()
-        self.study.sampler = self._sampler(trial_seed(self.seed, number))
-        if self.balance is not None:
-            name, values = self.balance
-            self.study.enqueue_trial({name: values[number % len(values)]})
+        seed = trial_seed(self.seed, number)
+        self.study.sampler = self._sampler(seed)
+        turn = {} if self.balance is None else {self.balance[0]: self.balance[1][number % len(self.balance[1])]}
+        values = turn | self._from_priors(number, turn, np.random.default_rng(seed))
+        if values:
+            self.study.enqueue_trial(values)
         trial = self.study.ask()
         trial.set_user_attr("number", number)
         self._asked[number] = trial
         return self.space.sample(lambda parameter: _suggest(trial, parameter))
+
+    def _from_priors(self, number: int, turn: Params, rng: np.random.Generator) -> Params:
+        """Values that do not come from the model, but from priors, the best trial or at random; see `priors`.
+
+        Args:
+            turn: the balanced parameter with the value whose turn it is; trials of other values do not count.
+        """
+        if self.kind not in ("tpe", "gp") or not any(p.has_prior for p in self.space.parameters):
+            return {}
+        space = self.space.fix(turn)
+        told = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished() and self._rank(t)[0] < 2]
+        mine = [t for t in told if turn.items() <= t.params.items()]
+        ranked = [t.params for t in sorted(mine, key=self._rank)]
+        if number < (len(self.balance[1]) if self.balance else 1):
+            params = priors.prior_configuration(space, rng)
+        else:
+            source = priors.choose_source(space, ranked, rng)
+            if source == "model":
+                return {}
+            params = (
+                priors.draw_from_prior(space, rng) if source == "prior"
+                else priors.draw_near_best(space, ranked[0], rng) if source == "best"
+                else space.sample(lambda parameter: priors.draw_uniform(parameter, rng))
+            )  # fmt: skip
+        return {p.name: params[p.name] for p in self.space.parameters if p.searched and p.exists(params)}
 
     def learn(self, trials: list[Trial]) -> None:
         """Takes in another search's trials, which are numbered below zero; parameters of other spaces are left out."""
@@ -242,16 +271,15 @@ def distribution(parameter: Parameter) -> Any:
     return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.kind == "loguniform")
 
 
-def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher, int]:
-    """The searcher that the configuration names, and the number of trials of the search."""
+def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher, float]:
+    """The searcher that the configuration names, and the number of trials; infinity where a budget ends the search."""
     search = config.search
     if search.searcher == "grid":
         points = config.space.grid(config.place)
         return Grid(points), min(len(points), search.trials or len(points))
-    assert search.trials is not None  # checked with the configuration
     balance = (search.balance, config.balanced) if search.balance and len(config.balanced) > 1 else None
     objectives = config.objectives or (objective,)
     searcher = OptunaSearcher(
         search.searcher, config.space, objectives, search.seed, search.startup_trials, search.model_trials, balance
     )
-    return searcher, search.trials
+    return searcher, search.trials or math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from trainables.base.files import replacing
 
 #: Number of random orders of good and bad trials that a forecast simulates; fewer for thousands of trials.
 DRAWS = 20
+#: Most trials that a forecast simulates where a budget decides how many there are.
+MOST = 500
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,13 @@ def forecast(
     _, total = make_searcher(config, objective)
     search, rng = config.search, np.random.default_rng(config.search.seed)
     epochs, hours = [], []
+    workers, limit = placement.concurrency * search.fuse, math.inf
+    if search.time_budget:
+        limit = max(0.0, parse_duration(search.time_budget) - start)
+    if math.isinf(total):  # as many as could begin, if each ended after its first epoch
+        most = search.epoch_budget or limit * workers / min(once for once, _ in seconds)
+        total = max(1, min(MOST, round(most)))
+    total = int(total)
     for _ in range(max(3, min(DRAWS, 2000 // total))):
         state = SearchState(objective)
         for number, quality in enumerate(rng.permutation(total)):
@@ -153,11 +163,9 @@ def forecast(
             value = {f"val_{objective.metric}": objective.loss(float(quality))}
             curve = {e: {**value, "epoch_seconds": once if e == 1 else each} for e in range(1, search.epochs + 1)}
             state.trials[number] = Trial(number, {}, 0, curve)
-        outcome = simulate(config, state, placement.concurrency * search.fuse)
+        outcome = simulate(config, state, workers, limit)
         epochs.append(outcome.epochs)
         hours.append((start + outcome.seconds) / 3600)
-    if search.time_budget:
-        hours = [min(one, parse_duration(search.time_budget) / 3600) for one in hours]
     sizes = splits.info.sizes
     more = (sizes["train"] + sizes["val"]) / sizes["train"]
     final = search.retrain_seeds * search.epochs * more * fmean(each for _, each in seconds) / 3600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -63,10 +64,14 @@ def decisions(config: SearchConfig, events: Iterable[Event], state: SearchState)
     return same, total
 
 
-def simulate(config: SearchConfig, state: SearchState, concurrency: int) -> Outcome:
+def simulate(config: SearchConfig, state: SearchState, concurrency: int, limit: float = math.inf) -> Outcome:
     """Runs the recorded trials again, in the order of their numbers, on `concurrency` simulated workers.
 
-    The scheduler, epochs and budgets are those of `config`. Each epoch takes as long and measures the same as recorded.
+    The scheduler, epochs and epoch budget are those of `config`. Each epoch takes as long and measures the same as
+    recorded.
+
+    Args:
+        limit: seconds after which it ends.
     """
     scheduler, objective, outcome = make_scheduler(config), state.objective, Outcome()
     waiting = sorted(state.trials.values(), key=lambda t: -t.number)
@@ -111,7 +116,7 @@ def simulate(config: SearchConfig, state: SearchState, concurrency: int) -> Outc
             scheduler.record(number, epoch, loss)
             if number not in outcome.trials and scheduler.pauses(number, epoch):
                 paused[number] = epoch
-        if budget is not None and outcome.epochs >= budget:
+        if (budget is not None and outcome.epochs >= budget) or now >= limit:
             break
         if number not in outcome.trials and number not in paused and not begin(trial, epoch + 1, now):
             ended = trial.outcome if trial.outcome in ("diverged", "failed") else "unknown"

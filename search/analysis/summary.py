@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -46,6 +47,8 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
     tested = state.tested(state.final.trial)
     for final in tested:
         how = f"retrained on train+validation, {final.epochs} epochs, seed {final.seed}"
+        if not final.merged:
+            how = f"its own model of epoch {final.epochs}, trained on train alone as the budget holds no more"
         lines.append(f"test (trial {final.trial}, {how}): {shown(final.test or {}, '')}")
     lines += _beside_baselines(state.final, state.objective)
     if len(tested) > 1:
@@ -54,6 +57,11 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
         spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
         lines.append(f"test {metric} over {len(values)} seeds: {mean:.4f} +- {spread:.4f} (standard deviation)")
     return lines
+
+
+def trials_of(total: float) -> str:
+    """`20 trials`, or that the budget decides."""
+    return "as many trials as the budget holds" if math.isinf(total) else f"{int(total)} trials"
 
 
 def tally(outcomes: Iterable[str | None]) -> str:

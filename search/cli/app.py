@@ -115,7 +115,7 @@ def run(
         from search.config.load import load_config
 
         commands.check_name(task)
-        config = load_config(task, set_, flags)
+        config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
             return commands.dry_run(console, config)
         options = commands.RunOptions(data, name, address, retrain, from_, plan)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import search
 from search.algorithms.warm_start import from_search
-from search.config.load import SearchConfig, check_config, digest, load_config
+from search.config.load import SearchConfig, check_config, digest, load_config, parse_duration
 from search.config.overrides import change, suggestion
 from search.engine.cluster import Cluster, connect, disconnect
 from search.engine.placement import fits_here, local_cpus, machines, place
@@ -69,14 +69,15 @@ def dry_run(console: Console, config: SearchConfig) -> int:
     from omegaconf import OmegaConf
 
     from search.algorithms.searchers import make_searcher
+    from search.analysis.summary import trials_of
 
     task = _check_task(config)
     placement = fits_here(config)
     searcher, total = make_searcher(config, task.objective)
     console.print(OmegaConf.to_yaml(OmegaConf.create(config.raw)), markup=False)
     console.print(f"placement: {placement.describe()} (on this machine)")
-    console.print(f"trials: {total}, up to {config.search.epochs} epochs each")
-    for number in range(min(5, total)):
+    console.print(f"{trials_of(total)}, up to {config.search.epochs} epochs each")
+    for number in range(int(min(5, total))):
         console.print(f"configuration {number}: {json.dumps(searcher.ask(number))}", markup=False, soft_wrap=True)
     return DONE
 
@@ -120,6 +121,9 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     cluster = connect(config, options.address, NEEDED)
     if config.resources.gpus == "auto" and cluster.placement.gpus:
         config, cluster = _share_gpus(console, config, splits, cluster)
+    alone = 1.0
+    if config.search.fit_epochs and config.search.time_budget:
+        config, alone = _fit_epochs(console, config, splits, cluster)
     # Values that were found now and decide what is tried hold for every later session.
     if config.search.deterministic:
         settled["concurrency"] = cluster.placement.concurrency
@@ -147,6 +151,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "fingerprint": splits.info.fingerprint,
         "address": options.address,
         "retrain": options.retrain,
+        "alone": alone,
         "plan": json.loads(forecast.read_text()) if forecast.exists() else None,
         "commit": _git_commit(),
         "created": int(time.time() * 1000),
@@ -182,11 +187,14 @@ def resume(console: Console, store: Store, name: str, more: dict[str, str | None
 
 
 def retrain(console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None) -> int:
-    """Runs final trainings of a finished search, of one or several finalists; returns the exit code."""
+    """Runs final trainings of a search, of one or several finalists; returns the exit code.
+
+    A search that was interrupted is not taken up again: what its trials have come to counts.
+    """
     folder, description, config = open_search(store, name)
     state, _ = replay(folder, config)
-    if state.unfinished() or state.best() is None:
-        raise InputError(f"{name}: the search is not finished; go on with `python -m search resume {name}` first")
+    if state.best() is None:
+        raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")
     if finalists > 1 and seeds == 1:
         raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
     splits = _prepare_again(console, store, config, folder, description)
@@ -276,6 +284,22 @@ def _share_gpus(
     config = check_config(config.task, change(config.raw, flags={"resources.gpus": need.share}), config.place)
     console.print(need.describe(), markup=False, soft_wrap=True)
     return config, replace(cluster, placement=place(config, machines()))
+
+
+def _fit_epochs(console: Console, config: SearchConfig, splits: Splits, cluster: Cluster) -> tuple[SearchConfig, float]:
+    """The configuration with as many epochs as the time budget holds, and `Pace.alone`."""
+    from search.engine.pace import measure_pace
+
+    budget = str(config.search.time_budget)
+    pace = measure_pace(config, splits, cluster.placement)
+    config = pace.fit(config, parse_duration(budget))
+    console.print(
+        f"an epoch takes about {pace.seconds:.1f} s; for a time budget of {budget} a full trial has "
+        f"{config.search.epochs} epochs, the first rung is at {config.search.grace_period} (set them with --epochs, "
+        "--time-budget)",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    return config, pace.alone
 
 
 def _writable(uri: str) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,12 +16,14 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 import search
-from search.config.overrides import SECTIONS, change, first_line
+from search.config.overrides import SECTIONS, change, first_line, lay_over
 from search.config.settings import Resources, SearchSection, Section
 from search.config.space import Plain, Space, parse_space
 from trainables import InputError, Objective, offered_config
 
 S = TypeVar("S", bound=Section)
+#: Whether the configuration is for the user's data or for the demo.
+Profile = Literal["data", "demo"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class SearchConfig:
         return tuple(parse_objective(text, f"{self.place}: search.objective") for text in self.search.objective or ())
 
     @property
+    def window(self) -> int:
+        """Over so many epochs the validation figures are averaged that choose the final training; 1 below 40 epochs."""
+        return 1 + 2 * (self.search.epochs // 40)
+
+    @property
     def digest(self) -> str:
         """A short hash of the whole configuration."""
         return digest(self.raw)
@@ -63,10 +70,13 @@ def configs_folder() -> Path:
     return packaged if packaged.is_dir() else package.parent / "configs"
 
 
-def load_config(task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> SearchConfig:
+def load_config(
+    task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, profile: Profile = "demo"
+) -> SearchConfig:
     """`defaults.yaml` with the task's YAML, `--set KEY=VALUE` and flags laid over it, in this order.
 
     Args:
+        profile: `data` takes a YAML file as it is, for the user's own data; `demo` lays its section `demo` over it.
         sets: `KEY=VALUE` each, the value in YAML. A key outside the sections `search`, `resources` and `data` names a
             hyperparameter: `lr=0.01` is short for `space.lr=0.01`.
         flags: values by dotted key; None leaves a key as it is.
@@ -76,16 +86,30 @@ def load_config(task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | 
     """
     path = offered_config(task) or configs_folder() / f"{task}.yaml"
     place = f"{path.parent.name}/{path.name}"
+    raw: dict[str, Any] = {}
+    for file, shown in ((configs_folder() / "defaults.yaml", "configs/defaults.yaml"), (path, place)):
+        own = _read(file, shown)
+        demo = own.pop("demo", {})
+        if not isinstance(demo, dict) or set(demo) - set(SECTIONS):
+            raise InputError(f"{shown}: demo: {demo!r}: expected the sections {', '.join(SECTIONS)}")
+        raw = lay_over(raw, own)
+        # A file alone is checked strictly: each of its conditions must be able to hold. `--set` may narrow a parameter
+        # so far that a condition on it never holds.
+        if isinstance(raw.get("space"), dict):
+            parse_space(raw["space"], shown)
+        if profile == "demo":
+            raw = lay_over(raw, demo)
+    return check_config(task, change(raw, sets, flags), place + " with --set" if sets else place)
+
+
+def _read(path: Path, place: str) -> dict[str, Any]:
     try:
-        tree = OmegaConf.merge(OmegaConf.load(configs_folder() / "defaults.yaml"), OmegaConf.load(path))
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{place}: cannot be read: {first_line(error)}") from error
-    raw: dict[str, Any] = OmegaConf.to_container(tree, resolve=True)
-    # The file alone is checked strictly: each of its conditions must be able to hold. `--set` may narrow a parameter so
-    # far that a condition on it never holds.
-    if isinstance(raw.get("space"), dict):
-        parse_space(raw["space"], place)
-    return check_config(task, change(raw, sets, flags), place + " with --set" if sets else place)
+    if not isinstance(content, dict):
+        raise InputError(f"{place}: expected the sections {', '.join(SECTIONS)}")
+    return {str(key): value for key, value in content.items()}
 
 
 def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
@@ -125,8 +149,11 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
     _check_objectives(config)
     if search.searcher == "grid":
         config.space.grid(place)
-    elif search.trials is None:
-        raise InputError(f"{place}: search.trials: null is for the grid searcher alone; give a number")
+    elif search.trials is None and search.time_budget is None and search.epoch_budget is None:
+        raise InputError(
+            f"{place}: search.trials: null: has no end without a budget; give a number, or search.time_budget or "
+            "search.epoch_budget"
+        )
     for key in ("time_budget", "trial_timeout", "stall_timeout"):
         if (duration := getattr(search, key)) is not None:
             parse_duration(duration, f"{place}: search.{key}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -23,14 +23,43 @@ def change(raw: dict[str, Any], sets: Iterable[str] = (), flags: Mapping[str, An
     Raises:
         InputError: a key that does not exist, or a value of another kind than the key's.
     """
-    raw = copy.deepcopy(raw)
+    raw, given = copy.deepcopy(raw), set()
     for text in sets:
         parts, value = _parse_set(text)
         _put(raw, parts, value, f"--set {text}")
+        given.add(".".join(parts) if value is not None else "")
     for key, value in (flags or {}).items():
         if value is not None:
             _put(raw, key.split("."), value, f"--{key.split('.')[-1].replace('_', '-')} {value}")
+            given.add(key)
+    _end_without_budget(raw, given)
+    if "search.epochs" in given and "search.fit_epochs" not in given:
+        raw["search"]["fit_epochs"] = False
+    if raw["search"].get("deterministic") and "search.scheduler" not in given:
+        raw["search"]["scheduler"] = "asha"  # promotion has no rounds
     return raw
+
+
+def lay_over(raw: dict[str, Any], section: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy of plain data with other data laid over it; what describes a parameter is replaced as a whole."""
+
+    def laid(under: Any, over: Any) -> Any:
+        if not isinstance(under, dict) or not isinstance(over, Mapping) or is_spec(under) or is_spec(over):
+            return copy.deepcopy(over)
+        return {**under, **{key: laid(under.get(key), value) for key, value in over.items()}}
+
+    merged: dict[str, Any] = laid(raw, section)
+    search = section.get("search")
+    if isinstance(search, Mapping):
+        _end_without_budget(merged, {f"search.{key}" for key, value in search.items() if value is not None})
+    return merged
+
+
+def _end_without_budget(raw: dict[str, Any], given: Collection[str]) -> None:
+    """Takes the default time budget back where a number of trials or of epochs says when the search ends."""
+    ends = {"search.trials", "search.epoch_budget"} & set(given)
+    if ends and "search.time_budget" not in given and isinstance(raw.get("search"), dict):
+        raw["search"]["time_budget"] = None
 
 
 def _parse_set(text: str) -> tuple[list[str], Any]:

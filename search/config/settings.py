@@ -33,9 +33,12 @@ class SearchSection(Section):
     reduction_factor: float = Field(gt=1)
     #: Number of brackets, for hyperband only; the first rung of each is `reduction_factor` times as late.
     brackets: int = Field(ge=1)
-    #: None is for the grid searcher: all of its points.
+    #: None: until a budget ends; for the grid searcher all of its points.
     trials: int | None = Field(ge=1)
+    #: Most epochs of a trial.
     epochs: int = Field(ge=1)
+    #: Whether fewer epochs, and an earlier first rung, are chosen where the time budget would hold too few trials.
+    fit_epochs: bool
     #: Trials that run at once; None: as many as fit.
     concurrency: int | None = Field(ge=1)
     seed: int = Field(ge=0)
@@ -54,7 +57,7 @@ class SearchSection(Section):
     stall_timeout: str | None
     #: A trial that has trained for so long ends with what it has; None: no limit.
     trial_timeout: str | None
-    #: Wall-clock limit such as 30m, 2h or 1h30m; trials then finish their epoch and the best is taken.
+    #: Wall-clock limit of the whole command such as 30m, 2h or 1h30m, the final training included; None: no limit.
     time_budget: str | None
     #: Epochs that all trials train together; then as with `time_budget`.
     epoch_budget: int | None = Field(ge=1)

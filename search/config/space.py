@@ -9,6 +9,8 @@ An entry of `space:` in a configuration is one of
     epochs_frozen: 3                      a fixed value
     momentum: {uniform: [0.8, 0.99], when: {optimizer: sgd}}     exists only where optimizer is sgd
     beta: {value: 0.9, when: {optimizer: [adam, adamw]}}         a fixed value that exists only there
+    lr: {loguniform: [1e-4, 1e-1], prior: 1e-3}                  with the value that an expert would try first
+    depth: {int: [2, 8], prior: 4, confidence: high}             and how sure of it they are: low, medium, high
 
 Names may be grouped: `model: {pretrained: null}` is `model.pretrained`. A parameter whose `when` does not hold is None
 in a trial's configuration.
@@ -19,12 +21,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from trainables import Choices, InputError, Params
 
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
+Confidence = Literal["low", "medium", "high"]
 Plain = str | int | float | bool | None
 
 
@@ -39,6 +42,10 @@ class Parameter:
     step: int = 1
     choices: tuple[Plain, ...] = ()
     when: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
+    #: What an expert would try first, where `has_prior`; and how sure they are that good values lie near it.
+    prior: Plain = None
+    has_prior: bool = False
+    confidence: Confidence = "medium"
 
     def exists(self, params: Params) -> bool:
         """Whether the parameter exists beside these values of earlier ones."""
@@ -61,7 +68,7 @@ class Parameter:
         """Whether a value from elsewhere, such as an earlier search, lies in this parameter's range."""
         if (values := self.values()) is not None:
             return any(value == own and isinstance(value, bool) == isinstance(own, bool) for own in values)
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def describe(self) -> str:
         """The range as people read it, such as `loguniform [0.001, 0.1] when optimizer = sgd`."""
@@ -72,6 +79,8 @@ class Parameter:
         else:
             steps = f" step {self.step}" if self.step != 1 else ""
             text = f"{self.kind} [{self.low:g}, {self.high:g}]{steps}"
+        if self.has_prior:
+            text += f", prior {self.prior:g}" if isinstance(self.prior, float) else f", prior {self.prior}"
         conditions = [f"{k} = {' or '.join(map(str, v))}" for k, v in self.when.items()]
         return text + (f" when {', '.join(conditions)}" if conditions else "")
 
@@ -130,6 +139,13 @@ class Space:
         conditional = {p.name for p in self.parameters if p.when}
         return {k: (*v, None) if v is not None and k in conditional else v for k, v in counted.items()}
 
+    def fix(self, values: Params) -> Space:
+        """The space with these parameters at these values."""
+        fixed = (replace(p, kind="value", choices=(values[p.name],), has_prior=False) for p in self.parameters
+                 if p.name in values)  # fmt: skip
+        known = {p.name: p for p in fixed}
+        return Space(tuple(known.get(p.name, p) for p in self.parameters))
+
     def fixed(self) -> Params:
         """The values of the parameters that are the same in every configuration."""
         return {p.name: p.choices[0] for p in self.parameters if not p.searched and not p.when}
@@ -186,9 +202,11 @@ def _parameter(name: str, spec: Any, place: str) -> Parameter:
         raise InputError(f"{where}: {' and '.join(kinds)} given; exactly one is allowed")
     kind = kinds[0]
     body = spec[kind]
-    extra = set(spec) - {kind, "when"} - ({"step"} if kind == "int" else set())
-    if extra:
-        allowed = "step and when" if kind == "int" else "when"
+    known = ["when"] if kind == "value" else ["prior", "confidence", "when"]
+    if kind == "int":
+        known = ["step", *known]
+    if extra := set(spec) - {kind, *known}:
+        allowed = ", ".join(known[:-1]) + " and " + known[-1] if known[1:] else known[0]
         raise InputError(f"{where}: {kind}: unknown key {sorted(map(str, extra))[0]!r}; beside it only {allowed}")
     when = _when(spec.get("when", {}), where)
     if kind == "value":
@@ -200,8 +218,22 @@ def _parameter(name: str, spec: Any, place: str) -> Parameter:
         doubled = [c for i, c in enumerate(choices) if (type(c), c) in [(type(d), d) for d in choices[:i]]]
         if doubled:
             raise InputError(f"{where}: choice: {doubled[0]!r} stands twice")
-        return Parameter(name, "choice", choices=choices, when=when)
-    return _range(name, kind, body, spec.get("step", 1), when, where)  # type: ignore[arg-type]
+        return _with_prior(Parameter(name, "choice", choices=choices, when=when), spec, where)
+    return _with_prior(_range(name, kind, body, spec.get("step", 1), when, where), spec, where)  # type: ignore[arg-type]
+
+
+def _with_prior(parameter: Parameter, spec: Mapping[str, Any], where: str) -> Parameter:
+    """The parameter with the prior of its entry; raises InputError where that lies outside its range."""
+    if "prior" not in spec:
+        if "confidence" in spec:
+            raise InputError(f"{where}: confidence {spec['confidence']!r}: is that of a prior, and there is none")
+        return parameter
+    prior, confidence = _plain(spec["prior"], f"{where}: prior"), spec.get("confidence", "medium")
+    if not parameter.allows(prior):
+        raise InputError(f"{where}: prior {prior!r}: must be a value of {parameter.describe()}")
+    if confidence not in get_args(Confidence):
+        raise InputError(f"{where}: confidence {confidence!r}: allowed are {', '.join(get_args(Confidence))}")
+    return replace(parameter, prior=prior, has_prior=True, confidence=confidence)
 
 
 def _range(

@@ -1,13 +1,11 @@
-"""Stops a search from outside: on signals, and when its time budget ends."""
+"""Stops a search on signals."""
 
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable
 from types import FrameType
 
-from search.config.load import parse_duration
 from search.engine.search import Stop
 
 
@@ -32,19 +30,3 @@ class Interrupts:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
-
-
-class Deadline:
-    """While entered, stops the search after `budget`, such as `30m`; earlier sessions do not count. None: no limit."""
-
-    def __init__(self, stop: Callable[[Stop], None], budget: str | None) -> None:
-        self.stop, self.seconds = stop, None if budget is None else parse_duration(budget)
-
-    def __enter__(self) -> None:
-        self.timer = threading.Timer(self.seconds or 0, self.stop, ["time budget"])
-        self.timer.daemon = True
-        if self.seconds is not None:
-            self.timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.timer.cancel()

@@ -43,6 +43,8 @@ class Search:
         self.journal = Journal(folder.journal)
         self.listeners: list[Listener] = []
         self.stopping: Stop | None = None
+        #: Whether no new trial begins, as the time that is left would not hold one.
+        self.closed = False
         for event in self.journal.events:
             self.state.apply(event)
             if event["event"] == "trial":
@@ -83,9 +85,14 @@ class Search:
             stopped = [t for t in trials if t.outcome == "stopped_early" and self.scheduler.pauses(t.number, t.epoch)]
             self.record(*(Moved(event="paused", number=trial.number) for trial in stopped))
 
+    @property
+    def has_more(self) -> bool:
+        """Whether new trials will come."""
+        return len(self.state.trials) < self.total and not self.closed
+
     def promotable(self) -> int | None:
         """The number of the paused trial that goes on now, if one does."""
-        left = None if len(self.state.trials) < self.total else [trial.number for trial in self.state.unfinished()]
+        left = None if self.has_more else [trial.number for trial in self.state.unfinished()]
         return self.scheduler.promoted(self.state.paused(), left)
 
     def propose(self) -> Trial | None:
@@ -94,7 +101,7 @@ class Search:
             self.record({"event": "promoted", "number": promoted})
             return self.state.trials[promoted]
         number = len(self.state.trials)
-        if number >= self.total or self.stopping:
+        if not self.has_more or self.stopping:
             return None
         if first_of_round(self.config, number) == number and self.state.unfinished():
             return None

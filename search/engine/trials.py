@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.stopper import Stopper
 
-from search.config.load import parse_duration
 from search.config.settings import SearchSection
 from search.engine import checkpoints
-from search.engine.failures import cause, latest_traceback
-from search.engine.interrupts import Deadline
-from search.engine.placement import Placement, machines, place
+from search.engine.bridge import Bridge, numbers_of
+from search.engine.budget import Budget
+from search.engine.failures import latest_traceback
+from search.engine.placement import Placement
 from search.engine.search import Search
-from search.engine.transfer import content, keep, storage
-from search.record.events import Moved
-from search.record.redaction import redacted
-from search.record.state import Trial
-from trainables import Fusable, InputError, Splits, get_task
+from search.engine.transfer import keep, storage
+from trainables import InputError, Splits
 from trainables.base.trainable import TaskTrainable
 
-#: Seconds between two counts of the machines that are there.
-RECOUNT = 2.0
 #: A worker gathers the epochs of so many seconds before it reports: each report costs milliseconds.
 GATHER = 0.5
 
 
-def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
+def run_trials(
+    search: Search, splits: Splits, placement: Placement, budget: Budget | None = None,
+    ending: Callable[[], float] = lambda: 0.0,
+) -> None:  # fmt: skip
     """Runs unfinished trials, and new ones up to the total.
 
     Returns once every trial is over, or once the search was stopped and each running trial has finished its epoch and
     is on disk.
+
+    Args:
+        budget: of the whole command; None: no limit.
+        ending: forecasts the seconds of what follows the trials, as the search stands; they are kept free.
 
     Raises:
         InputError: the first results showed a mistake in the configuration.
@@ -49,6 +49,7 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
     if search.total == sum(t.over for t in search.state.trials.values()):
         return
     checkpoints.tidy(search)
+    bridge = Bridge(search, placement.concurrency, budget or Budget(), ending)
     trainable = tune.with_parameters(
         TaskTrainable,
         task=config.task,
@@ -57,9 +58,9 @@ def run_trials(search: Search, splits: Splits, placement: Placement) -> None:
         gather=_gather(config.search),
         resources={"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision},
         storage=storage(search),
+        board=bridge.board,
     )
-    bridge = _Bridge(search, placement.concurrency)
-    with tempfile.TemporaryDirectory(prefix="search-") as scratch, Deadline(search.stop, config.search.time_budget):
+    with tempfile.TemporaryDirectory(prefix="search-") as scratch:
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": placement.cpus, "gpu": placement.gpus}),
             tune_config=tune.TuneConfig(
@@ -91,146 +92,8 @@ def _gather(search: SearchSection) -> float:
     return GATHER if search.epoch_budget is None and search.trial_timeout is None else 0.0
 
 
-class _Bridge:
-    """What the adapters to Tune (searcher, scheduler, callback) share: live trials, and the queue of those to come."""
-
-    def __init__(self, search: Search, concurrency: int) -> None:
-        self.search, self._fits, self._counted = search, concurrency, time.monotonic()
-        self.live: set[str] = set()
-        #: When each running trial of Tune last began or ended an epoch.
-        self.silent_since: dict[TuneTrial, float] = {}
-        #: Trials that ended an epoch during this step of Tune's loop.
-        self.reported: set[int] = set()
-        self.waiting = search.state.unfinished()
-        #: Trials whose group failed. Each now runs alone, which shows the one at fault.
-        self.alone: set[int] = set()
-        self._launched = 0
-        #: A mistake in the configuration that only the first results showed.
-        self.refused: InputError | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Tune pickles its tuner for its own restore, which is never used: the journal is the state.
-        return (object, ())
-
-    @property
-    def concurrency(self) -> int:
-        """Trials at once: the configured number, else as many as fit on the machines that are there now."""
-        config = self.search.config
-        if config.search.concurrency is None and time.monotonic() - self._counted > RECOUNT:
-            with suppress(InputError):  # none fits now: running trials will be lost, and wait for a machine
-                self._fits = place(config, machines()).concurrency
-            self._counted = time.monotonic()
-        return self._fits
-
-    def next_config(self) -> dict[str, Any] | None:
-        """The configuration of the next trial or group, as `TaskTrainable` reads it; None where there is none now."""
-        group = self._next_group()
-        if not group:
-            return None
-        self._launched += 1  # part of the name, as a trial may be launched several times
-        name = f"{group[0].number:04d}" + (f"+{len(group) - 1}" if len(group) > 1 else "") + f"-{self._launched}"
-        search = self.search
-        epochs = range(1, search.config.search.epochs)
-        return {
-            "name": name,
-            "trials": [
-                {
-                    "number": trial.number,
-                    "params": trial.params,
-                    "seed": trial.seed,
-                    "micro_batches": trial.micro_batches,
-                    "decisions": [epoch for epoch in epochs if search.scheduler.decides(trial.number, epoch)],
-                    "resume_from": (names := [one.name for one in reversed(trial.checkpoints)]),
-                    "carried": {name: ray.put(one) for name, one in content(search, names[:1]).items()},
-                }
-                for trial in group
-            ],
-        }
-
-    def _next_group(self) -> list[Trial]:
-        """The trial whose turn it is, and up to `fuse - 1` more of its shape."""
-        search, fuse = self.search, self.search.config.search.fuse
-        if search.stopping:
-            return []
-        while len(self.waiting) < (fuse * self.concurrency if fuse > 1 else 1):
-            if (trial := search.propose()) is None:
-                break
-            self.waiting.append(trial)
-        if not self.waiting:
-            return []
-        first = self.waiting[0]
-        task, group = get_task(search.config.task), [first]
-        if fuse > 1 and first.number not in self.alone:
-            assert isinstance(task, Fusable)  # checked before the search began
-            shape = task.shape(first.params)
-            alike = [t for t in self.waiting if t.number not in self.alone and task.shape(t.params) == shape]
-            # Not so many that another worker would be left without work.
-            group = alike[: min(fuse, math.ceil(len(alike) / (self.concurrency - len(self.live))))]
-        self.waiting = [t for t in self.waiting if t not in group]
-        return group
-
-    def failed(self, trial: TuneTrial, told: str) -> None:
-        """Takes in that a trial of Tune failed. A single trial is retried or has failed for good; a group is taken
-        apart.
-
-        Args:
-            told: the traceback.
-        """
-        self.silent_since.pop(trial, None)
-        why, shown = cause(told), redacted(told)
-        search, numbers = self.search, _numbers(trial)
-        left = [search.state.trials[n] for n in numbers if not search.state.trials[n].idle]
-        if why == "disk":
-            search.stop("disk full")  # a resume trains again what could not be saved
-        elif why == "unclean":
-            search.announce({"event": "unclean", "traceback": shown})
-            self.waiting = left + self.waiting
-        elif len(numbers) > 1:
-            search.announce({"event": "apart", "numbers": numbers, "traceback": shown})
-            self.alone.update(numbers)
-            self.waiting = left + self.waiting
-        elif left and search.fail(numbers[0], why, shown):
-            self.waiting = left + self.waiting
-
-    def settle(self) -> None:
-        """Work after each step of Tune's loop, while the trials that reported train again already."""
-        if self.reported:
-            checkpoints.limit(self.search, self.reported)
-            self.reported = set()
-        self._watch()
-
-    def _watch(self) -> None:
-        """Ends the workers of trials that are over their time limit, or hang."""
-        search, limit = self.search, self.search.config.search.stall_timeout
-        for trial, since in list(self.silent_since.items()):
-            silent = time.monotonic() - since
-            running = [n for n in _numbers(trial) if not search.state.trials[n].idle]
-            late = [n for n in running if search.is_over_time(n, silent / len(running))]
-            stalled = limit is not None and silent > parse_duration(limit)
-            if not (late or stalled) or trial.temporary_state.ray_actor is None:
-                continue
-            search.record(*(Moved(event="timed_out", number=number) for number in late))
-            if stalled and limit is not None:
-                search.announce({"event": "stalled", "numbers": running, "limit": limit})
-            del self.silent_since[trial]
-            ray.kill(trial.temporary_state.ray_actor)  # Tune reports an error, which reaches `failed`
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether nothing runs and nothing is left to run. (What runs may still fail and be taken up again.)"""
-        search = self.search
-        return not self.live and (
-            bool(search.stopping)
-            or not (self.waiting or len(search.state.trials) < search.total or search.promotable() is not None)
-        )
-
-
-def _numbers(trial: TuneTrial) -> list[int]:
-    return [t["number"] for t in trial.config["trials"]]
-
-
 class _Proposals(TuneSearcher):
-    def __init__(self, bridge: _Bridge) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self.bridge = bridge
 
@@ -258,7 +121,7 @@ class _Proposals(TuneSearcher):
 
 
 class _Decisions(FIFOScheduler):
-    def __init__(self, bridge: _Bridge) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self.bridge = bridge
         self._keeps_workers = False
@@ -292,8 +155,8 @@ class _Decisions(FIFOScheduler):
             self.bridge.refused = error
             search.stop("failures")
             return TrialScheduler.STOP
-        self.bridge.reported.update(_numbers(trial))
-        if search.stopping or all(search.state.trials[number].idle for number in _numbers(trial)):
+        self.bridge.reported.update(numbers_of(trial))
+        if search.stopping or all(search.state.trials[number].idle for number in numbers_of(trial)):
             self.bridge.silent_since.pop(trial, None)
             return TrialScheduler.STOP
         self.bridge.silent_since[trial] = time.monotonic()
@@ -303,7 +166,7 @@ class _Decisions(FIFOScheduler):
 
 
 class _Notices(tune.Callback):
-    def __init__(self, bridge: _Bridge) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         self.bridge = bridge
 
     def on_trial_start(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
@@ -319,7 +182,7 @@ class _Notices(tune.Callback):
 class _WhenStopping(Stopper):
     """Ends Tune's loop once the search is stopping and no trial is in an epoch."""
 
-    def __init__(self, bridge: _Bridge) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         self.bridge = bridge
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -30,27 +30,37 @@ from trainables.base.storage import Storage
 _FINAL = 1_000_000
 
 
-def retrain(search: Search, splits: Splits, placement: Placement, seeds: int, count: int = 1) -> None:
+def retrain(
+    search: Search, splits: Splits, placement: Placement, seeds: int, count: int = 1, merged: bool = True
+) -> None:
     """Trains the configurations of the `count` best trials with `seeds` seeds each, and compares several of them.
 
-    Each is trained for the number of epochs that was best in the search; what is done already is not trained again. A
-    training ends as the folder `SearchFolder.final` with `model/`, `artifacts/`, a checkpoint to train on from, an
-    example of the input and the predictions for it.
+    Each is trained for the number of epochs that was best in the search (`Trial.steady`); what is done already is not
+    trained again. A training ends as the folder `SearchFolder.final` with `model/`, `artifacts/`, a checkpoint to train
+    on from, an example of the input and the predictions for it.
+
+    Args:
+        merged: False trains nothing: the best trial's own model, of its best epoch, is tested and written.
 
     Raises:
         InputError: no trial succeeded, so there is nothing to train.
         KeyboardInterrupt: the search was stopped; a resume goes on with each training after its last epoch.
     """
     state, folder = search.state, search.folder
-    chosen = state.ranked()[:count]
+    found = state.finalists(search.config.window if merged else 1)[:count]
+    chosen, epochs = [trial for trial, _ in found], {trial.number: epoch for trial, epoch in found}
     if not chosen:
         raise InputError(f"{folder.name}: no trial succeeded, so there is no configuration to train")
+    if not merged and not any(one.epoch == chosen[0].best_epoch for one in chosen[0].checkpoints):
+        # The disk had no room for its checkpoint, so its model can only be trained again.
+        return retrain(search, splits, placement, seeds, count)
     missing: list[FinalRun] = []
-    for seed in range(seeds):
+    for seed in range(seeds if merged else 1):
         for trial in chosen:
+            run = FinalRun(seed, trial.number, state.params_again(trial), epochs[trial.number], merged)
             known = state.finals.get((trial.number, seed))
-            if known is None or known.test is None or known.epochs != trial.best_epoch:
-                missing.append(FinalRun(seed, trial.number, state.params_again(trial), trial.best_epoch))
+            if known is None or known.test is None or not known.repeats(run):
+                missing.append(run)
     at_once = max(1, min(placement.concurrency, len(missing)))
     cpus = placement.cpus
     if not placement.gpus:  # a few trainings share the cores that many trials shared, within one machine
@@ -62,13 +72,15 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int, co
 
     def start(run: FinalRun) -> Any:
         search.record({
-            "event": "final_started", "trial": run.trial, "seed": run.seed, "epochs": run.epochs, "params": run.params
+            "event": "final_started", "trial": run.trial, "seed": run.seed, "epochs": run.epochs,
+            "params": run.params, "merged": merged,
         })  # fmt: skip
+        own = [one.name for one in state.trials[run.trial].checkpoints if one.epoch == run.epochs and not merged]
+        names = [final_progress(run), *own]
         return train.remote(
             search.config.task, shared, run.params, state.trials[run.trial].micro_batches,
-            trial_seed(search.config.search.seed, _FINAL + run.seed), search.config.search.epochs, run.epochs,
-            resources, final_name(run.trial, run.seed), final_progress(run),
-            storage(search, [final_progress(run)]),
+            trial_seed(search.config.search.seed, _FINAL + run.seed), run.epochs,
+            resources, final_name(run.trial, run.seed), names, storage(search, names),
         )  # fmt: skip
 
     for position, message in follow(search, [partial(start, run) for run in missing], at_once):
@@ -78,7 +90,8 @@ def retrain(search: Search, splits: Splits, placement: Placement, seeds: int, co
             continue
         if message["event"] == "final_finished":
             message |= {"chosen": count == 1 and run.seed == 0, "spent": state.epochs_trained()}
-        search.record(cast(FinalEvent, {**message, "trial": run.trial, "seed": run.seed, "epochs": run.epochs}))
+        which = {"trial": run.trial, "seed": run.seed, "epochs": run.epochs, "merged": merged}
+        search.record(cast(FinalEvent, {**message, **which}))
         if message["event"] == "final_finished":
             search.files.delete(final_progress(run))
     if len(chosen) > 1:
@@ -110,29 +123,33 @@ def _decide(search: Search, best: list[Trial]) -> None:
 
 
 def _train(
-    name: str, splits: Splits, params: Params, micro_batches: int, seed: int, horizon: int, epochs: int,
-    resources: dict[str, Any], target: str, progress: str, storage: Storage,
+    name: str, splits: Splits, params: Params, micro_batches: int, seed: int, epochs: int,
+    resources: dict[str, Any], target: str, names: list[str], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Runs on a worker. Yields the metrics of each epoch, then those of the test once everything is on disk.
 
     Args:
-        horizon: number of epochs that the schedule was laid out for in the search; `epochs` of them are trained.
+        epochs: number of epochs; the schedule is laid out for them, so that the training ends with its lowest rate.
         target: the folder, below the search's, that the result is written to.
-        progress: the file with the state after each epoch, from which a killed training goes on.
+        names: the file with the state after each epoch, from which a killed training goes on; and, where nothing is to
+            be trained, the checkpoint of the trial's own model.
     """
     task = get_task(name)
     device = training.choose_device(**resources)
-    everything = task.merge(splits)
+    everything = splits.train if names[1:] else task.merge(splits)
     training.seed_everything(seed)
-    learner = task.build(params, replace(splits, train=everything, val=None), horizon, device)
+    learner = task.build(params, replace(splits, train=everything, val=None), epochs, device)
     learner.micro_batches = micro_batches
+    for own in names[1:]:
+        with storage.open(own) as file:
+            training.load(learner, file)
 
     def epoch() -> dict[str, Any]:
         metrics = training.run_epoch(task, learner, everything, None)
         samples = {"samples": task.samples(learner)} if isinstance(task, Sampling) else {}
         return {"event": "final_result", "epoch": learner.epoch, "metrics": metrics, **samples}
 
-    yield from train_resumably(learner, epochs, storage, progress, epoch)
+    yield from train_resumably(learner, epochs, storage, names[0], epoch)
     test = task.evaluate(learner, splits.test)
 
     folder = storage.folder / target

@@ -27,12 +27,12 @@ from trainables.base.fused import Member
 _REPEAT = 2_000_000
 
 
-def compare(search: Search, splits: Splits, placement: Placement) -> None:
-    """Trains the repeats and writes their comparison to `comparison/`, if the search balances several values."""
+def compare(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
+    """Trains the repeats with `seeds` seeds and writes their comparison, if the search balances several values."""
     config, state = search.config, search.state
-    if not config.search.compare_seeds or len(config.balanced) < 2:
+    if not seeds or len(config.balanced) < 2:
         return
-    repeat(search, splits, placement)
+    repeat(search, splits, placement, seeds)
     if not state.compared:
         errors = {key: pd.read_parquet(path) for key, path in _errors(search).items() if path.exists()}
         name, repeats = str(config.search.balance), list(state.repeats.values())
@@ -40,8 +40,8 @@ def compare(search: Search, splits: Splits, placement: Placement) -> None:
         search.record({"event": "compared"})
 
 
-def repeat(search: Search, splits: Splits, placement: Placement) -> None:
-    """Trains the best configuration of each value with `compare_seeds` seeds; what is done is not trained again.
+def repeat(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
+    """Trains the best configuration of each value with `seeds` seeds; what is done is not trained again.
 
     A repeat trains on train alone and for all epochs, so that training and validation can be compared. The weights of
     the epoch that was best on validation are tested.
@@ -56,8 +56,9 @@ def repeat(search: Search, splits: Splits, placement: Placement) -> None:
         if best is None:
             continue
         done = {r.seed for r in search.state.repeats.values() if r.trial == best.number and r.test is not None}
-        missing = [seed for seed in range(config.search.compare_seeds) if seed not in done]
-        together = isinstance(get_task(config.task), Fusable)
+        missing = [seed for seed in range(seeds) if seed not in done]
+        task = get_task(config.task)
+        together = isinstance(task, Fusable) and task.shape(best.params) is not None
         jobs += [(best, seeds) for seeds in ([missing] if together else [[seed] for seed in missing]) if seeds]
     if not jobs:
         return

@@ -183,13 +183,15 @@ class AuditFinished(_Event):
 
 
 class FinalStarted(_Event):
-    """A configuration is trained on train and validation together."""
+    """A configuration is trained on train and validation together, or its trial's own model is tested."""
 
     event: Literal["final_started"]
     trial: int
     seed: int
     epochs: int
     params: Params
+    #: False: the trial's own model, which was trained on train alone.
+    merged: NotRequired[bool]
 
 
 class FinalResult(_Event):
@@ -214,6 +216,7 @@ class FinalFinished(_Event):
     chosen: bool
     #: Epochs that the search had trained by then.
     spent: int
+    merged: NotRequired[bool]
 
 
 class Verdict(TypedDict):
@@ -284,5 +287,19 @@ class TakenApart(TypedDict):
     traceback: str
 
 
+class StepsDone(TypedDict):
+    """How far a long epoch of a trial is."""
+
+    event: Literal["progress"]
+    number: int
+    epoch: int
+    done: int
+    of: int
+    loss: float
+    samples_per_second: float
+    #: Seconds until the last step of the epoch.
+    left: float
+
+
 #: What listeners are told beside the events: it changes no state and stands in no journal.
-Notice = Stopping | Stalled | WorkerReplaced | TakenApart
+Notice = Stopping | Stalled | WorkerReplaced | TakenApart | StepsDone

@@ -72,6 +72,17 @@ class Trial:
         if value is not None and (not self.best_epoch or objective.better(value, self.best_value)):
             self.best_epoch, self.best_value = epoch, value
 
+    def steady(self, window: int, objective: Objective) -> tuple[float, int]:
+        """The best mean loss of so many neighbouring epochs, and the middle one of these; of a window of one, or of a
+        shorter curve, the best epoch's own. One epoch may be lucky."""
+        key = f"val_{objective.metric}"
+        known = [(epoch, objective.loss(m[key])) for epoch, m in sorted(self.curve.items()) if key in m]
+        if window < 2 or len(known) < window:
+            return objective.loss(self.best_value), self.best_epoch
+        means = [sum(loss for _, loss in known[i : i + window]) / window for i in range(len(known) - window + 1)]
+        first = min(range(len(means)), key=means.__getitem__)
+        return means[first], known[first + window // 2][0]
+
     @property
     def can_win(self) -> bool:
         """Whether it has a result and neither diverged nor failed."""
@@ -80,15 +91,23 @@ class Trial:
 
 @dataclass
 class FinalRun:
-    """A final training: a trial's configuration, trained for `epochs` epochs with one seed."""
+    """A final training: a trial's configuration, trained for `epochs` epochs with one seed.
+
+    `merged`: on train and validation together; else it is the trial's own model, of train alone.
+    """
 
     seed: int
     trial: int
     params: Params
     epochs: int
+    merged: bool = True
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     test: dict[str, float] | None = None
     baselines: dict[str, float] = field(default_factory=dict)
+
+    def repeats(self, other: FinalRun) -> bool:
+        """Whether the other, of the same trial and seed, is the same training."""
+        return (self.epochs, self.merged) == (other.epochs, other.merged)
 
 
 @dataclass
@@ -207,8 +226,9 @@ class SearchState:
         key = (event["trial"], event["seed"])
         known = self.finals.get(key)
         if event["event"] == "final_started":
-            if known is None or known.epochs != event["epochs"]:  # else it is taken up again after a kill
-                self.finals[key] = FinalRun(event["seed"], event["trial"], event["params"], event["epochs"])
+            run = FinalRun(event["seed"], event["trial"], event["params"], event["epochs"], event.get("merged", True))
+            if known is None or not known.repeats(run):  # else it is taken up again after a kill
+                self.finals[key] = run
         elif known is not None and event["event"] == "final_result":
             known.curve[event["epoch"]] = event["metrics"]
         elif known is not None and event["event"] == "final_finished":
@@ -246,6 +266,11 @@ class SearchState:
         """The trials that can win, the best first."""
         able = [t for t in self.trials.values() if t.can_win]
         return sorted(able, key=lambda t: (self.objective.loss(t.best_value), t.number))
+
+    def finalists(self, window: int) -> list[tuple[Trial, int]]:
+        """Trials that can win, the best first, and the number of epochs for the final training of each; by `steady`."""
+        able = [(*t.steady(window, self.objective), t) for t in self.trials.values() if t.can_win]
+        return [(t, epoch) for _, epoch, t in sorted(able, key=lambda one: (one[0], one[2].number))]
 
     def epochs_trained(self) -> int:
         """The epochs of trials, audits and final trainings together."""

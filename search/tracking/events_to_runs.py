@@ -194,7 +194,8 @@ class Delivery:
 
     def _final(self, event: FinalEvent) -> None:
         seed = event["seed"]
-        key = f"final-{seed}-{event['trial']}-{event['epochs']}"
+        merged = self._state.finals[event["trial"], seed].merged
+        key = _final_key(seed, event["trial"], event["epochs"], merged)
         name = f"{self.folder.name}-final-{event['trial']:03d}" + (f"-{seed}" if seed else "")
         if event["event"] == "final_started":
             run_id = self.runs.make(key, name, "final", event["time"], {
@@ -203,7 +204,7 @@ class Delivery:
             })  # fmt: skip
             self.client.update_run(run_id, status="RUNNING")
             self.runs.log_params(run_id, event["params"])
-            self.runs.log_dataset(run_id, "train+val, test")
+            self.runs.log_dataset(run_id, "train+val, test" if merged else "train, test")
             return
         run_id = self.runs[key]
         if event["event"] == "final_result":
@@ -224,8 +225,9 @@ class Delivery:
         """Registers the model of the first seed, not of the luckiest one, as the search's."""
         epochs, test = event["epochs"], event["test"]
         self.runs.log(self.parent, {f"test_{k}": v for k, v in test.items()}, event["spent"], event["time"])
+        run_id = self.runs[_final_key(0, trial, epochs, self._state.finals[trial, 0].merged)]
         said = register(
-            self.client, self.config.task, self.objective, self.runs[f"final-0-{trial}-{epochs}"],
+            self.client, self.config.task, self.objective, run_id,
             self.folder.final(trial, 0), test, self.info.test_fingerprint,
             {"search": self.folder.name, "trial": str(trial), "config": digest(self.config.raw),
              "git.commit": self.description["commit"], "data.fingerprint": self.info.fingerprint},
@@ -285,3 +287,7 @@ class Delivery:
         for value, row in frame.iterrows():
             named = {f"comparison/{value}/{key}": float(row[key]) for key in ("test", "low", "high", "seconds")}
             self.runs.log(self.parent, named, 0, event["time"])
+
+
+def _final_key(seed: int, trial: int, epochs: int, merged: bool) -> str:
+    return f"final-{seed}-{trial}-{epochs}" + ("" if merged else "-kept")

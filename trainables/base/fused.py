@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,7 +22,7 @@ from torch import nn
 from trainables.base import training
 from trainables.base.health import EnergyMeter, MemoryPeak
 from trainables.base.task import Params
-from trainables.base.training import Diverged, Learner, not_finite, rng_state, set_rng_state
+from trainables.base.training import Diverged, Learner, mean_of, not_finite, rng_state, set_rng_state, step_ended
 
 
 @runtime_checkable
@@ -29,7 +30,8 @@ class Fusable(Protocol):
     """For a task whose trials of one shape can train as one batched model."""
 
     def shape(self, params: Params) -> Hashable:
-        """A key that is equal for configurations whose parameters, optimizer and batches have the same shapes."""
+        """A key that is equal for configurations whose parameters, optimizer and batches have the same shapes; None for
+        one that cannot train together with others."""
         ...
 
     def epoch_batches(self, learner: Learner, split: Any) -> Sequence[Any]:
@@ -165,7 +167,7 @@ def run_epoch(task: Any, members: Sequence[Member], train: Any, val: Any | None)
         For each member its metrics, or the divergence that ended its epoch; a member that diverges disturbs no other.
         If they train together, `epoch_seconds` is a member's share and `fused_with` the number of members.
     """
-    if len(members) > 1 and isinstance(task, Fusable):
+    if len(members) > 1 and isinstance(task, Fusable) and task.shape(members[0].learner.params) is not None:
         return _together(task, members, train, val)
     return [_alone(task, member, train, val) for member in members]
 
@@ -246,6 +248,7 @@ def _fit(task: Fusable, stack: Stack, train: Any, batches: list[Sequence[Any]]) 
         for key, value in {"loss": losses * size, "gradient_norm": norms, **sums}.items():
             totals[key] = totals.get(key, 0.0) + value.detach().float()
         samples, steps = samples + size, steps + 1
+        step_ended(steps, len(batches[0]), samples, partial(mean_of, totals["loss"], samples))
     norms = totals.pop("gradient_norm") / steps
     columns = {key: (value / samples).tolist() for key, value in totals.items()}
     columns |= {"gradient_norm": norms.tolist(), "samples": [float(samples)] * len(stack.learners)}

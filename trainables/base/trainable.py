@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import IO, Any
 
@@ -29,6 +30,8 @@ from trainables.base.task import Splits
 
 #: Number of checkpoints that are written at the same time.
 WRITERS = 8
+#: Seconds between two words on how far an epoch is.
+TELL = 5.0
 
 
 class TaskTrainable(tune.Trainable):
@@ -45,17 +48,18 @@ class TaskTrainable(tune.Trainable):
 
     def setup(
         self, config: dict[str, Any], *, task: str, splits: Splits, epochs: int, gather: float,
-        resources: dict[str, Any], storage: Storage,
+        resources: dict[str, Any], storage: Storage, board: str,
     ) -> None:  # fmt: skip
         """Called by Tune when the worker starts.
 
         Args:
             epochs: of a full trial.
             gather: epochs of so many seconds are reported together where no decision is due.
+            board: the name of the actor that is told how far a long epoch is, once there is one.
         """
         self._task = get_task(task)
         self._splits, self._epochs, self._gather, self._resources = splits, epochs, gather, resources
-        self._files = storage
+        self._files, self._board = storage, board
         #: A checkpoint holds the state of the random generators, which the process has only once.
         self._generators = threading.Lock()
         self._base: Footprint | None = None
@@ -167,7 +171,8 @@ class TaskTrainable(tune.Trainable):
         # After a torn checkpoint one may be behind the others, which then wait for it.
         behind = min(member.learner.epoch for member in self._members.values())
         due = {number: one for number, one in self._members.items() if one.learner.epoch == behind}
-        outcomes = fused.run_epoch(self._task, list(due.values()), self._splits.train, self._splits.val)
+        with training.observed(_Teller(self._board, list(due), behind + 1)):
+            outcomes = fused.run_epoch(self._task, list(due.values()), self._splits.train, self._splits.val)
         return [
             {"number": number, "epoch": behind + 1, "checkpoint": None, **self._result(outcome)}
             for number, outcome in zip(due, outcomes, strict=True)
@@ -209,3 +214,24 @@ class TaskTrainable(tune.Trainable):
         else:  # for small files the time goes into waiting for the disk or the network
             with ThreadPoolExecutor(WRITERS) as pool:
                 list(pool.map(save, results))
+
+
+class _Teller:
+    """Tells the driver how far a long epoch is, every few seconds once the driver asks."""
+
+    def __init__(self, board: str, numbers: list[int], epoch: int) -> None:
+        self._board, self._numbers, self._epoch = board, numbers, epoch
+        self._began = self._told = time.monotonic()
+
+    def __call__(self, step: training.Step) -> None:
+        now = time.monotonic()
+        if now - self._told < TELL:
+            return
+        self._told = now
+        with suppress(ValueError):  # nobody asks
+            board = ray.get_actor(self._board)
+            taken = now - self._began
+            board.tell.remote(self._numbers, {
+                "epoch": self._epoch, "done": step.done, "of": step.of, "loss": step.mean_loss(),
+                "samples_per_second": step.samples / taken, "left": taken / step.done * (step.of - step.done),
+            })  # fmt: skip

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -165,12 +166,44 @@ def load(learner: Learner, source: Path | IO[bytes]) -> None:
     learner.load_state_dict(torch.load(source, map_location="cpu", weights_only=True))
 
 
+@dataclass(frozen=True)
+class Step:
+    """How far an epoch is: steps done of all, samples seen, and a function that reads the mean loss so far, which waits
+    for the device."""
+
+    done: int
+    of: int
+    samples: int
+    mean_loss: Callable[[], float]
+
+
+#: Called after each step.
+Observer = Callable[[Step], None]
+_observers: list[Observer] = []
+
+
+@contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Calls `observer` after each step that is taken inside the block; an exception of it ends the epoch."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
+
+
+def step_ended(done: int, of: int, samples: int, mean_loss: Callable[[], float]) -> None:
+    """Tells the observers; for training loops that do not use `fit_batches`."""
+    for observer in _observers:
+        observer(Step(done, of, samples, mean_loss))
+
+
 #: `forward(batch)` -> the mean loss of the batch, its number of samples, and sums over samples of further metrics.
 Forward = Callable[[Any], tuple[torch.Tensor, int, dict[str, torch.Tensor]]]
 
 
 def fit_batches(
-    learner: Learner, batches: Iterable[Any], forward: Forward, clip_norm: float | None = None
+    learner: Learner, batches: Sequence[Any], forward: Forward, clip_norm: float | None = None
 ) -> dict[str, float]:
     """Takes a gradient step for each batch.
 
@@ -208,6 +241,7 @@ def fit_batches(
         steps += 1
         if steps % CHECK_EVERY == 0:
             _check_finite(loss_sum, norm_sum)
+        step_ended(steps, len(batches), samples, partial(mean_of, loss_sum, samples))
     _check_finite(loss_sum, norm_sum)
     return {
         "loss": loss_sum.item() / samples,
@@ -215,6 +249,11 @@ def fit_batches(
         "gradient_norm": norm_sum.item() / steps,
         "samples": float(samples),
     }
+
+
+def mean_of(total: torch.Tensor, samples: int) -> float:
+    """The mean over `samples` of a sum, and over the members of a stack; waits for the device."""
+    return total.mean().item() / samples
 
 
 def _micro_batches(batch: Any, parts: int) -> Sequence[Any]:
@@ -275,8 +314,8 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
     }
 
 
-def shuffled_batches(count: int, batch_size: int) -> Iterator[torch.Tensor]:
-    """Yields the indices 0 to count - 1 in batches, in an order drawn from torch's global generator.
+def shuffled_batches(count: int, batch_size: int) -> list[torch.Tensor]:
+    """The indices 0 to count - 1 in batches, in an order drawn from torch's global generator.
 
     A last batch of one sample is joined to the batch before it, as batch normalisation needs two.
     """
@@ -284,4 +323,4 @@ def shuffled_batches(count: int, batch_size: int) -> Iterator[torch.Tensor]:
     batches = list(order.split(batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
-    yield from batches
+    return batches

@@ -18,6 +18,20 @@ from trainables.rnn.pickles import read_npy, read_npz, read_pickle
 ARRAYS = {".npy", ".npz", ".pkl", ".pickle"}
 TABLES = {".parquet", ".csv"}
 SPLITS = ("train", "val", "test")
+#: Names of arrays and columns that say which sequences come from one source.
+GROUP_NAMES = (
+    "group",
+    "groups",
+    "engine",
+    "unit",
+    "machine",
+    "device",
+    "subject",
+    "patient",
+    "person",
+    "user",
+    "session",
+)
 
 
 @dataclass(frozen=True)
@@ -58,12 +72,14 @@ def pack(sequences: list[np.ndarray], targets: np.ndarray, groups: np.ndarray | 
 def prepare(data: dict[str, Any], source: Path | None) -> Splits:
     """Prepares the user's sequences, or the demo's; see `Task.prepare`."""
     notes: list[str] = []
+    chosen: dict[str, Any] = {}
     if source is None:
         made, noise = demo.make(**data["demo"])
         parts = {name: pack(*pair) for name, pair in made.items()}
         notes.append(f"data: the demo set, made by code; the best possible test MSE is {noise:.4f}")
     else:
-        parts = _read(data, source, notes)
+        parts, group = _read(data, source, notes)
+        chosen = {"group": group} if group is not None else {}
     train, place = parts["train"], str(source or "demo")
     for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
         if name not in parts:
@@ -82,11 +98,13 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
         test_fingerprint=array_digest([test.values, test.offsets, test.targets]),
         sizes={name: len(parts[name]) for name in SPLITS},
         notes=tuple(notes),
+        chosen=chosen,
     )
     return Splits(train, parts["val"], test, info)
 
 
-def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, SequenceSplit]:
+def _read(data: dict[str, Any], source: Path, notes: list[str]) -> tuple[dict[str, SequenceSplit], str | None]:
+    """The splits that the files give, and the name of the groups, given or found."""
     found: dict[str, dict[str, Any]] = {}
     for name, content in read_files(source, ARRAYS | TABLES, data["max_unpacked_gb"]):
         split = next((s for s in SPLITS if s in str(name).lower()), "train")
@@ -94,15 +112,16 @@ def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, Seq
         for key, value in _arrays(name, content, f"{source}: {name}", data).items():
             arrays[key] = value
     parts = {}
+    group, target = data["group"], data["target"]
+    if group is None and (group := _find_group(found.get("train", {}))) is not None:
+        notes.append(f"sequences of one {group} stay in one split (data.group={group}, found by its name)")
     for split, arrays in found.items():
-        target = data["target"]
         missing = [key for key in ("X", target) if key not in arrays]
         if missing:
             raise InputError(
                 f"{source}: {split}: no array named {missing[0]!r}; there are {', '.join(arrays) or 'none'}"
             )
-        group = data["group"]
-        if group is not None and group not in arrays:
+        if data["group"] is not None and group not in arrays:
             raise InputError(f"{source}: {split}: data.group: no array named {group!r}; there are {', '.join(arrays)}")
         others = sorted(set(arrays) - {"X", target, group})
         if others:
@@ -110,7 +129,16 @@ def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, Seq
         parts[split] = check(arrays["X"], arrays[target], arrays.get(group) if group else None, f"{source}: {split}")
     if "train" not in parts:
         raise InputError(f"{source}: no training data; expected arrays X and {data['target']}, or a long table")
-    return parts
+    return parts, group
+
+
+def _find_group(arrays: dict[str, Any]) -> str | None:
+    """The array that is called like a group and whose values repeat over sequences."""
+    for name, values in arrays.items():
+        one_each = name.lower() in GROUP_NAMES and len(values) == len(arrays.get("X", ()))
+        if one_each and len({str(value) for value in values}) < len(values):
+            return name
+    return None
 
 
 def _arrays(name: PurePosixPath, content: bytes, place: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +166,12 @@ def read_table(content: bytes, suffix: str, place: str, target: str, group: str 
         frame = pd.read_parquet(io.BytesIO(content)) if suffix == ".parquet" else pd.read_csv(io.BytesIO(content))
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise InputError(f"{place}: cannot be read as {suffix[1:]} ({str(error).splitlines()[0]})") from error
+    if group is None:  # one that is constant in each sequence; else it is a feature
+        named = [c for c in frame.columns if str(c).lower() in GROUP_NAMES]
+        constant = [
+            c for c in named if "sequence_id" in frame and (frame.groupby("sequence_id")[c].nunique() <= 1).all()
+        ]
+        group = constant[0] if constant else None
     given = [c for c in ("sequence_id", "t", target, group) if c is not None]
     absent = [c for c in given if c not in frame.columns]
     if absent:

@@ -141,6 +141,22 @@ class Recurrence(nn.Module):
         return out
 
 
+class GatedRecurrence(nn.Module):
+    """Layers of GRU cells (Cho et al. 2014, arXiv:1406.1078) or LSTM cells (Hochreiter and Schmidhuber 1997), their
+    weights shared over time, with dropout between layers. Not for stacks of networks."""
+
+    def __init__(self, cell: str, inputs: int, hidden: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
+        self.cells = kind(inputs, hidden, layers, dropout=dropout if layers > 1 else 0.0)
+
+    def forward(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """x (time, 1, batch, features) -> states (time, 1, batch, hidden); sequences begin at the first step."""
+        states, _ = self.cells(x.squeeze(1))
+        out: torch.Tensor = states.unsqueeze(1)
+        return out
+
+
 class SequenceRegressor(nn.Module):
     """Scaled sequences through recurrent layers; the state at a sequence's end is read out to one number, scaled back.
 
@@ -149,14 +165,20 @@ class SequenceRegressor(nn.Module):
         truncated: own weights at each of `steps` steps; sequences cut to them at one end (`keep` first or last).
         padded: own weights at each of `steps` steps, sequences padded to them and masked (`align` start or end);
             a longer one, which only a test can bring, keeps its last `steps` steps.
+
+    A vanilla network may have another `cell` than the simple recurrence: gru or lstm.
     """
 
-    def __init__(
-        self, features: int, steps: int | None, hidden: int, layers: int, activation: str, init: str
-    ) -> None:  # fmt: skip
+    def __init__(self, features: int, steps: int | None, params: dict[str, Any]) -> None:
         super().__init__()
-        widths = [features, *[hidden] * layers]
-        self.layers = nn.ModuleList([Recurrence(a, b, steps, activation, init) for a, b in pairwise(widths)])
+        hidden, layers = params["hidden"], params["layers"]
+        if is_gated(params):
+            gated = GatedRecurrence(params["cell"], features, hidden, layers, params.get("dropout") or 0.0)
+            self.layers = nn.ModuleList([gated])
+        else:
+            widths = [features, *[hidden] * layers]
+            kinds = (params["activation"], params["init"])
+            self.layers = nn.ModuleList([Recurrence(a, b, steps, *kinds) for a, b in pairwise(widths)])
         bound = 1 / math.sqrt(hidden)  # as torch.nn.Linear
         self.readout_weight = nn.Parameter(torch.empty(hidden).uniform_(-bound, bound))
         self.readout_bias = nn.Parameter(torch.empty(1).uniform_(-bound, bound))
@@ -197,6 +219,11 @@ class SequenceRegressor(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Predictions in the target's own units; shapes as in `scaled`."""
         return self.scaled(x, mask) * self.y_std + self.y_mean  # type: ignore[operator]
+
+
+def is_gated(params: dict[str, Any]) -> bool:
+    """Whether a configuration has GRU or LSTM cells; older configurations do not know the parameter."""
+    return params.get("cell") in ("gru", "lstm")
 
 
 def steps_of(params: dict[str, Any], lengths: np.ndarray) -> int | None:

@@ -30,7 +30,7 @@ from trainables.base import plots
 from trainables.rnn import data as reading
 from trainables.rnn.baselines import baselines
 from trainables.rnn.data import SequenceSplit
-from trainables.rnn.model import SequenceRegressor, layout, steps_of
+from trainables.rnn.model import SequenceRegressor, is_gated, layout, steps_of
 
 EVAL_BATCH = 256
 #: Batches are cut from buckets of so many batches, in which shuffled sequences are sorted by length: little padding.
@@ -75,9 +75,7 @@ class RnnTask:
         torch.set_num_threads(1)
         train: SequenceSplit = splits.train
         steps = steps_of(params, train.lengths)
-        model = SequenceRegressor(
-            train.values.shape[1], steps, params["hidden"], params["layers"], params["activation"], params["init"]
-        )
+        model = SequenceRegressor(train.values.shape[1], steps, params)
         model.fit_scaling(train.values, train.targets)
         model.to(device.torch_device)
         optimizer = make_optimizer(model.parameters(), params)
@@ -94,7 +92,7 @@ class RnnTask:
         return _figures(_predictions(learner.model, learner, split), split)
 
     def shape(self, params: Params) -> Hashable:
-        return tuple(params[key] for key in SHAPE)
+        return None if is_gated(params) else tuple(params[key] for key in SHAPE)
 
     def epoch_batches(self, learner: Learner, split: SequenceSplit) -> list[Batch]:
         batches = _bucketed(split.lengths, learner.params["batch_size"], learner.epoch)
@@ -160,9 +158,7 @@ class RnnTask:
         """Loads an exported model; the scaling is part of its weights."""
         description = json.loads((folder / "model.json").read_text())
         params, steps = description["params"], description["steps"]
-        model = SequenceRegressor(
-            description["features"], steps, params["hidden"], params["layers"], params["activation"], params["init"]
-        )
+        model = SequenceRegressor(description["features"], steps, params)
         model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
         return Learner(model, optimizer, None, Device(torch.device("cpu")), params, extra={"steps": steps})

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from trainables import Params
+from trainables.wikitext.adaptive import AdaptiveSoftmax
 from trainables.wikitext.linear_cross_entropy import LinearCrossEntropy
 
 POSITIONS = ("sinusoidal", "learned", "rotary")
@@ -106,6 +107,8 @@ class LanguageModel(nn.Module):
         )
         self.norm = nn.LayerNorm(width) if params["norm_first"] else nn.Identity()
         self.cross_entropy = LinearCrossEntropy(dtype)
+        # Configurations from before there was a choice have the full softmax.
+        self.adaptive = AdaptiveSoftmax(words, width) if params.get("softmax") == "adaptive" else None
 
     def states(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens (batch, time) -> (batch, time, width), each from the tokens up to it."""
@@ -124,13 +127,19 @@ class LanguageModel(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens (batch, time) -> logits of the next token (batch, time, words)."""
-        logits: torch.Tensor = self.decoder(self.states(tokens))
+        states = self.states(tokens)
+        if self.adaptive is not None:
+            return self.adaptive.log_probabilities(states.float(), self.decoder.weight, self.decoder.bias)
+        logits: torch.Tensor = self.decoder(states)
         return logits
 
     def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean cross-entropy in nats of `targets` (batch, time), the tokens that follow `tokens`."""
         states = self.states(tokens).flatten(0, 1)
         with torch.autocast(states.device.type, enabled=False):
+            if self.adaptive is not None:
+                weight, bias = self.decoder.weight, self.decoder.bias
+                return self.adaptive.losses(states.float(), weight, bias, targets.reshape(-1)).mean()
             loss: torch.Tensor = self.cross_entropy(states, self.decoder.weight, self.decoder.bias, targets.reshape(-1))
         return loss
 

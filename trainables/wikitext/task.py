@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -90,8 +91,7 @@ class WikitextTask:
             data, target = window[:, :-1], window[:, 1:]
             return model.loss(data, target), target.numel(), {}  # type: ignore[operator]
 
-        windows = (stream[:, start : start + length + 1] for start in mine)
-        trained = fit_batches(learner, windows, forward, params["clip_norm"])
+        trained = fit_batches(learner, _Windows(stream, mine, length + 1), forward, params["clip_norm"])
         learner.notes.setdefault("curve", []).append(trained["loss"])
         return trained | {"perplexity": _exp(trained["loss"])}
 
@@ -202,6 +202,22 @@ class WikitextTask:
 
     def example(self, split: Corpus, info: DataInfo) -> pd.DataFrame:
         return pd.DataFrame({"prompt": [decode(split.words[i] for i in split.tokens[at : at + 5]) for at in (0, 50)]})
+
+
+@dataclass(frozen=True)
+class _Windows(Sequence[torch.Tensor]):
+    """The windows (batch, `length`) of a stream (batch, n) that begin at `starts`."""
+
+    stream: torch.Tensor
+    starts: range
+    length: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: Any) -> Any:
+        start = self.starts[index]
+        return self.stream[:, start : start + self.length]
 
 
 def _sampling(params: Params) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.windows import data as reading
-from trainables.windows.augment import augmenter
+from trainables.windows.augment import augmenter, mixed
 from trainables.windows.data import ImageSplit
 from trainables.windows.model import Normalise, build_model, pretrained_config, resize
 
@@ -87,13 +87,16 @@ class WindowsTask:
         params = learner.params
         images, labels = _on_device(learner, split)
         augment = learner.extra.setdefault("augment", augmenter(params["augment"]))
-        weights = _class_weights(learner, labels)
+        weights, classes = _class_weights(learner, labels), int(labels.max()) + 1
 
         def forward(index: torch.Tensor) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
             index = index.to(images.device)
-            batch, truth = augment(images[index].float() / 255), labels[index]
+            truth = labels[index]
+            batch, target = augment(images[index].float() / 255), truth
+            if share := params.get("mix"):
+                batch, target = mixed(batch, F.one_hot(truth, classes).float(), share)
             logits = learner.model(batch)
-            loss = F.cross_entropy(logits, truth, weight=weights, label_smoothing=params["label_smoothing"])
+            loss = F.cross_entropy(logits, target, weight=weights, label_smoothing=params["label_smoothing"])
             return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
 
         return fit_batches(learner, shuffled_batches(len(split), params["batch_size"]), forward)

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.config.load import load_config, parse_duration
+from trainables import TASKS
 from trainables.base.errors import InputError
 
 
@@ -58,6 +59,49 @@ def test_durations(text, seconds):
 def test_wrong_durations_are_refused(text):
     with pytest.raises(InputError, match="expected a positive duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_demo_is_short_and_real_data_has_a_budget_and_priors(task):
+    demo, data = load_config(task), load_config(task, profile="data")
+    assert demo.search.trials and demo.search.time_budget is None and not demo.search.fit_epochs
+    assert data.search.trials is None and data.search.time_budget == "1h" and data.search.fit_epochs
+    searched = [p for p in data.space.parameters if p.searched]
+    assert searched and all(p.has_prior for p in searched if p.name != "sgd_lr")
+    assert not any(p.has_prior for p in demo.space.parameters)
+    assert set(demo.raw["space"]) == set(data.raw["space"])
+
+
+@pytest.mark.parametrize(
+    ("sets", "flags", "ends"),
+    [
+        ([], {}, (None, "1h", None)),
+        ([], {"search.time_budget": "10m"}, (None, "10m", None)),
+        ([], {"search.trials": 8}, (8, None, None)),
+        (["search.epoch_budget=100"], {}, (None, None, 100)),
+        (["search.trials=8"], {"search.time_budget": "10m"}, (8, "10m", None)),
+    ],
+)
+def test_default_budget_holds_only_where_nothing_else_says_when_to_end(sets, flags, ends):
+    search = load_config("rnn", sets, flags, "data").search
+    assert (search.trials, search.time_budget, search.epoch_budget) == ends
+
+
+def test_epochs_that_are_given_are_not_fitted_to_the_budget():
+    assert load_config("rnn", profile="data").search.fit_epochs
+    assert not load_config("rnn", [], {"search.epochs": 7}, "data").search.fit_epochs
+    assert load_config("rnn", ["search.fit_epochs=true"], {"search.epochs": 7}, "data").search.fit_epochs
+
+
+def test_rounds_take_the_scheduler_that_has_rounds():
+    assert load_config("rnn", [], {"search.deterministic": True}, "data").search.scheduler == "asha"
+    with pytest.raises(InputError, match="asha-promote: has no rounds"):
+        load_config("rnn", ["search.scheduler=asha-promote"], {"search.deterministic": True}, "data")
+
+
+def test_trials_without_a_number_need_a_budget():
+    with pytest.raises(InputError, match=r"search\.trials: null: has no end without a budget"):
+        load_config("rnn", ["search.time_budget=null"], profile="data")
 
 
 def test_digest_follows_content_alone():

@@ -71,6 +71,32 @@ def test_groups_become_dotted_names():
     assert [p.name for p in space.parameters] == ["model.depth", "model.head", "x"]
 
 
+def test_prior_is_a_value_of_the_range_with_how_sure_it_is():
+    (lr,) = parse_space({"lr": {"loguniform": [1e-4, 1e-1], "prior": 1e-3, "confidence": "high"}}, PLACE).parameters
+    assert (lr.prior, lr.has_prior, lr.confidence) == (1e-3, True, "high")
+    assert lr.describe() == "loguniform [0.0001, 0.1], prior 0.001"
+    (null,) = parse_space({"a": {"choice": [None, 1], "prior": None}}, PLACE).parameters
+    assert null.has_prior and null.prior is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"loguniform": [1e-4, 1e-1], "prior": 1}, "space.a: prior 1: must be a value of loguniform [0.0001, 0.1]"),
+        ({"int": [8, 64], "step": 8, "prior": 12}, "space.a: prior 12: must be a value of int [8, 64] step 8"),
+        ({"choice": ["x", "y"], "prior": "z"}, "space.a: prior 'z': must be a value of {x, y}"),
+        ({"uniform": [0, 1], "prior": True}, "space.a: prior True: must be a value of uniform [0, 1]"),
+        ({"uniform": [0, 1], "prior": 0.5, "confidence": "sure"}, "'sure': allowed are low, medium, high"),
+        ({"uniform": [0, 1], "confidence": "low"}, "is that of a prior, and there is none"),
+        ({"value": 1, "prior": 1}, "space.a: value: unknown key 'prior'; beside it only when"),
+    ],
+)
+def test_wrong_prior_is_refused(spec, message):
+    with pytest.raises(InputError) as error:
+        parse_space({"a": spec}, PLACE)
+    assert message in str(error.value)
+
+
 def test_grid_holds_every_point_once_and_no_dead_branches():
     space = parse_space(
         {"opt": {"choice": ["sgd", "adam"]}, "momentum": {"choice": [0.5, 0.9], "when": {"opt": "sgd"}},
@@ -87,7 +113,7 @@ def test_grid_refuses_a_continuous_range_and_says_so():
         parse_space({"lr": {"uniform": [0, 1]}}, PLACE).grid(PLACE)
 
 
-KEYS = st.sampled_from(["uniform", "loguniform", "int", "choice", "value", "when", "step", "a", "b"])
+KEYS = st.sampled_from(["uniform", "loguniform", "int", "choice", "value", "when", "step", "prior", "confidence", "a"])
 SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.sampled_from(["sgd", "", "uniform"])
 json_like = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=8

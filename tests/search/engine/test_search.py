@@ -8,7 +8,9 @@ import pytest
 from search.config.load import load_config
 from search.engine import checkpoints
 from search.engine.search import Search
+from search.record.state import SearchState, Trial
 from search.record.store import Store
+from trainables import Objective
 
 
 def search_in(folder, *sets: str) -> Search:
@@ -175,3 +177,16 @@ def test_replay_gives_the_state_again(tmp_path, order):
     assert again.state.trials == trials
     assert again.scheduler.rungs() == rungs
     again.journal.close()
+
+
+def test_final_training_is_chosen_by_several_epochs_where_there_are_many():
+    objective = Objective("loss", "min")
+    lucky, steady = Trial(0, {}, 0), Trial(1, {}, 0)
+    for epoch in range(1, 41):
+        lucky.take(epoch, {"val_loss": 0.1 if epoch == 7 else 1.0}, objective)
+        steady.take(epoch, {"val_loss": 0.6 - 0.01 * epoch}, objective)
+    state = SearchState(objective)
+    state.trials = {0: lucky, 1: steady}
+    assert state.best() is lucky and lucky.best_epoch == 7
+    assert [(t.number, epoch) for t, epoch in state.finalists(1)] == [(0, 7), (1, 40)]
+    assert [(t.number, epoch) for t, epoch in state.finalists(3)] == [(1, 39), (0, 6)], "its luck counts a third"

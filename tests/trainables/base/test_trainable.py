@@ -24,6 +24,7 @@ def begin(sequences, tmp_path):
         worker.setup(
             {"trials": [trial]}, task="rnn", splits=sequences, epochs=6, gather=gather, resources=resources,
             storage=Storage(tmp_path, b"mark"),
+            board="nobody",
         )  # fmt: skip
         return worker
 

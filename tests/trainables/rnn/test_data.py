@@ -112,8 +112,29 @@ def test_sequences_of_one_group_stay_on_one_side(tmp_path):
     assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
     with pytest.raises(InputError, match=r"data\.group: no array named 'ship'; there are X, y, engine"):
         data.prepare({**SETTINGS, "group": "ship"}, tmp_path / "a.npz")
-    plain = data.prepare(SETTINGS, tmp_path / "a.npz")
-    assert "not used: engine" in plain.info.notes[0]
+
+
+def test_groups_are_found_by_their_name_where_they_repeat(tmp_path):
+    x, y = sequences(40)
+    groups = np.repeat(np.arange(8), 5)
+    np.savez(tmp_path / "a.npz", X=objects(x), y=y, engine=groups, batch=groups)
+    found = data.prepare(SETTINGS, tmp_path / "a.npz")
+    assert found.info.chosen == {"group": "engine"}, "which a resume keeps to"
+    assert "sequences of one engine stay in one split (data.group=engine, found by its name)" in found.info.notes
+    assert "train: not used: batch (--set data.target=NAME, --set data.group=NAME)" in found.info.notes
+    assert found.info.fingerprint == data.prepare({**SETTINGS, "group": "engine"}, tmp_path / "a.npz").info.fingerprint
+    np.savez(tmp_path / "b.npz", X=objects(x), y=y, unit=np.arange(40))
+    assert "not used: unit" in data.prepare(SETTINGS, tmp_path / "b.npz").info.notes[0], "each has one of its own"
+
+
+def test_group_column_of_a_long_table_is_no_feature(tmp_path):
+    rows = [f"{s},{t},{s // 2},{s * t},{s}" for s in range(8) for t in range(3)]
+    (tmp_path / "a.csv").write_text("\n".join(["sequence_id,t,patient,x0,y", *rows]))
+    splits = data.prepare(SETTINGS, tmp_path / "a.csv")
+    assert splits.info.chosen == {"group": "patient"} and splits.train.values.shape[1] == 1
+    rows = [f"{s},{t},{t},{s * t},{s}" for s in range(8) for t in range(3)]
+    (tmp_path / "b.csv").write_text("\n".join(["sequence_id,t,unit,x0,y", *rows]))
+    assert data.prepare(SETTINGS, tmp_path / "b.csv").train.values.shape[1] == 2, "one that varies within a sequence is"
 
 
 def test_demo_noise_floor_is_what_a_predictor_that_knows_the_process_gets():

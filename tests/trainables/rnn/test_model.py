@@ -1,8 +1,11 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from tests.trainables.conftest import assert_units_add_up
+from trainables import DataInfo, Splits
 from trainables.base.training import choose_device, run_epoch, seed_everything
 from trainables.rnn.data import pack
 from trainables.rnn.model import Recurrence, SequenceRegressor, layout, steps_of
@@ -23,7 +26,9 @@ VARIANTS = [
 @pytest.mark.parametrize("layers", [1, 3])
 def test_hand_written_network_equals_torch_rnn_with_the_same_weights(activation, layers):
     torch.manual_seed(0)
-    ours = SequenceRegressor(5, None, 7, layers, activation, "uniform").double()
+    ours = SequenceRegressor(
+        5, None, {"hidden": 7, "layers": layers, "activation": activation, "init": "uniform"}
+    ).double()
     theirs = torch.nn.RNN(5, 7, layers, nonlinearity=activation).double()
     with torch.no_grad():
         for number, layer in enumerate(ours.layers):
@@ -67,7 +72,7 @@ def test_padding_values_change_no_output_and_no_gradient(variant, padding):
     rng = np.random.default_rng(0)
     ragged = pack([rng.normal(size=(n, 3)) for n in (2, 5, 9, 9)], np.zeros(4))
     steps = steps_of(params, ragged.lengths)
-    model = SequenceRegressor(3, steps, 8, 2, "tanh", "uniform")
+    model = SequenceRegressor(3, steps, {"hidden": 8, "layers": 2, "activation": "tanh", "init": "uniform"})
     x, mask = (torch.from_numpy(a) for a in layout(ragged, np.arange(4), params, steps))
 
     def outcome(values):
@@ -90,7 +95,7 @@ def test_prediction_does_not_depend_on_what_else_is_in_the_batch():
     for variant in VARIANTS:
         params = {**PARAMS, **variant}
         steps = steps_of(params, ragged.lengths)
-        model = SequenceRegressor(3, steps, 8, 1, "tanh", "uniform")
+        model = SequenceRegressor(3, steps, {"hidden": 8, "layers": 1, "activation": "tanh", "init": "uniform"})
         together = model(*(torch.from_numpy(a) for a in layout(ragged, np.arange(3), params, steps)))
         for row in range(3):
             alone = model(*(torch.from_numpy(a) for a in layout(ragged, np.array([row]), params, steps)))
@@ -156,3 +161,45 @@ def test_ridge_beats_the_constant_and_is_told(sequences):
     figures = TASK.baselines(sequences)
     assert figures["ridge"] < 0.6 * figures["constant"]
     assert figures["constant"] == pytest.approx(np.var(sequences.test.targets), rel=0.1)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_gated_cells_read_each_sequence_to_its_own_end(cell):
+    """Padding behind a sequence changes nothing, whatever it holds; an export predicts the same."""
+    params = {**PARAMS, "cell": cell, "dropout": 0.2, "layers": 2}
+    rng = np.random.default_rng(0)
+    short, long = rng.normal(size=(3, 2)), rng.normal(size=(9, 2))
+    seed_everything(0)
+    model = SequenceRegressor(2, None, params).eval()
+    alone, together = pack([short], np.zeros(1)), pack([short, long], np.zeros(2))
+    one = model(*map(torch.from_numpy, layout(alone, np.array([0]), params, None)))
+    x, mask = layout(together, np.array([0, 1]), params, None)
+    x[3:, 0] = np.nan
+    both = model(torch.from_numpy(x), torch.from_numpy(mask))
+    assert torch.allclose(one[0], both[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_gated_cells_train_continue_and_are_exported(cell, tmp_path):
+    rng = np.random.default_rng(0)
+    sequences = [rng.normal(size=(n, 2)) for n in rng.integers(3, 9, 40)]
+    split = pack(sequences, np.array([s[-1, 0] for s in sequences]))
+    splits = Splits(split, split, split, DataInfo("s", "f", "t", {}))
+    params = {**PARAMS, "cell": cell, "dropout": 0.2, "momentum": None}
+
+    def learner():
+        seed_everything(0)
+        return TASK.build(params, splits, 4, choose_device(1, 0, "fp32"))
+
+    whole = learner()
+    first = run_epoch(TASK, whole, split, split)
+    saved = copy.deepcopy(whole.state_dict())
+    second = run_epoch(TASK, whole, split, split)
+    assert second["val_mse"] < first["val_mse"]
+    resumed = learner()
+    resumed.load_state_dict(saved)
+    assert run_epoch(TASK, resumed, split, split)["val_mse"] == second["val_mse"]
+    TASK.export(whole, splits.info, tmp_path)
+    frame = TASK.example(split, splits.info)
+    assert np.allclose(TASK.predict(TASK.load(tmp_path), frame), TASK.predict(whole, frame))
+    assert TASK.shape(params) is None, "a stack has no such cells"

@@ -11,6 +11,7 @@ from tests.conftest import SHARED
 from tests.trainables.conftest import assert_units_add_up
 from trainables.base import training
 from trainables.base.errors import InputError
+from trainables.wikitext import adaptive
 from trainables.wikitext import data as reading
 from trainables.wikitext.data import batchify, get_batch, tokenized
 from trainables.wikitext.generate import generate
@@ -351,3 +352,32 @@ def test_wikitext_2_has_the_published_counts_and_n_gram_perplexities():
         assert KneserNey(made.train.tokens, 28_782, order).perplexity(made.test.tokens) == pytest.approx(
             expected, abs=1
         )
+
+
+@pytest.mark.parametrize("words", [30, 40, 90])
+def test_adaptive_softmax_is_a_distribution_whose_losses_are_its_own(words, monkeypatch):
+    monkeypatch.setattr(adaptive, "CUTOFFS", (30, 60))
+    net = model("softmax=adaptive", "tied=true", words=words)
+    tokens = torch.randint(words, (4, 8))
+    log_p = net(tokens[:, :-1])
+    assert torch.allclose(log_p.exp().sum(-1), torch.ones(4, 7), atol=1e-5)
+    own = -log_p.gather(-1, tokens[:, 1:, None]).mean()
+    loss = net.loss(tokens[:, :-1], tokens[:, 1:])
+    assert loss.item() == pytest.approx(own.item(), rel=1e-5)
+    gradients = [torch.autograd.grad(value, net.embedding.weight)[0] for value in (loss, own)]
+    assert torch.allclose(*gradients, atol=1e-6)
+
+
+def test_adaptive_softmax_trains_writes_and_is_exported(tmp_path, monkeypatch):
+    monkeypatch.setattr(adaptive, "CUTOFFS", (5, 15))
+    monkeypatch.setattr("trainables.wikitext.task.UNIT", 11)
+    made = splits()
+    training.seed_everything(0)
+    learner = TASK.build(params("softmax=adaptive", "parts=2", "weight_decay=0.01"), made, 3, CPU)
+    curve = [training.run_epoch(TASK, learner, made.train, made.val) for _ in range(3)]
+    assert curve[-1]["val_perplexity"] < curve[0]["val_perplexity"]
+    assert_units_add_up(TASK, learner, made.test)
+    TASK.export(learner, made.info, tmp_path)
+    frame = TASK.example(made.test, made.info)
+    predicted = TASK.predict(TASK.load(tmp_path), frame)
+    assert predicted["perplexity"].between(1, 60).all()

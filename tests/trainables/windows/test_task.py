@@ -11,6 +11,7 @@ from trainables.base.errors import InputError
 from trainables.base.task import DataInfo, Splits
 from trainables.base.training import choose_device, run_epoch, seed_everything
 from trainables.windows import demo
+from trainables.windows.augment import mixed
 from trainables.windows.data import ImageSplit
 from trainables.windows.model import ResidualNet, resize
 from trainables.windows.task import TASK
@@ -42,7 +43,8 @@ def learner(splits, **changes):
 @pytest.mark.parametrize(
     "changes",
     [{}, {"norm": "group", "width": 12, "optimizer": "sgd", "momentum": 0.9}, {"depth": 4, "augment": 0.0},
-     {"class_weights": "none", "schedule": "constant", "optimizer": "adam"}],
+     {"class_weights": "none", "schedule": "constant", "optimizer": "adam"},
+     {"mix": 1.0, "schedule": "warmup_cosine"}],
 )  # fmt: skip
 def test_an_epoch_gives_finite_metrics_of_every_kind(splits, changes):
     metrics = run_epoch(TASK, learner(splits, **changes), splits.train, splits.val)
@@ -140,3 +142,15 @@ def test_network_halves_its_map_a_stage_and_takes_any_size():
     net = ResidualNet(3, 8, 4, 0.0, "group").eval()
     assert net(torch.rand(2, 3, 40, 40)).shape == (2, 3)
     assert [block.conv1.out_channels for block in net.blocks] == [8, 16, 32, 64]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_mixed_pictures_have_the_classes_in_the_shares_of_their_pixels(seed):
+    torch.manual_seed(seed)
+    images = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 10, 10).clone()
+    truth = torch.eye(8)
+    assert mixed(images, truth, 0.0) == (images, truth)
+    after, shares = mixed(images, truth, 1.0)
+    assert torch.allclose(shares.sum(1), torch.ones(8))
+    for picture, share in zip(after, shares, strict=True):
+        assert picture.mean().item() == pytest.approx((share * torch.arange(8.0)).sum().item(), abs=1e-4)

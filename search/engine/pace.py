@@ -1,0 +1,119 @@
+"""How long an epoch takes, measured before the search begins, and how many epochs a time budget then holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+
+from search.algorithms.searchers import make_searcher
+from search.config.load import SearchConfig, check_config
+from search.config.overrides import lay_over
+from search.engine.placement import Placement, machines
+from trainables import InputError, Params, Splits, get_task, seed_everything
+from trainables.base import training
+
+#: A full trial may take this share of the time budget: enough trials are tried beside it, and it is trained again at
+#: the end.
+FULL = 0.3
+#: Fewest epochs of a full trial, so that there are rungs below the last.
+FEWEST = 4
+#: Seconds of training that are measured, after so many steps that are not: the first ones allocate memory.
+MEASURED, WARM = 4.0, 3
+#: Seconds to wait for the measurement of the validation, and what it takes of an epoch where it is not done by then.
+PATIENCE, VALIDATION = 20.0, 0.3
+
+
+class _Enough(Exception):
+    """Enough steps were measured."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of an epoch of a typical configuration, as trials run side by side; and how many times as long the same
+    takes as the only training, with the cores of all."""
+
+    seconds: float
+    alone: float
+
+    def fit(self, config: SearchConfig, budget: float) -> SearchConfig:
+        """The configuration with as many epochs as the budget, in seconds, holds; the first rung moves with them."""
+        most = config.search.epochs
+        epochs = max(min(FEWEST, most), min(most, int(FULL * budget / self.seconds)))
+        first = max(1, min(epochs, round(config.search.grace_period * epochs / most)))
+        raw = lay_over(config.raw, {"search": {"epochs": epochs, "grace_period": first, "fit_epochs": False}})
+        raw["search"]["time_budget"] = config.raw["search"]["time_budget"]
+        return check_config(config.task, raw, config.place)
+
+
+def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> Pace:
+    """Trains the first configuration of the search for a few seconds, as often side by side as trials will run.
+
+    Raises:
+        InputError: the configuration cannot be trained.
+    """
+    searcher, _ = make_searcher(config, get_task(config.task).objective)
+    params = searcher.ask(0)
+    shared = ray.put(splits.for_search())
+    resources = {"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision}
+
+    def start(place: Placement) -> Any:
+        probe = ray.remote(_probe).options(
+            num_cpus=place.cpus, num_gpus=place.gpus, num_returns="streaming", max_retries=0
+        )
+        return probe.remote(config.task, params, shared, config.search, {**resources, "cpus": place.cpus})
+
+    try:
+        streams = [start(placement) for _ in range(placement.concurrency)]
+        beside = max(ray.get(next(stream)) for stream in streams)
+        validation = ray.get(next(streams[0])) if ray.wait([streams[0]], timeout=PATIENCE)[0] else VALIDATION * beside
+        for stream in streams:
+            ray.cancel(stream, force=True)
+        alone = beside
+        largest = max(cores for cores, _ in machines())
+        cpus = min(placement.cpus * placement.concurrency, largest)
+        if cpus > placement.cpus and not placement.gpus:
+            stream = start(replace(placement, cpus=cpus))
+            alone = ray.get(next(stream))
+            ray.cancel(stream, force=True)
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise InputError(f"{config.place}: the first configuration cannot be trained: {cause}") from error
+    return Pace(beside + validation, alone / beside)
+
+
+def _probe(name: str, params: Params, splits: Splits, search: Any, resources: dict[str, Any]) -> Iterator[float]:
+    """Runs on a worker. Yields the seconds that an epoch of training takes, then those of a validation."""
+    task = get_task(name)
+    device = training.choose_device(**resources)
+    seed_everything(search.seed)
+    learner = task.build(params, splits, search.epochs, device)
+    learner.epoch = 1
+    began = begun = time.perf_counter()
+    measured = (0, 0)
+
+    def watch(step: training.Step) -> None:
+        nonlocal begun, measured
+        if step.done == WARM:
+            device.synchronize()
+            begun = time.perf_counter()
+        measured = (step.done - WARM, step.of)
+        if step.done > WARM and time.perf_counter() - begun > MEASURED:
+            raise _Enough
+
+    try:
+        with training.observed(watch):
+            task.train_epoch(learner, splits.train)
+    except (_Enough, training.Diverged):
+        pass
+    device.synchronize()
+    done, of = measured
+    ended = time.perf_counter()
+    yield (ended - begun) / done * of if done > 0 else ended - began
+    ended = time.perf_counter()
+    task.evaluate(learner, splits.val)
+    device.synchronize()
+    yield time.perf_counter() - ended

@@ -1,0 +1,57 @@
+"""What follows the trials is cut to the time budget: the comparison first, then the final training."""
+
+import math
+
+import pytest
+
+from search.config.load import load_config
+from search.engine.placement import Placement
+from search.engine.search import Search
+from search.finals.ending import AROUND, EVERYTHING, MARGIN, RETRAIN, plan_ending
+from search.record.store import Store
+from trainables import DataInfo, Splits
+
+SPLITS = Splits(None, None, None, DataInfo("s", "f", "t", {"train": 80, "val": 20, "test": 10}))
+PLACEMENT = Placement(1.0, 0.0, 2)
+
+
+def search_with(tmp_path, seconds, *sets):
+    """A search with one trial that trained ten epochs of so many seconds."""
+    search = Search(load_config("rnn", ["search.epochs=10", *sets]), Store(tmp_path).search("s"))
+    trial = search.propose()
+    metrics = {"val_mse": 1.0, "epoch_seconds": seconds}
+    for epoch in range(1, 11):
+        metrics = {**metrics, "val_mse": 1.0 / epoch}
+        result = {"number": trial.number, "epoch": epoch, "metrics": metrics, "diverged": None, "checkpoint": None}
+        search.report([result], "cpu")
+    search.journal.close()
+    return search
+
+
+def test_without_a_budget_everything_is_done(tmp_path):
+    ending = plan_ending(search_with(tmp_path, 100.0), SPLITS, PLACEMENT, math.inf, 1.0)
+    assert (ending.seeds, ending.retrain, ending.seconds) == (5, True, 0.0)
+
+
+def test_final_training_is_forecast_from_the_best_trials_epochs(tmp_path):
+    search = search_with(tmp_path, 2.0, "search.balance=null")
+    ending = plan_ending(search, SPLITS, PLACEMENT, 1000.0, 0.5)
+    assert ending.retrain and ending.seeds == 0
+    # Ten epochs of two seconds, a quarter more data, half as long with the cores of both workers.
+    assert ending.seconds == pytest.approx(AROUND + MARGIN * 10 * 2.0 * 1.25 * 0.5)
+
+
+def test_training_that_would_take_most_of_the_budget_is_left_out(tmp_path):
+    search = search_with(tmp_path, 20.0, "search.balance=null")
+    assert plan_ending(search, SPLITS, PLACEMENT, 1000.0, 1.0).retrain
+    ending = plan_ending(search, SPLITS, PLACEMENT, 600.0, 1.0)
+    assert not ending.retrain and ending.seconds == AROUND
+
+
+@pytest.mark.parametrize("budget", [300.0, 600.0, 1200.0, 4000.0])
+def test_comparison_has_the_seeds_that_fit_and_never_a_single_one(tmp_path, budget):
+    ending = plan_ending(search_with(tmp_path, 3.0), SPLITS, PLACEMENT, budget, 1.0)
+    assert ending.seeds in (0, 2, 3, 4, 5)
+    assert ending.seconds <= max(EVERYTHING * budget, AROUND + RETRAIN * budget)
+    if budget == 4000.0:
+        assert ending.seeds == 5
