@@ -33,6 +33,7 @@ ALL = {
     "images": ["--pairs", "5"],
     "fused_rnn": ["--pairs", "5"],
     "scale": ["--pairs", "1", "--docs", "docs"],
+    "hour": [],
 }
 
 

@@ -43,6 +43,8 @@ class Finals:
     count: int = 1
     #: False: the best trial's own model is taken as it is.
     merged: bool = True
+    #: More epochs than were best in the search, where the budget holds them.
+    longer: int | None = None
 
 
 def take_up(
@@ -95,7 +97,8 @@ def take_up(
     budget = Budget(math.inf if limit is None else parse_duration(limit))
 
     def ending() -> Ending:
-        return plan_ending(search, splits, cluster.placement, budget.seconds, description.get("alone", 1.0))
+        alone, most = description.get("alone", 1.0), description.get("most_epochs", config.search.epochs)
+        return plan_ending(search, splits, cluster.placement, budget, alone, most)
 
     status = "failed"
     try:
@@ -107,9 +110,10 @@ def take_up(
                 if not search.cut_off:
                     audit(search, splits, cluster.placement)
                 if description["retrain"]:
-                    finals = Finals(config.search.retrain_seeds, merged=ending().retrain)
+                    planned = ending()
+                    finals = Finals(config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
             if finals and not search.cut_off and search.state.best() is not None:
-                train_final(search, splits, cluster.placement, finals.seeds, finals.count, finals.merged)
+                train_final(search, splits, cluster.placement, finals.seeds, finals.count, finals.merged, finals.longer)
         if search.stopping in ("interrupted", "disk full"):
             status = "interrupted"
         elif not search.cut_off and search.state.best() is not None:
@@ -126,8 +130,8 @@ def take_up(
             raise InputError(f"{folder.journal}: {why}; make room and go on with: {_command(again, store)}")
     for line in (*summary(search.state, config), *folder.samples(search.state.final)):
         console.print(line, markup=False, soft_wrap=True)
-    if planned := description["plan"]:
-        console.print(Plan(**planned).beside(search.journal.events), markup=False)
+    if forecast := description["plan"]:
+        console.print(Plan(**forecast).beside(search.journal.events), markup=False)
     for line in tracker.registered:
         console.print(f"registry: {line}", markup=False, soft_wrap=True)
     if left:

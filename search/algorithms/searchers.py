@@ -14,11 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from search.algorithms import priors
+from search.algorithms.pace_model import PaceModel
 from search.algorithms.pareto import value_of
 from search.config.load import SearchConfig
 from search.config.space import Parameter, Plain, Space
 from search.record.state import Trial
 from trainables import Objective, Params
+
+#: Draws among which one is looked for whose epochs do not take too long.
+DRAWS = 20
 
 
 class Searcher(Protocol):
@@ -74,7 +78,7 @@ class OptunaSearcher:
 
     def __init__(
         self, kind: str, space: Space, objectives: Sequence[Objective], seed: int, startup_trials: int,
-        model_trials: int, balance: tuple[str, tuple[Plain, ...]] | None = None,
+        model_trials: int, balance: tuple[str, tuple[Plain, ...]] | None = None, limit: float | None = None,
     ) -> None:  # fmt: skip
         """
         Args:
@@ -83,6 +87,7 @@ class OptunaSearcher:
             startup_trials: so many are sampled at random before tpe and gp model the objective.
             model_trials: most trials that tpe and gp model; see `_forget`.
             balance: a choice parameter and its values, which trials take in turn instead of sampling it.
+            limit: seconds of an epoch; configurations that are predicted to take longer are not proposed.
         """
         import optuna
 
@@ -94,6 +99,9 @@ class OptunaSearcher:
         self._directions = ["minimize" if objective.mode == "min" else "maximize" for objective in objectives]
         self.study = self._empty_study()
         self._asked: dict[int, Any] = {}
+        self._limit = math.inf if limit is None else limit
+        #: Configuration and seconds of an epoch of each told trial, by number.
+        self._paces: dict[int, tuple[Params, float]] = {}
 
     def _empty_study(self) -> Any:
         return self._optuna.create_study(directions=self._directions, sampler=self._optuna.samplers.RandomSampler(0))
@@ -103,21 +111,36 @@ class OptunaSearcher:
         seed = trial_seed(self.seed, number)
         self.study.sampler = self._sampler(seed)
         turn = {} if self.balance is None else {self.balance[0]: self.balance[1][number % len(self.balance[1])]}
-        values = turn | self._from_priors(number, turn, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        pace = PaceModel(self.space, [] if math.isinf(self._limit) else list(self._paces.values()))
+        values = self._from_priors(number, turn, rng, pace)
+        trial, params = self._ask(turn | values)
+        if not values and pace.seconds(params) > self._limit:  # of the model, which knows nothing of time
+            self.study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            trial, params = self._ask(turn | self._from_priors(number, turn, rng, pace, model=False))
+        trial.set_user_attr("number", number)
+        self._asked[number] = trial
+        return params
+
+    def _ask(self, values: Params) -> tuple[Any, Params]:
+        """Asks Optuna for a trial in which these parameters have these values."""
         if values:
             self.study.enqueue_trial(values)
         trial = self.study.ask()
-        trial.set_user_attr("number", number)
-        self._asked[number] = trial
-        return self.space.sample(lambda parameter: _suggest(trial, parameter))
+        return trial, self.space.sample(lambda parameter: suggest(trial, parameter))
 
-    def _from_priors(self, number: int, turn: Params, rng: np.random.Generator) -> Params:
+    def _from_priors(
+        self, number: int, turn: Params, rng: np.random.Generator, pace: PaceModel, model: bool = True
+    ) -> Params:
         """Values that do not come from the model, but from priors, the best trial or at random; see `priors`.
 
         Args:
             turn: the balanced parameter with the value whose turn it is; trials of other values do not count.
+            pace: of several draws the first is taken that is not predicted to take too long, else the quickest.
+            model: False where the model's proposal would take too long: then there always are values.
         """
-        if self.kind not in ("tpe", "gp") or not any(p.has_prior for p in self.space.parameters):
+        has_priors = any(p.has_prior for p in self.space.parameters)
+        if model and (self.kind not in ("tpe", "gp") or not has_priors):
             return {}
         space = self.space.fix(turn)
         told = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished() and self._rank(t)[0] < 2]
@@ -127,13 +150,19 @@ class OptunaSearcher:
             params = priors.prior_configuration(space, rng)
         else:
             source = priors.choose_source(space, ranked, rng)
-            if source == "model":
+            if source == "model" and model:
                 return {}
-            params = (
-                priors.draw_from_prior(space, rng) if source == "prior"
-                else priors.draw_near_best(space, ranked[0], rng) if source == "best"
-                else space.sample(lambda parameter: priors.draw_uniform(parameter, rng))
-            )  # fmt: skip
+            best = ranked[0] if source in ("best", "model") and ranked and has_priors else None
+            drawn: list[Params] = []
+            while len(drawn) < DRAWS:
+                drawn.append(
+                    priors.draw_near_best(space, best, rng) if best is not None
+                    else priors.draw_from_prior(space, rng) if source == "prior"
+                    else space.sample(lambda parameter: priors.draw_uniform(parameter, rng))
+                )  # fmt: skip
+                if pace.seconds(drawn[-1]) <= self._limit:
+                    break
+            params = drawn[-1] if pace.seconds(drawn[-1]) <= self._limit else min(drawn, key=pace.seconds)
         return {p.name: params[p.name] for p in self.space.parameters if p.searched and p.exists(params)}
 
     def learn(self, trials: list[Trial]) -> None:
@@ -207,9 +236,11 @@ class OptunaSearcher:
             _ = asked.relative_params  # worked out when it is first read
         for parameter in self.space.parameters:
             if parameter.name in values:
-                _suggest(asked, parameter)
+                suggest(asked, parameter)
 
     def tell(self, trial: Trial) -> None:
+        if trial.curve:
+            self._paces[trial.number] = trial.params, trial.seconds / trial.epoch
         if trial.number not in self._asked and not self._take_back(trial.number):
             return
         asked, states = self._asked.pop(trial.number), self._optuna.trial.TrialState
@@ -252,7 +283,8 @@ class OptunaSearcher:
         return samplers.RandomSampler(seed=seed)
 
 
-def _suggest(trial: Any, parameter: Parameter) -> Any:
+def suggest(trial: Any, parameter: Parameter) -> Any:
+    """Asks a trial of Optuna for the value of a parameter."""
     if parameter.kind == "int":
         return trial.suggest_int(parameter.name, int(parameter.low), int(parameter.high), step=parameter.step)
     if parameter.kind == "choice":
@@ -280,6 +312,7 @@ def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher,
     balance = (search.balance, config.balanced) if search.balance and len(config.balanced) > 1 else None
     objectives = config.objectives or (objective,)
     searcher = OptunaSearcher(
-        search.searcher, config.space, objectives, search.seed, search.startup_trials, search.model_trials, balance
-    )
+        search.searcher, config.space, objectives, search.seed, search.startup_trials, search.model_trials, balance,
+        search.max_epoch_seconds,
+    )  # fmt: skip
     return searcher, search.trials or math.inf

@@ -117,7 +117,7 @@ def run(
         commands.check_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
-            return commands.dry_run(console, config)
+            return commands.dry_run(console, config, data)
         options = commands.RunOptions(data, name, address, retrain, from_, plan)
         return commands.run(console, kept, config, options)
 

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 import search
+from search.algorithms.searchers import make_searcher
 from search.algorithms.warm_start import from_search
 from search.config.load import SearchConfig, check_config, digest, load_config, parse_duration
 from search.config.overrides import change, suggestion
@@ -53,30 +54,44 @@ def check_name(task: str) -> None:
 
 
 def list_tasks(console: Console) -> int:
-    """Prints each task with its objective, its data source and its space; returns the exit code."""
+    """Prints each task with its objective, its data source and its spaces; returns the exit code."""
     for name in task_names():
-        task, config = get_task(name), load_config(name)
+        task, demo, own = get_task(name), load_config(name), load_config(name, profile="data")
         objective = f"{task.objective.mode} {task.objective.metric}"
         console.print(f"[bold]{name}[/]  objective: {objective} on validation")
-        console.print(f"  data    {task.describe_source(config.data)}", markup=False, soft_wrap=True)
-        for parameter in config.space.parameters:
-            console.print(f"  {parameter.name:18} {parameter.describe()}", markup=False, soft_wrap=True)
+        source = f"{task.describe_source(demo.data)}; {_extent(demo)}"
+        console.print(f"  without --data   {source}", markup=False, soft_wrap=True)
+        console.print(f"  with --data      {_extent(own)}", markup=False, soft_wrap=True)
+        other = {parameter.name: parameter.describe() for parameter in demo.space.parameters}
+        for parameter in own.space.parameters:
+            text = parameter.describe()
+            differs = f"   (demo: {other[parameter.name]})" if other[parameter.name] != text else ""
+            console.print(f"  {parameter.name:18} {text}{differs}", markup=False, soft_wrap=True)
     return DONE
 
 
-def dry_run(console: Console, config: SearchConfig) -> int:
+def _extent(config: SearchConfig) -> str:
+    """How much a search does: `8 trials of up to 12 epochs`."""
+    from search.analysis.summary import trials_of
+
+    _, total = make_searcher(config, get_task(config.task).objective)
+    budget = config.search.time_budget
+    held = f", {budget} in all" if budget else ""
+    return f"{trials_of(total)}{held}, of up to {config.search.epochs} epochs"
+
+
+def dry_run(console: Console, config: SearchConfig, data: str | None) -> int:
     """Prints what a run would do: the merged configuration, the placement and five configurations."""
     from omegaconf import OmegaConf
-
-    from search.algorithms.searchers import make_searcher
-    from search.analysis.summary import trials_of
 
     task = _check_task(config)
     placement = fits_here(config)
     searcher, total = make_searcher(config, task.objective)
     console.print(OmegaConf.to_yaml(OmegaConf.create(config.raw)), markup=False)
+    profile = "with its section `demo`, as no --data is given" if data is None else "as it stands, for your data"
+    console.print(f"configuration: {config.place} {profile}", markup=False, soft_wrap=True)
     console.print(f"placement: {placement.describe()} (on this machine)")
-    console.print(f"{trials_of(total)}, up to {config.search.epochs} epochs each")
+    console.print(_extent(config), markup=False)
     for number in range(int(min(5, total))):
         console.print(f"configuration {number}: {json.dumps(searcher.ask(number))}", markup=False, soft_wrap=True)
     return DONE
@@ -121,7 +136,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     cluster = connect(config, options.address, NEEDED)
     if config.resources.gpus == "auto" and cluster.placement.gpus:
         config, cluster = _share_gpus(console, config, splits, cluster)
-    alone = 1.0
+    alone, most = 1.0, config.search.epochs
     if config.search.fit_epochs and config.search.time_budget:
         config, alone = _fit_epochs(console, config, splits, cluster)
     # Values that were found now and decide what is tried hold for every later session.
@@ -152,6 +167,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "address": options.address,
         "retrain": options.retrain,
         "alone": alone,
+        "most_epochs": most,
         "plan": json.loads(forecast.read_text()) if forecast.exists() else None,
         "commit": _git_commit(),
         "created": int(time.time() * 1000),

@@ -55,6 +55,9 @@ class SearchSection(Section):
     max_failed_in_a_row: int = Field(ge=1)
     #: A trial that ends no epoch for so long counts as hanging: another worker takes it up. None: no limit.
     stall_timeout: str | None
+    #: Configurations whose epochs are predicted to take longer are not tried, and one that takes twice as long is
+    #: stopped. None: no limit, or the one that the time budget sets.
+    max_epoch_seconds: float | None = Field(gt=0)
     #: A trial that has trained for so long ends with what it has; None: no limit.
     trial_timeout: str | None
     #: Wall-clock limit of the whole command such as 30m, 2h or 1h30m, the final training included; None: no limit.

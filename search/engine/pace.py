@@ -19,6 +19,8 @@ from trainables.base import training
 #: A full trial may take this share of the time budget: enough trials are tried beside it, and it is trained again at
 #: the end.
 FULL = 0.3
+#: Configurations whose full trial would take this many times as much are not tried.
+SLOWEST = 1.5
 #: Fewest epochs of a full trial, so that there are rungs below the last.
 FEWEST = 4
 #: Seconds of training that are measured, after so many steps that are not: the first ones allocate memory.
@@ -40,11 +42,14 @@ class Pace:
     alone: float
 
     def fit(self, config: SearchConfig, budget: float) -> SearchConfig:
-        """The configuration with as many epochs as the budget, in seconds, holds; the first rung moves with them."""
+        """The configuration with as many epochs as the budget, in seconds, holds; the first rung moves with them, and
+        configurations whose epochs would take too long are ruled out."""
         most = config.search.epochs
         epochs = max(min(FEWEST, most), min(most, int(FULL * budget / self.seconds)))
         first = max(1, min(epochs, round(config.search.grace_period * epochs / most)))
-        raw = lay_over(config.raw, {"search": {"epochs": epochs, "grace_period": first, "fit_epochs": False}})
+        limit = config.search.max_epoch_seconds or SLOWEST * FULL * budget / epochs
+        found = {"epochs": epochs, "grace_period": first, "fit_epochs": False, "max_epoch_seconds": limit}
+        raw = lay_over(config.raw, {"search": found})
         raw["search"]["time_budget"] = config.raw["search"]["time_budget"]
         return check_config(config.task, raw, config.place)
 

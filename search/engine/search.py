@@ -174,7 +174,9 @@ class Search:
         if result["epoch"] >= self.config.search.epochs:
             return "completed"
         loss, before = self.objective.val_loss(result["metrics"]), first_of_round(self.config, result["number"])
-        if self.scheduler.should_stop(result["number"], result["epoch"], loss, before):
+        limit = self.config.search.max_epoch_seconds
+        slow = limit is not None and result["metrics"].get("epoch_seconds", 0.0) > 2 * limit
+        if slow or self.scheduler.should_stop(result["number"], result["epoch"], loss, before):
             return "stopped_early"
         epochs = [one["metrics"] for one in together if one["number"] == result["number"]]
         if self.is_over_time(result["number"], sum(metrics["epoch_seconds"] for metrics in epochs)):

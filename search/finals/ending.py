@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, isinf
 
+from search.engine.budget import Budget
 from search.engine.placement import Placement
 from search.engine.search import Search
 from search.record.state import Trial
@@ -16,6 +17,8 @@ RETRAIN, EVERYTHING = 0.4, 0.5
 AROUND = 25.0
 #: What several seeds that train as one batched model take, as a share of what they take one after the other.
 FUSED = 0.6
+#: A complete trial that was best in this last part of its epochs would have gained from more of them.
+LATE = 0.8
 #: Trainings are forecast from the epochs of trials, whose speed varies.
 MARGIN = 1.1
 
@@ -27,39 +30,53 @@ class Ending:
     Attributes:
         seeds: number of seeds of the comparison of balanced values.
         retrain: whether the best configuration is trained on train and validation; else its trial's model is tested.
+        epochs: of the final training, where the budget holds more than were best in the search; else None.
         seconds: that it will take; 0 without a budget.
     """
 
     seeds: int
     retrain: bool
+    epochs: int | None
     seconds: float
 
 
-def plan_ending(search: Search, splits: Splits, placement: Placement, budget: float, alone: float) -> Ending:
+def plan_ending(
+    search: Search, splits: Splits, placement: Placement, budget: Budget, alone: float, most: int
+) -> Ending:
     """Plans what follows the trials, as the search stands; the comparison gives way first, then the final training.
 
+    Where the trials' epochs were cut to fit the budget, and the best one was best at the end of them, the final
+    training has more of them: as many as its share of the budget holds.
+
     Args:
-        budget: seconds of the whole command; infinite without one.
         alone: how many times as long an epoch takes as the only training, with the cores of all.
+        most: epochs that a trial would have without a time budget.
     """
     settings, state = search.config.search, search.state
     wanted = settings.compare_seeds if len(search.config.balanced) > 1 else 0
     found = state.finalists(search.config.window)
-    if isinf(budget) or not found:
-        return Ending(wanted, True, 0.0 if isinf(budget) else AROUND)
+    if isinf(budget.seconds) or not found:
+        return Ending(wanted, True, None, 0.0 if isinf(budget.seconds) else AROUND)
     (best, epochs), sizes = found[0], splits.info.sizes
     more = (sizes["train"] + sizes["val"]) / sizes["train"]
     rounds = ceil(settings.retrain_seeds / placement.concurrency)
     speed = alone if settings.retrain_seeds == 1 else 1.0
-    final = MARGIN * rounds * _pace(best) * epochs * more * speed
-    retrain = final <= RETRAIN * budget
+    each, share = MARGIN * rounds * _pace(best) * more * speed, RETRAIN * budget.seconds
+    retrain = each * epochs <= share
+    full = search.config.search.epochs
+    if retrain and best.epoch == full < most and epochs >= LATE * full:
+        longer = min(most, int(min(share, budget.left - AROUND) / each))
+        epochs, extended = max(epochs, longer), max(epochs, longer)
+    else:
+        extended = None
+    final = each * epochs
     seconds = AROUND + (final if retrain else 0.0)
     seeds = wanted
-    while seeds and seconds + _comparison(search, placement, seeds) > EVERYTHING * budget:
+    while seeds and seconds + _comparison(search, placement, seeds) > EVERYTHING * budget.seconds:
         seeds -= 1
     if seeds < 2:  # one seed says nothing of the spread
-        return Ending(0, retrain, seconds)
-    return Ending(seeds, retrain, seconds + _comparison(search, placement, seeds))
+        return Ending(0, retrain, extended, seconds)
+    return Ending(seeds, retrain, extended, seconds + _comparison(search, placement, seeds))
 
 
 def _pace(trial: Trial) -> float:

@@ -31,8 +31,9 @@ _FINAL = 1_000_000
 
 
 def retrain(
-    search: Search, splits: Splits, placement: Placement, seeds: int, count: int = 1, merged: bool = True
-) -> None:
+    search: Search, splits: Splits, placement: Placement, seeds: int, count: int = 1, merged: bool = True,
+    longer: int | None = None,
+) -> None:  # fmt: skip
     """Trains the configurations of the `count` best trials with `seeds` seeds each, and compares several of them.
 
     Each is trained for the number of epochs that was best in the search (`Trial.steady`); what is done already is not
@@ -41,6 +42,7 @@ def retrain(
 
     Args:
         merged: False trains nothing: the best trial's own model, of its best epoch, is tested and written.
+        longer: a larger number of epochs, which the time budget holds.
 
     Raises:
         InputError: no trial succeeded, so there is nothing to train.
@@ -54,6 +56,10 @@ def retrain(
     if not merged and not any(one.epoch == chosen[0].best_epoch for one in chosen[0].checkpoints):
         # The disk had no room for its checkpoint, so its model can only be trained again.
         return retrain(search, splits, placement, seeds, count)
+    for trial in chosen if merged else ():
+        known = state.finals.get((trial.number, 0))
+        begun = known.epochs if known and known.merged else 0  # one that was begun keeps its number
+        epochs[trial.number] = max(epochs[trial.number], begun or longer or 0)
     missing: list[FinalRun] = []
     for seed in range(seeds if merged else 1):
         for trial in chosen:

@@ -1,10 +1,11 @@
 """What follows the trials is cut to the time budget: the comparison first, then the final training."""
 
-import math
+import time
 
 import pytest
 
 from search.config.load import load_config
+from search.engine.budget import Budget
 from search.engine.placement import Placement
 from search.engine.search import Search
 from search.finals.ending import AROUND, EVERYTHING, MARGIN, RETRAIN, plan_ending
@@ -29,13 +30,13 @@ def search_with(tmp_path, seconds, *sets):
 
 
 def test_without_a_budget_everything_is_done(tmp_path):
-    ending = plan_ending(search_with(tmp_path, 100.0), SPLITS, PLACEMENT, math.inf, 1.0)
+    ending = plan_ending(search_with(tmp_path, 100.0), SPLITS, PLACEMENT, Budget(), 1.0, 10)
     assert (ending.seeds, ending.retrain, ending.seconds) == (5, True, 0.0)
 
 
 def test_final_training_is_forecast_from_the_best_trials_epochs(tmp_path):
     search = search_with(tmp_path, 2.0, "search.balance=null")
-    ending = plan_ending(search, SPLITS, PLACEMENT, 1000.0, 0.5)
+    ending = plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0), 0.5, 10)
     assert ending.retrain and ending.seeds == 0
     # Ten epochs of two seconds, a quarter more data, half as long with the cores of both workers.
     assert ending.seconds == pytest.approx(AROUND + MARGIN * 10 * 2.0 * 1.25 * 0.5)
@@ -43,15 +44,27 @@ def test_final_training_is_forecast_from_the_best_trials_epochs(tmp_path):
 
 def test_training_that_would_take_most_of_the_budget_is_left_out(tmp_path):
     search = search_with(tmp_path, 20.0, "search.balance=null")
-    assert plan_ending(search, SPLITS, PLACEMENT, 1000.0, 1.0).retrain
-    ending = plan_ending(search, SPLITS, PLACEMENT, 600.0, 1.0)
+    assert plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0), 1.0, 10).retrain
+    ending = plan_ending(search, SPLITS, PLACEMENT, Budget(600.0), 1.0, 10)
     assert not ending.retrain and ending.seconds == AROUND
 
 
 @pytest.mark.parametrize("budget", [300.0, 600.0, 1200.0, 4000.0])
 def test_comparison_has_the_seeds_that_fit_and_never_a_single_one(tmp_path, budget):
-    ending = plan_ending(search_with(tmp_path, 3.0), SPLITS, PLACEMENT, budget, 1.0)
+    ending = plan_ending(search_with(tmp_path, 3.0), SPLITS, PLACEMENT, Budget(budget), 1.0, 10)
     assert ending.seeds in (0, 2, 3, 4, 5)
     assert ending.seconds <= max(EVERYTHING * budget, AROUND + RETRAIN * budget)
     if budget == 4000.0:
         assert ending.seeds == 5
+
+
+def test_final_training_has_more_epochs_where_they_were_cut_for_the_trials_and_more_fit(tmp_path):
+    search = search_with(tmp_path, 2.0, "search.balance=null")
+    each = MARGIN * 2.0 * 1.25
+    ending = plan_ending(search, SPLITS, PLACEMENT, Budget(200.0, time.monotonic()), 1.0, 80)
+    assert ending.epochs == int(RETRAIN * 200 / each) == 29, "its share of the budget"
+    assert ending.seconds == pytest.approx(AROUND + 29 * each)
+    assert plan_ending(search, SPLITS, PLACEMENT, Budget(2000.0, time.monotonic()), 1.0, 80).epochs == 80
+    assert plan_ending(search, SPLITS, PLACEMENT, Budget(2000.0), 1.0, 10).epochs is None, "they were not cut"
+    late = Budget(200.0, time.monotonic() - 100)
+    assert plan_ending(search, SPLITS, PLACEMENT, late, 1.0, 80).epochs == 27, "no more than the time that is left"
