@@ -13,8 +13,9 @@ from trainables import Fusable, Splits, get_task
 
 #: Shares of a budget that the final training, and everything after the trials, may take at most.
 RETRAIN, EVERYTHING = 0.4, 0.5
-#: Seconds around the trainings: a worker's start, test, pictures, export, registration, the way out.
-AROUND = 25.0
+#: Seconds around the trainings (a worker's start, test, pictures, export, registration, the way out): what the command
+#: took to begin, as both are mostly imports at this machine's pace, between these.
+AROUND, MOST_AROUND = 20.0, 45.0
 #: What several seeds that train as one batched model take, as a share of what they take one after the other.
 FUSED = 0.6
 #: A complete trial that was best in this last part of its epochs would have gained from more of them.
@@ -55,8 +56,9 @@ def plan_ending(
     settings, state = search.config.search, search.state
     wanted = settings.compare_seeds if len(search.config.balanced) > 1 else 0
     found = state.finalists(search.config.window)
+    around = min(MOST_AROUND, max(AROUND, budget.start))
     if isinf(budget.seconds) or not found:
-        return Ending(wanted, True, None, 0.0 if isinf(budget.seconds) else AROUND)
+        return Ending(wanted, True, None, 0.0 if isinf(budget.seconds) else around)
     (best, epochs), sizes = found[0], splits.info.sizes
     more = (sizes["train"] + sizes["val"]) / sizes["train"]
     rounds = ceil(settings.retrain_seeds / placement.concurrency)
@@ -65,12 +67,12 @@ def plan_ending(
     retrain = each * epochs <= share
     full = search.config.search.epochs
     if retrain and best.epoch == full < most and epochs >= LATE * full:
-        longer = min(most, int(min(share, budget.left - AROUND) / each))
+        longer = min(most, int(min(share, budget.left - around) / each))
         epochs, extended = max(epochs, longer), max(epochs, longer)
     else:
         extended = None
     final = each * epochs
-    seconds = AROUND + (final if retrain else 0.0)
+    seconds = around + (final if retrain else 0.0)
     seeds = wanted
     while seeds and seconds + _comparison(search, placement, seeds) > EVERYTHING * budget.seconds:
         seeds -= 1

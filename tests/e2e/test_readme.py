@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text()
 #: What stands for something else, and what it stands for here.
-WORDS = {"NAME": "first", "TASK": "rnn", "VERSION": "1"}
+WORDS = {"NAME": "first", "TASK": "rnn", "VERSION": "1", "YOURS": "engines/"}
 SHORT = ["--trials", "2", "--epochs", "1", "--set", "search.compare_seeds=0", "--set", "search.grace_period=1"]
 #: Sequences, or pictures, of a demo.
 FEW = ["--set", "data.demo.train=200", "--set", "data.demo.test=60"]
@@ -43,12 +43,14 @@ COMMANDS = {
     "promote TASK VERSION": [],
     "predict TASK INPUT...": [],
     "ui": [],
-    "run windows --data photos/ --set image_size=96": SHORT,
-    "run rnn --data engines/ --set data.group=engine": SHORT,
-    "run tweets --data tweets.csv": [*SHORT, "--searcher", "random"],
+    "run windows --data photos/": SHORT,
+    "run windows --data photos/ --time-budget 15m": SHORT,
+    "run TASK --data YOURS --time-budget 15m": SHORT,
+    "run rnn --data engines/ --time-budget 15m": SHORT,
+    "run tweets --data tweets.csv": SHORT,
     "run lyrics --data songs/ --set 'model.unfreeze={choice: [0, 2]}'": SHORT,
     'predict tweets "three days of fever now"': [],
-    "run wikitext --data wikitext-2/ --time-budget 10m --set parts=16": [*SHORT, "--set", "optimizer=adam"],
+    "run wikitext --data wikitext-2/ --time-budget 1h": SHORT,
     'predict wikitext "the history of"': [],
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from search.config.load import load_config
 from search.engine.budget import Budget
 from search.engine.placement import Placement
 from search.engine.search import Search
-from search.finals.ending import AROUND, EVERYTHING, MARGIN, RETRAIN, plan_ending
+from search.finals.ending import AROUND, EVERYTHING, MARGIN, MOST_AROUND, RETRAIN, plan_ending
 from search.record.store import Store
 from trainables import DataInfo, Splits
 
@@ -36,7 +36,7 @@ def test_without_a_budget_everything_is_done(tmp_path):
 
 def test_final_training_is_forecast_from_the_best_trials_epochs(tmp_path):
     search = search_with(tmp_path, 2.0, "search.balance=null")
-    ending = plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0), 0.5, 10)
+    ending = plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0, time.monotonic()), 0.5, 10)
     assert ending.retrain and ending.seeds == 0
     # Ten epochs of two seconds, a quarter more data, half as long with the cores of both workers.
     assert ending.seconds == pytest.approx(AROUND + MARGIN * 10 * 2.0 * 1.25 * 0.5)
@@ -44,14 +44,14 @@ def test_final_training_is_forecast_from_the_best_trials_epochs(tmp_path):
 
 def test_training_that_would_take_most_of_the_budget_is_left_out(tmp_path):
     search = search_with(tmp_path, 20.0, "search.balance=null")
-    assert plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0), 1.0, 10).retrain
-    ending = plan_ending(search, SPLITS, PLACEMENT, Budget(600.0), 1.0, 10)
+    assert plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0, time.monotonic()), 1.0, 10).retrain
+    ending = plan_ending(search, SPLITS, PLACEMENT, Budget(600.0, time.monotonic()), 1.0, 10)
     assert not ending.retrain and ending.seconds == AROUND
 
 
 @pytest.mark.parametrize("budget", [300.0, 600.0, 1200.0, 4000.0])
 def test_comparison_has_the_seeds_that_fit_and_never_a_single_one(tmp_path, budget):
-    ending = plan_ending(search_with(tmp_path, 3.0), SPLITS, PLACEMENT, Budget(budget), 1.0, 10)
+    ending = plan_ending(search_with(tmp_path, 3.0), SPLITS, PLACEMENT, Budget(budget, time.monotonic()), 1.0, 10)
     assert ending.seeds in (0, 2, 3, 4, 5)
     assert ending.seconds <= max(EVERYTHING * budget, AROUND + RETRAIN * budget)
     if budget == 4000.0:
@@ -64,7 +64,16 @@ def test_final_training_has_more_epochs_where_they_were_cut_for_the_trials_and_m
     ending = plan_ending(search, SPLITS, PLACEMENT, Budget(200.0, time.monotonic()), 1.0, 80)
     assert ending.epochs == int(RETRAIN * 200 / each) == 29, "its share of the budget"
     assert ending.seconds == pytest.approx(AROUND + 29 * each)
-    assert plan_ending(search, SPLITS, PLACEMENT, Budget(2000.0, time.monotonic()), 1.0, 80).epochs == 80
-    assert plan_ending(search, SPLITS, PLACEMENT, Budget(2000.0), 1.0, 10).epochs is None, "they were not cut"
-    late = Budget(200.0, time.monotonic() - 100)
-    assert plan_ending(search, SPLITS, PLACEMENT, late, 1.0, 80).epochs == 27, "no more than the time that is left"
+    plenty = Budget(2000.0, time.monotonic())
+    assert plan_ending(search, SPLITS, PLACEMENT, plenty, 1.0, 80).epochs == 80
+    assert plan_ending(search, SPLITS, PLACEMENT, plenty, 1.0, 10).epochs is None, "they were not cut"
+    late = Budget(200.0, time.monotonic() - 99)
+    left = int((101 - MOST_AROUND) / each)
+    assert plan_ending(search, SPLITS, PLACEMENT, late, 1.0, 80).epochs == left, "no more than the time that is left"
+
+
+def test_a_machine_that_takes_long_to_begin_is_given_longer_to_end(tmp_path):
+    search = search_with(tmp_path, 2.0, "search.balance=null")
+    quick, slow = (Budget(1000.0, time.monotonic() - seconds) for seconds in (5, 30))
+    taken = [plan_ending(search, SPLITS, PLACEMENT, budget, 1.0, 10).seconds for budget in (quick, slow)]
+    assert taken[1] - taken[0] == pytest.approx(30 - AROUND, abs=1)
