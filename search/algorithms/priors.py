@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from search.config.load import SearchConfig
 from search.config.space import Parameter, Plain, Space
 from trainables import Params
 
@@ -31,6 +32,12 @@ UNIFORM, FADING, MODELLED = 0.15, 10, 20
 STRICT = 8
 
 Source = Literal["prior", "best", "model", "uniform"]
+
+
+def first_from_priors(config: SearchConfig) -> int:
+    """How many trials, from the first on, have the priors' own configuration: one for each balanced value."""
+    able = config.search.searcher in ("tpe", "gp") and any(p.has_prior for p in config.space.parameters)
+    return len(config.balanced) if able else 0
 
 
 def prior_configuration(space: Space, rng: np.random.Generator) -> Params:

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 
+from search.algorithms.priors import first_from_priors
 from search.config.load import SearchConfig
 from search.config.settings import SearchSection
 
@@ -218,6 +219,24 @@ class Separate(Scheduler):
         return _merged(self._kinds)
 
 
+class Trusting(Scheduler):
+    """A scheduler that never stops or pauses the first `count` trials: the configurations that experts would try first.
+
+    Whatever early epochs say, the result is then no worse than theirs.
+    """
+
+    def __init__(self, inner: Scheduler, count: int) -> None:
+        self._inner, self._count = inner, count
+        self.decides, self.promoted = inner.decides, inner.promoted  # type: ignore[method-assign]
+        self.record, self.remove, self.rungs = inner.record, inner.remove, inner.rungs  # type: ignore[method-assign]
+
+    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
+        return number >= self._count and self._inner.should_stop(number, epoch, loss, before)
+
+    def pauses(self, number: int, epoch: int) -> bool:
+        return number >= self._count and self._inner.pauses(number, epoch)
+
+
 def _merged(schedulers: Sequence[Scheduler]) -> dict[int, dict[int, float]]:
     merged: dict[int, dict[int, float]] = {}
     for scheduler in schedulers:
@@ -229,7 +248,9 @@ def _merged(schedulers: Sequence[Scheduler]) -> dict[int, dict[int, float]]:
 def make_scheduler(config: SearchConfig) -> Scheduler:
     """The scheduler that the configuration names; one for each balanced value."""
     kinds = [_make_one(config.search) for _ in config.balanced]
-    return kinds[0] if len(kinds) == 1 else Separate(kinds)
+    scheduler = kinds[0] if len(kinds) == 1 else Separate(kinds)
+    first = first_from_priors(config)
+    return Trusting(scheduler, first) if first else scheduler
 
 
 def _make_one(search: SearchSection) -> Scheduler:

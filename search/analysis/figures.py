@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from search.algorithms.importance import importances
 from search.algorithms.pareto import front, value_of
 from search.config.load import SearchConfig
 from search.config.space import Parameter
+from search.record.events import Event
 from search.record.state import SearchState, Trial
 from trainables import Objective
 
@@ -25,10 +27,15 @@ COLOURS = {
 ENOUGH, PLENTY = 20, 1000
 
 
-def figures(state: SearchState, config: SearchConfig) -> list[dict[str, str]]:
+def figures(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[dict[str, str]]:
     """The figures of a search, each with `title`, `words` and `html`."""
     searched = [p for p in config.space.parameters if p.searched]
     shown = [
+        (
+            "Best so far",
+            "The best validation figure by the time since the search began.",
+            _anytime(events, state.objective),
+        ),
         ("Learning curves", "Each line is a trial; those that were stopped early are grey.", _curves(state)),
         ("Objective against each hyperparameter", "The best epoch of each trial.", _scatter(state, searched)),
         ("Configurations", "Drag along an axis to select trials.", _parallel(state, searched)),
@@ -60,6 +67,26 @@ def _html(figure: go.Figure) -> str:
     options = {"responsive": True, "displayModeBar": False}
     html: str = figure.to_html(full_html=False, include_plotlyjs=False, config=options)
     return html
+
+
+def _anytime(events: Sequence[Event], objective: Objective) -> go.Figure | None:
+    """The best objective of all trials against the minutes of the sessions, without the time between them."""
+    key = f"val_{objective.metric}"
+    x: list[float] = []
+    y: list[float] = []
+    spent = begun = 0.0
+    for event in events:
+        if event["event"] == "session":
+            spent, begun = x[-1] if x else 0.0, event["time"]
+        elif event["event"] == "result" and event["outcome"] != "diverged" and key in event["metrics"]:
+            value = event["metrics"][key]
+            x.append(spent + (event["time"] - begun) / 60_000)
+            y.append(value if not y or objective.better(value, y[-1]) else y[-1])
+    if not x:
+        return None
+    figure = go.Figure(go.Scatter(x=x, y=y, mode="lines", line={"shape": "hv", "color": COLOURS["best"]}))
+    figure.update_layout(height=320, xaxis_title="minutes", yaxis_title=f"best {key}")
+    return figure
 
 
 def _curves(state: SearchState) -> go.Figure:

@@ -52,7 +52,7 @@ def report(console: Console, store: Store, name: str, show: bool) -> None:
 
 def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfig) -> Path:
     """Writes the report into the search's folder; raises InputError if no trial has a result."""
-    state, _ = replay(folder, config)
+    state, events = replay(folder, config)
     if not any(t.curve for t in state.trials.values()):
         raise InputError(f"{folder.name}: no trial of it has a result to show yet")
     environment = Environment(loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined)
@@ -63,7 +63,7 @@ def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
         status=state.status,
         summary=[redacted(line) for line in summary(state, config)],
         plotly=get_plotlyjs(),
-        figures=figures(state, config),
+        figures=figures(state, config, events),
         stopping=_stopping(state, config),
         spent=_spent(state, config),
         optimism=_optimism(state),
@@ -108,7 +108,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
 
 
 def _spent(state: SearchState, config: SearchConfig) -> list[dict[str, Any]]:
-    """Time and money by the outcome of the trials."""
+    """Time and money by the outcome of the trials, and the time of what followed them."""
     groups: dict[str, list[Trial]] = {}
     for trial in state.trials.values():
         groups.setdefault(trial.outcome or "running", []).append(trial)
@@ -126,6 +126,13 @@ def _spent(state: SearchState, config: SearchConfig) -> list[dict[str, Any]]:
                 "money": sum(c["cost"] for c in costs),
             }
         )  # fmt: skip
+    for name, done in (("final training", state.finals.values()), ("comparison", state.repeats.values())):
+        if curves := [one.curve for one in done if one.curve]:
+            seconds = sum(m.get("epoch_seconds", 0.0) for curve in curves for m in curve.values())
+            hours = {"cpu": seconds * config.resources.cpus / 3600, "gpu": 0.0}
+            rows.append(
+                {"outcome": name, "trials": len(curves), "epochs": sum(map(len, curves)), **hours, "money": 0.0}
+            )
     return rows
 
 

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-import search
 from search.algorithms.searchers import make_searcher
 from search.algorithms.warm_start import from_search
-from search.config.load import SearchConfig, check_config, digest, load_config, parse_duration
-from search.config.overrides import change, suggestion
-from search.engine.cluster import Cluster, connect, disconnect
-from search.engine.placement import fits_here, local_cpus, machines, place
+from search.cli.preparation import (
+    check_writable,
+    commit_here,
+    connect_again,
+    fit_epochs,
+    prepare_data,
+    prepare_data_again,
+    share_gpus,
+)
+from search.config.load import SearchConfig, check_config, digest, load_config
+from search.config.overrides import suggestion
+from search.engine.cluster import connect, disconnect
+from search.engine.placement import fits_here
 from search.record.replay import extend, open_search, replay
-from search.record.store import SearchFolder, Store
+from search.record.store import Store
 from search.session import DONE, NEEDED, Finals, next_commands, take_up
-from trainables import Fusable, InputError, Objective, Precomputed, Splits, Task, get_task, task_names
-from trainables.base.storage import fetch, files_at
+from trainables import Fusable, InputError, Objective, Task, get_task, task_names
 
 #: Number of seeds over which finalists are compared by default.
 FINALIST_SEEDS = 5
@@ -124,7 +130,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     _check_task(config)
     if not (options.address or os.environ.get("RAY_ADDRESS")):
         fits_here(config)
-    splits = _prepare(console, store, config, options.data)
+    splits = prepare_data(console, store, config, options.data)
     warm = None
     if options.start_from:
         warm, said = from_search(store, options.start_from, config, splits.info.fingerprint)
@@ -132,13 +138,13 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
             console.print(line, markup=False, soft_wrap=True)
     settled: dict[str, Any] = {}
     if config.search.storage:
-        settled["storage"] = _writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
+        settled["storage"] = check_writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
     cluster = connect(config, options.address, NEEDED)
     if config.resources.gpus == "auto" and cluster.placement.gpus:
-        config, cluster = _share_gpus(console, config, splits, cluster)
+        config, cluster = share_gpus(console, config, splits, cluster)
     alone, most = 1.0, config.search.epochs
     if config.search.fit_epochs and config.search.time_budget:
-        config, alone = _fit_epochs(console, config, splits, cluster)
+        config, alone = fit_epochs(console, config, splits, cluster)
     # Values that were found now and decide what is tried hold for every later session.
     if config.search.deterministic:
         settled["concurrency"] = cluster.placement.concurrency
@@ -169,7 +175,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "alone": alone,
         "most_epochs": most,
         "plan": json.loads(forecast.read_text()) if forecast.exists() else None,
-        "commit": _git_commit(),
+        "commit": commit_here(),
         "created": int(time.time() * 1000),
     }
     folder.write(description)
@@ -197,8 +203,8 @@ def resume(console: Console, store: Store, name: str, more: dict[str, str | None
             console.print(line, markup=False, soft_wrap=True)
         next_commands(console, store, config, folder, state)
         return DONE
-    splits = _prepare_again(console, store, config, folder, description)
-    cluster = _connect_again(config, folder, description, address)
+    splits = prepare_data_again(console, store, config, folder, description)
+    cluster = connect_again(config, folder, description, address)
     return take_up(console, store, config, folder, description, splits, cluster)
 
 
@@ -213,8 +219,8 @@ def retrain(console: Console, store: Store, name: str, seeds: int | None, finali
         raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")
     if finalists > 1 and seeds == 1:
         raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
-    splits = _prepare_again(console, store, config, folder, description)
-    cluster = _connect_again(config, folder, description, address)
+    splits = prepare_data_again(console, store, config, folder, description)
+    cluster = connect_again(config, folder, description, address)
     seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
     return take_up(console, store, config, folder, description, splits, cluster, Finals(seeds, finalists))
 
@@ -244,101 +250,3 @@ def ui(store: Store, port: int) -> int:
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     command = [sys.executable, "-m", "mlflow", "server", *here, *backend]
     os.execv(sys.executable, command)  # noqa: S606 - signals then reach the server itself
-
-
-def _prepare(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:
-    from search.console import data_progress
-    from trainables import choose_device
-
-    task, cache = get_task(config.task), store.cache / config.task
-    source = None if data is None else fetch(data, store.cache) if "://" in data else Path(data)
-    bar, progress = data_progress(console)
-    with bar:
-        splits = task.prepare(config.data, source, cache, progress)
-        if isinstance(task, Precomputed):
-            device = choose_device(local_cpus(), 1, config.resources.precision)
-            splits = task.precompute(splits, config.space.choices(), device, cache, progress)
-    return splits
-
-
-def _prepare_again(
-    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any]
-) -> Splits:
-    source = description["data"]
-    splits = _prepare(console, store, config, source)
-    if splits.info.fingerprint != description["fingerprint"]:
-        raise InputError(
-            f"{folder.name}: the data at {source} changed since the search began (fingerprint "
-            f"{splits.info.fingerprint}, was {description['fingerprint']}); put it back, or start a new search"
-        )
-    return splits
-
-
-def _connect_again(
-    config: SearchConfig, folder: SearchFolder, description: dict[str, Any], address: str | None
-) -> Cluster:
-    """Connects to the cluster of the session before, or to `address` from now on; raises InputError."""
-    if address is not None:
-        description = {**description, "address": None if address == "local" else address}
-    try:
-        cluster = connect(config, description["address"], NEEDED)
-    except InputError as error:
-        hint = "" if address else "; --address names another cluster, `--address local` starts one here"
-        raise InputError(f"{error}{hint}" if description["address"] else str(error)) from error
-    if address is not None:
-        folder.write(description)
-    return cluster
-
-
-def _share_gpus(
-    console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
-) -> tuple[SearchConfig, Cluster]:
-    """Measures the share of a GPU that a trial takes, and puts it in the place of `auto`."""
-    from search.engine.gpu_share import measure
-
-    need = measure(config, splits, cluster.placement)
-    config = check_config(config.task, change(config.raw, flags={"resources.gpus": need.share}), config.place)
-    console.print(need.describe(), markup=False, soft_wrap=True)
-    return config, replace(cluster, placement=place(config, machines()))
-
-
-def _fit_epochs(console: Console, config: SearchConfig, splits: Splits, cluster: Cluster) -> tuple[SearchConfig, float]:
-    """The configuration with as many epochs as the time budget holds, and `Pace.alone`."""
-    from search.engine.pace import measure_pace
-
-    budget = str(config.search.time_budget)
-    pace = measure_pace(config, splits, cluster.placement)
-    config = pace.fit(config, parse_duration(budget))
-    console.print(
-        f"an epoch takes about {pace.seconds:.1f} s; for a time budget of {budget} a full trial has "
-        f"{config.search.epochs} epochs, the first rung is at {config.search.grace_period} (set them with --epochs, "
-        "--time-budget)",
-        markup=False, soft_wrap=True,
-    )  # fmt: skip
-    return config, pace.alone
-
-
-def _writable(uri: str) -> str:
-    """Returns the URI after writing, reading and deleting a file there; raises InputError if that fails."""
-    try:
-        files = files_at(uri)
-        with files.write("probe") as file:
-            file.write(b"probe")
-        files.open("probe").close()
-        files.delete("probe")
-    except Exception as error:  # each file system has errors of its own
-        raise InputError(f"--storage {uri}: cannot be used: {type(error).__name__}: {str(error).strip()}") from error
-    return uri
-
-
-def _git_commit() -> str:
-    """The commit of this checkout, with `-dirty` if files differ; `none` outside a checkout."""
-    here = Path(str(search.__file__)).parent
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - the user's own
-            capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return "none"
-    return answer.stdout.strip() or "none"

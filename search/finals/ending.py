@@ -71,7 +71,8 @@ def plan_ending(
         epochs, extended = max(epochs, longer), max(epochs, longer)
     else:
         extended = None
-    final = each * epochs
+    # A trial that runs may come to be the best at its last epoch, and its final training then takes as many.
+    final = min(share, each * max(epochs, full))
     seconds = around + (final if retrain else 0.0)
     seeds = wanted
     while seeds and seconds + _comparison(search, placement, seeds) > EVERYTHING * budget.seconds:

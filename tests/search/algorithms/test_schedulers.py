@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from search.algorithms.schedulers import Asha, Hyperband, MedianStopping, Separate
+from search.algorithms.schedulers import Asha, Hyperband, MedianStopping, Separate, make_scheduler
+from search.config.load import load_config
 
 
 def tell(scheduler, number, epoch, loss):
@@ -94,3 +95,23 @@ def test_nobody_stops_or_waits_but_after_an_epoch_that_decides(scheduler):
             ended[scheduler.decides(number, epoch)].add(ends)
     assert ended[False] == {False}
     assert True in ended[True]
+
+
+def test_first_trials_of_priors_are_never_stopped_or_paused():
+    sets = ("search.epochs=8", "search.grace_period=1", "search.reduction_factor=2", "search.trials=9")
+    for scheduler in ("asha", "asha-promote"):
+        config = load_config("rnn", [*sets, f"search.scheduler={scheduler}"], profile="data")
+        made = make_scheduler(config)
+        for number in range(4):
+            made.record(number, 1, float(4 - number))
+        assert made.decides(0, 1) and not made.should_stop(0, 1, 4.0) and not made.pauses(0, 1)
+        assert made.should_stop(1, 1, 3.0) or made.pauses(1, 1)
+        assert len(made.rungs()[1]) == 4, "others are compared with it all the same"
+        balanced = load_config(
+            "rnn", [*sets, f"search.scheduler={scheduler}", "search.balance=variant"], profile="data"
+        )
+        assert [make_scheduler(balanced).pauses(n, 1) for n in range(4)] == [False] * 3 + [scheduler == "asha-promote"]
+    demo = make_scheduler(load_config("rnn", ["search.balance=null"]))
+    assert [demo.should_stop(n, 2, 1.0) for n in range(2)] == [False, False]
+    demo.record(1, 2, 0.5)
+    assert demo.should_stop(0, 2, 1.0), "a space without priors trusts nobody"

@@ -1,0 +1,120 @@
+"""What happens before a session: data, cluster, how many epochs fit, where checkpoints go."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import search
+from search.config.load import SearchConfig, check_config, parse_duration
+from search.config.overrides import change
+from search.engine.cluster import Cluster, connect
+from search.engine.placement import local_cpus, machines, place
+from search.record.store import SearchFolder, Store
+from search.session import NEEDED
+from trainables import InputError, Precomputed, Splits, get_task
+from trainables.base.storage import fetch, files_at
+
+
+def prepare_data(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:
+    """The splits of the user's data, or of the demo's, with all that trials share; shows a progress bar."""
+    from search.console import data_progress
+    from trainables import choose_device
+
+    task, cache = get_task(config.task), store.cache / config.task
+    source = None if data is None else fetch(data, store.cache) if "://" in data else Path(data)
+    bar, progress = data_progress(console)
+    with bar:
+        splits = task.prepare(config.data, source, cache, progress)
+        if isinstance(task, Precomputed):
+            device = choose_device(local_cpus(), 1, config.resources.precision)
+            splits = task.precompute(splits, config.space.choices(), device, cache, progress)
+    return splits
+
+
+def prepare_data_again(
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any]
+) -> Splits:
+    """The splits of a search that goes on; raises InputError if the data changed since it began."""
+    source = description["data"]
+    splits = prepare_data(console, store, config, source)
+    if splits.info.fingerprint != description["fingerprint"]:
+        raise InputError(
+            f"{folder.name}: the data at {source} changed since the search began (fingerprint "
+            f"{splits.info.fingerprint}, was {description['fingerprint']}); put it back, or start a new search"
+        )
+    return splits
+
+
+def connect_again(
+    config: SearchConfig, folder: SearchFolder, description: dict[str, Any], address: str | None
+) -> Cluster:
+    """Connects to the cluster of the session before, or to `address` from now on; raises InputError."""
+    if address is not None:
+        description = {**description, "address": None if address == "local" else address}
+    try:
+        cluster = connect(config, description["address"], NEEDED)
+    except InputError as error:
+        hint = "" if address else "; --address names another cluster, `--address local` starts one here"
+        raise InputError(f"{error}{hint}" if description["address"] else str(error)) from error
+    if address is not None:
+        folder.write(description)
+    return cluster
+
+
+def share_gpus(
+    console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
+) -> tuple[SearchConfig, Cluster]:
+    """Measures the share of a GPU that a trial takes, and puts it in the place of `auto`."""
+    from search.engine.gpu_share import measure
+
+    need = measure(config, splits, cluster.placement)
+    config = check_config(config.task, change(config.raw, flags={"resources.gpus": need.share}), config.place)
+    console.print(need.describe(), markup=False, soft_wrap=True)
+    return config, replace(cluster, placement=place(config, machines()))
+
+
+def fit_epochs(console: Console, config: SearchConfig, splits: Splits, cluster: Cluster) -> tuple[SearchConfig, float]:
+    """The configuration with as many epochs as the time budget holds, and `Pace.alone`."""
+    from search.engine.pace import measure_pace
+
+    budget = str(config.search.time_budget)
+    pace = measure_pace(config, splits, cluster.placement)
+    config = pace.fit(config, parse_duration(budget))
+    console.print(
+        f"an epoch takes about {pace.seconds:.1f} s; for a time budget of {budget} a full trial has "
+        f"{config.search.epochs} epochs, the first rung is at {config.search.grace_period} (set them with --epochs, "
+        "--time-budget)",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    return config, pace.alone
+
+
+def check_writable(uri: str) -> str:
+    """Returns the URI after writing, reading and deleting a file there; raises InputError if that fails."""
+    try:
+        files = files_at(uri)
+        with files.write("probe") as file:
+            file.write(b"probe")
+        files.open("probe").close()
+        files.delete("probe")
+    except Exception as error:  # each file system has errors of its own
+        raise InputError(f"--storage {uri}: cannot be used: {type(error).__name__}: {str(error).strip()}") from error
+    return uri
+
+
+def commit_here() -> str:
+    """The commit of this checkout, with `-dirty` if files differ; `none` outside a checkout."""
+    here = Path(str(search.__file__)).parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - the user's own
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return "none"
+    return answer.stdout.strip() or "none"
