@@ -133,6 +133,14 @@ class LanguageModel(nn.Module):
         logits: torch.Tensor = self.decoder(states)
         return logits
 
+    def losses(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The cross-entropy in nats of each of `targets` (batch, time), in their order, (batch x time,), float32."""
+        if self.adaptive is None:
+            return F.cross_entropy(self(tokens).flatten(0, 1).float(), targets.flatten(), reduction="none")
+        states = self.states(tokens).flatten(0, 1).float()
+        with torch.autocast(states.device.type, enabled=False):
+            return self.adaptive.losses(states, self.decoder.weight, self.decoder.bias, targets.flatten())
+
     def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean cross-entropy in nats of `targets` (batch, time), the tokens that follow `tokens`."""
         states = self.states(tokens).flatten(0, 1)

@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn import functional as F
 
 from trainables import (
     DataInfo,
@@ -30,6 +29,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.wikitext import data as reading
+from trainables.wikitext import mixture
 from trainables.wikitext.data import Corpus, batchify
 from trainables.wikitext.generate import generate
 from trainables.wikitext.model import POSITIONS, LanguageModel
@@ -47,7 +47,7 @@ SENTENCES, WORDS = 3, 20
 
 class WikitextTask:
     name = "wikitext"
-    objective = Objective("perplexity", "min")
+    objective = Objective("perplexity", "min", tuned=("ngram_weight", "cache_weight"))
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         return reading.prepare(data, source)
@@ -75,7 +75,7 @@ class WikitextTask:
         rate = params["sgd_lr"] if params["optimizer"] == "sgd" else params["adam_lr"]
         optimizer = make_optimizer(model.parameters(), {**params, "lr": rate})
         schedule = make_schedule(optimizer, params["schedule"], epochs)
-        extra = {"words": splits.train.words, "streams": WeakKeyDictionary()}
+        extra = {"words": splits.train.words, "streams": WeakKeyDictionary(), "train": splits.train}
         return Learner(model, optimizer, schedule, device, params, extra=extra)
 
     def train_epoch(self, learner: Learner, split: Corpus) -> dict[str, float]:
@@ -97,7 +97,13 @@ class WikitextTask:
 
     @torch.no_grad()
     def evaluate(self, learner: Learner, split: Corpus) -> dict[str, float]:
-        """Loss and perplexity: every word but the first is predicted once, in windows of `bptt` words."""
+        """Loss and perplexity: every word but the first is predicted once, in windows of `bptt` words.
+
+        With `mixture` they are those of the mixture, and `network_perplexity` is the network's alone; where the weights
+        are not given, as in a search, they are fitted to the split, which is validation.
+        """
+        if learner.params.get("mixture"):
+            return self._mixed(learner, split)[0]
         learner.model.eval()
         model: Any = learner.model
         stream = _stream(learner, split)
@@ -111,15 +117,20 @@ class WikitextTask:
     @torch.no_grad()
     def units(self, learner: Learner, split: Corpus) -> np.ndarray:
         """(stretches, 2): for each stretch of `UNIT` words the sum of their cross-entropies, and their number."""
-        learner.model.eval()
-        losses = []
-        with learner.device.autocast():
-            for data, target in _windows(_stream(learner, split), learner.params["bptt"]):
-                logits = learner.model(data).flatten(0, 1).float()
-                losses.append(F.cross_entropy(logits, target.flatten(), reduction="none").cpu())
-        words = torch.cat(losses).double().numpy()
+        words = self._mixed(learner, split)[1] if learner.params.get("mixture") else _losses(learner, split)
         starts = np.arange(0, len(words), UNIT)
         return np.stack([np.add.reduceat(words, starts), np.diff(starts, append=len(words))], 1)
+
+    def _mixed(self, learner: Learner, split: Corpus) -> tuple[dict[str, float], np.ndarray]:
+        """The metrics of the mixture, and its loss on each word but the first."""
+        network = _losses(learner, split)
+        parts = np.concatenate([np.exp(-network)[None], mixture.components(learner.extra["train"], split)])
+        given = [learner.params[name] for name in self.objective.tuned if learner.params.get(name) is not None]
+        weights = np.array([1 - sum(given), *given]) if given else mixture.fit_weights(parts)
+        losses = -np.log(weights @ parts)
+        loss, alone = float(losses.mean()), _exp(float(network.mean()))
+        tuned = dict(zip(self.objective.tuned, weights[1:].tolist(), strict=True))
+        return {"loss": loss, "perplexity": _exp(loss), "network_perplexity": alone, **tuned}, losses
 
     def objective_of(self, sums: np.ndarray) -> np.ndarray:
         return np.exp(sums[..., 0] / sums[..., 1])
@@ -227,6 +238,16 @@ def _sampling(params: Params) -> dict[str, Any]:
 def _exp(loss: float) -> float:
     """exp(loss); infinite where that overflows, so that the trial counts as diverged."""
     return math.exp(loss) if loss < 700 else math.inf
+
+
+@torch.no_grad()
+def _losses(learner: Learner, split: Corpus) -> np.ndarray:
+    """The network's loss on each word of the split but the first, in their order, float64."""
+    learner.model.eval()
+    model: Any = learner.model
+    with learner.device.autocast():
+        found = [model.losses(*pair).cpu() for pair in _windows(_stream(learner, split), learner.params["bptt"])]
+    return torch.cat(found).double().numpy()
 
 
 def _windows(stream: torch.Tensor, length: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

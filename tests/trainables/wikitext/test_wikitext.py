@@ -11,7 +11,7 @@ from tests.conftest import SHARED
 from tests.trainables.conftest import assert_units_add_up
 from trainables.base import training
 from trainables.base.errors import InputError
-from trainables.wikitext import adaptive
+from trainables.wikitext import adaptive, mixture
 from trainables.wikitext import data as reading
 from trainables.wikitext.data import batchify, get_batch, tokenized
 from trainables.wikitext.generate import generate
@@ -381,3 +381,31 @@ def test_adaptive_softmax_trains_writes_and_is_exported(tmp_path, monkeypatch):
     frame = TASK.example(made.test, made.info)
     predicted = TASK.predict(TASK.load(tmp_path), frame)
     assert predicted["perplexity"].between(1, 60).all()
+
+
+def test_cache_is_the_share_of_a_word_among_the_recent_ones():
+    share = mixture.cache(np.array([1, 2, 1, 1, 3]))
+    d = mixture.DECAY
+    expected = [0, 0, d**2 / (d + d**2), (d + d**3) / (d + d**2 + d**3), 0]
+    assert share == pytest.approx(expected)
+
+
+def test_mixture_is_better_than_each_of_its_parts_on_what_it_was_fitted_to(monkeypatch):
+    monkeypatch.setattr("trainables.wikitext.task.UNIT", 11)
+    made = splits()
+    training.seed_everything(0)
+    learner = TASK.build(params("mixture=true"), made, 3, CPU)
+    metrics = training.run_epoch(TASK, learner, made.train, made.val)
+    ngram, cached = mixture.components(made.train, made.val)
+    assert metrics["val_perplexity"] <= 1.001 * metrics["val_network_perplexity"]
+    assert metrics["val_perplexity"] <= 1.001 * np.exp(-np.log(ngram).mean())
+    assert KneserNey(made.train.tokens, len(made.train.words), mixture.ORDER).perplexity(
+        made.val.tokens
+    ) == pytest.approx(np.exp(-np.log(ngram).mean()))
+    assert 0 <= metrics["val_ngram_weight"] + metrics["val_cache_weight"] <= 1 and len(cached) == len(made.val) - 1
+    # The final training gets the weights, and its test fits none.
+    learner.params |= {name: metrics[f"val_{name}"] for name in TASK.objective.tuned}
+    tested = TASK.evaluate(learner, made.test)
+    assert tested["ngram_weight"] == pytest.approx(metrics["val_ngram_weight"])
+    assert_units_add_up(TASK, learner, made.test)
+    assert TASK.evaluate(learner, made.val)["perplexity"] == pytest.approx(metrics["val_perplexity"])
