@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import time
 import uuid
 from collections.abc import Callable
@@ -146,7 +145,7 @@ class Bridge:
 
     def _keep_time(self) -> None:
         """Stops the search when what follows the trials needs the time that is left, running epochs included; and
-        begins no new trial once none could train to its end."""
+        begins no new trial once one like the best could not train to its end."""
         if math.isinf(self._budget.seconds) or self.search.stopping:
             return
         trials, left = self.search.state.trials, self._budget.left - self._ending()
@@ -159,8 +158,8 @@ class Bridge:
         ]
         if left <= max(running, default=0.0):
             self.search.stop("time budget")
-        elif paces := [trial.seconds / trial.epoch for trial in trials.values() if trial.epoch]:
-            self.search.closed = left < statistics.median(paces) * self.search.config.search.epochs
+        elif (best := self.search.state.best()) is not None:
+            self.search.closed = left < best.seconds / best.epoch * self.search.config.search.epochs
 
     def _watch(self) -> None:
         """Ends the workers of trials that are over their time limit, or hang."""
