@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.analysis.summary import configuration, shown, tally, trials_of
+from search.config.load import parse_duration
 from search.engine.search import Search
 from search.record.events import Event, Failed, Notice, Result, Retried, StepsDone
 from search.record.redaction import redacted
@@ -140,8 +142,11 @@ class Reporter:
         return Group(table, Text("\n".join(lines), style="cyan"))
 
     def _estimate(self) -> str:
-        """Time to go, if coming trials train as many epochs as those that are over."""
-        state = self.search.state
+        """Time to go: what is left of the time budget, else if coming trials train as many epochs as those that are
+        over."""
+        state, budget = self.search.state, self.search.config.search.time_budget
+        if math.isinf(self.search.total):
+            return "?" if budget is None else _clock(max(0.0, parse_duration(budget) - time.monotonic() + self.begun))
         over = [t for t in state.trials.values() if t.over]
         trained = sum(t.epoch for t in state.trials.values()) - self._epochs_before
         if not over or not trained:

@@ -142,6 +142,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     cluster = connect(config, options.address, NEEDED)
     if config.resources.gpus == "auto" and cluster.placement.gpus:
         config, cluster = share_gpus(console, config, splits, cluster)
+    forecast = store.plan(digest([config.raw, splits.info.fingerprint]))  # before what differs from run to run
     alone, most = 1.0, config.search.epochs
     if config.search.fit_epochs and config.search.time_budget:
         config, alone = fit_epochs(console, config, splits, cluster)
@@ -152,7 +153,6 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         **config.raw, "search": {**config.raw["search"], **settled},
         "data": {**config.raw["data"], **splits.info.chosen},
     }  # fmt: skip
-    forecast = store.plan(digest([config.raw, splits.info.fingerprint]))
     config = check_config(config.task, chosen, config.place)
     if options.plan:
         from search.analysis.plan import plan

@@ -50,7 +50,6 @@ class Pace:
         limit = config.search.max_epoch_seconds or SLOWEST * FULL * budget / epochs
         found = {"epochs": epochs, "grace_period": first, "fit_epochs": False, "max_epoch_seconds": limit}
         raw = lay_over(config.raw, {"search": found})
-        raw["search"]["time_budget"] = config.raw["search"]["time_budget"]
         return check_config(config.task, raw, config.place)
 
 
