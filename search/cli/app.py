@@ -118,7 +118,7 @@ def run(
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
             return commands.dry_run(console, config, data)
-        options = commands.RunOptions(data, name, address, retrain, from_, plan)
+        options = commands.RunOptions(data, name, address, retrain, from_, plan, gpus)
         return commands.run(console, kept, config, options)
 
     _finish(command, store, debug)

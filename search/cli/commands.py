@@ -50,6 +50,8 @@ class RunOptions:
     start_from: str | None
     #: Whether only a forecast is asked for.
     plan: bool = False
+    #: What `--gpus` said; a machine without one is then refused rather than used.
+    gpus: str | None = None
 
 
 def check_name(task: str) -> None:
@@ -121,6 +123,7 @@ def _check_task(config: SearchConfig) -> Task:
 
 def run(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
     """Starts a search and runs its first session; returns the exit code."""
+    store.make()
     folder = store.search(options.name or time.strftime(f"{config.task}-%Y%m%d-%H%M%S"))
     if folder.exists:
         raise InputError(
@@ -140,6 +143,11 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     if config.search.storage:
         settled["storage"] = check_writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
     cluster = connect(config, options.address, NEEDED)
+    if options.gpus is not None and config.resources.gpu_share and not cluster.placement.gpus:
+        disconnect()
+        raise InputError(
+            f"--gpus {options.gpus}: there is no GPU here; leave it out, or give 0, to train on processors"
+        )
     if config.resources.gpus == "auto" and cluster.placement.gpus:
         config, cluster = share_gpus(console, config, splits, cluster)
     forecast = store.plan(digest([config.raw, splits.info.fingerprint]))  # before what differs from run to run

@@ -58,6 +58,18 @@ class Store:
         """Decoded data and encoder features, by content; it may be deleted."""
         return self.root / "cache"
 
+    def make(self) -> None:
+        """Makes the folder; raises InputError, with the reason, where that is impossible."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / ".writable").touch()
+            (self.root / ".writable").unlink()
+        except OSError as error:
+            raise InputError(
+                f"{self.root}: results cannot be kept there ({error.strerror}); choose another folder with --store DIR "
+                "or SEARCH_STORE"
+            ) from error
+
     def search(self, name: str) -> SearchFolder:
         """The folder of a search, which need not exist yet; raises InputError where the name is no plain file name."""
         if not _NAME.fullmatch(name):

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from search.cli.app import app
 from tests.conftest import OWN_RAY, Command, outside
@@ -81,6 +82,12 @@ def test_mlflow_holds_a_parent_its_trials_and_a_final_run(searched):
         "per_class.png",
         "predictions.csv",
     }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_gpu_that_is_not_there_is_refused_before_a_search_begins(command):
+    assert "--gpus 1: there is no GPU here; leave it out" in command.run("run", "windows", *TINY, "--gpus", "1", code=2)
+    assert not list(command.folder.glob("mlruns/searches/*"))
 
 
 def test_store_is_in_write_ahead_mode_and_holds_no_loose_ends(searched):

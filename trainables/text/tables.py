@@ -1,7 +1,8 @@
-"""Tables of texts: CSV, TSV and Parquet files, and which of their columns hold the text and the label."""
+"""Tables of texts: CSV, TSV, JSON Lines and Parquet files, and which of their columns hold the text and the label."""
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import PurePosixPath
 
@@ -10,7 +11,10 @@ import pandas as pd
 
 from trainables.base.errors import InputError
 
-TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None}
+#: Suffixes, and the separator that is expected.
+TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".jsonl": None}
+#: Separators that a table may have whatever its name says.
+SEPARATORS = ",;\t|"
 #: Columns that are taken where none is named, in this order.
 TEXT_NAMES = ("text", "tweet", "content", "message", "sentence", "lyric", "lyrics", "line")
 LABEL_NAMES = ("label", "class", "target", "category", "artist", "y")
@@ -33,7 +37,7 @@ def decode(content: bytes, place: str) -> str:
 
 
 def read_table(content: bytes, name: PurePosixPath, place: str, text: str | None, label: str | None) -> pd.DataFrame:
-    """Reads a CSV, TSV or Parquet table into the columns `text` and `label`, both of str; no text is taken for NaN.
+    """Reads a table into the columns `text` and `label`, both of str; no text is taken for NaN.
 
     Args:
         text, label: names of the columns; None takes the first with a usual name.
@@ -67,13 +71,28 @@ def _table(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
     try:
         if name.suffix.lower() == ".parquet":
             frame = pd.read_parquet(io.BytesIO(content))
+        elif name.suffix.lower() == ".jsonl":
+            frame = pd.read_json(io.StringIO(decode(content, place)), lines=True, dtype=False)
         else:
-            separator = TABLES[name.suffix.lower()]
-            frame = pd.read_csv(io.StringIO(decode(content, place)), sep=separator, dtype=str, keep_default_na=False)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+            text = decode(content, place)
+            separator = _separator(text, str(TABLES[name.suffix.lower()]))
+            frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+    except (ValueError, OSError, csv.Error, pd.errors.ParserError) as error:
         raise InputError(f"{place}: cannot be read as a table ({str(error).strip().splitlines()[0]})") from error
     frame.columns = pd.Index([str(column) for column in frame.columns])
     return frame
+
+
+def _separator(text: str, expected: str) -> str:
+    """The expected separator if the first line has it, else one that gives all rows the same number of columns."""
+    first = next(csv.reader(io.StringIO(text), delimiter=expected), [])
+    if len(first) > 1:
+        return expected
+    for other in SEPARATORS.replace(expected, ""):
+        widths = {len(row) for row in csv.reader(io.StringIO(text), delimiter=other) if row}
+        if len(widths) == 1 and widths.pop() > 1:
+            return other
+    return expected
 
 
 def _column(columns: list[str], named: str | None, usual: tuple[str, ...], what: str, place: str) -> str:

@@ -22,6 +22,10 @@ from trainables.windows import demo
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SPLITS = ("train", "val", "test")
+#: Names of folders, in any case, and the splits that they hold.
+FOLDERS = {name: name for name in SPLITS} | {
+    "training": "train", "valid": "val", "validation": "val", "testing": "test",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -196,22 +200,28 @@ def _list_members(
 ) -> tuple[list[_File], set[tuple[str, str]], int]:
     """Sorts members `[wrapper/]split/class/.../file` into pictures, (split, class) folders, and a number of others."""
     split_all = [(PurePosixPath(name).parts, is_dir, read) for name, is_dir, read in members]
-    tops = {parts[0] for parts, _, _ in split_all}
-    skip = 1 if len(tops) == 1 and "train" not in tops else 0  # an archive of one folder
+    tops = {parts[0].lower() for parts, _, _ in split_all}
+    skip = 1 if len(tops) == 1 and not tops & set(FOLDERS) else 0  # an archive of one folder
     files, folders, ignored = [], set(), 0
+    # Folders of classes without a split, as `ImageFolder` has them: validation and test are split off later.
+    flat = not any(parts[skip].lower() in FOLDERS for parts, _, _ in split_all if len(parts) > skip)
     for parts, is_dir, read in split_all:
-        parts = parts[skip:]
-        if len(parts) < 2 or parts[0] not in SPLITS:
+        name = "/".join(parts[skip:])
+        first, *below = ("train", *parts[skip:]) if flat else parts[skip:] or ("",)
+        split = FOLDERS.get(first.lower())
+        if split is None or not below:
             continue
-        if is_dir or len(parts) > 2:
-            folders.add((parts[0], parts[1]))
-        if not is_dir and len(parts) > 2:
-            if PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES:
-                files.append(_File(parts[0], parts[1], "/".join(parts), read))
+        if is_dir or len(below) > 1:
+            folders.add((split, below[0]))
+        if not is_dir and len(below) > 1:
+            if PurePosixPath(name).suffix.lower() in SUFFIXES:
+                files.append(_File(split, below[0], name, read))
             else:
                 ignored += 1
     if not any(split == "train" for split, _ in folders):
-        raise InputError(f"{place}: no train/<class>/ folders; expected train/<class>/*, optionally val/ and test/")
+        raise InputError(
+            f"{place}: no train/<class>/ folders; expected <class>/*, or train/<class>/* and optionally val/ and test/"
+        )
     return files, folders, ignored
 
 

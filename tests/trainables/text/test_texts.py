@@ -42,6 +42,28 @@ def test_fields_with_quotes_tabs_newlines_emoji_and_right_to_left_text_come_thro
     assert read(buffer.getvalue(), "t.parquet").equals(frame)
 
 
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_a_csv_file_may_have_another_separator(separator):
+    frame = pd.DataFrame({"id": ["1", "2"], "text": ["well, yes", "no, and\nno"], "label": ["a", "b"]})
+    content = frame.to_csv(index=False, sep=separator).encode()
+    assert read(content).equals(frame[["text", "label"]])
+
+
+def test_a_table_of_one_column_is_not_cut_at_a_separator_that_its_texts_hold():
+    with pytest.raises(InputError, match="no label column is recognised among text; "):
+        read(b"text\none; two; three\nfour\n")
+
+
+def test_json_lines_are_read_as_they_stand():
+    content = '{"text": "NA, \\u00e9t\u00e9", "label": 1}\n{"label": 0, "text": "007"}\n'.encode()
+    assert read(content, "t.jsonl").to_dict("records") == [
+        {"text": "NA, \u00e9t\u00e9", "label": "1"},
+        {"text": "007", "label": "0"},
+    ]
+    with pytest.raises(InputError, match=r"t.jsonl: cannot be read as a table"):
+        read(b'{"text": "a", "label": 1}\n{"text": ', "t.jsonl")
+
+
 def test_windows_line_ends_are_no_part_of_a_label():
     assert read(b"text,label\r\nhello,a\r\nworld,b\r\n")["label"].tolist() == ["a", "b"]
 
@@ -136,7 +158,7 @@ def test_text_that_stands_in_two_splits_leaves_train_and_is_told(tmp_path):
             {"train.csv": "text,label\n" + rows(20), "test.csv": "text,label\nz,maybe\n"},
             "test: label 'maybe' does not stand in train",
         ),
-        ({"t.txt": "hello"}, "no .csv, .parquet, .tsv, .zip file; those are allowed"),
+        ({"t.txt": "hello"}, "no .csv, .jsonl, .parquet, .tsv, .zip file; those are allowed"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(tmp_path, files, message):
@@ -148,7 +170,7 @@ def test_data_that_cannot_be_used_is_refused(tmp_path, files, message):
 
 def test_source_that_is_no_table_is_refused(tmp_path):
     (tmp_path / "t.doc").write_text("x")
-    with pytest.raises(InputError, match=r"t\.doc: no \.csv, \.parquet, \.tsv, \.zip file"):
+    with pytest.raises(InputError, match=r"t\.doc: no \.csv, \.jsonl, \.parquet, \.tsv, \.zip file"):
         prepare(tmp_path / "t.doc")
     (tmp_path / "t.zip").write_text("x")
     with pytest.raises(InputError, match="not a zip file"):

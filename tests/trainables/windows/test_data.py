@@ -140,6 +140,25 @@ def test_bad_folder_is_refused(tmp_path, spoil, message):
     assert message in str(error.value)
 
 
+def test_folders_of_classes_alone_are_split(tmp_path):
+    split = folder(tmp_path / "split")
+    given = prepare(split, tmp_path)
+    flat = prepare(split / "train", tmp_path)
+    assert (flat.info.sizes, flat.info.fingerprint) == (given.info.sizes, given.info.fingerprint)
+    packed = prepare(zipped(split / "train", tmp_path / "flat.zip", "pictures/"), tmp_path)
+    assert packed.info.fingerprint == given.info.fingerprint
+    assert {name.split("/")[0] for name in flat.train.names} == {"a", "b"}  # as they are called on disk
+
+
+@pytest.mark.parametrize("names", [("Train", "Valid", "Test"), ("training", "validation", "testing")])
+def test_splits_may_have_their_other_usual_names(tmp_path, names):
+    root = folder(tmp_path / "data", ("train", "val", "test"))
+    given = prepare(root, tmp_path)
+    for old, new in zip(("train", "val", "test"), names, strict=True):
+        (root / old).rename(root / new)
+    assert prepare(root, tmp_path).info.fingerprint == given.info.fingerprint
+
+
 def test_missing_empty_and_foreign_sources_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         prepare(tmp_path / "nowhere", tmp_path)
