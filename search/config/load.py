@@ -143,7 +143,7 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
     )
     if config.resources.gpu_share > 1:
         raise InputError(
-            f"{place}: resources.gpus: {config.resources.gpu_share:g}: a trial trains on one GPU; give 1 or a fraction, "
+            f"{place}: resources.gpus: {config.resources.gpu_share:g}: a trial has one GPU; give 1 or a fraction, "
             "and the other GPUs run more trials at once"
         )
     if search.deterministic and search.scheduler == "asha-promote":

@@ -35,7 +35,7 @@ def test_set_replaces_a_parameter_whole():
         ),
         (["search.grace_period=99"], "search.grace_period: 99: must be <= search.epochs (12)"),
         (["search.time_budget=soon"], "search.time_budget: 'soon': expected a positive duration"),
-        (["resources.gpus=2"], "resources.gpus: 2: a trial trains on one GPU; give 1 or a fraction"),
+        (["resources.gpus=2"], "resources.gpus: 2: a trial has one GPU; give 1 or a fraction"),
         (["data.size=big"], "'big': expected a whole number such as the default 96"),
         (["data.val_fraction=[1]"], "expected a number such as the default 0.15"),
         (["data.demo=3"], "expected keys inside"),
