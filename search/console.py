@@ -22,20 +22,24 @@ from search.record.state import SearchState
 
 #: Rows of the live table: running trials first, then the best of the others.
 ROWS = 16
-#: Seconds between two lines about a long epoch where there is no live table.
+#: Seconds without a line after which one tells how far the search is, where there is no live table.
 MINUTE = 60.0
 
 
 class Reporter:
     """Prints what happens in one search; a listener of the search."""
 
-    def __init__(self, console: Console, search: Search) -> None:
-        self.console, self.search = console, search
+    def __init__(self, console: Console, search: Search, verbose: bool = False) -> None:
+        """
+        Args:
+            verbose: whether every epoch has a line where there is no live table.
+        """
+        self.console, self.search, self.verbose = console, search, verbose
         self.begun = time.monotonic()
         self._epochs_before = sum(t.epoch for t in search.state.trials.values())
         self._live: Live | None = None
         self._final = ""
-        #: How far long epochs are, by trial; and when something was last said of the trials.
+        #: How far long epochs are, by trial; and when a line was last printed.
         self._progress: dict[int, StepsDone] = {}
         self._said = time.monotonic()
 
@@ -75,13 +79,13 @@ class Reporter:
             case "final_result":
                 which = f"trial {event['trial']}, seed {event['seed']}"
                 self._final = f"final training of {which}: epoch {event['epoch']} of {event['epochs']}"
-                if not self._live:
+                if self._due(self.verbose):
                     self.say(f"{self._final}  {shown(event['metrics'], 'train_')}")
                 for line in event.get("samples", ()):
                     self.say(f"  epoch {event['epoch']}: {line}")
             case "audit_result":
                 self._final = f"audit of trial {event['number']}: epoch {event['epoch']} of {epochs}"
-                if not self._live:
+                if self._due(self.verbose):
                     self.say(f"{self._final}  {shown(event['metrics'], 'val_')}")
             case "repeat_result":
                 self._final = f"comparison: {event['value']}, epoch {event['epoch']} of {epochs}"
@@ -89,16 +93,22 @@ class Reporter:
                 self.say(f"comparison: {event['value']}, seed {event['seed']}: {shown(event['test'], '')} on test")
             case "progress":
                 self._progress[event["number"]] = event
-                if not self._live and time.monotonic() - self._said > MINUTE:
-                    self._said = time.monotonic()
-                    self.say(f"trial {event['number']:3d}  epoch {event['epoch']:3d}  {_step(event)}")
+                if self._due():
+                    self.say("; ".join(self._standing()))
             case "result":
-                self._said = time.monotonic()
                 self._progress.pop(event["number"], None)
-                if not self._live:
+                if event["outcome"] or self.verbose:
                     self._say_result(event, state)
+                elif self._due():
+                    self.say("; ".join(self._standing()))
+
+    def _due(self, always: bool = False) -> bool:
+        """Whether to print a line that repeats what the live table shows: `always`, or after a minute without one."""
+        return not self._live and (always or time.monotonic() - self._said > MINUTE)
 
     def _say_result(self, event: Result, state: SearchState) -> None:
+        if self._live:
+            return
         trial, best = state.trials[event["number"]], state.best()
         line = f"trial {trial.number:3d}  epoch {event['epoch']:3d}  {shown(event['metrics'], 'val_')}"
         line += f"  {event['outcome']}" if event["outcome"] else ""
@@ -106,6 +116,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Prints a line, without secrets."""
+        self._said = time.monotonic()
         self.console.print(Text(redacted(text)), soft_wrap=True)
 
     def _render(self) -> Group:
@@ -118,7 +129,6 @@ class Reporter:
         running = [t for t in state.trials.values() if t.outcome is None]
         over = [t for t in state.ranked() if t.outcome is not None]
         rest = [t for t in state.trials.values() if t.outcome is not None and not t.can_win]
-        best = state.best()
         for trial in [*running, *over, *rest][:ROWS]:
             last = trial.curve.get(trial.epoch, {}).get(f"val_{metric}")
             table.add_row(
@@ -128,18 +138,22 @@ class Reporter:
                 f"{trial.best_value:.4f}" if trial.best_epoch else "",
                 trial.outcome or "running",
                 configuration(trial, search.config),
-                style="green" if trial is best else ("dim" if trial.over else ""),
+                style="green" if trial is state.best() else ("dim" if trial.over else ""),
             )
         rungs = "  ".join(f"epoch {epoch}: {len(rung)}" for epoch, rung in search.scheduler.rungs().items())
-        lines = [
-            f"{len(state.trials)} of {trials_of(search.total)}: {tally(t.outcome for t in state.trials.values())}",
+        lines = [*self._standing(), *([f"rungs  {rungs}"] if rungs else []), *([self._final] if self._final else [])]
+        return Group(table, Text("\n".join(lines), style="cyan"))
+
+    def _standing(self) -> list[str]:
+        """How far the search is, in a few phrases."""
+        state, best = self.search.state, self.search.state.best()
+        outcomes = tally(trial.outcome for trial in state.trials.values())
+        return [
+            f"{len(state.trials)} of {trials_of(self.search.total)}: {outcomes}",
             f"best {best.best_value:.4f} by trial {best.number}" if best else "no result yet",
-            *([f"rungs  {rungs}"] if rungs else []),
             *(f"trial {number}: {_step(event)}" for number, event in sorted(self._progress.items())),
             f"elapsed {_clock(time.monotonic() - self.begun)}, about {self._estimate()} to go",
-            *([self._final] if self._final else []),
         ]
-        return Group(table, Text("\n".join(lines), style="cyan"))
 
     def _estimate(self) -> str:
         """Time to go: what is left of the time budget, else if coming trials train as many epochs as those that are

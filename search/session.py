@@ -50,6 +50,7 @@ class Finals:
 def take_up(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
     splits: Splits, cluster: Cluster, finals: Finals | None = None, warm: WarmStarted | None = None,
+    verbose: bool = False,
 ) -> int:  # fmt: skip
     """Runs the trials, the comparison, the audit and the final training, and prints the summary.
 
@@ -58,6 +59,7 @@ def take_up(
     Args:
         finals: if given, only these final trainings run.
         warm: the trials of an earlier search, for the searcher.
+        verbose: whether every epoch has a line where output is no terminal.
 
     Returns:
         The exit code.
@@ -83,7 +85,7 @@ def take_up(
     if finals is not None:
         again = f"retrain {folder.name} --finalists {finals.count} --seeds {finals.seeds}"
     search = Search(config, folder)
-    reporter = Reporter(console, search)
+    reporter = Reporter(console, search, verbose)
     tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
     search.listeners += [tracker, reporter]
     _greet(console, store, search, splits.info, cluster)

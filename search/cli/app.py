@@ -21,6 +21,7 @@ from search.cli.options import (
     Searcher,
     StoreOption,
     TaskArgument,
+    VerboseOption,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def run(
         bool, typer.Option("--plan", help="Train two epochs, forecast epochs, hours and disk, start no search.")
     ] = False,
     retrain: Annotated[bool, typer.Option(help="Train the best configuration on train+validation and test it.")] = True,
+    verbose: VerboseOption = False,
     store: StoreOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -118,7 +120,7 @@ def run(
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
             return commands.dry_run(console, config, data)
-        options = commands.RunOptions(data, name, address, retrain, from_, plan, gpus)
+        options = commands.RunOptions(data, name, address, retrain, from_, plan, gpus, verbose)
         return commands.run(console, kept, config, options)
 
     _finish(command, store, debug)
@@ -138,6 +140,7 @@ def resume(
         str | None, typer.Option(metavar="K|+K", help="Train K stopped trials to the end: what did stopping cost?")
     ] = None,
     address: AgainOption = None,
+    verbose: VerboseOption = False,
     store: StoreOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -145,7 +148,7 @@ def resume(
     from search.cli import commands
 
     more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
-    _finish(lambda console, kept: commands.resume(console, kept, name, more, address), store, debug)
+    _finish(lambda console, kept: commands.resume(console, kept, name, more, address, verbose), store, debug)
 
 
 @app.command()

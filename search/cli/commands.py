@@ -52,6 +52,8 @@ class RunOptions:
     plan: bool = False
     #: What `--gpus` said; a machine without one is then refused rather than used.
     gpus: str | None = None
+    #: Whether every epoch has a line where output is no terminal.
+    verbose: bool = False
 
 
 def check_name(task: str) -> None:
@@ -187,16 +189,19 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "created": int(time.time() * 1000),
     }
     folder.write(description)
-    return take_up(console, store, config, folder, description, splits, cluster, warm=warm)
+    return take_up(console, store, config, folder, description, splits, cluster, warm=warm, verbose=options.verbose)
 
 
-def resume(console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None) -> int:
+def resume(
+    console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool = False
+) -> int:
     """Goes on with a search; one that is finished, also in MLflow, is only summed up. Returns the exit code.
 
     Args:
         more: new values of `search.trials`, `epochs`, `time_budget` or `audit_stopping`; `+N` adds to a number, None
             leaves it.
         address: another cluster than before; `local` starts one here.
+        verbose: as `RunOptions.verbose`.
     """
     from search.analysis.summary import summary
 
@@ -213,7 +218,7 @@ def resume(console: Console, store: Store, name: str, more: dict[str, str | None
         return DONE
     splits = prepare_data_again(console, store, config, folder, description)
     cluster = connect_again(config, folder, description, address)
-    return take_up(console, store, config, folder, description, splits, cluster)
+    return take_up(console, store, config, folder, description, splits, cluster, verbose=verbose)
 
 
 def retrain(console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None) -> int:

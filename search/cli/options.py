@@ -43,4 +43,5 @@ NameArgument = Annotated[
 StoreOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where results are kept. [default: $SEARCH_STORE, else mlruns]")
 ]
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="In a pipe or log, print a line an epoch.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

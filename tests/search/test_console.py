@@ -55,3 +55,21 @@ def test_in_a_pipe_a_long_epoch_has_a_line_a_minute(search, monkeypatch):
         now[0] += 5
         reporter({"event": "progress", "number": 0, **STEP}, search.state)
     assert out.getvalue().count("step 40 of 160") == 2
+
+
+def test_in_a_pipe_a_trial_has_a_line_as_it_ends_and_every_epoch_has_one_on_demand(search, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("search.console.time.monotonic", lambda: now[0])
+    brief, full = (Reporter(Console(file=io.StringIO(), width=200), search, verbose) for verbose in (False, True))
+    search.listeners += [brief, full]
+    epochs = search.config.search.epochs
+    for epoch in range(2, epochs + 1):
+        now[0] += 100 / epochs
+        metrics = {"val_mse": 2.0 - epoch / epochs, "epoch_seconds": 1.0}
+        search.report([{"number": 0, "epoch": epoch, "metrics": metrics, "diverged": None, "checkpoint": None}], "cpu")
+        if search.state.trials[0].outcome:
+            break
+    lines = brief.console.file.getvalue().splitlines()
+    assert len(full.console.file.getvalue().splitlines()) == epoch - 1
+    assert "1 of as many trials as the budget holds: 1 running; best " in lines[0], "a minute without a line"
+    assert lines[1:] == [full.console.file.getvalue().splitlines()[-1]]
