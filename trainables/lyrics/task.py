@@ -23,7 +23,7 @@ class LyricsTask(TextTask):
 
         def read_file(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
             if name.suffix.lower() != ".txt":
-                return tables.read_table(content, name, place, data["text"], data["label"])
+                return tables.read_table(content, name, place, data["text"], data["label"], data.get("unlabelled"))
             lines = [line.strip() for line in tables.decode(content, place).splitlines()]
             folders = [folder for folder in name.parts[:-1] if folder.lower() not in texts.SPLITS]
             frame = pd.DataFrame({"text": [line for line in lines if line]})

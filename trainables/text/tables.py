@@ -36,29 +36,59 @@ def decode(content: bytes, place: str) -> str:
         ) from error
 
 
-def read_table(content: bytes, name: PurePosixPath, place: str, text: str | None, label: str | None) -> pd.DataFrame:
+def read_table(
+    content: bytes, name: PurePosixPath, place: str, text: str | int | None, label: str | int | None,
+    unlabelled: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Reads a table into the columns `text` and `label`, both of str; no text is taken for NaN.
 
+    A table has no header if its first row holds a value that its column has again. Its columns are then called by
+    their positions, from "0"; the longest is the text, the one with the fewest different values the label, and
+    `attrs["notes"]` of the frame say so.
+
     Args:
-        text, label: names of the columns; None takes the first with a usual name.
+        text, label: names or positions of the columns; None takes the first with a usual name.
+        unlabelled: what becomes of rows without a label: "drop", or None to refuse them.
 
     Raises:
         InputError: the table cannot be read, a column is missing, or a row has no label.
     """
-    frame = _table(content, name, place)
+    if unlabelled not in (None, "drop"):
+        raise InputError(f"data.unlabelled: {unlabelled!r}: must be drop or null")
+    frame, notes = _table(content, name, place), []
+    texts, labels = (None if column is None else str(column) for column in (text, label))
+    unknown = texts not in frame and not {column.lower() for column in frame.columns} & {*TEXT_NAMES}
+    if unknown and TABLES[name.suffix.lower()]:
+        bare = _table(content, name, place, header=False)
+        first = bare.iloc[0]
+        if ((bare.iloc[1:] == first) & (first != "")).any(axis=None):
+            frame = bare
+            if labels not in bare:
+                labels = min(reversed(bare.columns), key=lambda column: bare[column].nunique())
+            if texts not in bare:
+                texts = max(bare.columns, key=lambda column: (column != labels, bare[column].str.len().mean()))
+            told = f"column {texts} is the text, {labels} the label (data.text, data.label)"
+            notes.append(f"{name} has no header: {told}")
     columns = list(frame.columns)
     chosen = {
-        "text": _column(columns, text, TEXT_NAMES, "text", place),
-        "label": _column(columns, label, LABEL_NAMES, "label", place),
+        "text": _column(columns, texts, TEXT_NAMES, "text", place),
+        "label": _column(columns, labels, LABEL_NAMES, "label", place),
     }
     if chosen["text"] == chosen["label"]:
         raise InputError(f"{place}: data.text and data.label are both {chosen['text']!r}")
     frame = frame[[chosen["text"], chosen["label"]]].set_axis(["text", "label"], axis=1)
     missing = frame["label"].isna() | (frame["label"].astype(str).str.strip() == "")
     if missing.any():
-        first = int(np.flatnonzero(missing)[0])
-        raise InputError(f"{place}: row {first + 1}: no label ({int(missing.sum())} rows have none)")
-    return pd.DataFrame({"text": frame["text"].fillna("").astype(str), "label": frame["label"].astype(str).str.strip()})
+        row, count = int(np.flatnonzero(missing)[0]) + 1, int(missing.sum())
+        if unlabelled is None:
+            raise InputError(
+                f"{place}: row {row}: no label ({count} rows have none; --set data.unlabelled=drop leaves them out)"
+            )
+        notes.append(f"data.unlabelled=drop: {count} rows of {name} left out")
+        frame = frame[~missing]
+    read = pd.DataFrame({"text": frame["text"].fillna("").astype(str), "label": frame["label"].astype(str).str.strip()})
+    read.attrs["notes"] = notes
+    return read
 
 
 def read_column(content: bytes, name: PurePosixPath, place: str) -> list[str]:
@@ -67,7 +97,7 @@ def read_column(content: bytes, name: PurePosixPath, place: str) -> list[str]:
     return [str(text) for text in frame[_column(list(frame.columns), None, TEXT_NAMES, "text", place)].fillna("")]
 
 
-def _table(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
+def _table(content: bytes, name: PurePosixPath, place: str, header: bool = True) -> pd.DataFrame:
     try:
         if name.suffix.lower() == ".parquet":
             frame = pd.read_parquet(io.BytesIO(content))
@@ -76,7 +106,9 @@ def _table(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
         else:
             text = decode(content, place)
             separator = _separator(text, str(TABLES[name.suffix.lower()]))
-            frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
+            frame = pd.read_csv(
+                io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, header=0 if header else None
+            )
     except (ValueError, OSError, csv.Error, pd.errors.ParserError) as error:
         raise InputError(f"{place}: cannot be read as a table ({str(error).strip().splitlines()[0]})") from error
     frame.columns = pd.Index([str(column) for column in frame.columns])
@@ -84,19 +116,18 @@ def _table(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
 
 
 def _separator(text: str, expected: str) -> str:
-    """The expected separator if the first line has it, else one that gives all rows the same number of columns."""
-    first = next(csv.reader(io.StringIO(text), delimiter=expected), [])
-    if len(first) > 1:
-        return expected
-    for other in SEPARATORS.replace(expected, ""):
-        widths = {len(row) for row in csv.reader(io.StringIO(text), delimiter=other) if row}
+    """The separator that gives all rows the same number of columns, the expected one first; else the expected one."""
+    for separator in expected + SEPARATORS.replace(expected, ""):
+        widths = {len(row) for row in csv.reader(io.StringIO(text), delimiter=separator) if row}
         if len(widths) == 1 and widths.pop() > 1:
-            return other
+            return separator
     return expected
 
 
 def _column(columns: list[str], named: str | None, usual: tuple[str, ...], what: str, place: str) -> str:
     if named is not None:
+        if named not in columns and named.isdigit() and int(named) < len(columns):
+            return columns[int(named)]
         if named not in columns:
             raise InputError(f"{place}: data.{what}: no column {named!r}; there are {', '.join(columns)}")
         return named

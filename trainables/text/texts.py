@@ -34,7 +34,8 @@ class TextSplit:
         return TextSplit(self.texts[index], self.labels[index])
 
 
-#: Reads one file of labelled texts into a frame of two string columns, `text` and `label`.
+#: Reads one file of labelled texts into a frame of two string columns, `text` and `label`; a person is told what
+#: `attrs["notes"]` says.
 Reader = Callable[[bytes, PurePosixPath, str], pd.DataFrame]
 
 
@@ -54,7 +55,7 @@ def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collecti
     for name, content in files:
         part = PurePosixPath(*name.parts[below:])
         frames.setdefault(split_of(part), []).append(read(content, part, str(source / name)))
-    notes: list[str] = []
+    notes = [note for parts in frames.values() for frame in parts for note in frame.attrs.get("notes", ())]
     together = {split: clean(pd.concat(parts, ignore_index=True), split, notes) for split, parts in frames.items()}
     if "train" not in together:
         raise InputError(f"{source}: there is a {' and a '.join(together)} split but no train")
@@ -66,8 +67,14 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
     """Makes `Splits` of frames with `text` and `label`, by split; classes are those of train, in alphabetical order.
 
     Raises:
-        InputError: a split has no text, or there are too few classes, or too few texts of a class.
+        InputError: a split has no text, or there are too few classes, or too few texts of a class and `data.rare` does
+            not say what becomes of them.
     """
+    rare = data.get("rare")
+    if rare not in (None, "drop", "train"):
+        raise InputError(f"data.rare: {rare!r}: must be drop, train or null")
+    if rare == "drop":
+        frames = _without_rare(frames, notes)
     empty = [split for split, frame in frames.items() if frame.empty]
     if empty:
         raise InputError(f"{source}: {', '.join(empty)}: no texts are left of it; a label and a text are needed")
@@ -84,7 +91,8 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
     }
     for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
         if name not in parts:
-            parts["train"], parts[name] = stratified(parts["train"], classes, fraction, data["split_seed"], source)
+            seed, keep = data["split_seed"], rare == "train"
+            parts["train"], parts[name] = stratified(parts["train"], classes, fraction, seed, source, keep)
     counts = np.bincount(parts["train"].labels, minlength=len(classes))
     notes.append("classes in train: " + ", ".join(f"{c} {n}" for c, n in zip(classes, counts, strict=True)))
     info = DataInfo(
@@ -96,6 +104,16 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
         notes=tuple(notes),
     )
     return Splits(parts["train"], parts["val"], parts["test"], info)
+
+
+def _without_rare(frames: dict[str, pd.DataFrame], notes: list[str]) -> dict[str, pd.DataFrame]:
+    """Leaves classes out that have less than a text for each split that train gives."""
+    counts = frames["train"]["label"].value_counts()
+    small = sorted(counts.index[counts < 1 + len({"val", "test"} - set(frames))])
+    if not small:
+        return frames
+    notes.append(f"data.rare=drop: left out for too few texts: {', '.join(small)}")
+    return {split: frame[~frame["label"].isin(small)].reset_index(drop=True) for split, frame in frames.items()}
 
 
 def _digest(parts: list[TextSplit], classes: tuple[str, ...]) -> str:
@@ -122,9 +140,12 @@ def split_of(name: PurePosixPath) -> str:
 
 
 def stratified(
-    split: TextSplit, classes: tuple[str, ...], fraction: float, seed: int, place: str
+    split: TextSplit, classes: tuple[str, ...], fraction: float, seed: int, place: str, keep: bool = False
 ) -> tuple[TextSplit, TextSplit]:
     """Cuts off `fraction` of every class, at least one text; returns what stays and what was cut off.
+
+    Args:
+        keep: whether the text of a class that has one stays, and none is cut off.
 
     Raises:
         InputError: a class has too few texts for both.
@@ -133,8 +154,13 @@ def stratified(
     taken = np.zeros(len(split), dtype=bool)
     for code, name in enumerate(classes):
         members = np.flatnonzero(split.labels == code)
+        if len(members) < 2 and keep:
+            continue
         if len(members) < 2:
-            raise InputError(f"{place}: label {name!r} has {len(members)} text left to split; at least 2 are needed")
+            raise InputError(
+                f"{place}: label {name!r} has {len(members)} text left to split; at least 2 are needed "
+                "(--set data.rare=drop leaves such classes out, data.rare=train keeps them in train)"
+            )
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         taken[rng.permutation(members)[:count]] = True
     return split.take(np.flatnonzero(~taken)), split.take(np.flatnonzero(taken))

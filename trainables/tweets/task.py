@@ -22,7 +22,7 @@ class TweetsTask(TextTask):
         """Reads CSV, TSV, JSON Lines or Parquet tables with a text and a label column."""
 
         def read_file(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
-            return tables.read_table(content, name, place, data["text"], data["label"])
+            return tables.read_table(content, name, place, data["text"], data["label"], data.get("unlabelled"))
 
         return texts.prepare(data, source, read_file)
 

@@ -42,6 +42,31 @@ def test_fields_with_quotes_tabs_newlines_emoji_and_right_to_left_text_come_thro
     assert read(buffer.getvalue(), "t.parquet").equals(frame)
 
 
+def test_splits_without_a_header_are_taken_by_position_and_told(tmp_path):
+    def table(first: int, count: int) -> str:
+        return "".join(
+            f"{1000 + i}\ttext {i}, and more\t{'YES' if i % 3 else 'NO'}\n" for i in range(first, first + count)
+        )
+
+    (tmp_path / "train.tsv").write_text("Id\tText\tLabel\n" + table(0, 30))
+    (tmp_path / "valid.tsv").write_text(table(100, 10))
+    (tmp_path / "test.tsv").write_text(table(200, 12))
+    splits = prepare(tmp_path)
+    assert splits.info.sizes == {"train": 30, "val": 10, "test": 12}
+    assert splits.info.classes == ("NO", "YES")
+    for name in ("valid", "test"):
+        told = f"{name}.tsv has no header: column 1 is the text, 2 the label (data.text, data.label)"
+        assert told in splits.info.notes
+    (tmp_path / "train.tsv").write_text("Id\tBody\tLabel\n" + table(0, 30))
+    named = texts.prepare(DATA, tmp_path, partial(tables.read_table, text=1, label="Label"))
+    assert named.info.fingerprint == splits.info.fingerprint
+
+
+def test_header_that_is_not_recognised_is_not_taken_for_a_text():
+    with pytest.raises(InputError, match=r"no text column is recognised among id, body, mood; .*data.text=NAME"):
+        read(b"id,body,mood\n1,hello,good\n2,bye,bad\n3,well,good\n")
+
+
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
 def test_a_csv_file_may_have_another_separator(separator):
     frame = pd.DataFrame({"id": ["1", "2"], "text": ["well, yes", "no, and\nno"], "label": ["a", "b"]})
@@ -89,11 +114,6 @@ def test_labels_may_be_numbers_and_true_or_false():
     buffer = io.BytesIO()
     pd.DataFrame({"text": ["a", "b"], "label": [0, 1]}).to_parquet(buffer)
     assert read(buffer.getvalue(), "t.parquet")["label"].tolist() == ["0", "1"]
-
-
-def test_missing_label_is_refused_with_its_row():
-    with pytest.raises(InputError, match=r"t.csv: row 2: no label \(2 rows have none\)"):
-        read(b"text,label\na,x\nb,\nc, \n")
 
 
 def test_broken_table_is_refused():
@@ -177,6 +197,29 @@ def test_source_that_is_no_table_is_refused(tmp_path):
         prepare(tmp_path / "t.zip")
     with pytest.raises(InputError, match="no such file or folder"):
         prepare(tmp_path / "absent")
+
+
+def test_classes_too_small_to_split_are_left_out_or_kept_in_train(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\n" + rows(50) + "one,rare\ntwo,small\nthree,small\n")
+    with pytest.raises(InputError, match=r"label 'rare' has 1 text left to split; .*data.rare=drop.*data.rare=train"):
+        prepare(tmp_path / "t.csv")
+    dropped = prepare(tmp_path / "t.csv", rare="drop")
+    assert dropped.info.classes == ("no", "yes")
+    assert "data.rare=drop: left out for too few texts: rare, small" in dropped.info.notes
+    kept = prepare(tmp_path / "t.csv", rare="train")
+    assert kept.info.classes == ("no", "rare", "small", "yes")
+    assert 1 in kept.train.labels and 1 not in np.concatenate([kept.val.labels, kept.test.labels])
+    with pytest.raises(InputError, match=r"data.rare: 'leave': must be drop, train or null"):
+        prepare(tmp_path / "t.csv", rare="leave")
+
+
+def test_rows_without_a_label_are_refused_or_left_out_on_demand():
+    table = b"text,label\na,x\nb,\nc,y\nd, \n"
+    with pytest.raises(InputError, match=r"t.csv: row 2: no label \(2 rows have none; --set data.unlabelled=drop"):
+        read(table)
+    frame = tables.read_table(table, PurePosixPath("t.csv"), "t.csv", None, None, "drop")
+    assert frame.to_dict("records") == [{"text": "a", "label": "x"}, {"text": "c", "label": "y"}]
+    assert frame.attrs["notes"] == ["data.unlabelled=drop: 2 rows of t.csv left out"]
 
 
 @pytest.mark.slow
