@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from search.config.space import is_spec
+from search.config.space import KINDS, is_spec
 from trainables import InputError
 
 SECTIONS = ("search", "resources", "data", "space")
@@ -103,12 +103,24 @@ def _check_kind(parts: list[str], old: Any, new: Any, shown: str) -> None:
     if parts[0] == "space":
         if isinstance(old, dict) and not is_spec(old):
             raise InputError(f"{shown}: {'.'.join(parts)} is a group; set one of {', '.join(old)} in it")
+        for kinds, expected in (((int, float), "a number"), ((bool,), "true or false")):
+            wrong = [value for value in _values(new) if type(value) not in kinds and value is not None]
+            if wrong and all(type(value) in kinds for value in _values(old)):
+                raise InputError(f"{shown}: {wrong[0]!r}: expected {expected}, such as {_values(old)[0]!r}")
         return
     if parts[0] != "data" or old is None:
         return
     same = isinstance(new, (int, float)) if isinstance(old, float) else isinstance(new, type(old))
     if not same or isinstance(new, bool) != isinstance(old, bool) or isinstance(old, dict):
         raise InputError(f"{shown}: {new!r}: expected {_kind(old)} such as the default {old!r}")
+
+
+def _values(spec: Any) -> list[Any]:
+    """The values that an entry of the space names: bounds, choices, or the one value."""
+    if not is_spec(spec):
+        return [spec]
+    body = next(spec[kind] for kind in KINDS if kind in spec)
+    return body if isinstance(body, list) else [body]
 
 
 def _kind(value: Any) -> str:
