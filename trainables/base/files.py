@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import uuid
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -14,10 +16,10 @@ from trainables.base.errors import InputError
 
 
 def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yields the files with these suffixes that `source` is or holds, in order, zips in it included.
+    """Yields the files with these suffixes that `source` is or holds, in order, zips and `.gz` in it included.
 
     Yields:
-        The path below the source (in a zip `ARCHIVE/MEMBER`), and the content.
+        The path below the source (in a zip `ARCHIVE/MEMBER`; without `.gz`), and the content.
 
     Raises:
         InputError: there is none, a zip is damaged, or it is larger than `limit_gb` unpacked.
@@ -25,14 +27,17 @@ def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iter
     if not source.exists():
         raise InputError(f"--data {source}: no such file or folder")
     allowed = {*suffixes, ".zip"}
-    paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in allowed) if source.is_dir() else [source]
-    if not paths or (not source.is_dir() and source.suffix.lower() not in allowed):
+    paths = sorted(p for p in source.rglob("*") if _suffix(p) in allowed) if source.is_dir() else [source]
+    if not paths or (not source.is_dir() and _suffix(source) not in allowed):
         raise InputError(
             f"--data {source}: no {', '.join(sorted(allowed))} file; those are allowed, and folders of them"
         )
     for path in paths:
         name = PurePosixPath(path.relative_to(source)) if source.is_dir() else PurePosixPath(path.name)
-        if path.suffix.lower() != ".zip":
+        if name.suffix.lower() == ".gz":
+            yield name.with_suffix(""), _unpacked(path, limit_gb)
+            continue
+        if name.suffix.lower() != ".zip":
             yield name, path.read_bytes()
             continue
         try:
@@ -49,6 +54,24 @@ def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iter
                 raise InputError(f"--data {path}: no {', '.join(sorted(suffixes))} file in it")
             for member in members:
                 yield name.with_suffix("") / member.filename, archive.read(member)
+
+
+def _suffix(path: Path) -> str:
+    """The suffix in lower case, that before `.gz` where the file is compressed."""
+    return PurePosixPath(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _unpacked(path: Path, limit_gb: float) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            content = file.read(int(limit_gb * 2**30) + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"--data {path}: not a gzip file ({error})") from error
+    if len(content) > limit_gb * 2**30:
+        raise InputError(
+            f"--data {path}: larger unpacked than {limit_gb:g} GiB; raise it with --set data.max_unpacked_gb=N"
+        )
+    return content
 
 
 @contextmanager

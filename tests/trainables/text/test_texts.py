@@ -1,3 +1,4 @@
+import gzip
 import io
 import subprocess
 import sys
@@ -146,6 +147,20 @@ def test_splits_given_as_files_are_kept(tmp_path):
         for name in ("train", "validation", "test"):
             archive.write(tmp_path / f"{name}.csv", f"data/{name}.csv")
     assert prepare(tmp_path / "t.zip").info.fingerprint == splits.info.fingerprint
+
+
+def test_compressed_tables_are_read_up_to_a_size(tmp_path):
+    plain = ("text,label\n" + rows(50)).encode()
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "t.csv").write_bytes(plain)
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(plain))
+    packed = prepare(tmp_path / "t.csv.gz")
+    assert packed.info.fingerprint == prepare(tmp_path / "plain").info.fingerprint
+    with pytest.raises(InputError, match=r"t.csv.gz: larger unpacked than 1e-07 GiB"):
+        prepare(tmp_path / "t.csv.gz", max_unpacked_gb=1e-7)
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(plain)[:-20])
+    with pytest.raises(InputError, match=r"t.csv.gz: not a gzip file"):
+        prepare(tmp_path / "t.csv.gz")
 
 
 def test_empty_and_repeated_texts_are_left_out_and_told(tmp_path):
