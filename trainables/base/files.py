@@ -46,14 +46,19 @@ def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iter
             raise InputError(f"--data {path}: not a zip file") from error
         with archive:
             if sum(member.file_size for member in archive.infolist()) > limit_gb * 2**30:
-                raise InputError(
-                    f"--data {path}: larger unpacked than {limit_gb:g} GiB; raise it with --set data.max_unpacked_gb=N"
-                )
+                raise too_large(path, limit_gb)
             members = [m for m in archive.infolist() if PurePosixPath(m.filename).suffix.lower() in suffixes]
             if not members:
                 raise InputError(f"--data {path}: no {', '.join(sorted(suffixes))} file in it")
             for member in members:
                 yield name.with_suffix("") / member.filename, archive.read(member)
+
+
+def too_large(path: Path, limit_gb: float) -> InputError:
+    """The error of an archive that holds more than `limit_gb`."""
+    return InputError(
+        f"--data {path}: larger unpacked than {limit_gb:g} GiB; raise it with --set data.max_unpacked_gb=N"
+    )
 
 
 def _suffix(path: Path) -> str:
@@ -68,9 +73,7 @@ def _unpacked(path: Path, limit_gb: float) -> bytes:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"--data {path}: not a gzip file ({error})") from error
     if len(content) > limit_gb * 2**30:
-        raise InputError(
-            f"--data {path}: larger unpacked than {limit_gb:g} GiB; raise it with --set data.max_unpacked_gb=N"
-        )
+        raise too_large(path, limit_gb)
     return content
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from trainables import DataInfo, InputError, Progress, Splits, array_digest
-from trainables.base.files import replacing
+from trainables.base.files import replacing, too_large
 from trainables.windows import demo
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -176,9 +176,7 @@ def _list_zip(path: Path, limit_gb: float) -> tuple[list[_File], set[tuple[str, 
             raise InputError(f"{path}: member {info.filename!r}: absolute names and '..' are not allowed")
         unpacked += info.file_size
         if unpacked > limit_gb * 2**30:
-            raise InputError(
-                f"{path}: larger unpacked than {limit_gb:g} GiB; raise it with --set data.max_unpacked_gb=N"
-            )
+            raise too_large(path, limit_gb)
         if info.flag_bits & 0x1:
             raise InputError(f"{path}: member {info.filename!r} is encrypted; give an archive without password")
         parts = PurePosixPath(name).parts
