@@ -93,7 +93,7 @@ def test_lyrics_from_files_compare_weights_by_class_and_leave_a_checkpoint(comma
         (data / f"{singer}.txt").write_text(text)
     output = command.run(
         "run", "lyrics", "--name", "l", "--data", str(data), "--trials", "2", *TINY, "--set", "search.compare_seeds=2",
-        "--set", "data.encoder=packaged", "--set", "batch_size=16",
+        "--set", "search.balance=weighting", "--set", "data.encoder=packaged", "--set", "batch_size=16",
     )  # fmt: skip
     assert "| weighting | val_accuracy/Ana | val_accuracy/Bo | val_accuracy/Cleo |" in output
     assert output.count(" was predicted to be class ") == 10

@@ -1,4 +1,4 @@
-"""Reads window photographs from a folder or zip of `train/<class>/*` (and `val/`, `test/`) into uint8 arrays."""
+"""Reads photographs from a folder or zip of `<class>/*`, or of `train/<class>/*` and so on, into uint8 arrays."""
 
 from __future__ import annotations
 
