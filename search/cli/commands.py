@@ -125,7 +125,7 @@ def _check_task(config: SearchConfig) -> Task:
 
 def run(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
     """Starts a search and runs its first session; returns the exit code."""
-    store.make()
+    store.check()
     folder = store.search(options.name or time.strftime(f"{config.task}-%Y%m%d-%H%M%S"))
     if folder.exists:
         raise InputError(

@@ -58,17 +58,16 @@ class Store:
         """Decoded data and encoder features, by content; it may be deleted."""
         return self.root / "cache"
 
-    def make(self) -> None:
-        """Makes the folder; raises InputError, with the reason, where that is impossible."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            (self.root / ".writable").touch()
-            (self.root / ".writable").unlink()
-        except OSError as error:
+    def check(self) -> None:
+        """Checks that the folder is there, or can be made, and can be written to; makes nothing, as the command may
+        end with another mistake. Raises InputError with the reason."""
+        there = next(path for path in (self.root, *self.root.parents) if path.exists())
+        reason = "is no folder" if not there.is_dir() else "" if os.access(there, os.W_OK) else "is not writable"
+        if reason:
             raise InputError(
-                f"{self.root}: results cannot be kept there ({error.strerror}); choose another folder with --store DIR "
+                f"{self.root}: results cannot be kept there ({there} {reason}); choose another folder with --store DIR "
                 "or SEARCH_STORE"
-            ) from error
+            )
 
     def search(self, name: str) -> SearchFolder:
         """The folder of a search, which need not exist yet; raises InputError where the name is no plain file name."""
