@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, isinf
+from statistics import median
 
 from search.engine.budget import Budget
 from search.engine.placement import Placement
@@ -18,7 +19,7 @@ RETRAIN, EVERYTHING = 0.4, 0.5
 AROUND, MOST_AROUND = 20.0, 45.0
 #: What several seeds that train as one batched model take, as a share of what they take one after the other.
 FUSED = 0.6
-#: A complete trial that was best in this last part of its epochs would have gained from more of them.
+#: A trial that was best in this last part of its epochs would have gained from more of them.
 LATE = 0.8
 #: Trainings are forecast from the epochs of trials, whose speed varies.
 MARGIN = 1.1
@@ -46,8 +47,8 @@ def plan_ending(
 ) -> Ending:
     """Plans what follows the trials, as the search stands; the comparison gives way first, then the final training.
 
-    Where the trials' epochs were cut to fit the budget, and the best one was best at the end of them, the final
-    training has more of them: as many as its share of the budget holds.
+    Where the best trial was best at the end of its epochs, as most complete trials were, the final training has more of
+    them: as many as a trial would have without a budget, if its share of the budget holds them.
 
     Args:
         alone: how many times as long an epoch takes as the only training, with the cores of all.
@@ -66,13 +67,13 @@ def plan_ending(
     each, share = MARGIN * rounds * _pace(best) * more * speed, RETRAIN * budget.seconds
     retrain = each * epochs <= share
     full = search.config.search.epochs
-    if retrain and best.epoch == full < most and epochs >= LATE * full:
-        longer = min(most, int(min(share, budget.left - around) / each))
-        epochs, extended = max(epochs, longer), max(epochs, longer)
-    else:
-        extended = None
+    complete = [trial.best_epoch for trial in state.trials.values() if trial.can_win and trial.epoch == full]
+    growing = best.epoch < most and epochs >= LATE * best.epoch and bool(complete) and median(complete) >= LATE * full
+    extended = None
+    if retrain and growing:
+        extended = max(epochs, min(most, int(min(share, budget.left - around) / each)))
     # A trial that runs may come to be the best at its last epoch, and its final training then takes as many.
-    final = min(share, each * max(epochs, full))
+    final = min(share, each * (most if growing else max(epochs, full)))
     seconds = around + (final if retrain else 0.0)
     seeds = wanted
     while seeds and seconds + _comparison(search, placement, seeds) > EVERYTHING * budget.seconds:

@@ -63,13 +63,30 @@ def test_final_training_has_more_epochs_where_they_were_cut_for_the_trials_and_m
     each = MARGIN * 2.0 * 1.25
     ending = plan_ending(search, SPLITS, PLACEMENT, Budget(200.0, time.monotonic()), 1.0, 80)
     assert ending.epochs == int(RETRAIN * 200 / each) == 29, "its share of the budget"
-    assert ending.seconds == pytest.approx(AROUND + 29 * each)
+    assert ending.seconds == pytest.approx(AROUND + RETRAIN * 200)
     plenty = Budget(2000.0, time.monotonic())
     assert plan_ending(search, SPLITS, PLACEMENT, plenty, 1.0, 80).epochs == 80
     assert plan_ending(search, SPLITS, PLACEMENT, plenty, 1.0, 10).epochs is None, "they were not cut"
     late = Budget(200.0, time.monotonic() - 99)
     left = int((101 - MOST_AROUND) / each)
     assert plan_ending(search, SPLITS, PLACEMENT, late, 1.0, 80).epochs == left, "no more than the time that is left"
+
+
+@pytest.mark.parametrize(("complete_best_at", "epochs"), [(10, 10), (4, None)])
+def test_final_training_of_a_trial_that_was_cut_off_goes_on_where_complete_trials_show_that_it_helps(
+    tmp_path, complete_best_at, epochs
+):
+    search = Search(load_config("rnn", ["search.epochs=10", "search.balance=null"]), Store(tmp_path).search("s"))
+    for last, best_at, lowest in ((10, complete_best_at, 0.5), (6, 6, 0.1)):
+        number = search.propose().number
+        for epoch in range(1, last + 1):
+            metrics = {"val_mse": lowest + abs(epoch - best_at), "epoch_seconds": 2.0}
+            result = {"number": number, "epoch": epoch, "metrics": metrics, "diverged": None, "checkpoint": None}
+            search.report([result], "cpu")
+    search.journal.close()
+    best = search.state.best()
+    assert (best.number, best.epoch) == (1, 6)
+    assert plan_ending(search, SPLITS, PLACEMENT, Budget(2000.0, time.monotonic()), 1.0, 10).epochs == epochs
 
 
 def test_a_machine_that_takes_long_to_begin_is_given_longer_to_end(tmp_path):
