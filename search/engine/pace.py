@@ -65,8 +65,9 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
     resources = {"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision}
 
     def start(place: Placement) -> Any:
+        # The end of one probe is the end of its worker, which Ray may have given to the next one already.
         probe = ray.remote(_probe).options(
-            num_cpus=place.cpus, num_gpus=place.gpus, num_returns="streaming", max_retries=0
+            num_cpus=place.cpus, num_gpus=place.gpus, num_returns="streaming", max_retries=2
         )
         return probe.remote(config.task, params, shared, config.search, {**resources, "cpus": place.cpus})
 
