@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -133,10 +133,12 @@ def _common_folders(names: list[PurePosixPath]) -> int:
 
 def split_of(name: PurePosixPath) -> str:
     """The split that a file's name, or the name of a folder above it, says; else train."""
-    for part in (name.stem.lower(), *(folder.lower() for folder in reversed(name.parts[:-1]))):
-        if part in SPLITS:
-            return SPLITS[part]
-    return "train"
+    return first_split((name.stem, *reversed(name.parts[:-1])))
+
+
+def first_split(words: Iterable[str]) -> str:
+    """The split that the first of these words to name one names, in any case; else train."""
+    return next((SPLITS[word.lower()] for word in words if word.lower() in SPLITS), "train")
 
 
 def stratified(

@@ -133,10 +133,7 @@ def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, lis
 
 def _split_of(name: PurePosixPath) -> str:
     """The split that a name says (`wiki.valid.tokens`, `train.txt`, `test/a.txt`); else train."""
-    for part in (*reversed(re.split(r"[._-]", name.stem.lower())), *(f.lower() for f in reversed(name.parts[:-1]))):
-        if part in texts.SPLITS:
-            return texts.SPLITS[part]
-    return "train"
+    return texts.first_split((*reversed(re.split(r"[._-]", name.stem)), *reversed(name.parts[:-1])))
 
 
 def choose(corpus: str) -> tuple[str, str]:

@@ -36,14 +36,19 @@ def ask_and_tell(search: OptunaSearcher, numbers: range) -> list[dict]:
     return configurations
 
 
+def replayed(search, configurations):
+    """A searcher that was told these trials by a replay."""
+    for number, params in enumerate(configurations):
+        trial = finish(number, params)
+        search.replay(trial)
+        search.tell(trial)
+    return search
+
+
 @pytest.mark.parametrize("kind", ["tpe", "random", "gp", "nsga2"])
 def test_replayed_searcher_proposes_what_the_uninterrupted_one_does(kind):
     uninterrupted = ask_and_tell(searcher(kind), range(14))
-    resumed = searcher(kind)
-    for number in range(9):
-        trial = finish(number, uninterrupted[number])
-        resumed.replay(trial)
-        resumed.tell(trial)
+    resumed = replayed(searcher(kind), uninterrupted[:9])
     assert ask_and_tell(resumed, range(9, 14)) == uninterrupted[9:]
 
 
@@ -66,11 +71,7 @@ def test_what_is_modelled_is_bounded_and_keeps_the_best_the_newest_and_what_is_a
 
 def test_replayed_searcher_forgets_what_the_uninterrupted_one_did():
     uninterrupted = ask_and_tell(searcher("tpe", 20), range(64))
-    resumed = searcher("tpe", 20)
-    for number in range(45):
-        trial = finish(number, uninterrupted[number])
-        resumed.replay(trial)
-        resumed.tell(trial)
+    resumed = replayed(searcher("tpe", 20), uninterrupted[:45])
     assert ask_and_tell(resumed, range(45, 64)) == uninterrupted[45:]
 
 
