@@ -151,9 +151,17 @@ class Reporter:
         return [
             f"{len(state.trials)} of {trials_of(self.search.total)}: {outcomes}",
             f"best {best.best_value:.4f} by trial {best.number}" if best else "no result yet",
-            *(f"trial {number}: {_step(event)}" for number, event in sorted(self._progress.items())),
+            *(f"trial {number}: {_step(event)}" for number, event in self._in_an_epoch()),
             f"elapsed {_clock(time.monotonic() - self.begun)}, about {self._estimate()} to go",
         ]
+
+    def _in_an_epoch(self) -> list[tuple[int, StepsDone]]:
+        """The latest word of each trial that is in that epoch still: words may come later than the epoch's result."""
+        trials = self.search.state.trials
+        return [
+            (number, event) for number, event in sorted(self._progress.items())
+            if trials[number].outcome is None and event["epoch"] > trials[number].epoch
+        ]  # fmt: skip
 
     def _estimate(self) -> str:
         """Time to go: what is left of the time budget, else if coming trials train as many epochs as those that are
@@ -191,6 +199,8 @@ def _step(event: StepsDone) -> str:
 
 
 def _reason(event: Failed | Retried) -> str:
+    if event["why"] == "crowded":
+        return "other processes have taken the GPU's memory, the trial being within its share"
     return "its worker was lost" if event["why"] == "lost" else _last_line(event["traceback"])
 
 

@@ -16,7 +16,7 @@ from search.record.events import WarmStarted
 from search.record.redaction import redacted
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
-from trainables import DataInfo, InputError, Splits
+from trainables import DataInfo, InputError, SelfTrained, Splits, get_task
 
 if TYPE_CHECKING:
     from search.engine.search import Search
@@ -76,7 +76,7 @@ def take_up(
     from search.engine.search import Search
     from search.engine.trials import run_trials
     from search.finals.audit import audit
-    from search.finals.ending import Ending, plan_ending
+    from search.finals.ending import AROUND, Ending, plan_ending
     from search.finals.retrain import retrain as train_final
     from search.finals.variants import compare
     from search.tracking.tracker import Tracker
@@ -99,6 +99,8 @@ def take_up(
     budget = Budget(math.inf if limit is None else parse_duration(limit))
 
     def ending() -> Ending:
+        if not description["retrain"]:
+            return Ending(0, False, None, AROUND if limit else 0.0)
         alone, most = description.get("alone", 1.0), description.get("most_epochs", config.search.epochs)
         return plan_ending(search, splits, cluster.placement, budget, alone, most)
 
@@ -152,10 +154,11 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
 
     config = search.config
     sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
+    about = f"{info.source} ({sizes})" if sizes else info.source
     lines = [
         f"search {search.folder.name}: task {config.task}, {trials_of(search.total)} of up to {config.search.epochs} "
         f"epochs, {config.search.searcher} + {config.search.scheduler}, {cluster.placement.describe()}",
-        f"data: {info.source} ({sizes}), fingerprint {info.fingerprint}",
+        f"data: {about}, fingerprint {info.fingerprint}",
         *(f"note: {note}" for note in info.notes),
         *([f"Ray dashboard: {cluster.dashboard} (its token: ray get-auth-token)"] if cluster.dashboard else []),
         f"MLflow: {store.tracking_uri} (open with `{_command('ui', store)}`)",
@@ -176,16 +179,16 @@ def next_commands(
     status = state.status
     if status == "interrupted" or (status == "failed" and state.best() is not None):
         console.print(f"go on with: {_command(again, store)}", markup=False, soft_wrap=True)
-        if state.best() is not None and state.final is None:
+        if state.best() is not None and state.final is None and not isinstance(get_task(config.task), SelfTrained):
             made = _command(f"retrain {folder.name}", store)
             console.print(f"or make a model of what there is: {made}", markup=False, soft_wrap=True)
     elif status == "finished":
         console.print("next:", markup=False)
+        own = isinstance(get_task(config.task), SelfTrained)
         for command in (
             "ui",
             f"report {folder.name}",
-            f"retrain {folder.name} --finalists 3",
-            f"predict {config.task} INPUT...",
+            *([] if own else [f"retrain {folder.name} --finalists 3", f"predict {config.task} INPUT..."]),
         ):
             console.print(f"  {_command(command, store)}", markup=False, soft_wrap=True)
     else:

@@ -17,6 +17,7 @@ ROOMS = [
     "trainables",
     "search",
     "search.config",
+    "search.gpu",
     "search.record",
     "search.algorithms",
     "search.engine",
@@ -26,6 +27,7 @@ ROOMS = [
     "search.console",
     "search.session",
     "search.cli",
+    "search.api",
     "search.__main__",
 ]
 #: Where alone these may be imported.
@@ -74,8 +76,8 @@ def wrong_imports(path: Path) -> list[str]:
         if library not in ("search", "trainables"):
             continue
         mine, theirs = room_of(module), room_of(name)
-        # The packages' own `__init__` hold what everybody may ask for: the version, the tasks by name.
-        if name not in ("search", "trainables") and ROOMS.index(theirs) > ROOMS.index(mine):
+        # The packages' own `__init__` hold what everybody may ask for, and the addresses of what stands above.
+        if not {name, module} & {"search", "trainables"} and ROOMS.index(theirs) > ROOMS.index(mine):
             found.append(f"{name}: {theirs} is above {mine}")
         task = {*module.split(".")[1:2]} & TASKS
         if task and {*name.split(".")[1:2]} & (TASKS - task):

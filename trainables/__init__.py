@@ -12,8 +12,11 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
+    from trainables.base.batches import shuffled_batches
+    from trainables.base.device import Device, choose_device
     from trainables.base.errors import InputError
     from trainables.base.fused import Fusable, Stack
     from trainables.base.optimizers import make_optimizer, make_schedule
@@ -31,25 +34,16 @@ if TYPE_CHECKING:
         Traced,
         array_digest,
     )  # fmt: skip
-    from trainables.base.training import (
-        Device,
-        Diverged,
-        Learner,
-        choose_device,
-        fit_batches,
-        not_finite,
-        seed_everything,
-        shuffled_batches,
-    )  # fmt: skip
+    from trainables.base.training import Diverged, Learner, SelfTrained, fit_batches, not_finite, seed_everything
 
 __all__ = [
     "Bootstrapped", "Choices", "DataInfo", "Device", "Diverged", "Fusable", "InputError", "Learner", "Objective",
-    "Params", "Precomputed", "Progress", "Sampling", "Splits", "Stack", "Task", "Traced", "array_digest",
+    "Params", "Precomputed", "Progress", "Sampling", "SelfTrained", "Splits", "Stack", "Task", "Traced", "array_digest",
     "choose_device", "fit_batches", "make_optimizer", "make_schedule", "not_finite", "seed_everything",
     "shuffled_batches",
 ]  # fmt: skip
-#: Where the public names are defined. They are imported when they are first used: the last three need torch.
-_MODULES = ("errors", "task", "optimizers", "training", "fused")
+#: Where the public names are defined. They are imported when they are first used: all but the first two need torch.
+_MODULES = ("errors", "task", "device", "batches", "optimizers", "training", "fused")
 #: Packages written before these rooms imported the public names from `trainables.task` and `trainables.training`.
 for _address in ("task", "training"):
     globals()[_address] = sys.modules[f"{__name__}.{_address}"] = sys.modules[__name__]
@@ -83,16 +77,33 @@ def get_task(name: str) -> Task:
         KeyError: no such task; the command line checks the name first.
     """
     module, _, attribute = _place(name).partition(":")
-    task: Task = getattr(import_module(module), attribute)
-    return task
+    attribute, _, arguments = attribute.partition("?")
+    task: Any = getattr(import_module(module), attribute)
+    return task(name, **dict(parse_qsl(arguments))) if arguments else task
+
+
+def offer(name: str, place: str) -> None:
+    """Makes a task known to this process and to the workers that it starts.
+
+    Args:
+        place: `module:attribute`; with `?key=value&...` the attribute is called with the name and these to make it.
+    """
+    named = _named() | {name: place}
+    os.environ["SEARCH_TASKS"] = ",".join(f"{key}={value}" for key, value in named.items())
+
+
+def offered(name: str) -> str | None:
+    """The place of a task that `offer` made known; None for others, which are found where they are installed."""
+    return _named().get(name)
 
 
 def offered_config(name: str) -> Path | None:
     """The YAML file of another package's task, which lies beside its module; None for the tasks of this package."""
     if name in TASKS:
         return None
-    module = import_module(_place(name).partition(":")[0])
-    return Path(str(module.__file__)).with_name(f"{name}.yaml")
+    place = _place(name)
+    file = Path(str(import_module(place.partition(":")[0]).__file__))
+    return file.with_name(f"{file.parent.name if '?' in place else name}.yaml")
 
 
 def travelling(name: str) -> tuple[Path | None, dict[str, str]]:
@@ -105,8 +116,11 @@ def travelling(name: str) -> tuple[Path | None, dict[str, str]]:
         return None, {}
     place = _place(name)
     package = import_module(place.partition(":")[0].partition(".")[0])
+    where = {"SEARCH_TASKS": f"{name}={place}"}
+    if package.__name__ == __name__:
+        return None, where
     file = Path(str(package.__file__))
-    return file.parent if hasattr(package, "__path__") else file, {"SEARCH_TASKS": f"{name}={place}"}
+    return file.parent if hasattr(package, "__path__") else file, where
 
 
 def _place(name: str) -> str:
@@ -116,6 +130,8 @@ def _place(name: str) -> str:
 
 def _offered() -> dict[str, str]:
     """`module:attribute` of each task of other packages."""
-    installed = {point.name: point.value for point in entry_points(group="search.tasks")}
-    named = dict(one.split("=", 1) for one in os.environ.get("SEARCH_TASKS", "").split(",") if "=" in one)
-    return installed | named
+    return {point.name: point.value for point in entry_points(group="search.tasks")} | _named()
+
+
+def _named() -> dict[str, str]:
+    return dict(one.split("=", 1) for one in os.environ.get("SEARCH_TASKS", "").split(",") if "=" in one)

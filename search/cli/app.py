@@ -67,7 +67,7 @@ def run(
         str | None, typer.Option(metavar="PATH|URI", help="Your data; without it, the task's demo.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the search. [default: task and time]")
+        str | None, typer.Option("--name", metavar="NAME", help="Name of the search. [default: task and time]")
     ] = None,
     trials: Annotated[int | None, typer.Option(metavar="N", help="Configurations to try.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Most epochs a trial.")] = None,
@@ -187,7 +187,7 @@ def compare(
         from search.analysis.compare import compare
         from search.cli import commands
 
-        commands.check_name(task)
+        commands.check_name(task, kept)
         compare(console, kept, task, search, top, form.value)
         return 0
 
@@ -290,11 +290,18 @@ def ui(
 
 
 @app.command()
-def doctor(store: StoreOption = None, debug: DebugOption = False) -> None:
+def doctor(
+    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="With --gpu: of these alone.")] = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Check every task on a GPU beside the processor; at most ten minutes.")
+    ] = False,
+    store: StoreOption = None,
+    debug: DebugOption = False,
+) -> None:
     """Check this machine, say what to do about what is wrong, run a small search."""
     from search.cli.doctor import doctor as examine
 
-    _finish(examine, store, debug)
+    _finish(lambda console, kept: examine(console, kept, (tasks or []) if gpu else None), store, debug)
 
 
 def _finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:

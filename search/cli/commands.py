@@ -28,10 +28,10 @@ from search.config.load import SearchConfig, check_config, digest, load_config
 from search.config.overrides import suggestion
 from search.engine.cluster import connect, disconnect
 from search.engine.placement import fits_here
-from search.record.replay import extend, open_search, replay
+from search.record.replay import extend, offer_all, open_search, replay
 from search.record.store import Store
 from search.session import DONE, NEEDED, Finals, next_commands, take_up
-from trainables import Fusable, InputError, Objective, Task, get_task, task_names
+from trainables import Fusable, InputError, Objective, SelfTrained, Task, get_task, offered, task_names
 
 #: Number of seeds over which finalists are compared by default.
 FINALIST_SEEDS = 5
@@ -56,8 +56,10 @@ class RunOptions:
     verbose: bool = False
 
 
-def check_name(task: str) -> None:
-    """Raises InputError if there is no such task."""
+def check_name(task: str, store: Store | None = None) -> None:
+    """Raises InputError if there is no such task; one that only a search of the store knows is there too."""
+    if store is not None and task not in task_names():
+        offer_all(store)
     known = task_names()
     if task not in known:
         raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{suggestion(task, known)}")
@@ -123,10 +125,15 @@ def _check_task(config: SearchConfig) -> Task:
     return task
 
 
+def new_name(task: str) -> str:
+    """A name for a search of which the user gave none: the task and the time."""
+    return time.strftime(f"{task}-%Y%m%d-%H%M%S")
+
+
 def run(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
     """Starts a search and runs its first session; returns the exit code."""
     store.check()
-    folder = store.search(options.name or time.strftime(f"{config.task}-%Y%m%d-%H%M%S"))
+    folder = store.search(options.name or new_name(config.task))
     if folder.exists:
         raise InputError(
             f"--name {folder.name}: a search of that name exists; go on with `python -m search resume {folder.name}` "
@@ -176,6 +183,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     description = {
         "id": uuid.uuid4().hex,
         "task": config.task,
+        "offered": offered(config.task),
         "config": config.raw,
         "place": config.place,
         "data": options.data if not options.data or "://" in options.data else str(Path(options.data).resolve()),
@@ -227,6 +235,8 @@ def retrain(console: Console, store: Store, name: str, seeds: int | None, finali
     A search that was interrupted is not taken up again: what its trials have come to counts.
     """
     folder, description, config = open_search(store, name)
+    if isinstance(get_task(config.task), SelfTrained):
+        raise InputError(f"{name}: {config.task} is a training of your own: its best trial's state is its model")
     state, _ = replay(folder, config)
     if state.best() is None:
         raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,8 +38,17 @@ SMOKE = (
 )  # fmt: skip
 
 
-def doctor(console: Console, store: Store) -> int:
-    """Prints what it finds, with advice where something is wrong; returns 1 if a small search fails."""
+def doctor(console: Console, store: Store, on_gpu: Sequence[str] | None = None) -> int:
+    """Prints what it finds, with advice where something is wrong; returns 1 if a small search fails.
+
+    Args:
+        on_gpu: tasks to check on a GPU instead (none named: all), which needs neither Ray nor MLflow nor Optuna.
+    """
+    if on_gpu is not None:
+        from search.gpu.examine import examine
+
+        store.root.mkdir(parents=True, exist_ok=True)
+        return examine(console, on_gpu, store.root / "gpu.json")
     for line in (f"software: {software()}", *_hardware(), *_places(store), *_sources()):
         console.print(line, markup=False, soft_wrap=True)
     seconds, said = _smoke()

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-#: An exception; out of memory; a full disk; a lost or hanging worker or machine; a worker that the trial before left
-#: unclean.
-Failure = Literal["error", "memory", "disk", "lost", "unclean"]
+#: An exception; out of memory; a GPU whose memory others took, the trial being within its share; a full disk; a lost or
+#: hanging worker or machine; a worker that the trial before left unclean.
+Failure = Literal["error", "memory", "crowded", "disk", "lost", "unclean"]
 
 #: The first that matches counts: a process without disk or memory may raise other errors on its way.
 _SIGNS: dict[Failure, str] = {
@@ -17,12 +17,34 @@ _SIGNS: dict[Failure, str] = {
     "unclean": r"\bUnclean\b",
     "error": r"Traceback|ray::",
 }
+#: What CUDA says where memory is refused: asked for, free, the process's own, and its share of the GPU.
+_REFUSED = re.compile(
+    r"Tried to allocate ([\d.]+ \w+).*?of which ([\d.]+ \w+) is free.*?this process has ([\d.]+ \w+) memory in use"
+    r"(?:\. ([\d.]+ \w+) allowed)?",
+    re.DOTALL,
+)
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def cause(traceback: str) -> Failure:
     """The cause that a traceback shows; `lost` where nothing was raised."""
-    return next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
+    found: Failure = next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
+    return "crowded" if found == "memory" and _by_others(traceback) else found
+
+
+def _by_others(traceback: str) -> bool:
+    """Whether a GPU refused memory that was within the process's own share: others have taken more than theirs."""
+    refused = _REFUSED.search(traceback)
+    if refused is None or refused[4] is None:
+        return False
+    wanted, free, own, share = (_bytes(figure) for figure in refused.groups())
+    return wanted > free and own + wanted <= share
+
+
+def _bytes(figure: str) -> float:
+    number, unit = figure.split()
+    return float(number) * _UNITS[unit]
 
 
 def latest_traceback(error_file: str | None) -> str:

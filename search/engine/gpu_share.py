@@ -1,112 +1,21 @@
-"""How many trials share a GPU (`resources.gpus: auto`): measured with an epoch of the largest configuration."""
+"""Measures on a worker how many trials share a GPU (`resources.gpus: auto`)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-
 import ray
-import torch
 
 from search.config.load import SearchConfig
-from search.config.space import Parameter, Plain, Space
 from search.engine.placement import Placement
-from trainables import Device, Diverged, InputError, Params, Splits, choose_device, get_task, seed_everything
-from trainables.base import fused
-from trainables.base.training import rng_state
-
-#: Share of a GPU that stays free, for peaks that coincide and for what the allocator cannot use.
-SPARE = 0.05
+from search.gpu import memory
+from trainables import InputError, Splits
 
 
-@dataclass(frozen=True)
-class Need:
-    """Bytes that a worker with the largest configuration took of a GPU, CUDA's own included."""
-
-    params: Params
-    taken: int
-    total: int
-
-    @property
-    def together(self) -> int:
-        """Number of workers that fit on a GPU."""
-        return max(1, int(self.total * (1 - SPARE) / max(1, self.taken)))
-
-    @property
-    def share(self) -> float:
-        """The share of a GPU that each worker gets, rounded down to the ten-thousandths in which Ray counts."""
-        return math.floor(10_000 / min(self.together, 10_000)) / 10_000
-
-    def describe(self) -> str:
-        """One line for the user."""
-        values = ", ".join(f"{key}={value}" for key, value in self.params.items())
-        return (
-            f"resources.gpus: auto: an epoch of the largest configuration took {self.taken / 2**30:.1f} of "
-            f"{self.total / 2**30:.1f} GB of a GPU: {self.share:g} GPU a trial ({values})"
-        )
-
-
-def measure(config: SearchConfig, splits: Splits, placement: Placement) -> Need:
+def measure(config: SearchConfig, splits: Splits, placement: Placement) -> memory.Need:
     """Trains the largest configuration for an epoch, alone on a GPU; raises InputError where that fails."""
     resources = {"cpus": placement.cpus, "gpus": 1.0, "precision": config.resources.precision}
-    probe = ray.remote(_measure).options(num_cpus=placement.cpus, num_gpus=1, max_retries=0)
+    probe = ray.remote(memory.measure).options(num_cpus=placement.cpus, num_gpus=1, max_retries=0)
     try:
-        need: Need = ray.get(probe.remote(config, splits.for_search(), resources))
+        need: memory.Need = ray.get(probe.remote(config, splits.for_search(), resources))
     except ray.exceptions.RayError as error:
         raise InputError(f"resources.gpus: auto: the largest configuration cannot be trained: {error}") from error
     return need
-
-
-def _measure(config: SearchConfig, splits: Splits, resources: dict[str, float]) -> Need:
-    task, epochs = get_task(config.task), config.search.epochs
-    params = largest(
-        config.space,
-        lambda one: task.build(one, splits, epochs, Device(torch.device("cpu"))).parameters,
-    )
-    device = choose_device(**resources)  # type: ignore[arg-type]
-    seed_everything(config.search.seed)
-    members = []
-    for _ in range(config.search.fuse):
-        learner = task.build(params, splits, epochs, device)
-        members.append(fused.Member(learner, rng_state()))
-    with suppress(Diverged):  # its steps took as much memory
-        fused.run_epoch(task, members, splits.train, splits.val)
-    free, total = torch.cuda.mem_get_info(device.torch_device)
-    unused = torch.cuda.max_memory_reserved(device.torch_device) - torch.cuda.memory_reserved(device.torch_device)
-    return Need(params, total - free + unused, total)
-
-
-def largest(space: Space, size: Callable[[Params], int]) -> Params:
-    """The configuration that takes most memory, as far as that is known without training it.
-
-    Numbers have their largest value, except those on a logarithmic scale: they are rates, which take no memory, and
-    stand in the middle. Other choices are set one after the other to what makes `size(params)` the largest.
-    """
-    picked: dict[str, Plain] = {}
-
-    def configuration() -> Params:
-        return space.sample(lambda parameter: picked.get(parameter.name, _top(parameter)))
-
-    for parameter in space.parameters:
-        if parameter.kind != "choice" or _numbers(parameter):
-            continue
-        sizes = {}
-        for value in parameter.choices:
-            picked[parameter.name] = value
-            sizes[value] = size(configuration())
-        picked[parameter.name] = max(sizes, key=lambda value: sizes[value])
-    return configuration()
-
-
-def _numbers(parameter: Parameter) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in parameter.choices)
-
-
-def _top(parameter: Parameter) -> Plain:
-    if parameter.kind == "choice":
-        return max(parameter.choices) if _numbers(parameter) else parameter.choices[0]  # type: ignore[type-var]
-    if parameter.kind == "loguniform":
-        return math.sqrt(parameter.low * parameter.high)
-    return int(parameter.high) if parameter.kind == "int" else parameter.high

@@ -15,6 +15,7 @@ from search.config.overrides import lay_over
 from search.engine.placement import Placement, machines
 from trainables import InputError, Params, Splits, get_task, seed_everything
 from trainables.base import training
+from trainables.base.device import choose_device
 
 #: A full trial may take this share of the time budget: enough trials are tried beside it, and it is trained again at
 #: the end.
@@ -93,7 +94,7 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
 def _probe(name: str, params: Params, splits: Splits, search: Any, resources: dict[str, Any]) -> Iterator[float]:
     """Runs on a worker. Yields the seconds that an epoch of training takes, then those of a validation."""
     task = get_task(name)
-    device = training.choose_device(**resources)
+    device = choose_device(**resources)
     seed_everything(search.seed)
     learner = task.build(params, splits, search.epochs, device)
     learner.epoch = 1

@@ -197,7 +197,8 @@ class Search:
             Whether the trial is taken up again.
         """
         trial, search = self.state.trials[number], self.config.search
-        allowed = {"memory": 1, "lost": search.max_lost_workers}.get(why, search.max_failures)
+        others = search.max_lost_workers  # what is no fault of the trial
+        allowed = {"memory": 1, "lost": others, "crowded": others}.get(why, search.max_failures)
         again = trial.retries.count(why) < allowed and not (why == "memory" and trial.micro_batches > 1)
         if again:
             parts = 2 if why == "memory" else trial.micro_batches

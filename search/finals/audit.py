@@ -13,6 +13,7 @@ from search.engine.placement import Placement
 from search.record.events import AuditEvent
 from search.record.state import SearchState, Trial
 from trainables import Params, Splits, get_task
+from trainables.base.device import choose_device
 from trainables.base.storage import Storage
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _train(
 
     task = get_task(name)
     training.seed_everything(seed)
-    learner = task.build(params, splits, epochs, training.choose_device(**resources))
+    learner = task.build(params, splits, epochs, choose_device(**resources))
     learner.micro_batches = micro_batches
     for one in names[1:]:
         with suppress(OSError), storage.open(one) as file:

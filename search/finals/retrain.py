@@ -23,6 +23,7 @@ from search.record.state import FinalRun, Trial
 from search.record.store import final_name, final_progress
 from trainables import Bootstrapped, InputError, Params, Sampling, Splits, get_task
 from trainables.base import training
+from trainables.base.device import choose_device
 from trainables.base.files import replacing
 from trainables.base.storage import Storage
 
@@ -141,7 +142,7 @@ def _train(
             be trained, the checkpoint of the trial's own model.
     """
     task = get_task(name)
-    device = training.choose_device(**resources)
+    device = choose_device(**resources)
     everything = splits.train if names[1:] else task.merge(splits)
     training.seed_everything(seed)
     learner = task.build(params, replace(splits, train=everything, val=None), epochs, device)

@@ -20,6 +20,7 @@ from search.record.events import RepeatEvent, RepeatStarted
 from search.record.state import Trial
 from trainables import Diverged, Fusable, Params, Splits, Traced, get_task
 from trainables.base import fused, training
+from trainables.base.device import choose_device
 from trainables.base.files import replacing
 from trainables.base.fused import Member
 
@@ -109,7 +110,7 @@ def _train(
         seeds: the number of each seed, and the seed of its generators.
     """
     task = get_task(name)
-    device = training.choose_device(**resources)
+    device = choose_device(**resources)
     running: dict[int, Member] = {}
     best: dict[int, tuple[float, int, dict[str, Any]]] = {}
     for seed, generator in seeds:

@@ -10,7 +10,7 @@ from search.record.events import Event
 from search.record.journal import read_events
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
-from trainables import InputError, get_task, task_names
+from trainables import InputError, get_task, offer, task_names
 
 
 def open_search(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:
@@ -25,12 +25,22 @@ def open_search(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], 
     """
     folder = store.search(name)
     description = folder.read(store)
+    if place := description.get("offered"):  # a function of somebody's program, which nothing else knows
+        offer(description["task"], place)
     if description["task"] not in task_names():
         there = ", ".join(task_names())
         raise InputError(f"{name}: its task {description['task']!r} is not installed here; there are {there}")
     raw, now = description["config"], load_config(description["task"]).raw
     settings = {section: {**now[section], **raw[section]} for section in ("search", "resources", "data")}
     return folder, description, check_config(description["task"], {**raw, **settings}, description["place"])
+
+
+def offer_all(store: Store) -> None:
+    """Makes the functions known that the searches of a store are of."""
+    for name in store.names():
+        about = store.search(name).read(store)
+        if place := about.get("offered"):
+            offer(about["task"], place)
 
 
 def replay(folder: SearchFolder, config: SearchConfig) -> tuple[SearchState, list[Event]]:

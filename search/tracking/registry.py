@@ -19,7 +19,7 @@ import trainables
 from trainables import InputError, Objective
 
 #: Packages that a registered model needs beside the task code that is logged with it.
-_NEEDS = ("torch", "transformers", "datasets", "numpy", "pandas", "pillow", "kornia", "scikit-learn", "matplotlib")
+_NEEDS = ("torch", "transformers", "datasets", "numpy", "pandas", "pillow", "scikit-learn", "matplotlib")
 
 
 def register(

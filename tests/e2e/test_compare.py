@@ -116,7 +116,7 @@ def test_report_in_a_browser_draws_everything_and_fits_the_screen(searched, widt
         deadline = time.monotonic() + 30
         while not all(counts := page.execute_script(drawn)) and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert len(counts) == 4 and all(counts)
+        assert len(counts) == 5 and all(counts)
         assert page.execute_script("return performance.getEntriesByType('resource').map(r => r.name)") == []
         assert not [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
         wide, inner = page.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from trainables.base.device import Device
 from trainables.base.health import dead_relus
-from trainables.base.training import Device, Learner, fit_batches
+from trainables.base.training import Learner, fit_batches
 from trainables.wikitext.model import Block
 from trainables.windows.model import ResidualBlock, norm_layer
 

@@ -99,6 +99,8 @@ class Stack:
         moments = ("momentum_buffer",) if self._optimizer is torch.optim.SGD else ("exp_avg", "exp_avg_sq")
         self._moments = {name: _rows([_state(one, name) for one in learners]) for name in moments}
         self._steps = torch.tensor([_steps(one) for one in learners], device=self.weights.device).unsqueeze(1)
+        limits = [one.params.get("clip_norm") or float("inf") for one in learners]
+        self._limits = torch.tensor(limits, device=self.weights.device)
 
     def _column(self, groups: list[dict[str, Any]], key: str) -> torch.Tensor:
         return torch.tensor([group[key] for group in groups], device=self.weights.device).unsqueeze(1)
@@ -106,8 +108,7 @@ class Stack:
     def clip(self) -> torch.Tensor:
         """Scales each member's gradient to its `clip_norm`, if it has one; returns the norms before, (members,)."""
         norms = self.gradients.norm(dim=1)
-        limits = [one.params.get("clip_norm") or float("inf") for one in self.learners]
-        factor = torch.tensor(limits, device=norms.device) / (norms + 1e-6)  # as torch.nn.utils.clip_grad_norm_
+        factor = self._limits / (norms + 1e-6)  # as torch.nn.utils.clip_grad_norm_
         self.gradients.mul_(factor.clamp(max=1.0).unsqueeze(1))
         return norms
 
@@ -144,7 +145,7 @@ class Stack:
                 for name, moment in self._moments.items():
                     state[name] = moment[row, part].view_as(parameter).clone()
                 if "exp_avg" in self._moments:
-                    state["step"] = self._steps[row, 0].cpu().clone()
+                    state["step"] = self._steps[row, 0].clone()
 
 
 def _rows(tensors: list[list[torch.Tensor]]) -> torch.Tensor:
@@ -249,7 +250,8 @@ def _fit(task: Fusable, stack: Stack, train: Any, batches: list[Sequence[Any]]) 
             totals[key] = totals.get(key, 0.0) + value.detach().float()
         samples, steps = samples + size, steps + 1
         step_ended(steps, len(batches[0]), samples, partial(mean_of, totals["loss"], samples))
-    norms = totals.pop("gradient_norm") / steps
-    columns = {key: (value / samples).tolist() for key, value in totals.items()}
-    columns |= {"gradient_norm": norms.tolist(), "samples": [float(samples)] * len(stack.learners)}
+    rows = torch.stack(list(totals.values())).tolist()  # one transfer, as each waits for the device
+    count = {key: steps if key == "gradient_norm" else samples for key in totals}
+    columns = {key: [value / count[key] for value in row] for key, row in zip(totals, rows, strict=True)}
+    columns["samples"] = [float(samples)] * len(stack.learners)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -18,14 +18,16 @@ def make_optimizer(groups: Any, params: dict[str, Any]) -> torch.optim.Optimizer
         ValueError: another name.
     """
     name, rate, decay = params["optimizer"], params["lr"], params["weight_decay"] or 0.0
+    # Fused: a parameter's whole step is one pass over its memory, on a processor too.
     if name == "sgd":
+        momentum = params["momentum"]
         return torch.optim.SGD(
-            groups, lr=rate, momentum=params["momentum"], weight_decay=decay, nesterov=params["momentum"] > 0
+            groups, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0, fused=True
         )
     if name == "adam":
-        return torch.optim.Adam(groups, lr=rate, weight_decay=decay)
+        return torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=True)
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
     raise ValueError(f"optimizer: {name!r}: allowed are sgd, adam, adamw")
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from trainables.base.training import Device, Learner
+    from trainables.base.device import Device
+    from trainables.base.training import Learner
 
 #: A hyperparameter configuration as a trial gets it: plain values by flat name, such as `model.pretrained`.
 Params = dict[str, Any]

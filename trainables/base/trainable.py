@@ -23,10 +23,12 @@ from ray import tune
 
 from trainables import get_task
 from trainables.base import fused, training
+from trainables.base.device import Device, choose_device
 from trainables.base.fused import Member
 from trainables.base.leaks import Footprint, Unclean
 from trainables.base.storage import Storage
 from trainables.base.task import Splits
+from trainables.base.training import SelfTrained
 
 #: Number of checkpoints that are written at the same time.
 WRITERS = 8
@@ -92,7 +94,7 @@ class TaskTrainable(tune.Trainable):
             self._raised = error
 
     def _member(self, trial: dict[str, Any]) -> Member:
-        device = training.choose_device(**self._resources)
+        device = choose_device(**self._resources)
         storage = self._files
         if not storage.sees_folder:
             carried = {name: ray.get(content) for name, content in trial["carried"].items()}
@@ -108,10 +110,13 @@ class TaskTrainable(tune.Trainable):
                 logging.getLogger(__name__).warning("checkpoint %s cannot be read (%s)", checkpoint, error)
         return Member(self._build(trial, device), training.rng_state())
 
-    def _build(self, trial: dict[str, Any], device: training.Device) -> training.Learner:
+    def _build(self, trial: dict[str, Any], device: Device) -> training.Learner:
         training.seed_everything(trial["seed"])
         learner = self._task.build(trial["params"], self._splits, self._epochs, device)
         learner.micro_batches = trial["micro_batches"]
+        if isinstance(self._task, SelfTrained):
+            folder = self._files.folder / "trials" / f"{trial['number']:04d}" if self._files.sees_folder else None
+            self._task.place(learner, trial["number"], folder)
         return learner
 
     def drop(self, numbers: Sequence[int]) -> None:

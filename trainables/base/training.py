@@ -6,73 +6,28 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from torch import nn
 
+from trainables.base.device import Device
 from trainables.base.files import replacing
 from trainables.base.health import EnergyMeter, MemoryPeak, dead_relus
 
 #: The loss is checked every so many batches, as each check waits for the device.
 CHECK_EVERY = 20
 
+T = TypeVar("T")
+
 
 class Diverged(Exception):
     """The training loss is NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """The device that a trial computes on, and its precision."""
-
-    torch_device: torch.device
-    dtype: torch.dtype = torch.float32
-    #: The share of the device that the trial has.
-    share: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """The name of the GPU, or `cpu`."""
-        if self.torch_device.type == "cuda":
-            return torch.cuda.get_device_name(self.torch_device)
-        return "cpu"
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """A context for mixed precision; it does nothing where `dtype` is float32."""
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.torch_device.type, dtype=self.dtype)
-
-    def synchronize(self) -> None:
-        """Waits until a GPU has done its work."""
-        if self.torch_device.type == "cuda":
-            torch.cuda.synchronize(self.torch_device)
-
-
-def choose_device(cpus: float, gpus: float, precision: str) -> Device:
-    """The device for these resources; also sets one torch thread for each whole CPU.
-
-    Args:
-        precision: `auto` is bf16 on a GPU that has it, else fp32; `native` is bf16 also on a CPU that has it; or `fp32`
-            or `bf16`.
-    """
-    torch.set_num_threads(max(1, int(cpus)))
-    if gpus > 0 and torch.cuda.is_available():
-        bf16 = precision == "bf16" or (precision in ("auto", "native") and torch.cuda.is_bf16_supported())
-        return Device(torch.device("cuda"), torch.bfloat16 if bf16 else torch.float32, min(1.0, gpus))
-    bf16 = precision == "bf16" or (precision == "native" and cpu_has_bf16())
-    return Device(torch.device("cpu"), torch.bfloat16 if bf16 else torch.float32)
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor has instructions for bf16 matrices; without them bf16 is slower than fp32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def seed_everything(seed: int) -> None:
@@ -118,10 +73,19 @@ class Learner:
     epoch: int = 0
     #: Number of parts in which a batch is worked through; their gradients add up. More parts take less memory.
     micro_batches: int = 1
-    #: What else the task needs for training, such as class weights or resized data; not saved.
+    #: What else the task needs for training, such as class weights; not saved.
     extra: dict[str, Any] = field(default_factory=dict)
     #: Plain data that the task notes while it trains; saved.
     notes: dict[str, Any] = field(default_factory=dict)
+    _resident: dict[int, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
+
+    def resident(self, split: Any, make: Callable[[], T]) -> T:
+        """What `make` returns for a split, made once a training: the form of the data that lies on the device."""
+        kept = self._resident.get(id(split))
+        if kept is None:  # with the split itself, so that no other gets its id
+            kept = self._resident[id(split)] = split, make()
+        made: T = kept[1]
+        return made
 
     @property
     def parameters(self) -> int:
@@ -239,14 +203,17 @@ def fit_batches(
         learner.optimizer.step()
         norm_sum += norm
         steps += 1
-        if steps % CHECK_EVERY == 0:
-            _check_finite(loss_sum, norm_sum)
+        if steps % CHECK_EVERY == 0 and (diverged := not_finite(*torch.stack([loss_sum, norm_sum]).tolist())):
+            raise diverged
         step_ended(steps, len(batches), samples, partial(mean_of, loss_sum, samples))
-    _check_finite(loss_sum, norm_sum)
+    # One transfer for all that is read, as each waits for the device.
+    loss, norm, *sums_read = torch.stack([t.double() for t in (loss_sum, norm_sum, *totals.values())]).tolist()
+    if diverged := not_finite(loss, norm):
+        raise diverged
     return {
-        "loss": loss_sum.item() / samples,
-        **{key: value.item() / samples for key, value in totals.items()},
-        "gradient_norm": norm_sum.item() / steps,
+        "loss": loss / samples,
+        **{key: value / samples for key, value in zip(totals, sums_read, strict=True)},
+        "gradient_norm": norm / steps,
         "samples": float(samples),
     }
 
@@ -271,9 +238,17 @@ def not_finite(loss: float, gradient_norm: float) -> Diverged | None:
     return None
 
 
-def _check_finite(loss_sum: torch.Tensor, norm_sum: torch.Tensor) -> None:
-    if diverged := not_finite(loss_sum.item(), norm_sum.item()):
-        raise diverged
+@runtime_checkable
+class SelfTrained(Protocol):
+    """For a task that runs its epochs itself, as other people's loops do."""
+
+    def run_epoch(self, learner: Any, train: Any, val: Any) -> dict[str, float]:
+        """Trains and evaluates the next epoch; returns metrics as `training.run_epoch` does."""
+        ...
+
+    def place(self, learner: Any, number: int, folder: Path | None) -> None:
+        """Tells a training which trial it is, and of its own folder where this machine sees the search's."""
+        ...
 
 
 def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:
@@ -287,6 +262,9 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
     Raises:
         Diverged: see `fit_batches`; the epoch counter then already names the epoch it happened in.
     """
+    if isinstance(task, SelfTrained):
+        own: dict[str, float] = task.run_epoch(learner, train, val)
+        return own
     learner.epoch += 1
     device, start = learner.device, time.perf_counter()
     memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share)
@@ -312,15 +290,3 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
         "parameters": float(learner.parameters),
         **energy.measured(),
     }
-
-
-def shuffled_batches(count: int, batch_size: int) -> list[torch.Tensor]:
-    """The indices 0 to count - 1 in batches, in an order drawn from torch's global generator.
-
-    A last batch of one sample is joined to the batch before it, as batch normalisation needs two.
-    """
-    order = torch.randperm(count)
-    batches = list(order.split(batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches

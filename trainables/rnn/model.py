@@ -7,6 +7,9 @@ dimension of members, (members, *s); the data then has one too, behind time.
 from __future__ import annotations
 
 import math
+import re
+import warnings
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from trainables.base.batches import Rows
 from trainables.rnn.data import SequenceSplit
 
 ACTIVATIONS = ("tanh", "relu")
@@ -148,13 +152,23 @@ class GatedRecurrence(nn.Module):
     def __init__(self, cell: str, inputs: int, hidden: int, layers: int, dropout: float) -> None:
         super().__init__()
         kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
-        self.cells = kind(inputs, hidden, layers, dropout=dropout if layers > 1 else 0.0)
+        # A module a layer: cuDNN's own dropout between layers has a random state that no checkpoint holds.
+        self.cells = nn.ModuleList(kind(inputs if layer == 0 else hidden, hidden) for layer in range(layers))
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """x (time, 1, batch, features) -> states (time, 1, batch, hidden); sequences begin at the first step."""
-        states, _ = self.cells(x.squeeze(1))
-        out: torch.Tensor = states.unsqueeze(1)
-        return out
+        states = x.squeeze(1)
+        for number, cell in enumerate(self.cells):
+            states, _ = cell(states if number == 0 else self.dropout(states))
+        return states.unsqueeze(1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Reads the names that weights had when the layers were one module, `cells.weight_ih_l1`, too."""
+        for name in [key for key in state_dict if re.fullmatch(re.escape(prefix) + r"cells\.\w+_l\d+", key)]:
+            kind, _, layer = name.removeprefix(f"{prefix}cells.").rpartition("_l")
+            state_dict[f"{prefix}cells.{layer}.{kind}_l0"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 class SequenceRegressor(nn.Module):
@@ -192,11 +206,12 @@ class SequenceRegressor(nn.Module):
             getattr(self, f"{prefix}_mean").copy_(torch.as_tensor(mean))
             getattr(self, f"{prefix}_std").copy_(torch.as_tensor(np.where(std > 1e-12, std, 1.0)))
 
-    def scaled(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def scaled(self, x: torch.Tensor, mask: torch.Tensor, front: bool) -> torch.Tensor:
         """Predictions in units of the target's standard deviation.
 
         x (time, [members,] batch, features), mask (time, [members,] batch), 1 on the consecutive steps that belong to
-        the sequence and 0 elsewhere -> ([members,] batch).
+        the sequence and 0 elsewhere -> ([members,] batch). `front`: whether any sequence is padded in front; steps
+        after a sequence's end cannot influence it, those before its beginning need the mask.
         """
         alone = mask.dim() == 2
         if alone:
@@ -206,19 +221,17 @@ class SequenceRegressor(nn.Module):
         present = mask.unsqueeze(-1)
         # Filled, not multiplied, so that whatever the padding holds, NaN included, becomes exactly zero.
         hidden = (x - mean).div_(std).masked_fill_(present == 0, 0.0)
-        # Steps after a sequence's end cannot influence it; only padding in front needs a mask.
-        front = None if bool(mask[0].all()) else present
         for layer in self.layers:
-            hidden = layer(hidden, front)
+            hidden = layer(hidden, present if front else None)
         end = (mask * torch.arange(len(mask), device=mask.device).view(-1, 1, 1)).amax(0).long()
         last = hidden.gather(0, end[None, ..., None].expand(1, *end.shape, hidden.shape[-1]))[0]
         weight, bias = (p.reshape(-1, 1, p.shape[-1]) for p in (self.readout_weight, self.readout_bias))
         out = ((last * weight).sum(-1, keepdim=True) + bias).squeeze(-1)
         return out.squeeze(0) if alone else out
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Predictions in the target's own units; shapes as in `scaled`."""
-        return self.scaled(x, mask) * self.y_std + self.y_mean  # type: ignore[operator]
+    def forward(self, x: torch.Tensor, mask: torch.Tensor, front: bool) -> torch.Tensor:
+        """Predictions in the target's own units; arguments as of `scaled`."""
+        return self.scaled(x, mask, front) * self.y_std + self.y_mean  # type: ignore[operator]
 
 
 def is_gated(params: dict[str, Any]) -> bool:
@@ -233,9 +246,32 @@ def steps_of(params: dict[str, Any], lengths: np.ndarray) -> int | None:
     return int(lengths.max()) if params["variant"] == "padded" else None
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """A split on a device: `values` (sum of lengths, features), the `starts` and `lengths` (n,) of the sequences there
+    and the `targets` (n,); `sizes` (n,) are the lengths again, on the processor."""
+
+    values: torch.Tensor
+    starts: torch.Tensor
+    lengths: torch.Tensor
+    targets: torch.Tensor
+    sizes: np.ndarray
+
+    @staticmethod
+    def of(split: SequenceSplit, device: torch.device) -> Sequences:
+        """Copies a split to a device."""
+        with warnings.catch_warnings():  # arrays from the object store are read-only, and nothing writes to them
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            values, starts, lengths, targets = (
+                torch.from_numpy(array).to(device)
+                for array in (split.values, split.offsets[:-1], split.lengths, split.targets)
+            )
+        return Sequences(values, starts, lengths, targets, split.lengths)
+
+
 def layout(
-    split: SequenceSplit, index: np.ndarray, params: dict[str, Any], steps: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+    data: Sequences, index: Rows, params: dict[str, Any], steps: int | None
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Lays out the sequences `index`, ([members,] batch), as the variant reads them.
 
     Vanilla batches, and padded ones that are aligned at the start, are padded at the end. The others are padded in
@@ -243,15 +279,18 @@ def layout(
     any in training.
 
     Returns:
-        x float32 (time, [members,] batch, features), whose padding may hold anything, and mask float32 (time,
-        [members,] batch), 1 on a sequence's own steps.
+        x (time, [members,] batch, features), whose padding may hold anything; mask float32 (time, [members,] batch), 1
+        on a sequence's own steps; and whether any sequence is padded in front.
     """
-    starts, lengths = split.offsets[index], split.lengths[index]
-    time = steps or int(lengths.max())
-    kept = np.minimum(lengths, time)
+    sizes = data.sizes[index.here]
+    time = steps or int(sizes.max())
+    starts, lengths = data.starts[index.there], data.lengths[index.there]
+    kept = lengths.clamp(max=time)
     behind = params["variant"] == "vanilla" or (params["variant"] == "padded" and params["align"] == "start")
     first = params["variant"] == "truncated" and params["keep"] == "first"
-    step = np.arange(time).reshape(-1, *[1] * index.ndim) - (0 if behind else time - kept)
+    step = torch.arange(time, device=kept.device).reshape(-1, *[1] * kept.dim())
+    if not behind:
+        step = step - (time - kept)
     inside = (step >= 0) & (step < kept)
-    rows = np.where(inside, starts + (0 if first else lengths - kept) + step, 0)
-    return split.values.take(rows, axis=0), inside.astype(np.float32)
+    rows = torch.where(inside, step + (starts if first else starts + (lengths - kept)), 0)
+    return data.values[rows], inside.float(), not behind and bool((sizes < time).any())

@@ -27,10 +27,11 @@ from trainables import (
     make_schedule,
 )  # fmt: skip
 from trainables.base import plots
+from trainables.base.batches import Rows, rows_on
 from trainables.rnn import data as reading
 from trainables.rnn.baselines import baselines
 from trainables.rnn.data import SequenceSplit
-from trainables.rnn.model import SequenceRegressor, is_gated, layout, steps_of
+from trainables.rnn.model import SequenceRegressor, Sequences, is_gated, layout, steps_of
 
 EVAL_BATCH = 256
 #: Batches are cut from buckets of so many batches, in which shuffled sequences are sorted by length: little padding.
@@ -43,7 +44,7 @@ SHAPE = ("variant", "keep", "align", "hidden", "layers", "activation", "optimize
 class Batch:
     """The sequences `index` (batch,), and the noise (time, batch, features) that is added to their scaled features."""
 
-    index: np.ndarray
+    index: Rows
     noise: torch.Tensor | None
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class Batch:
     def chunk(self, parts: int) -> list[Batch]:
         """Cuts the batch into parts."""
         noises = [None] * parts if self.noise is None else self.noise.tensor_split(parts, dim=1)
-        return [Batch(index, noise) for index, noise in zip(np.array_split(self.index, parts), noises, strict=True)]
+        return [Batch(index, noise) for index, noise in zip(self.index.chunk(parts), noises, strict=True)]
 
 
 class RnnTask:
@@ -96,7 +97,8 @@ class RnnTask:
 
     def epoch_batches(self, learner: Learner, split: SequenceSplit) -> list[Batch]:
         batches = _bucketed(split.lengths, learner.params["batch_size"], learner.epoch)
-        return [Batch(index, _noise(learner, split, index)) for index in batches]
+        rows = rows_on(learner.device.torch_device, batches)
+        return [Batch(index, _noise(learner, split, index.here)) for index in rows]
 
     def fused_losses(
         self, stack: Stack, split: SequenceSplit, batches: Sequence[Batch]
@@ -107,7 +109,8 @@ class RnnTask:
             noise = longest.new_zeros(len(longest), len(batches), *longest.shape[1:])
             for member, one in given.items():
                 noise[: len(one), member] = one
-        return _losses(stack.model, stack.learners[0], split, np.stack([b.index for b in batches]), noise)
+        index = Rows(np.stack([b.index.here for b in batches]), torch.stack([b.index.there for b in batches]))
+        return _losses(stack.model, stack.learners[0], split, index, noise)
 
     def fused_evaluate(self, stack: Stack, split: SequenceSplit) -> list[dict[str, float]]:
         return [
@@ -194,27 +197,26 @@ class RnnTask:
         return pd.DataFrame({"sequence": [split.sequence(i).astype(float).tolist() for i in range(min(2, len(split)))]})
 
 
-def _batch(learner: Learner, split: SequenceSplit, index: np.ndarray) -> tuple[torch.Tensor, ...]:
-    x, mask = layout(split, index, learner.params, learner.extra["steps"])
-    arrays = (x, mask, split.targets[index])
-    return tuple(torch.from_numpy(array).to(learner.device.torch_device) for array in arrays)
+def _sequences(learner: Learner, split: SequenceSplit) -> Sequences:
+    return learner.resident(split, lambda: Sequences.of(split, learner.device.torch_device))
 
 
 def _losses(
-    model: Any, learner: Learner, split: SequenceSplit, index: np.ndarray, noise: torch.Tensor | None
+    model: Any, learner: Learner, split: SequenceSplit, index: Rows, noise: torch.Tensor | None
 ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-    """The losses of one network, or of a stack where `index` is (members, batch).
+    """The losses of one network, or of a stack where `index` holds (members, batch).
 
     Args:
         learner: says how networks of its kind read data.
     """
-    x, mask, y = _batch(learner, split, index)
+    data = _sequences(learner, split)
+    x, mask, front = layout(data, index, learner.params, learner.extra["steps"])
     if noise is not None:
         scale = model.x_std.reshape(*model.x_std.shape[:-1], 1, -1)
         # A part of a batch may be shorter than the batch for which the noise was drawn; padding gets none.
-        x[: len(noise)].addcmul_(noise[: len(x)].to(x.device), scale)
-    loss = (model.scaled(x, mask) - (y - model.y_mean) / model.y_std).square().mean(-1)
-    size = index.shape[-1]
+        x[: len(noise)].addcmul_(noise[: len(x)], scale)
+    loss = (model.scaled(x, mask, front) - (data.targets[index.there] - model.y_mean) / model.y_std).square().mean(-1)
+    size = len(index)
     return loss, size, {"mse": loss.detach() * model.y_std.square().squeeze(-1) * size}
 
 
@@ -223,7 +225,8 @@ def _noise(learner: Learner, split: SequenceSplit, index: np.ndarray) -> torch.T
     if not learner.params["input_noise"]:
         return None
     time = learner.extra["steps"] or int(split.lengths[index].max())
-    return learner.params["input_noise"] * torch.randn(time, len(index), split.values.shape[1])
+    shape = (time, len(index), split.values.shape[1])
+    return learner.params["input_noise"] * torch.randn(shape, device=learner.device.torch_device)
 
 
 def _bucketed(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarray]:
@@ -245,15 +248,16 @@ def _bucketed(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarr
 def _predictions(model: Any, learner: Learner, split: SequenceSplit, members: int | None = None) -> np.ndarray:
     """Predictions ([members,] n) float32 in the target's units, in the order of the split."""
     model.eval()
-    lead = () if members is None else (members,)
-    out = np.empty((*lead, len(split)), dtype=np.float32)
-    order = np.argsort(split.lengths, kind="stable")
-    for start in range(0, len(order), EVAL_BATCH):
-        index = order[start : start + EVAL_BATCH]
-        x, mask, _ = _batch(learner, split, index)
+    order, data, found = np.argsort(split.lengths, kind="stable"), _sequences(learner, split), []
+    batches = [order[start : start + EVAL_BATCH] for start in range(0, len(order), EVAL_BATCH)]
+    for index in rows_on(learner.device.torch_device, batches):
+        x, mask, front = layout(data, index, learner.params, learner.extra["steps"])
         if members is not None:
             x, mask = (t.unsqueeze(1).expand(len(t), members, *t.shape[1:]) for t in (x, mask))
-        out[..., index] = model(x, mask).cpu().numpy()
+        found.append(model(x, mask, front))
+    predicted = torch.cat(found, -1).cpu().numpy()
+    out = np.empty_like(predicted)
+    out[..., order] = predicted
     return out
 
 

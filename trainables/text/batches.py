@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
+from trainables.base.batches import Rows
 from trainables.base.training import Learner
 from trainables.text import ragged
 from trainables.text.encoders import Encoder, Frozen, read_only
@@ -45,8 +45,6 @@ class Reading:
     classes: tuple[str, ...]
     positive: int
     vectorizer: Any
-    #: The TF-IDF rows of each split that was read, sparse (n, terms).
-    terms: WeakKeyDictionary[EncodedSplit, Any] = field(default_factory=WeakKeyDictionary)
 
 
 def merge(one: EncodedSplit, other: EncodedSplit) -> EncodedSplit:
@@ -60,31 +58,79 @@ def merge(one: EncodedSplit, other: EncodedSplit) -> EncodedSplit:
     )
 
 
-def batch(learner: Learner, split: EncodedSplit, index: np.ndarray) -> TextBatch:
+@dataclass(frozen=True)
+class Gathered:
+    """A split where its batches are gathered: on the device, or on the processor where it would fill the device.
+
+    Attributes:
+        rows: features (texts, width); or, with `starts`, the states (tokens, width) or ids (tokens,) of all texts.
+        starts: where the tokens of each text begin in `rows`, and behind the last where they end, (texts + 1,).
+        lengths: the same numbers of tokens on the processor.
+        words: the embedding of each token id, (words, width), where `rows` are ids.
+        terms: the TF-IDF features of all texts: indices, weights, where those of each text begin (texts + 1,), and
+            their numbers on the processor.
+    """
+
+    rows: torch.Tensor
+    starts: torch.Tensor | None
+    lengths: np.ndarray
+    words: torch.Tensor | None
+    terms: tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray] | None
+
+
+def batch(learner: Learner, split: EncodedSplit, index: Rows) -> TextBatch:
     """A batch of the texts `index` of a split, on the learner's device."""
-    device, reading = learner.device.torch_device, learner.extra["reading"]
-    part = frozen_part(learner.params, reading.encoder.layers, reading.max_length)
-    if part is None:
-        ids, mask = split.ids.padded(index)
-        states = read_only(reading.encoder.weights["embeddings.word_embeddings.weight"])[torch.from_numpy(ids)]
-    elif part.pooling == "tokens":
-        starts = np.arange(len(split) + 1) * part.fill if part.fill else split.ids.starts
-        values, mask = Ragged(split.features[part], starts).padded(index)
-        states = torch.from_numpy(values)
+    whole = learner.resident(split, lambda: _gathered(learner, split))
+    at, device = index.there.to(whole.rows.device), learner.device.torch_device
+    if whole.starts is None:
+        states, mask = whole.rows[at], None
     else:
-        states, mask = torch.from_numpy(split.features[part][index]), None
-    return TextBatch(
-        states.to(device),
-        None if mask is None else torch.from_numpy(mask).to(device),
-        None if reading.vectorizer is None else _terms(reading, split, index, device),
+        steps = torch.arange(int(whole.lengths[index.here].max()), device=at.device)
+        begin = whole.starts[at][:, None]
+        mask = steps < whole.starts[at + 1][:, None] - begin
+        states = whole.rows[(begin + steps).clamp_(max=len(whole.rows) - 1)]
+        if whole.words is None:
+            states.masked_fill_(~mask.unsqueeze(-1), 0)
+        else:
+            states = whole.words[states.masked_fill_(~mask, 0)]
+        mask = mask.to(device)
+    return TextBatch(states.to(device), mask, None if whole.terms is None else _terms(whole.terms, index, device))
+
+
+def _gathered(learner: Learner, split: EncodedSplit) -> Gathered:
+    device, reading = learner.device, learner.extra["reading"]
+    part = frozen_part(learner.params, reading.encoder.layers, reading.max_length)
+    rows, starts, words = split.ids.flat, split.ids.starts, None
+    if part is None:
+        words = read_only(reading.encoder.weights["embeddings.word_embeddings.weight"])
+    else:
+        rows = split.features[part]
+        if part.fill:
+            starts = np.arange(len(split) + 1) * part.fill
+    pooled = part is not None and part.pooling != "tokens"
+    place = device.torch_device if device.holds(rows.nbytes) else torch.device("cpu")
+    terms = None
+    if reading.vectorizer is not None:
+        found = reading.vectorizer.transform(split.texts)
+        columns, begins = found.indices.astype(np.int64), found.indptr.astype(np.int64)
+        on_device = (torch.from_numpy(a).to(device.torch_device) for a in (columns, found.data, begins))
+        terms = (*on_device, np.diff(begins))
+    return Gathered(
+        read_only(rows).to(place),
+        None if pooled else read_only(starts).to(place),
+        np.diff(starts),
+        None if words is None else words.to(place),
+        terms,
     )
 
 
 def _terms(
-    reading: Reading, split: EncodedSplit, index: np.ndarray, device: torch.device
+    terms: tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray], index: Rows, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    if split not in reading.terms:
-        reading.terms[split] = reading.vectorizer.transform(split.texts)
-    rows = reading.terms[split][index]
-    columns, starts = rows.indices.astype(np.int64), rows.indptr[:-1].astype(np.int64)
-    return tuple(torch.from_numpy(array).to(device) for array in (columns, rows.data, starts))  # type: ignore[return-value]
+    columns, weights, begins, counts = terms
+    total = int(counts[index.here].sum())  # known on the processor, so that the device need not be asked
+    begin = begins[index.there]
+    own = begins[index.there + 1] - begin
+    starts = own.cumsum(0) - own
+    at = torch.repeat_interleave(begin - starts, own, output_size=total) + torch.arange(total, device=device)
+    return columns[at], weights[at], starts

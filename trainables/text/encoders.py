@@ -32,10 +32,10 @@ from transformers import (
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import logging
 
+from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.files import replacing
 from trainables.base.task import Progress, array_digest
-from trainables.base.training import Device
 from trainables.text.ragged import Ragged
 
 REFERENCE = "distilbert-base-uncased"
@@ -98,8 +98,8 @@ def load_encoder(name: str) -> DistilBertModel:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if isinstance(AutoConfig.from_pretrained(folder), BertConfig):
-        return from_bert(BertModel.from_pretrained(folder, add_pooling_layer=False))
-    return DistilBertModel.from_pretrained(folder).eval()
+        return from_bert(BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32))
+    return DistilBertModel.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:

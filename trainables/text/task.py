@@ -18,10 +18,12 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch.nn import functional as F
 
+from trainables.base.batches import Rows, rows_on, shuffled_batches
+from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.optimizers import make_optimizer, make_schedule
 from trainables.base.task import Choices, DataInfo, Objective, Params, Progress, Splits
-from trainables.base.training import Device, Learner, fit_batches, shuffled_batches
+from trainables.base.training import Learner, fit_batches
 from trainables.text import encoders, reports, tables, tfidf
 from trainables.text.batches import EncodedSplit, Reading, batch, merge
 from trainables.text.encoders import Encoder
@@ -119,16 +121,18 @@ class TextTask:
         return learner
 
     def train_epoch(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
-        params, labels = learner.params, torch.from_numpy(np.array(split.labels)).to(learner.device.torch_device)
+        params, device = learner.params, learner.device.torch_device
+        labels = encoders.read_only(split.labels).to(device)
         weights = learner.extra["class_weights"] if params["weighting"] == "balanced" else None
         focus = FOCUS if params["weighting"] == "focal" else 0.0
 
-        def forward(index: torch.Tensor) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-            logits, truth = learner.model(batch(learner, split, index.numpy())), labels[index.to(labels.device)]
+        def forward(index: Rows) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+            logits, truth = learner.model(batch(learner, split, index)), labels[index.there]
             loss = classification_loss(logits, truth, weights, focus)
             return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
 
-        return fit_batches(learner, shuffled_batches(len(split), params["batch_size"]), forward, params["clip_norm"])
+        batches = [index.numpy() for index in shuffled_batches(len(split), params["batch_size"])]
+        return fit_batches(learner, rows_on(device, batches), forward, params["clip_norm"])
 
     def evaluate(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
         reading: Reading = learner.extra["reading"]
@@ -271,10 +275,11 @@ def _probabilities(learner: Learner, split: EncodedSplit) -> np.ndarray:
     learner.model.eval()
     out = np.empty((len(split), len(learner.extra["reading"].classes)), dtype=np.float32)
     order = np.argsort(split.ids.lengths, kind="stable")
+    batches = [order[start : start + EVAL_BATCH] for start in range(0, len(order), EVAL_BATCH)]
     with learner.device.autocast():
-        for start in range(0, len(order), EVAL_BATCH):
-            index = order[start : start + EVAL_BATCH]
-            out[index] = learner.model(batch(learner, split, index)).softmax(1).clamp_min(1e-12).cpu().numpy()
+        rows = rows_on(learner.device.torch_device, batches)
+        found = [learner.model(batch(learner, split, index)).softmax(1).clamp_min(1e-12) for index in rows]
+    out[order] = torch.cat(found).cpu().numpy()
     return out
 
 

@@ -40,7 +40,13 @@ class AdaptiveSoftmax(nn.Module):
             entry = entry.masked_fill((target >= begin) & (target < end), self.frequent + index)
         loss = F.nll_loss(self._first(x, weight, bias), entry, reduction="none")
         for begin, end in self.classes:
-            rows = ((target >= begin) & (target < end)).nonzero().squeeze(1)
+            mine = (target >= begin) & (target < end)
+            if x.is_cuda:  # arithmetic is cheap there, and to be told which rows they are would be to wait
+                own = (target - begin).clamp(0, end - begin - 1)
+                inner = F.linear(x, weight[begin:end], bias[begin:end])
+                loss = loss + F.cross_entropy(inner, own, reduction="none") * mine
+                continue
+            rows = mine.nonzero().squeeze(1)
             inner = F.linear(x[rows], weight[begin:end], bias[begin:end])
             loss = loss.index_add(0, rows, F.cross_entropy(inner, target[rows] - begin, reduction="none"))
         return loss

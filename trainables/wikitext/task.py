@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -75,7 +74,7 @@ class WikitextTask:
         rate = params["sgd_lr"] if params["optimizer"] == "sgd" else params["adam_lr"]
         optimizer = make_optimizer(model.parameters(), {**params, "lr": rate})
         schedule = make_schedule(optimizer, params["schedule"], epochs)
-        extra = {"words": splits.train.words, "streams": WeakKeyDictionary(), "train": splits.train}
+        extra = {"words": splits.train.words, "train": splits.train}
         return Learner(model, optimizer, schedule, device, params, extra=extra)
 
     def train_epoch(self, learner: Learner, split: Corpus) -> dict[str, float]:
@@ -246,8 +245,8 @@ def _losses(learner: Learner, split: Corpus) -> np.ndarray:
     learner.model.eval()
     model: Any = learner.model
     with learner.device.autocast():
-        found = [model.losses(*pair).cpu() for pair in _windows(_stream(learner, split), learner.params["bptt"])]
-    return torch.cat(found).double().numpy()
+        found = [model.losses(*pair) for pair in _windows(_stream(learner, split), learner.params["bptt"])]
+    return torch.cat(found).cpu().double().numpy()
 
 
 def _windows(stream: torch.Tensor, length: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -266,11 +265,9 @@ def _starts(length: int, bptt: int) -> range:
 
 def _stream(learner: Learner, split: Corpus) -> torch.Tensor:
     """The split's words on the device, int64; they are copied there once a trial."""
-    streams = learner.extra["streams"]
-    if split not in streams:
-        streams[split] = torch.from_numpy(split.tokens.astype(np.int64)).to(learner.device.torch_device)
-    stream: torch.Tensor = streams[split]
-    return stream
+    return learner.resident(
+        split, lambda: torch.from_numpy(split.tokens.astype(np.int64)).to(learner.device.torch_device)
+    )
 
 
 TASK = WikitextTask()

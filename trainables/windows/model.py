@@ -13,15 +13,18 @@ from torch.nn import functional as F
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 (n, 3, s, s) -> uint8 (n, 3, size, size), antialiased, in chunks to bound memory."""
+def resize(images: torch.Tensor, size: int, device: torch.device | None = None) -> torch.Tensor:
+    """uint8 (n, 3, s, s) -> uint8 (n, 3, size, size) on a device (by default where they are), antialiased, in chunks
+    to bound memory."""
     if images.shape[-1] == size:
-        return images
-    chunks = [
-        F.interpolate(chunk.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        for chunk in images.split(256)
-    ]
-    return torch.cat([chunk.round().clamp(0, 255).to(torch.uint8) for chunk in chunks])
+        return images.to(device)
+    chunks = []
+    for chunk in images.split(256):
+        resized = F.interpolate(
+            chunk.to(device).float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False
+        )
+        chunks.append(resized.round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(chunks)
 
 
 class Normalise(nn.Module):
@@ -141,7 +144,7 @@ def build_model(params: dict[str, Any], classes: tuple[str, ...], weights: bool 
     config.id2label = dict(enumerate(classes))
     config.label2id = {label: index for index, label in enumerate(classes)}
     if weights:
-        backbone = Auto.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
+        backbone = Auto.from_pretrained(name, config=config, ignore_mismatched_sizes=True, dtype=torch.float32)
     else:
         backbone = Auto.from_config(config)
     return Pretrained(backbone, mean, std, params["model.freeze"])

@@ -34,7 +34,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.windows import data as reading
-from trainables.windows.augment import augmenter, mixed
+from trainables.windows.augment import augment, mixed
 from trainables.windows.data import ImageSplit
 from trainables.windows.model import Normalise, build_model, pretrained_config, resize
 
@@ -86,20 +86,20 @@ class WindowsTask:
     def train_epoch(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
         params = learner.params
         images, labels = _on_device(learner, split)
-        augment = learner.extra.setdefault("augment", augmenter(params["augment"]))
-        weights, classes = _class_weights(learner, labels), int(labels.max()) + 1
+        weights, classes = _class_weights(learner, split.labels), int(split.labels.max()) + 1
 
         def forward(index: torch.Tensor) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-            index = index.to(images.device)
             truth = labels[index]
-            batch, target = augment(images[index].float() / 255), truth
+            batch, target = augment(images[index].float() / 255, params["augment"]), truth
             if share := params.get("mix"):
                 batch, target = mixed(batch, F.one_hot(truth, classes).float(), share)
             logits = learner.model(batch)
             loss = F.cross_entropy(logits, target, weight=weights, label_smoothing=params["label_smoothing"])
             return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
 
-        return fit_batches(learner, shuffled_batches(len(split), params["batch_size"]), forward)
+        batches = shuffled_batches(len(split), params["batch_size"])
+        order = torch.cat(batches).to(images.device).split([len(batch) for batch in batches])
+        return fit_batches(learner, order, forward)
 
     def evaluate(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
         logits = _logits(learner, split)
@@ -210,24 +210,24 @@ def _png(image: np.ndarray) -> bytes:
 
 def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
     """The split at the trial's image size on its device; it is copied there once a trial."""
-    known = learner.extra.setdefault("on_device", {})
-    if id(split) not in known:
-        device = learner.device.torch_device
+    device = learner.device.torch_device
+
+    def moved() -> tuple[torch.Tensor, torch.Tensor]:
         with warnings.catch_warnings():  # arrays from the object store are read-only, and nothing writes to them
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             pixels, labels = torch.from_numpy(np.asarray(split.images)), torch.from_numpy(split.labels)
         learner.extra["decode_size"] = pixels.shape[-1]
-        known[id(split)] = (resize(pixels, learner.params["image_size"]).to(device), labels.to(device))
-    pair: tuple[torch.Tensor, torch.Tensor] = known[id(split)]
-    return pair
+        return resize(pixels, learner.params["image_size"], device), labels.to(device)
+
+    return learner.resident(split, moved)
 
 
-def _class_weights(learner: Learner, labels: torch.Tensor) -> torch.Tensor | None:
+def _class_weights(learner: Learner, labels: np.ndarray) -> torch.Tensor | None:
     """Weights inverse to class frequency, 1 on average over the samples, as scikit-learn's `balanced`."""
     if learner.params["class_weights"] == "none":
         return None
-    counts = torch.bincount(labels).float()
-    return len(labels) / (len(counts) * counts)
+    counts = torch.bincount(torch.from_numpy(labels)).float()
+    return (len(labels) / (len(counts) * counts)).to(learner.device.torch_device)
 
 
 @torch.no_grad()
@@ -236,7 +236,7 @@ def _logits(learner: Learner, split: ImageSplit) -> torch.Tensor:
     learner.model.eval()
     images, _ = _on_device(learner, split)
     with learner.device.autocast():
-        return torch.cat([learner.model(chunk.float() / 255).float().cpu() for chunk in images.split(EVAL_BATCH)])
+        return torch.cat([learner.model(chunk.float() / 255).float() for chunk in images.split(EVAL_BATCH)]).cpu()
 
 
 TASK = WindowsTask()

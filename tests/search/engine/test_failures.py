@@ -27,6 +27,24 @@ def no_memory_on_the_device():
 
 
 @pytest.mark.parametrize(
+    ("wanted", "free", "own", "share", "expected"),
+    [
+        ("13.98 GiB", "137.16 GiB", "2.63 GiB", "6.99 GiB", "memory"),
+        ("512.00 MiB", "12.81 MiB", "2.63 GiB", "6.99 GiB", "crowded"),
+        ("512.00 MiB", "12.81 MiB", "6.90 GiB", "6.99 GiB", "memory"),
+    ],
+)
+def test_memory_that_others_took_is_told_apart_from_a_share_that_is_used_up(wanted, free, own, share, expected):
+    """In the words of CUDA 13 on an H200, where a process with a twentieth of the memory asked for a tenth."""
+    said = (
+        f"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate {wanted}. GPU 0 has a total capacity of 139.80 "
+        f"GiB of which {free} is free. Including non-PyTorch memory, this process has {own} memory in use. {share} "
+        "allowed; Of the allocated memory 288.00 MiB is allocated by PyTorch, and 1.72 GiB is reserved by PyTorch"
+    )
+    assert cause(f"Traceback (most recent call last):\n{said}") == expected
+
+
+@pytest.mark.parametrize(
     ("action", "expected"),
     [
         (lambda: bytearray(2**62), "memory"),

@@ -8,6 +8,7 @@ import torch
 
 from tests.trainables.rnn.test_model import PARAMS, VARIANTS
 from trainables.base import fused, training
+from trainables.base.device import choose_device
 from trainables.base.training import Diverged
 from trainables.rnn.task import TASK
 
@@ -16,7 +17,7 @@ EPOCHS = 3
 
 def member(sequences, seed, **params):
     training.seed_everything(seed)
-    learner = TASK.build({**PARAMS, **params}, sequences, EPOCHS, training.choose_device(1, 0, "fp32"))
+    learner = TASK.build({**PARAMS, **params}, sequences, EPOCHS, choose_device(1, 0, "fp32"))
     return fused.Member(learner, training.rng_state())
 
 

@@ -5,18 +5,11 @@ import torch
 from torch import nn
 
 from trainables.base import health
+from trainables.base.batches import shuffled_batches
+from trainables.base.device import choose_device
 from trainables.base.health import MemoryPeak, dead_relus
 from trainables.base.optimizers import make_schedule
-from trainables.base.training import (  # fmt: skip
-    Diverged,
-    Learner,
-    choose_device,
-    fit_batches,
-    rng_state,
-    seed_everything,
-    set_rng_state,
-    shuffled_batches,
-)
+from trainables.base.training import Diverged, Learner, fit_batches, rng_state, seed_everything, set_rng_state
 
 
 def learner(model, rate=0.1):

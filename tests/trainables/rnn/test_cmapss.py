@@ -6,7 +6,8 @@ import pytest
 
 from search.config.load import load_config
 from tests.conftest import SHARED
-from trainables.base.training import choose_device, run_epoch, seed_everything
+from trainables.base.device import choose_device
+from trainables.base.training import run_epoch, seed_everything
 from trainables.rnn.task import TASK
 
 #: Found by the search of docs/rnn.md.

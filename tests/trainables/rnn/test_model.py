@@ -6,9 +6,11 @@ import torch
 
 from tests.trainables.conftest import assert_units_add_up
 from trainables import DataInfo, Splits
-from trainables.base.training import choose_device, run_epoch, seed_everything
+from trainables.base.batches import rows_on
+from trainables.base.device import choose_device
+from trainables.base.training import run_epoch, seed_everything
 from trainables.rnn.data import pack
-from trainables.rnn.model import Recurrence, SequenceRegressor, layout, steps_of
+from trainables.rnn.model import Recurrence, SequenceRegressor, Sequences, layout, steps_of
 from trainables.rnn.task import TASK, _bucketed
 
 PARAMS = {
@@ -20,6 +22,11 @@ VARIANTS = [
     {"variant": "vanilla"}, {"variant": "truncated", "keep": "last"}, {"variant": "truncated", "keep": "first"},
     {"variant": "padded", "align": "start"}, {"variant": "padded", "align": "end"},
 ]  # fmt: skip
+
+
+def laid_out(split, index, params, steps):
+    cpu = torch.device("cpu")
+    return layout(Sequences.of(split, cpu), rows_on(cpu, [index])[0], params, steps)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
@@ -43,7 +50,7 @@ def test_hand_written_network_equals_torch_rnn_with_the_same_weights(activation,
     x_grad, readout_grad = x.grad.clone(), ours.readout_weight.grad.clone()
     x.grad = None
     ours.zero_grad()
-    got = ours(x, torch.ones(11, 4))
+    got = ours(x, torch.ones(11, 4), False)
     got.square().sum().backward()
     assert torch.allclose(got, expected, atol=1e-12)
     assert torch.allclose(x.grad, x_grad, atol=1e-12)
@@ -73,11 +80,11 @@ def test_padding_values_change_no_output_and_no_gradient(variant, padding):
     ragged = pack([rng.normal(size=(n, 3)) for n in (2, 5, 9, 9)], np.zeros(4))
     steps = steps_of(params, ragged.lengths)
     model = SequenceRegressor(3, steps, {"hidden": 8, "layers": 2, "activation": "tanh", "init": "uniform"})
-    x, mask = (torch.from_numpy(a) for a in layout(ragged, np.arange(4), params, steps))
+    x, mask, front = laid_out(ragged, np.arange(4), params, steps)
 
     def outcome(values):
         model.zero_grad()
-        out = model(values, mask)
+        out = model(values, mask, front)
         out.square().sum().backward()
         return out.detach(), [p.grad.clone() for p in model.parameters()]
 
@@ -96,9 +103,9 @@ def test_prediction_does_not_depend_on_what_else_is_in_the_batch():
         params = {**PARAMS, **variant}
         steps = steps_of(params, ragged.lengths)
         model = SequenceRegressor(3, steps, {"hidden": 8, "layers": 1, "activation": "tanh", "init": "uniform"})
-        together = model(*(torch.from_numpy(a) for a in layout(ragged, np.arange(3), params, steps)))
+        together = model(*laid_out(ragged, np.arange(3), params, steps))
         for row in range(3):
-            alone = model(*(torch.from_numpy(a) for a in layout(ragged, np.array([row]), params, steps)))
+            alone = model(*laid_out(ragged, np.array([row]), params, steps))
             assert torch.allclose(alone, together[row : row + 1], atol=1e-6)
 
 
@@ -106,7 +113,7 @@ def test_layouts_by_hand():
     split = pack([np.full((4, 1), 9.0), np.array([[1.0], [2.0], [3.0]])], np.zeros(2))
 
     def values(params, steps):
-        x, mask = layout(split, np.array([1]), params, steps)
+        x, mask, _ = laid_out(split, np.array([1]), params, steps)
         return np.where(mask, x[:, :, 0], 0)[:, 0].tolist(), mask[:, 0].tolist()
 
     assert values({"variant": "truncated", "keep": "first"}, 2) == ([1, 2], [1, 1])
@@ -145,9 +152,9 @@ def test_each_variant_learns_and_its_export_predicts_the_same(sequences, variant
     assert TASK.evaluate(model, sequences.test) == TASK.evaluate(learner, sequences.test)
     example = TASK.example(sequences.test, sequences.info)
     again = TASK.predict(model, example)["prediction"].to_numpy()
-    x, mask = layout(sequences.test, np.arange(2), learner.params, learner.extra["steps"])
+    laid = laid_out(sequences.test, np.arange(2), learner.params, learner.extra["steps"])
     with torch.no_grad():
-        assert np.allclose(again, learner.model(torch.from_numpy(x), torch.from_numpy(mask)).numpy(), atol=1e-5)
+        assert np.allclose(again, learner.model(*laid).numpy(), atol=1e-5)
 
 
 def test_scaling_is_fitted_on_train_and_travels_with_the_weights(sequences):
@@ -172,10 +179,10 @@ def test_gated_cells_read_each_sequence_to_its_own_end(cell):
     seed_everything(0)
     model = SequenceRegressor(2, None, params).eval()
     alone, together = pack([short], np.zeros(1)), pack([short, long], np.zeros(2))
-    one = model(*map(torch.from_numpy, layout(alone, np.array([0]), params, None)))
-    x, mask = layout(together, np.array([0, 1]), params, None)
+    one = model(*laid_out(alone, np.array([0]), params, None))
+    x, mask, front = laid_out(together, np.array([0, 1]), params, None)
     x[3:, 0] = np.nan
-    both = model(torch.from_numpy(x), torch.from_numpy(mask))
+    both = model(x, mask, front)
     assert torch.allclose(one[0], both[0], atol=1e-6)
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
+from trainables.base.device import choose_device
 from trainables.base.errors import InputError
-from trainables.base.training import choose_device
 from trainables.text import encoders
 from trainables.text.encoders import Frozen
 from trainables.text.ragged import Ragged, pack

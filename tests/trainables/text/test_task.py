@@ -13,6 +13,8 @@ from transformers import DistilBertForSequenceClassification
 from search.config.load import load_config
 from tests.trainables.conftest import assert_units_add_up
 from trainables.base import training
+from trainables.base.batches import rows_on, shuffled_batches
+from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.task import Objective
 from trainables.text.batches import batch
@@ -20,7 +22,7 @@ from trainables.text.encoders import Frozen
 from trainables.text.models import TextBatch, TokenHalving, classification_loss
 from trainables.tweets.task import TASK
 
-CPU = training.Device(torch.device("cpu"))
+CPU = Device(torch.device("cpu"))
 SMALL = ("data.demo.size=120", "data.encoder=packaged", "data.max_length=24")
 
 
@@ -91,7 +93,7 @@ def test_training_on_cached_features_equals_training_through_the_frozen_encoder(
     for epoch in range(2):
         losses, norms = 0.0, []
         whole.train()
-        for index in training.shuffled_batches(len(labels), settings["batch_size"]):
+        for index in shuffled_batches(len(labels), settings["batch_size"]):
             loss = nn.functional.cross_entropy(whole(index.numpy()), labels[index])
             learner.optimizer.zero_grad()
             loss.backward()
@@ -145,7 +147,7 @@ def test_exported_folder_is_a_sequence_classifier_of_transformers(prepared, tmp_
     ids, mask = (torch.from_numpy(a) for a in prepared.test.ids.padded(rows))
     learner.model.eval()
     with torch.no_grad():
-        ours = learner.model(batch(learner, prepared.test, rows))
+        ours = learner.model(batch(learner, prepared.test, rows_on(torch.device("cpu"), [rows])[0]))
         assert torch.allclose(theirs(ids, mask.long()).logits, ours, atol=1e-5)
 
 
@@ -176,7 +178,7 @@ def test_tokens_behind_a_text_change_nothing_where_padding_is_masked():
 def test_tfidf_weights_add_to_the_logits(prepared):
     learner, _ = train(prepared, params(**NETWORKS["tfidf"]), epochs=1)
     rows = np.arange(5)
-    whole = batch(learner, prepared.val, rows)
+    whole = batch(learner, prepared.val, rows_on(torch.device("cpu"), [rows])[0])
     learner.model.eval()
     difference = learner.model(whole) - learner.model(TextBatch(whole.states, None, None))
     dense = learner.extra["reading"].vectorizer.transform(prepared.val.texts[:5]).toarray()

@@ -10,6 +10,7 @@ from search.config.load import load_config
 from tests.conftest import SHARED
 from tests.trainables.conftest import assert_units_add_up
 from trainables.base import training
+from trainables.base.device import Device, choose_device
 from trainables.base.errors import InputError
 from trainables.wikitext import adaptive, mixture
 from trainables.wikitext import data as reading
@@ -20,7 +21,7 @@ from trainables.wikitext.ngram import KneserNey
 from trainables.wikitext.task import TASK
 from trainables.wikitext.tokenizer import basic_english, decode, vocabulary
 
-CPU = training.Device(torch.device("cpu"))
+CPU = Device(torch.device("cpu"))
 TINY = ("embedding=24", "heads=2", "hidden=20", "layers=2", "dropout=0.1", "optimizer=adam", "adam_lr=0.003")
 TINY += ("batch_size=4", "bptt=7")
 DATA = load_config("wikitext", ["data.batch=4", "data.bptt=7"]).data
@@ -130,7 +131,7 @@ def test_rotary_attention_depends_on_distances_only():
 def test_reference_loss_is_that_of_float32_eager():
     """bf16 and fused within 1 % of float32 and apart, losses and gradients' norm, over training."""
     data, curves = splits(), {}
-    for name, device in (("fp32", CPU), ("bf16", training.Device(torch.device("cpu"), torch.bfloat16))):
+    for name, device in (("fp32", CPU), ("bf16", Device(torch.device("cpu"), torch.bfloat16))):
         training.seed_everything(0)
         learner = TASK.build(params("dropout=0.0"), data, 4, device)
         curves[name] = [training.run_epoch(TASK, learner, data.train, data.val) for _ in range(4)]
@@ -167,7 +168,7 @@ def test_stretches_of_text_add_up_to_the_objective(monkeypatch):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_interrupted_in_the_middle_of_a_pass_goes_on_exactly(tmp_path, precision):
-    data, device = splits(), training.choose_device(1, 0, precision)
+    data, device = splits(), choose_device(1, 0, precision)
     settings = params("parts=3")
 
     def start():

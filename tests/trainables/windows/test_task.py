@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tests.trainables.conftest import assert_units_add_up
+from trainables.base.device import choose_device
 from trainables.base.errors import InputError
 from trainables.base.task import DataInfo, Splits
-from trainables.base.training import choose_device, run_epoch, seed_everything
+from trainables.base.training import run_epoch, seed_everything
 from trainables.windows import demo
 from trainables.windows.augment import mixed
 from trainables.windows.data import ImageSplit

@@ -1,6 +1,6 @@
 from search.config.load import load_config
 from search.config.space import parse_space
-from search.engine.gpu_share import Need, largest
+from search.gpu.memory import Need, largest
 
 SPACE = parse_space(
     {"width": {"int": [16, 64], "step": 16}, "batch": {"choice": [32, 128, 64]}, "lr": {"loguniform": [1e-4, 1e-2]},

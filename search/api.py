@@ -1,0 +1,319 @@
+"""What a script or a notebook uses: `search.run(train, space=..., objective=...)` and what it returns."""
+
+from __future__ import annotations
+
+import inspect
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import trainables
+from search.config.load import SearchConfig, check_config, load_config, parse_objective
+from search.config.overrides import lay_over
+from search.record.replay import open_search, replay
+from search.record.state import SearchState
+from search.record.state import Trial as Recorded
+from search.record.store import SearchFolder, Store
+from trainables import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from trainables.loops.trial import TrainingFunction
+
+#: The task of every function; what differs is told in its place.
+LOOPS = "trainables.loops.task:LoopTask"
+Spec = Mapping[str, Any]
+
+
+def uniform(low: float, high: float, *, prior: float | None = None, when: Spec | None = None) -> dict[str, Any]:
+    """A number between two, each as likely.
+
+    Args:
+        prior: the value that you would try first.
+        when: values of other hyperparameters beside which it exists, such as `{"optimizer": "sgd"}`.
+
+    >>> uniform(0, 0.5)
+    {'uniform': [0, 0.5]}
+    """
+    return _spec({"uniform": [low, high]}, prior, when)
+
+
+def loguniform(low: float, high: float, *, prior: float | None = None, when: Spec | None = None) -> dict[str, Any]:
+    """A number between two, each order of magnitude as likely; arguments as of `uniform`.
+
+    >>> loguniform(1e-4, 1e-1, prior=1e-3)
+    {'loguniform': [0.0001, 0.1], 'prior': 0.001}
+    """
+    return _spec({"loguniform": [low, high]}, prior, when)
+
+
+def integer(
+    low: int, high: int, *, step: int = 1, prior: int | None = None, when: Spec | None = None
+) -> dict[str, Any]:
+    """A whole number between two, both included; arguments as of `uniform`.
+
+    >>> integer(16, 64, step=16)
+    {'int': [16, 64], 'step': 16}
+    """
+    return _spec({"int": [low, high], **({"step": step} if step != 1 else {})}, prior, when)
+
+
+def choice(values: Sequence[Any], *, prior: Any = None, when: Spec | None = None) -> dict[str, Any]:
+    """One of some plain values; arguments as of `uniform`.
+
+    >>> choice(["sgd", "adamw"])
+    {'choice': ['sgd', 'adamw']}
+    """
+    return _spec({"choice": list(values)}, prior, when)
+
+
+def _spec(spec: dict[str, Any], prior: Any, when: Spec | None) -> dict[str, Any]:
+    return spec | ({"prior": prior} if prior is not None else {}) | ({"when": dict(when)} if when else {})
+
+
+def run(
+    train: TrainingFunction, space: Mapping[str, Any], objective: str, *, name: str | None = None,
+    trials: int | None = None, epochs: int | None = None, time_budget: str | None = None, searcher: str | None = None,
+    scheduler: str | None = None, concurrency: int | None = None, seed: int | None = None,
+    resources: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None,
+    store: str | Path | None = None, address: str | None = None, start_from: str | None = None, verbose: bool = False,
+) -> Found:  # fmt: skip
+    """Searches the hyperparameters of a training function, and returns what it found.
+
+    Ray Tune spreads the trials over the machine (or a cluster), early stopping ends weak ones, every epoch is in a
+    journal and in MLflow; after a kill, `search.open(name).resume()` goes on.
+
+    Args:
+        train: takes a `search.Trial` and yields the metrics of each epoch. Where it is defined does not matter, be it a
+            script or a notebook: it travels to the workers.
+        space: by name a spec such as `loguniform(1e-4, 1e-1)`, or a fixed value.
+        objective: the metric that counts and what is better of it, such as `val_accuracy max`.
+        name: of the search, by default the function's with the time.
+        trials: number of configurations; with a `time_budget` (`90s`, `30m`, `2h`) as many as it holds.
+        epochs: of a full trial.
+        searcher, scheduler, concurrency, seed: as the flags of the command line.
+        resources: of a trial, such as `{"cpus": 2, "gpus": 0.25}`.
+        settings: further keys of the section `search` of configs/defaults.yaml.
+        store: the folder of results; by default `SEARCH_STORE`, else `mlruns`.
+        address: of a Ray cluster; by default it runs here.
+        start_from: the name of a search whose results the searcher is told first.
+
+    Raises:
+        InputError: an argument is wrong; the message names it, its value and what is allowed.
+
+    Example: see `docs/python.md`.
+    """
+    from search.cli import commands
+
+    kept, code = Store.open(_path(store)), _code(train)
+    task = code.name
+    config = _config(task, space, objective, settings, resources, {
+        "trials": trials, "epochs": epochs, "time_budget": time_budget, "searcher": searcher, "scheduler": scheduler,
+        "concurrency": concurrency, "seed": seed,
+    })  # fmt: skip
+    kept.check()
+    name = name or commands.new_name(task)
+    function = Path("functions") / name / f"{code.name}.pkl"
+    if kept.search(name).exists:
+        raise InputError(
+            f"name={name!r}: a search of that name exists; go on with search.open({name!r}).resume(), or choose another"
+        )
+    code.write(kept.root / function)
+    config = check_config(task, lay_over(config.raw, {"data": {"function": str(function)}}), config.place)
+    options = commands.RunOptions(None, name, address, False, start_from, verbose=verbose)
+    commands.run(_console(), kept, config, options)
+    return open(name, store)
+
+
+def open(name: str, store: str | Path | None = None) -> Found:
+    """Opens a search of a store, whether it ended or not; raises InputError where there is none of that name."""
+    kept = Store.open(_path(store))
+    folder, description, config = open_search(kept, name)
+    return Found(kept, folder, config, description)
+
+
+def searches(store: str | Path | None = None) -> list[str]:
+    """The names of the searches in a store."""
+    return Store.open(_path(store)).names()
+
+
+def tasks() -> list[str]:
+    """The tasks that `python -m search run` knows."""
+    return trainables.task_names()
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial of a search: its hyperparameters, the objective's value at its best epoch, and the file of its
+    state then (None where it was deleted), of which `torch.load(path, weights_only=True)["parts"]` are the parts."""
+
+    number: int
+    params: dict[str, Any]
+    value: float
+    epoch: int
+    checkpoint: Path | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found, read from its journal whenever it is asked for."""
+
+    _store: Store
+    _folder: SearchFolder
+    _config: SearchConfig
+    _description: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The search's name."""
+        return self._folder.name
+
+    @property
+    def status(self) -> str:
+        """`finished`, `interrupted`, `failed` or `running`."""
+        return self._state().status
+
+    @property
+    def best(self) -> Best:
+        """The best trial; raises InputError where none has a result."""
+        trial = self._state().best()
+        if trial is None:
+            raise InputError(f"{self.name}: no trial has a result; their tracebacks are artifacts in MLflow")
+        there = [one.name for one in trial.checkpoints if one.epoch == trial.best_epoch]
+        path = self._folder.path / there[-1] if there else None
+        kept = path if path and path.exists() else None
+        return Best(trial.number, dict(trial.params), trial.best_value, trial.best_epoch, kept)
+
+    def trials(self) -> pd.DataFrame:
+        """A row for each trial, by number: its `outcome`, number of `epochs`, `best_epoch`, the objective's value
+        there, `seconds`, and a column for each hyperparameter."""
+        import pandas as pd
+
+        metric = self._metric
+        rows = {
+            trial.number: {
+                "outcome": trial.outcome or "running", "epochs": trial.epoch, "best_epoch": trial.best_epoch,
+                metric: trial.best_value, "seconds": trial.seconds, **trial.params,
+            }
+            for trial in self._trials()
+        }  # fmt: skip
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
+
+    def curves(self) -> pd.DataFrame:
+        """A row for each epoch of each trial: `trial`, `epoch`, and every metric."""
+        import pandas as pd
+
+        rows = [
+            {"trial": t.number, "epoch": epoch, **metrics} for t in self._trials() for epoch, metrics in t.curve.items()
+        ]
+        return pd.DataFrame(rows)
+
+    def resume(
+        self, train: TrainingFunction | None = None, *, trials: int | str | None = None,
+        epochs: int | str | None = None, time_budget: str | None = None, changed_code: bool = False,
+        address: str | None = None,
+    ) -> Found:  # fmt: skip
+        """Goes on with the search: with what a kill cut off, and with more trials, epochs or time where given.
+
+        Args:
+            train: the function, where it changed since (a mistake is mended, say); by default the one that was kept.
+            trials, epochs: a new number, or `"+20"` for so many more.
+            changed_code: go on although the source of `train` is another.
+
+        Raises:
+            InputError: the source changed; or as the command `resume`.
+        """
+        from search.cli import commands
+
+        if train is not None:
+            self._replace(train, changed_code)
+        more = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
+        commands.resume(_console(), self._store, self.name, more | {"time_budget": time_budget}, address)
+        return open(self.name, self._store.root)
+
+    def _replace(self, train: TrainingFunction, changed_code: bool) -> None:
+        code, function = _code(train), self._config.data.get("function")
+        if function is None:
+            raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
+        if code.digest == self._description["fingerprint"]:
+            return
+        if not changed_code:
+            raise InputError(
+                f"{self.name}: the source of {code.name} changed since the search began; what was found so far is of "
+                "the old one: resume(train, changed_code=True) goes on all the same, search.run(...) begins anew"
+            )
+        code.write(self._store.root / function)
+        self._folder.write({**self._description, "fingerprint": code.digest})
+
+    def _state(self) -> SearchState:
+        return replay(self._folder, self._config)[0]
+
+    def _trials(self) -> list[Recorded]:
+        return [trial for _, trial in sorted(self._state().trials.items())]
+
+    @property
+    def _metric(self) -> str:
+        task: Any = trainables.get_task(self._config.task)
+        return str(getattr(task, "metric", f"val_{task.objective.metric}"))
+
+
+def _config(
+    task: str, space: Mapping[str, Any], objective: str, settings: Mapping[str, Any] | None,
+    resources: Mapping[str, Any] | None, flags: dict[str, Any],
+) -> SearchConfig:  # fmt: skip
+    wanted = parse_objective(objective, "objective")
+    trainables.offer(task, f"{LOOPS}?metric={wanted.metric}&mode={wanted.mode}")
+    given = {f"search.{key}": value for key, value in {**(settings or {}), **flags}.items()}
+    given |= {f"resources.{key}": value for key, value in (resources or {}).items()}
+    raw = load_config(task, flags=given, profile="data").raw
+    return check_config(task, {**raw, "space": dict(space)}, "search.run")
+
+
+def _code(train: Callable[..., Any]) -> Any:
+    """The function as it travels. A module of the user's own goes with it, as workers may not find it."""
+    import cloudpickle
+
+    from trainables.loops.task import Code
+
+    if not callable(train):
+        raise InputError(f"train: {train!r}: expected a function that takes a trial and yields metrics")
+    module = inspect.getmodule(train)
+    own = module is not None and module.__name__ != "__main__" and _is_own(module)
+    if own and module is not None:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        pickled = cloudpickle.dumps(train)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"train: the function cannot be sent to workers ({str(error).splitlines()[0]}); open files, locks and the "
+            "like inside it"
+        ) from error
+    finally:
+        if own and module is not None:
+            cloudpickle.unregister_pickle_by_value(module)
+    try:
+        source = inspect.getsource(train)
+    except (OSError, TypeError):  # typed into a shell
+        source = f"# the source of {train!r} is not known\n"
+    return Code(pickled, source, getattr(train, "__name__", type(train).__name__).strip("<>") or "train")
+
+
+def _is_own(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    installed = [Path(place) for place in sysconfig.get_paths().values()]
+    return file is not None and not any(Path(file).is_relative_to(place) for place in installed)
+
+
+def _path(store: str | Path | None) -> Path | None:
+    return None if store is None else Path(store)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)

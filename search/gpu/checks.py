@@ -1,0 +1,244 @@
+"""What a task makes of a GPU: the same figures as on a processor, the same bits after a kill, how fast and why."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from search.config.load import SearchConfig, load_config
+from search.config.space import Parameter, Plain
+from trainables import Device, Params, Precomputed, Splits, Task, choose_device, get_task, seed_everything
+from trainables.base import fused, training
+from trainables.base.fused import Fusable, Member
+from trainables.base.training import CHECK_EVERY, Learner, rng_state
+
+#: Sizes of the demos: some fifty steps of training each.
+SETS = {
+    "windows": ("data.demo.train=1900", "data.demo.test=200", "data.size=64"),
+    "rnn": ("data.demo.train=2000", "data.demo.test=200"),
+    "tweets": ("data.demo.size=4500",),
+    "lyrics": ("data.demo.size=4500",),
+    "wikitext": ("data.corpus=demo", "parts=1"),
+}
+#: Hyperparameters that draw from a device's own generator, off: two devices then train on the same numbers.
+QUIET = ("dropout", "augment", "mix", "input_noise")
+#: By how much of its value a loss may differ between devices, and between fp32 and bf16, after an epoch.
+APART, APART_LOW = 0.01, 0.05
+#: Trials that are trained as one model.
+FUSED = 16
+EPOCHS, SEED = 2, 0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A task with data and a configuration to check it with."""
+
+    task: Task
+    config: SearchConfig
+    splits: Splits
+    params: Params
+
+    @staticmethod
+    def of(name: str, device: Device, cache: Path) -> Bench:
+        """Prepares the task's demo in its space for people's own data; raises InputError as `Task.prepare`."""
+        task, config = get_task(name), load_config(name, SETS.get(name, ()), profile="data")
+        splits = task.prepare(config.data, None, cache, _silent)
+        if isinstance(task, Precomputed):
+            splits = task.precompute(splits, config.space.choices(), device, cache, _silent)
+        return Bench(task, config, splits, config.space.sample(typical))
+
+    def learner(self, device: Device, **params: Any) -> Learner:
+        """A new training of the configuration, with other `params` where given."""
+        seed_everything(SEED)
+        return self.task.build({**self.params, **params}, self.splits, EPOCHS, device)
+
+    def epoch(self, learner: Learner) -> dict[str, float]:
+        """Trains and evaluates an epoch."""
+        return training.run_epoch(self.task, learner, self.splits.train, self.splits.val)
+
+    def quiet(self) -> Params:
+        """What turns everything off that draws from a device's own generator."""
+        return {name: 0.0 for name in QUIET if self.params.get(name) is not None}
+
+
+def typical(parameter: Parameter) -> Plain:
+    """The value that an expert would try first, or the first."""
+    values = parameter.values()
+    return parameter.prior if parameter.has_prior else parameter.low if values is None else values[0]
+
+
+def _silent(*_: Any) -> None: ...
+
+
+def compare(bench: Bench, one: tuple[float, str], other: tuple[float, str], allowed: float) -> dict[str, Any]:
+    """An epoch with two kinds of GPUs and precision from the same weights and batches: do the losses agree?
+
+    Both are train losses: they follow from every step, and are no counts that jump.
+    """
+    losses, seconds = [], []
+    for gpus, precision in (one, other):  # one after the other: what fp32 means is a setting of the process
+        device = choose_device(torch.get_num_threads(), gpus, precision)
+        metrics = bench.epoch(bench.learner(device, **bench.quiet()))
+        losses.append(metrics["train_loss"])
+        seconds.append(metrics["epoch_seconds"])
+    apart = abs(losses[0] - losses[1]) / abs(losses[1])
+    return {
+        "losses": losses, "apart": apart, "allowed": allowed, "seconds": seconds, "ok": apart <= allowed,
+    }  # fmt: skip
+
+
+@contextmanager
+def deterministic() -> Iterator[list[str]]:
+    """Asks torch for operations that give the same bits each time; yields the names of those that cannot."""
+    named: list[str] = []
+    before, memory = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield named
+    finally:
+        named += sorted({str(w.message).split(" ")[0] for w in caught if "deterministic" in str(w.message)})
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = memory  # type: ignore[attr-defined]
+
+
+def train_and_die(bench: Bench, device: Device, checkpoint: Path) -> None:
+    """Trains an epoch, saves it, and is killed at the first step of the next one."""
+    with deterministic():
+        learner = bench.learner(device)
+        bench.epoch(learner)
+        training.save(learner, checkpoint)
+        with training.observed(lambda _: os.kill(os.getpid(), signal.SIGKILL)):
+            bench.epoch(learner)
+
+
+def resume(bench: Bench, device: Device, checkpoint: Path) -> dict[str, Any]:
+    """Goes on from the checkpoint of a training that was killed, and compares with one that was not."""
+    with deterministic() as without:
+        whole = bench.learner(device)
+        for _ in range(EPOCHS):
+            expected = bench.epoch(whole)
+        again = bench.learner(device)
+        training.load(again, checkpoint)
+        found = bench.epoch(again)
+    same = all(torch.equal(a, b) for a, b in zip(_tensors(whole), _tensors(again), strict=True))
+    metric = f"val_{bench.task.objective.metric}"
+    same_value = found[metric] == expected[metric]
+    return {"ok": same and same_value, "values": [expected[metric], found[metric]], "not_deterministic": without}
+
+
+def _tensors(learner: Learner) -> list[torch.Tensor]:
+    state = learner.state_dict()
+    moments = [v for s in state["optimizer"]["state"].values() for v in s.values() if isinstance(v, torch.Tensor)]
+    return [*state["model"].values(), *moments]
+
+
+def waits(bench: Bench, device: Device, count: Callable[[], int]) -> dict[str, Any]:
+    """How often the steps of an epoch wait for the device, by a function that counts how often anything did so far."""
+    learner = bench.learner(device)
+    bench.epoch(learner)
+    at: list[tuple[int, int]] = []
+    with training.observed(lambda step: at.append((step.done, count()))):
+        bench.epoch(learner)
+    (first, before), (last, after) = at[0], at[-1]
+    rate = (after - before) / max(1, last - first) * CHECK_EVERY
+    return {"steps": last - first, "waits": after - before, "a_check": rate, "ok": rate <= 1.0 or last - first < 1}
+
+
+@contextmanager
+def waits_of_cuda() -> Iterator[Callable[[], int]]:
+    """Yields a function that says how often torch waited for CUDA inside the block, by its own warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield lambda: sum("called a synchronizing CUDA operation" in str(w.message) for w in caught)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def speed(bench: Bench, device: Device) -> dict[str, float]:
+    """Samples a second of training, the best of three epochs after one; seconds and operations of a step."""
+    learner = bench.learner(device)
+    steps: list[int] = []
+    with training.observed(lambda step: steps.append(step.done)):
+        bench.epoch(learner)
+    epochs = [bench.epoch(learner) for _ in range(3)]
+    fastest = max(metrics["samples_per_second"] for metrics in epochs)
+    with FlopCounterMode(display=False) as counter:
+        trained = bench.task.train_epoch(learner, bench.splits.train)
+    return {
+        "samples_per_second": fastest,
+        "step_seconds": trained["samples"] / fastest / steps[-1],
+        "step_operations": counter.get_total_flops() / steps[-1],
+        "energy_joules": epochs[-1].get("energy_joules", 0.0),
+        "peak_memory_mib": epochs[-1]["peak_memory_mib"],
+    }
+
+
+def together_as_one(bench: Bench, device: Device) -> dict[str, float] | None:
+    """How many trials of one shape train as one model in the time that one takes; None where the task has no such."""
+    params = {"cell": "simple"} if "cell" in bench.params else {}
+    learner = bench.learner(device, **params)
+    if not isinstance(bench.task, Fusable) or bench.task.shape(learner.params) is None:
+        return None
+    seconds = []
+    for count in (1, FUSED):
+        members = [Member(bench.learner(device, **params), rng_state()) for _ in range(count)]
+        for _ in range(2):
+            begun = time.perf_counter()
+            fused.run_epoch(bench.task, members, bench.splits.train, bench.splits.val)
+            taken = time.perf_counter() - begun
+        seconds.append(taken / count)
+    return {"trials": FUSED, "times_as_fast": seconds[0] / seconds[1]}
+
+
+def kernels(bench: Bench, device: Device) -> dict[str, Any]:
+    """How much of a step the GPU works, and how many kernels it starts, by torch's profiler."""
+    from torch.profiler import ProfilerActivity, profile, supported_activities
+
+    if ProfilerActivity.CUDA not in supported_activities():
+        return {"skipped": "torch's profiler does not see into this GPU"}
+    learner = bench.learner(device)
+    bench.epoch(learner)
+    steps: list[int] = []
+    device.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler, training.observed(lambda s: steps.append(s.done)):
+        begun = time.perf_counter()
+        bench.task.train_epoch(learner, bench.splits.train)
+        device.synchronize()
+        seconds = time.perf_counter() - begun
+    started = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    busy = sum(event.device_time_total for event in started) / 1e6
+    return {"kernels_a_step": len(started) / steps[-1], "busy_seconds_a_step": busy / steps[-1], "busy": busy / seconds}
+
+
+def round_trip(bench: Bench, device: Device, folder: Path) -> dict[str, Any]:
+    """What follows a search, on the device: artifacts, export, load, predict; and a state that is saved and loaded."""
+    learner = bench.learner(device)
+    bench.epoch(learner)
+    kept = io.BytesIO()
+    training.write(learner, kept)
+    kept.seek(0)
+    other = bench.learner(device)
+    training.load(other, kept)
+    (folder / "artifacts").mkdir(parents=True)
+    bench.task.artifacts(learner, bench.splits.val, bench.splits.info, folder / "artifacts")
+    (folder / "model").mkdir()
+    bench.task.export(learner, bench.splits.info, folder / "model")
+    example = bench.task.example(bench.splits.val, bench.splits.info)
+    predicted = bench.task.predict(bench.task.load(folder / "model"), example)
+    return {"ok": len(predicted) == len(example)}

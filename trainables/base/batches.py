@@ -1,0 +1,44 @@
+"""Batches of positions in a split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+def shuffled_batches(count: int, batch_size: int) -> list[torch.Tensor]:
+    """The indices 0 to count - 1 in batches, in an order drawn from torch's global generator.
+
+    A last batch of one sample is joined to the batch before it, as batch normalisation needs two.
+    """
+    order = torch.randperm(count)
+    batches = list(order.split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The positions of a batch's samples in a split: `here`, where their shapes are worked out, and the same `there`,
+    on the device, which need not be asked for them."""
+
+    here: np.ndarray
+    there: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.here.shape[-1]
+
+    def chunk(self, parts: int) -> list[Rows]:
+        """Cuts the batch into parts."""
+        pieces = zip(np.array_split(self.here, parts, -1), self.there.tensor_split(parts, dim=-1), strict=True)
+        return [Rows(here, there) for here, there in pieces]
+
+
+def rows_on(device: torch.device, batches: Sequence[np.ndarray]) -> list[Rows]:
+    """Batches of indices (n,) int64 as `Rows`, sent to the device at once."""
+    there = torch.from_numpy(np.concatenate(batches)).to(device).split([len(batch) for batch in batches])
+    return [Rows(here, part) for here, part in zip(batches, there, strict=True)]

@@ -1,0 +1,92 @@
+"""A training function as a task: the function is its data, and its metrics are whatever it yields."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import torch
+
+from trainables.base.device import Device
+from trainables.base.errors import InputError
+from trainables.base.health import EnergyMeter, MemoryPeak
+from trainables.base.task import DataInfo, Objective, Params, Progress, Splits, array_digest
+from trainables.loops.trial import Loop, Trial
+
+
+@dataclass(frozen=True)
+class Code:
+    """A training function as it travels: pickled with cloudpickle, and its source for people."""
+
+    pickled: bytes
+    source: str
+    name: str
+
+    @property
+    def digest(self) -> str:
+        """A hash of the source."""
+        return array_digest([self.source.encode()])
+
+    def write(self, path: Path) -> None:
+        """Writes the function to `path`, and its source beside it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.pickled)
+        path.with_suffix(".py").write_text(self.source)
+
+    @staticmethod
+    def read(path: Path) -> Code:
+        """Reads what `write` wrote; raises InputError where it is gone."""
+        try:
+            return Code(path.read_bytes(), path.with_suffix(".py").read_text(), path.stem)
+        except OSError as error:
+            raise InputError(f"{path}: the search's function is gone ({error.strerror}); put the file back") from error
+
+
+class LoopTask:
+    """A task whose epochs are those of a function of somebody's own program."""
+
+    def __init__(self, name: str, metric: str, mode: str) -> None:
+        """
+        Args:
+            metric: the name of the objective among what the function yields.
+        """
+        self.name, self.metric = name, metric
+        self.objective = Objective(metric.removeprefix("val_"), mode)  # type: ignore[arg-type]
+
+    def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
+        code = Code.read(cache.parent.parent / data["function"])
+        info = DataInfo(f"function {code.name}", code.digest, code.digest, {})
+        return Splits(code, None, None, info)
+
+    def describe_source(self, data: dict[str, Any]) -> str:
+        return f"the function in {data.get('function')}"
+
+    def check(self, params: Params) -> None: ...
+
+    def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Loop:
+        function = cloudpickle.loads(splits.train.pickled)
+        trial = Trial(params, torch.initial_seed(), epochs, device.torch_device)
+        return Loop(function, trial, device, self.metric)
+
+    def place(self, learner: Loop, number: int, folder: Path | None) -> None:
+        learner.trial.number, learner.trial.folder = number, folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def run_epoch(self, learner: Loop, train: Any, val: Any) -> dict[str, float]:
+        """What the function yields for the next epoch, with `epoch_seconds`, `peak_memory_mib` and, on a GPU,
+        `energy_joules`."""
+        learner.epoch += 1
+        device, begun = learner.device, time.perf_counter()
+        memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share)
+        metrics = learner.advance()
+        device.synchronize()
+        return metrics | {
+            f"val_{self.objective.metric}": metrics[self.metric],
+            "epoch_seconds": time.perf_counter() - begun,
+            "peak_memory_mib": memory.mib(),
+            **energy.measured(),
+        }

@@ -1,0 +1,186 @@
+"""What a training function is given, and the training that the engine advances an epoch at a time."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import numbers
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.base.device import Device
+from trainables.base.training import rng_state, set_rng_state
+
+
+class TrainingError(Exception):
+    """A training function did what the search cannot go on with; the message says what, and what is expected."""
+
+
+class Trial:
+    """One trial, as its training function sees it.
+
+    Attributes:
+        params: the hyperparameters by name.
+        number: of the trial in its search, from 0.
+        seed: the trial's own; Python's, NumPy's and torch's generators are seeded with it already.
+        device: where to train: `cuda:0`, the GPU (or the share of one) that the trial has, or `cpu`.
+        folder: a folder of the trial's own, the same after a resume; None on a machine that does not see the store.
+    """
+
+    def __init__(self, params: dict[str, Any], seed: int, epochs: int, device: torch.device) -> None:
+        self.params, self.seed, self.device = params, seed, device
+        self.number = 0
+        self.folder: Path | None = None
+        self._of = epochs
+        #: What is saved with each epoch, by name.
+        self._parts: dict[str, Any] = {}
+        self._kept: dict[str, Any] | None = None
+
+    def epochs(self, **parts: Any) -> Iterator[int]:
+        """Yields the epochs that are still to be trained, 1 to the last; yield an epoch's metrics inside the loop.
+
+        Args:
+            parts: what a checkpoint has to hold: anything with `state_dict` and `load_state_dict`, such as the model,
+                the optimizer and the schedule. After a kill they are as they were at the end of the last epoch, and so
+                are the random generators. Without any, a trial that was killed is trained again from its first epoch,
+                to the same results.
+
+        Raises:
+            TrainingError: a part has no state, or others were saved.
+        """
+        for name, part in parts.items():
+            if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
+                raise TrainingError(
+                    f"trial.epochs({name}=...): a {type(part).__name__} has no state_dict and load_state_dict; give "
+                    "what has both, and keep the rest yourself"
+                )
+        self._parts = parts
+        first = self._restore() + 1 if self._kept is not None and parts else 1
+        yield from range(first, self._of + 1)
+
+    def _restore(self) -> int:
+        kept, self._kept = self._kept, None
+        assert kept is not None
+        if set(kept["parts"]) != set(self._parts):
+            raise TrainingError(
+                f"trial.epochs: the checkpoint holds {_names(kept['parts'])}, the function gives {_names(self._parts)}"
+            )
+        for name, part in self._parts.items():
+            part.load_state_dict(kept["parts"][name])
+        set_rng_state(kept["rng"])
+        return int(kept["epoch"])
+
+    def _state(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+
+#: A training: it yields the metrics of each epoch, or returns those of its only one.
+TrainingFunction = Callable[[Trial], Any]
+
+
+class Loop:
+    """The training of one trial by a function that yields. What the engine does with a `Learner` it does with this."""
+
+    def __init__(self, function: TrainingFunction, trial: Trial, device: Device, objective: str) -> None:
+        self.trial, self.device, self.params = trial, device, trial.params
+        self.epoch, self.micro_batches, self.notes = 0, 1, dict[str, Any]()
+        self._function, self._objective = function, objective
+        self._running: Iterator[Any] | None = None
+        self._checked = False
+
+    def advance(self) -> dict[str, float]:
+        """Trains up to the end of the next epoch; returns what the function yields for it.
+
+        Raises:
+            TrainingError: the function ends before its last epoch, or yields something else than metrics.
+        """
+        if self._running is not None:
+            return self._next(self.epoch)
+        self._running = self._begin()
+        told = self._next(1)
+        # Where no part was restored, the function began anew, and is now led to where it was.
+        for epoch in range(2, self.epoch + 1) if self.trial._kept is not None else ():
+            told = self._next(epoch)
+        self.trial._kept = None
+        return told
+
+    def _begin(self) -> Iterator[Any]:
+        told = self._function(self.trial)
+        if inspect.isgenerator(told):
+            return told
+        if self.trial._of > 1:
+            raise TrainingError(
+                f"the function returned {_shown(told)}, but a trial has {self.trial._of} epochs: `yield` the metrics "
+                "of each epoch, or search with epochs=1"
+            )
+        return iter([told])
+
+    def _next(self, epoch: int) -> dict[str, float]:
+        assert self._running is not None
+        try:
+            return self._metrics(next(self._running))
+        except StopIteration:
+            raise TrainingError(
+                f"the function ended after {epoch - 1} epochs, but a trial has {self.trial._of}: yield once an epoch, "
+                "or search with fewer epochs"
+            ) from None
+
+    def _metrics(self, told: Any) -> dict[str, float]:
+        if isinstance(told, numbers.Real):
+            told = {self._objective: told}
+        if not isinstance(told, Mapping):
+            raise TrainingError(f"the function yielded {_shown(told)}: expected a dictionary of metrics")
+        if self._objective not in told:
+            raise TrainingError(f"the function yielded {_names(told)}, without the objective {self._objective!r}")
+        return {str(name): _number(name, value) for name, value in told.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a checkpoint holds; raises TrainingError where a part's state cannot be kept."""
+        parts = self.trial._state()
+        if not self._checked:
+            for name, part in parts.items():
+                _check_state(name, part)
+            self._checked = True
+        return {"parts": parts, "epoch": self.epoch, "notes": self.notes, "rng": rng_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned: the parts once the function asks for its epochs."""
+        self.epoch, self.notes = state["epoch"], state["notes"]
+        self.trial._kept = state
+        if state["parts"]:
+            self._checked = True
+
+
+def _check_state(name: str, part: Any) -> None:
+    file = io.BytesIO()
+    try:
+        torch.save(part, file)
+        file.seek(0)
+        torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.PickleError, TypeError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(
+            f"the state of {name!r} cannot be kept ({reason}); allowed are tensors, numbers, text, lists and "
+            "dictionaries"
+        ) from error
+
+
+def _number(name: Any, value: Any) -> float:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return float(value)
+    if isinstance(value, numbers.Real) or (hasattr(value, "dtype") and getattr(value, "size", 0) == 1):
+        return float(value)
+    raise TrainingError(f"the metric {name!r} is {_shown(value)}: expected a number")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"a {type(value).__name__}"
+
+
+def _names(mapping: Mapping[Any, Any]) -> str:
+    return ", ".join(map(str, mapping)) or "nothing"
