@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from trainables.base.batches import Rows
+from trainables.base.dropout import Dropout
 from trainables.rnn.data import SequenceSplit
 
 ACTIVATIONS = ("tanh", "relu")
@@ -154,7 +155,7 @@ class GatedRecurrence(nn.Module):
         kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
         # A module a layer: cuDNN's own dropout between layers has a random state that no checkpoint holds.
         self.cells = nn.ModuleList(kind(inputs if layer == 0 else hidden, hidden) for layer in range(layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
         """x (time, 1, batch, features) -> states (time, 1, batch, hidden); sequences begin at the first step."""

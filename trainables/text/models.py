@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import DistilBertForSequenceClassification, DistilBertModel
 
+from trainables.base.dropout import Dropout
 from trainables.base.task import Params
 from trainables.text.encoders import Encoder, Frozen, mean_of, through
 
@@ -42,7 +43,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.pre_classifier = nn.Linear(width, width)
         self.activation = nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
@@ -59,7 +60,7 @@ class TokenHalving(nn.Module):
         widths = [max(1, width // 2**k) for k in range(5)]
         layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
         self.halving = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.tokens = tokens
         self.output = nn.Linear(tokens * widths[-1], classes)
 
@@ -78,7 +79,7 @@ class Convolutions(nn.Module):
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv1d(width, filters, k, padding=k - 1) for k in WIDTHS)
         self.activation = nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = nn.Linear(filters * len(WIDTHS), classes)
 
     def forward(self, embedded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

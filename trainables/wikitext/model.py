@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from trainables import Params
+from trainables.base.dropout import Dropout
 from trainables.wikitext.adaptive import AdaptiveSoftmax
 from trainables.wikitext.linear_cross_entropy import LinearCrossEntropy
 
@@ -28,7 +29,7 @@ class Block(nn.Module):
         self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.activation = nn.ReLU()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.xavier_uniform_(self.in_projection.weight)
         for layer in (self.in_projection, self.out_projection):
             nn.init.zeros_(layer.bias)
@@ -48,7 +49,12 @@ class Block(nn.Module):
         if rotation is not None:
             q, k = _rotate(q, rotation), _rotate(k, rotation)
         drop = self.dropout.p if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)
+        if drop and q.device.type == "cpu":  # there PyTorch has no kernel with dropout either
+            later = torch.ones(time, time, dtype=torch.bool).triu(1)
+            scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(later, float("-inf"))
+            mixed = self.dropout(scores.softmax(-1)) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)
         attended: torch.Tensor = self.dropout(self.out_projection(mixed.transpose(1, 2).reshape(batch, time, width)))
         return attended
 
@@ -101,7 +107,7 @@ class LanguageModel(nn.Module):
         }[params["positions"]]()
         self.register_buffer("table", table, persistent=False)
         self.rotary = params["positions"] == "rotary"
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(width, heads, params["hidden"], dropout, params["norm_first"]) for _ in range(params["layers"])
         )

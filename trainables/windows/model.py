@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from trainables.base.dropout import Dropout
+
 #: ImageNet's channel mean and standard deviation, the usual normalisation of photographs.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -82,7 +84,7 @@ class ResidualNet(nn.Module):
             blocks.append(ResidualBlock(channels, wider, 1 if stage == 0 else 2, norm))
             channels = wider
         self.blocks = nn.Sequential(*blocks)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(channels, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
