@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Best", "Found", "InputError", "TrainingError", "Trial", "choice", "integer", "loguniform", "open", "run",
-    "searches", "tasks", "uniform",
+    "Best", "Command", "Found", "InputError", "TrainingError", "Trial", "choice", "integer", "loguniform", "open",
+    "run", "searches", "tasks", "uniform",
 ]  # fmt: skip
 #: Where the public names are defined; they are imported when they are first used.
 _PLACES = dict.fromkeys(__all__, "search.api") | {
     "Trial": "trainables.loops.trial", "TrainingError": "trainables.loops.trial",
-    "InputError": "trainables.base.errors",
+    "InputError": "trainables.base.errors", "Command": "trainables.loops.command",
 }  # fmt: skip
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import sysconfig
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import trainables
-from search.config.load import SearchConfig, check_config, load_config, parse_objective
-from search.config.overrides import lay_over
+from search.config.load import SearchConfig
 from search.record.replay import open_search, replay
 from search.record.state import SearchState
 from search.record.state import Trial as Recorded
@@ -25,8 +21,6 @@ if TYPE_CHECKING:
 
     from trainables.loops.trial import TrainingFunction
 
-#: The task of every function; what differs is told in its place.
-LOOPS = "trainables.loops.task:LoopTask"
 Spec = Mapping[str, Any]
 
 
@@ -89,8 +83,8 @@ def run(
     journal and in MLflow; after a kill, `search.open(name).resume()` goes on.
 
     Args:
-        train: takes a `search.Trial` and yields the metrics of each epoch. Where it is defined does not matter, be it a
-            script or a notebook: it travels to the workers.
+        train: a function that takes a `search.Trial` and yields the metrics of each epoch, or a `search.Command`. Where
+            it is defined does not matter, be it a script or a notebook: it travels to the workers.
         space: by name a spec such as `loguniform(1e-4, 1e-1)`, or a fixed value.
         objective: the metric that counts and what is better of it, such as `val_accuracy max`.
         name: of the search, by default the function's with the time.
@@ -108,26 +102,19 @@ def run(
 
     Example: see `docs/python.md`.
     """
-    from search.cli import commands
+    from search.cli.commands import RunOptions
+    from search.cli.loops import start
 
-    kept, code = Store.open(_path(store)), _code(train)
-    task = code.name
-    config = _config(task, space, objective, settings, resources, {
-        "trials": trials, "epochs": epochs, "time_budget": time_budget, "searcher": searcher, "scheduler": scheduler,
-        "concurrency": concurrency, "seed": seed,
-    })  # fmt: skip
-    kept.check()
-    name = name or commands.new_name(task)
-    function = Path("functions") / name / f"{code.name}.pkl"
-    if kept.search(name).exists:
-        raise InputError(
-            f"name={name!r}: a search of that name exists; go on with search.open({name!r}).resume(), or choose another"
-        )
-    code.write(kept.root / function)
-    config = check_config(task, lay_over(config.raw, {"data": {"function": str(function)}}), config.place)
-    options = commands.RunOptions(None, name, address, False, start_from, verbose=verbose)
-    commands.run(_console(), kept, config, options)
-    return open(name, store)
+    given: dict[str, Any] = {f"search.{key}": value for key, value in (settings or {}).items()}
+    given |= {f"resources.{key}": value for key, value in (resources or {}).items()}
+    given |= {
+        "search.trials": trials, "search.epochs": epochs, "search.time_budget": time_budget,
+        "search.searcher": searcher, "search.scheduler": scheduler, "search.concurrency": concurrency,
+        "search.seed": seed,
+    }  # fmt: skip
+    kept = Store.open(_path(store))
+    options = RunOptions(None, name, address, False, start_from, verbose=verbose)
+    return open(start(_console(), kept, train, space, objective, given, options), store)
 
 
 def open(name: str, store: str | Path | None = None) -> Found:
@@ -237,7 +224,9 @@ class Found:
         return open(self.name, self._store.root)
 
     def _replace(self, train: TrainingFunction, changed_code: bool) -> None:
-        code, function = _code(train), self._config.data.get("function")
+        from search.cli.loops import pack
+
+        code, function = pack(train), self._config.data.get("function")
         if function is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
         if code.digest == self._description["fingerprint"]:
@@ -260,53 +249,6 @@ class Found:
     def _metric(self) -> str:
         task: Any = trainables.get_task(self._config.task)
         return str(getattr(task, "metric", f"val_{task.objective.metric}"))
-
-
-def _config(
-    task: str, space: Mapping[str, Any], objective: str, settings: Mapping[str, Any] | None,
-    resources: Mapping[str, Any] | None, flags: dict[str, Any],
-) -> SearchConfig:  # fmt: skip
-    wanted = parse_objective(objective, "objective")
-    trainables.offer(task, f"{LOOPS}?metric={wanted.metric}&mode={wanted.mode}")
-    given = {f"search.{key}": value for key, value in {**(settings or {}), **flags}.items()}
-    given |= {f"resources.{key}": value for key, value in (resources or {}).items()}
-    raw = load_config(task, flags=given, profile="data").raw
-    return check_config(task, {**raw, "space": dict(space)}, "search.run")
-
-
-def _code(train: Callable[..., Any]) -> Any:
-    """The function as it travels. A module of the user's own goes with it, as workers may not find it."""
-    import cloudpickle
-
-    from trainables.loops.task import Code
-
-    if not callable(train):
-        raise InputError(f"train: {train!r}: expected a function that takes a trial and yields metrics")
-    module = inspect.getmodule(train)
-    own = module is not None and module.__name__ != "__main__" and _is_own(module)
-    if own and module is not None:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        pickled = cloudpickle.dumps(train)
-    except (TypeError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"train: the function cannot be sent to workers ({str(error).splitlines()[0]}); open files, locks and the "
-            "like inside it"
-        ) from error
-    finally:
-        if own and module is not None:
-            cloudpickle.unregister_pickle_by_value(module)
-    try:
-        source = inspect.getsource(train)
-    except (OSError, TypeError):  # typed into a shell
-        source = f"# the source of {train!r} is not known\n"
-    return Code(pickled, source, getattr(train, "__name__", type(train).__name__).strip("<>") or "train")
-
-
-def _is_own(module: ModuleType) -> bool:
-    file = getattr(module, "__file__", None)
-    installed = [Path(place) for place in sysconfig.get_paths().values()]
-    return file is not None and not any(Path(file).is_relative_to(place) for place in installed)
 
 
 def _path(store: str | Path | None) -> Path | None:

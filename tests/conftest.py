@@ -41,12 +41,13 @@ def outside() -> dict[str, str]:
 
 @dataclass
 class Command:
-    """`python -m search`, run in `folder` with its store there and `env` around it."""
+    """`python -m search`, or a script of a user's, run in `folder` with its store there and `env` around it."""
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
     #: An MLflow store without runs to begin with; None: the first command makes it, which takes it seconds.
     empty_store: Path | None = None
+    program: tuple[str, ...] = ("-m", "search")
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen:
         database = self.folder / "mlruns" / "mlflow.db"
@@ -54,7 +55,7 @@ class Command:
             database.parent.mkdir(exist_ok=True)
             shutil.copy(self.empty_store, database)
         return subprocess.Popen(
-            [sys.executable, "-m", "search", *arguments], cwd=self.folder, text=True,
+            [sys.executable, *self.program, *arguments], cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             env={**outside(), "PYTHONPATH": CODE, "SEARCH_STORE": str(self.folder / "mlruns"), **self.env, **env},
         )  # fmt: skip

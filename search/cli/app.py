@@ -10,19 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import (
-    AddressOption,
-    AgainOption,
-    DebugOption,
-    Format,
-    NameArgument,
-    PredictionFormat,
-    Scheduler,
-    Searcher,
-    StoreOption,
-    TaskArgument,
-    VerboseOption,
-)  # fmt: skip
+from search.cli import options as given
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +41,7 @@ def _version(asked: bool) -> None:
 
 
 @app.command("list")
-def list_(debug: DebugOption = False) -> None:
+def list_(debug: given.DebugOption = False) -> None:
     """Tasks, their objective, their data source now, their search space."""
     from search.cli import commands
 
@@ -62,46 +50,38 @@ def list_(debug: DebugOption = False) -> None:
 
 @app.command()
 def run(
-    task: TaskArgument,
-    data: Annotated[
-        str | None, typer.Option(metavar="PATH|URI", help="Your data; without it, the task's demo.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="Name of the search. [default: task and time]")
-    ] = None,
+    task: given.TaskOrNothing = None,
+    command_: given.CommandOption = None,
+    space: given.SpaceOption = None,
+    objective: given.ObjectiveOption = None,
+    pattern: given.PatternOption = None,
+    data: given.DataOption = None,
+    name: given.NewNameOption = None,
     trials: Annotated[int | None, typer.Option(metavar="N", help="Configurations to try.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="Most epochs a trial.")] = None,
-    searcher: Annotated[Searcher | None, typer.Option(help="Who proposes configurations.")] = None,
-    scheduler: Annotated[Scheduler | None, typer.Option(help="Who stops weak trials.")] = None,
+    searcher: Annotated[given.Searcher | None, typer.Option(help="Who proposes configurations.")] = None,
+    scheduler: Annotated[given.Scheduler | None, typer.Option(help="Who stops weak trials.")] = None,
     concurrency: Annotated[int | None, typer.Option(metavar="N", help="Trials at once. [default: what fits]")] = None,
     cpus: Annotated[float | None, typer.Option(metavar="X", help="CPUs a trial.")] = None,
-    gpus: Annotated[
-        str | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one; auto: measured.")
-    ] = None,
+    gpus: given.GpusOption = None,
     time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
     storage: Annotated[str | None, typer.Option(metavar="URI", help="Where checkpoints are kept: s3://...")] = None,
-    audit_stopping: Annotated[
-        int | None, typer.Option(metavar="K", help="Train K stopped trials to the end: what did stopping cost?")
-    ] = None,
+    audit_stopping: given.AuditOption = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything drawn.")] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="In rounds, so that it does not matter which trial is faster.")
     ] = False,
-    address: AddressOption = None,
-    set_: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the YAML; `lr=0.01` fixes lr.")
-    ] = [],  # noqa: B006 - typer copies it
-    from_: Annotated[
-        str | None, typer.Option("--from", metavar="NAME", help="Begin with what that search's trials found out.")
-    ] = None,
+    address: given.AddressOption = None,
+    set_: given.SetOption = [],  # noqa: B006 - typer copies it
+    from_: given.FromOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, start nothing.")] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Train two epochs, forecast epochs, hours and disk, start no search.")
     ] = False,
     retrain: Annotated[bool, typer.Option(help="Train the best configuration on train+validation and test it.")] = True,
-    verbose: VerboseOption = False,
-    store: StoreOption = None,
-    debug: DebugOption = False,
+    verbose: given.VerboseOption = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
 ) -> None:
     """Search the hyperparameters of a task, retrain the best, test and register it."""
     flags = {
@@ -116,19 +96,21 @@ def run(
         from search.cli import commands
         from search.config.load import load_config
 
+        options = commands.RunOptions(data, name, address, retrain, from_, plan, gpus, verbose)
+        if command_ is not None or task is None:
+            from search.cli.loops import run_command
+
+            return run_command(console, kept, (task, command_, space, objective, pattern), flags, set_, options)
         commands.check_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
-        if dry_run:
-            return commands.dry_run(console, config, data)
-        options = commands.RunOptions(data, name, address, retrain, from_, plan, gpus, verbose)
-        return commands.run(console, kept, config, options)
+        return commands.dry_run(console, config, data) if dry_run else commands.run(console, kept, config, options)
 
     _finish(command, store, debug)
 
 
 @app.command()
 def resume(
-    name: NameArgument,
+    name: given.NameArgument,
     trials: Annotated[
         str | None, typer.Option(metavar="N|+N", help="More trials: so many in all, or beside those.")
     ] = None,
@@ -139,10 +121,10 @@ def resume(
     audit_stopping: Annotated[
         str | None, typer.Option(metavar="K|+K", help="Train K stopped trials to the end: what did stopping cost?")
     ] = None,
-    address: AgainOption = None,
-    verbose: VerboseOption = False,
-    store: StoreOption = None,
-    debug: DebugOption = False,
+    address: given.AgainOption = None,
+    verbose: given.VerboseOption = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
 ) -> None:
     """Go on with a search that was interrupted or killed, or give a finished one more."""
     from search.cli import commands
@@ -153,16 +135,16 @@ def resume(
 
 @app.command()
 def retrain(
-    name: NameArgument,
+    name: given.NameArgument,
     finalists: Annotated[
         int, typer.Option(metavar="K", min=1, help="The K best, compared on test: is the best one better than chance?")
     ] = 1,
     seeds: Annotated[
         int | None, typer.Option(metavar="S", min=1, help="Each with S seeds. [default: 5 for several finalists]")
     ] = None,
-    address: AgainOption = None,
-    store: StoreOption = None,
-    debug: DebugOption = False,
+    address: given.AgainOption = None,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
 ) -> None:
     """Train the best configurations of a finished search on train+validation and test them."""
     from search.cli import commands
@@ -172,14 +154,14 @@ def retrain(
 
 @app.command()
 def compare(
-    task: TaskArgument,
+    task: given.TaskArgument,
     search: Annotated[
         list[str], typer.Option("--search", metavar="NAME", help="Only these searches. [default: all]")
     ] = [],  # noqa: B006 - typer copies it
     top: Annotated[int, typer.Option(metavar="N", min=0, help="So many of the best trials; 0: all.")] = 20,
-    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
-    store: StoreOption = None,
-    debug: DebugOption = False,
+    form: Annotated[given.Format, typer.Option("--format", help="How to print it.")] = given.Format.table,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
 ) -> None:
     """Searches of a task side by side, and their best trials."""
 
@@ -196,10 +178,10 @@ def compare(
 
 @app.command()
 def report(
-    name: NameArgument,
+    name: given.NameArgument,
     open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    store: StoreOption = None,
-    debug: DebugOption = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
 ) -> None:
     """Write one HTML file that shows a search, and log it to its run in MLflow."""
 
@@ -214,15 +196,15 @@ def report(
 
 @app.command()
 def simulate(
-    name: NameArgument,
-    scheduler: Annotated[Scheduler | None, typer.Option(help="Who stops weak trials.")] = None,
+    name: given.NameArgument,
+    scheduler: Annotated[given.Scheduler | None, typer.Option(help="Who stops weak trials.")] = None,
     concurrency: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trials at once.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most epochs a trial.")] = None,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another key, such as search.reduction_factor=4.")
     ] = [],  # noqa: B006 - typer copies it
-    store: StoreOption = None,
-    debug: DebugOption = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
 ) -> None:
     """What another scheduler, budget or number of workers would have made of a search; in seconds."""
     from search.analysis.simulate import show
@@ -238,10 +220,10 @@ def simulate(
 
 @app.command()
 def promote(
-    task: TaskArgument,
+    task: given.TaskArgument,
     version: Annotated[int, typer.Argument(metavar="VERSION", help="A version of its registered model.")],
-    store: StoreOption = None,
-    debug: DebugOption = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
 ) -> None:
     """Make a registered model the champion that `predict` takes, whatever it was tested at."""
 
@@ -256,13 +238,13 @@ def promote(
 
 @app.command()
 def predict(
-    task: TaskArgument,
+    task: given.TaskArgument,
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files or folders.")],
     form: Annotated[
-        PredictionFormat, typer.Option("--format", help="How to print it; csv and json have every probability.")
-    ] = PredictionFormat.table,
-    store: StoreOption = None,
-    debug: DebugOption = False,
+        given.PredictionFormat, typer.Option("--format", help="How to print it; csv and json have every probability.")
+    ] = given.PredictionFormat.table,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
 ) -> None:
     """Predict with the registered champion of a task."""
 
@@ -280,8 +262,8 @@ def predict(
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(metavar="N", help="Port on 127.0.0.1.")] = 5000,
-    store: StoreOption = None,
-    debug: DebugOption = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
 ) -> None:
     """Open the MLflow UI on this store, bound to 127.0.0.1."""
     from search.cli import commands
@@ -295,8 +277,8 @@ def doctor(
     gpu: Annotated[
         bool, typer.Option("--gpu", help="Check every task on a GPU beside the processor; at most ten minutes.")
     ] = False,
-    store: StoreOption = None,
-    debug: DebugOption = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
 ) -> None:
     """Check this machine, say what to do about what is wrong, run a small search."""
     from search.cli.doctor import doctor as examine

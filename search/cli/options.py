@@ -37,6 +37,35 @@ AgainOption = Annotated[
 TaskArgument = Annotated[
     str, typer.Argument(metavar="TASK", help="A task that `list` shows.", autocompletion=_task_names)
 ]
+#: Of `run`, where a command takes the place of a task.
+TaskOrNothing = Annotated[
+    str | None, typer.Argument(metavar="[TASK]", help="A task that `list` shows.", autocompletion=_task_names)
+]
+CommandOption = Annotated[
+    str | None,
+    typer.Option("--command", metavar="CMD", help="Instead of a task: `python train.py --lr {lr} --epochs {epochs}`."),
+]
+SpaceOption = Annotated[Path | None, typer.Option(metavar="FILE", help="With --command: its space, in YAML.")]
+ObjectiveOption = Annotated[
+    str | None, typer.Option(metavar="GOAL", help="With --command: what counts, such as `val_loss min`.")
+]
+PatternOption = Annotated[
+    str | None, typer.Option(metavar="REGEX", help="With --command: what a line with metrics looks like.")
+]
+DataOption = Annotated[str | None, typer.Option(metavar="PATH|URI", help="Your data; without it, the task's demo.")]
+NewNameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="Name of the search. [default: task and time]")
+]
+GpusOption = Annotated[str | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one; auto: measured.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the YAML; `lr=0.01` fixes lr.")
+]
+FromOption = Annotated[
+    str | None, typer.Option("--from", metavar="NAME", help="Begin with what that search's trials found out.")
+]
+AuditOption = Annotated[
+    int | None, typer.Option(metavar="K", help="Train K stopped trials to the end: what did stopping cost?")
+]
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="The name of a search.", autocompletion=_search_names)
 ]

@@ -26,6 +26,7 @@ class Trial:
     Attributes:
         params: the hyperparameters by name.
         number: of the trial in its search, from 0.
+        of: number of epochs of a full trial.
         seed: the trial's own; Python's, NumPy's and torch's generators are seeded with it already.
         device: where to train: `cuda:0`, the GPU (or the share of one) that the trial has, or `cpu`.
         folder: a folder of the trial's own, the same after a resume; None on a machine that does not see the store.
@@ -35,7 +36,7 @@ class Trial:
         self.params, self.seed, self.device = params, seed, device
         self.number = 0
         self.folder: Path | None = None
-        self._of = epochs
+        self.of = epochs
         #: What is saved with each epoch, by name.
         self._parts: dict[str, Any] = {}
         self._kept: dict[str, Any] | None = None
@@ -60,7 +61,7 @@ class Trial:
                 )
         self._parts = parts
         first = self._restore() + 1 if self._kept is not None and parts else 1
-        yield from range(first, self._of + 1)
+        yield from range(first, self.of + 1)
 
     def _restore(self) -> int:
         kept, self._kept = self._kept, None
@@ -112,9 +113,9 @@ class Loop:
         told = self._function(self.trial)
         if inspect.isgenerator(told):
             return told
-        if self.trial._of > 1:
+        if self.trial.of > 1:
             raise TrainingError(
-                f"the function returned {_shown(told)}, but a trial has {self.trial._of} epochs: `yield` the metrics "
+                f"the function returned {_shown(told)}, but a trial has {self.trial.of} epochs: `yield` the metrics "
                 "of each epoch, or search with epochs=1"
             )
         return iter([told])
@@ -125,7 +126,7 @@ class Loop:
             return self._metrics(next(self._running))
         except StopIteration:
             raise TrainingError(
-                f"the function ended after {epoch - 1} epochs, but a trial has {self.trial._of}: yield once an epoch, "
+                f"the function ended after {epoch - 1} epochs, but a trial has {self.trial.of}: yield once an epoch, "
                 "or search with fewer epochs"
             ) from None
 

@@ -1,0 +1,143 @@
+"""Starts the search of a training function or a command, for the command line and for Python."""
+
+from __future__ import annotations
+
+import inspect
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from yaml import YAMLError
+
+from search.cli import commands
+from search.cli.commands import RunOptions
+from search.config.load import SearchConfig, check_config, load_config, parse_objective
+from search.config.overrides import change, first_line, lay_over
+from search.record.replay import open_search, replay
+from search.record.store import Store
+from search.session import DONE, FAILED, INTERRUPTED
+from trainables import InputError, offer
+from trainables.loops.command import Command
+from trainables.loops.task import Code
+
+#: The task of every function; which objective it has is told in its place.
+LOOPS = "trainables.loops.task:LoopTask"
+
+
+def start(
+    console: Console, store: Store, train: Callable[..., Any], space: Mapping[str, Any], objective: str,
+    flags: Mapping[str, Any], options: RunOptions, sets: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """Searches a training function, or a `Command`, and returns the search's name.
+
+    Args:
+        flags, sets: as `load_config` takes them.
+
+    Raises:
+        InputError: an argument is wrong.
+    """
+    code, name = pack(train), options.name
+    if isinstance(train, Command):
+        train.check(set(space))
+        # A process that is paused is ended, and would have to find its way back.
+        flags = {"search.scheduler": "asha", **{key: value for key, value in flags.items() if value is not None}}
+    config = config_of(code.name, space, objective, flags, sets)
+    store.check()
+    name = name or commands.new_name(code.name)
+    if store.search(name).exists:
+        raise InputError(
+            f"{name}: a search of that name exists; go on with `python -m search resume {name}` or "
+            f"search.open({name!r}).resume(), or choose another name"
+        )
+    function = Path("functions") / name / f"{code.name}.pkl"
+    code.write(store.root / function)
+    config = check_config(code.name, lay_over(config.raw, {"data": {"function": str(function)}}), config.place)
+    commands.run(console, store, config, replace(options, name=name, retrain=False))
+    return name
+
+
+def run_command(
+    console: Console, store: Store, asked: tuple[str | None, str | None, Path | None, str | None, str | None],
+    flags: Mapping[str, Any], sets: Sequence[str], options: RunOptions,
+) -> int:  # fmt: skip
+    """Searches a command as `run --command` describes it; returns the exit code.
+
+    Args:
+        asked: the task, which there must not be, the command, the file of its space, its objective and its pattern.
+
+    Raises:
+        InputError: one of them is missing, too many, or wrong.
+    """
+    task, text, space, objective, pattern = asked
+    if text is None:
+        raise InputError("run: what? a TASK that `python -m search list` shows, or --command")
+    if task is not None:
+        raise InputError(f"run {task} --command ...: give a task or a command, not both")
+    if options.data is not None:
+        raise InputError(f"--data {options.data}: a command has its own data")
+    if space is None or objective is None:
+        raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
+    try:
+        read = OmegaConf.to_container(OmegaConf.load(space), resolve=True)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"--space {space}: cannot be read: {first_line(error)}") from error
+    if not isinstance(read, dict):
+        raise InputError(f"--space {space}: expected `name: {{loguniform: [1e-4, 1e-1]}}` and the like")
+    values = {str(key): value for key, value in read.get("space", read).items()}
+    name = start(console, store, Command(text, pattern), values, objective, flags, options, sets)
+    state, _ = replay(*open_search(store, name)[::2])
+    return {"finished": DONE, "interrupted": INTERRUPTED}.get(state.status, FAILED)
+
+
+def config_of(
+    task: str, space: Mapping[str, Any], objective: str, flags: Mapping[str, Any], sets: Sequence[str]
+) -> SearchConfig:
+    """The configuration of a function's search; makes its task known."""
+    wanted = parse_objective(objective, "objective")
+    offer(task, f"{LOOPS}?metric={wanted.metric}&mode={wanted.mode}")
+    raw = load_config(task, flags=flags, profile="data").raw
+    return check_config(task, change({**raw, "space": dict(space)}, sets), "search.run")
+
+
+def pack(train: Callable[..., Any]) -> Code:
+    """The function as it travels. A module of the user's own goes with it, as workers may not find it.
+
+    Raises:
+        InputError: it is no function, or cannot be sent.
+    """
+    import cloudpickle
+
+    if not callable(train):
+        raise InputError(f"train: {train!r}: expected a function that takes a trial and yields metrics")
+    module = inspect.getmodule(train)
+    own = module if module is not None and module.__name__ != "__main__" and _is_own(module) else None
+    if own is not None:
+        cloudpickle.register_pickle_by_value(own)
+    try:
+        pickled = cloudpickle.dumps(train)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"train: the function cannot be sent to workers ({str(error).splitlines()[0]}); open files, locks and the "
+            "like inside it"
+        ) from error
+    finally:
+        if own is not None:
+            cloudpickle.unregister_pickle_by_value(own)
+    try:
+        source = inspect.getsource(train)
+    except (OSError, TypeError):  # a command, or typed into a shell
+        source = f"{train!r}\n" if isinstance(train, Command) else f"# the source of {train!r} is not known\n"
+    return Code(pickled, source, getattr(train, "__name__", type(train).__name__).strip("<>"))
+
+
+def _is_own(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    installed = [Path(place) for place in sysconfig.get_paths().values()]
+    ours = [Path(__file__).parents[2] / package for package in ("search", "trainables")]
+    return file is not None and not any(Path(file).is_relative_to(place) for place in [*installed, *ours])

@@ -1,0 +1,155 @@
+"""Trainings of one's own: a function of a script, a function of a notebook, a command."""
+
+import sqlite3
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+import search
+from tests.conftest import ROOT
+from tests.outcomes import assert_logged_once, outcome_of, results
+from trainables import InputError
+
+SCRIPT = """
+import sys
+import time
+
+import torch
+
+import search
+
+
+def train(trial):
+    model = torch.nn.Sequential(torch.nn.Linear(2, trial.params["width"]), torch.nn.ReLU(), torch.nn.Dropout(0.1),
+                                torch.nn.Linear(trial.params["width"], 1)).to(trial.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=trial.params["lr"])
+    for epoch in trial.epochs(model=model, optimizer=optimizer):
+        time.sleep(0.05)
+        x = torch.randn(64, 2)
+        loss = (model(x) - x.prod(1, keepdim=True)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield {"val_loss": loss, "width": trial.params["width"]}
+
+
+if __name__ == "__main__":
+    found = search.run(
+        train, space={"lr": search.loguniform(1e-3, 1e-1), "width": search.integer(4, 16, step=4)},
+        objective="val_loss min", trials=6, epochs=8, concurrency=1, seed=1, name="s", scheduler="asha",
+        settings={"startup_trials": 2}, resources={"dashboard": False},
+    )
+    print("best", found.best.number, found.best.value)
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    path = tmp_path_factory.mktemp("script") / "mine.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(module_command, script):
+    said = replace(module_command, program=(str(script),)).run()
+    return outcome_of(module_command, "s"), said
+
+
+def test_function_killed_twice_and_resumed_equals_the_uninterrupted_search(command, script, uninterrupted):
+    replace(command, program=(str(script),)).kill_when("s", lambda events: len(results(events)) >= 5)
+    command.kill_when("s", lambda events: len(results(events)) >= 14, "resume", "s")
+    assert "resumed: " in command.run("resume", "s")
+    assert outcome_of(command, "s") == uninterrupted[0]
+    assert_logged_once(command, "train", "s")
+
+
+def test_what_was_found_is_what_mlflow_holds(module_command, uninterrupted):
+    found = search.open("s", module_command.folder / "mlruns")
+    assert found.status == "finished"
+    table, curves = found.trials(), found.curves()
+    assert len(table) == 6
+    assert f"best {found.best.number} {found.best.value}" in uninterrupted[1]
+    assert found.best.value == table["val_loss"].min() == curves["val_loss"].min()
+    assert found.best.params == {name: table.loc[found.best.number, name] for name in ("lr", "width")}
+    with sqlite3.connect(f"file:{module_command.folder}/mlruns/mlflow.db?mode=ro", uri=True) as database:
+        logged = pd.read_sql_query(
+            "SELECT t.value AS trial, m.step AS epoch, m.value AS val_loss FROM metrics m JOIN tags t USING (run_uuid) "
+            "WHERE m.key = 'val_loss' AND t.key = 'trial'", database,
+        )  # fmt: skip
+    database.close()
+    ours = curves[["trial", "epoch", "val_loss"]].sort_values(["trial", "epoch"]).reset_index(drop=True)
+    theirs = logged.astype({"trial": int}).sort_values(["trial", "epoch"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
+
+
+def test_search_of_a_function_is_told_of_and_its_source_is_kept(module_command, uninterrupted):
+    compared = module_command.run("compare", "train")
+    assert "asha" in compared
+    assert "report.html" in module_command.run("report", "s")
+    assert "def train(trial):" in (module_command.folder / "mlruns" / "functions" / "s" / "train.py").read_text()
+    assert "its best trial's state is its model" in module_command.run("retrain", "s", code=2)
+
+
+def test_changed_source_is_told_and_wants_a_word(module_command, uninterrupted):
+    found = search.open("s", module_command.folder / "mlruns")
+
+    def train(trial):
+        yield {"val_loss": 0.0}
+
+    with pytest.raises(InputError, match="the source of train changed since the search began"):
+        found.resume(train)
+
+
+@pytest.mark.slow
+def test_program_of_the_documentation_runs_as_it_stands(command):
+    page = (ROOT / "docs" / "python.md").read_text()
+    program = page.split("```python\n")[1].split("```")[0]
+    (command.folder / "documented.py").write_text(program)
+    said = replace(command, program=("documented.py",)).run()
+    assert "lr" in said and "completed" in said
+
+
+SHELL = r"""
+epoch=$SEARCH_EPOCH
+while [ $epoch -lt $1 ]; do
+  epoch=$((epoch + 1)); sleep 0.05
+  echo "epoch $epoch"
+  value=$(awk "BEGIN { print ($2 - 0.01) ^ 2 + 1 / $epoch }")
+  echo "@search {\"epoch\": $epoch, \"val_loss\": $value}"
+done
+"""
+
+
+@pytest.mark.slow
+def test_command_killed_twice_and_resumed_equals_the_uninterrupted_search(command):
+    (command.folder / "train.sh").write_text(SHELL)
+    (command.folder / "space.yaml").write_text("lr: {loguniform: [1e-3, 1e-1]}\n")
+    arguments = (
+        "--command", f"sh {command.folder / 'train.sh'} {{epochs}} {{lr}}", "--space", "space.yaml", "--objective",
+        "val_loss min", "--trials", "5", "--epochs", "8", "--concurrency", "1", "--set", "resources.dashboard=false",
+    )  # fmt: skip
+    command.run("run", *arguments, "--name", "whole")
+    command.kill_when("cut", lambda events: len(results(events)) >= 5, "run", *arguments, "--name", "cut")
+    command.kill_when("cut", lambda events: len(results(events)) >= 12, "resume", "cut")
+    said = command.run("resume", "cut")
+    assert "best: trial" in said and "next:" in said and "predict" not in said
+    assert outcome_of(command, "cut") == outcome_of(command, "whole")
+    assert_logged_once(command, "train", "cut")
+    logs = sorted((command.folder / "mlruns" / "searches" / "cut" / "trials").glob("*/output.log"))
+    assert len(logs) == 5 and "@search" in logs[0].read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "run: what? a TASK"),
+        (("--command", "x {lr}"), "give its --space FILE and its --objective"),
+        (("rnn", "--command", "x"), "a task or a command, not both"),
+        (("--command", "x", "--space", "none.yaml", "--objective", "a min"), "--space none.yaml: cannot be read"),
+    ],
+)
+def test_mistakes_are_said_in_a_line(command, arguments, said):
+    output = command.run("run", *arguments, code=2)
+    assert said in output and "Traceback" not in output
