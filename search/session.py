@@ -43,8 +43,8 @@ class Finals:
     count: int = 1
     #: False: the best trial's own model is taken as it is.
     merged: bool = True
-    #: More epochs than were best in the search, where the budget holds them.
-    longer: int | None = None
+    #: Another number of epochs than was best in the search, by the time budget.
+    planned: int | None = None
 
 
 def take_up(
@@ -117,7 +117,9 @@ def take_up(
                     planned = ending()
                     finals = Finals(config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
             if finals and not search.cut_off and search.state.best() is not None:
-                train_final(search, splits, cluster.placement, finals.seeds, finals.count, finals.merged, finals.longer)
+                train_final(
+                    search, splits, cluster.placement, finals.seeds, finals.count, finals.merged, finals.planned
+                )
         if search.stopping in ("interrupted", "disk full"):
             status = "interrupted"
         elif not search.cut_off and search.state.best() is not None:

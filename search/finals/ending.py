@@ -32,7 +32,7 @@ class Ending:
     Attributes:
         seeds: number of seeds of the comparison of balanced values.
         retrain: whether the best configuration is trained on train and validation; else its trial's model is tested.
-        epochs: of the final training, where the budget holds more than were best in the search; else None.
+        epochs: of the final training, where the budget says so; None: as many as were best in the search.
         seconds: that it will take; 0 without a budget.
     """
 
@@ -48,7 +48,9 @@ def plan_ending(
     """Plans what follows the trials, as the search stands; the comparison gives way first, then the final training.
 
     Where the best trial was best at the end of its epochs, as most complete trials were, the final training has more of
-    them: as many as a trial would have without a budget, if its share of the budget holds them.
+    them: as many as a trial would have without a budget, if its share of the budget holds them. Where that does not
+    hold the best trial's own, it has as many as fit, if these are as many steps: its epochs have validation in them
+    too.
 
     Args:
         alone: how many times as long an epoch takes as the only training, with the cores of all.
@@ -65,13 +67,15 @@ def plan_ending(
     rounds = ceil(settings.retrain_seeds / placement.concurrency)
     speed = alone if settings.retrain_seeds == 1 else 1.0
     each, share = MARGIN * rounds * _pace(best) * more * speed, RETRAIN * budget.seconds
-    retrain = each * epochs <= share
+    retrain = each * ceil(epochs / more) <= share
     full = search.config.search.epochs
     complete = [trial.best_epoch for trial in state.trials.values() if trial.can_win and trial.epoch == full]
     growing = best.epoch < most and epochs >= LATE * best.epoch and bool(complete) and median(complete) >= LATE * full
-    extended = None
+    planned = None
     if retrain and growing:
-        extended = max(epochs, min(most, int(min(share, budget.left - around) / each)))
+        planned = max(epochs, min(most, int(min(share, budget.left - around) / each)))
+    if retrain and each * epochs > share:
+        planned = int(share / each)
     # A trial that runs may come to be the best at its last epoch, and its final training then takes as many.
     final = min(share, each * (most if growing else max(epochs, full)))
     seconds = around + (final if retrain else 0.0)
@@ -79,8 +83,8 @@ def plan_ending(
     while seeds and seconds + _comparison(search, placement, seeds) > EVERYTHING * budget.seconds:
         seeds -= 1
     if seeds < 2:  # one seed says nothing of the spread
-        return Ending(0, retrain, extended, seconds)
-    return Ending(seeds, retrain, extended, seconds + _comparison(search, placement, seeds))
+        return Ending(0, retrain, planned, seconds)
+    return Ending(seeds, retrain, planned, seconds + _comparison(search, placement, seeds))
 
 
 def _pace(trial: Trial) -> float:

@@ -33,7 +33,7 @@ _FINAL = 1_000_000
 
 def retrain(
     search: Search, splits: Splits, placement: Placement, seeds: int, count: int = 1, merged: bool = True,
-    longer: int | None = None,
+    planned: int | None = None,
 ) -> None:  # fmt: skip
     """Trains the configurations of the `count` best trials with `seeds` seeds each, and compares several of them.
 
@@ -43,7 +43,7 @@ def retrain(
 
     Args:
         merged: False trains nothing: the best trial's own model, of its best epoch, is tested and written.
-        longer: a larger number of epochs, which the time budget holds.
+        planned: another number of epochs, by the time budget.
 
     Raises:
         InputError: no trial succeeded, so there is nothing to train.
@@ -59,8 +59,9 @@ def retrain(
         return retrain(search, splits, placement, seeds, count)
     for trial in chosen if merged else ():
         known = state.finals.get((trial.number, 0))
-        begun = known.epochs if known and known.merged else 0  # one that was begun keeps its number
-        epochs[trial.number] = max(epochs[trial.number], begun or longer or 0)
+        begun = known.epochs if known and known.merged else 0
+        # One that was begun keeps its number, as a plan would be another one now.
+        epochs[trial.number] = begun or planned if planned else max(epochs[trial.number], begun)
     missing: list[FinalRun] = []
     for seed in range(seeds if merged else 1):
         for trial in chosen:

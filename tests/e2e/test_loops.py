@@ -84,6 +84,7 @@ def test_what_was_found_is_what_mlflow_holds(module_command, uninterrupted):
     pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
 
 
+@pytest.mark.slow
 def test_search_of_a_function_is_told_of_and_its_source_is_kept(module_command, uninterrupted):
     compared = module_command.run("compare", "train")
     assert "asha" in compared

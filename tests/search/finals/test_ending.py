@@ -45,7 +45,9 @@ def test_final_training_is_forecast_from_the_best_trials_epochs(tmp_path):
 def test_training_that_would_take_most_of_the_budget_is_left_out(tmp_path):
     search = search_with(tmp_path, 20.0, "search.balance=null")
     assert plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0, time.monotonic()), 1.0, 10).retrain
-    ending = plan_ending(search, SPLITS, PLACEMENT, Budget(600.0, time.monotonic()), 1.0, 10)
+    fewer = plan_ending(search, SPLITS, PLACEMENT, Budget(600.0, time.monotonic()), 1.0, 10)
+    assert fewer.retrain and fewer.epochs == 8, "as many steps as the trial's ten epochs, which fit no more"
+    ending = plan_ending(search, SPLITS, PLACEMENT, Budget(500.0, time.monotonic()), 1.0, 10)
     assert not ending.retrain and ending.seconds == AROUND
 
 

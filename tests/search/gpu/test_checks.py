@@ -101,6 +101,7 @@ with standin.device():
     return ran.returncode, ran.stdout + ran.stderr, json.loads((folder / "gpu.json").read_text())
 
 
+@pytest.mark.slow
 def test_doctor_checks_a_task_from_beginning_to_end(tmp_path):
     code, said, written = doctor(tmp_path)
     assert code == 0, said
