@@ -135,7 +135,8 @@ def _wait(process: ForkProcess, seconds: float) -> int | None:
 
 
 def _last_words(folder: Path, part: str, code: int) -> str:
-    said = (folder / f"{part}.log").read_text(errors="replace").strip() or "-"
+    log = folder / f"{part}.log"  # which one that was killed at once has not made yet
+    said = (log.read_text(errors="replace").strip() if log.exists() else "") or "-"
     return f"ended with {code}: {said.splitlines()[-1]}"
 
 
