@@ -10,15 +10,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from yaml import YAMLError
 
 from search.cli import commands
 from search.cli.commands import RunOptions
-from search.config.load import SearchConfig, check_config, load_config, parse_objective
-from search.config.overrides import change, first_line, lay_over
+from search.config.load import SearchConfig, check_config, load_config, parse_objective, read_yaml
+from search.config.overrides import change, lay_over
 from search.record.replay import open_search, replay
 from search.record.store import Store
 from search.session import DONE, FAILED, INTERRUPTED
@@ -83,12 +80,7 @@ def run_command(
         raise InputError(f"--data {options.data}: a command has its own data")
     if space is None or objective is None:
         raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
-    try:
-        read = OmegaConf.to_container(OmegaConf.load(space), resolve=True)
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"--space {space}: cannot be read: {first_line(error)}") from error
-    if not isinstance(read, dict):
-        raise InputError(f"--space {space}: expected `name: {{loguniform: [1e-4, 1e-1]}}` and the like")
+    read = read_yaml(space, f"--space {space}", "`name: {loguniform: [1e-4, 1e-1]}` and the like")
     values = {str(key): value for key, value in read.get("space", read).items()}
     name = start(console, store, Command(text, pattern), values, objective, flags, options, sets)
     state, _ = replay(*open_search(store, name)[::2])

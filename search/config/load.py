@@ -88,7 +88,7 @@ def load_config(
     place = f"{path.parent.name}/{path.name}"
     raw: dict[str, Any] = {}
     for file, shown in ((configs_folder() / "defaults.yaml", "configs/defaults.yaml"), (path, place)):
-        own = _read(file, shown)
+        own = read_yaml(file, shown, f"the sections {', '.join(SECTIONS)}")
         demo = own.pop("demo", {})
         if not isinstance(demo, dict) or set(demo) - set(SECTIONS):
             raise InputError(f"{shown}: demo: {demo!r}: expected the sections {', '.join(SECTIONS)}")
@@ -102,13 +102,14 @@ def load_config(
     return check_config(task, change(raw, sets, flags), place + " with --set" if sets else place)
 
 
-def _read(path: Path, place: str) -> dict[str, Any]:
+def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds; raises InputError, with what is `expected` where it holds something else."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{place}: cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{place}: expected the sections {', '.join(SECTIONS)}")
+        raise InputError(f"{place}: expected {expected}")
     return {str(key): value for key, value in content.items()}
 
 

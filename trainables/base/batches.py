@@ -1,7 +1,8 @@
-"""Batches of positions in a split."""
+"""Batches of positions in a split, and its arrays as tensors."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,3 +43,15 @@ def rows_on(device: torch.device, batches: Sequence[np.ndarray]) -> list[Rows]:
     """Batches of indices (n,) int64 as `Rows`, sent to the device at once."""
     there = torch.from_numpy(np.concatenate(batches)).to(device).split([len(batch) for batch in batches])
     return [Rows(here, part) for here, part in zip(batches, there, strict=True)]
+
+
+def shuffled_rows(count: int, batch_size: int, device: torch.device) -> list[Rows]:
+    """`shuffled_batches` as `Rows`."""
+    return rows_on(device, [index.numpy() for index in shuffled_batches(count, batch_size)])
+
+
+def read_only(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor without a copy; it must not be written to if it comes from Ray's object store."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainables.base.batches import Rows
+from trainables.base.batches import Rows, read_only
 from trainables.base.dropout import Dropout
 from trainables.rnn.data import SequenceSplit
 
@@ -261,12 +260,9 @@ class Sequences:
     @staticmethod
     def of(split: SequenceSplit, device: torch.device) -> Sequences:
         """Copies a split to a device."""
-        with warnings.catch_warnings():  # arrays from the object store are read-only, and nothing writes to them
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            values, starts, lengths, targets = (
-                torch.from_numpy(array).to(device)
-                for array in (split.values, split.offsets[:-1], split.lengths, split.targets)
-            )
+        values, starts, lengths, targets = (
+            read_only(array).to(device) for array in (split.values, split.offsets[:-1], split.lengths, split.targets)
+        )
         return Sequences(values, starts, lengths, targets, split.lengths)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables.base.batches import Rows
+from trainables.base.batches import Rows, read_only
 from trainables.base.training import Learner
 from trainables.text import ragged
-from trainables.text.encoders import Encoder, Frozen, read_only
+from trainables.text.encoders import Encoder, Frozen
 from trainables.text.models import TextBatch, frozen_part
 from trainables.text.ragged import Ragged
 

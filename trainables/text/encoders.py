@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from transformers import (
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import logging
 
+from trainables.base.batches import read_only
 from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.files import replacing
@@ -199,13 +199,6 @@ def load(name: str) -> Encoder:
         tokenizer.backend_tokenizer.to_str(),
         {key: str(token) for key, token in tokenizer.special_tokens_map.items() if isinstance(token, str)},
     )
-
-
-def read_only(array: np.ndarray) -> torch.Tensor:
-    """The array as a tensor without a copy; it must not be written to if it comes from Ray's object store."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], max_length: int) -> Ragged:

@@ -18,7 +18,7 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch.nn import functional as F
 
-from trainables.base.batches import Rows, rows_on, shuffled_batches
+from trainables.base.batches import Rows, read_only, rows_on, shuffled_rows
 from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.optimizers import make_optimizer, make_schedule
@@ -122,7 +122,7 @@ class TextTask:
 
     def train_epoch(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
         params, device = learner.params, learner.device.torch_device
-        labels = encoders.read_only(split.labels).to(device)
+        labels = read_only(split.labels).to(device)
         weights = learner.extra["class_weights"] if params["weighting"] == "balanced" else None
         focus = FOCUS if params["weighting"] == "focal" else 0.0
 
@@ -131,13 +131,13 @@ class TextTask:
             loss = classification_loss(logits, truth, weights, focus)
             return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
 
-        batches = [index.numpy() for index in shuffled_batches(len(split), params["batch_size"])]
-        return fit_batches(learner, rows_on(device, batches), forward, params["clip_norm"])
+        batches = shuffled_rows(len(split), params["batch_size"], device)
+        return fit_batches(learner, batches, forward, params["clip_norm"])
 
     def evaluate(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
         reading: Reading = learner.extra["reading"]
         probabilities, threshold = _probabilities(learner, split), learner.params.get("threshold")
-        metrics = {"loss": float(F.nll_loss(torch.from_numpy(probabilities).log(), encoders.read_only(split.labels)))}
+        metrics = {"loss": float(F.nll_loss(torch.from_numpy(probabilities).log(), read_only(split.labels)))}
         if len(reading.classes) == 2:
             truth, positive = split.labels == reading.positive, probabilities[:, reading.positive]
             if threshold is None:  # in a search, where `split` is validation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,9 +29,9 @@ from trainables import (
     fit_batches,
     make_optimizer,
     make_schedule,
-    shuffled_batches,
 )  # fmt: skip
 from trainables.base import plots
+from trainables.base.batches import Rows, read_only, shuffled_rows
 from trainables.windows import data as reading
 from trainables.windows.augment import augment, mixed
 from trainables.windows.data import ImageSplit
@@ -88,18 +87,16 @@ class WindowsTask:
         images, labels = _on_device(learner, split)
         weights, classes = _class_weights(learner, split.labels), int(split.labels.max()) + 1
 
-        def forward(index: torch.Tensor) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-            truth = labels[index]
-            batch, target = augment(images[index].float() / 255, params["augment"]), truth
+        def forward(index: Rows) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+            truth = labels[index.there]
+            batch, target = augment(images[index.there].float() / 255, params["augment"]), truth
             if share := params.get("mix"):
                 batch, target = mixed(batch, F.one_hot(truth, classes).float(), share)
             logits = learner.model(batch)
             loss = F.cross_entropy(logits, target, weight=weights, label_smoothing=params["label_smoothing"])
             return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
 
-        batches = shuffled_batches(len(split), params["batch_size"])
-        order = torch.cat(batches).to(images.device).split([len(batch) for batch in batches])
-        return fit_batches(learner, order, forward)
+        return fit_batches(learner, shuffled_rows(len(split), params["batch_size"], images.device), forward)
 
     def evaluate(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
         logits = _logits(learner, split)
@@ -213,9 +210,7 @@ def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch
     device = learner.device.torch_device
 
     def moved() -> tuple[torch.Tensor, torch.Tensor]:
-        with warnings.catch_warnings():  # arrays from the object store are read-only, and nothing writes to them
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            pixels, labels = torch.from_numpy(np.asarray(split.images)), torch.from_numpy(split.labels)
+        pixels, labels = read_only(np.asarray(split.images)), read_only(split.labels)
         learner.extra["decode_size"] = pixels.shape[-1]
         return resize(pixels, learner.params["image_size"], device), labels.to(device)
 
