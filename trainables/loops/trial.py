@@ -6,8 +6,11 @@ import inspect
 import io
 import numbers
 import pickle
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -18,6 +21,10 @@ from trainables.base.training import rng_state, set_rng_state
 
 class TrainingError(Exception):
     """A training function did what the search cannot go on with; the message says what, and what is expected."""
+
+
+class Stopped(BaseException):
+    """The trial is over. `Trial.report` raises it to end a loop that is not the user's own; nothing has to catch it."""
 
 
 class Trial:
@@ -40,6 +47,7 @@ class Trial:
         #: What is saved with each epoch, by name.
         self._parts: dict[str, Any] = {}
         self._kept: dict[str, Any] | None = None
+        self._reported: Callable[[Any], None] | None = None
 
     def epochs(self, **parts: Any) -> Iterator[int]:
         """Yields the epochs that are still to be trained, 1 to the last; yield an epoch's metrics inside the loop.
@@ -53,6 +61,38 @@ class Trial:
         Raises:
             TrainingError: a part has no state, or others were saved.
         """
+        yield from range(self.restore(**parts) + 1, self.of + 1)
+
+    def report(self, metrics: Any) -> None:
+        """Says how the epoch that just ended went, and returns when the next one is due.
+
+        For loops that call back, such as a `Trainer` with its callbacks; a loop of one's own yields its metrics.
+
+        Raises:
+            Stopped: the trial is over; let it pass.
+            TrainingError: the function yields as well.
+        """
+        if self._reported is None:
+            raise TrainingError("trial.report: a function that yields its metrics cannot report them too")
+        self._reported(metrics)
+
+    def fit(self, trainer: Any, *arguments: Any, **named: Any) -> None:
+        """Trains with a `transformers.Trainer` or a Lightning `Trainer`, which reports each epoch and goes on after a
+        kill from a checkpoint of its own.
+
+        Args:
+            trainer: it trains as many epochs as a trial has, and evaluates and saves after each.
+            arguments, named: what the trainer's own `train` or `fit` takes: for Lightning the module and the data.
+
+        Raises:
+            TrainingError: it is no such trainer.
+        """
+        from trainables.loops.trainers import fit
+
+        fit(self, trainer, *arguments, **named)
+
+    def restore(self, **parts: Any) -> int:
+        """Names the parts as `epochs` does, brings them to where the trial was, and returns its last epoch, or 0."""
         for name, part in parts.items():
             if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
                 raise TrainingError(
@@ -60,12 +100,9 @@ class Trial:
                     "what has both, and keep the rest yourself"
                 )
         self._parts = parts
-        first = self._restore() + 1 if self._kept is not None and parts else 1
-        yield from range(first, self.of + 1)
-
-    def _restore(self) -> int:
+        if self._kept is None or not parts:
+            return 0
         kept, self._kept = self._kept, None
-        assert kept is not None
         if set(kept["parts"]) != set(self._parts):
             raise TrainingError(
                 f"trial.epochs: the checkpoint holds {_names(kept['parts'])}, the function gives {_names(self._parts)}"
@@ -79,7 +116,7 @@ class Trial:
         return {name: part.state_dict() for name, part in self._parts.items()}
 
 
-#: A training: it yields the metrics of each epoch, or returns those of its only one.
+#: A training: it yields or reports the metrics of each epoch, or returns those of its only one.
 TrainingFunction = Callable[[Trial], Any]
 
 
@@ -101,24 +138,13 @@ class Loop:
         """
         if self._running is not None:
             return self._next(self.epoch)
-        self._running = self._begin()
+        self._running = _running(self._function, self.trial)
         told = self._next(1)
         # Where no part was restored, the function began anew, and is now led to where it was.
         for epoch in range(2, self.epoch + 1) if self.trial._kept is not None else ():
             told = self._next(epoch)
         self.trial._kept = None
         return told
-
-    def _begin(self) -> Iterator[Any]:
-        told = self._function(self.trial)
-        if inspect.isgenerator(told):
-            return told
-        if self.trial.of > 1:
-            raise TrainingError(
-                f"the function returned {_shown(told)}, but a trial has {self.trial.of} epochs: `yield` the metrics "
-                "of each epoch, or search with epochs=1"
-            )
-        return iter([told])
 
     def _next(self, epoch: int) -> dict[str, float]:
         assert self._running is not None
@@ -156,6 +182,59 @@ class Loop:
             self._checked = True
 
 
+@dataclass(frozen=True)
+class _Returned:
+    value: Any
+
+
+def _running(function: TrainingFunction, trial: Trial) -> Iterator[Any]:
+    """Yields what a function yields or reports, epoch by epoch.
+
+    The function is called in a thread, so that its loop may stand still in `Trial.report` while the engine decides;
+    either it runs or the engine does, never both. Closing this iterator ends it there.
+    """
+    told: SimpleQueue[Any] = SimpleQueue()
+    due: SimpleQueue[bool] = SimpleQueue()
+
+    def report(metrics: Any) -> None:
+        told.put(metrics)
+        if not due.get():
+            raise Stopped
+
+    def call() -> None:
+        try:
+            told.put(_Returned(function(trial)))
+        except Stopped:
+            pass
+        except BaseException as error:
+            told.put(error)
+
+    trial._reported = report
+    thread = threading.Thread(target=call, name="trial", daemon=True)
+    thread.start()
+    reports = 0
+    try:
+        while not isinstance(item := told.get(), _Returned):
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            reports += 1
+            due.put(True)
+    finally:
+        due.put(False)
+        thread.join()
+        trial._reported = None
+    if inspect.isgenerator(item.value):
+        yield from item.value
+    elif not reports and trial.of > 1:
+        raise TrainingError(
+            f"the function returned {_shown(item.value)}, but a trial has {trial.of} epochs: `yield` the metrics of "
+            "each epoch, or search with epochs=1"
+        )
+    elif not reports:
+        yield item.value
+
+
 def _check_state(name: str, part: Any) -> None:
     file = io.BytesIO()
     try:
@@ -172,7 +251,7 @@ def _check_state(name: str, part: Any) -> None:
 
 def _number(name: Any, value: Any) -> float:
     if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return float(value)
+        return value.item()
     if isinstance(value, numbers.Real) or (hasattr(value, "dtype") and getattr(value, "size", 0) == 1):
         return float(value)
     raise TrainingError(f"the metric {name!r} is {_shown(value)}: expected a number")
