@@ -23,6 +23,7 @@ ROOMS = [
     "search.engine",
     "search.finals",
     "search.tracking",
+    "search.exchange",
     "search.analysis",
     "search.console",
     "search.session",
@@ -34,7 +35,7 @@ ROOMS = [
 HOMES = {
     "ray": ("search.engine", "trainables.base.trainable"),
     "mlflow": ("search.tracking",),
-    "optuna": ("search.algorithms",),
+    "optuna": ("search.algorithms", "search.exchange.studies"),
 }
 TASKS = {path.parent.name for path in ROOT.glob("trainables/*/task.py")} - {"base", "text"}
 

@@ -34,6 +34,10 @@ class Scheduler:
         """Whether the trial pauses after this epoch until it is promoted."""
         return False
 
+    def standing(self, number: int, epoch: int, loss: float, before: float = math.inf) -> str:
+        """In words, how the trial stands with this loss among those that it is compared with; see `should_stop`."""
+        return ""
+
     def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
         """The number of the paused trial that goes on now, if one does; changes nothing.
 
@@ -86,6 +90,13 @@ class Asha(Scheduler):
     def pauses(self, number: int, epoch: int) -> bool:
         return self.promotes and self.decides(number, epoch)
 
+    def standing(self, number: int, epoch: int, loss: float, before: float = math.inf) -> str:
+        others = [value for trial, value in self._rungs[epoch].items() if trial != number and trial < before]
+        rank, of = 1 + sum(value < loss for value in others), len(others) + 1
+        places = int(of / self.reduction_factor) if self.promotes else math.ceil(of / self.reduction_factor)
+        goes = f"{_counted(places, 'goes', 'go')} on" if places else "none goes on yet"
+        return f"{_ordinal(rank)} of {of} at this rung, where {goes}"
+
     def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
         for epoch, rung in reversed(self._rungs.items()):
             # With nothing else left to do, the best of each rung goes on; with few trials none would get far otherwise.
@@ -137,6 +148,10 @@ class Hyperband(Scheduler):
             return False
         return self._brackets[self.bracket(number)].should_stop(number, epoch, loss, before)
 
+    def standing(self, number: int, epoch: int, loss: float, before: float = math.inf) -> str:
+        bracket = self.bracket(number)
+        return f"{self._brackets[bracket].standing(number, epoch, loss, before)} (bracket {bracket})"
+
     def record(self, number: int, epoch: int, loss: float) -> None:
         if self._brackets:
             self._brackets[self.bracket(number)].record(number, epoch, loss)
@@ -166,15 +181,29 @@ class MedianStopping(Scheduler):
         return epoch >= self.grace_period
 
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
-        curve = {**self._curves.get(number, {}), epoch: loss}
-        others = [
+        others = self._averages(number, epoch, before)
+        if not self.decides(number, epoch) or len(others) < self.min_trials:
+            return False
+        return self._best(number, epoch, loss) > statistics.median(others)
+
+    def standing(self, number: int, epoch: int, loss: float, before: float = math.inf) -> str:
+        others = self._averages(number, epoch, before)
+        if len(others) < self.min_trials:
+            return f"{len(others)} others got here, and the rule waits for {self.min_trials}"
+        side = "worse" if self._best(number, epoch, loss) > statistics.median(others) else "no worse"
+        return f"its best is {side} than the median of the {len(others)} others' averages"
+
+    def _best(self, number: int, epoch: int, loss: float) -> float:
+        """The trial's best loss, this one included."""
+        return min({**self._curves.get(number, {}), epoch: loss}.values())
+
+    def _averages(self, number: int, epoch: int, before: float) -> list[float]:
+        """The running averages up to this epoch of the other trials that got here."""
+        return [
             statistics.fmean(value for at, value in other.items() if at <= epoch)
             for trial, other in self._curves.items()
             if trial != number and trial < before and epoch in other
         ]
-        if not self.decides(number, epoch) or len(others) < self.min_trials:
-            return False
-        return min(curve.values()) > statistics.median(others)
 
     def record(self, number: int, epoch: int, loss: float) -> None:
         self._curves.setdefault(number, {})[epoch] = loss
@@ -209,6 +238,9 @@ class Separate(Scheduler):
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
         return self._of(number).should_stop(number, epoch, loss, before)
 
+    def standing(self, number: int, epoch: int, loss: float, before: float = math.inf) -> str:
+        return self._of(number).standing(number, epoch, loss, before)
+
     def record(self, number: int, epoch: int, loss: float) -> None:
         self._of(number).record(number, epoch, loss)
 
@@ -235,6 +267,19 @@ class Trusting(Scheduler):
 
     def pauses(self, number: int, epoch: int) -> bool:
         return number >= self._count and self._inner.pauses(number, epoch)
+
+    def standing(self, number: int, epoch: int, loss: float, before: float = math.inf) -> str:
+        said = self._inner.standing(number, epoch, loss, before)
+        return said if number >= self._count else f"{said}; as what an expert would try first it goes on anyway"
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(0 if number % 100 in (11, 12, 13) else number % 10, "th")
+    return f"{number}{ending}"
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"the best {one}" if count == 1 else f"the best {count} {several}"
 
 
 def _merged(schedulers: Sequence[Scheduler]) -> dict[int, dict[int, float]]:

@@ -28,6 +28,9 @@ DRAWS = 20
 class Searcher(Protocol):
     """Proposes configurations. The engine calls it, live and while it replays a journal."""
 
+    #: Where the configuration that `ask` returned last came from, in words.
+    source: str
+
     def ask(self, number: int) -> Params:
         """Proposes the configuration of trial `number`; numbers come in order."""
         ...
@@ -52,6 +55,8 @@ def trial_seed(seed: int, number: int) -> int:
 
 class Grid:
     """Every point of a finite space, in the order of the file; what it is told changes nothing."""
+
+    source = "the next point of the grid"
 
     def __init__(self, points: list[Params]) -> None:
         self.points = points
@@ -102,6 +107,7 @@ class OptunaSearcher:
         self._limit = math.inf if limit is None else limit
         #: Configuration and seconds of an epoch of each told trial, by number.
         self._paces: dict[int, tuple[Params, float]] = {}
+        self.source = ""
 
     def _empty_study(self) -> Any:
         return self._optuna.create_study(directions=self._directions, sampler=self._optuna.samplers.RandomSampler(0))
@@ -113,6 +119,7 @@ class OptunaSearcher:
         turn = {} if self.balance is None else {self.balance[0]: self.balance[1][number % len(self.balance[1])]}
         rng = np.random.default_rng(seed)
         pace = PaceModel(self.space, [] if math.isinf(self._limit) else list(self._paces.values()))
+        self.source = self._model_in_words()
         values = self._from_priors(number, turn, rng, pace)
         trial, params = self._ask(turn | values)
         if not values and pace.seconds(params) > self._limit:  # of the model, which knows nothing of time
@@ -121,6 +128,14 @@ class OptunaSearcher:
         trial.set_user_attr("number", number)
         self._asked[number] = trial
         return params
+
+    def _model_in_words(self) -> str:
+        """What the sampler draws from, as Optuna's samplers decide it."""
+        told = sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        if self.kind in ("tpe", "gp") and told >= self.startup:
+            return f"{self.kind}'s model of {told} results"
+        why = f", as {self.kind} has a model from {self.startup} results on" if self.kind in ("tpe", "gp") else ""
+        return "the genetic operators of nsga2" if self.kind == "nsga2" else f"chance{why}"
 
     def _ask(self, values: Params) -> tuple[Any, Params]:
         """Asks Optuna for a trial in which these parameters have these values."""
@@ -147,12 +162,16 @@ class OptunaSearcher:
         mine = [t for t in told if turn.items() <= t.params.items()]
         ranked = [t.params for t in sorted(mine, key=self._rank)]
         if number < (len(self.balance[1]) if self.balance else 1):
-            params = priors.prior_configuration(space, rng)
+            params, self.source = priors.prior_configuration(space, rng), "what an expert would try first"
         else:
             source = priors.choose_source(space, ranked, rng)
             if source == "model" and model:
                 return {}
             best = ranked[0] if source in ("best", "model") and ranked and has_priors else None
+            self.source = (
+                "the neighbourhood of the best result so far" if best is not None
+                else "the priors" if source == "prior" else "chance"
+            )  # fmt: skip
             drawn: list[Params] = []
             while len(drawn) < DRAWS:
                 drawn.append(

@@ -9,7 +9,7 @@ from search.record.events import EarlierTrial, WarmStarted
 from search.record.replay import open_search, replay
 from search.record.state import Trial
 from search.record.store import Store
-from trainables import InputError, Objective
+from trainables import InputError, Objective, get_task
 
 
 def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str) -> tuple[WarmStarted, list[str]]:
@@ -28,8 +28,11 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     if config.search.searcher not in ("tpe", "gp"):
         raise InputError(f"{place}: the {config.search.searcher} searcher learns nothing from trials; tpe and gp do")
     folder, description, earlier = open_search(store, name)
-    if earlier.task != config.task:
+    if earlier.task != config.task and not description.get("imported"):
         raise InputError(f"{place}: a search of {earlier.task}, not of {config.task}")
+    own, other = get_task(config.task).objective, get_task(earlier.task).objective
+    if own.mode != other.mode:
+        raise InputError(f"{place}: its {other.metric} is better where it is {other.mode}, not {own.mode}")
     state, _ = replay(folder, earlier)
     finished = [t for t in state.trials.values() if t.over and t.outcome != "failed"]
     outside: Counter[str] = Counter()
@@ -55,7 +58,7 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     if not taken:
         raise InputError(f"{place}: none of its {len(finished)} finished trials can be used{left}")
     said = [f"warm start: {len(taken)} of {len(finished)} finished trials of {name} taken{left}"]
-    if description["fingerprint"] != fingerprint:
+    if description["fingerprint"] != fingerprint and not description.get("imported"):
         said.append(f"warm start: {name} was made on other data (fingerprint {description['fingerprint']})")
     return {"event": "warm_start", "from": name, "trials": taken}, said
 

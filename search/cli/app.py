@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli import exchange
 from search.cli import options as given
+from search.cli.finish import finish
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,10 @@ app = typer.Typer(
     help="Searches hyperparameters of deep-learning tasks with Ray Tune, early stopping and MLflow.",
     no_args_is_help=True, pretty_exceptions_enable=False,
 )  # fmt: skip
+
+
+app.add_typer(exchange.import_, name="import")
+app.command("export")(exchange.export)
 
 
 @app.callback()
@@ -45,7 +49,7 @@ def list_(debug: given.DebugOption = False) -> None:
     """Tasks, their objective, their data source now, their search space."""
     from search.cli import commands
 
-    _finish(lambda console, _: commands.list_tasks(console), None, debug)
+    finish(lambda console, _: commands.list_tasks(console), None, debug)
 
 
 @app.command()
@@ -105,7 +109,7 @@ def run(
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         return commands.dry_run(console, config, data) if dry_run else commands.run(console, kept, config, options)
 
-    _finish(command, store, debug)
+    finish(command, store, debug)
 
 
 @app.command()
@@ -130,7 +134,7 @@ def resume(
     from search.cli import commands
 
     more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
-    _finish(lambda console, kept: commands.resume(console, kept, name, more, address, verbose), store, debug)
+    finish(lambda console, kept: commands.resume(console, kept, name, more, address, verbose), store, debug)
 
 
 @app.command()
@@ -149,7 +153,7 @@ def retrain(
     """Train the best configurations of a finished search on train+validation and test them."""
     from search.cli import commands
 
-    _finish(lambda console, kept: commands.retrain(console, kept, name, seeds, finalists, address), store, debug)
+    finish(lambda console, kept: commands.retrain(console, kept, name, seeds, finalists, address), store, debug)
 
 
 @app.command()
@@ -173,7 +177,7 @@ def compare(
         compare(console, kept, task, search, top, form.value)
         return 0
 
-    _finish(command, store, debug)
+    finish(command, store, debug)
 
 
 @app.command()
@@ -191,7 +195,26 @@ def report(
         report(console, kept, name, open_)
         return 0
 
-    _finish(command, store, debug)
+    finish(command, store, debug)
+
+
+@app.command()
+def why(
+    name: given.NameArgument,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Its number.")],
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Why a trial was proposed, went on, stopped or won: each decision with the figures that it was made from."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.analysis.why import why as explain
+
+        for line in explain(kept, name, trial):
+            console.print(line, markup=False, soft_wrap=True)
+        return 0
+
+    finish(command, store, debug)
 
 
 @app.command()
@@ -215,7 +238,7 @@ def simulate(
         show(console, kept, name, flags, set_, concurrency)
         return 0
 
-    _finish(command, store, debug)
+    finish(command, store, debug)
 
 
 @app.command()
@@ -233,7 +256,7 @@ def promote(
         commands.check_name(task)
         return commands.promote(console, kept, task, version)
 
-    _finish(command, store, debug)
+    finish(command, store, debug)
 
 
 @app.command()
@@ -256,7 +279,7 @@ def predict(
         predict(kept, task, inputs, form.value)
         return 0
 
-    _finish(command, store, debug)
+    finish(command, store, debug)
 
 
 @app.command()
@@ -268,7 +291,7 @@ def ui(
     """Open the MLflow UI on this store, bound to 127.0.0.1."""
     from search.cli import commands
 
-    _finish(lambda console, kept: commands.ui(kept, port), store, debug)
+    finish(lambda console, kept: commands.ui(kept, port), store, debug)
 
 
 @app.command()
@@ -283,36 +306,7 @@ def doctor(
     """Check this machine, say what to do about what is wrong, run a small search."""
     from search.cli.doctor import doctor as examine
 
-    _finish(lambda console, kept: examine(console, kept, (tasks or []) if gpu else None), store, debug)
-
-
-def _finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:
-    """Runs a command and exits with its code. An error is printed in a line or two; `--debug` shows its traceback."""
-    from rich.console import Console
-
-    from search.record.redaction import redacted
-    from search.record.store import Store
-    from trainables import InputError
-
-    try:
-        code = command(Console(highlight=False), Store.open(store))
-    except InputError as error:
-        if debug:
-            raise
-        print(redacted(f"error: {error}"), file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        code = 130
-    except Exception as error:
-        if debug:
-            raise
-        cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
-        first = (str(cause).strip() or "no message").split("\n")[0]
-        print(redacted(f"error: {type(cause).__name__}: {first}\n(--debug shows where)"), file=sys.stderr)
-        code = 1
-    # At exit the garbage collector would visit the objects of torch and Ray, which takes more than a second.
-    gc.freeze()
-    sys.exit(code)
+    finish(lambda console, kept: examine(console, kept, (tasks or []) if gpu else None), store, debug)
 
 
 def main() -> None:

@@ -14,17 +14,15 @@ from rich.console import Console
 
 from search.cli import commands
 from search.cli.commands import RunOptions
-from search.config.load import SearchConfig, check_config, load_config, parse_objective, read_yaml
-from search.config.overrides import change, lay_over
+from search.config.load import check_config, read_yaml
+from search.config.loops import loop_config
+from search.config.overrides import lay_over
 from search.record.replay import open_search, replay
 from search.record.store import Store
 from search.session import DONE, FAILED, INTERRUPTED
-from trainables import InputError, offer
+from trainables import InputError
 from trainables.loops.command import Command
 from trainables.loops.task import Code
-
-#: The task of every function; which objective it has is told in its place.
-LOOPS = "trainables.loops.task:LoopTask"
 
 
 def start(
@@ -44,7 +42,7 @@ def start(
         train.check(set(space))
         # A process that is paused is ended, and would have to find its way back.
         flags = {"search.scheduler": "asha", **{key: value for key, value in flags.items() if value is not None}}
-    config = config_of(code.name, space, objective, flags, sets)
+    config = loop_config(code.name, space, objective, flags, sets, "search.run")
     store.check()
     name = name or commands.new_name(code.name)
     if store.search(name).exists:
@@ -85,16 +83,6 @@ def run_command(
     name = start(console, store, Command(text, pattern), values, objective, flags, options, sets)
     state, _ = replay(*open_search(store, name)[::2])
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(state.status, FAILED)
-
-
-def config_of(
-    task: str, space: Mapping[str, Any], objective: str, flags: Mapping[str, Any], sets: Sequence[str]
-) -> SearchConfig:
-    """The configuration of a function's search; makes its task known."""
-    wanted = parse_objective(objective, "objective")
-    offer(task, f"{LOOPS}?metric={wanted.metric}&mode={wanted.mode}")
-    raw = load_config(task, flags=flags, profile="data").raw
-    return check_config(task, change({**raw, "space": dict(space)}, sets), "search.run")
 
 
 def pack(train: Callable[..., Any]) -> Code:

@@ -63,7 +63,7 @@ def fit(trial: Trial, trainer: Any, *arguments: Any, **named: Any) -> None:
 def _fit_transformers(trial: Trial, trainer: Any, folder: Path, **named: Any) -> None:
     import transformers
 
-    class Report(transformers.TrainerCallback):  # type: ignore[misc]
+    class Report(transformers.TrainerCallback):
         metrics: dict[str, float]
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
@@ -116,7 +116,9 @@ def _fit_lightning(trial: Trial, trainer: Any, folder: Path, *arguments: Any, **
                 trial.report(metrics)
 
         def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
-            if self.begins:  # saved as if the next epoch had not begun yet; Lightning would go on behind its first batch
+            if (
+                self.begins
+            ):  # saved as if the next epoch had not begun yet; Lightning would go on behind its first batch
                 for counts in ("total", "current"):
                     checkpoint["loops"]["fit_loop"]["epoch_progress"][counts]["ready"] -= 1
 

@@ -28,7 +28,7 @@ def curve(one, epochs, objective):
 
 def reporting(trial):
     weight = torch.nn.Linear(2, 1)
-    for epoch in trial.epochs(weight=weight):
+    for _ in trial.epochs(weight=weight):
         with torch.no_grad():
             weight.weight.mul_(0.9)
         trial.report({"val_loss": float(weight.weight.sum() + torch.rand(()))})

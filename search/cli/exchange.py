@@ -1,0 +1,106 @@
+"""The commands that read searches of other tools and write them for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli import options as given
+from search.cli.finish import finish
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.exchange.imported import Imported
+    from search.record.store import Store
+
+import_ = typer.Typer(
+    help="Read a search that another tool made, to begin with what it found out.", no_args_is_help=True
+)
+UrlArgument = Annotated[str, typer.Argument(metavar="URL", help="A storage of Optuna, such as sqlite:///study.db.")]
+
+
+@import_.command()
+def optuna(
+    url: UrlArgument,
+    study: Annotated[str | None, typer.Option(metavar="NAME", help="Which study. [default: the only one]")] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What its objective is called. [default: as it says, else value]")
+    ] = None,
+    name: given.NewNameOption = None,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Read a study of Optuna: its space, its trials, their intermediate values."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.exchange.studies import read_study
+
+        return _keep(console, kept, name, read_study(url, study, metric))
+
+    finish(command, store, debug)
+
+
+@import_.command()
+def ray(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of an experiment, with a folder for each trial.")],
+    objective: Annotated[str, typer.Option(metavar="GOAL", help="What counts, such as `val_loss min`.")],
+    name: given.NewNameOption = None,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Read an experiment folder of Ray Tune, where a ResultGrid comes from."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.config.load import parse_objective
+        from search.exchange.ray_results import read_experiment
+
+        wanted = parse_objective(objective, "--objective")
+        return _keep(console, kept, name, read_experiment(folder, wanted.metric, wanted.mode))
+
+    finish(command, store, debug)
+
+
+def _keep(console: Console, store: Store, name: str | None, imported: Imported) -> int:
+    """Keeps an imported search and says how to go on from it; returns the exit code."""
+    from search.analysis.summary import tally
+    from search.exchange.imported import keep, space_file
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    name, state = keep(store, name, imported, say)
+    outcomes = tally(trial.outcome for trial in state.trials.values())
+    say(f"search {name}: {imported.name} of {imported.source}; {outcomes}")
+    for note in imported.notes:
+        say(f"note: {note}")
+    if (best := state.best()) is not None:
+        say(f"best: trial {best.number}, {imported.metric} {best.best_value:.6g} at epoch {best.best_epoch}")
+    say("begin with what it found out:")
+    goal = f"'{imported.metric} {imported.mode}'"
+    say(f"  python -m search run --command CMD --space {space_file(store, name)} --objective {goal} --from {name}")
+    say(f"  search.run(train, space, objective={goal}, start_from={name!r})")
+    return 0
+
+
+def export(
+    name: given.NameArgument,
+    optuna: Annotated[str, typer.Option(metavar="URL", help="A storage of Optuna, such as sqlite:///out.db.")],
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Write a search as a study of Optuna, for its dashboard and its analyses."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.exchange.studies import write_study
+        from search.record.replay import open_search, replay
+
+        folder, _, config = open_search(kept, name)
+        state, _ = replay(folder, config)
+        for line in write_study(config, state, folder.name, optuna):
+            console.print(line, markup=False, soft_wrap=True)
+        return 0
+
+    finish(command, store, debug)

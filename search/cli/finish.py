@@ -1,0 +1,43 @@
+"""How every command ends: its exit code, and errors in a line."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.record.store import Store
+
+
+def finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:
+    """Runs a command and exits with its code. An error is printed in a line or two; `--debug` shows its traceback."""
+    from rich.console import Console
+
+    from search.record.redaction import redacted
+    from search.record.store import Store
+    from trainables import InputError
+
+    try:
+        code = command(Console(highlight=False), Store.open(store))
+    except InputError as error:
+        if debug:
+            raise
+        print(redacted(f"error: {error}"), file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        if debug:
+            raise
+        cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
+        first = (str(cause).strip() or "no message").split("\n")[0]
+        print(redacted(f"error: {type(cause).__name__}: {first}\n(--debug shows where)"), file=sys.stderr)
+        code = 1
+    # At exit the garbage collector would visit the objects of torch and Ray, which takes more than a second.
+    gc.freeze()
+    sys.exit(code)

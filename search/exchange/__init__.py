@@ -1,0 +1,1 @@
+"""Searches of other tools, read and written: Optuna's studies, Ray Tune's experiment folders."""

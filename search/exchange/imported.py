@@ -1,0 +1,123 @@
+"""A search that another tool made, kept in the store like one of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+
+from search.config.load import SearchConfig
+from search.config.loops import loop_config
+from search.record.events import Event, Failed, Proposed, Result
+from search.record.journal import Journal
+from search.record.replay import replay
+from search.record.state import SearchState
+from search.record.store import Store
+from search.tracking.tracker import Tracker
+from trainables import DataInfo, InputError, Params, get_task, offered
+from trainables.base.files import replacing
+from trainables.base.task import array_digest
+
+#: Seconds for which a tracking server that does not answer is waited for.
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class ImportedTrial:
+    """A trial of another tool: its hyperparameters, and its metrics by epoch, from 1."""
+
+    params: Params
+    curve: Mapping[int, Mapping[str, float]]
+    outcome: Literal["completed", "stopped_early", "failed"]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What another tool's files hold of a search.
+
+    Attributes:
+        name: as it was called there.
+        metric: the objective; each epoch of each trial has it.
+        space: a spec by hyperparameter, as in YAML.
+        notes: sentences on what could not be taken as it was.
+    """
+
+    source: str
+    name: str
+    metric: str
+    mode: str
+    space: Mapping[str, Any]
+    trials: list[ImportedTrial]
+    notes: list[str] = field(default_factory=list)
+
+
+def keep(store: Store, name: str | None, imported: Imported, warn: Callable[[str], None]) -> tuple[str, SearchState]:
+    """Writes an imported search into the store, its journal and MLflow.
+
+    Args:
+        name: of the search here; by default as it was called there.
+
+    Returns:
+        Its name and state. Its space is in the file `space.yaml` in its folder.
+
+    Raises:
+        InputError: there is a search of that name, or there are no trials.
+    """
+    store.check()
+    folder = store.search(name or re.sub(r"[^\w.-]+", "-", imported.name).strip("-."))
+    if folder.exists:
+        raise InputError(f"{folder.name}: a search of that name exists; choose another with --name")
+    if not imported.trials:
+        raise InputError(f"{imported.source}: {imported.name} has no trial that ended")
+    epochs = max(max(trial.curve, default=1) for trial in imported.trials)
+    flags = {"search.trials": len(imported.trials), "search.epochs": epochs}
+    task, objective = f"imported-{folder.name}", f"{imported.metric} {imported.mode}"
+    config = loop_config(task, imported.space, objective, flags, (), imported.source)
+    digest = array_digest([json.dumps([dict(t.params) for t in imported.trials], sort_keys=True, default=str).encode()])
+    description = {
+        "id": uuid.uuid4().hex, "task": task, "offered": offered(task), "config": config.raw, "place": config.place,
+        "data": None, "fingerprint": digest, "address": None, "retrain": False, "plan": None, "commit": "none",
+        "created": int(time.time() * 1000), "imported": imported.source,
+    }  # fmt: skip
+    journal = Journal(folder.journal)
+    journal.append(*_events(imported, config))
+    journal.close()
+    with replacing(folder.path / "space.yaml") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(dict(imported.space))).encode())
+    folder.write(description)
+    state, events = replay(folder, config)
+    info = DataInfo(f"imported from {imported.source}", digest, digest, {})
+    tracker = Tracker(store, folder, config, description, info, state.objective, warn)
+    tracker.start(events, state)
+    if left := tracker.close(PATIENCE):
+        warn(f"MLflow lacks {left} events of {folder.name}; they are in its journal")
+    return folder.name, state
+
+
+def space_file(store: Store, name: str) -> Path:
+    """The file with the space of an imported search."""
+    return store.search(name).path / "space.yaml"
+
+
+def _events(imported: Imported, config: SearchConfig) -> list[Event]:
+    """The journal of the search: each trial, its epochs, its end."""
+    metric = f"val_{get_task(config.task).objective.metric}"
+    events: list[Event] = [{"event": "session"}]
+    for number, trial in enumerate(imported.trials):
+        events.append(Proposed(event="trial", number=number, params=trial.params, seed=0))
+        last = max(trial.curve, default=0)
+        for epoch, metrics in sorted(trial.curve.items()):
+            ended = trial.outcome if epoch == last and trial.outcome != "failed" else None
+            told = {**metrics, metric: metrics[imported.metric]}
+            events.append(Result(event="result", number=number, epoch=epoch, metrics=told, diverged=None,
+                                 outcome=ended, device=""))  # fmt: skip
+        if trial.outcome == "failed":
+            events.append(Failed(event="failed", number=number, why="imported", traceback="it failed there"))
+    return [*events, {"event": "ended", "status": "finished", "rungs": {}}]

@@ -1,0 +1,178 @@
+"""Optuna's studies: read as a search, and a search written as one."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from search.algorithms.pareto import value_of
+from search.algorithms.searchers import distribution
+from search.config.load import SearchConfig
+from search.exchange.imported import Imported, ImportedTrial
+from search.record.state import SearchState, Trial
+from trainables import InputError
+
+#: A float with steps becomes a choice of up to so many values, and a plain range beyond.
+MOST_STEPS = 100
+
+
+def read_study(url: str, name: str | None, metric: str | None) -> Imported:
+    """Reads a study of one objective.
+
+    Its intermediate values are the objective of the epochs, from 1. Where a trial's value is none of them, one more
+    epoch has it.
+
+    Args:
+        url: of Optuna's storage, such as `sqlite:///study.db`.
+        name: of the study; None where there is one only.
+        metric: what the objective is called; by default as the study names it, else `value`.
+
+    Raises:
+        InputError: there is no such study, or it has several objectives.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        names = optuna.get_all_study_names(url)
+    except Exception as error:  # whatever the database's driver raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{url}: cannot be opened as a storage of Optuna ({reason})") from error
+    if (name is None and len(names) != 1) or (name is not None and name not in names):
+        given = "which study? give --study" if name is None else f"--study {name}: there is none of that name"
+        raise InputError(f"{url}: {given}; there are {', '.join(names) or 'none'}")
+    study = optuna.load_study(study_name=name or names[0], storage=url)
+    if len(study.directions) > 1:
+        raise InputError(f"{url}: {study.study_name} has {len(study.directions)} objectives; one is read")
+    metric = metric or (study.metric_names or ["value"])[0]
+    states, notes = optuna.trial.TrialState, list[str]()
+    over = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    if left := len(study.get_trials(deepcopy=False)) - len(over):
+        notes.append(f"{left} trials that never ended are left out")
+    space = _space([trial.distributions for trial in over], [trial.params for trial in over], notes)
+    outcomes: dict[Any, Any] = {states.COMPLETE: "completed", states.PRUNED: "stopped_early", states.FAIL: "failed"}
+    trials = [
+        ImportedTrial({n: _plain(v) for n, v in trial.params.items()}, _curve(trial, metric), outcomes[trial.state])
+        for trial in over
+    ]
+    # A pruned trial that reported nothing was never judged by its results.
+    trials = [t for t in trials if t.curve or t.outcome == "failed"]
+    mode = "min" if study.direction == optuna.study.StudyDirection.MINIMIZE else "max"
+    return Imported(url, study.study_name, metric, mode, space, trials, notes)
+
+
+def write_study(config: SearchConfig, state: SearchState, name: str, url: str) -> list[str]:
+    """Writes a search as a study into Optuna's storage, which dashboards of Optuna open.
+
+    A trial that was stopped early, but is the best of the search all the same, is written as complete, since Optuna
+    looks for the best among these alone.
+
+    Returns:
+        Lines for the user.
+
+    Raises:
+        InputError: the storage has a study of that name, or cannot be written.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    objectives = config.objectives or (state.objective,)
+    directions = ["minimize" if objective.mode == "min" else "maximize" for objective in objectives]
+    try:
+        study = optuna.create_study(storage=url, study_name=name, directions=directions)
+    except optuna.exceptions.DuplicatedStudyError as error:
+        raise InputError(f"{url}: it has a study {name} already; delete that, or write to another file") from error
+    except Exception as error:  # whatever the database's driver raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{url}: cannot be opened as a storage of Optuna ({reason})") from error
+    study.set_metric_names([objective.metric for objective in objectives])
+    study.set_user_attr("task", config.task)
+    best, states, said = state.best(), optuna.trial.TrialState, list[str]()
+    for _, trial in sorted(state.trials.items()):
+        kind = states.FAIL
+        if trial.can_win:
+            kind = states.COMPLETE if trial.outcome == "completed" or trial is best else states.PRUNED
+        if trial is best and trial.outcome != "completed":
+            said.append(f"trial {trial.number}, the best, is written as complete although it was {trial.outcome}")
+        study.add_trial(_frozen(trial, config, state, kind, objectives))
+    return [f"{len(state.trials)} trials written to {url} as study {name}", *said]
+
+
+def _frozen(trial: Trial, config: SearchConfig, state: SearchState, kind: Any, objectives: Sequence[Any]) -> Any:
+    """The trial in Optuna's terms."""
+    import optuna
+
+    metric = f"val_{state.objective.metric}"
+    had = [p for p in config.space.parameters if p.searched and p.name in trial.params and p.exists(trial.params)]
+    had = [p for p in had if p.allows(trial.params[p.name])]
+    complete = kind == optuna.trial.TrialState.COMPLETE
+    curve = {epoch: m[metric] for epoch, m in trial.curve.items() if math.isfinite(m.get(metric, math.nan))}
+    return optuna.trial.create_trial(
+        state=kind,
+        values=[trial.best_value, *(value_of(trial, other) for other in objectives[1:])] if complete else None,
+        params={p.name: trial.params[p.name] for p in had},
+        distributions={p.name: distribution(p) for p in had},
+        intermediate_values=curve if len(objectives) == 1 else {},
+        user_attrs={"number": trial.number, "outcome": trial.outcome, "seed": trial.seed, "seconds": trial.seconds},
+    )
+
+
+def _curve(trial: Any, metric: str) -> dict[int, dict[str, float]]:
+    reported = {step: value for step, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)}
+    first = 1 - min(reported, default=1) if min(reported, default=1) < 1 else 0
+    curve = {step + first: {metric: float(value)} for step, value in reported.items()}
+    if trial.value is not None and trial.value not in reported.values():
+        curve[max(curve, default=0) + 1] = {metric: float(trial.value)}
+    return curve
+
+
+def _space(
+    distributions: Sequence[Mapping[str, Any]], params: Sequence[Mapping[str, Any]], notes: list[str]
+) -> dict[str, Any]:
+    """A spec for each parameter that any trial has; conditions where the value of a choice says which have it."""
+    seen: dict[str, list[Any]] = {}
+    for one in distributions:
+        for name, found in one.items():
+            seen.setdefault(name, []).append(found)
+    space = {name: _spec(name, found, notes) for name, found in seen.items()}
+    choices = [name for name, spec in space.items() if "choice" in spec and len(seen[name]) == len(params)]
+    for name, spec in space.items():
+        if len(seen[name]) == len(params):
+            continue
+        for choice in choices:
+            with_it = {_plain(one[choice]) for one in params if name in one}
+            if not with_it & {_plain(one[choice]) for one in params if name not in one}:
+                spec["when"] = {choice: sorted(with_it, key=str)}
+                break
+        else:
+            notes.append(f"{name}: some trials lack it, and no choice says which; it is taken to exist in all")
+    return space
+
+
+def _spec(name: str, found: Sequence[Any], notes: list[str]) -> dict[str, Any]:
+    import optuna
+
+    first = found[0]
+    if isinstance(first, optuna.distributions.CategoricalDistribution):
+        return {"choice": list(dict.fromkeys(_plain(value) for value in first.choices))}
+    low, high = min(one.low for one in found), max(one.high for one in found)
+    if low == high:
+        return {"choice": [low]}
+    if isinstance(first, optuna.distributions.IntDistribution):
+        if first.log:
+            notes.append(f"{name}: whole numbers on a logarithmic scale are taken as evenly spread")
+        step = 1 if any(one.step != first.step for one in found) else first.step
+        return {"int": [low, high], "step": step} if step != 1 and not (high - low) % step else {"int": [low, high]}
+    if first.step is not None:
+        count = round((high - low) / first.step) + 1
+        if count <= MOST_STEPS:
+            return {"choice": [round(low + index * first.step, 12) for index in range(count)]}
+        notes.append(f"{name}: its {count} steps are taken as a range without steps")
+    return {"loguniform" if first.log else "uniform": [low, high]}
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -1,0 +1,92 @@
+"""Experiment folders as Ray Tune itself writes them."""
+
+import json
+
+import pytest
+
+from search.exchange.imported import keep
+from search.exchange.ray_results import read_experiment
+from search.record.store import Store
+from trainables import InputError
+
+TUNE = """
+import sys
+from ray import tune
+
+def train(config):
+    if config["model"]["width"] == 32 and config["kind"] == "b":
+        raise ValueError("mine")
+    for epoch in range(9):
+        tune.report({"loss": abs(config["lr"] - 0.01) + 1 / (epoch + 1), "nested": {"accuracy": 0.5}})
+
+tune.Tuner(
+    train,
+    param_space={
+        "lr": tune.loguniform(1e-4, 1e-1), "kind": tune.choice(["a", "b"]), "model": {"width": tune.choice([16, 32])},
+        "seed": 3,
+    },
+    tune_config=tune.TuneConfig(
+        metric="loss", mode="min", num_samples=12, scheduler=tune.schedulers.ASHAScheduler(grace_period=1)
+    ),
+    run_config=tune.RunConfig(name="theirs", storage_path=sys.argv[1], verbose=0),
+).fit()
+"""
+
+
+def write(folder, number, params, losses, failed=False):
+    place = folder / f"train_{number}"
+    place.mkdir(parents=True)
+    (place / "params.json").write_text(json.dumps(params))
+    if failed:
+        (place / "error.txt").write_text("mine")
+    lines = [
+        json.dumps({"loss": loss, "training_iteration": i, "time_this_iter_s": 0.5, "pid": 7, "done": False,
+                    "config": params, "nested": {"accuracy": 0.25}})
+        for i, loss in enumerate(losses, 1)
+    ]  # fmt: skip
+    (place / "result.json").write_text("\n".join(lines) + "\n")
+
+
+def test_trials_ranges_and_outcomes_are_those_of_the_folder(tmp_path):
+    write(tmp_path / "theirs", 0, {"lr": 0.0001, "kind": "a", "model": {"width": 16}, "seed": 3}, [3.0, 2.0, 1.0])
+    write(tmp_path / "theirs", 1, {"lr": 0.1, "kind": "b", "model": {"width": 48}, "seed": 3}, [4.0])
+    write(tmp_path / "theirs", 2, {"lr": 0.01, "kind": "a", "model": {"width": 32}, "seed": 3}, [], failed=True)
+    read = read_experiment(tmp_path / "theirs", "loss", "min")
+    assert read.space == {
+        "lr": {"loguniform": [0.0001, 0.1]}, "kind": {"choice": ["a", "b"]}, "model.width": {"int": [16, 48]},
+        "seed": 3,
+    }  # fmt: skip
+    assert [trial.outcome for trial in read.trials] == ["completed", "stopped_early", "failed"]
+    assert read.trials[0].curve[3] == {"loss": 1.0, "nested/accuracy": 0.25, "epoch_seconds": 0.5}
+    name, state = keep(Store(tmp_path / "store"), None, read, pytest.fail)
+    assert name == "theirs" and state.best().number == 0 and state.best().seconds == 1.5
+
+
+def test_mistakes_are_told_in_a_line(tmp_path):
+    with pytest.raises(InputError, match="no folders with a params.json in it"):
+        read_experiment(tmp_path, "loss", "min")
+    write(tmp_path, 0, {"lr": 1.0}, [1.0])
+    with pytest.raises(InputError, match="no trial reported 'los'; there are .*loss, nested/accuracy"):
+        read_experiment(tmp_path, "los", "min")
+    (tmp_path / "train_0" / "params.json").write_text("{")
+    with pytest.raises(InputError, match="train_0: cannot be read"):
+        read_experiment(tmp_path, "loss", "min")
+
+
+@pytest.mark.slow
+def test_folder_that_ray_tune_wrote_is_read_as_its_own_results_are(tmp_path):
+    import subprocess
+    import sys
+
+    import pandas as pd
+
+    code = TUNE.replace(").fit()", ").fit().get_dataframe().to_parquet(sys.argv[1] + '/frame.parquet')")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    frame = pd.read_parquet(tmp_path / "frame.parquet")
+    read = read_experiment(tmp_path / "theirs", "loss", "min")
+    assert len(read.trials) == 12
+    ended = [trial for trial in read.trials if trial.curve]
+    last = sorted((trial.params["lr"], max(trial.curve), trial.curve[max(trial.curve)]["loss"]) for trial in ended)
+    theirs = frame.dropna(subset=["loss"])
+    assert last == sorted(zip(theirs["config/lr"], theirs["training_iteration"], theirs["loss"], strict=True))
+    assert all(trial.params["model.width"] in (16, 32) and trial.params["seed"] == 3 for trial in read.trials)

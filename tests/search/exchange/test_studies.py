@@ -1,0 +1,171 @@
+"""Optuna's studies: what is read is what the study holds, and what is written is what the search holds."""
+
+import math
+
+import optuna
+import pytest
+
+from search.algorithms.warm_start import from_search
+from search.config.loops import loop_config
+from search.config.space import parse_space
+from search.exchange.imported import keep
+from search.exchange.studies import read_study, write_study
+from search.record.replay import open_search, replay
+from search.record.store import Store
+from trainables import InputError
+
+SPACE = {
+    "optimizer": {"choice": ["sgd", "adam"]},
+    "lr": {"loguniform": [1e-4, 1e-1]},
+    "momentum": {"uniform": [0.5, 0.9], "when": {"optimizer": ["sgd"]}},
+    "width": {"int": [16, 64], "step": 16},
+    "dropout": {"choice": [0.0, 0.25, 0.5]},
+    "depth": {"int": [1, 4]},
+}
+
+
+def objective(trial):
+    lr = trial.suggest_float("lr", 1e-4, 1e-1, log=True)
+    if trial.suggest_categorical("optimizer", ["sgd", "adam"]) == "sgd":
+        trial.suggest_float("momentum", 0.5, 0.9)
+    width = trial.suggest_int("width", 16, 64, step=16)
+    dropout = trial.suggest_float("dropout", 0.0, 0.5, step=0.25)
+    trial.suggest_int("depth", 1, 4)
+    if trial.number == 5:
+        raise ValueError("mine")
+    for epoch in range(6):
+        loss = (math.log10(lr) + 2.5) ** 2 + dropout + width / 100 + 1 / (epoch + 1)
+        trial.report(loss, epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return loss
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    url = f"sqlite:///{tmp_path_factory.mktemp('study')}/study.db"
+    made = optuna.create_study(
+        storage=url, study_name="mine: first", sampler=optuna.samplers.TPESampler(seed=1),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+    )  # fmt: skip
+    made.optimize(objective, n_trials=24, catch=(ValueError,))
+    made.ask()  # one that never ends
+    return url, made
+
+
+@pytest.fixture(scope="module")
+def kept(study, tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("store"))
+    said = []
+    name, state = keep(store, None, read_study(study[0], None, "val_loss"), said.append)
+    assert not said
+    return store, name, state
+
+
+def states(made):
+    return [trial.state.name for trial in made.get_trials(deepcopy=False)]
+
+
+def test_space_trials_and_intermediate_values_are_those_of_the_study(study, kept):
+    _, made = study
+    store, name, state = kept
+    assert name == "mine-first"
+    folder, _, config = open_search(store, name)
+    assert {p.name: p for p in config.space.parameters} == {p.name: p for p in parse_space(SPACE, "here").parameters}
+    assert "loguniform" in (folder.path / "space.yaml").read_text()
+    over = [trial for trial in made.get_trials(deepcopy=False) if trial.state.is_finished()]
+    assert len(state.trials) == len(over) == 24
+    outcomes = {"COMPLETE": "completed", "PRUNED": "stopped_early", "FAIL": "failed"}
+    assert {trial.state.name for trial in over} == set(outcomes)
+    for mine, theirs in zip(state.trials.values(), over, strict=True):
+        assert mine.params == theirs.params
+        assert mine.outcome == outcomes[theirs.state.name]
+        values = {epoch - 1: metrics["val_loss"] for epoch, metrics in mine.curve.items()}
+        assert values == theirs.intermediate_values
+    assert (state.best().number, state.best().best_value) == (made.best_trial.number, made.best_value)
+
+
+def test_imported_search_is_in_mlflow_once(kept):
+    from mlflow.tracking import MlflowClient
+
+    store, name, state = kept
+    client = MlflowClient(store.tracking_uri)
+    runs = client.search_runs([client.get_experiment_by_name(f"imported-{name}").experiment_id], max_results=1000)
+    trials = [run for run in runs if "trial" in run.data.tags]
+    assert len(trials) == len(state.trials)
+    best = next(run for run in trials if run.data.tags["trial"] == str(state.best().number))
+    assert best.data.metrics["val_loss"] >= state.best().best_value
+
+
+def test_search_of_a_function_begins_with_what_a_study_found_out(kept):
+    store, name, state = kept
+    config = loop_config("train", {**SPACE, "width": {"int": [16, 32], "step": 16}}, "loss min", {}, (), "here")
+    warm, said = from_search(store, name, config, "other data")
+    able = [t for t in state.trials.values() if t.outcome != "failed" and t.params["width"] <= 32]
+    assert [one["params"] for one in warm["trials"]] == [trial.params for trial in able]
+    assert len(said) == 1 and "lie outside this space" in said[0]
+    with pytest.raises(InputError, match="its loss is better where it is min, not max"):
+        from_search(store, name, loop_config("train", SPACE, "accuracy max", {}, (), "here"), "other data")
+
+
+def test_written_study_has_the_same_best_trial_values_and_pruned_states(study, kept, tmp_path):
+    _, made = study
+    store, name, state = kept
+    url = f"sqlite:///{tmp_path}/out.db"
+    _, _, config = open_search(store, name)
+    assert write_study(config, state, name, url) == [f"24 trials written to {url} as study {name}"]
+    out = optuna.load_study(study_name=name, storage=url)
+    assert states(out) == states(made)[:24]
+    assert out.best_trial.number == made.best_trial.number and out.best_value == made.best_value
+    for mine, theirs in zip(out.trials, made.trials, strict=False):
+        assert mine.params == theirs.params
+        if mine.state.name != "FAIL":
+            assert {step - 1: value for step, value in mine.intermediate_values.items()} == theirs.intermediate_values
+    assert optuna.importance.get_param_importances(out)
+    with pytest.raises(InputError, match="has a study mine-first already"):
+        write_study(config, state, name, url)
+
+
+def test_best_trial_that_was_stopped_is_the_best_there_too(tmp_path, kept):
+    store, name, _ = kept
+    folder, _, config = open_search(store, name)
+    state, _ = replay(folder, config)
+    state.best().outcome = "stopped_early"
+    said = write_study(config, state, "x", f"sqlite:///{tmp_path}/out.db")
+    assert said[1:] == [f"trial {state.best().number}, the best, is written as complete although it was stopped_early"]
+    out = optuna.load_study(study_name="x", storage=f"sqlite:///{tmp_path}/out.db")
+    assert out.best_trial.user_attrs["number"] == state.best().number
+
+
+def test_value_that_was_never_reported_is_one_more_epoch(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    made = optuna.create_study(storage=url, direction="maximize")
+
+    def train(trial):
+        x = trial.suggest_int("x", 1, 100, log=True)
+        trial.report(x / 2, 3)
+        return float(x)
+
+    made.optimize(train, n_trials=2)
+    read = read_study(url, None, None)
+    assert (read.metric, read.mode) == ("value", "max")
+    assert read.space == {"x": {"int": [1, 100]}}
+    assert read.notes == ["x: whole numbers on a logarithmic scale are taken as evenly spread"]
+    x = read.trials[0].params["x"]
+    assert read.trials[0].curve == {3: {"value": x / 2}, 4: {"value": float(x)}}
+
+
+def test_mistakes_are_told_in_a_line(study, tmp_path):
+    with pytest.raises(InputError, match="there is none of that name; there are mine: first"):
+        read_study(study[0], "yours", None)
+    with pytest.raises(InputError, match="cannot be opened as a storage of Optuna"):
+        read_study("nonsense://x", None, None)
+    url = f"sqlite:///{tmp_path}/s.db"
+    optuna.create_study(storage=url, directions=["minimize", "maximize"])
+    with pytest.raises(InputError, match="has 2 objectives; one is read"):
+        read_study(url, None, None)
+    store = Store(tmp_path)
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/empty.db", study_name="e")
+    with pytest.raises(InputError, match="e has no trial that ended"):
+        keep(store, None, read_study(f"sqlite:///{tmp_path}/empty.db", None, None), print)
