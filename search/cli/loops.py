@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -52,7 +53,8 @@ def start(
         )
     function = Path("functions") / name / f"{code.name}.pkl"
     code.write(store.root / function)
-    config = check_config(code.name, lay_over(config.raw, {"data": {"function": str(function)}}), config.place)
+    data = {"function": str(function), "folder": code.folder}
+    config = check_config(code.name, lay_over(config.raw, {"data": data}), config.place)
     commands.run(console, store, config, replace(options, name=name, retrain=False))
     return name
 
@@ -113,7 +115,7 @@ def pack(train: Callable[..., Any]) -> Code:
         source = inspect.getsource(train)
     except (OSError, TypeError):  # a command, or typed into a shell
         source = f"{train!r}\n" if isinstance(train, Command) else f"# the source of {train!r} is not known\n"
-    return Code(pickled, source, getattr(train, "__name__", type(train).__name__).strip("<>"))
+    return Code(pickled, source, getattr(train, "__name__", type(train).__name__).strip("<>"), str(Path(sys.path[0]).resolve()))
 
 
 def _is_own(module: ModuleType) -> bool:

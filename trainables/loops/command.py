@@ -44,11 +44,13 @@ class Command:
         text: the command; it goes through no shell (`sh -c '...'` is one).
         pattern: a regular expression with named groups, such as `epoch (?P<epoch>\\\\d+) loss (?P<val_loss>\\\\S+)`.
         environment: further variables.
+        folder: where it is run, which by default is where the search is started.
     """
 
     text: str
     pattern: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    folder: str = field(default_factory=os.getcwd)
 
     def __post_init__(self) -> None:
         if not shlex.split(self.text):
@@ -101,12 +103,12 @@ class Command:
         told |= {"SEARCH_PARAMS": json.dumps(trial.params), "SEARCH_EPOCH": str(done), "PYTHONUNBUFFERED": "1"}
         try:
             return subprocess.Popen(
-                words, env={**os.environ, **told, **self.environment}, stdout=subprocess.PIPE,
+                words, cwd=self.folder, env={**os.environ, **told, **self.environment}, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace",
                 start_new_session=True, preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )  # fmt: skip
         except OSError as error:
-            raise TrainingError(f"{shlex.join(words)}: cannot be started: {error.strerror}") from error
+            raise TrainingError(f"{shlex.join(words)}: cannot be started: {error.strerror}: {error.filename}") from error
 
     def _report(self, process: subprocess.Popen[str], due: int, going: _Going, log: IO[str] | None) -> dict[str, float]:
         """The metrics of the epoch `due`; those of earlier ones are passed over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ class Code:
     pickled: bytes
     source: str
     name: str
+    #: Where the modules lie that it imports: the folder of the program that started the search.
+    folder: str = ""
 
     @property
     def digest(self) -> str:
@@ -37,10 +40,10 @@ class Code:
         path.with_suffix(".py").write_text(self.source)
 
     @staticmethod
-    def read(path: Path) -> Code:
+    def read(path: Path, folder: str) -> Code:
         """Reads what `write` wrote; raises InputError where it is gone."""
         try:
-            return Code(path.read_bytes(), path.with_suffix(".py").read_text(), path.stem)
+            return Code(path.read_bytes(), path.with_suffix(".py").read_text(), path.stem, folder)
         except OSError as error:
             raise InputError(f"{path}: the search's function is gone ({error.strerror}); put the file back") from error
 
@@ -57,7 +60,7 @@ class LoopTask:
         self.objective = Objective(metric.removeprefix("val_"), mode)  # type: ignore[arg-type]
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
-        code = Code.read(cache.parent.parent / data["function"])
+        code = Code.read(cache.parent.parent / data["function"], data.get("folder", ""))
         info = DataInfo(f"function {code.name}", code.digest, code.digest, {})
         return Splits(code, None, None, info)
 
@@ -67,7 +70,10 @@ class LoopTask:
     def check(self, params: Params) -> None: ...
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Loop:
-        function = cloudpickle.loads(splits.train.pickled)
+        code: Code = splits.train
+        if code.folder and code.folder not in sys.path:
+            sys.path.insert(0, code.folder)
+        function = cloudpickle.loads(code.pickled)
         trial = Trial(params, torch.initial_seed(), epochs, device.torch_device)
         return Loop(function, trial, device, self.metric)
 
