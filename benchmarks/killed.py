@@ -1,4 +1,4 @@
-"""Claim: a search that is killed at any epoch and resumed ends with the same best trial, to the bit, as one that is not.
+"""Claim: a search that is killed at any epoch and resumed ends with the same best trial, to the bit, as without.
 
 The programs of docs/migrating.md (Ray Tune, Optuna and this project) run with one trial at a time: once to the end, and
 then killed with SIGKILL after so many epochs and started again. Prints the table that stands on that page; with

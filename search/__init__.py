@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from search.api import Best, Found, choice, integer, loguniform, open, run, searches, tasks, uniform
     from trainables.base.errors import InputError
-    from trainables.loops.trial import TrainingError, Trial
+    from trainables.loops.errors import TrainingError
+    from trainables.loops.trial import Trial
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 #: Where the public names are defined; they are imported when they are first used.
 _PLACES = dict.fromkeys(__all__, "search.api") | {
-    "Trial": "trainables.loops.trial", "TrainingError": "trainables.loops.trial",
+    "Trial": "trainables.loops.trial", "TrainingError": "trainables.loops.errors",
     "InputError": "trainables.base.errors", "Command": "trainables.loops.command",
 }  # fmt: skip
 

@@ -1,11 +1,11 @@
 """Copy this file beside your script. It needs nothing but Python; without a search it prints what a person reads.
 
-    from report import known_epochs, params, report
+from report import known_epochs, params, report
 
-    values = params(lr=1e-3, epochs=10)          # the search's, or these where nobody searches
-    for epoch in range(known_epochs() + 1, values["epochs"] + 1):
-        ...
-        report(epoch=epoch, val_loss=loss)
+values = params(lr=1e-3, epochs=10)          # the search's, or these where nobody searches
+for epoch in range(known_epochs() + 1, values["epochs"] + 1):
+    ...
+    report(epoch=epoch, val_loss=loss)
 """
 
 import json

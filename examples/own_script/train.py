@@ -1,8 +1,9 @@
-"""A training of transformers with several processes, as it stands: `torchrun --nproc-per-node 2 train.py`.
+"""A training of transformers with several processes, as it stands: `torchrun --standalone --nproc-per-node 2 train.py`.
 
 As a search, with early stopping that ends all of its processes:
 
-    python -m search run --command 'torchrun --nproc-per-node 2 train.py' --space space.yaml --objective 'eval_loss min'
+    python -m search run --command 'torchrun --standalone --nproc-per-node 2 train.py' --space space.yaml \\
+        --objective 'eval_loss min'
 """
 
 import os

@@ -115,7 +115,9 @@ def pack(train: Callable[..., Any]) -> Code:
         source = inspect.getsource(train)
     except (OSError, TypeError):  # a command, or typed into a shell
         source = f"{train!r}\n" if isinstance(train, Command) else f"# the source of {train!r} is not known\n"
-    return Code(pickled, source, getattr(train, "__name__", type(train).__name__).strip("<>"), str(Path(sys.path[0]).resolve()))
+    return Code(
+        pickled, source, getattr(train, "__name__", type(train).__name__).strip("<>"), str(Path(sys.path[0]).resolve())
+    )
 
 
 def _is_own(module: ModuleType) -> bool:

@@ -38,7 +38,7 @@ def test_file_that_is_copied_says_what_a_search_reads(tmp_path):
 @pytest.mark.slow
 def test_stop_reaches_every_process_of_a_training_and_a_kill_costs_nothing(command):
     pytest.importorskip("accelerate")
-    launch = f"{sys.executable} -m torch.distributed.run --nproc-per-node 2 --master-port 0 {FOLDER}/train.py"
+    launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 {FOLDER}/train.py"
     arguments = (
         "run", "--command", launch, "--space", str(FOLDER / "space.yaml"), "--objective", "eval_loss min", "--trials",
         "4", "--epochs", "4", "--concurrency", "1", "--set", "resources.dashboard=false",

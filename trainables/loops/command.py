@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from trainables.base.errors import InputError
-from trainables.loops.trial import TrainingError, Trial
+from trainables.loops.errors import TrainingError
+from trainables.loops.trial import Trial
 
 #: What a line begins with that reports an epoch: `@search {"epoch": 3, "val_loss": 0.41}`.
 MARK = "@search"
@@ -108,7 +109,9 @@ class Command:
                 start_new_session=True, preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )  # fmt: skip
         except OSError as error:
-            raise TrainingError(f"{shlex.join(words)}: cannot be started: {error.strerror}: {error.filename}") from error
+            raise TrainingError(
+                f"{shlex.join(words)}: cannot be started: {error.strerror}: {error.filename}"
+            ) from error
 
     def _report(self, process: subprocess.Popen[str], due: int, going: _Going, log: IO[str] | None) -> dict[str, float]:
         """The metrics of the epoch `due`; those of earlier ones are passed over."""

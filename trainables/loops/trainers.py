@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from trainables.loops.trial import TrainingError, Trial
+from trainables.loops.errors import TrainingError
 
 
 class _Files:
@@ -45,7 +45,7 @@ def _bytes(path: Path) -> torch.Tensor:
     return torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
 
 
-def fit(trial: Trial, trainer: Any, *arguments: Any, **named: Any) -> None:
+def fit(trial: Any, trainer: Any, *arguments: Any, **named: Any) -> None:
     """See `Trial.fit`."""
     roots = {kind.__module__.partition(".")[0] for kind in type(trainer).__mro__}
     with tempfile.TemporaryDirectory(prefix="trial-") as folder:
@@ -60,7 +60,7 @@ def fit(trial: Trial, trainer: Any, *arguments: Any, **named: Any) -> None:
             )
 
 
-def _fit_transformers(trial: Trial, trainer: Any, folder: Path, **named: Any) -> None:
+def _fit_transformers(trial: Any, trainer: Any, folder: Path, **named: Any) -> None:
     import transformers
 
     class Report(transformers.TrainerCallback):
@@ -90,7 +90,7 @@ def _fit_transformers(trial: Trial, trainer: Any, folder: Path, **named: Any) ->
     trainer.train(resume_from_checkpoint=str(files.folder) if known else None, **named)
 
 
-def _fit_lightning(trial: Trial, trainer: Any, folder: Path, *arguments: Any, **named: Any) -> None:
+def _fit_lightning(trial: Any, trainer: Any, folder: Path, *arguments: Any, **named: Any) -> None:
     package = "lightning.pytorch" if type(trainer).__module__.startswith("lightning.") else "pytorch_lightning"
 
     class Report(import_module(f"{package}.callbacks").Callback):  # type: ignore[misc]

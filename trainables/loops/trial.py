@@ -17,14 +17,8 @@ import torch
 
 from trainables.base.device import Device
 from trainables.base.training import rng_state, set_rng_state
-
-
-class TrainingError(Exception):
-    """A training function did what the search cannot go on with; the message says what, and what is expected."""
-
-
-class Stopped(BaseException):
-    """The trial is over. `Trial.report` raises it to end a loop that is not the user's own; nothing has to catch it."""
+from trainables.loops import trainers
+from trainables.loops.errors import Stopped, TrainingError
 
 
 class Trial:
@@ -87,9 +81,7 @@ class Trial:
         Raises:
             TrainingError: it is no such trainer.
         """
-        from trainables.loops.trainers import fit
-
-        fit(self, trainer, *arguments, **named)
+        trainers.fit(self, trainer, *arguments, **named)
 
     def restore(self, **parts: Any) -> int:
         """Names the parts as `epochs` does, brings them to where the trial was, and returns its last epoch, or 0."""

@@ -63,10 +63,10 @@ def test_trials_ranges_and_outcomes_are_those_of_the_folder(tmp_path):
 
 
 def test_mistakes_are_told_in_a_line(tmp_path):
-    with pytest.raises(InputError, match="no folders with a params.json in it"):
+    with pytest.raises(InputError, match=r"no folders with a params.json in it"):
         read_experiment(tmp_path, "loss", "min")
     write(tmp_path, 0, {"lr": 1.0}, [1.0])
-    with pytest.raises(InputError, match="no trial reported 'los'; there are .*loss, nested/accuracy"):
+    with pytest.raises(InputError, match=r"no trial reported 'los'; there are .*loss, nested/accuracy"):
         read_experiment(tmp_path, "los", "min")
     (tmp_path / "train_0" / "params.json").write_text("{")
     with pytest.raises(InputError, match="train_0: cannot be read"):

@@ -1,0 +1,11 @@
+"""How a training of somebody's own ends otherwise than well."""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """A training function did what the search cannot go on with; the message says what, and what is expected."""
+
+
+class Stopped(BaseException):
+    """The trial is over. `Trial.report` raises it to end a loop that is not the user's own; nothing has to catch it."""
