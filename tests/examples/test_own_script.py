@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -12,8 +13,14 @@ FOLDER = ROOT / "examples" / "own_script"
 
 
 def processes(name: str) -> list[str]:
-    listed = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
-    return [line for line in listed.splitlines() if name in line and "search run" not in line]
+    """What still runs of a command after a moment in which launchers end what they started."""
+    for _ in range(60):
+        listed = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
+        running = [line for line in listed.splitlines() if name in line and "search run" not in line]
+        if not running:
+            break
+        time.sleep(0.5)
+    return running
 
 
 def test_file_that_is_copied_says_what_a_search_reads(tmp_path):

@@ -13,9 +13,12 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from trainables.base.errors import InputError
 from trainables.loops.errors import TrainingError
@@ -172,16 +175,19 @@ def _die_with_parent() -> None:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ends a process and all that it started: SIGTERM, and SIGKILL after a while."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            continue
+    """Ends a process and all that it started, in sessions of their own too: SIGTERM, and SIGKILL after a while."""
+    family: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(process.pid)
+        family = [first, *first.children(recursive=True)]
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    _, left = psutil.wait_procs(family, GRACE)
+    for one in left:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if process.stdout is not None:
         process.stdout.close()
