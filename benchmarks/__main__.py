@@ -34,6 +34,8 @@ ALL = {
     "fused_rnn": ["--pairs", "5"],
     "scale": ["--pairs", "1", "--docs", "docs"],
     "hour": [],
+    "killed": [],
+    "functions": ["--pairs", "3"],
 }
 
 

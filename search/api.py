@@ -100,7 +100,13 @@ def run(
     Raises:
         InputError: an argument is wrong; the message names it, its value and what is allowed.
 
-    Example: see `docs/python.md`.
+    >>> def train(trial):
+    ...     for epoch in trial.epochs():
+    ...         yield {"loss": trial.params["x"] ** 2 / epoch}
+    >>> found = search.run(train, {"x": search.uniform(1, 2)}, "loss min", trials=3, epochs=2, name="mine")
+    search mine: task train, 3 trials of up to 2 epochs, ...
+    >>> found.status
+    'finished'
     """
     from search.cli.commands import RunOptions
     from search.cli.loops import start
@@ -118,26 +124,43 @@ def run(
 
 
 def open(name: str, store: str | Path | None = None) -> Found:
-    """Opens a search of a store, whether it ended or not; raises InputError where there is none of that name."""
+    """Opens a search of a store, whether it ended or not; raises InputError where there is none of that name.
+
+    >>> search.open("mine").name
+    'mine'
+    """
     kept = Store.open(_path(store))
     folder, description, config = open_search(kept, name)
     return Found(kept, folder, config, description)
 
 
 def searches(store: str | Path | None = None) -> list[str]:
-    """The names of the searches in a store."""
+    """The names of the searches in a store.
+
+    >>> search.searches()
+    ['mine']
+    """
     return Store.open(_path(store)).names()
 
 
 def tasks() -> list[str]:
-    """The tasks that `python -m search run` knows."""
+    """The tasks that `python -m search run` knows.
+
+    >>> "windows" in search.tasks()
+    True
+    """
     return trainables.task_names()
 
 
 @dataclass(frozen=True)
 class Best:
     """The best trial of a search: its hyperparameters, the objective's value at its best epoch, and the file of its
-    state then (None where it was deleted), of which `torch.load(path, weights_only=True)["parts"]` are the parts."""
+    state then (None where it was deleted), of which `torch.load(path, weights_only=True)["parts"]` are the parts.
+
+    >>> best = search.open("mine").best
+    >>> best.epoch, best.value == best.params["x"] ** 2 / 2
+    (2, True)
+    """
 
     number: int
     params: dict[str, Any]
@@ -148,7 +171,17 @@ class Best:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found, read from its journal whenever it is asked for."""
+    """What a search found, read from its journal whenever it is asked for.
+
+    >>> found = search.open("mine")
+    >>> list(found.trials().columns)
+    ['outcome', 'epochs', 'best_epoch', 'loss', 'seconds', 'x']
+    >>> float(found.curves()["loss"].min()) == found.best.value
+    True
+    >>> found.resume(trials="+1").status
+    search mine: ...
+    'finished'
+    """
 
     _store: Store
     _folder: SearchFolder

@@ -49,6 +49,9 @@ class Command:
         pattern: a regular expression with named groups, such as `epoch (?P<epoch>\\\\d+) loss (?P<val_loss>\\\\S+)`.
         environment: further variables.
         folder: where it is run, which by default is where the search is started.
+
+    >>> search.Command("python train.py --lr {lr} --epochs {epochs}").text
+    'python train.py --lr {lr} --epochs {epochs}'
     """
 
     text: str

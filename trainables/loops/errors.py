@@ -4,7 +4,12 @@ from __future__ import annotations
 
 
 class TrainingError(Exception):
-    """A training function did what the search cannot go on with; the message says what, and what is expected."""
+    """A training function did what the search cannot go on with; the message says what, and what is expected.
+
+    >>> raise search.TrainingError("the metric 'loss' is 'low': expected a number")
+    Traceback (most recent call last):
+    trainables.loops.errors.TrainingError: the metric 'loss' is 'low': expected a number
+    """
 
 
 class Stopped(BaseException):

@@ -31,6 +31,11 @@ class Trial:
         seed: the trial's own; Python's, NumPy's and torch's generators are seeded with it already.
         device: where to train: `cuda:0`, the GPU (or the share of one) that the trial has, or `cpu`.
         folder: a folder of the trial's own, the same after a resume; None on a machine that does not see the store.
+
+    >>> def train(trial: search.Trial):
+    ...     model = torch.nn.Linear(2, trial.params["width"]).to(trial.device)
+    ...     for epoch in trial.epochs(model=model):
+    ...         yield {"val_loss": 1 / epoch}
     """
 
     def __init__(self, params: dict[str, Any], seed: int, epochs: int, device: torch.device) -> None:
