@@ -20,8 +20,8 @@ from benchmarks.killed import PAGE, programs
 
 #: What is changed in both programs.
 SHORT = {
-    "Ray Tune": (("num_samples=30", "num_samples=40"), ("range(first, 21)", "range(first, 6)"), ("max_t=20", "max_t=5")),
-    "Here": (("trials=30, epochs=20", "trials=40, epochs=5"), ('name="digits"', 'name="digits", scheduler="asha"')),
+    "Ray Tune": (("num_samples=30", "num_samples=40"), ("first, 21)", "first, 6)"), ("max_t=20", "max_t=5")),
+    "Here": (("trials=30", "trials=40"), ("epochs=20", "epochs=5"), ('"digits"', '"digits", scheduler="asha"')),
 }  # fmt: skip
 
 
