@@ -257,9 +257,9 @@ class Found:
         return open(self.name, self._store.root)
 
     def _replace(self, train: TrainingFunction, changed_code: bool) -> None:
-        from search.cli.loops import pack
+        from trainables.loops.task import Code
 
-        code, function = pack(train), self._config.data.get("function")
+        code, function = Code.of(train), self._config.data.get("function")
         if function is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
         if code.digest == self._description["fingerprint"]:
@@ -291,4 +291,6 @@ def _path(store: str | Path | None) -> Path | None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False)
+    # In a notebook lines are plain text; the live table has an output of its own.
+    terminal = False if Console().is_jupyter else None
+    return Console(highlight=False, force_jupyter=False, force_terminal=terminal)

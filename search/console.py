@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
+import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -37,14 +40,17 @@ class Reporter:
         self.console, self.search, self.verbose = console, search, verbose
         self.begun = time.monotonic()
         self._epochs_before = sum(t.epoch for t in search.state.trials.values())
-        self._live: Live | None = None
+        self._live: Live | _NotebookTable | None = None
         self._final = ""
         #: How far long epochs are, by trial; and when a line was last printed.
         self._progress: dict[int, StepsDone] = {}
         self._said = time.monotonic()
 
     def live(self) -> AbstractContextManager[Any]:
-        """Shows the live table while the block runs; does nothing where output is no terminal."""
+        """Shows the live table while the block runs; does nothing where output is no terminal and no notebook."""
+        if Console().is_jupyter:
+            self._live = _NotebookTable(self._render)
+            return self._live
         if not self.console.is_terminal:
             return nullcontext()
         self._live = Live(
@@ -177,6 +183,37 @@ class Reporter:
         missing = (self.search.total - len(state.trials)) * each
         missing += sum(max(0.0, each - t.epoch) for t in state.trials.values() if not t.over)
         return _clock((time.monotonic() - self.begun) / trained * missing)
+
+
+class _NotebookTable:
+    """The live table in a notebook: one output of the cell, written anew every second; it stays as it ends."""
+
+    def __init__(self, render: Callable[[], Group]) -> None:
+        self._render, self._over = render, threading.Event()
+        self._thread = threading.Thread(target=self._refresh, name="table", daemon=True)
+
+    def __enter__(self) -> None:
+        from IPython.display import HTML, display
+
+        self._shown = display(HTML(self._html()), display_id=True)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _refresh(self) -> None:
+        from IPython.display import HTML
+
+        over = False
+        while not over:
+            over = self._over.wait(1.0)
+            self._shown.update(HTML(self._html()))
+
+    def _html(self) -> str:
+        console = Console(file=io.StringIO(), record=True, width=120, force_jupyter=False)
+        console.print(self._render())
+        return console.export_html(inline_styles=True, code_format="<pre style='line-height: 1.2'>{code}</pre>")
 
 
 def data_progress(console: Console) -> tuple[Progress, Any]:

@@ -16,7 +16,7 @@ from search.record.events import WarmStarted
 from search.record.redaction import redacted
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
-from trainables import DataInfo, InputError, SelfTrained, Splits, get_task
+from trainables import DataInfo, Exported, InputError, Mergeable, SelfTrained, Splits, get_task
 
 if TYPE_CHECKING:
     from search.engine.search import Search
@@ -117,6 +117,8 @@ def take_up(
                     planned = ending()
                     finals = Finals(config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
             if finals and not search.cut_off and search.state.best() is not None:
+                if finals.merged and not isinstance(get_task(config.task), Mergeable):
+                    reporter.say(f"the final training is on train alone, as {config.task} has no `merge`")
                 train_final(
                     search, splits, cluster.placement, finals.seeds, finals.count, finals.merged, finals.planned
                 )
@@ -186,11 +188,12 @@ def next_commands(
             console.print(f"or make a model of what there is: {made}", markup=False, soft_wrap=True)
     elif status == "finished":
         console.print("next:", markup=False)
-        own = isinstance(get_task(config.task), SelfTrained)
+        task = get_task(config.task)
         for command in (
             "ui",
             f"report {folder.name}",
-            *([] if own else [f"retrain {folder.name} --finalists 3", f"predict {config.task} INPUT..."]),
+            *([] if isinstance(task, SelfTrained) else [f"retrain {folder.name} --finalists 3"]),
+            *([f"predict {config.task} INPUT..."] if isinstance(task, Exported) else []),
         ):
             console.print(f"  {_command(command, store)}", markup=False, soft_wrap=True)
     else:

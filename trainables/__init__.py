@@ -21,9 +21,15 @@ if TYPE_CHECKING:
     from trainables.base.fused import Fusable, Stack
     from trainables.base.optimizers import make_optimizer, make_schedule
     from trainables.base.task import (
+        Baselined,
         Bootstrapped,
+        Checked,
         Choices,
         DataInfo,
+        Described,
+        Exported,
+        Illustrated,
+        Mergeable,
         Objective,
         Params,
         Precomputed,
@@ -33,14 +39,15 @@ if TYPE_CHECKING:
         Task,
         Traced,
         array_digest,
+        content_digest,
     )  # fmt: skip
     from trainables.base.training import Diverged, Learner, SelfTrained, fit_batches, not_finite, seed_everything
 
 __all__ = [
-    "Bootstrapped", "Choices", "DataInfo", "Device", "Diverged", "Fusable", "InputError", "Learner", "Objective",
-    "Params", "Precomputed", "Progress", "Sampling", "SelfTrained", "Splits", "Stack", "Task", "Traced", "array_digest",
-    "choose_device", "fit_batches", "make_optimizer", "make_schedule", "not_finite", "seed_everything",
-    "shuffled_batches",
+    "Baselined", "Bootstrapped", "Checked", "Choices", "DataInfo", "Described", "Device", "Diverged", "Exported",
+    "Fusable", "Illustrated", "InputError", "Learner", "Mergeable", "Objective", "Params", "Precomputed", "Progress",
+    "Sampling", "SelfTrained", "Splits", "Stack", "Task", "Traced", "array_digest", "choose_device", "content_digest",
+    "fit_batches", "make_optimizer", "make_schedule", "not_finite", "seed_everything", "shuffled_batches",
 ]  # fmt: skip
 #: Where the public names are defined. They are imported when they are first used: all but the first two need torch.
 _MODULES = ("errors", "task", "device", "batches", "optimizers", "training", "fused")

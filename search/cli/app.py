@@ -44,6 +44,28 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the task, and of its Python package.")],
+    function: Annotated[
+        str | None, typer.Option("--from-function", metavar="FILE:FUNC", help="Make it around a training function.")
+    ] = None,
+    space: Annotated[Path | None, typer.Option(metavar="FILE", help="With --from-function: its space.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(metavar="GOAL", help="With --from-function: what counts, such as `val_loss min`.")
+    ] = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Make a task of your own: a package that runs at once, to be changed."""
+
+    def command(console: Console, _: Store) -> int:
+        from search.cli import commands
+
+        return commands.new(console, name, function, space, objective)
+
+    finish(command, None, debug)
+
+
 @app.command("list")
 def list_(debug: given.DebugOption = False) -> None:
     """Tasks, their objective, their data source now, their search space."""

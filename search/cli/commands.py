@@ -31,7 +31,8 @@ from search.engine.placement import fits_here
 from search.record.replay import extend, offer_all, open_search, replay
 from search.record.store import Store
 from search.session import DONE, NEEDED, Finals, next_commands, take_up
-from trainables import Fusable, InputError, Objective, SelfTrained, Task, get_task, offered, task_names
+from trainables import Checked, Fusable, InputError, Objective, SelfTrained, Task, get_task, offered, task_names
+from trainables.base.task import source_line
 
 #: Number of seeds over which finalists are compared by default.
 FINALIST_SEEDS = 5
@@ -71,7 +72,7 @@ def list_tasks(console: Console) -> int:
         task, demo, own = get_task(name), load_config(name), load_config(name, profile="data")
         objective = f"{task.objective.mode} {task.objective.metric}"
         console.print(f"[bold]{name}[/]  objective: {objective} on validation")
-        source = f"{task.describe_source(demo.data)}; {_extent(demo)}"
+        source = f"{source_line(task, demo.data)}; {_extent(demo)}"
         console.print(f"  without --data   {source}", markup=False, soft_wrap=True)
         console.print(f"  with --data      {_extent(own)}", markup=False, soft_wrap=True)
         other = {parameter.name: parameter.describe() for parameter in demo.space.parameters}
@@ -118,11 +119,32 @@ def _check_task(config: SearchConfig) -> Task:
             f"{config.place}: search.objective: {config.search.objective}: the first must be the task's own, "
             f"{own.metric} {own.mode}, which early stopping and the final training go by"
         )
-    task.check(config.space.fixed())
+    if isinstance(task, Checked):
+        task.check(config.space.fixed())
     if config.search.fuse > 1 and not isinstance(task, Fusable):
         place = f"{config.place}: search.fuse: {config.search.fuse}"
         raise InputError(f"{place}: {config.task} trains its trials one by one; allowed is 1")
     return task
+
+
+def new(console: Console, name: str, function: str | None, space: Path | None, objective: str | None) -> int:
+    """Makes a task of the user's own in a folder of that name; returns the exit code."""
+    from search.new import new_from_function, new_task
+
+    target = Path(name)
+    if function is None:
+        if space is not None or objective is not None:
+            raise InputError("--space and --objective belong to --from-function FILE:FUNC")
+        files = new_task(name, target)
+    else:
+        if space is None or objective is None:
+            raise InputError("--from-function: give its --space FILE and its --objective 'val_loss min' too")
+        files = new_from_function(name, target, function, space, objective)
+    for file in files:
+        console.print(f"  {file}", markup=False, soft_wrap=True)
+    for line in ("next:", f"  pip install -e {target}", f"  python -m search run {name}"):
+        console.print(line, markup=False, soft_wrap=True)
+    return DONE
 
 
 def new_name(task: str) -> str:
@@ -189,7 +211,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "data": options.data if not options.data or "://" in options.data else str(Path(options.data).resolve()),
         "fingerprint": splits.info.fingerprint,
         "address": options.address,
-        "retrain": options.retrain,
+        "retrain": options.retrain and not isinstance(get_task(config.task), SelfTrained),
         "alone": alone,
         "most_epochs": most,
         "plan": json.loads(forecast.read_text()) if forecast.exists() else None,

@@ -25,6 +25,7 @@ from search.engine.placement import local_cpus
 from search.record.redaction import redacted
 from search.record.store import Store
 from trainables import get_task, task_names
+from trainables.base.task import source_line
 
 PACKAGES = ("ray", "torch", "optuna", "mlflow", "transformers")
 #: GB of free disk and shared memory below which the user is warned.
@@ -119,7 +120,7 @@ def _answers(url: str) -> bool:
 
 def _sources() -> Iterator[str]:
     for name in task_names():
-        yield f"{name}: {get_task(name).describe_source(load_config(name).data)}"
+        yield f"{name}: {source_line(get_task(name), load_config(name).data)}"
 
 
 def _smoke() -> tuple[float, str]:

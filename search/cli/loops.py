@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -38,7 +34,7 @@ def start(
     Raises:
         InputError: an argument is wrong.
     """
-    code, name = pack(train), options.name
+    code, name = Code.of(train), options.name
     if isinstance(train, Command):
         train.check(set(space))
         # A process that is paused is ended, and would have to find its way back.
@@ -55,7 +51,7 @@ def start(
     code.write(store.root / function)
     data = {"function": str(function), "folder": code.folder}
     config = check_config(code.name, lay_over(config.raw, {"data": data}), config.place)
-    commands.run(console, store, config, replace(options, name=name, retrain=False))
+    commands.run(console, store, config, replace(options, name=name))
     return name
 
 
@@ -85,43 +81,3 @@ def run_command(
     name = start(console, store, Command(text, pattern), values, objective, flags, options, sets)
     state, _ = replay(*open_search(store, name)[::2])
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(state.status, FAILED)
-
-
-def pack(train: Callable[..., Any]) -> Code:
-    """The function as it travels. A module of the user's own goes with it, as workers may not find it.
-
-    Raises:
-        InputError: it is no function, or cannot be sent.
-    """
-    import cloudpickle
-
-    if not callable(train):
-        raise InputError(f"train: {train!r}: expected a function that takes a trial and yields metrics")
-    module = inspect.getmodule(train)
-    own = module if module is not None and module.__name__ != "__main__" and _is_own(module) else None
-    if own is not None:
-        cloudpickle.register_pickle_by_value(own)
-    try:
-        pickled = cloudpickle.dumps(train)
-    except (TypeError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"train: the function cannot be sent to workers ({str(error).splitlines()[0]}); open files, locks and the "
-            "like inside it"
-        ) from error
-    finally:
-        if own is not None:
-            cloudpickle.unregister_pickle_by_value(own)
-    try:
-        source = inspect.getsource(train)
-    except (OSError, TypeError):  # a command, or typed into a shell
-        source = f"{train!r}\n" if isinstance(train, Command) else f"# the source of {train!r} is not known\n"
-    return Code(
-        pickled, source, getattr(train, "__name__", type(train).__name__).strip("<>"), str(Path(sys.path[0]).resolve())
-    )
-
-
-def _is_own(module: ModuleType) -> bool:
-    file = getattr(module, "__file__", None)
-    installed = [Path(place) for place in sysconfig.get_paths().values()]
-    ours = [Path(__file__).parents[2] / package for package in ("search", "trainables")]
-    return file is not None and not any(Path(file).is_relative_to(place) for place in [*installed, *ours])

@@ -35,6 +35,8 @@ def change(raw: dict[str, Any], sets: Iterable[str] = (), flags: Mapping[str, An
     _end_without_budget(raw, given)
     if "search.epochs" in given and "search.fit_epochs" not in given:
         raw["search"]["fit_epochs"] = False
+    if "search.epochs" in given and "search.grace_period" not in given:
+        raw["search"]["grace_period"] = max(1, min(raw["search"]["grace_period"], raw["search"]["epochs"]))
     if raw["search"].get("deterministic") and "search.scheduler" not in given:
         raw["search"]["scheduler"] = "asha"  # promotion has no rounds
     return raw

@@ -78,6 +78,7 @@ def run_trials(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a step saves for itself
                 stop=_WhenStopping(bridge),
                 verbose=0,
+                progress_reporter=_Silent(),
             ),
         ).fit()
     if bridge.refused:
@@ -90,6 +91,15 @@ def _gather(search: SearchSection) -> float:
     """Seconds that workers gather epochs for; none where a limit goes by each epoch, as a trial that hangs would lose
     its gathered ones."""
     return GATHER if search.epoch_budget is None and search.trial_timeout is None else 0.0
+
+
+class _Silent(tune.ProgressReporter):
+    """Tune's own reporter would clear the cell of a notebook, `verbose=0` or not."""
+
+    def should_report(self, trials: list[TuneTrial], done: bool = False) -> bool:
+        return False
+
+    def report(self, trials: list[TuneTrial], done: bool, *sys_info: str) -> None: ...
 
 
 class _Proposals(TuneSearcher):

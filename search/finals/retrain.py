@@ -21,7 +21,18 @@ from search.finals import finalists
 from search.record.events import FinalEvent
 from search.record.state import FinalRun, Trial
 from search.record.store import final_name, final_progress
-from trainables import Bootstrapped, InputError, Params, Sampling, Splits, get_task
+from trainables import (
+    Baselined,
+    Bootstrapped,
+    Exported,
+    Illustrated,
+    InputError,
+    Mergeable,
+    Params,
+    Sampling,
+    Splits,
+    get_task,
+)
 from trainables.base import training
 from trainables.base.device import choose_device
 from trainables.base.files import replacing
@@ -144,12 +155,12 @@ def _train(
     """
     task = get_task(name)
     device = choose_device(**resources)
-    everything = splits.train if names[1:] else task.merge(splits)
+    everything = task.merge(splits) if isinstance(task, Mergeable) and not names[1:] else splits.train
     training.seed_everything(seed)
     learner = task.build(params, replace(splits, train=everything, val=None), epochs, device)
     learner.micro_batches = micro_batches
-    for own in names[1:]:
-        with storage.open(own) as file:
+    for checkpoint in names[1:]:
+        with storage.open(checkpoint) as file:
             training.load(learner, file)
 
     def epoch() -> dict[str, Any]:
@@ -163,16 +174,18 @@ def _train(
     folder = storage.folder / target
     part = folder.with_name(f"{folder.name}.part") if storage.sees_folder else Path(tempfile.mkdtemp())
     shutil.rmtree(part, ignore_errors=True)
-    (part / "model").mkdir(parents=True)
-    (part / "artifacts").mkdir()
-    task.artifacts(learner, splits.test, splits.info, part / "artifacts")
-    task.export(learner, splits.info, part / "model")
+    (part / "artifacts").mkdir(parents=True)
     training.save(learner, part / "checkpoint.pt")
-    example = task.example(splits.test, splits.info)
-    example.to_parquet(part / "example.parquet")
+    if isinstance(task, Illustrated):
+        task.artifacts(learner, splits.test, splits.info, part / "artifacts")
+    if isinstance(task, Exported):
+        (part / "model").mkdir()
+        task.export(learner, splits.info, part / "model")
+        example = task.example(splits.test, splits.info)
+        example.to_parquet(part / "example.parquet")
+        task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
     if isinstance(task, Bootstrapped):
         np.save(part / "units.npy", task.units(learner, splits.test))
-    task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
     files = {}
     if storage.sees_folder:
         shutil.rmtree(folder, ignore_errors=True)
@@ -181,5 +194,6 @@ def _train(
         written = [path for path in part.rglob("*") if path.is_file()]
         files = {f"{target}/{path.relative_to(part).as_posix()}": path.read_bytes() for path in written}
         shutil.rmtree(part)
-    about = {"test": test, "baselines": task.baselines(splits), "device": device.name}
+    baselines = task.baselines(splits) if isinstance(task, Baselined) else {}
+    about = {"test": test, "baselines": baselines, "device": device.name}
     yield {"event": "final_finished", **about, "files": files}

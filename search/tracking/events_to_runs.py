@@ -35,7 +35,7 @@ from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
 from search.tracking.registry import register
 from search.tracking.runs import Runs
-from trainables import DataInfo, Objective
+from trainables import DataInfo, Exported, Objective, get_task
 
 #: The status that MLflow shows for each outcome.
 STATUS = {
@@ -226,12 +226,16 @@ class Delivery:
         epochs, test = event["epochs"], event["test"]
         self.runs.log(self.parent, {f"test_{k}": v for k, v in test.items()}, event["spent"], event["time"])
         run_id = self.runs[_final_key(0, trial, epochs, self._state.finals[trial, 0].merged)]
-        said = register(
-            self.client, self.config.task, self.objective, run_id,
-            self.folder.final(trial, 0), test, self.info.test_fingerprint,
-            {"search": self.folder.name, "trial": str(trial), "config": digest(self.config.raw),
-             "git.commit": self.description["commit"], "data.fingerprint": self.info.fingerprint},
-        )  # fmt: skip
+        if isinstance(get_task(self.config.task), Exported):
+            said = register(
+                self.client, self.config.task, self.objective, run_id,
+                self.folder.final(trial, 0), test, self.info.test_fingerprint,
+                {"search": self.folder.name, "trial": str(trial), "config": digest(self.config.raw),
+                 "git.commit": self.description["commit"], "data.fingerprint": self.info.fingerprint},
+            )  # fmt: skip
+        else:
+            kept = self.folder.final(trial, 0) / "checkpoint.pt"
+            said = f"no model is registered, as {self.config.task} has no `export`; its state is {kept}"
         if said not in self.registered:
             self.registered.append(said)
 

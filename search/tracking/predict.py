@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 
 from search.record.store import Store
 from search.tracking.client import mlflow_client
-from trainables import InputError, get_task
+from trainables import Exported, InputError, get_task
 
 
 def predict(store: Store, name: str, inputs: list[str], form: str) -> None:
@@ -18,7 +18,10 @@ def predict(store: Store, name: str, inputs: list[str], form: str) -> None:
     Raises:
         InputError: an input cannot be read, or there is no champion.
     """
-    frame = get_task(name).inputs(inputs)
+    task = get_task(name)
+    if not isinstance(task, Exported):
+        raise InputError(f"{name}: a task without `export` has no registered model to predict with")
+    frame = task.inputs(inputs)
     if store.is_local and not store.database.exists():
         raise InputError(
             f"{store.root}: no MLflow store there; run `python -m search run {name}` first or give --store"

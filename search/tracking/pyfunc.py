@@ -8,7 +8,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from trainables import get_task
+from trainables import Exported, get_task
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):
@@ -16,7 +16,9 @@ class ServedModel(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Loads the exported model; MLflow calls it once."""
-        self.task = get_task(context.model_config["task"])
+        task = get_task(context.model_config["task"])
+        assert isinstance(task, Exported)  # else there would be no such model
+        self.task = task
         self.model = self.task.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text()
 #: What stands for something else, and what it stands for here.
-WORDS = {"NAME": "first", "TASK": "rnn", "VERSION": "1", "YOURS": "engines/"}
+WORDS = {"NAME": "first", "TASK": "rnn", "VERSION": "1", "TRIAL": "0", "URL": "sqlite:///out.db", "YOURS": "engines/"}
 SHORT = ["--trials", "2", "--epochs", "1", "--set", "search.compare_seeds=0", "--set", "search.grace_period=1"]
 #: Sequences, or pictures, of a demo.
 FEW = ["--set", "data.demo.train=200", "--set", "data.demo.test=60"]
@@ -40,6 +40,8 @@ COMMANDS = {
     "compare TASK": [],
     "report NAME --open": [],
     "simulate NAME --scheduler none": [],
+    "why NAME TRIAL": [],
+    "export NAME --optuna URL": [],
     "promote TASK VERSION": [],
     "predict TASK INPUT...": [],
     "ui": [],
@@ -88,13 +90,20 @@ def newcomer(module_command):
 
 
 def in_the_readme() -> list[str]:
-    found = re.findall(r"python -m search ([^`\n]+)", README)
-    return [one.split("  ")[0].strip() for one in found]
+    typed = re.findall(r"python -m search ([^`\n]+)", README)
+    tables = README.partition("## Commands")[2].partition("`search`, a script")[0]
+    listed = re.findall(r"^\| `([^`]+)`", tables, re.MULTILINE)
+    return [one.split("  ")[0].strip() for one in typed + listed]
 
 
 def test_no_command_is_missing_here():
-    elsewhere = {"doctor", "run --command 'python train.py --lr {lr}' --space FILE --objective 'val_loss min'"}
-    assert set(in_the_readme()) == {*COMMANDS, *elsewhere}, "these are run in test_install.py and test_loops.py"
+    elsewhere = {
+        "doctor",  # test_install.py
+        "run --command 'python train.py --lr {lr}' --space FILE --objective 'val_loss min'",  # test_loops.py
+        "import optuna URL",  # tests/search/exchange
+        "new NAME",  # tests/search/test_new.py
+    }
+    assert set(in_the_readme()) == {*COMMANDS, *elsewhere}
 
 
 @pytest.mark.parametrize("text", COMMANDS)

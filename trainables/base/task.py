@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -66,6 +66,21 @@ class Splits:
     test: Any
     info: DataInfo
 
+    @classmethod
+    def of(cls, source: str, train: Any, val: Any, test: Any) -> Splits:
+        """Splits that describe themselves: their sizes and fingerprints follow from what they hold.
+
+        Args:
+            source: what the data is called, for people.
+            train, val, test: arrays, tensors, data frames, strings or numbers; or a tuple, list or dict of these. The
+                size of a tuple or dict is that of its first member.
+
+        Raises:
+            TypeError: the content of a split cannot be hashed; give `Splits` a `DataInfo` then.
+        """
+        sizes = {name: _size(split) for name, split in {"train": train, "val": val, "test": test}.items()}
+        return cls(train, val, test, DataInfo(source, content_digest((train, val, test)), content_digest(test), sizes))
+
     def for_search(self) -> Splits:
         """The same without the test split, which trials must not see."""
         return replace(self, test=None)
@@ -76,7 +91,10 @@ Progress = Callable[[int, int, str], None]
 
 
 class Task(Protocol):
-    """What a task must give. Methods keep no state; the state of a training is in its `Learner`."""
+    """What a task must give. Methods keep no state; the state of a training is in its `Learner`.
+
+    What a task may give besides are the protocols below: the engine looks which of them it has.
+    """
 
     name: str
     objective: Objective
@@ -94,18 +112,6 @@ class Task(Protocol):
         """
         ...
 
-    def describe_source(self, data: dict[str, Any]) -> str:
-        """One line: the data that a run without `--data` would take now."""
-        ...
-
-    def check(self, params: Params) -> None:
-        """Checks the fixed hyperparameters before anything is started.
-
-        Raises:
-            InputError: no trial could start with a value, for instance a checkpoint that cannot be loaded.
-        """
-        ...
-
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         """Makes a new model with its optimizer and schedule; the random generators are seeded already.
 
@@ -120,10 +126,8 @@ class Task(Protocol):
         """Trains one pass over `split`.
 
         Returns:
-            What `training.fit_batches` returns.
-
-        Raises:
-            Diverged: the loss is not finite.
+            Means over the pass by name, `loss` among them; `training.fit_batches` gives also the mean `gradient_norm`
+            and the number of `samples`. A loss that is not finite ends the trial as diverged.
         """
         ...
 
@@ -131,17 +135,19 @@ class Task(Protocol):
         """Metrics on a split, by name without a prefix; the objective's is one of them."""
         ...
 
+
+@runtime_checkable
+class Mergeable(Protocol):
+    """For a task whose final training has validation in it too; without it that is on train alone."""
+
     def merge(self, splits: Splits) -> Any:
-        """Joins train and validation into one split, for the final training."""
+        """Joins train and validation into one split."""
         ...
 
-    def baselines(self, splits: Splits) -> dict[str, float]:
-        """The test objective, by name, of simple methods that a network has to beat; may be empty."""
-        ...
 
-    def artifacts(self, learner: Learner, split: Any, info: DataInfo, folder: Path) -> None:
-        """Writes tables and pictures of the final model's predictions on `split` into `folder`."""
-        ...
+@runtime_checkable
+class Exported(Protocol):
+    """For a task whose model is written for others to use; without it none is registered."""
 
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         """Writes the finished model into `folder`, so that `load` needs nothing else."""
@@ -162,6 +168,51 @@ class Task(Protocol):
     def example(self, split: Any, info: DataInfo) -> pd.DataFrame:
         """A few raw inputs of a split, in the form that `predict` takes."""
         ...
+
+
+@runtime_checkable
+class Baselined(Protocol):
+    """For a task that knows simple methods, which a network has to beat."""
+
+    def baselines(self, splits: Splits) -> dict[str, float]:
+        """The test objective of each, by name; may be empty."""
+        ...
+
+
+@runtime_checkable
+class Illustrated(Protocol):
+    """For a task that shows where its final model is right and wrong."""
+
+    def artifacts(self, learner: Learner, split: Any, info: DataInfo, folder: Path) -> None:
+        """Writes tables and pictures of the predictions on `split` into `folder`."""
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """For a task that says where its data comes from without reading it."""
+
+    def describe_source(self, data: dict[str, Any]) -> str:
+        """One line: the data that a run without `--data` would take now."""
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """For a task whose fixed hyperparameters can be wrong in a way that no range tells."""
+
+    def check(self, params: Params) -> None:
+        """Checks them before anything is started.
+
+        Raises:
+            InputError: no trial could start with a value, for instance a checkpoint that cannot be loaded.
+        """
+        ...
+
+
+def source_line(task: Task, data: dict[str, Any]) -> str:
+    """One line: where a task's data comes from without `--data`."""
+    return task.describe_source(data) if isinstance(task, Described) else "its own data"
 
 
 #: The values that each hyperparameter can take; None for a continuous range.
@@ -225,3 +276,39 @@ def array_digest(arrays: Iterable[np.ndarray | bytes]) -> str:
             digest.update(f"{item.dtype.str}{item.shape}".encode())
             digest.update(item.tobytes())
     return digest.hexdigest()
+
+
+def content_digest(content: Any) -> str:
+    """A short hash of arrays, tensors, frames, strings and numbers, and of tuples, lists and dicts of them.
+
+    Raises:
+        TypeError: something else is in it.
+    """
+    return array_digest(_flat(content))
+
+
+def _flat(content: Any) -> Iterator[np.ndarray | bytes]:
+    if isinstance(content, dict):
+        content = [item for pair in content.items() for item in pair]
+    if isinstance(content, tuple | list):
+        yield f"{type(content).__name__}{len(content)}".encode()
+        for item in content:
+            yield from _flat(item)
+    elif hasattr(content, "to_dict") and hasattr(content, "columns"):
+        yield from _flat(content.to_dict("list"))
+    elif hasattr(content, "detach"):
+        yield from _flat(content.detach().cpu().numpy())
+    elif hasattr(content, "dtype") and not content.dtype.hasobject:
+        yield content
+    elif isinstance(content, bytes | str | int | float | bool | None):
+        yield repr(content).encode()
+    elif hasattr(content, "tolist"):
+        yield from _flat(content.tolist())
+    else:
+        raise TypeError(f"{type(content).__name__}: its content cannot be hashed; give Splits a DataInfo")
+
+
+def _size(split: Any) -> int:
+    if isinstance(split, dict):
+        split = tuple(split.values())
+    return len(split[0] if isinstance(split, tuple) else split)

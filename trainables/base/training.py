@@ -256,11 +256,11 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
 
     Returns:
         `train_*` and, where `val` is given, `val_*` as the task names them, with `epoch_seconds`,
-        `samples_per_second` (training only), `peak_memory_mib`, `learning_rate`, `gradient_norm`, `parameters`,
-        `energy_joules` (on a GPU), `dead_relu_fraction` (on validation data).
+        `peak_memory_mib`, `learning_rate`, `parameters`, `energy_joules` (on a GPU), `dead_relu_fraction` (on
+        validation data), and where the task gives them `samples_per_second` (training only) and `gradient_norm`.
 
     Raises:
-        Diverged: see `fit_batches`; the epoch counter then already names the epoch it happened in.
+        Diverged: the loss or the norm is not finite; the epoch counter then already names the epoch it happened in.
     """
     if isinstance(task, SelfTrained):
         own: dict[str, float] = task.run_epoch(learner, train, val)
@@ -274,7 +274,11 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
         learner.schedule.step()
     learner.device.synchronize()
     train_seconds = time.perf_counter() - start
-    gradient_norm, samples = trained.pop("gradient_norm"), trained.pop("samples")
+    if diverged := not_finite(trained.get("loss", 0.0), trained.get("gradient_norm", 0.0)):
+        raise diverged
+    measured = {key: trained.pop(key) for key in ("gradient_norm",) if key in trained}
+    if "samples" in trained:
+        measured["samples_per_second"] = trained.pop("samples") / train_seconds
     metrics = {f"train_{key}": value for key, value in trained.items()}
     if val is not None:
         with dead_relus(learner.model) as fraction:
@@ -283,10 +287,9 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
     learner.device.synchronize()
     return metrics | {
         "epoch_seconds": time.perf_counter() - start,
-        "samples_per_second": samples / train_seconds,
         "peak_memory_mib": memory.mib(),
         "learning_rate": rate,
-        "gradient_norm": gradient_norm,
         "parameters": float(learner.parameters),
         **energy.measured(),
+        **measured,
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -15,7 +18,8 @@ from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.health import EnergyMeter, MemoryPeak
 from trainables.base.task import DataInfo, Objective, Params, Progress, Splits, array_digest
-from trainables.loops.trial import Loop, Trial
+from trainables.loops.command import Command
+from trainables.loops.trial import Loop, TrainingFunction, Trial
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,36 @@ class Code:
     name: str
     #: Where the modules lie that it imports: the folder of the program that started the search.
     folder: str = ""
+
+    @staticmethod
+    def of(train: TrainingFunction) -> Code:
+        """Packs a function or a `Command`. A module of the user's own goes with it, as workers may not find it.
+
+        Raises:
+            InputError: it is no function, or cannot be sent.
+        """
+        if not callable(train):
+            raise InputError(f"train: {train!r}: expected a function that takes a trial and yields metrics")
+        module = inspect.getmodule(train)
+        own = module if module is not None and module.__name__ != "__main__" and _is_own(module) else None
+        if own is not None:
+            cloudpickle.register_pickle_by_value(own)
+        try:
+            pickled = cloudpickle.dumps(train)
+        except (TypeError, AttributeError, ValueError) as error:
+            raise InputError(
+                f"train: the function cannot be sent to workers ({str(error).splitlines()[0]}); open files, locks and "
+                "the like inside it"
+            ) from error
+        finally:
+            if own is not None:
+                cloudpickle.unregister_pickle_by_value(own)
+        try:
+            source = inspect.getsource(train)
+        except (OSError, TypeError):  # a command, or typed into a shell
+            source = f"{train!r}\n" if isinstance(train, Command) else f"# the source of {train!r} is not known\n"
+        name = getattr(train, "__name__", type(train).__name__).strip("<>")
+        return Code(pickled, source, name, str(Path(sys.path[0]).resolve()))
 
     @property
     def digest(self) -> str:
@@ -48,26 +82,38 @@ class Code:
             raise InputError(f"{path}: the search's function is gone ({error.strerror}); put the file back") from error
 
 
+def _is_own(module: ModuleType) -> bool:
+    """Whether a module is the user's, and not installed."""
+    file = getattr(module, "__file__", None)
+    installed = [Path(place) for place in sysconfig.get_paths().values()]
+    ours = [Path(__file__).parents[2] / package for package in ("search", "trainables")]
+    return file is not None and not any(Path(file).is_relative_to(place) for place in [*installed, *ours])
+
+
 class LoopTask:
     """A task whose epochs are those of a function of somebody's own program."""
 
-    def __init__(self, name: str, metric: str, mode: str) -> None:
+    def __init__(self, name: str, metric: str, mode: str, function: TrainingFunction | None = None) -> None:
         """
         Args:
             metric: the name of the objective among what the function yields.
+            function: None where each search keeps its own.
         """
-        self.name, self.metric = name, metric
+        self.name, self.metric, self._function = name, metric, function
         self.objective = Objective(metric.removeprefix("val_"), mode)  # type: ignore[arg-type]
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
-        code = Code.read(cache.parent.parent / data["function"], data.get("folder", ""))
+        if self._function is not None:
+            if source is not None:
+                raise InputError(f"--data {source}: {self.name} is a function, which has its own data")
+            code = Code.of(self._function)
+        else:
+            code = Code.read(cache.parent.parent / data["function"], data.get("folder", ""))
         info = DataInfo(f"function {code.name}", code.digest, code.digest, {})
         return Splits(code, None, None, info)
 
     def describe_source(self, data: dict[str, Any]) -> str:
-        return f"the function in {data.get('function')}"
-
-    def check(self, params: Params) -> None: ...
+        return "its own function" if self._function else f"the function in {data.get('function')}"
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Loop:
         code: Code = splits.train

@@ -119,3 +119,9 @@ def test_no_set_makes_a_traceback(text):
         load_config("windows", [text])
     except InputError as error:
         assert "--set" in str(error)
+
+
+def test_few_epochs_that_are_given_bring_the_first_rung_forward():
+    assert load_config("rnn", [], {"search.epochs": 2}, "data").search.grace_period == 2
+    with pytest.raises(InputError, match=r"grace_period: 3: must be <= search\.epochs \(2\)"):
+        load_config("rnn", ["search.grace_period=3"], {"search.epochs": 2}, "data")

@@ -1,0 +1,90 @@
+"""Makes a task of one's own: a package to begin with, or one around a training function."""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search.config.load import parse_objective, read_yaml
+from search.config.space import parse_space
+from trainables import InputError, task_names
+
+#: The two packages that are copied; a new one is called otherwise than `mine`.
+TEMPLATES = Path(__file__).parent
+
+
+def new_task(name: str, target: Path) -> list[Path]:
+    """Writes a package with a task that runs as it is, to be changed: data, model, task, space and a test.
+
+    Args:
+        name: of the task and the package.
+        target: the folder to make.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: the name cannot be one, or the folder is there.
+    """
+    return _copy(name, target, TEMPLATES / "package", {})
+
+
+def new_from_function(name: str, target: Path, function: str, space: Path, objective: str) -> list[Path]:
+    """Writes a package with a task around a training function, whose file is copied.
+
+    Args:
+        name, target: as for `new_task`.
+        function: `file.py:name`.
+        space: a YAML file with the hyperparameters that it is searched over, as `run --command` takes it.
+        objective: what counts of what the function yields, such as `val_loss min`.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: an argument is wrong.
+    """
+    file, _, called = function.partition(":")
+    place = f"--from-function {function}"
+    try:
+        source = Path(file).read_text()
+        defined = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        raise InputError(f"{place}: {file} cannot be read ({str(error).splitlines()[0]})") from error
+    if called not in defined:
+        raise InputError(f"{place}: expected FILE:FUNCTION; {file} defines {', '.join(defined) or 'no function'}")
+    wanted = parse_objective(objective, "--objective")
+    read = read_yaml(space, f"--space {space}", "`name: {loguniform: [1e-4, 1e-1]}` and the like")
+    values: dict[str, Any] = {str(key): value for key, value in read.get("space", read).items()}
+    parse_space(values, f"--space {space}")
+    words = {"FUNCTION": called, "METRIC": wanted.metric, "MODE": wanted.mode}
+    files = _copy(name, target, TEMPLATES / "function", words)
+    (target / name / "function.py").write_text(source)
+    (target / name / f"{name}.yaml").write_text(yaml.safe_dump({"data": {}, "space": values}, sort_keys=False))
+    return [*files, target / name / "function.py", target / name / f"{name}.yaml"]
+
+
+def _copy(name: str, target: Path, template: Path, words: dict[str, str]) -> list[Path]:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise InputError(f"new {name}: expected a name for a Python package: small letters, digits and _")
+    if name in task_names():
+        raise InputError(f"new {name}: there is a task of that name; choose another one")
+    if target.exists():
+        raise InputError(f"new {name}: {target} exists; choose another name or folder")
+    words = {"mine": name, "Mine": "".join(part.capitalize() for part in name.split("_")), **words}
+    made = []
+    for path in sorted(template.rglob("*")):
+        if path.is_dir() or "__pycache__" in path.parts:
+            continue
+        text, place = path.read_text(), path.relative_to(template).as_posix()
+        for word, meant in words.items():
+            text, place = re.sub(rf"\b{word}\b", meant, text), re.sub(rf"(?<![a-z]){word}(?![a-z])", meant, place)
+        made.append(target / place.removesuffix(".in"))
+        made[-1].parent.mkdir(parents=True, exist_ok=True)
+        made[-1].write_text(text)
+    return made
