@@ -68,10 +68,11 @@ def take_up(
         InputError: the journal could not be written.
     """
     from search.analysis.plan import Plan
-    from search.analysis.summary import summary
+    from search.analysis.summary import summary, trials_of
     from search.console import Reporter
     from search.engine.budget import Budget
     from search.engine.checkpoints import prune
+    from search.engine.failures import told
     from search.engine.interrupts import Interrupts
     from search.engine.search import Search
     from search.engine.trials import run_trials
@@ -145,8 +146,9 @@ def take_up(
     if left:
         console.print(f"MLflow lacks {left} events; they are kept for `{_command(f'resume {folder.name}', store)}`")
     if search.stopping == "failures":
-        console.print(f"{len(search.state.failed_in_a_row)} trials failed in a row, the last one so:", markup=False)
-        console.print(search.state.failed_in_a_row[-1], markup=False, soft_wrap=True)
+        failed = search.state.failed_in_a_row
+        console.print(f"{trials_of(len(failed))} failed in a row, the last one so:", markup=False)
+        console.print(told(failed[-1]), markup=False, soft_wrap=True)
     next_commands(console, store, config, folder, search.state, again)
     if search.stopping == "disk full":
         return FAILED

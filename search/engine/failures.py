@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 #: An exception; out of memory; a GPU whose memory others took, the trial being within its share; a full disk; a lost or
-#: hanging worker or machine; a worker that the trial before left unclean.
-Failure = Literal["error", "memory", "crowded", "disk", "lost", "unclean"]
+#: hanging worker or machine; a worker that the trial before left unclean; a mistake in somebody's training, which comes
+#: again however often it is tried.
+Failure = Literal["error", "memory", "crowded", "disk", "lost", "unclean", "mistake"]
 
 #: The first that matches counts: a process without disk or memory may raise other errors on its way.
 _SIGNS: dict[Failure, str] = {
     "disk": r"No space left on device|Disk quota exceeded",
     "memory": r"OutOfMemoryError|\bMemoryError\b|can't allocate memory|CUDA out of memory|running low on memory",
     "unclean": r"\bUnclean\b",
+    "mistake": r"\bTrainingError: ",
     "error": r"Traceback|ray::",
 }
 #: What CUDA says where memory is refused: asked for, free, the process's own, and its share of the GPU.
@@ -31,6 +33,11 @@ def cause(traceback: str) -> Failure:
     """The cause that a traceback shows; `lost` where nothing was raised."""
     found: Failure = next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
     return "crowded" if found == "memory" and _by_others(traceback) else found
+
+
+def told(traceback: str) -> str:
+    """What a person needs of a traceback: of a mistake in a training only what it says, else all of it."""
+    return traceback.rpartition("TrainingError: ")[2] if cause(traceback) == "mistake" else traceback
 
 
 def _by_others(traceback: str) -> bool:

@@ -198,14 +198,16 @@ class Search:
         """
         trial, search = self.state.trials[number], self.config.search
         others = search.max_lost_workers  # what is no fault of the trial
-        allowed = {"memory": 1, "lost": others, "crowded": others}.get(why, search.max_failures)
+        allowed = {"memory": 1, "lost": others, "crowded": others, "mistake": 0}.get(why, search.max_failures)
         again = trial.retries.count(why) < allowed and not (why == "memory" and trial.micro_batches > 1)
         if again:
             parts = 2 if why == "memory" else trial.micro_batches
             self.record(Retried(event="retry", number=number, why=why, traceback=traceback, micro_batches=parts))
         else:
             self.record(Failed(event="failed", number=number, why=why, traceback=traceback))
-            if len(self.state.failed_in_a_row) >= search.max_failed_in_a_row:
+            # Every other trial would make the same mistake, if none came further.
+            hopeless = why == "mistake" and not any(one.epoch for one in self.state.trials.values())
+            if not self.stopping and (hopeless or len(self.state.failed_in_a_row) >= search.max_failed_in_a_row):
                 self.stop("failures")
         return again
 

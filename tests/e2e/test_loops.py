@@ -1,6 +1,7 @@
 """Trainings of one's own: a function of a script, a function of a notebook, a command."""
 
 import sqlite3
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -154,3 +155,13 @@ def test_command_killed_twice_and_resumed_equals_the_uninterrupted_search(comman
 def test_mistakes_are_said_in_a_line(command, arguments, said):
     output = command.run("run", *arguments, code=2)
     assert said in output and "Traceback" not in output
+
+
+def test_argument_that_the_script_does_not_know_ends_the_search_with_its_own_words(command):
+    (command.folder / "train.py").write_text("import argparse\n\nargparse.ArgumentParser().parse_args()\n")
+    (command.folder / "space.yaml").write_text("lr: {loguniform: [1e-3, 1e-1]}\n")
+    text = f"{sys.executable} {command.folder / 'train.py'} --lr {{lr}}"
+    given = ("--command", text, "--space", "space.yaml", "--objective", "val_loss min", "--name", "s")
+    output = command.run("run", *given, code=1)
+    assert "error: unrecognized arguments: --lr" in output and "Traceback" not in output
+    assert len([event for event in command.events("s") if event["event"] == "failed"]) <= 2, "those that ran"

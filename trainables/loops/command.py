@@ -21,7 +21,7 @@ from typing import IO, Any
 import psutil
 
 from trainables.base.errors import InputError
-from trainables.loops.errors import TrainingError
+from trainables.loops.errors import CommandFailed, TrainingError
 from trainables.loops.trial import Trial
 
 #: What a line begins with that reports an epoch: `@search {"epoch": 3, "val_loss": 0.41}`.
@@ -136,7 +136,9 @@ class Command:
             if epoch == due:
                 return told
         code, said = process.wait(), "\n".join(going.tail)
-        raise TrainingError(f"the command ended with code {code} before epoch {due} of its output:\n{said}")
+        # By convention 2 says that the arguments are wrong, 126 and 127 that there is no such program.
+        error = TrainingError if code in (0, 2, 126, 127) else CommandFailed
+        raise error(f"the command ended with code {code} before epoch {due}; its last lines:\n{said}")
 
     def _read(self, line: str) -> dict[str, float] | None:
         """The metrics that a line reports, `epoch` among them; None where it reports nothing."""

@@ -12,5 +12,9 @@ class TrainingError(Exception):
     """
 
 
+class CommandFailed(Exception):
+    """A command ended as it should not, which may not be its own mistake."""
+
+
 class Stopped(BaseException):
     """The trial is over. `Trial.report` raises it to end a loop that is not the user's own; nothing has to catch it."""

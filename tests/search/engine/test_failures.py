@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from search.engine.failures import cause
+from search.engine.failures import told as shown
+from trainables.loops.errors import TrainingError
 
 
 def told(action) -> str:
@@ -63,3 +65,12 @@ def test_worker_that_says_nothing_was_lost():
     assert cause(died) == "lost"
     assert cause("no traceback: the worker died without one") == "lost"
     assert cause("Task was killed due to the node running low on memory.") == "memory"
+
+
+def test_of_a_mistake_only_what_it_says_is_shown_and_of_an_error_everything():
+    def no_metric():
+        raise TrainingError("the function yielded loss, without the objective 'val_loss'")
+
+    assert cause(told(no_metric)) == "mistake"
+    assert shown(told(no_metric)).strip() == "the function yielded loss, without the objective 'val_loss'"
+    assert "Traceback" in shown(told(lambda: 1 / 0))

@@ -51,6 +51,19 @@ def test_out_of_memory_is_tried_once_in_two_parts(tmp_path):
     assert not search.fail(0, "memory", "CUDA out of memory")
 
 
+def test_mistake_of_a_training_is_not_tried_again_and_ends_a_search_without_a_result(tmp_path):
+    search = search_in(tmp_path)
+    for _ in range(3):
+        search.propose()
+    search.report([result(1, 1, 0.5)], "cpu")
+    assert not search.fail(0, "mistake", "TrainingError: no metric")
+    assert not search.stopping, "another trial came further"
+    search = search_in(tmp_path / "other")
+    search.propose()
+    search.fail(0, "mistake", "TrainingError: no metric")
+    assert search.stopping == "failures"
+
+
 def test_failures_in_a_row_stop_the_search_and_a_success_between_does_not(tmp_path):
     search = search_in(tmp_path, "search.max_failures=0", "search.max_failed_in_a_row=2")
     for _ in range(4):

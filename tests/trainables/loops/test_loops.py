@@ -13,6 +13,7 @@ from trainables import InputError, seed_everything
 from trainables.base import training
 from trainables.base.device import Device
 from trainables.loops.command import Command
+from trainables.loops.errors import CommandFailed
 from trainables.loops.task import LoopTask
 from trainables.loops.trial import Loop, TrainingError, Trial
 
@@ -190,8 +191,10 @@ for epoch in range(1, 5):
 
 
 def test_command_that_fails_shows_its_last_words(script):
-    with pytest.raises(TrainingError, match=r"(?s)code 3 before epoch 1 of its output.*no such column"):
+    with pytest.raises(CommandFailed, match=r"(?s)code 3 before epoch 1; its last lines:.*no such column"):
         curve(loop(Command(script("print('no such column'); raise SystemExit(3)")), lr=1), 1)
+    with pytest.raises(TrainingError, match=r"(?s)code 2 before epoch 1.*unrecognized arguments: --lr 1"):
+        curve(loop(Command(script("import argparse; argparse.ArgumentParser().parse_args()") + " --lr {lr}"), lr=1), 1)
     with pytest.raises(TrainingError, match="expected metrics that are numbers"):
         curve(loop(Command(script("""print('@search {"val_loss": "low"}')""")), lr=1), 1)
     with pytest.raises(TrainingError, match="not JSON after @search"):
