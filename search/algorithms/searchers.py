@@ -16,6 +16,7 @@ import numpy as np
 from search.algorithms import priors
 from search.algorithms.pace_model import PaceModel
 from search.algorithms.pareto import value_of
+from search.algorithms.rank_searcher import RankSearcher
 from search.config.load import SearchConfig
 from search.config.space import Parameter, Plain, Space
 from search.record.state import Trial
@@ -330,6 +331,11 @@ def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher,
         return Grid(points), min(len(points), search.trials or len(points))
     balance = (search.balance, config.balanced) if search.balance and len(config.balanced) > 1 else None
     objectives = config.objectives or (objective,)
+    if search.searcher == "ranks":
+        return RankSearcher(
+            config.space, objectives[0], search.seed, search.startup_trials, search.model_trials, balance,
+            search.max_epoch_seconds,
+        ), search.trials or math.inf  # fmt: skip
     searcher = OptunaSearcher(
         search.searcher, config.space, objectives, search.seed, search.startup_trials, search.model_trials, balance,
         search.max_epoch_seconds,

@@ -7,5 +7,5 @@ from __future__ import annotations
 
 from typing import Literal
 
-SearcherName = Literal["tpe", "random", "grid", "gp", "nsga2"]
+SearcherName = Literal["ranks", "tpe", "random", "grid", "gp", "nsga2"]
 SchedulerName = Literal["asha", "asha-promote", "hyperband", "median", "none"]
