@@ -83,9 +83,7 @@ def taskset() -> list[Table]:
             entries = json.load(file)
         names = sorted(entries[0]["hp"])
         # Momenta are searched by their distance from 1, as everybody does.
-        shown = [
-            {k: 1 - v if k.startswith("beta") else v for k, v in entry["hp"].items()} for entry in entries
-        ]
+        shown = [{k: 1 - v if k.startswith("beta") else v for k, v in entry["hp"].items()} for entry in entries]
         space: dict[str, Any] = {
             name: {"loguniform": [min(one[name] for one in shown), max(one[name] for one in shown)]} for name in names
         }

@@ -7,13 +7,12 @@ NaN where the parameter does not exist beside the others.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from search.algorithms.priors import CHANGED, CHOSEN, SPREAD, from_unit, to_unit
-from search.config.space import Parameter, Space
+from search.config.space import Parameter, Plain, Space
 from trainables import Params
 
-Array = NDArray[np.float64]
+Array = np.ndarray
 
 
 class Encoding:
@@ -43,6 +42,10 @@ class Encoding:
         Args:
             fixed: parameters that have this value.
         """
+        return self._settled(self._drawn(rng, count, priors), fixed)
+
+    def _drawn(self, rng: np.random.Generator, count: int, priors: bool = False) -> Array:
+        """Draws of every parameter, whether it exists or not."""
         rows = np.empty((count, len(self._parameters)))
         for column, p in enumerate(self._parameters):
             units = rng.random(count)
@@ -55,21 +58,21 @@ class Encoding:
                 rows[:, column] = _reflected(to_unit(p, p.prior) + rng.normal(0, SPREAD[p.confidence], count))
             else:
                 rows[:, column] = units
-        return self._settled(rows, fixed)
+        return rows
 
     def near(self, rng: np.random.Generator, rows: Array, spread: float, fixed: Params) -> Array:
         """Rows with about half of their parameters changed a little (numbers by a normal deviation of `spread`)."""
-        count, fresh = len(rows), self.draw(rng, len(rows), fixed)
+        count, fresh = len(rows), self._drawn(rng, len(rows))
         changed = rng.random(rows.shape) < CHANGED
         changed[np.arange(count), rng.integers(rows.shape[1], size=count)] = True
-        made = np.where(np.isnan(rows), fresh, rows)
+        made = np.where(np.isnan(rows), fresh, rows)  # a parameter that comes to exist has any value
         for column, p in enumerate(self._parameters):
             if p.kind in ("choice", "value"):
                 moved = fresh[:, column]
             else:
                 moved = _reflected(made[:, column] + rng.normal(0, spread, count))
             made[:, column] = np.where(changed[:, column], moved, made[:, column])
-        return self._settled(np.where(np.isnan(made), rng.random(made.shape), made), fixed)
+        return self._settled(made, fixed)
 
     def features(self, rows: Array) -> Array:
         """(n, features): numbers as they are, choices one-hot; 0 where a parameter does not exist, and a feature of its
@@ -107,15 +110,15 @@ class Encoding:
         return rows
 
     @staticmethod
-    def _is_one_of(codes: Array, p: Parameter, allowed: tuple[object, ...]) -> NDArray[np.bool_]:
+    def _is_one_of(codes: Array, p: Parameter, allowed: tuple[object, ...]) -> Array:
         if p.kind in ("choice", "value"):
             return np.isin(codes, [index for index, value in enumerate(p.choices) if value in allowed])
         return np.array([not np.isnan(code) and from_unit(p, float(code)) in allowed for code in codes])
 
 
-def _code(p: Parameter, value: object) -> float:
+def _code(p: Parameter, value: Plain) -> float:
     if p.kind in ("choice", "value"):
-        return float(p.choices.index(value)) if value in p.choices else float("nan")  # type: ignore[arg-type]
+        return float(p.choices.index(value)) if value in p.choices else float("nan")
     if not isinstance(value, int | float):
         return float("nan")
     if p.kind == "int":

@@ -333,8 +333,8 @@ def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher,
     objectives = config.objectives or (objective,)
     if search.searcher == "ranks":
         return RankSearcher(
-            config.space, objectives[0], search.seed, search.startup_trials, search.model_trials, balance,
-            search.max_epoch_seconds,
+            config.space, objectives[0], search.seed, search.epochs, search.startup_trials, search.model_trials,
+            balance, search.max_epoch_seconds,
         ), search.trials or math.inf  # fmt: skip
     searcher = OptunaSearcher(
         search.searcher, config.space, objectives, search.seed, search.startup_trials, search.model_trials, balance,
