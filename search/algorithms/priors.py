@@ -36,7 +36,7 @@ Source = Literal["prior", "best", "model", "uniform"]
 
 def first_from_priors(config: SearchConfig) -> int:
     """How many trials, from the first on, have the priors' own configuration: one for each balanced value."""
-    able = config.search.searcher in ("tpe", "gp") and any(p.has_prior for p in config.space.parameters)
+    able = config.search.searcher in ("ranks", "tpe", "gp") and any(p.has_prior for p in config.space.parameters)
     return len(config.balanced) if able else 0
 
 

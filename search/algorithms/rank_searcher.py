@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from search.algorithms import priors
 from search.algorithms.encoding import Array, Encoding
@@ -25,6 +27,13 @@ MODELLED = 200
 UNIFORM = 0.2
 #: Candidates among which one is looked for whose epochs do not take too long.
 QUICK = 20
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The linear algebra of this process. With threads of its own it would wait for cores on which trials train, and
+    take a hundred times as long."""
+    return ThreadpoolController()
 
 
 class RankSearcher:
@@ -84,7 +93,8 @@ class RankSearcher:
             return self._encoding.draw(rng, QUICK, turn, priors=source == "prior")
         if len(self._shown) >= self.startup and best:
             self.source = f"the model of the ranks of {len(self._shown)} results"
-            return self._by_improvement(ranked, turn, rng)
+            with _libraries().limit(limits=1):
+                return self._by_improvement(ranked, turn, rng)
         if self._has_priors and best:
             self.source = "the neighbourhood of the best result so far"
             row = self._encoding.row(best[0])

@@ -25,8 +25,9 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
         InputError: there is no such search, it is of another task, or nothing of it can be used.
     """
     place = f"--from {name}"
-    if config.search.searcher not in ("tpe", "gp"):
-        raise InputError(f"{place}: the {config.search.searcher} searcher learns nothing from trials; tpe and gp do")
+    if config.search.searcher not in ("ranks", "tpe", "gp"):
+        learn = "ranks, tpe and gp do"
+        raise InputError(f"{place}: the {config.search.searcher} searcher learns nothing from trials; {learn}")
     folder, description, earlier = open_search(store, name)
     if earlier.task != config.task and not description.get("imported"):
         raise InputError(f"{place}: a search of {earlier.task}, not of {config.task}")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from search.algorithms import priors
+from search.algorithms.rank_searcher import RankSearcher
 from search.algorithms.searchers import OptunaSearcher
 from search.config.space import parse_space
 from search.record.state import Trial
@@ -29,7 +30,9 @@ def space(prior=None, **more):
     return parse_space({**specs, **more}, "x.yaml")
 
 
-def searcher(prior, seed=0, balance=None, **more):
+def searcher(prior, seed=0, balance=None, kind="tpe", **more):
+    if kind == "ranks":
+        return RankSearcher(space(prior, **more), OBJECTIVE, seed, 1, 10, balance=balance)
     return OptunaSearcher("tpe", space(prior, **more), [OBJECTIVE], seed, 10, 1000, balance)
 
 
@@ -112,8 +115,8 @@ def test_every_value_lies_in_its_range_and_exists_where_it_may(source):
             assert p.allows(params[p.name]) if p.exists(params) else params[p.name] is None
 
 
-def trials_until(prior, seed, target=0.05, most=150):
-    search = searcher(prior, seed)
+def trials_until(prior, seed, kind, target=0.05, most=150):
+    search = searcher(prior, seed, kind=kind)
     for number in range(most):
         trial = told(number, search.ask(number))
         search.tell(trial)
@@ -122,10 +125,11 @@ def trials_until(prior, seed, target=0.05, most=150):
     return most
 
 
-def test_priors_at_the_worst_end_cost_at_most_half_as_much_again():
+@pytest.mark.parametrize("kind", ["tpe", "ranks"])
+def test_priors_at_the_worst_end_cost_at_most_half_as_much_again(kind):
     seeds = range(15)
-    without = np.mean([trials_until(None, seed) for seed in seeds])
-    wrong = np.mean([trials_until(WORST, seed) for seed in seeds])
-    right = np.mean([trials_until(GOOD, seed) for seed in seeds])
+    without, wrong, right = (
+        np.mean([trials_until(prior, seed, kind) for seed in seeds]) for prior in (None, WORST, GOOD)
+    )
     assert wrong <= 1.5 * without
     assert right < 0.2 * without
