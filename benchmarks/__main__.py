@@ -36,6 +36,7 @@ ALL = {
     "hour": [],
     "killed": [],
     "functions": ["--pairs", "3"],
+    "curves": [],
 }
 
 

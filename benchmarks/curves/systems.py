@@ -1,0 +1,182 @@
+"""What searches over a table: this project's searchers and schedulers, and those of others."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, Literal, Protocol
+
+from benchmarks.curves.tables import EPOCHS, Table
+from search.algorithms.schedulers import make_scheduler
+from search.algorithms.searchers import distribution, make_searcher
+from search.config.load import check_config, load_config
+from search.record.state import Trial
+from trainables import Objective, Params
+
+OBJECTIVE = Objective("loss", "min")
+Fate = Literal["goes on", "pauses", "is over"]
+
+
+class System(Protocol):
+    """A way to search. Trials are numbered from 0 as they come."""
+
+    def next(self) -> tuple[int, Params | None]:
+        """The trial that trains next: a new one with its configuration, or one that was paused."""
+        ...
+
+    def takes(self, number: int, params: Params) -> None:
+        """A new trial's configuration was rounded to one of the table."""
+        ...
+
+    def report(self, number: int, epoch: int, loss: float) -> Fate:
+        """Takes in an epoch, whose loss is NaN where the training diverged."""
+        ...
+
+
+class Ours:
+    """A searcher and a scheduler as a search makes them from its configuration."""
+
+    def __init__(self, table: Table, seed: int, settings: dict[str, Any]) -> None:
+        raw = load_config("rnn", profile="data").raw  # whose space is replaced
+        own = {"seed": seed, "epochs": EPOCHS, "trials": None, "balance": None, "time_budget": None,
+               "epoch_budget": 1, "fit_epochs": False}  # fmt: skip
+        config = check_config(
+            "rnn", {**raw, "search": {**raw["search"], **own, **settings}, "space": table.space}, table.name
+        )
+        self._searcher: Any = make_searcher(config, OBJECTIVE)[0]
+        self._scheduler = make_scheduler(config)
+        self._trials: dict[int, Trial] = {}
+        self._paused: dict[int, int] = {}
+
+    def next(self) -> tuple[int, Params | None]:
+        if (promoted := self._scheduler.promoted(self._paused, None)) is not None:
+            del self._paused[promoted]
+            self._trials[promoted].outcome = None
+            return promoted, None
+        number = len(self._trials)
+        params = self._searcher.ask(number)
+        self._trials[number] = Trial(number, params, 0)
+        return number, params
+
+    def takes(self, number: int, params: Params) -> None:
+        self._trials[number].params = params
+        if (asked := getattr(self._searcher, "_asked", {}).pop(number, None)) is not None:
+            self._searcher.study.tell(asked, state=self._searcher._optuna.trial.TrialState.FAIL)
+        self._searcher.replay(self._trials[number])
+
+    def report(self, number: int, epoch: int, loss: float) -> Fate:
+        trial, scheduler = self._trials[number], self._scheduler
+        diverged = math.isnan(loss)
+        trial.take(epoch, {} if diverged else {"val_loss": loss, "epoch_seconds": 1.0}, OBJECTIVE)
+        if diverged:
+            trial.outcome = "diverged"
+            scheduler.remove(number)
+        else:
+            scheduler.record(number, epoch, loss)
+            if epoch >= EPOCHS:
+                trial.outcome = "completed"
+            elif scheduler.should_stop(number, epoch, loss):
+                trial.outcome = "stopped_early"
+            elif scheduler.pauses(number, epoch):
+                trial.outcome, self._paused[number] = "paused", epoch
+        if trial.idle:
+            self._searcher.tell(trial)
+        return "goes on" if not trial.idle else "pauses" if trial.outcome == "paused" else "is over"
+
+
+class Optuna:
+    """A study by ask and tell, with one of Optuna's samplers and one of its pruners."""
+
+    def __init__(self, table: Table, seed: int, sampler: str, pruner: str) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        samplers = {
+            "tpe": lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+            "default": lambda: optuna.samplers.TPESampler(seed=seed),
+            "gp": lambda: optuna.samplers.GPSampler(seed=seed),
+        }
+        pruners = {
+            "hyperband": lambda: optuna.pruners.HyperbandPruner(1, EPOCHS, 3),
+            "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(1, 4),
+            "median": optuna.pruners.MedianPruner,
+        }
+        self._states = optuna.trial.TrialState
+        self._study = optuna.create_study(sampler=samplers[sampler](), pruner=pruners[pruner]())
+        self._space = {p.name: distribution(p) for p in table.parsed().parameters}
+        self._trials: list[Any] = []
+
+    def next(self) -> tuple[int, Params | None]:
+        self._trials.append(self._study.ask(self._space))
+        return len(self._trials) - 1, self._trials[-1].params
+
+    def takes(self, number: int, params: Params) -> None:
+        if params != self._trials[number].params:
+            self._study.tell(self._trials[number], state=self._states.FAIL)
+            self._study.enqueue_trial(params)
+            self._trials[number] = self._study.ask(self._space)
+
+    def report(self, number: int, epoch: int, loss: float) -> Fate:
+        trial = self._trials[number]
+        if math.isnan(loss):
+            self._study.tell(trial, state=self._states.FAIL)
+            return "is over"
+        trial.report(loss, epoch)
+        if epoch >= EPOCHS:
+            self._study.tell(trial, loss)
+        elif trial.should_prune():
+            self._study.tell(trial, state=self._states.PRUNED)
+        else:
+            return "goes on"
+        return "is over"
+
+
+class RayTune:
+    """Ray Tune's ASHA with its OptunaSearch, called as its event loop calls them."""
+
+    def __init__(self, table: Table, seed: int) -> None:
+        import optuna
+        from ray.tune.schedulers import ASHAScheduler
+        from ray.tune.search.optuna import OptunaSearch
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+        self._search = OptunaSearch(
+            {p.name: distribution(p) for p in table.parsed().parameters}, metric="loss", mode="min", seed=seed
+        )
+        self._scheduler = ASHAScheduler(
+            "training_iteration", metric="loss", mode="min", max_t=EPOCHS, grace_period=1, reduction_factor=4
+        )
+        self._go_on = ASHAScheduler.CONTINUE
+        self._trials: list[_RayTrial] = []
+
+    def next(self) -> tuple[int, Params | None]:
+        trial = _RayTrial(str(len(self._trials)))
+        self._trials.append(trial)
+        params = self._search.suggest(trial.trial_id)
+        self._scheduler.on_trial_add(None, trial)
+        return len(self._trials) - 1, params
+
+    def takes(self, number: int, params: Params) -> None:
+        """OptunaSearch has no way to be told; its trials keep the values that they asked for."""
+
+    def report(self, number: int, epoch: int, loss: float) -> Fate:
+        trial = self._trials[number]
+        if math.isnan(loss):
+            self._search.on_trial_complete(trial.trial_id, error=True)
+            return "is over"
+        result = {"loss": loss, "training_iteration": epoch}
+        if epoch < EPOCHS and self._scheduler.on_trial_result(None, trial, result) == self._go_on:
+            self._search.on_trial_result(trial.trial_id, result)
+            return "goes on"
+        self._scheduler.on_trial_complete(None, trial, result)
+        self._search.on_trial_complete(trial.trial_id, result)
+        return "is over"
+
+
+class _RayTrial:
+    """What Tune's schedulers read of a trial."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
