@@ -45,6 +45,31 @@ def prior_configuration(space: Space, rng: np.random.Generator) -> Params:
     return space.sample(lambda p: p.prior if p.has_prior else draw_uniform(p, rng))
 
 
+def winner(
+    space: Space, first: Sequence[Params], number: int, turn: Params, rng: np.random.Generator,
+    balance: tuple[str, tuple[Plain, ...]] | None,
+) -> Params | None:  # fmt: skip
+    """The configuration of an earlier search that trial `number` tries; None where it is none's turn.
+
+    They come after the priors' own. Where this space does not have their value, it is the prior, or drawn uniformly.
+
+    Args:
+        first: the configurations, in their order.
+        turn: the balanced parameter with the value whose turn it is.
+    """
+    before = (len(balance[1]) if balance else 1) if any(p.has_prior for p in space.parameters) else 0
+    if not before <= number < before + len(first):
+        return None
+    known = first[number - before]
+
+    def value(p: Parameter) -> Plain:
+        if p.name in known and p.allows(known[p.name]):
+            return known[p.name]
+        return p.prior if p.has_prior else draw_uniform(p, rng)
+
+    return space.fix(turn).sample(value)
+
+
 def choose_source(space: Space, ranked: Sequence[Params], rng: np.random.Generator) -> Source:
     """Where the next proposal comes from.
 

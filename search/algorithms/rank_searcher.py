@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -68,6 +69,7 @@ class RankSearcher:
         self._failed: set[int] = set()
         self._paces: dict[int, tuple[Params, float]] = {}
         self.source = ""
+        self._first: Sequence[Params] = ()
 
     def ask(self, number: int) -> Params:
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
@@ -75,6 +77,8 @@ class RankSearcher:
         if self._has_priors and number < (len(self.balance[1]) if self.balance else 1):
             self.source = "what an expert would try first"
             params = priors.prior_configuration(self.space.fix(turn), rng)
+        elif (winner := priors.winner(self.space, self._first, number, turn, rng, self.balance)) is not None:
+            self.source, params = "the best of an earlier search", winner
         else:
             params = self._quickest(self._candidates(turn, rng))
         self._params[number] = params
@@ -147,7 +151,8 @@ class RankSearcher:
     def replay(self, trial: Trial) -> None:
         self._params[trial.number] = trial.params
 
-    def learn(self, trials: list[Trial]) -> None:
+    def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
+        self._first = first
         for trial in trials:
             self.replay(trial)
             self.tell(trial)

@@ -40,8 +40,12 @@ class Searcher(Protocol):
         """Takes in a trial that an earlier session proposed, as if `ask` had returned it."""
         ...
 
-    def learn(self, trials: list[Trial]) -> None:
-        """Takes in the trials of an earlier search, before the first proposal."""
+    def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
+        """Takes in the trials of an earlier search, before the first proposal.
+
+        Args:
+            first: configurations that are tried before others, as far as they lie in this space.
+        """
         ...
 
     def tell(self, trial: Trial) -> None:
@@ -68,7 +72,7 @@ class Grid:
     def replay(self, trial: Trial) -> None:
         pass
 
-    def learn(self, trials: list[Trial]) -> None:
+    def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
         pass
 
     def tell(self, trial: Trial) -> None:
@@ -109,6 +113,7 @@ class OptunaSearcher:
         #: Configuration and seconds of an epoch of each told trial, by number.
         self._paces: dict[int, tuple[Params, float]] = {}
         self.source = ""
+        self._first: Sequence[Params] = ()
 
     def _empty_study(self) -> Any:
         return self._optuna.create_study(directions=self._directions, sampler=self._optuna.samplers.RandomSampler(0))
@@ -156,6 +161,9 @@ class OptunaSearcher:
             model: False where the model's proposal would take too long: then there always are values.
         """
         has_priors = any(p.has_prior for p in self.space.parameters)
+        if (winner := priors.winner(self.space, self._first, number, turn, rng, self.balance)) is not None:
+            self.source = "the best of an earlier search"
+            return self._searched(winner)
         if model and (self.kind not in ("tpe", "gp") or not has_priors):
             return {}
         space = self.space.fix(turn)
@@ -183,10 +191,14 @@ class OptunaSearcher:
                 if pace.seconds(drawn[-1]) <= self._limit:
                     break
             params = drawn[-1] if pace.seconds(drawn[-1]) <= self._limit else min(drawn, key=pace.seconds)
+        return self._searched(params)
+
+    def _searched(self, params: Params) -> Params:
         return {p.name: params[p.name] for p in self.space.parameters if p.searched and p.exists(params)}
 
-    def learn(self, trials: list[Trial]) -> None:
+    def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
         """Takes in another search's trials, which are numbered below zero; parameters of other spaces are left out."""
+        self._first = first
         for trial in trials:
             self.replay(trial)
             self.tell(trial)

@@ -1,4 +1,4 @@
-"""Begins a search with the trials of an earlier search of its task (`--from NAME`)."""
+"""Begins a search with what earlier searches of its task found out (`--from NAME`, or `--from auto`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,41 @@ from search.record.events import EarlierTrial, WarmStarted
 from search.record.replay import open_search, replay
 from search.record.state import Trial
 from search.record.store import Store
-from trainables import InputError, Objective, get_task
+from trainables import InputError, Objective, Params, get_task
+
+#: Winners of earlier searches that `--from auto` tries first, at most.
+WINNERS = 3
+
+
+def from_all(store: Store, config: SearchConfig) -> tuple[WarmStarted | None, list[str]]:
+    """The winners of the store's finished searches of this task, the newest first, whatever data they were made on.
+
+    They are tried first, and nothing else is learned: what wins on one data set is often good on the next, while the
+    values of other data say nothing here.
+
+    Returns:
+        The event, None where there is no such search, and lines for the user.
+    """
+    known: list[tuple[int, str, Params]] = []
+    for name in store.names():
+        description = store.search(name).read(store)
+        if description["task"] != config.task:
+            continue
+        folder, description, earlier = open_search(store, name)
+        state, _ = replay(folder, earlier)
+        best = state.best()
+        if state.status == "finished" and best is not None:
+            known.append((description["created"], name, best.params))
+    winners: list[Params] = []
+    names: list[str] = []
+    for _, name, params in sorted(known, key=lambda one: -one[0]):
+        if params not in winners and len(winners) < WINNERS:
+            winners.append(params)
+            names.append(name)
+    if not winners:
+        return None, [f"warm start: no finished search of {config.task} is in this store"]
+    said = f"warm start: the best configurations of {', '.join(names)} are tried first"
+    return {"event": "warm_start", "from": ", ".join(names), "trials": [], "first": winners}, [said]
 
 
 def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str) -> tuple[WarmStarted, list[str]]:
@@ -19,7 +53,7 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     Hyperparameters that the earlier search did not have are left open.
 
     Returns:
-        The event that tells the searcher of them, and lines for the user.
+        The event that tells the searcher of them, and has it try their best one first; and lines for the user.
 
     Raises:
         InputError: there is no such search, it is of another task, or nothing of it can be used.
@@ -61,7 +95,9 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     said = [f"warm start: {len(taken)} of {len(finished)} finished trials of {name} taken{left}"]
     if description["fingerprint"] != fingerprint and not description.get("imported"):
         said.append(f"warm start: {name} was made on other data (fingerprint {description['fingerprint']})")
-    return {"event": "warm_start", "from": name, "trials": taken}, said
+    best = state.best()
+    first = [best.params] if best is not None else []
+    return {"event": "warm_start", "from": name, "trials": taken, "first": first}, said
 
 
 def as_trials(event: WarmStarted, objective: Objective) -> list[Trial]:

@@ -68,7 +68,7 @@ class _Story:
         """Tells the searcher and the scheduler, as the search did."""
         match event["event"]:
             case "warm_start":
-                self.searcher.learn(as_trials(event, self.objective))
+                self.searcher.learn(as_trials(event, self.objective), event.get("first", []))
             case "trial" if event["number"] != self.number:
                 self.searcher.replay(self.state.trials[event["number"]])
             case "result" | "failed" | "timed_out":

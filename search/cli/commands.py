@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from search.algorithms.searchers import make_searcher
-from search.algorithms.warm_start import from_search
+from search.algorithms.warm_start import from_all, from_search
 from search.cli.preparation import (
     check_writable,
     commit_here,
@@ -167,7 +167,10 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     splits = prepare_data(console, store, config, options.data)
     warm = None
     if options.start_from:
-        warm, said = from_search(store, options.start_from, config, splits.info.fingerprint)
+        if options.start_from == "auto":
+            warm, said = from_all(store, config)
+        else:
+            warm, said = from_search(store, options.start_from, config, splits.info.fingerprint)
         for line in said:
             console.print(line, markup=False, soft_wrap=True)
     settled: dict[str, Any] = {}

@@ -61,7 +61,10 @@ SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the YAML; `lr=0.01` fixes lr.")
 ]
 FromOption = Annotated[
-    str | None, typer.Option("--from", metavar="NAME", help="Begin with what that search's trials found out.")
+    str | None,
+    typer.Option(
+        "--from", metavar="NAME", help="Begin with what that search found out; auto: with the winners of all."
+    ),
 ]
 AuditOption = Annotated[
     int | None, typer.Option(metavar="K", help="Train K stopped trials to the end: what did stopping cost?")

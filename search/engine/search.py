@@ -61,7 +61,7 @@ class Search:
     def _after(self, event: Event) -> None:
         """Tells the searcher and the scheduler what an event means for them, live or replayed."""
         if event["event"] == "warm_start":
-            self.searcher.learn(as_trials(event, self.objective))
+            self.searcher.learn(as_trials(event, self.objective), event.get("first", []))
         if event["event"] == "result" and event["outcome"] != "diverged":
             self.scheduler.record(event["number"], event["epoch"], self.objective.val_loss(event["metrics"]))
         # A trial that is stopped while it is paused was told when it was paused.

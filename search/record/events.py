@@ -50,13 +50,14 @@ class EarlierTrial(TypedDict):
     values: dict[str, float]
 
 
-#: The searcher is told of these trials of the search `from`.
+#: The searcher is told of these trials of the search `from`, and tries the configurations `first` before others.
 WarmStarted = TypedDict(
     "WarmStarted",
     {
         "event": Literal["warm_start"],
         "from": str,
         "trials": list[EarlierTrial],
+        "first": NotRequired[list[Params]],
         "time": NotRequired[int],
         "version": NotRequired[int],
     },

@@ -3,9 +3,11 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
-from search.algorithms.warm_start import from_search
+from search.algorithms import priors
+from search.algorithms.warm_start import from_all, from_search
 from search.config.load import load_config
 from search.config.space import parse_space
 from search.engine.search import Search
@@ -70,3 +72,50 @@ def test_what_cannot_be_learned_from_is_refused_with_the_reason(tmp_path):
         from_search(store, "earlier", load_config("rnn", ["search.searcher=random"]), "abc")
     with pytest.raises(InputError, match="earlier: no search of that name"):
         from_search(store, "earlier", load_config("rnn"), "abc")
+
+
+def finished_in(store, name, lr, created, task="rnn"):
+    """A finished search whose best trial has this learning rate."""
+    search = Search(load_config(task, ["search.epochs=1", f"lr={lr}"]), store.search(name))
+    search.record({"event": "session"})
+    trial = search.propose()
+    metric = f"val_{search.objective.metric}"
+    search.report(
+        [{"number": trial.number, "epoch": 1, "metrics": {metric: 0.5, "epoch_seconds": 1.0}, "diverged": None,
+          "checkpoint": None}], "cpu",
+    )  # fmt: skip
+    search.end("finished")
+    about = {"task": task, "config": search.config.raw, "place": "x", "fingerprint": name, "created": created}
+    (search.folder.path / "search.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize("searcher", ["tpe", "ranks"])
+def test_winners_of_all_earlier_searches_are_tried_first_the_newest_before_others(tmp_path, searcher):
+    store = Store(tmp_path)
+    assert from_all(store, load_config("rnn"))[0] is None
+    for created, (name, lr) in enumerate({"a": 0.002, "b": 0.003, "c": 0.004, "d": 0.005, "e": 0.005}.items()):
+        finished_in(store, name, lr, created)
+    finished_in(store, "other", 0.007, 9, "windows")
+    config = load_config("rnn", ["search.balance=null", f"search.searcher={searcher}"])
+    event, said = from_all(store, config)
+    assert [params["lr"] for params in event["first"]] == [0.005, 0.004, 0.003]
+    assert said == ["warm start: the best configurations of e, c, b are tried first"]
+    search = Search(config, store.search("new"))
+    search.record({"event": "session"}, event)
+    before = int(any(p.has_prior for p in config.space.parameters))
+    asked = [search.propose().params for _ in range(before + 4)]
+    assert [params["lr"] for params in asked[before:-1]] == [0.005, 0.004, 0.003]
+    assert asked[-1]["lr"] not in (0.005, 0.004, 0.003)
+    search.journal.close()
+    again = Search(config, store.search("new"))
+    again.journal.close()
+    assert again.searcher.ask(before + 4) == search.searcher.ask(before + 4)
+
+
+def test_value_that_a_winner_lacks_or_that_lies_outside_is_the_priors(tmp_path):
+    space = parse_space({"lr": {"loguniform": [1e-3, 1e-1], "prior": 1e-2}, "width": {"int": [8, 64]}}, "x")
+    rng = np.random.default_rng(0)
+    made = priors.winner(space, [{"lr": 0.5, "width": 16}], 1, {}, rng, None)
+    assert made == {"lr": 1e-2, "width": 16}
+    assert priors.winner(space, [{"lr": 0.5}], 0, {}, rng, None) is None, "the priors' own comes before"
+    assert priors.winner(space, [{"lr": 0.5}], 2, {}, rng, None) is None
