@@ -12,24 +12,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    BertConfig,
-    BertModel,
-    DistilBertConfig,
-    DistilBertModel,
-    PreTrainedTokenizerFast,
-)
-from transformers.masking_utils import create_bidirectional_mask
-from transformers.utils import logging
 
 from trainables.base.batches import read_only
 from trainables.base.device import Device
@@ -37,6 +24,10 @@ from trainables.base.errors import InputError
 from trainables.base.files import replacing
 from trainables.base.task import Progress, array_digest
 from trainables.text.ragged import Ragged
+
+# These take seconds, and a mistake in the data is to be told before: they are imported where they are used.
+if TYPE_CHECKING:
+    from transformers import BertModel, DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
 REFERENCE = "distilbert-base-uncased"
 PACKAGED = "packaged"
@@ -79,6 +70,8 @@ def folder_of(name: str) -> str:
 
 def check(name: str) -> None:
     """Raises InputError if there is no such encoder, or it is of another family."""
+    from transformers import AutoConfig
+
     folder = folder_of(name)
     try:
         config = AutoConfig.from_pretrained(folder)
@@ -93,6 +86,9 @@ def check(name: str) -> None:
 
 def load_encoder(name: str) -> DistilBertModel:
     """The pretrained encoder in evaluation mode, float32."""
+    from transformers import AutoConfig, BertConfig, BertModel, DistilBertModel
+    from transformers.utils import logging
+
     folder = folder_of(name)
     # Loading warns of a checkpoint's other heads, which are left out on purpose.
     logging.set_verbosity_error()
@@ -104,6 +100,8 @@ def load_encoder(name: str) -> DistilBertModel:
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """The encoder's tokenizer, without the padding and truncation that its file may set."""
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(folder_of(name), use_fast=True)
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
@@ -119,6 +117,8 @@ def from_bert(bert: BertModel) -> DistilBertModel:
     Raises:
         InputError: the checkpoint has an activation or a kind of positions that DistilBERT does not have.
     """
+    from transformers import DistilBertConfig, DistilBertModel
+
     old = bert.config
     if old.hidden_act != "gelu" or getattr(old, "position_embedding_type", "absolute") != "absolute":
         raise InputError(f"data.encoder: a BERT with {old.hidden_act} units cannot become a DistilBERT; needed is gelu")
@@ -177,6 +177,8 @@ class Encoder:
 
     def model(self) -> DistilBertModel:
         """The model in evaluation mode, on the CPU. Its weights may be shared and must not be written to."""
+        from transformers import DistilBertConfig, DistilBertModel
+
         config = DistilBertConfig(**self.config)
         with torch.device("meta"):
             model = DistilBertModel(config)
@@ -186,6 +188,9 @@ class Encoder:
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer."""
+        from tokenizers import Tokenizer
+        from transformers import PreTrainedTokenizerFast
+
         tokenizer = Tokenizer.from_str(self.tokenizer_json)
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **self.special_tokens)
 
@@ -203,6 +208,8 @@ def load(name: str) -> Encoder:
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], max_length: int) -> Ragged:
     """The token ids of each text (int64), special tokens included, at most `max_length` of them."""
+    import datasets
+
     datasets.disable_progress_bars()
 
     def ids(batch: dict[str, list[str]]) -> dict[str, Any]:
@@ -234,6 +241,8 @@ def through(
     blocks: Iterable[nn.Module], states: torch.Tensor, mask: torch.Tensor | None, config: DistilBertConfig
 ) -> torch.Tensor:
     """Passes states (batch, tokens, width) through blocks; `mask` (batch, tokens) is true on tokens, or None."""
+    from transformers.masking_utils import create_bidirectional_mask
+
     attention = create_bidirectional_mask(config=config, inputs_embeds=states, attention_mask=mask)
     for block in blocks:
         states = block(states, attention)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import DistilBertForSequenceClassification, DistilBertModel
 
 from trainables.base.dropout import Dropout
 from trainables.base.task import Params
 from trainables.text.encoders import Encoder, Frozen, mean_of, through
+
+if TYPE_CHECKING:
+    from transformers import DistilBertForSequenceClassification, DistilBertModel
 
 HEADS = ("classifier", "tokens", "cnn")
 #: Kernel widths of the convolutional head.
@@ -132,6 +134,8 @@ class TextNet(nn.Module):
         self, encoder: DistilBertModel, classes: tuple[str, ...]
     ) -> DistilBertForSequenceClassification:
         """Joins this head and a whole encoder into one transformers model."""
+        from transformers import DistilBertForSequenceClassification
+
         head: Any = self.head
         config = encoder.config
         config.id2label = dict(enumerate(classes))

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import average_precision_score
 from torch.nn import functional as F
 
 from trainables.base.batches import Rows, read_only, rows_on, shuffled_rows
@@ -135,6 +134,8 @@ class TextTask:
         return fit_batches(learner, batches, forward, params["clip_norm"])
 
     def evaluate(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
+        from sklearn.metrics import average_precision_score
+
         reading: Reading = learner.extra["reading"]
         probabilities, threshold = _probabilities(learner, split), learner.params.get("threshold")
         metrics = {"loss": float(F.nll_loss(torch.from_numpy(probabilities).log(), read_only(split.labels)))}
