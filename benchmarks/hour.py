@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from search.algorithms.searchers import suggest
+from search.algorithms.optuna_searcher import suggest
 from search.config.load import load_config, parse_duration
 from search.config.space import Parameter
 from search.record.journal import read_events

@@ -56,7 +56,7 @@ def prepared() -> tuple[Any, Any, list[dict[str, Any]]]:
 
 def train(task: Any, splits: Any, number: int, params: dict[str, Any], report: Any = None) -> tuple[float, float]:
     """The loop that everybody runs; returns best validation MSE and seconds."""
-    from search.algorithms.searchers import trial_seed
+    from search.algorithms.seeds import trial_seed
     from trainables import choose_device, seed_everything
 
     begun = time.perf_counter()

@@ -7,8 +7,9 @@ import warnings
 from typing import Any, Literal, Protocol
 
 from benchmarks.curves.tables import EPOCHS, Table
+from search.algorithms.optuna_searcher import distribution
 from search.algorithms.schedulers import make_scheduler
-from search.algorithms.searchers import distribution, make_searcher
+from search.algorithms.searchers import make_searcher
 from search.config.load import check_config, load_config
 from search.record.state import Trial
 from trainables import Objective, Params

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import optuna
 
-from search.algorithms.searchers import distribution
+from search.algorithms.optuna_searcher import distribution
 from search.config.space import Parameter
 from search.record.state import Trial
 from trainables import Objective

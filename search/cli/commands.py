@@ -32,6 +32,7 @@ from search.record.replay import extend, offer_all, open_search, replay
 from search.record.store import Store
 from search.session import DONE, NEEDED, Finals, next_commands, take_up
 from trainables import Checked, Fusable, InputError, Objective, SelfTrained, Task, get_task, offered, task_names
+from trainables.base.storage import is_remote
 from trainables.base.task import source_line
 
 #: Number of seeds over which finalists are compared by default.
@@ -211,7 +212,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "offered": offered(config.task),
         "config": config.raw,
         "place": config.place,
-        "data": options.data if not options.data or "://" in options.data else str(Path(options.data).resolve()),
+        "data": options.data if not options.data or is_remote(options.data) else str(Path(options.data).resolve()),
         "fingerprint": splits.info.fingerprint,
         "address": options.address,
         "retrain": options.retrain and not isinstance(get_task(config.task), SelfTrained),

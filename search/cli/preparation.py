@@ -17,7 +17,7 @@ from search.engine.placement import local_cpus, machines, place
 from search.record.store import SearchFolder, Store
 from search.session import NEEDED
 from trainables import InputError, Precomputed, Splits, get_task
-from trainables.base.storage import fetch, files_at
+from trainables.base.storage import fetch, files_at, is_remote
 
 
 def prepare_data(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:
@@ -26,7 +26,7 @@ def prepare_data(console: Console, store: Store, config: SearchConfig, data: str
     from trainables import choose_device
 
     task, cache = get_task(config.task), store.cache / config.task
-    source = None if data is None else fetch(data, store.cache) if "://" in data else Path(data)
+    source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
     bar, progress = data_progress(console)
     with bar:
         splits = task.prepare(config.data, source, cache, progress)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from search.algorithms.pareto import measured
 from search.algorithms.schedulers import make_scheduler
-from search.algorithms.searchers import make_searcher, trial_seed
+from search.algorithms.searchers import make_searcher
+from search.algorithms.seeds import trial_seed
 from search.algorithms.warm_start import as_trials
 from search.config.load import SearchConfig, parse_duration
 from search.engine.failures import Failure

@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.algorithms.optuna_searcher import distribution
 from search.algorithms.pareto import value_of
-from search.algorithms.searchers import distribution
 from search.config.load import SearchConfig
 from search.exchange.imported import Imported, ImportedTrial
 from search.record.state import SearchState, Trial

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from search.algorithms.searchers import trial_seed
+from search.algorithms.seeds import trial_seed
 from search.engine.placement import Placement, machines
 from search.engine.remote import follow, remote, share, train_resumably
 from search.engine.search import Search

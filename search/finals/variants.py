@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from search.algorithms.searchers import trial_seed
+from search.algorithms.seeds import trial_seed
 from search.config.space import Plain
 from search.engine.placement import Placement
 from search.engine.remote import follow, remote, share

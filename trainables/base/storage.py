@@ -16,6 +16,7 @@ import fsspec
 
 from trainables.base.errors import InputError
 from trainables.base.files import replacing
+from trainables.base.hub import fetch_dataset
 from trainables.base.task import array_digest
 
 
@@ -150,13 +151,20 @@ class Storage:
             return {"name": name, "bytes": file.tell()}
 
 
+def is_remote(data: str) -> bool:
+    """Whether `--data` names something that is fetched: a URI, or a data set of the hub."""
+    return "://" in data or data.startswith("hf:")
+
+
 def fetch(uri: str, cache: Path) -> Path:
     """Downloads a file or folder from a URI into the cache, unless the cache has it with the same names, sizes and
-    versions.
+    versions; `hf:NAME` is a data set of the Hugging Face hub.
 
     Raises:
         InputError: it cannot be read, or there is nothing.
     """
+    if uri.startswith("hf:"):
+        return fetch_dataset(uri, cache)
     try:
         fs, root = fsspec.core.url_to_fs(uri)
         found = fs.find(root, detail=True)

@@ -1,10 +1,15 @@
-"""Tables of texts: CSV, TSV, JSON Lines and Parquet files, and which of their columns hold the text and the label."""
+"""Tables of texts, and which of their columns hold the text and the label.
+
+They are CSV, TSV, JSON, JSON Lines, Parquet and Arrow files.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +17,9 @@ import pandas as pd
 from trainables.base.errors import InputError
 
 #: Suffixes, and the separator that is expected.
-TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".jsonl": None}
+TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".arrow": None, ".jsonl": None, ".json": None}
+#: What `datasets` writes beside its tables.
+NO_TABLES = ("dataset_dict.json", "dataset_info.json", "state.json")
 #: Separators that a table may have whatever its name says.
 SEPARATORS = ",;\t|"
 #: Columns that are taken where none is named, in this order.
@@ -99,10 +106,10 @@ def read_column(content: bytes, name: PurePosixPath, place: str) -> list[str]:
 
 def _table(content: bytes, name: PurePosixPath, place: str, header: bool = True) -> pd.DataFrame:
     try:
-        if name.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(io.BytesIO(content))
-        elif name.suffix.lower() == ".jsonl":
-            frame = pd.read_json(io.StringIO(decode(content, place)), lines=True, dtype=False)
+        if name.suffix.lower() in (".parquet", ".arrow"):
+            frame = _columnar(content, name.suffix.lower())
+        elif name.suffix.lower() in (".jsonl", ".json"):
+            frame = pd.DataFrame(_records(decode(content, place), place), dtype=object)
         else:
             text = decode(content, place)
             separator = _separator(text, str(TABLES[name.suffix.lower()]))
@@ -113,6 +120,51 @@ def _table(content: bytes, name: PurePosixPath, place: str, header: bool = True)
         raise InputError(f"{place}: cannot be read as a table ({str(error).strip().splitlines()[0]})") from error
     frame.columns = pd.Index([str(column) for column in frame.columns])
     return frame
+
+
+def _columnar(content: bytes, suffix: str) -> pd.DataFrame:
+    """A Parquet or Arrow table; class labels by name, where `datasets` noted them in the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if suffix == ".parquet":
+        table = pq.read_table(io.BytesIO(content))
+    elif content[:6] == b"ARROW1":
+        table = pa.ipc.open_file(content).read_all()
+    else:
+        table = pa.ipc.open_stream(content).read_all()
+    frame = table.to_pandas()
+    noted = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    for column, feature in noted.get("info", {}).get("features", {}).items():
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+            names = dict(enumerate(feature.get("names", ())))
+            frame[column] = frame[column].map(names)
+    return frame
+
+
+def _records(text: str, place: str) -> list[dict[str, Any]]:
+    """The objects of JSON Lines, or of one JSON document: a list of them, or the only list among its values.
+
+    Raises:
+        InputError: it is neither; the message has the line.
+    """
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        whole = []
+        for number, line in lines:
+            try:
+                whole.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise InputError(f"{place}: line {number}: not JSON ({error.msg})") from error
+    if isinstance(whole, dict) and len(lines) > 1:
+        lists = [value for value in whole.values() if isinstance(value, list)]
+        whole = lists[0] if len(lists) == 1 else whole
+    records = whole if isinstance(whole, list) else [whole]
+    if not records or not all(isinstance(one, dict) for one in records):
+        raise InputError(f"{place}: expected JSON objects, one a line or in a list")
+    return records
 
 
 def _separator(text: str, expected: str) -> str:

@@ -14,7 +14,7 @@ from trainables.base.errors import InputError
 from trainables.base.files import read_files
 from trainables.base.task import DataInfo, Splits, array_digest
 from trainables.text.duplicates import clean, remove_overlap
-from trainables.text.tables import TABLES
+from trainables.text.tables import NO_TABLES, TABLES
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 
@@ -50,7 +50,8 @@ def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collecti
         InputError: naming the file, the line or the column, and what is allowed.
     """
     frames: dict[str, list[pd.DataFrame]] = {}
-    files = [(name, content) for name, content in read_files(source, suffixes, data["max_unpacked_gb"])]
+    read_all = read_files(source, suffixes, data["max_unpacked_gb"])
+    files = [(name, content) for name, content in read_all if name.name not in NO_TABLES]
     below = _common_folders([name for name, _ in files])
     for name, content in files:
         part = PurePosixPath(*name.parts[below:])

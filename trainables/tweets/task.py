@@ -19,7 +19,7 @@ class TweetsTask(TextTask):
     made = "tweets made by code (--data FILE|FOLDER|ZIP for your tables)"
 
     def read(self, data: dict[str, Any], source: Path) -> Splits:
-        """Reads CSV, TSV, JSON Lines or Parquet tables with a text and a label column."""
+        """Reads CSV, TSV, JSON, Parquet or Arrow tables with a text and a label column."""
 
         def read_file(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
             return tables.read_table(content, name, place, data["text"], data["label"], data.get("unlabelled"))

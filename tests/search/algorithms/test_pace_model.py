@@ -3,8 +3,8 @@
 import numpy as np
 
 from search.algorithms import priors
+from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.pace_model import ENOUGH, PaceModel
-from search.algorithms.searchers import OptunaSearcher
 from search.config.space import parse_space
 from search.record.state import Trial
 from trainables import Objective

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from search.algorithms import priors
+from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rank_searcher import RankSearcher
-from search.algorithms.searchers import OptunaSearcher
 from search.config.space import parse_space
 from search.record.state import Trial
 from trainables import Objective

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from search.algorithms.searchers import OptunaSearcher, trial_seed
+from search.algorithms.optuna_searcher import OptunaSearcher
+from search.algorithms.seeds import trial_seed
 from search.config.space import parse_space
 from search.record.state import Trial
 from trainables.base.task import Objective

@@ -1,16 +1,19 @@
 import gzip
 import io
+import json
 import subprocess
 import sys
 import zipfile
 from functools import partial
 from pathlib import PurePosixPath
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
+from trainables.base import storage
 from trainables.base.errors import InputError
 from trainables.text import tables, texts
 
@@ -86,8 +89,54 @@ def test_json_lines_are_read_as_they_stand():
         {"text": "NA, \u00e9t\u00e9", "label": "1"},
         {"text": "007", "label": "0"},
     ]
-    with pytest.raises(InputError, match=r"t.jsonl: cannot be read as a table"):
+    with pytest.raises(InputError, match=r"t.jsonl: line 2: not JSON"):
         read(b'{"text": "a", "label": 1}\n{"text": ', "t.jsonl")
+
+
+@pytest.mark.parametrize("whole", ["[{0}, {1}]", '{{"version": 1,\n "data": [{0}, {1}]}}', "{0}\n{1}\n"])
+def test_json_is_a_list_of_records_or_one_a_line(whole):
+    content = whole.format('{"text": "one", "label": "a"}', '{"text": "two", "label": 2}').encode()
+    assert read(content, "t.json").to_dict("records") == [{"text": "one", "label": "a"}, {"text": "two", "label": "2"}]
+    with pytest.raises(InputError, match=r"t\.json: expected JSON objects, one a line or in a list"):
+        read(b"[1, 2]", "t.json")
+
+
+def test_what_datasets_saves_has_the_fingerprint_of_the_table(tmp_path):
+    """`save_to_disk` writes Arrow files with class labels as numbers, and JSON files beside them."""
+    rng = np.random.default_rng(0)
+    rows = [{"text": f"line {n} {rng.random()}", "label": n % 2} for n in range(60)]
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["no", "yes"]))
+    made = {"train": rows[:40], "validation": rows[40:50], "test": rows[50:]}
+    for split, part in made.items():
+        frame = pd.DataFrame(part).assign(label=[["no", "yes"][row["label"]] for row in part])
+        (tmp_path / "csv").mkdir(exist_ok=True)
+        frame.to_csv(tmp_path / "csv" / f"{split}.csv", index=False)
+    whole = datasets.DatasetDict({k: datasets.Dataset.from_list(v, features=features) for k, v in made.items()})
+    whole.save_to_disk(tmp_path / "saved")
+    whole["train"].to_parquet(tmp_path / "parquet" / "train.parquet")
+    reader = partial(tables.read_table, text=None, label=None)
+    expected = texts.prepare(DATA, tmp_path / "csv", reader).info
+    assert texts.prepare(DATA, tmp_path / "saved", reader).info.fingerprint == expected.fingerprint
+    assert texts.prepare(DATA, tmp_path / "parquet", reader).info.classes == ("no", "yes")
+
+
+def test_data_set_of_the_hub_is_written_once_with_labels_by_name(tmp_path, monkeypatch):
+    """A folder of the name stands for the hub, which `load_dataset` reads in the same way."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "somebody" / "irony"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 30), ("test", 10)):
+        rows = [json.dumps({"text": f"{split} {n}", "label": "ab"[n % 2]}) for n in range(count)]
+        (folder / f"{split}.jsonl").write_text("\n".join(rows))
+    found = storage.fetch("hf:somebody/irony", tmp_path / "store")
+    assert {path.name for path in found.iterdir()} == {"train.parquet", "test.parquet"}
+    info = texts.prepare(DATA, found, partial(tables.read_table, text=None, label=None)).info
+    assert info.classes == ("a", "b") and info.sizes["test"] == 10
+    (folder / "train.jsonl").write_text("gone")
+    assert storage.fetch("hf:somebody/irony", tmp_path / "store") == found, "a search goes on with what it began with"
+    with pytest.raises(InputError, match="--data hf:nobody/nothing: "):
+        storage.fetch("hf:nobody/nothing", tmp_path / "store")
 
 
 def test_windows_line_ends_are_no_part_of_a_label():
@@ -193,7 +242,7 @@ def test_text_that_stands_in_two_splits_leaves_train_and_is_told(tmp_path):
             {"train.csv": "text,label\n" + rows(20), "test.csv": "text,label\nz,maybe\n"},
             "test: label 'maybe' does not stand in train",
         ),
-        ({"t.txt": "hello"}, "no .csv, .jsonl, .parquet, .tsv, .zip file; those are allowed"),
+        ({"t.txt": "hello"}, "no .arrow, .csv, .json, .jsonl, .parquet, .tsv, .zip file; those are allowed"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(tmp_path, files, message):
@@ -205,7 +254,7 @@ def test_data_that_cannot_be_used_is_refused(tmp_path, files, message):
 
 def test_source_that_is_no_table_is_refused(tmp_path):
     (tmp_path / "t.doc").write_text("x")
-    with pytest.raises(InputError, match=r"t\.doc: no \.csv, \.jsonl, \.parquet, \.tsv, \.zip file"):
+    with pytest.raises(InputError, match=r"t\.doc: no \.arrow, \.csv, \.json, \.jsonl, \.parquet, \.tsv, \.zip file"):
         prepare(tmp_path / "t.doc")
     (tmp_path / "t.zip").write_text("x")
     with pytest.raises(InputError, match="not a zip file"):
