@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from trainables import InputError, Objective, Splits
+from trainables.base.tables import TABLES, decode
 from trainables.lyrics import demo
 from trainables.text import tables, texts
 from trainables.text.task import TextTask
@@ -24,14 +25,14 @@ class LyricsTask(TextTask):
         def read_file(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
             if name.suffix.lower() != ".txt":
                 return tables.read_table(content, name, place, data["text"], data["label"], data.get("unlabelled"))
-            lines = [line.strip() for line in tables.decode(content, place).splitlines()]
+            lines = [line.strip() for line in decode(content, place).splitlines()]
             folders = [folder for folder in name.parts[:-1] if folder.lower() not in texts.SPLITS]
             frame = pd.DataFrame({"text": [line for line in lines if line]})
             if frame.empty:
                 raise InputError(f"{place}: no line in it")
             return frame.assign(label=folders[-1] if folders else name.stem)
 
-        return texts.prepare(data, source, read_file, {*tables.TABLES, ".txt"})
+        return texts.prepare(data, source, read_file, {*TABLES, ".txt"})
 
     def demo(self, data: dict[str, Any]) -> Splits:
         return texts.split_up(demo.make(**data["demo"]), data, "demo", [])

@@ -21,6 +21,7 @@ from trainables.base.batches import Rows, read_only, rows_on, shuffled_rows
 from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.optimizers import make_optimizer, make_schedule
+from trainables.base.tables import TABLES, decode
 from trainables.base.task import Choices, DataInfo, Objective, Params, Progress, Splits
 from trainables.base.training import Learner, fit_batches
 from trainables.text import encoders, reports, tables, tfidf
@@ -225,12 +226,12 @@ class TextTask:
             path = Path(argument)
             if argument == "-":
                 found += _lines("stdin", sys.stdin.read())
-            elif path.is_file() and path.suffix.lower() in tables.TABLES:
+            elif path.is_file() and path.suffix.lower() in TABLES:
                 column = tables.read_column(path.read_bytes(), PurePosixPath(path.name), argument)
                 found += [(f"{argument}:{row}", text) for row, text in enumerate(column, 1)]
             elif path.is_file():
-                found += _lines(argument, tables.decode(path.read_bytes(), argument))
-            elif path.suffix.lower() in (*tables.TABLES, ".txt") and " " not in argument:
+                found += _lines(argument, decode(path.read_bytes(), argument))
+            elif path.suffix.lower() in (*TABLES, ".txt") and " " not in argument:
                 raise InputError(f"{argument}: no such file")
             else:
                 found.append((argument, argument))

@@ -12,9 +12,9 @@ import pandas as pd
 
 from trainables.base.errors import InputError
 from trainables.base.files import read_files
+from trainables.base.tables import NO_TABLES, TABLES, listed
 from trainables.base.task import DataInfo, Splits, array_digest
 from trainables.text.duplicates import clean, remove_overlap
-from trainables.text.tables import NO_TABLES, TABLES
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 
@@ -55,7 +55,8 @@ def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collecti
     below = _common_folders([name for name, _ in files])
     for name, content in files:
         part = PurePosixPath(*name.parts[below:])
-        frames.setdefault(split_of(part), []).append(read(content, part, str(source / name)))
+        place = str(source) if source.is_file() and len(name.parts) == 1 else str(source / name)
+        frames.setdefault(split_of(part), []).append(read(content, part, place))
     notes = [note for parts in frames.values() for frame in parts for note in frame.attrs.get("notes", ())]
     together = {split: clean(pd.concat(parts, ignore_index=True), split, notes) for split, parts in frames.items()}
     if "train" not in together:
@@ -81,10 +82,10 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
         raise InputError(f"{source}: {', '.join(empty)}: no texts are left of it; a label and a text are needed")
     classes = tuple(sorted(frames["train"]["label"].unique()))
     if len(classes) < 2:
-        raise InputError(f"{source}: only one label, {classes[0]!r}; at least two are needed")
+        raise InputError(f"{source}: only one label, {classes[0]!r:.60}; at least two are needed")
     for split, frame in frames.items():
         if unknown := sorted(set(frame["label"]) - set(classes)):
-            raise InputError(f"{source}: {split}: label {unknown[0]!r} does not stand in train ({', '.join(classes)})")
+            raise InputError(f"{source}: {split}: label {unknown[0]!r:.60} does not stand in train ({listed(classes)})")
     codes = {label: code for code, label in enumerate(classes)}
     parts = {
         split: TextSplit(frame["text"].to_numpy(dtype=object), frame["label"].map(codes).to_numpy(dtype=np.int64))
@@ -94,6 +95,8 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
         if name not in parts:
             seed, keep = data["split_seed"], rare == "train"
             parts["train"], parts[name] = stratified(parts["train"], classes, fraction, seed, source, keep)
+            if not len(parts[name]):
+                raise InputError(f"{source}: no text can be cut off for {name}: every label has a single one")
     counts = np.bincount(parts["train"].labels, minlength=len(classes))
     notes.append("classes in train: " + ", ".join(f"{c} {n}" for c, n in zip(classes, counts, strict=True)))
     info = DataInfo(
@@ -113,7 +116,7 @@ def _without_rare(frames: dict[str, pd.DataFrame], notes: list[str]) -> dict[str
     small = sorted(counts.index[counts < 1 + len({"val", "test"} - set(frames))])
     if not small:
         return frames
-    notes.append(f"data.rare=drop: left out for too few texts: {', '.join(small)}")
+    notes.append(f"data.rare=drop: left out for too few texts: {listed(small)}")
     return {split: frame[~frame["label"].isin(small)].reset_index(drop=True) for split, frame in frames.items()}
 
 
@@ -161,7 +164,7 @@ def stratified(
             continue
         if len(members) < 2:
             raise InputError(
-                f"{place}: label {name!r} has {len(members)} text left to split; at least 2 are needed "
+                f"{place}: label {name!r:.60} has {len(members)} text left to split; at least 2 are needed "
                 "(--set data.rare=drop leaves such classes out, data.rare=train keeps them in train)"
             )
         count = min(max(1, round(fraction * len(members))), len(members) - 1)

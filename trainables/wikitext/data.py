@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from trainables import DataInfo, InputError, Splits, array_digest
+from trainables.base import tables
 from trainables.base.files import read_files
-from trainables.text import tables, texts
+from trainables.text import texts
 from trainables.wikitext.tokenizer import END, START, UNKNOWN, basic_english, decode, encode, vocabulary
 
 HUB = "Salesforce/wikitext"

@@ -1,4 +1,4 @@
-"""Reads photographs from a folder or zip of `<class>/*`, or of `train/<class>/*` and so on, into uint8 arrays."""
+"""Reads photographs into uint8 arrays, from `<class>/*`, `train/<class>/*` and so on, or as a table names them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from trainables import DataInfo, InputError, Progress, Splits, array_digest
 from trainables.base.files import replacing, too_large
-from trainables.windows import demo
+from trainables.windows import demo, listed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SPLITS = ("train", "val", "test")
@@ -129,10 +129,12 @@ def _read(
         files, folders, ignored = _list_folder(source)
     elif zipfile.is_zipfile(source):
         files, folders, ignored = _list_zip(source, data["max_unpacked_gb"])
+    elif listed.is_table(source.name):
+        files, folders, ignored = _list_members(listed.of_file(source), source.parent)
     else:
-        raise InputError(f"--data {source}: neither a folder nor a zip file")
+        raise InputError(f"--data {source}: neither a folder, nor a zip file, nor a table of paths and labels")
     classes = _check(files, folders, source)
-    notes = [f"ignored {ignored} files that are not JPEG, PNG or WebP"] if ignored else []
+    notes = [f"ignored {ignored} files that are not JPEG, PNG or WebP, or that no table names"] if ignored else []
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         contents = list(pool.map(lambda f: array_digest([f.read()]), files))
@@ -197,6 +199,8 @@ def _list_members(
     members: list[tuple[str, bool, Callable[[], bytes]]], place: Path
 ) -> tuple[list[_File], set[tuple[str, str]], int]:
     """Sorts members `[wrapper/]split/class/.../file` into pictures, (split, class) folders, and a number of others."""
+    if found := _list_rows(members, place):
+        return found
     split_all = [(PurePosixPath(name).parts, is_dir, read) for name, is_dir, read in members]
     tops = {parts[0].lower() for parts, _, _ in split_all}
     skip = 1 if len(tops) == 1 and not tops & set(FOLDERS) else 0  # an archive of one folder
@@ -221,6 +225,29 @@ def _list_members(
             f"{place}: no train/<class>/ folders; expected <class>/*, or train/<class>/* and optionally val/ and test/"
         )
     return files, folders, ignored
+
+
+def _list_rows(
+    members: list[tuple[str, bool, Callable[[], bytes]]], place: Path
+) -> tuple[list[_File], set[tuple[str, str]], int] | None:
+    """The pictures that tables among the members name, as `_list_members` returns them; None where none does."""
+    pictures = {name: read for name, is_dir, read in members if PurePosixPath(name).suffix.lower() in SUFFIXES}
+    files: dict[str, _File] = {}
+    for name, is_dir, read in members:
+        if is_dir or not listed.is_table(name):
+            continue
+        for path, label, word in (
+            listed.read_list(read(), name, f"{place}/{name}", pictures.__contains__, FOLDERS) or ()
+        ):
+            of_table = (PurePosixPath(name).stem, *reversed(PurePosixPath(name).parts[:-1]))
+            split = next((FOLDERS[part.lower()] for part in (word, *of_table) if part.lower() in FOLDERS), "train")
+            if files.setdefault(path, _File(split, label, path, pictures[path])).label != label:
+                raise InputError(f"{place}/{name}: {path}: labelled {label!r} here and {files[path].label!r} before")
+    if not files:
+        return None
+    # In the order that they have in folders of splits and classes.
+    listing = sorted(files.values(), key=lambda file: (file.split, file.label, file.name))
+    return listing, {(file.split, file.label) for file in listing}, len(pictures) - len(files)
 
 
 def _check(files: list[_File], folders: set[tuple[str, str]], place: Path) -> tuple[str, ...]:

@@ -3,6 +3,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -166,7 +167,7 @@ def test_missing_empty_and_foreign_sources_are_refused(tmp_path):
     with pytest.raises(InputError, match="no train/<class>/ folders"):
         prepare(tmp_path / "empty", tmp_path)
     (tmp_path / "text.zip").write_text("not a zip")
-    with pytest.raises(InputError, match="neither a folder nor a zip"):
+    with pytest.raises(InputError, match="neither a folder, nor a zip file, nor a table"):
         prepare(tmp_path / "text.zip", tmp_path)
 
 
@@ -195,6 +196,58 @@ def test_zip_gives_what_the_folder_gives(tmp_path):
         assert again.info.fingerprint == plain.info.fingerprint
         assert np.array_equal(again.train.images, plain.train.images)
         assert np.array_equal(again.test.labels, plain.test.labels)
+
+
+def listed_by(root: Path, form: str) -> Path:
+    """The pictures of a folder of splits in one folder, named by a table in this form."""
+    rows = []
+    (root / "flat").mkdir()
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        split, label = path.parts[-3:-1]
+        path.rename(root / "flat" / f"{number:03d}.png")
+        rows.append({"file_name": f"{number:03d}.png", "label": label, "split": split})
+    frame = pd.DataFrame(rows)
+    if form == "metadata.csv":  # Hugging Face's imagefolder, a table beside the pictures
+        frame.to_csv(root / "flat" / form, index=False)
+    elif form == "a list":  # given alone; paths from its own folder
+        frame.assign(file_name="flat/" + frame["file_name"]).to_json(root / "list.jsonl", orient="records", lines=True)
+        return root / "list.jsonl"
+    else:  # a table a split, with another name for the label
+        for split, part in frame.groupby("split"):
+            part[["label", "file_name"]].rename(columns={"label": "Kind"}).to_csv(
+                root / f"{split}.tsv", index=False, sep="\t"
+            )
+        for path in (root / "flat").iterdir():
+            path.rename(root / path.name)
+    return root
+
+
+@pytest.mark.parametrize("form", ["metadata.csv", "a list", "a table a split"])
+def test_pictures_that_a_table_names_are_those_of_folders(tmp_path, form):
+    plain = prepare(folder(tmp_path / "plain", ("train", "test")), tmp_path)
+    again = prepare(listed_by(folder(tmp_path / "data", ("train", "test")), form), tmp_path)
+    assert again.info.fingerprint == plain.info.fingerprint and again.info.classes == ("a", "b")
+    assert np.array_equal(again.val.images, plain.val.images)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("path,label\na.png,x\nb.png,y\n", r"list\.csv: row 2: b\.png: no such picture"),
+        ("path,label\na.png,\n", r"list\.csv: row 1: a\.png: no label"),
+        ("path,mood,size\na.png,x,3\n", r"no column of labels is recognised among mood, size; call it label"),
+        ("path,label,split\na.png,x,later\n", r"row 1: split 'later': allowed are train, val, test"),
+        ("path,label\na.png,x\n./a.png,y\n", r"a\.png: labelled 'y' here and 'x' before"),
+        ("path,label\nb.png,x\n", "no train/<class>/ folders"),
+    ],
+)
+def test_table_that_names_no_pictures_is_refused_with_the_row(tmp_path, table, message):
+    (tmp_path / "data").mkdir()
+    picture().save(tmp_path / "data" / "a.png")
+    (tmp_path / "data" / "list.csv").write_text(table)
+    for source in (tmp_path / "data", tmp_path / "data" / "list.csv"):
+        with pytest.raises(InputError, match=message):
+            prepare(source, tmp_path)
 
 
 def test_what_is_missing_is_split_off_stratified_and_seeded(tmp_path):
