@@ -123,7 +123,8 @@ def test_what_datasets_saves_has_the_fingerprint_of_the_table(tmp_path):
 def test_data_set_of_the_hub_is_written_once_with_labels_by_name(tmp_path, monkeypatch):
     """A folder of the name stands for the hub, which `load_dataset` reads in the same way."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     folder = tmp_path / "somebody" / "irony"
     folder.mkdir(parents=True)
     for split, count in (("train", 30), ("test", 10)):
