@@ -288,6 +288,9 @@ def predict(
     form: Annotated[
         given.PredictionFormat, typer.Option("--format", help="How to print it; csv and json have every probability.")
     ] = given.PredictionFormat.table,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write everything there (csv, json, jsonl, parquet), resumably.")
+    ] = None,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
@@ -298,7 +301,7 @@ def predict(
         from search.tracking.predict import predict
 
         commands.check_name(task)
-        predict(kept, task, inputs, form.value)
+        predict(kept, task, inputs, form.value, output)
         return 0
 
     finish(command, store, debug)

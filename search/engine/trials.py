@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -139,8 +141,14 @@ class _Decisions(FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         # By default Tune keeps one idle worker: each round of trials would wait seconds for new ones.
         if not self._keeps_workers:
-            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self.bridge.concurrency)
             self._keeps_workers = True
+            cache = getattr(tune_controller, "_actor_cache", None)  # Tune's own; nothing public does it
+            if hasattr(cache, "increase_max"):
+                cache.increase_max(trial.placement_group_factory, self.bridge.concurrency)
+            else:
+                logging.getLogger(__name__).warning(
+                    "Ray %s keeps one idle worker only, so that rounds of trials wait for new ones", ray.__version__
+                )
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """Chooses no trial out of turn: a free worker takes a trial that has no worker.

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import mlflow
+import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from search.record.store import Store
 from search.tracking.client import mlflow_client
 from trainables import Exported, InputError, get_task
 
+#: Inputs that are predicted, and written, at a time.
+BATCH = 1000
+#: How the rows are written, by the suffix of the file.
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": lambda frame, path: frame.to_csv(path, index=False),
+    ".jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
+    ".json": lambda frame, path: frame.to_json(path, orient="records", indent=2),
+    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
+}
 
-def predict(store: Store, name: str, inputs: list[str], form: str) -> None:
+
+def predict(store: Store, name: str, inputs: list[str], form: str, output: Path | None = None) -> None:
     """Prints a row for each input: as a table the prediction and its first figure, as csv or json everything.
 
+    Args:
+        output: a file to write everything to instead; a command that was cut off goes on where it was.
+
     Raises:
-        InputError: an input cannot be read, or there is no champion.
+        InputError: an input cannot be read, there is no champion, or the file cannot be written.
     """
+    if output is not None and output.suffix.lower() not in WRITERS:
+        raise InputError(f"--output {output}: allowed are {', '.join(WRITERS)} files")
     task = get_task(name)
     if not isinstance(task, Exported):
         raise InputError(f"{name}: a task without `export` has no registered model to predict with")
@@ -31,6 +52,9 @@ def predict(store: Store, name: str, inputs: list[str], form: str) -> None:
         model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
     except MlflowException as error:
         raise InputError(f"{name}: no registered champion in {store.shown} ({str(error).splitlines()[0]})") from error
+    if output is not None:
+        _write(model, frame, output)
+        return
     predictions = model.predict(frame)
     predictions.index = frame.index
     if form == "json":
@@ -39,3 +63,28 @@ def predict(store: Store, name: str, inputs: list[str], form: str) -> None:
         predictions.to_csv(sys.stdout, index_label="input")
     else:
         sys.stdout.write(predictions.iloc[:, :2].to_string() + "\n")
+
+
+def _write(model: Any, frame: pd.DataFrame, output: Path) -> None:
+    """Predicts in batches. Until all are there they are kept beside the output, under a line that says of what."""
+    about = hashlib.blake2b(f"{model.metadata.run_id}".encode(), digest_size=12)
+    about.update(pd.util.hash_pandas_object(frame.astype(str)).to_numpy().tobytes())
+    first, part = about.hexdigest(), output.with_name(f"{output.name}.part")
+    try:
+        kept = part.read_text().split("\n")[:-1] if part.exists() else []  # what is cut off has no line end
+        rows = kept[1:] if kept[:1] == [first] else []
+        part.write_text("".join(f"{line}\n" for line in [first, *rows]))
+        with part.open("a") as file:
+            for start in range(len(rows), len(frame), BATCH):
+                batch = frame.iloc[start : start + BATCH]
+                predictions = model.predict(batch)
+                predictions.insert(0, "input", list(batch.index))
+                made = predictions.to_json(orient="records", lines=True).splitlines()
+                file.write("".join(f"{line}\n" for line in made))
+                file.flush()
+                rows += made
+        WRITERS[output.suffix.lower()](pd.DataFrame([json.loads(row) for row in rows]), output)
+        part.unlink()
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be written ({error.strerror})") from error
+    print(f"{len(rows)} predictions in {output}")
