@@ -142,7 +142,7 @@ class _Decisions(FIFOScheduler):
         # By default Tune keeps one idle worker: each round of trials would wait seconds for new ones.
         if not self._keeps_workers:
             self._keeps_workers = True
-            cache = getattr(tune_controller, "_actor_cache", None)  # Tune's own; nothing public does it
+            cache: Any = getattr(tune_controller, "_actor_cache", None)  # Tune's own; nothing public does it
             if hasattr(cache, "increase_max"):
                 cache.increase_max(trial.placement_group_factory, self.bridge.concurrency)
             else:
