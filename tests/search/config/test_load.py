@@ -31,7 +31,7 @@ def test_set_replaces_a_parameter_whole():
         (["search.trials=many"], "search.trials: 'many': input should be a valid integer"),
         (
             ["search.searcher=magic"],
-            "search.searcher: 'magic': input should be 'tpe', 'random', 'grid', 'gp' or 'nsga2'",
+            "search.searcher: 'magic': input should be 'ranks', 'tpe', 'random', 'grid', 'gp' or 'nsga2'",
         ),
         (["search.grace_period=99"], "search.grace_period: 99: must be <= search.epochs (12)"),
         (["search.time_budget=soon"], "search.time_budget: 'soon': expected a positive duration"),
