@@ -36,7 +36,7 @@ ALL = {
     "hour": [],
     "killed": [],
     "functions": ["--pairs", "3"],
-    "curves": ["--seeds", "3", "--workers", "2"],
+    "curves": ["--seeds", "3"],
 }
 
 
