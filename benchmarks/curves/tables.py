@@ -6,12 +6,14 @@ import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search.algorithms.encoding import Encoding
 from search.config.space import Space, parse_space
 
 CURVES = Path(__file__).parents[3] / "shared" / "data" / "curves"
@@ -44,13 +46,13 @@ class Table:
 class Listed:
     """A finite number of configurations; one that is asked for is the nearest that was not taken yet."""
 
-    def __init__(self, space: Space, units: Array, configurations: list[dict[str, Any]], curves: Array) -> None:
-        self._space, self._units = space, units
+    def __init__(self, encoding: Encoding, units: Array, configurations: list[dict[str, Any]], curves: Array) -> None:
+        self._encoding, self._units = encoding, units
         self._configurations, self._curves = configurations, curves
         self._taken = np.zeros(len(units), dtype=bool)
 
     def take(self, params: dict[str, Any]) -> tuple[dict[str, Any], Array]:
-        distance = ((self._units - _units(self._space, [params])) ** 2).sum(1)
+        distance = ((self._units - self._encoding.row(params)) ** 2).sum(1)
         index = int(np.where(self._taken, np.inf, distance).argmin())
         self._taken[index] = True
         return self._configurations[index], self._curves[index]
@@ -87,15 +89,12 @@ def taskset() -> list[Table]:
         space: dict[str, Any] = {
             name: {"loguniform": [min(one[name] for one in shown), max(one[name] for one in shown)]} for name in names
         }
-        parsed = parse_space(space, path.name)
+        encoding = Encoding(parse_space(space, path.name))
         points = np.round(50 * np.arange(1, EPOCHS + 1) / EPOCHS).astype(int)
         curves = np.array([np.array(entry["valid"]["loss"], float)[points] for entry in entries])
         curves[~np.isfinite(curves)] = np.nan
-        units = _units(parsed, shown)
-
-        def begin(space: Space = parsed, units: Array = units, shown: Any = shown, curves: Array = curves) -> Draws:
-            return Listed(space, units, shown, curves)
-
+        units = np.array([encoding.row(one) for one in shown])
+        begin = partial(Listed, encoding, units, shown, curves)
         tables.append(Table("taskset", path.name.split("_", 2)[2].removesuffix(".json.gz"), space, begin))
     return tables
 
@@ -122,11 +121,3 @@ def lcbench() -> list[Table]:
         Table("lcbench", name, space, lambda code=code: Surrogate(session, code))  # type: ignore[misc]
         for name, code in codes.items() if not name.startswith("#")
     ]  # fmt: skip
-
-
-def _units(space: Space, configurations: list[dict[str, Any]]) -> Array:
-    """(n, parameters): where each value lies in its range."""
-    from search.algorithms.encoding import Encoding
-
-    encoding = Encoding(space)
-    return np.array([encoding.row(one) for one in configurations])

@@ -75,8 +75,8 @@ class Encoding:
         return self._settled(made, fixed)
 
     def features(self, rows: Array) -> Array:
-        """(n, features): numbers as they are, choices one-hot; 0 where a parameter does not exist, and a feature of its
-        own that says so where that depends on others."""
+        """(n, features): numbers as they are, choices one-hot. Where a parameter does not exist it has no choice, or
+        the middle of its range, and a feature of its own says so."""
         columns: list[Array] = []
         for column, p in enumerate(self._parameters):
             codes = rows[:, column]

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from search.cli import commands
 from search.cli.commands import RunOptions
-from search.config.load import check_config, read_yaml
-from search.config.loops import loop_config
+from search.config.load import check_config
+from search.config.loops import loop_config, read_space
 from search.config.overrides import lay_over
 from search.record.replay import open_search, replay
 from search.record.store import Store
@@ -76,8 +76,6 @@ def run_command(
         raise InputError(f"--data {options.data}: a command has its own data")
     if space is None or objective is None:
         raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
-    read = read_yaml(space, f"--space {space}", "`name: {loguniform: [1e-4, 1e-1]}` and the like")
-    values = {str(key): value for key, value in read.get("space", read).items()}
-    name = start(console, store, Command(text, pattern), values, objective, flags, options, sets)
+    name = start(console, store, Command(text, pattern), read_space(space), objective, flags, options, sets)
     state, _ = replay(*open_search(store, name)[::2])
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(state.status, FAILED)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from search.config.load import SearchConfig, check_config, load_config, parse_objective
+from search.config.load import SearchConfig, check_config, load_config, parse_objective, read_yaml
 from search.config.overrides import change
 from trainables import offer
 
 #: The task of all of these; which objective it has is told in its place.
 LOOPS = "trainables.loops.task:LoopTask"
+
+
+def read_space(path: Path) -> dict[str, Any]:
+    """The hyperparameters that a `--space` file describes, in a section `space` or alone; raises InputError."""
+    read = read_yaml(path, f"--space {path}", "`name: {loguniform: [1e-4, 1e-1]}` and the like")
+    return {str(key): value for key, value in read.get("space", read).items()}
 
 
 def loop_config(

@@ -6,11 +6,11 @@ import ast
 import keyword
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from search.config.load import parse_objective, read_yaml
+from search.config.load import parse_objective
+from search.config.loops import read_space
 from search.config.space import parse_space
 from trainables import InputError, task_names
 
@@ -59,8 +59,7 @@ def new_from_function(name: str, target: Path, function: str, space: Path, objec
     if called not in defined:
         raise InputError(f"{place}: expected FILE:FUNCTION; {file} defines {', '.join(defined) or 'no function'}")
     wanted = parse_objective(objective, "--objective")
-    read = read_yaml(space, f"--space {space}", "`name: {loguniform: [1e-4, 1e-1]}` and the like")
-    values: dict[str, Any] = {str(key): value for key, value in read.get("space", read).items()}
+    values = read_space(space)
     parse_space(values, f"--space {space}")
     words = {"FUNCTION": called, "METRIC": wanted.metric, "MODE": wanted.mode}
     files = _copy(name, target, TEMPLATES / "function", words)

@@ -14,7 +14,7 @@ SPLITS = ("train", "validation", "valid", "dev", "test")
 
 
 def fetch_dataset(uri: str, cache: Path) -> Path:
-    """Writes a data set into the cache as a folder with a Parquet file a split, unless it is there; labels by name.
+    """Writes a data set into the cache as a folder with a Parquet file a split, unless it is there.
 
     Once it is there the hub is not asked again, so that a search goes on with the data that it began with. Without a
     connection the local Hugging Face cache is read.
@@ -36,17 +36,9 @@ def fetch_dataset(uri: str, cache: Path) -> Path:
     part = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:12]}")
     part.mkdir(parents=True)
     for split, data in taken.items():
-        named(data.to_pandas(), data.features).to_parquet(part / f"{split}.parquet")
+        data.to_parquet(part / f"{split}.parquet")  # which notes the names of class labels
     part.replace(folder)
     return folder
-
-
-def named(frame: Any, features: Any) -> Any:
-    """A data frame whose class labels are their names, as the features of its data set say; -1 becomes None."""
-    for column, feature in features.items():
-        if hasattr(feature, "int2str"):
-            frame[column] = [None if code is None or code < 0 else feature.int2str(int(code)) for code in frame[column]]
-    return frame
 
 
 def _load(uri: str, name: str) -> Any:
