@@ -150,6 +150,10 @@ def take_up(
         console.print(f"{trials_of(len(failed))} failed in a row, the last one so:", markup=False)
         console.print(told(failed[-1]), markup=False, soft_wrap=True)
     next_commands(console, store, config, folder, search.state, again)
+    if tracker.pages:
+        console.print("in MLflow" + (f", once `{_command('ui', store)}` runs:" if store.is_local else ":"))
+    for page in tracker.pages:
+        console.print(f"  {page}", markup=False, soft_wrap=True)
     if search.stopping == "disk full":
         return FAILED
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, FAILED)

@@ -10,7 +10,22 @@ from search.algorithms.schedulers import Scheduler
 from search.algorithms.searchers import Searcher
 from search.config.load import load_config
 from tests.test_imports import FILES, MODULES, ROOMS, imported, module_of, room_of
-from trainables import TASKS, Bootstrapped, Fusable, Precomputed, Sampling, Task, Traced
+from trainables import (
+    TASKS,
+    Baselined,
+    Bootstrapped,
+    Checked,
+    Described,
+    Exported,
+    Fusable,
+    Illustrated,
+    Mergeable,
+    Precomputed,
+    Sampling,
+    Surveyed,
+    Task,
+    Traced,
+)  # fmt: skip
 from trainables.base.storage import Files
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +86,10 @@ def test_the_drawing_shows_the_rooms_and_how_they_import_each_other():
 
 def test_public_functions_are_documented():
     """At least nine in ten; a method of an interface is documented there."""
-    interfaces = (Task, Scheduler, Searcher, Files, Fusable, Precomputed, Sampling, Traced, Bootstrapped)
+    interfaces = (
+        Task, Scheduler, Searcher, Files, Fusable, Precomputed, Sampling, Traced, Bootstrapped, Mergeable, Exported,
+        Baselined, Illustrated, Described, Checked, Surveyed,
+    )  # fmt: skip
     known = {name for one in interfaces for name in vars(one)}
     found = []
     for path in FILES:

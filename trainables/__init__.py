@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trainables.base.errors import InputError
     from trainables.base.fused import Fusable, Stack
     from trainables.base.optimizers import make_optimizer, make_schedule
+    from trainables.base.survey import Finding, Surveyed
     from trainables.base.task import (
         Baselined,
         Bootstrapped,
@@ -45,12 +46,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Baselined", "Bootstrapped", "Checked", "Choices", "DataInfo", "Described", "Device", "Diverged", "Exported",
-    "Fusable", "Illustrated", "InputError", "Learner", "Mergeable", "Objective", "Params", "Precomputed", "Progress",
-    "Sampling", "SelfTrained", "Splits", "Stack", "Task", "Traced", "array_digest", "choose_device", "content_digest",
-    "fit_batches", "make_optimizer", "make_schedule", "not_finite", "seed_everything", "shuffled_batches",
+    "Finding", "Fusable", "Illustrated", "InputError", "Learner", "Mergeable", "Objective", "Params", "Precomputed",
+    "Progress", "Sampling", "SelfTrained", "Splits", "Stack", "Surveyed", "Task", "Traced", "array_digest",
+    "choose_device", "content_digest", "fit_batches", "make_optimizer", "make_schedule", "not_finite",
+    "seed_everything", "shuffled_batches",
 ]  # fmt: skip
 #: Where the public names are defined. They are imported when they are first used: all but the first two need torch.
-_MODULES = ("errors", "task", "device", "batches", "optimizers", "training", "fused")
+_MODULES = ("errors", "task", "device", "batches", "optimizers", "training", "fused", "survey")
 #: Packages written before these rooms imported the public names from `trainables.task` and `trainables.training`.
 for _address in ("task", "training"):
     globals()[_address] = sys.modules[f"{__name__}.{_address}"] = sys.modules[__name__]

@@ -57,6 +57,7 @@ def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
         raise InputError(f"{folder.name}: no trial of it has a result to show yet")
     environment = Environment(loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("report.html").render(
+        title=f"{folder.name}: {config.task}",
         name=folder.name,
         task=config.task,
         made=time.strftime("%Y-%m-%d %H:%M"),

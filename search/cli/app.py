@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli import exchange
+from search.cli import exchange, look
 from search.cli import options as given
 from search.cli.finish import finish
 
@@ -178,65 +178,8 @@ def retrain(
     finish(lambda console, kept: commands.retrain(console, kept, name, seeds, finalists, address), store, debug)
 
 
-@app.command()
-def compare(
-    task: given.TaskArgument,
-    search: Annotated[
-        list[str], typer.Option("--search", metavar="NAME", help="Only these searches. [default: all]")
-    ] = [],  # noqa: B006 - typer copies it
-    top: Annotated[int, typer.Option(metavar="N", min=0, help="So many of the best trials; 0: all.")] = 20,
-    form: Annotated[given.Format, typer.Option("--format", help="How to print it.")] = given.Format.table,
-    store: given.StoreOption = None,
-    debug: given.DebugOption = False,
-) -> None:
-    """Searches of a task side by side, and their best trials."""
-
-    def command(console: Console, kept: Store) -> int:
-        from search.analysis.compare import compare
-        from search.cli import commands
-
-        commands.check_name(task, kept)
-        compare(console, kept, task, search, top, form.value)
-        return 0
-
-    finish(command, store, debug)
-
-
-@app.command()
-def report(
-    name: given.NameArgument,
-    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
-    store: given.StoreOption = None,
-    debug: given.DebugOption = False,
-) -> None:
-    """Write one HTML file that shows a search, and log it to its run in MLflow."""
-
-    def command(console: Console, kept: Store) -> int:
-        from search.analysis.report import report
-
-        report(console, kept, name, open_)
-        return 0
-
-    finish(command, store, debug)
-
-
-@app.command()
-def why(
-    name: given.NameArgument,
-    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Its number.")],
-    store: given.StoreOption = None,
-    debug: given.DebugOption = False,
-) -> None:
-    """Why a trial was proposed, went on, stopped or won: each decision with the figures that it was made from."""
-
-    def command(console: Console, kept: Store) -> int:
-        from search.analysis.why import why as explain
-
-        for line in explain(kept, name, trial):
-            console.print(line, markup=False, soft_wrap=True)
-        return 0
-
-    finish(command, store, debug)
+for _command in (look.data, look.ui, look.report, look.compare, look.why):
+    app.command()(_command)
 
 
 @app.command()
@@ -305,18 +248,6 @@ def predict(
         return 0
 
     finish(command, store, debug)
-
-
-@app.command()
-def ui(
-    port: Annotated[int, typer.Option(metavar="N", help="Port on 127.0.0.1.")] = 5000,
-    store: given.StoreOption = None,
-    debug: given.DebugOption = False,
-) -> None:
-    """Open the MLflow UI on this store, bound to 127.0.0.1."""
-    from search.cli import commands
-
-    finish(lambda console, kept: commands.ui(kept, port), store, debug)
 
 
 @app.command()

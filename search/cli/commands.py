@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 import uuid
@@ -35,6 +36,18 @@ from trainables import Checked, Fusable, InputError, Objective, SelfTrained, Tas
 from trainables.base.storage import is_remote
 from trainables.base.task import source_line
 
+#: Opens an address in the browser once a server answers; run in a process of its own.
+_OPEN = """
+import sys, time, urllib.request, webbrowser
+for _ in range(240):
+    try:
+        urllib.request.urlopen(sys.argv[1], timeout=2).close()
+    except OSError:
+        time.sleep(0.25)
+    else:
+        webbrowser.open(sys.argv[2])
+        break
+"""
 #: Number of seeds over which finalists are compared by default.
 FINALIST_SEEDS = 5
 
@@ -165,7 +178,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     _check_task(config)
     if not (options.address or os.environ.get("RAY_ADDRESS")):
         fits_here(config)
-    splits = prepare_data(console, store, config, options.data)
+    splits = prepare_data(console, store, config, options.data, warn=True)
     warm = None
     if options.start_from:
         if options.start_from == "auto":
@@ -283,15 +296,22 @@ def promote(console: Console, store: Store, name: str, version: int) -> int:
     return DONE
 
 
-def ui(store: Store, port: int) -> int:
-    """Replaces this process by MLflow's server on the store."""
+def ui(console: Console, store: Store, port: int, show: bool) -> int:
+    """Prints where the last search of each task is shown, and replaces this process by MLflow's server on the store."""
     from search.tracking.client import mlflow_client
+    from search.tracking.views import latest, pages
 
     if not store.is_local:
         raise InputError(
             f"MLFLOW_TRACKING_URI={store.tracking_uri}: the server runs there already; open it in a browser"
         )
-    mlflow_client(store)
+    searches = latest(mlflow_client(store))
+    for name, experiment, key in searches:
+        table, curves = pages(store, experiment, key, port)
+        console.print(f"{name}: {table}\n  curves: {curves}", markup=False, soft_wrap=True)
+    if show:
+        address = pages(store, *searches[0][1:], port)[0] if searches else f"http://127.0.0.1:{port}"
+        subprocess.Popen([sys.executable, "-c", _OPEN, f"http://127.0.0.1:{port}/health", address])
     backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
     here = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     # By default MLflow starts fifteen processes with 2.3 GiB, most of them for jobs on traces of language models, while

@@ -20,16 +20,32 @@ from trainables import InputError, Precomputed, Splits, get_task
 from trainables.base.storage import fetch, files_at, is_remote
 
 
-def prepare_data(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:
-    """The splits of the user's data, or of the demo's, with all that trials share; shows a progress bar."""
+def read_data(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:
+    """The splits of the user's data, or of the demo's; shows a progress bar."""
+    from search.console import data_progress
+
+    source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
+    bar, progress = data_progress(console)
+    with bar:
+        return get_task(config.task).prepare(config.data, source, store.cache / config.task, progress)
+
+
+def prepare_data(console: Console, store: Store, config: SearchConfig, data: str | None, warn: bool = False) -> Splits:
+    """The splits with all that trials share.
+
+    Args:
+        warn: whether the user's data is looked over for leaks, which become notes.
+    """
+    from search.analysis.data import warned
     from search.console import data_progress
     from trainables import choose_device
 
     task, cache = get_task(config.task), store.cache / config.task
-    source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
+    splits = read_data(console, store, config, data)
+    if warn and data is not None:
+        splits = warned(config, splits)
     bar, progress = data_progress(console)
     with bar:
-        splits = task.prepare(config.data, source, cache, progress)
         if isinstance(task, Precomputed):
             device = choose_device(local_cpus(), 1, config.resources.precision)
             splits = task.precompute(splits, config.space.choices(), device, cache, progress)

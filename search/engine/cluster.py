@@ -76,7 +76,7 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
         task: its package travels to the workers, where it is not one of this project.
 
     Returns:
-        The dashboard's address, if there is one.
+        The address of this job in the dashboard, if there is one.
 
     Raises:
         InputError: nothing answers at the address, or Ray cannot be started.
@@ -112,7 +112,8 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
         raise InputError(f"{what} ({reason})") from error
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return f"http://{context.dashboard_url}" if context.dashboard_url else None
+    job = ray.get_runtime_context().get_job_id()
+    return f"http://{context.dashboard_url}/#/jobs/{job}" if context.dashboard_url else None
 
 
 def start_here(**options: Any) -> Any:

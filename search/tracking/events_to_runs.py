@@ -33,8 +33,10 @@ from search.record.events import (
 from search.record.redaction import redacted
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
+from search.tracking.card import write_card
 from search.tracking.registry import register
 from search.tracking.runs import Runs
+from search.tracking.views import pages, share_view, view_key
 from trainables import DataInfo, Exported, Objective, get_task
 
 #: The status that MLflow shows for each outcome.
@@ -57,7 +59,7 @@ class Delivery:
         description: dict[str, Any], info: DataInfo, objective: Objective, state: SearchState,
     ) -> None:  # fmt: skip
         """Finds the search's runs, and makes its parent run if it is missing."""
-        self.client, self.folder, self.config, self.description = client, folder, config, description
+        self.client, self.store, self.folder, self.config, self.description = client, store, folder, config, description
         self.info, self.objective, self._state = info, objective, state
         #: A sentence for each final model that was registered.
         self.registered: list[str] = []
@@ -79,7 +81,14 @@ class Delivery:
             self.runs.log_params(self.parent, raw | space)
             self.runs.flush(self.parent)
             client.log_text(self.parent, redacted(yaml.safe_dump(config.raw, sort_keys=False)), "config.yaml")
+            key = view_key(description)
+            share_view(client, self.runs.experiment, key, folder.name, self.parent, config, objective)
             self.runs.log_dataset(self.parent, "search")
+
+    @property
+    def pages(self) -> list[str]:
+        """The addresses of the search in MLflow's page."""
+        return pages(self.store, self.runs.experiment, view_key(self.description))
 
     def deliver(self, events: Iterable[Event]) -> None:
         """Writes events in their order; what goes to one run is sent together, in a fraction of the time."""
@@ -227,11 +236,15 @@ class Delivery:
         self.runs.log(self.parent, {f"test_{k}": v for k, v in test.items()}, event["spent"], event["time"])
         run_id = self.runs[_final_key(0, trial, epochs, self._state.finals[trial, 0].merged)]
         if isinstance(get_task(self.config.task), Exported):
+            card = write_card(
+                self.folder, self.config, self.description, self.info, self._state, trial, self.store.tracking_uri
+            )
+            self.client.log_text(run_id, card, "model_card.md")
             said = register(
                 self.client, self.config.task, self.objective, run_id,
                 self.folder.final(trial, 0), test, self.info.test_fingerprint,
                 {"search": self.folder.name, "trial": str(trial), "config": digest(self.config.raw),
-                 "git.commit": self.description["commit"], "data.fingerprint": self.info.fingerprint},
+                 "git.commit": self.description["commit"], "data.fingerprint": self.info.fingerprint}, card,
             )  # fmt: skip
         else:
             kept = self.folder.final(trial, 0) / "checkpoint.pt"

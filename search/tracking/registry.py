@@ -19,17 +19,22 @@ import trainables
 from trainables import InputError, Objective
 
 #: Packages that a registered model needs beside the task code that is logged with it.
+#: Most characters of a version's description in a database of MLflow's.
+_CARD = 5000
 _NEEDS = ("torch", "transformers", "datasets", "numpy", "pandas", "pillow", "scikit-learn", "matplotlib")
 
 
 def register(
     client: MlflowClient, task: str, objective: Objective, run_id: str, folder: Path, test: dict[str, float],
-    test_fingerprint: str, tags: dict[str, str],
+    test_fingerprint: str, tags: dict[str, str], card: str,
 ) -> str:  # fmt: skip
     """Logs and registers the model of a final run, once, and makes it champion if the rule says so.
 
     The rule: the first version becomes champion. A later one does if it was tested on the same data and its objective
     there is strictly better.
+
+    Args:
+        card: what MLflow shows of the version, in Markdown.
 
     Returns:
         A sentence for the user: what was done and why.
@@ -44,6 +49,7 @@ def register(
     }.items():
         client.set_model_version_tag(task, version, key, value)
 
+    client.update_model_version(task, version, _short(card))
     champion = _champion(client, task)
     mine = f"{task} version {version} (test {metric} {test[metric]:.4f})"
     if champion is None:
@@ -61,6 +67,13 @@ def register(
         client.set_registered_model_alias(task, "champion", version)
         return f"{mine} is the new champion, ahead of version {champion.version} ({theirs:.4f})"
     return f"{mine} does not beat the champion, version {champion.version} ({theirs:.4f}): registered without the alias"
+
+
+def _short(card: str) -> str:
+    """The card, cut at a line so that it fits into the column that MLflow has for it."""
+    if len(card) <= _CARD:
+        return card
+    return card[: card.rindex("\n", 0, _CARD - 100)] + "\n\nThe rest is in `model_card.md`, an artifact of its run.\n"
 
 
 def promote(client: MlflowClient, task: str, version: int) -> str:

@@ -60,12 +60,12 @@ class Runs:
         description: dict[str, Any], info: DataInfo,
     ) -> None:  # fmt: skip
         self.client, self.folder, self.config, self.description, self.info = client, folder, config, description, info
-        self._experiment = experiment_id(client, store, config.task)
+        self.experiment = experiment_id(client, store, config.task)
         self._known: dict[str, str] = {}
         self._pending: defaultdict[str, _Pending] = defaultdict(_Pending)
         token = None
         while True:
-            page = client.search_runs([self._experiment], f"tags.`search.id` = '{description['id']}'", page_token=token)
+            page = client.search_runs([self.experiment], f"tags.`search.id` = '{description['id']}'", page_token=token)
             self._known |= {run.data.tags["search.run"]: run.info.run_id for run in page}
             if not (token := page.token):
                 break
@@ -101,7 +101,7 @@ class Runs:
             if role != "parent":
                 common["mlflow.parentRunId"] = self._known["parent"]
             shown = {tag: redacted(value) for tag, value in (common | tags).items()}
-            run = self.client.create_run(self._experiment, start_time=start, run_name=name, tags=shown)
+            run = self.client.create_run(self.experiment, start_time=start, run_name=name, tags=shown)
             self._known[key] = run.info.run_id
         return self._known[key]
 

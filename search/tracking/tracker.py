@@ -53,6 +53,11 @@ class Tracker:
         """A sentence for each final model that was registered."""
         return self._delivery.registered if self._delivery else []
 
+    @property
+    def pages(self) -> list[str]:
+        """The addresses of the search in MLflow's page; none before the first delivery."""
+        return self._delivery.pages if self._delivery else []
+
     def start(self, events: list[Event], state: SearchState) -> None:
         """Queues the events that earlier sessions did not deliver, and starts the thread."""
         self._state = state

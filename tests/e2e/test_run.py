@@ -2,17 +2,21 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from search.analysis.data import doubtful_labels
 from search.cli.app import app
+from search.record.store import Store
 from tests.conftest import OWN_RAY, Command, outside
 from tests.serving import assert_served_and_reported, free_port, wait_for
 from trainables.windows import demo
@@ -136,6 +140,59 @@ def test_champion_loads_anywhere_and_predicts_what_the_test_evaluation_did(searc
     assert "bad.png" in command.run("predict", "windows", str(bad_picture(tmp_path)), code=2)
 
 
+def test_card_says_what_the_model_is_and_its_lines_run_without_this_project(searched, tmp_path):
+    command, _ = searched
+    client, runs = command.runs("windows")
+    card = client.get_model_version("windows", "1").description
+    search_folder = command.folder / "mlruns" / "searches" / "first"
+    (kept,) = search_folder.glob("final/*/model_card.md")
+    assert kept.read_text() == card
+    final = next(r for r in runs if r.data.tags["role"] == "final")
+    assert client.download_artifacts(final.info.run_id, "model_card.md", str(tmp_path))
+    assert re.search(r"Test accuracy 0\.\d+ \[0\.\d+, [01](\.\d+)?; 95%\], on 30 test samples", card)
+    for part in ("4 trials (", "fingerprint `", "| width |", "searched |", "Its worst class is ", "models:/windows@"):
+        assert part in card
+    code = card.split("```python\n")[1].split("```")[0]
+    model = kept.parent / "model"
+    expected = pd.read_csv(kept.parent / "artifacts" / "predictions.csv")
+    labels = np.concatenate([np.arange(100) % 5, np.arange(30) % 5])
+    image = demo.draw_all(labels, 24, 0, lambda *_: None)[100]
+    from PIL import Image
+
+    Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / "photo.jpg", format="PNG")
+    shutil.copy(model / "model.pt2", tmp_path)
+    said = subprocess.run(
+        [sys.executable, "-I", "-c", code], check=True, cwd=tmp_path, env=outside(), capture_output=True, text=True
+    )
+    assert said.stdout.strip() == expected["predicted"][0]
+
+
+def test_page_of_the_data_shows_it_and_the_labels_that_the_model_doubts(searched):
+    command, _ = searched
+    given = [part for part in TINY if part.startswith("data.")]
+    output = command.run("data", "windows", *(word for part in given for word in ("--set", part)))
+    page = Path(output.split("data: ")[-1].strip())
+    assert page.parent == command.folder / "mlruns" / "data"
+    text = page.read_text()
+    for part in ("85 train, 15 val, 30 test", "<h2>Classes</h2>", "<h2>Examples</h2>", "data:image/png;base64,"):
+        assert part in text
+    (table,) = (command.folder / "mlruns/searches/first/final").glob("*/artifacts/predictions.csv")
+    before = table.read_text()
+    frame = pd.read_csv(table).assign(probability=0.9)
+    frame["predicted"] = frame["class"]
+    frame["of its label"] = 0.9
+    frame.loc[7, ["predicted", "probability", "of its label"]] = ["arched", 0.95, 0.01]
+    frame.loc[8, ["predicted", "probability", "of its label"]] = ["arched", 0.5, 0.4]  # wrong, but not sure of it
+    frame.loc[[7, 8], "class"] = "round"
+    frame.to_csv(table, index=False)
+    try:
+        (found,) = doubtful_labels(Store(command.folder / "mlruns"), "windows", page.stem.partition("-")[2])
+    finally:
+        table.write_text(before)
+    assert found.table["file"].tolist() == [frame.loc[7, "file"]]
+    assert "Labels to look at again" in found.title
+
+
 def bad_picture(folder):
     (folder / "bad.png").write_bytes(b"nothing")
     return folder / "bad.png"
@@ -171,7 +228,7 @@ def test_retrain_with_more_seeds_adds_runs_and_a_spread(searched):
 
 
 @pytest.mark.slow
-def test_ui_in_a_browser_shows_the_parent_with_its_nested_trials(searched, tmp_path):
+def test_address_that_run_ends_with_shows_the_trials_with_outcomes_and_best_figures(searched, tmp_path):
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (browser and driver):
         pytest.skip("no chromium and chromedriver on this machine")
@@ -179,7 +236,8 @@ def test_ui_in_a_browser_shows_the_parent_with_its_nested_trials(searched, tmp_p
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    command, _ = searched
+    command, said = searched
+    output = said.split("in MLflow, once")[1]  # the addresses that `run` ends with
     port = free_port()
     server = command.start("ui", "--port", str(port))
     options = webdriver.ChromeOptions()
@@ -197,19 +255,16 @@ def test_ui_in_a_browser_shows_the_parent_with_its_nested_trials(searched, tmp_p
         options.add_argument(f"--{flag}")
     try:
         wait_for(f"http://127.0.0.1:{port}/health", server)
-        client, _runs = command.runs("windows")
-        experiment = client.get_experiment_by_name("windows").experiment_id
         page = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
         try:
-            page.get(f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs")
+            page.get(re.search(r"http://127.0.0.1:\S+", output)[0].replace(":5000", f":{port}"))
 
             def text(_=None):
                 return page.find_element(By.TAG_NAME, "body").text
 
             WebDriverWait(page, 60).until(lambda _: "first" in text().split())
-            cell = "//a[normalize-space()='first']/ancestor::div[@class='ag-cell-wrapper']"
-            page.find_element(By.XPATH, f"{cell}//button").click()  # the parent's row is folded
             WebDriverWait(page, 30).until(lambda _: all(f"first-00{n}" in text() for n in range(4)))
+            assert {"outcome", "best_val_accuracy", "completed"} <= set(text().split())
             page.save_screenshot(str(tmp_path / "runs.png"))
         finally:
             page.quit()

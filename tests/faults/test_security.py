@@ -20,7 +20,8 @@ def test_dashboard_listens_here_alone_and_asks_for_the_token(tmp_path):
     )
     try:
         line = next(line for line in process.stdout if line.startswith("Ray dashboard: "))
-        url = line.split()[2]
+        url, _, job = line.split()[2].partition("/#/jobs/")
+        assert job == "01000000"
         assert url.startswith("http://127.0.0.1:")
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(f"{url}/api/version", timeout=10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,8 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height))
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure in the format of the path's suffix."""
+def save_figure(figure: Figure, path: Path | BinaryIO) -> None:
+    """Writes a figure in the format of the path's suffix, into an open file as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -68,7 +68,9 @@ def classification(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[s
     save_figure(figure, folder / "per_class.png")
 
 
-def picture_grid(images: np.ndarray, captions: Sequence[str], path: Path, title: str, columns: int = 5) -> None:
+def picture_grid(
+    images: np.ndarray, captions: Sequence[str], path: Path | BinaryIO, title: str, columns: int = 5
+) -> None:
     """Writes pictures uint8 (n, 3, h, w), each with a caption, as one picture; nothing where there is none."""
     if not len(images):
         return

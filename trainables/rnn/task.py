@@ -15,6 +15,7 @@ import torch
 from trainables import (
     DataInfo,
     Device,
+    Finding,
     InputError,
     Learner,
     Objective,
@@ -29,8 +30,10 @@ from trainables import (
 from trainables.base import plots
 from trainables.base.batches import Rows, rows_on
 from trainables.rnn import data as reading
+from trainables.rnn import portable
 from trainables.rnn.baselines import baselines
 from trainables.rnn.data import SequenceSplit
+from trainables.rnn.look import overview, shared_steps
 from trainables.rnn.model import SequenceRegressor, Sequences, is_gated, layout, steps_of
 
 EVAL_BATCH = 256
@@ -69,6 +72,12 @@ class RnnTask:
 
     def check(self, params: Params) -> None:
         pass
+
+    def leaks(self, splits: Splits) -> list[Finding]:
+        return shared_steps(splits)
+
+    def overview(self, splits: Splits) -> list[Finding]:
+        return overview(splits)
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         # A step in time is too little work to share, and threads that wait for each other at each step stall as soon as
@@ -156,6 +165,7 @@ class RnnTask:
         description = {"params": learner.params, "steps": learner.extra["steps"], "features": len(model.x_mean)}
         (folder / "model.json").write_text(json.dumps(description, indent=2))
         torch.save(model.state_dict(), folder / "weights.pt")
+        portable.write(model, learner.extra["steps"], learner.params, folder)
 
     def load(self, folder: Path) -> Learner:
         """Loads an exported model; the scaling is part of its weights."""

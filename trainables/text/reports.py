@@ -26,6 +26,7 @@ def write(
     table = pd.DataFrame({
         "text": split.texts, "class": names[split.labels], "predicted": names[predicted],
         "probability": probabilities[np.arange(len(predicted)), predicted],
+        "of its label": probabilities[np.arange(len(predicted)), split.labels],
     })  # fmt: skip
     table.to_csv(folder / "predictions.csv", index=False)
     wrong = table[table["class"] != table["predicted"]]

@@ -21,10 +21,11 @@ from trainables.base.batches import Rows, read_only, rows_on, shuffled_rows
 from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.optimizers import make_optimizer, make_schedule
+from trainables.base.survey import Finding, classes_found
 from trainables.base.tables import TABLES, decode
 from trainables.base.task import Choices, DataInfo, Objective, Params, Progress, Splits
 from trainables.base.training import Learner, fit_batches
-from trainables.text import encoders, reports, tables, tfidf
+from trainables.text import encoders, look, reports, tables, tfidf
 from trainables.text.batches import EncodedSplit, Reading, batch, merge
 from trainables.text.encoders import Encoder
 from trainables.text.models import HEADS, TextNet, classification_loss, frozen_part, parameter_groups
@@ -39,6 +40,13 @@ ALLOWED = {
     "model.pooling": ("cls", "mean"),
     "weighting": ("none", "balanced", "focal"),
 }
+#: How a model that is a transformers checkpoint as a whole is used.
+USAGE = """\
+from transformers import pipeline
+
+classify = pipeline("text-classification", model=".", top_k=None)
+print(classify("a text", truncation=True, max_length={most}))
+"""
 #: The exponent of the focal loss; 2 is the paper's choice.
 FOCUS = 2.0
 
@@ -78,6 +86,12 @@ class TextTask:
 
         info = replace(found.info, notes=(*found.info.notes, said), chosen={"encoder": name})
         return Splits(encoded(found.train), encoded(found.val), encoded(found.test), info)
+
+    def leaks(self, splits: Splits) -> list[Finding]:
+        return look.near_duplicates(splits)
+
+    def overview(self, splits: Splits) -> list[Finding]:
+        return [classes_found(splits), look.lengths(splits), look.some_texts(splits)]
 
     def check(self, params: Params) -> None:
         for key, allowed in ALLOWED.items():
@@ -198,6 +212,7 @@ class TextTask:
             block.load_state_dict(trained.state_dict(), assign=True)
         if net.is_sequence_classifier:
             model = net.as_sequence_classifier(model, info.classes)
+            (folder / "usage.py").write_text(USAGE.format(most=reading.max_length))
         model.cpu().save_pretrained(folder)
         reading.encoder.tokenizer().save_pretrained(folder)
         torch.save(net.state_dict(), folder / "net.pt")

@@ -16,6 +16,7 @@ import torch
 from trainables import (
     DataInfo,
     Device,
+    Finding,
     InputError,
     Learner,
     Objective,
@@ -28,7 +29,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.wikitext import data as reading
-from trainables.wikitext import mixture
+from trainables.wikitext import look, mixture
 from trainables.wikitext.data import Corpus, batchify
 from trainables.wikitext.generate import generate
 from trainables.wikitext.model import POSITIONS, LanguageModel
@@ -60,6 +61,12 @@ class WikitextTask:
         width, heads = params.get("embedding"), params.get("heads")
         if width is not None and heads is not None and width % heads:
             raise InputError(f"embedding: {width}: must be a multiple of heads ({heads})")
+
+    def leaks(self, splits: Splits) -> list[Finding]:
+        return look.repeated_stretches(splits)
+
+    def overview(self, splits: Splits) -> list[Finding]:
+        return [look.most_frequent(splits)]
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         self.check(params)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from trainables import (
     DataInfo,
     Device,
+    Finding,
     InputError,
     Learner,
     Objective,
@@ -32,7 +33,9 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, read_only, shuffled_rows
+from trainables.base.survey import classes_found
 from trainables.windows import data as reading
+from trainables.windows import look, portable
 from trainables.windows.augment import augment, mixed
 from trainables.windows.data import ImageSplit
 from trainables.windows.model import Normalise, build_model, pretrained_config, resize
@@ -73,6 +76,12 @@ class WindowsTask:
                 f"model.pretrained: {name!r} cannot be loaded ({reason}); allowed are a hub id or a folder of a "
                 "transformers image-classification checkpoint, or null for the small residual network"
             ) from error
+
+    def leaks(self, splits: Splits) -> list[Finding]:
+        return look.same_pictures(splits)
+
+    def overview(self, splits: Splits) -> list[Finding]:
+        return [classes_found(splits), look.some_pictures(splits)]
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         model = build_model(params, splits.info.classes).to(device.torch_device)
@@ -135,6 +144,7 @@ class WindowsTask:
                 "class": [info.classes[y] for y in split.labels],
                 "predicted": [info.classes[p] for p in predicted],
                 "probability": probabilities.max(1),
+                "of its label": probabilities[np.arange(len(predicted)), split.labels],
             }
         ).to_csv(folder / "predictions.csv", index=False)
         wrong = np.flatnonzero(predicted != split.labels)
@@ -154,6 +164,8 @@ class WindowsTask:
         description = {"params": params, "classes": info.classes, "decode_size": learner.extra["decode_size"]}
         (folder / "model.json").write_text(json.dumps(description, indent=2))
         torch.save(learner.model.state_dict(), folder / "weights.pt")
+        loaded = self.load(folder)  # on the CPU
+        portable.write(loaded.model, loaded.classes, loaded.decode_size, loaded.image_size, folder)
 
     def load(self, folder: Path) -> LoadedModel:
         description = json.loads((folder / "model.json").read_text())

@@ -1,0 +1,106 @@
+"""Writes the page that shows what a data set is, before or after a search was run on it."""
+
+from __future__ import annotations
+
+import base64
+import time
+import webbrowser
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.console import Console
+
+from search.config.load import SearchConfig
+from search.record.redaction import redacted
+from search.record.replay import open_search, replay
+from search.record.store import Store
+from trainables import Finding, Splits, Surveyed, get_task
+from trainables.base.files import replacing
+
+#: Doubtful labels that are listed.
+DOUBTS = 50
+
+
+def warned(config: SearchConfig, splits: Splits) -> Splits:
+    """The splits with a note for each thing that makes figures on validation or test untrustworthy."""
+    task = get_task(config.task)
+    found = task.leaks(splits) if isinstance(task, Surveyed) else []
+    warnings = tuple(finding.warning for finding in found if finding.warning)
+    return replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *warnings)))
+
+
+def show_data(console: Console, store: Store, config: SearchConfig, splits: Splits, show: bool) -> Path:
+    """Writes the page of a data set into the store, prints its warnings and its place, and opens it if `show`."""
+    task, info = get_task(config.task), splits.info
+    leaks = task.leaks(splits) if isinstance(task, Surveyed) else []
+    overview = task.overview(splits) if isinstance(task, Surveyed) else []
+    findings = [*leaks, *doubtful_labels(store, config.task, info.fingerprint), *overview]
+    warnings = [f"warning: {finding.warning}" for finding in findings if finding.warning]
+    environment = Environment(loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("data.html").render(
+        title=f"{config.task}: data",
+        task=config.task,
+        source=redacted(info.source),
+        sizes=", ".join(f"{count} {name}" for name, count in info.sizes.items()),
+        fingerprint=info.fingerprint,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        warnings=warnings,
+        notes=info.notes,
+        findings=[_shown(finding) for finding in findings],
+        surveyed=isinstance(task, Surveyed),
+    )
+    path = store.root / "data" / f"{config.task}-{info.fingerprint}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(page.encode())
+    for line in (*(f"note: {note}" for note in info.notes), *warnings, f"data: {path}"):
+        console.print(redacted(line), markup=False, soft_wrap=True)
+    if show:
+        webbrowser.open(path.as_uri())
+    return path
+
+
+def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
+    """Test samples whose label the final model of the last search on this data doubts.
+
+    A label is doubted as in confident learning (Northcutt et al. 2021, arXiv:1911.00068): another class is predicted,
+    with at least the probability that this class has on average where it is the label.
+    """
+    known = {name: store.search(name).read(store) for name in store.names()}
+    for name in sorted(known, key=lambda name: -known[name]["created"]):
+        if (known[name]["task"], known[name]["fingerprint"]) != (task, fingerprint):
+            continue
+        folder, _, config = open_search(store, name)
+        final = replay(folder, config)[0].final
+        path = folder.final(final.trial, final.seed) / "artifacts" / "predictions.csv" if final else None
+        if path is None or not path.exists():
+            continue
+        frame = pd.read_csv(path, keep_default_na=False, dtype={"class": str, "predicted": str})
+        if not {"class", "predicted", "probability", "of its label"} <= {*frame.columns}:
+            return []
+        usual = frame.groupby("class")["of its label"].mean()
+        doubted = frame[
+            (frame["class"] != frame["predicted"]) & (frame["probability"] >= frame["predicted"].map(usual))
+        ].nlargest(DOUBTS, "probability")
+        words = (
+            f"The final model of the search {name}, which never saw the test samples, predicts another class for these "
+            f"{len(doubted)}, and is as sure of it as it is of that class elsewhere. Some of them are mistakes of the "
+            "model, and some of whoever labelled them."
+        )
+        return [Finding("Labels to look at again", words, doubted)] if len(doubted) else []
+    return []
+
+
+def _shown(finding: Finding) -> dict[str, Any]:
+    table = pd.DataFrame() if finding.table is None else finding.table
+    rows = table.itertuples(index=False)
+    return {
+        "title": finding.title,
+        "words": finding.words,
+        "picture": base64.b64encode(finding.picture).decode(),
+        "heads": list(table.columns),
+        "rows": [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows],
+    }

@@ -1,0 +1,110 @@
+"""The commands that look at data and at searches, and start nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli import options as given
+from search.cli.finish import finish
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.record.store import Store
+
+
+def data(
+    task: given.TaskArgument,
+    data: given.DataOption = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    set_: given.SetOption = [],  # noqa: B006 - typer copies it
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Write one HTML page of a data set: splits, classes, lengths, leaks and, after a search, doubtful labels."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.analysis.data import show_data
+        from search.cli import commands
+        from search.cli.preparation import read_data
+        from search.config.load import load_config
+
+        commands.check_name(task)
+        kept.check()
+        config = load_config(task, set_, {}, "demo" if data is None else "data")
+        show_data(console, kept, config, read_data(console, kept, config, data), open_)
+        return 0
+
+    finish(command, store, debug)
+
+
+def ui(
+    port: Annotated[int, typer.Option(metavar="N", help="Port on 127.0.0.1.")] = 5000,
+    open_: Annotated[bool, typer.Option("--open", help="Open the last search in the browser.")] = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Open the MLflow UI on this store, bound to 127.0.0.1."""
+    from search.cli import commands
+
+    finish(lambda console, kept: commands.ui(console, kept, port, open_), store, debug)
+
+
+def report(
+    name: given.NameArgument,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Write one HTML file that shows a search, and log it to its run in MLflow."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.analysis.report import report
+
+        report(console, kept, name, open_)
+        return 0
+
+    finish(command, store, debug)
+
+
+def compare(
+    task: given.TaskArgument,
+    search: Annotated[
+        list[str], typer.Option("--search", metavar="NAME", help="Only these searches. [default: all]")
+    ] = [],  # noqa: B006 - typer copies it
+    top: Annotated[int, typer.Option(metavar="N", min=0, help="So many of the best trials; 0: all.")] = 20,
+    form: Annotated[given.Format, typer.Option("--format", help="How to print it.")] = given.Format.table,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Searches of a task side by side, and their best trials."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.analysis.compare import compare
+        from search.cli import commands
+
+        commands.check_name(task, kept)
+        compare(console, kept, task, search, top, form.value)
+        return 0
+
+    finish(command, store, debug)
+
+
+def why(
+    name: given.NameArgument,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Its number.")],
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Why a trial was proposed, went on, stopped or won: each decision with the figures that it was made from."""
+
+    def command(console: Console, kept: Store) -> int:
+        from search.analysis.why import why as explain
+
+        for line in explain(kept, name, trial):
+            console.print(line, markup=False, soft_wrap=True)
+        return 0
+
+    finish(command, store, debug)

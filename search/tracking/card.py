@@ -1,0 +1,121 @@
+"""The card of a registered model: what it is, how it was found, how far to trust it, how to use it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from search.config.load import SearchConfig
+from search.finals.finalists import LEVEL, resample
+from search.record.redaction import redacted
+from search.record.state import SearchState
+from search.record.store import SearchFolder
+from trainables import Bootstrapped, DataInfo, get_task
+
+#: Lines of Python that an exported model may bring, which need nothing of this project.
+USAGE = "usage.py"
+_PYFUNC = """\
+import mlflow
+
+mlflow.set_tracking_uri("{uri}")
+model = mlflow.pyfunc.load_model("models:/{task}@champion")
+print(model.predict(frame))  # a pandas DataFrame: {columns}"""
+
+
+def write_card(
+    folder: SearchFolder, config: SearchConfig, description: dict[str, Any], info: DataInfo, state: SearchState,
+    number: int, tracking_uri: str,
+) -> str:  # fmt: skip
+    """Writes `model_card.md` beside a tested final model, and returns it.
+
+    Args:
+        number: the trial whose configuration the model has.
+    """
+    task, final, trial = get_task(config.task), state.finals[number, 0], state.trials[number]
+    place, metric = folder.final(number, 0), state.objective.metric
+    assert final.test is not None  # only tested models are registered
+    outcomes = pd.Series([t.outcome or "running" for t in state.trials.values()]).value_counts().sort_index()
+    searched = {p.name for p in config.space.parameters if p.searched}
+    known = {key: value for key, value in final.params.items() if value is not None}
+    sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
+    made = time.strftime("%Y-%m-%d", time.localtime(description["created"] / 1000))
+    trained = "train and validation" if final.merged else "train alone"
+    test = f"{metric} {final.test[metric]:.4g}{_interval(task, folder, number)}"
+    others = [f"{key} {value:.4g}" for key, value in final.test.items() if key != metric and "/" not in key]
+    lines = [
+        f"# {config.task}: the model of the search {folder.name}",
+        "",
+        f"Test {test}, on {info.sizes.get('test', 'the')} test samples that chose nothing.",
+        "",
+        "## Data",
+        "",
+        f"- {redacted(info.source)} ({sizes}), fingerprint `{info.fingerprint}`",
+        *([f"- classes: {', '.join(info.classes)}"] if info.classes else []),
+        *(f"- {note}" for note in info.notes),
+        "",
+        "## How it was found",
+        "",
+        f"- {len(state.trials)} trials ({', '.join(f'{n} {o}' for o, n in outcomes.items())}), "
+        f"{config.search.searcher} and {config.search.scheduler}, seed {config.search.seed}, begun on {made}, "
+        f"commit `{description['commit']}`",
+        f"- trial {number}: validation {metric} {trial.best_value:.4g} at epoch {trial.best_epoch}; the best of many "
+        "validation figures flatters, so only the test figure counts",
+        f"- then trained on {trained} for {final.epochs} epochs with seed 0",
+        "",
+        "| hyperparameter | value | |",
+        "|---|---|---|",
+        *(f"| {key} | {value} | {'searched' if key in searched else 'fixed'} |" for key, value in known.items()),
+        "",
+        "## Test",
+        "",
+        f"- {test}",
+        *([f"- {', '.join(others)}"] if others else []),
+        *(f"- baseline {name}: {metric} {value:.4g}" for name, value in final.baselines.items()),
+        "",
+        "## Limits",
+        "",
+        *(f"- {limit}" for limit in _limits(folder, state, info, number)),
+        "",
+        "## Use",
+        "",
+    ]
+    usage = place / "model" / USAGE
+    if usage.exists():
+        lines += ["With no part of this project, beside the model's files:", "", "```python"]
+        lines += [*usage.read_text().splitlines(), "```", "", "Or by MLflow, which keeps the code with the model:", ""]
+    columns = ", ".join(pd.read_parquet(place / "example.parquet").columns)
+    code = _PYFUNC.format(task=config.task, columns=columns, uri=redacted(tracking_uri))
+    lines += ["```python", *code.splitlines(), "```"]
+    card = "\n".join(lines) + "\n"
+    (place / "model_card.md").write_text(card)
+    return card
+
+
+def _interval(task: Any, folder: SearchFolder, number: int) -> str:
+    """The bootstrap interval of the test objective over samples, where the task can compute it again."""
+    units = folder.final(number, 0) / "units.npy"
+    if not (isinstance(task, Bootstrapped) and units.exists()):
+        return ""
+    drawn = resample([np.load(units)], task.objective_of)[0]
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return f" [{low:.4g}, {high:.4g}; {LEVEL:.0%}]"
+
+
+def _limits(folder: SearchFolder, state: SearchState, info: DataInfo, number: int) -> list[str]:
+    final, objective = state.finals[number, 0], state.objective
+    test = (final.test or {})[objective.metric]
+    limits = ["The figures hold for data like the test set; nothing was measured on other sources."]
+    if worse := [name for name, value in final.baselines.items() if not objective.better(test, value)]:
+        limits.append(f"It does NOT beat {', '.join(worse)} on test.")
+    scores = folder.final(number, 0) / "artifacts" / "per_class.csv"
+    if scores.exists():
+        frame = pd.read_csv(scores, keep_default_na=False, dtype={"class": str})
+        worst = frame.loc[frame["f1"].idxmin()]
+        limits.append(
+            f"Its worst class is {worst['class']}: precision {worst['precision']:.2f}, recall {worst['recall']:.2f} on "
+            f"{int(worst['support'])} test samples."
+        )
+    return limits

@@ -1,0 +1,80 @@
+"""How MLflow's page shows a search: a shared view, which MLflow keeps as a tag of the experiment, and its addresses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mlflow.tracking import MlflowClient
+
+from search.config.load import SearchConfig
+from search.record.store import Store
+from trainables import Objective
+
+_TAG = "mlflow.sharedViewState."
+#: Where `ui` serves by default.
+PORT = 5000
+
+
+def share_view(
+    client: MlflowClient, experiment: str, key: str, name: str, parent: str, config: SearchConfig, objective: Objective
+) -> None:
+    """Saves the view of a search: its runs alone, trials unfolded, with outcome, best figure and hyperparameters.
+
+    Args:
+        parent: the id of its parent run.
+    """
+    best, searched = f"metrics.`best_val_{objective.metric}`", [p for p in config.space.parameters if p.searched]
+    figures = ("tags.`outcome`", best, "metrics.`best_epoch`", f"metrics.`test_{objective.metric}`")
+    columns = [*figures, *(f"params.`{parameter.name}`" for parameter in searched)]
+    charts = [
+        {
+            "type": "LINE", "uuid": curve, "metricSectionId": "curves", "isGenerated": False, "deleted": False,
+            "metricKey": curve, "selectedMetricKeys": [curve], "useGlobalLineChartSettings": True,
+        }
+        for curve in dict.fromkeys((f"val_{objective.metric}", "val_loss", "train_loss"))
+    ]  # fmt: skip
+    state = {
+        "searchFilter": f"tags.search = '{name}'",
+        "orderByKey": best,
+        "orderByAsc": objective.mode == "min",
+        "selectedColumns": columns,
+        "columnOrder": ["attributes.`Run Name`", "runDateAndNestInfo", *columns],
+        "runsExpanded": {parent: True},
+        "compareRunCharts": charts,
+        "compareRunSections": [{"uuid": "curves", "name": "Curves", "display": True, "isReordered": False}],
+        "hideEmptyCharts": True,
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+    client.set_experiment_tag(experiment, f"{_TAG}{key}", json.dumps(state))
+
+
+def view_key(description: dict[str, Any]) -> str:
+    """The key of a search's view, by its id."""
+    return str(description["id"])[:12]
+
+
+def pages(store: Store, experiment: str, key: str, port: int = PORT) -> list[str]:
+    """The addresses of a search in MLflow's page: the table of its runs, and their curves.
+
+    Empty where the store is a database that no page is known to show.
+    """
+    base = f"http://127.0.0.1:{port}" if store.is_local else store.shown
+    if not base.startswith("http"):
+        return []
+    table = f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={key}"
+    return [table, f"{table}&compareRunsMode=CHART"]
+
+
+def latest(client: MlflowClient) -> list[tuple[str, str, str]]:
+    """The last search of each experiment that has a view, newest first: name, experiment and key."""
+    found = []
+    for experiment in client.search_experiments():
+        last = client.search_runs(
+            [experiment.experiment_id], "tags.`search.run` = 'parent'", order_by=["start_time DESC"], max_results=1
+        )
+        for run in last:
+            key = view_key({"id": run.data.tags["search.id"]})
+            if f"{_TAG}{key}" in experiment.tags:
+                found.append((run.info.start_time, run.data.tags["search"], experiment.experiment_id, key))
+    return [(name, str(experiment), key) for _, name, experiment, key in sorted(found, reverse=True)]

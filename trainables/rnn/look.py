@@ -1,0 +1,88 @@
+"""What a look at sequences shows: steps that validation and test share with train, lengths, targets, features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from trainables.base.survey import SHOWN, SPLITS, Finding, histograms
+from trainables.base.task import Splits
+from trainables.rnn.data import SequenceSplit
+
+#: Neighbouring steps that are compared together, and the share of its own that a sequence must find in train.
+STEPS, SHARE = 3, 0.5
+#: Where more of train's runs than this are followed by one step here and by another there, values are too coarse for
+#: equality to mean that it is the same recording.
+COARSE = 0.2
+
+
+def shared_steps(splits: Splits) -> list[Finding]:
+    """Which sequences of validation and test have at least `SHARE` of their steps, in runs of `STEPS`, in train."""
+    known, followed = (np.unique(_runs(splits.train, length)[0]) for length in (STEPS, STEPS + 1))
+    if len(followed) * (1 - COARSE) > len(known):
+        return []
+    found = []
+    for name in ("val", "test"):
+        split: SequenceSplit = getattr(splits, name)
+        runs, owner = _runs(split, STEPS)
+        counts = np.bincount(owner, minlength=len(split))
+        hits = np.bincount(owner, weights=np.isin(runs, known), minlength=len(split))
+        share = np.divide(hits, counts, out=np.zeros(len(split)), where=counts > 0)
+        same = np.flatnonzero(share >= SHARE)
+        if not len(same):
+            continue
+        table = pd.DataFrame(
+            {f"sequence of {name}": same, "length": split.lengths[same], "steps in train": share[same]}
+        )
+        said = f"{len(same)} of {len(split)} sequences of {name} have at least half of their steps in train too"
+        words = (
+            f"{said}. They are parts of one recording, so that figures on {name} say how well the network knows those "
+            "recordings, and little about others. An array or column that says which sequences belong together keeps "
+            "them in one split (data.group=NAME)."
+        )
+        warning = f"{said}: its figures flatter (--set data.group=NAME keeps a recording in one split)"
+        found.append(Finding(f"Parts of train in {name}", words, table.head(SHOWN), warning=warning))
+    return found
+
+
+def _runs(split: SequenceSplit, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """A hash of each run of so many steps within a sequence, and the sequence it belongs to."""
+    rows = np.array([hash(row.tobytes()) for row in split.values], dtype=np.int64)
+    owner = np.repeat(np.arange(len(split)), split.lengths)
+    last = len(rows) - length + 1
+    if last < 1:
+        return rows[:0], owner[:0]
+    mixed = np.zeros(last, dtype=np.int64)
+    for at in range(length):
+        mixed = mixed * 1_000_003 + rows[at : at + last]  # it wraps around, as hashes do
+    inside = owner[:last] == owner[length - 1 :]
+    return mixed[inside], owner[:last][inside]
+
+
+def overview(splits: Splits) -> list[Finding]:
+    """Lengths, targets and features."""
+    parts: dict[str, SequenceSplit] = {name: getattr(splits, name) for name in SPLITS}
+    values, lengths, targets = splits.train.values, splits.train.lengths, splits.train.targets
+    spread = values.std(0)
+    table = pd.DataFrame({
+        "feature": np.arange(values.shape[1]), "mean": values.mean(0), "standard deviation": spread,
+        "least": values.min(0), "most": values.max(0),
+    })  # fmt: skip
+    constant = np.flatnonzero(spread == 0)
+    said = (
+        f"Constant in train, and of no use: {', '.join(map(str, constant))}." if len(constant) else "None is constant."
+    )
+    return [
+        Finding(
+            "Lengths",
+            f"From {lengths.min()} to {lengths.max()} steps in train, {np.median(lengths):g} in the middle.",
+            picture=histograms({name: part.lengths for name, part in parts.items()}, "steps"),
+        ),
+        Finding(
+            "Targets",
+            f"From {targets.min():.4g} to {targets.max():.4g} in train. Their variance, {targets.var():.4g}, is the "
+            "error (mse) of a model that always says the mean.",
+            picture=histograms({name: part.targets for name, part in parts.items()}, "target"),
+        ),
+        Finding("Features", f"{values.shape[1]} features, over all steps of train. {said}", table),
+    ]

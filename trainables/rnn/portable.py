@@ -1,0 +1,107 @@
+"""A sequence regressor as a file that PyTorch alone loads."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainables.rnn.model import GatedRecurrence, Recurrence, SequenceRegressor
+
+FILE = "model.ts"
+USAGE = """\
+import torch
+
+model = torch.jit.load("model.ts")
+sequence = torch.tensor(rows)  # float32 (length, {features}): a row for each step, as in training
+print(model(sequence[None], torch.tensor([len(sequence)])))
+"""
+
+
+class Layer(nn.Module):
+    """`Recurrence` step by step, as TorchScript takes it."""
+
+    def __init__(self, layer: Recurrence) -> None:
+        super().__init__()
+        shared = layer.steps is None
+        self.shared, self.relu = shared, layer.activation == "relu"
+        weights = (layer.input_weight, layer.hidden_weight, layer.bias)
+        self.input_weight, self.hidden_weight, self.bias = (
+            nn.Parameter(w[None] if shared else w, requires_grad=False) for w in weights
+        )
+
+    def forward(self, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        state = torch.zeros(x.shape[1], self.bias.shape[-1])
+        states = []
+        for t in range(x.shape[0]):
+            at = 0 if self.shared else t
+            driven = x[t] @ self.input_weight[at] + self.bias[at] + state @ self.hidden_weight[at]
+            state = (driven.relu() if self.relu else driven.tanh()) * present[t]
+            states.append(state)
+        return torch.stack(states)
+
+
+class Gated(nn.Module):
+    """The layers of a `GatedRecurrence`, which TorchScript takes as they are."""
+
+    def __init__(self, layer: GatedRecurrence) -> None:
+        super().__init__()
+        self.cells = layer.cells
+
+    def forward(self, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        for cell in self.cells:
+            x = cell(x)[0]
+        return x
+
+
+class Portable(nn.Module):
+    """Sequences (n, time, features), padded at their end with anything, and their lengths (n,) -> predictions (n,)."""
+
+    x_mean: torch.Tensor
+    x_std: torch.Tensor
+    y_mean: torch.Tensor
+    y_std: torch.Tensor
+    readout_weight: torch.Tensor
+    readout_bias: torch.Tensor
+
+    def __init__(self, model: SequenceRegressor, steps: int | None, params: dict[str, Any]) -> None:
+        super().__init__()
+        self.steps = steps or 0
+        self.behind = params["variant"] == "vanilla" or (params["variant"] == "padded" and params["align"] == "start")
+        self.first = params["variant"] == "truncated" and params["keep"] == "first"
+        self.layers = nn.ModuleList(
+            Layer(layer) if isinstance(layer, Recurrence) else Gated(layer)  # type: ignore[arg-type]
+            for layer in model.layers
+        )
+        for name in ("x_mean", "x_std", "y_mean", "y_std", "readout_weight", "readout_bias"):
+            self.register_buffer(name, getattr(model, name).detach().cpu())
+
+    def forward(self, sequences: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        time = self.steps if self.steps > 0 else sequences.shape[1]
+        kept = lengths.clamp(max=time)
+        step = torch.arange(time)[:, None].expand(time, len(kept))
+        if not self.behind:
+            step = step - (time - kept)
+        inside = (step >= 0) & (step < kept)
+        rows = step if self.first else step + (lengths - kept)
+        rows = torch.where(inside, rows, torch.zeros_like(rows))
+        x = sequences[torch.arange(len(kept))[None, :], rows]
+        present = inside.to(x.dtype)[..., None]
+        x = torch.where(inside[..., None], (x - self.x_mean) / self.x_std, torch.zeros_like(x))
+        for layer in self.layers:
+            x = layer(x, present)
+        end = torch.where(inside, torch.arange(time)[:, None], torch.zeros_like(step)).amax(0)
+        last = x[end, torch.arange(len(kept))]
+        return (last @ self.readout_weight + self.readout_bias) * self.y_std + self.y_mean
+
+
+def write(model: SequenceRegressor, steps: int | None, params: dict[str, Any], folder: Path) -> None:
+    """Writes `model.ts`, TorchScript for sequences of any length, and `usage.py`, the lines that use it."""
+    with warnings.catch_warnings():
+        # torch.jit is deprecated in favour of torch.export, which fixes the number of steps.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Portable(model, steps, params).cpu().eval()).save(str(folder / FILE))
+    (folder / "usage.py").write_text(USAGE.format(features=len(model.x_mean)))  # type: ignore[arg-type]

@@ -1,0 +1,66 @@
+"""Stretches of validation and test that train holds word for word."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from trainables.base.survey import SHOWN, SPLITS, Finding
+from trainables.base.task import Splits
+from trainables.wikitext.data import Corpus
+from trainables.wikitext.tokenizer import UNKNOWN, decode
+
+#: Words of a stretch. Brown et al. 2020 (arXiv:2005.14165, appendix C) count 13 in a row as contamination.
+STRETCH = 13
+
+
+def repeated_stretches(splits: Splits) -> list[Finding]:
+    """How many words of validation and test stand in a stretch of `STRETCH` words that train holds too."""
+    known, found = np.unique(_hashes(splits.train)), []
+    for name in ("val", "test"):
+        corpus: Corpus = getattr(splits, name)
+        begins = np.flatnonzero(np.isin(_hashes(corpus), known))
+        if not len(begins):
+            continue
+        covered = np.zeros(len(corpus) + 1, dtype=np.int64)
+        np.add.at(covered, begins, 1)
+        np.add.at(covered, begins + STRETCH, -1)
+        inside = np.cumsum(covered[:-1]) > 0
+        share = float(inside.mean())
+        first = np.flatnonzero(np.diff(inside.astype(np.int8), prepend=0) == 1)
+        after = np.flatnonzero(np.diff(inside.astype(np.int8), append=0) == -1) + 1
+        longest = np.argsort(first - after, kind="stable")[:SHOWN]
+        table = pd.DataFrame({
+            "words": (after - first)[longest],
+            "stretch": [decode(corpus.words[t] for t in corpus.tokens[first[i] : after[i]][:60]) for i in longest],
+        })  # fmt: skip
+        said = f"{share:.1%} of the words of {name} stand in train too, in stretches of at least {STRETCH} words"
+        words = (
+            f"{said}. Headings, licences and tables repeat in any corpus; whole paragraphs are copies, which a model "
+            f"knows by heart, so that perplexity on {name} flatters."
+        )
+        warning = f"{said}: its figures flatter" if share > 0.01 else ""
+        found.append(Finding(f"Words of {name} in train", words, table, warning=warning))
+    return found
+
+
+def most_frequent(splits: Splits) -> Finding:
+    """The most frequent words of train, and how much of each split is unknown."""
+    words = splits.train.words
+    counts = np.bincount(splits.train.tokens, minlength=len(words))
+    order = np.argsort(-counts, kind="stable")[:SHOWN]
+    table = pd.DataFrame({"word": [words[i] for i in order], "share of train": counts[order] / len(splits.train)})
+    unknown = words.index(UNKNOWN)
+    shares = ", ".join(f"{name} {(getattr(splits, name).tokens == unknown).mean():.1%}" for name in SPLITS)
+    return Finding("Words", f"A vocabulary of {len(words)} words, of train alone; {UNKNOWN} in {shares}.", table)
+
+
+def _hashes(corpus: Corpus) -> np.ndarray:
+    """A hash of each stretch, uint64 (n - STRETCH + 1,)."""
+    factors = np.random.default_rng(0).integers(1, 2**63, STRETCH, dtype=np.uint64) | np.uint64(1)
+    count = max(0, len(corpus) - STRETCH + 1)
+    tokens = corpus.tokens.astype(np.uint64) + np.uint64(1)
+    hashes = np.zeros(count, dtype=np.uint64)
+    for at, factor in enumerate(factors):
+        hashes += tokens[at : at + count] * factor
+    return hashes

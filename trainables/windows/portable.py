@@ -1,0 +1,59 @@
+"""A window classifier as a file that PyTorch alone loads."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+FILE = "model.pt2"
+USAGE = """\
+import numpy as np, torch
+from PIL import Image
+
+classes = {classes}
+model = torch.export.load("model.pt2").module()
+picture = Image.open("photo.jpg").convert("RGB").resize(({size}, {size}), Image.BICUBIC)
+probabilities = model(torch.from_numpy(np.array(picture).transpose(2, 0, 1))[None])[0]
+print(classes[int(probabilities.argmax())])
+"""
+
+
+class Portable(nn.Module):
+    """Pictures uint8 (n, 3, size, size) as they are decoded -> probabilities (n, classes)."""
+
+    def __init__(self, model: nn.Module, image_size: int) -> None:
+        super().__init__()
+        self.model, self.image_size = model, image_size
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = images.float()
+        if images.shape[-1] != self.image_size:
+            size = (self.image_size, self.image_size)
+            pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
+        logits: torch.Tensor = self.model(pixels.round().clamp(0, 255) / 255)
+        return logits.softmax(1)
+
+
+def write(model: nn.Module, classes: tuple[str, ...], decode_size: int, image_size: int, folder: Path) -> None:
+    """Writes `model.pt2` by torch.export, and `usage.py`, the lines that use it, or why there is no such file."""
+    portable = Portable(model, image_size).eval()
+    pictures = torch.randint(0, 256, (3, 3, decode_size, decode_size), dtype=torch.uint8)
+    usage = USAGE.format(classes=list(classes), size=decode_size)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # on weights in channels_last, which are written as they are
+        try:
+            shapes = ({0: torch.export.Dim("batch")},)
+            torch.export.save(torch.export.export(portable, (pictures,), dynamic_shapes=shapes), folder / FILE)
+            loaded = torch.export.load(folder / FILE).module()
+            for some in (pictures, pictures[:1]):
+                torch.testing.assert_close(loaded(some), portable(some), atol=1e-5, rtol=1e-4)
+        except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+            (folder / FILE).unlink(missing_ok=True)  # some checkpoints' code cannot be exported
+            usage = (
+                f"# torch.export does not take this network: {(str(error) or type(error).__name__).splitlines()[0]}\n"
+            )
+    (folder / "usage.py").write_text(usage)
