@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,7 +145,9 @@ def take_up(
     for line in tracker.registered:
         console.print(f"registry: {line}", markup=False, soft_wrap=True)
     if left:
-        console.print(f"MLflow lacks {left} events; they are kept for `{_command(f'resume {folder.name}', store)}`")
+        console.print(
+            f"MLflow lacks {left} events, which are kept; send them: {_command(f'resume {folder.name}', store)}"
+        )
     if search.stopping == "failures":
         failed = search.state.failed_in_a_row
         console.print(f"{trials_of(len(failed))} failed in a row, the last one so:", markup=False)
@@ -179,7 +182,15 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         going_on = len(search.state.unfinished())
         lines.append(f"resumed: {over} trials are over, {going_on} go on from their checkpoints{waiting}")
     for line in lines:
-        console.print(redacted(line), markup=False, soft_wrap=True)
+        console.print(_fitted(console, redacted(line)), markup=False, soft_wrap=True)
+
+
+def _fitted(console: Console, line: str) -> str:
+    """A line in as many as it takes on this screen, cut between words; in a pipe or log it stays one."""
+    if not console.is_terminal:
+        return line
+    width = max(20, console.width)
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def next_commands(

@@ -102,9 +102,8 @@ def fit_epochs(console: Console, config: SearchConfig, splits: Splits, cluster: 
     pace = measure_pace(config, splits, cluster.placement)
     config = pace.fit(config, parse_duration(budget))
     console.print(
-        f"an epoch takes about {pace.seconds:.1f} s; for a time budget of {budget} a full trial has "
-        f"{config.search.epochs} epochs, the first rung is at {config.search.grace_period} (set them with --epochs, "
-        "--time-budget)",
+        f"an epoch takes about {pace.seconds:.1f} s: in {budget} a trial has up to {config.search.epochs} epochs, and "
+        f"weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return config, pace.alone

@@ -59,14 +59,14 @@ def register(
         return f"{mine} is the champion"
     if champion.tags.get("data.test_fingerprint") != test_fingerprint:
         return (
-            f"{mine} is registered without the alias: the champion, version {champion.version}, was tested on "
-            "other data, so the two cannot be compared"
+            f"{mine} is registered; the champion stays version {champion.version}, as that was tested on "
+            "other data, so the two cannot be compared (`promote` decides by hand)"
         )
     theirs = float(champion.tags[f"test_{metric}"])
     if objective.better(test[metric], theirs):
         client.set_registered_model_alias(task, "champion", version)
         return f"{mine} is the new champion, ahead of version {champion.version} ({theirs:.4f})"
-    return f"{mine} does not beat the champion, version {champion.version} ({theirs:.4f}): registered without the alias"
+    return f"{mine} does not beat the champion, version {champion.version} ({theirs:.4f}), which stays champion"
 
 
 def _short(card: str) -> str:

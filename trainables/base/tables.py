@@ -37,8 +37,10 @@ def decode(content: bytes, place: str) -> str:
         ) from error
 
 
-def read_frame(content: bytes, name: PurePosixPath, place: str, header: bool = True) -> pd.DataFrame:
-    """Reads a table. Values of CSV and TSV files are text, whatever they look like.
+def read_frame(
+    content: bytes, name: PurePosixPath, place: str, header: bool = True, numbers: bool = False
+) -> pd.DataFrame:
+    """Reads a table. Values of CSV and TSV files are text, whatever they look like, unless `numbers` are asked for.
 
     Args:
         name: says by its suffix what the file is.
@@ -53,12 +55,14 @@ def read_frame(content: bytes, name: PurePosixPath, place: str, header: bool = T
             frame = _columnar(content, name.suffix.lower())
         elif name.suffix.lower() in (".jsonl", ".json"):
             frame = pd.DataFrame(_records(decode(content, place), place), dtype=object)
+            frame = frame.infer_objects() if numbers else frame
         else:
             text = decode(content, place)
             separator = _separator(text, str(TABLES[name.suffix.lower()]))
             frame = pd.read_csv(
-                io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, header=0 if header else None
-            )
+                io.StringIO(text), sep=separator, dtype=None if numbers else str, keep_default_na=numbers,
+                header=0 if header else None,
+            )  # fmt: skip
     except (ValueError, OSError, csv.Error, pd.errors.ParserError) as error:
         raise InputError(f"{place}: cannot be read as a table ({str(error).strip().splitlines()[0]})") from error
     frame.columns = pd.Index([str(column) for column in frame.columns])

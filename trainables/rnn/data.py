@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,11 +11,11 @@ import pandas as pd
 
 from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base.files import read_files
+from trainables.base.tables import NO_TABLES, TABLES, listed, read_frame
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
 
 ARRAYS = {".npy", ".npz", ".pkl", ".pickle"}
-TABLES = {".parquet", ".csv"}
 SPLITS = ("train", "val", "test")
 #: Names of arrays and columns that say which sequences come from one source.
 GROUP_NAMES = (
@@ -106,7 +105,9 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
 def _read(data: dict[str, Any], source: Path, notes: list[str]) -> tuple[dict[str, SequenceSplit], str | None]:
     """The splits that the files give, and the name of the groups, given or found."""
     found: dict[str, dict[str, Any]] = {}
-    for name, content in read_files(source, ARRAYS | TABLES, data["max_unpacked_gb"]):
+    for name, content in read_files(source, {*ARRAYS, *TABLES}, data["max_unpacked_gb"]):
+        if name.name in NO_TABLES:
+            continue
         split = next((s for s in SPLITS if s in str(name).lower()), "train")
         arrays = found.setdefault(split, {})
         for key, value in _arrays(name, content, f"{source}: {name}", data).items():
@@ -125,7 +126,10 @@ def _read(data: dict[str, Any], source: Path, notes: list[str]) -> tuple[dict[st
             raise InputError(f"{source}: {split}: data.group: no array named {group!r}; there are {', '.join(arrays)}")
         others = sorted(set(arrays) - {"X", target, group})
         if others:
-            notes.append(f"{split}: not used: {', '.join(others)} (--set data.target=NAME, --set data.group=NAME)")
+            notes.append(
+                f"{split}: not used: {listed(others)} (the target is --set data.target=NAME, what belongs together "
+                "--set data.group=NAME)"
+            )
         parts[split] = check(arrays["X"], arrays[target], arrays.get(group) if group else None, f"{source}: {split}")
     if "train" not in parts:
         raise InputError(f"{source}: no training data; expected arrays X and {data['target']}, or a long table")
@@ -145,7 +149,7 @@ def _arrays(name: PurePosixPath, content: bytes, place: str, data: dict[str, Any
     """The arrays of a file by name: the keys of a dict or `.npz`, the file's name for a single array."""
     suffix = name.suffix.lower()
     if suffix in TABLES:
-        return read_table(content, suffix, place, data["target"], data["group"])
+        return read_table(content, name, place, data["target"], data["group"])
     if suffix == ".npz":
         return read_npz(content, place)
     value = read_npy(content, place) if suffix == ".npy" else read_pickle(content, place)
@@ -156,16 +160,13 @@ def _arrays(name: PurePosixPath, content: bytes, place: str, data: dict[str, Any
     return {name.stem: value}
 
 
-def read_table(content: bytes, suffix: str, place: str, target: str, group: str | None) -> dict[str, Any]:
+def read_table(content: bytes, name: PurePosixPath, place: str, target: str, group: str | None) -> dict[str, Any]:
     """Reads a long table (`sequence_id, t, x0, x1, ..., target`) as arrays X and target, in order of first appearance.
 
     Raises:
         InputError: a column is missing, or a sequence has two targets or the same step twice.
     """
-    try:
-        frame = pd.read_parquet(io.BytesIO(content)) if suffix == ".parquet" else pd.read_csv(io.BytesIO(content))
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        raise InputError(f"{place}: cannot be read as {suffix[1:]} ({str(error).splitlines()[0]})") from error
+    frame = read_frame(content, name, place, numbers=True)
     if group is None:  # one that is constant in each sequence; else it is a feature
         named = [c for c in frame.columns if str(c).lower() in GROUP_NAMES]
         constant = [
@@ -175,7 +176,7 @@ def read_table(content: bytes, suffix: str, place: str, target: str, group: str 
     given = [c for c in ("sequence_id", "t", target, group) if c is not None]
     absent = [c for c in given if c not in frame.columns]
     if absent:
-        raise InputError(f"{place}: no column {absent[0]!r}; there are {', '.join(map(str, frame.columns))}")
+        raise InputError(f"{place}: no column {absent[0]!r}; there are {listed(frame.columns)}")
     features = [c for c in frame.columns if c not in given]
     if not features:
         raise InputError(f"{place}: no feature column beside {', '.join(given)}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ class Layer(nn.Module):
         self.shared, self.relu = shared, layer.activation == "relu"
         weights = (layer.input_weight, layer.hidden_weight, layer.bias)
         self.input_weight, self.hidden_weight, self.bias = (
-            nn.Parameter(w[None] if shared else w, requires_grad=False) for w in weights
+            nn.Parameter((w[None] if shared else w).detach()) for w in weights
         )
 
     def forward(self, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
@@ -49,7 +50,7 @@ class Gated(nn.Module):
 
     def __init__(self, layer: GatedRecurrence) -> None:
         super().__init__()
-        self.cells = layer.cells
+        self.cells = copy.deepcopy(layer.cells)
 
     def forward(self, x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         for cell in self.cells:
@@ -60,12 +61,13 @@ class Gated(nn.Module):
 class Portable(nn.Module):
     """Sequences (n, time, features), padded at their end with anything, and their lengths (n,) -> predictions (n,)."""
 
-    x_mean: torch.Tensor
-    x_std: torch.Tensor
-    y_mean: torch.Tensor
-    y_std: torch.Tensor
-    readout_weight: torch.Tensor
-    readout_bias: torch.Tensor
+    if TYPE_CHECKING:  # TorchScript reads annotations of classes, and cannot read these
+        x_mean: torch.Tensor
+        x_std: torch.Tensor
+        y_mean: torch.Tensor
+        y_std: torch.Tensor
+        readout_weight: torch.Tensor
+        readout_bias: torch.Tensor
 
     def __init__(self, model: SequenceRegressor, steps: int | None, params: dict[str, Any]) -> None:
         super().__init__()
@@ -78,6 +80,7 @@ class Portable(nn.Module):
         )
         for name in ("x_mean", "x_std", "y_mean", "y_std", "readout_weight", "readout_bias"):
             self.register_buffer(name, getattr(model, name).detach().cpu())
+        self.requires_grad_(False)
 
     def forward(self, sequences: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         time = self.steps if self.steps > 0 else sequences.shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, rows_on
+from trainables.base.files import read_files
+from trainables.base.tables import TABLES, read_frame
 from trainables.rnn import data as reading
 from trainables.rnn import portable
 from trainables.rnn.baselines import baselines
@@ -177,16 +180,14 @@ class RnnTask:
         return Learner(model, optimizer, None, Device(torch.device("cpu")), params, extra={"steps": steps})
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
-        """A frame with a column `sequence`, from CSV or Parquet files of one sequence each, a row for each step."""
+        """A frame with a column `sequence`, from tables of one sequence each, a row for each step."""
         rows = {}
         for argument in arguments:
-            path = Path(argument)
-            if not path.is_file():
-                raise InputError(f"{argument}: no such file")
+            (name, content), *_ = read_files(Path(argument), TABLES, math.inf)
+            frame = read_frame(content, name, argument, numbers=True)
             try:
-                frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
                 values = frame.drop(columns=["sequence_id", "t", "y"], errors="ignore").to_numpy(dtype=np.float64)
-            except (ValueError, OSError, pd.errors.ParserError) as error:
+            except ValueError as error:
                 raise InputError(f"{argument}: not a table of numbers ({str(error).splitlines()[0]})") from error
             if not len(values) or not np.isfinite(values).all():
                 raise InputError(f"{argument}: empty, or holds values that are not finite")

@@ -39,18 +39,15 @@ def read_table(
         raise InputError(f"data.unlabelled: {unlabelled!r}: must be drop or null")
     frame, notes = read_frame(content, name, place), []
     texts, labels = (None if column is None else str(column) for column in (text, label))
-    unknown = texts not in frame and not {column.lower() for column in frame.columns} & {*TEXT_NAMES}
-    if unknown and TABLES[name.suffix.lower()]:
-        bare = read_frame(content, name, place, header=False)
-        first = bare.iloc[0]
-        if ((bare.iloc[1:] == first) & (first != "")).any(axis=None):
-            frame = bare
-            if labels not in bare:
-                labels = min(reversed(bare.columns), key=lambda column: bare[column].nunique())
-            if texts not in bare:
-                texts = max(bare.columns, key=lambda column: (column != labels, bare[column].str.len().mean()))
-            told = f"column {texts} is the text, {labels} the label (data.text, data.label)"
-            notes.append(f"{name} has no header: {told}")
+    bare = None if texts in frame else _without_header(frame, content, name, place)
+    if bare is not None:
+        frame = bare
+        if labels not in bare:
+            labels = min(reversed(bare.columns), key=lambda column: bare[column].nunique())
+        if texts not in bare:
+            texts = max(bare.columns, key=lambda column: (column != labels, _length(bare[column])))
+        told = f"column {texts} is the text, {labels} the label (data.text, data.label)"
+        notes.append(f"{name} has no header: {told}")
     columns = list(frame.columns)
     chosen = {
         "text": _column(columns, texts, TEXT_NAMES, "text", place),
@@ -74,9 +71,31 @@ def read_table(
 
 
 def read_column(content: bytes, name: PurePosixPath, place: str) -> list[str]:
-    """The texts of a table, from the first column with a usual name; raises InputError."""
+    """The texts of a table: the first column with a usual name, or the longest one of a table without a header.
+
+    Raises:
+        InputError: the table cannot be read, or has a header of which no name is known.
+    """
     frame = read_frame(content, name, place)
+    bare = _without_header(frame, content, name, place)
+    if bare is not None:
+        return list(bare[max(bare.columns, key=lambda column: _length(bare[column]))])
     return [str(text) for text in frame[_column(list(frame.columns), None, TEXT_NAMES, "text", place)].fillna("")]
+
+
+def _without_header(frame: pd.DataFrame, content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame | None:
+    """The table read again without a header, where its first row is none: no name is known, and it holds a value that
+    its column has again, or is a lone text. None: it has a header."""
+    if {column.lower() for column in frame.columns} & {*TEXT_NAMES} or not TABLES[name.suffix.lower()]:
+        return None
+    bare = read_frame(content, name, place, header=False)
+    first = bare.iloc[0]
+    again = ((bare.iloc[1:] == first) & (first != "")).any(axis=None)
+    return bare if again or (len(bare.columns) == 1 and " " in str(first.iloc[0])) else None
+
+
+def _length(column: pd.Series) -> float:
+    return float(column.str.len().mean())
 
 
 def _column(columns: list[str], named: str | None, usual: tuple[str, ...], what: str, place: str) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from trainables.base.batches import Rows, read_only, rows_on, shuffled_rows
 from trainables.base.device import Device
 from trainables.base.errors import InputError
+from trainables.base.files import read_files
 from trainables.base.optimizers import make_optimizer, make_schedule
 from trainables.base.survey import Finding, classes_found
 from trainables.base.tables import TABLES, decode
@@ -241,9 +242,10 @@ class TextTask:
             path = Path(argument)
             if argument == "-":
                 found += _lines("stdin", sys.stdin.read())
-            elif path.is_file() and path.suffix.lower() in TABLES:
-                column = tables.read_column(path.read_bytes(), PurePosixPath(path.name), argument)
-                found += [(f"{argument}:{row}", text) for row, text in enumerate(column, 1)]
+            elif path.is_file() and {*map(str.lower, path.suffixes[-2:])} & {*TABLES, ".zip"}:
+                for name, content in read_files(path, TABLES, math.inf):
+                    column = tables.read_column(content, name, argument)
+                    found += [(f"{argument}:{row}", text) for row, text in enumerate(column, 1)]
             elif path.is_file():
                 found += _lines(argument, decode(path.read_bytes(), argument))
             elif path.suffix.lower() in (*TABLES, ".txt") and " " not in argument:

@@ -40,7 +40,7 @@ class Portable(nn.Module):
 
 def write(model: nn.Module, classes: tuple[str, ...], decode_size: int, image_size: int, folder: Path) -> None:
     """Writes `model.pt2` by torch.export, and `usage.py`, the lines that use it, or why there is no such file."""
-    portable = Portable(model, image_size).eval()
+    portable = Portable(model, image_size).eval().requires_grad_(False)
     pictures = torch.randint(0, 256, (3, 3, decode_size, decode_size), dtype=torch.uint8)
     usage = USAGE.format(classes=list(classes), size=decode_size)
     with warnings.catch_warnings(), torch.no_grad():
