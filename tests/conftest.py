@@ -143,7 +143,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     """Files with slow tests first, so that the processes that share them end at about the same time."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("nightly")}
     items.sort(key=lambda item: item.path not in slow)
 
 

@@ -20,7 +20,7 @@ def test_program_for_here_is_not_longer_than_ray_tunes():
 TRIALS = {"Ray Tune": ("num_samples=30", "num_samples=6"), "Optuna": ("n_trials=30", "n_trials=6"), "W&B": ("", "")}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("title", TRIALS)
 def test_program_for_another_tool_runs(title, tmp_path):
     pytest.importorskip("wandb" if title == "W&B" else "sklearn")
@@ -40,7 +40,7 @@ def test_program_for_another_tool_runs(title, tmp_path):
         assert float(done.stdout.split()[-1]) > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_program_for_here_killed_anywhere_ends_with_the_same_best_trial(monkeypatch):
     monkeypatch.setattr(os, "environ", outside())
     whole = run("Here")

@@ -42,6 +42,11 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
             lines.append(f"  trial {trial.number}: {reached}  {configuration(trial, config)}")
     if state.final is None:
         return lines
+    if state.final.trial != best.number and config.window > 1 and not state.decision and state.final.merged:
+        lines.append(
+            f"trained again is trial {state.final.trial}: its best {config.window} neighbouring epochs are the best on "
+            "average, and a single one may be lucky"
+        )
     if state.decision:
         lines += [*finalists.table(state.decision, metric), finalists.words(state.decision, state.objective)]
     tested = state.tested(state.final.trial)

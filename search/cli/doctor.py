@@ -28,6 +28,8 @@ from trainables import get_task, task_names
 from trainables.base.task import source_line
 
 PACKAGES = ("ray", "torch", "optuna", "mlflow", "transformers")
+#: The oldest and the newest Ray on which .ci/nightly ran the end-to-end tests.
+RAY = ("2.50.0", "2.60.0")
 #: GB of free disk and shared memory below which the user is warned.
 DISK, SHARED_MEMORY = 5.0, 1.0
 #: Two trials of one epoch on a small demo.
@@ -50,7 +52,7 @@ def doctor(console: Console, store: Store, on_gpu: Sequence[str] | None = None) 
 
         store.root.mkdir(parents=True, exist_ok=True)
         return examine(console, on_gpu, store.root / "gpu.json")
-    for line in (f"software: {software()}", *_hardware(), *_places(store), *_sources()):
+    for line in (f"software: {software()}", *_ray(), *_hardware(), *_places(store), *_sources()):
         console.print(line, markup=False, soft_wrap=True)
     seconds, said = _smoke()
     if said:
@@ -64,6 +66,17 @@ def software() -> str:
     """One line: the versions of this program, Python and the packages that results may depend on."""
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return f"trial-search {search.__version__}, Python {platform.python_version()}, {versions}"
+
+
+def _ray() -> Iterator[str]:
+    """Whether this Ray was tested; Tune is in maintenance, and parts of it that trials rest on may go."""
+    here = tuple(int(part) for part in version("ray").split(".")[:2])
+    oldest, newest = (tuple(int(part) for part in one.split(".")[:2]) for one in RAY)
+    if not oldest <= here <= newest:
+        yield f"ray: {version('ray')} is not tested; Ray {RAY[0]} to {RAY[1]} are"
+        yield f"  -> where something fails: pip install 'ray[default,tune]=={RAY[1]}'"
+    if here >= (2, 61):
+        yield "ray: from 2.61 on every cluster asks for a token: ray get-auth-token, and RAY_AUTH_TOKEN on its machines"
 
 
 def _hardware() -> Iterator[str]:

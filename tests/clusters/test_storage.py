@@ -93,7 +93,7 @@ def test_data_in_a_bucket_is_fetched_once_and_again_when_it_changed(bucket, tmp_
         fetch("odd://x", tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_search_with_data_and_checkpoints_in_a_bucket_survives_a_kill(bucket, command):
     whole = Command(command.folder / "whole", command.env, command.empty_store)
     whole.folder.mkdir()

@@ -72,8 +72,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("library", ["transformers", "lightning"])
+@pytest.mark.parametrize("library", [
+    pytest.param("transformers", marks=pytest.mark.slow), pytest.param("lightning", marks=pytest.mark.nightly),
+])  # fmt: skip
 def test_trainer_killed_twice_and_resumed_equals_the_uninterrupted_search(command, tmp_path, library):
     path = tmp_path / "mine.py"
     if library == "transformers":

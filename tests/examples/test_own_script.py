@@ -42,7 +42,7 @@ def test_file_that_is_copied_says_what_a_search_reads(tmp_path):
     assert "\nimport search" not in (FOLDER / "report.py").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_stop_reaches_every_process_of_a_training_and_a_kill_costs_nothing(command):
     pytest.importorskip("accelerate")
     launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 {FOLDER}/train.py"

@@ -65,7 +65,7 @@ def test_task_around_a_function_is_searched_as_it_was_made(command):
     assert "x  " in command.run("list", **env)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_new_package_installs_passes_its_test_and_its_search_learns(tmp_path, command):
     command.run("new", "spirals")
     package, there = command.folder / "spirals", tmp_path / "site"
