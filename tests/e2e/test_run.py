@@ -181,9 +181,13 @@ def test_page_of_the_data_shows_it_and_the_labels_that_the_model_doubts(searched
     frame = pd.read_csv(table).assign(probability=0.9)
     frame["predicted"] = frame["class"]
     frame["of its label"] = 0.9
-    frame.loc[7, ["predicted", "probability", "of its label"]] = ["arched", 0.95, 0.01]
-    frame.loc[8, ["predicted", "probability", "of its label"]] = ["arched", 0.5, 0.4]  # wrong, but not sure of it
-    frame.loc[[7, 8], "class"] = "round"
+    frame.loc[7, ["predicted", "probability", "of its label"]] = [demo.CLASSES[1], 0.95, 0.01]
+    frame.loc[8, ["predicted", "probability", "of its label"]] = [
+        demo.CLASSES[1],
+        0.5,
+        0.4,
+    ]  # not sure of it
+    frame.loc[[7, 8], "class"] = demo.CLASSES[0]
     frame.to_csv(table, index=False)
     try:
         (found,) = doubtful_labels(Store(command.folder / "mlruns"), "windows", page.stem.partition("-")[2])

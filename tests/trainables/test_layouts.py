@@ -110,7 +110,7 @@ def test_trashnet(form, tmp_path):
     rows = []
     for number, path in enumerate(chosen):
         split, label = path.relative_to(source).parts[:2]
-        name = f"{split}/{number}.jpg" if form == "imagefolder" else f"pictures/{number}.jpg"
+        name = f"{split}/{number:04d}.jpg" if form == "imagefolder" else f"pictures/{number:04d}.jpg"
         (other / name).parent.mkdir(parents=True, exist_ok=True)
         (other / name).write_bytes(path.read_bytes())
         rows.append({"split": split, "label": label, "file_name": name})
