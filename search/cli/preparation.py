@@ -36,13 +36,14 @@ def prepare_data(console: Console, store: Store, config: SearchConfig, data: str
     Args:
         warn: whether the user's data is looked over for leaks, which become notes.
     """
-    from search.analysis.data import warned
     from search.console import data_progress
     from trainables import choose_device
 
     task, cache = get_task(config.task), store.cache / config.task
     splits = read_data(console, store, config, data)
     if warn and data is not None:
+        from search.analysis.data import warned
+
         splits = warned(config, splits)
     bar, progress = data_progress(console)
     with bar:

@@ -12,7 +12,7 @@ from search.config.load import SearchConfig
 from search.finals.finalists import LEVEL, resample
 from search.record.redaction import redacted
 from search.record.state import SearchState
-from search.record.store import SearchFolder
+from search.record.store import SearchFolder, final_name
 from trainables import Bootstrapped, DataInfo, get_task
 
 #: Lines of Python that an exported model may bring, which need nothing of this project.
@@ -21,18 +21,19 @@ _PYFUNC = """\
 import mlflow
 
 mlflow.set_tracking_uri("{uri}")
-model = mlflow.pyfunc.load_model("models:/{task}@champion")
+model = mlflow.pyfunc.load_model("runs:/{run}/model")
 print(model.predict(frame))  # a pandas DataFrame: {columns}"""
 
 
 def write_card(
     folder: SearchFolder, config: SearchConfig, description: dict[str, Any], info: DataInfo, state: SearchState,
-    number: int, tracking_uri: str,
+    number: int, tracking_uri: str, run_id: str,
 ) -> str:  # fmt: skip
     """Writes `model_card.md` beside a tested final model, and returns it.
 
     Args:
         number: the trial whose configuration the model has.
+        run_id: of its final run in MLflow.
     """
     task, final, trial = get_task(config.task), state.finals[number, 0], state.trials[number]
     place, metric = folder.final(number, 0), state.objective.metric
@@ -84,10 +85,11 @@ def write_card(
     ]
     usage = place / "model" / USAGE
     if usage.exists():
-        lines += ["With no part of this project, beside the model's files:", "", "```python"]
+        where = f"searches/{folder.name}/{final_name(number, 0)}/model"
+        lines += [f"In the store's folder `{where}`, with no part of this project:", "", "```python"]
         lines += [*usage.read_text().splitlines(), "```", "", "Or by MLflow, which keeps the code with the model:", ""]
     columns = ", ".join(pd.read_parquet(place / "example.parquet").columns)
-    code = _PYFUNC.format(task=config.task, columns=columns, uri=redacted(tracking_uri))
+    code = _PYFUNC.format(run=run_id, columns=columns, uri=redacted(tracking_uri))
     lines += ["```python", *code.splitlines(), "```"]
     card = "\n".join(lines) + "\n"
     (place / "model_card.md").write_text(card)

@@ -237,8 +237,9 @@ class Delivery:
         run_id = self.runs[_final_key(0, trial, epochs, self._state.finals[trial, 0].merged)]
         if isinstance(get_task(self.config.task), Exported):
             card = write_card(
-                self.folder, self.config, self.description, self.info, self._state, trial, self.store.tracking_uri
-            )
+                self.folder, self.config, self.description, self.info, self._state, trial, self.store.tracking_uri,
+                run_id,
+            )  # fmt: skip
             self.client.log_text(run_id, card, "model_card.md")
             said = register(
                 self.client, self.config.task, self.objective, run_id,

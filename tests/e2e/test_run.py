@@ -150,7 +150,14 @@ def test_card_says_what_the_model_is_and_its_lines_run_without_this_project(sear
     final = next(r for r in runs if r.data.tags["role"] == "final")
     assert client.download_artifacts(final.info.run_id, "model_card.md", str(tmp_path))
     assert re.search(r"Test accuracy 0\.\d+ \[0\.\d+, [01](\.\d+)?; 95%\], on 30 test samples", card)
-    for part in ("4 trials (", "fingerprint `", "| width |", "searched |", "Its worst class is ", "models:/windows@"):
+    for part in (
+        "4 trials (",
+        "fingerprint `",
+        "| width |",
+        "searched |",
+        "Its worst class is ",
+        f"runs:/{final.info.run_id}/model",
+    ):
         assert part in card
     code = card.split("```python\n")[1].split("```")[0]
     model = kept.parent / "model"
