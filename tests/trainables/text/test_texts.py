@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
+from trainables import get_task
 from trainables.base import storage
 from trainables.base.errors import InputError
 from trainables.text import tables, texts
@@ -308,3 +309,21 @@ print(sum(splits.info.sizes.values()), (resource.getrusage(resource.RUSAGE_SELF)
     rows, mebibytes = (int(word) for word in done.stdout.split())
     assert rows == 200_000
     assert mebibytes < 512
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("t.csv.gz", gzip.compress(b"id;text\n1;one two\n2;three\n")),
+    ("t.tsv", b"1\tone two\tyes\n2\tthree\tno\n3\tthree\tyes\n"),
+    ("t.csv", b"one two\nthree\n"),
+])  # fmt: skip
+def test_texts_to_predict_are_read_from_gzipped_tables_and_from_those_without_a_header(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    frame = get_task("tweets").inputs([str(tmp_path / name)])
+    assert frame["text"].tolist()[:2] == ["one two", "three"]
+    assert frame.index[0] == f"{tmp_path / name}:1"
+
+
+def test_table_to_predict_whose_header_names_no_text_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("id,body\n1,one two\n2,three\n")
+    with pytest.raises(InputError, match="no text column is recognised among id, body"):
+        get_task("tweets").inputs([str(tmp_path / "t.csv")])
