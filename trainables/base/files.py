@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import uuid
 import zipfile
@@ -22,7 +23,7 @@ def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iter
         The path below the source (in a zip `ARCHIVE/MEMBER`; without `.gz`), and the content.
 
     Raises:
-        InputError: there is none, a zip is damaged, or it is larger than `limit_gb` unpacked.
+        InputError: there is none, a zip is damaged, or it is larger than `limit_gb` unpacked (inf: no limit).
     """
     if not source.exists():
         raise InputError(f"--data {source}: no such file or folder")
@@ -69,7 +70,7 @@ def _suffix(path: Path) -> str:
 def _unpacked(path: Path, limit_gb: float) -> bytes:
     try:
         with gzip.open(path) as file:
-            content = file.read(int(limit_gb * 2**30) + 1)
+            content = file.read(-1 if math.isinf(limit_gb) else int(limit_gb * 2**30) + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"--data {path}: not a gzip file ({error})") from error
     if len(content) > limit_gb * 2**30:
