@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -75,6 +76,9 @@ def _ray() -> Iterator[str]:
     if not oldest <= here <= newest:
         yield f"ray: {version('ray')} is not tested; Ray {RAY[0]} to {RAY[1]} are"
         yield f"  -> where something fails: pip install 'ray[default,tune]=={RAY[1]}'"
+    if importlib.util.find_spec("ray._private.authentication") is None:
+        yield f"ray: {version('ray')} asks for no token: whoever has an account on this machine can use its dashboard"
+        yield "  -> a newer one does: pip install --upgrade 'ray[default,tune]'"
     if here >= (2, 61):
         yield "ray: from 2.61 on every cluster asks for a token: ray get-auth-token, and RAY_AUTH_TOKEN on its machines"
 

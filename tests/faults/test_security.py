@@ -1,5 +1,6 @@
 """Nobody without the token gets in, and no secret gets out."""
 
+import importlib.util
 import os
 import signal
 import urllib.error
@@ -14,6 +15,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_dashboard_listens_here_alone_and_asks_for_the_token(tmp_path):
+    if importlib.util.find_spec("ray._private.authentication") is None:
+        pytest.skip("this Ray is too old for tokens, as doctor says")
     command = Command(tmp_path, {"HOME": str(tmp_path), "RAY_ADDRESS": ""})
     process = command.start(
         "run", "toy", "--name", "s", "--epochs", "99", "--set", "data.pause=1", "--set", "resources.dashboard=true"

@@ -315,7 +315,7 @@ print(sum(splits.info.sizes.values()), (resource.getrusage(resource.RUSAGE_SELF)
     ("t.csv.gz", gzip.compress(b"id;text\n1;one two\n2;three\n")),
     ("t.tsv", b"1\tone two\tyes\n2\tthree\tno\n3\tthree\tyes\n"),
     ("t.csv", b"one two\nthree\n"),
-])  # fmt: skip
+], ids=["gzipped", "no header", "lines"])  # fmt: skip
 def test_texts_to_predict_are_read_from_gzipped_tables_and_from_those_without_a_header(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     frame = get_task("tweets").inputs([str(tmp_path / name)])
