@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import time
 import webbrowser
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ from trainables.base.files import replacing
 
 #: Doubtful labels that are listed.
 DOUBTS = 50
-
-
-def warned(config: SearchConfig, splits: Splits) -> Splits:
-    """The splits with a note for each thing that makes figures on validation or test untrustworthy."""
-    task = get_task(config.task)
-    found = task.leaks(splits) if isinstance(task, Surveyed) else []
-    warnings = tuple(finding.warning for finding in found if finding.warning)
-    return replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *warnings)))
 
 
 def show_data(console: Console, store: Store, config: SearchConfig, splits: Splits, show: bool) -> Path:

@@ -16,7 +16,7 @@ from search.engine.cluster import Cluster, connect
 from search.engine.placement import local_cpus, machines, place
 from search.record.store import SearchFolder, Store
 from search.session import NEEDED
-from trainables import InputError, Precomputed, Splits, get_task
+from trainables import InputError, Precomputed, Splits, Surveyed, get_task
 from trainables.base.storage import fetch, files_at, is_remote
 
 
@@ -41,10 +41,9 @@ def prepare_data(console: Console, store: Store, config: SearchConfig, data: str
 
     task, cache = get_task(config.task), store.cache / config.task
     splits = read_data(console, store, config, data)
-    if warn and data is not None:
-        from search.analysis.data import warned
-
-        splits = warned(config, splits)
+    if warn and data is not None and isinstance(task, Surveyed):
+        warnings = [finding.warning for finding in task.leaks(splits) if finding.warning]
+        splits = replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *warnings)))
     bar, progress = data_progress(console)
     with bar:
         if isinstance(task, Precomputed):

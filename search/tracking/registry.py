@@ -18,9 +18,9 @@ from mlflow.tracking import MlflowClient
 import trainables
 from trainables import InputError, Objective
 
-#: Packages that a registered model needs beside the task code that is logged with it.
 #: Most characters of a version's description in a database of MLflow's.
 _CARD = 5000
+#: Packages that a registered model needs beside the task code that is logged with it.
 _NEEDS = ("torch", "transformers", "datasets", "numpy", "pandas", "pillow", "scikit-learn", "matplotlib")
 
 

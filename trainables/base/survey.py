@@ -27,8 +27,7 @@ class Finding:
         words: what is shown, and what follows from it.
         table: rows to show beside the words; None for none.
         picture: a PNG to show; empty for none.
-        warning: one line for the terminal, where figures on validation or test
-            cannot be trusted because of it.
+        warning: one line for the terminal, where figures on validation or test cannot be trusted because of it.
     """
 
     title: str

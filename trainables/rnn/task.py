@@ -183,6 +183,8 @@ class RnnTask:
         """A frame with a column `sequence`, from tables of one sequence each, a row for each step."""
         rows = {}
         for argument in arguments:
+            if not Path(argument).is_file():
+                raise InputError(f"{argument}: no such file")
             (name, content), *_ = read_files(Path(argument), TABLES, math.inf)
             frame = read_frame(content, name, argument, numbers=True)
             try:

@@ -22,11 +22,14 @@ def resize(images: torch.Tensor, size: int, device: torch.device | None = None) 
         return images.to(device)
     chunks = []
     for chunk in images.split(256):
-        resized = F.interpolate(
-            chunk.to(device).float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False
-        )
-        chunks.append(resized.round().clamp(0, 255).to(torch.uint8))
+        chunks.append(resized(chunk.to(device).float(), size).to(torch.uint8))
     return torch.cat(chunks)
+
+
+def resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Pictures (n, 3, s, s) of whole numbers up to 255, float -> the same (n, 3, size, size), antialiased."""
+    pixels = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+    return pixels.round().clamp(0, 255)
 
 
 class Normalise(nn.Module):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+
+from trainables.windows.model import resized
 
 FILE = "model.pt2"
 USAGE = """\
@@ -32,9 +33,8 @@ class Portable(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         pixels = images.float()
         if images.shape[-1] != self.image_size:
-            size = (self.image_size, self.image_size)
-            pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True, align_corners=False)
-        logits: torch.Tensor = self.model(pixels.round().clamp(0, 255) / 255)
+            pixels = resized(pixels, self.image_size)
+        logits: torch.Tensor = self.model(pixels / 255)
         return logits.softmax(1)
 
 
