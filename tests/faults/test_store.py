@@ -60,7 +60,7 @@ def test_disk_full_as_the_database_is_written(command, whole, survived):
         output, _ = process.communicate(timeout=280)
         assert process.returncode == 0, output
         assert "MLflow cannot be written" in output
-        assert "are kept for" in output
+        assert "which are kept; send them: " in output
         (disk / "filler").unlink()
         begun = time.monotonic()
         assert "MLflow lacks" not in command.run("resume", "s", **env)

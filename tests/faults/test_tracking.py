@@ -62,7 +62,7 @@ def test_server_away_for_good(command, whole, survived, server):
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output
     assert "best: trial " in output
-    assert "are kept for `python -m search resume s" in output
+    assert "which are kept; send them: python -m search resume s" in output
     server.start()
     begun = time.monotonic()
     output = command.run("resume", "s", **server.env)
