@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from search.algorithms.optuna_searcher import suggest
 from search.config.load import load_config, parse_duration
@@ -38,10 +38,10 @@ SYSTEMS = ("search", "optuna", "optuna + priors", "tuner", "tuner + priors")
 WORKERS = 2
 
 
-def prepared(name: str, cache: Path) -> tuple[Any, Any, Splits]:
+def prepared(name: str, cache: Path, profile: Literal["data", "demo"] = "data") -> tuple[Any, Any, Splits]:
     """Task, configuration and data, as the command prepares them."""
-    task, config = get_task(name), load_config(name, profile="data")
-    splits = task.prepare(config.data, TASKS[name], cache, lambda *_: None)
+    task, config = get_task(name), load_config(name, profile=profile)
+    splits = task.prepare(config.data, TASKS[name] if profile == "data" else None, cache, lambda *_: None)
     if hasattr(task, "precompute"):
         device = choose_device(WORKERS, 0, config.resources.precision)
         splits = task.precompute(splits, config.space.choices(), device, cache, lambda *_: None)

@@ -7,6 +7,11 @@ are of the others. The target is the best reading of 32 random configurations th
 for each seed; a search that has not come there when it has spent as many epochs counts 1. Intervals are of the mean,
 tasks resampled (95 %).
 
-Peers decide through their own code: Optuna's samplers and pruners, Ray Tune's ASHA with OptunaSearch. What was measured
-is kept in `benchmarks/curves/results.csv`, a row a search, so that it can be run in parts.
+Three other suites: twelve tables of complete trainings, of which none can be stopped early (`trained`); LCBench's with
+first epochs that show the reverse of the end (`misled`); and this project's own tasks on real data, as `record` found
+them (`own`).
+
+Peers decide through their own code: Optuna's samplers and pruners, Ray Tune's ASHA with OptunaSearch, and, in an
+environment of their own (`peers.txt`), Syne Tune, NePS and SMAC3. What was measured is kept in
+`benchmarks/curves/results.csv`, a row a search, so that it can be run in parts.
 """

