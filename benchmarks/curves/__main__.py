@@ -53,12 +53,13 @@ def _elsewhere(peer: str) -> Maker:
 
 #: Those that are compared on each family of tables; the first is what is claimed.
 _CURVES: dict[str, Maker] = {
+    "ranks + asha-predict 1/3": _ours("ranks", "asha-predict", factor=3),
     "ranks + asha-promote 1/4": _ours("ranks"),
     "tpe + asha-promote 1/4": _ours("tpe"),
     "random + asha-promote 1/4": _ours("random"),
     "ranks + asha 1/4": _ours("ranks", "asha"),
     "tpe + asha 3/3": _ours("tpe", "asha", 3, 3),
-    "ranks + asha-promote 1/4, winners of three": _ours("ranks", known=True),
+    "ranks + asha-predict 1/3, winners of three": _ours("ranks", "asha-predict", factor=3, known=True),
     "Optuna TPE + Hyperband": _optuna("default", "hyperband"),
     "Optuna TPE (multivariate, liar) + halving 1/4": _optuna("tpe", "halving"),
     "Ray Tune ASHA 1/4 + OptunaSearch": lambda table, seed, _: RayTune(table, seed),
@@ -74,8 +75,8 @@ _TRAINED: dict[str, Maker] = {
     **{peer: _elsewhere(peer) for peer in ("Syne Tune ASHA + CQR", "SMAC3")},
 }
 _MISLED: dict[str, Maker] = {
+    "ranks + asha-predict 1/3": _ours("ranks", "asha-predict", factor=3),
     "ranks + asha-promote 1/4": _ours("ranks"),
-    "ranks + asha-promote 4/4": _ours("ranks", first=4),
     "ranks, complete trainings": _ours("ranks", "none"),
     "random + asha-promote 1/4": _ours("random"),
     "Optuna TPE + Hyperband": _optuna("default", "hyperband"),

@@ -57,7 +57,7 @@ class Ours:
         self._paused: dict[int, int] = {}
 
     def next(self) -> tuple[int, Params | None]:
-        if (promoted := self._scheduler.promoted(self._paused, None)) is not None:
+        if (promoted := self._scheduler.promoted(self._paused, None, self._searcher.prefer)) is not None:
             del self._paused[promoted]
             self._trials[promoted].outcome = None
             return promoted, None

@@ -232,6 +232,9 @@ class OptunaSearcher:
             asked.set_constraint("diverged", 0.0)
             self.study.tell(asked, [trial.best_value, *(value_of(trial, other) for other in self.objectives[1:])])
 
+    def prefer(self, waiting: Sequence[int]) -> int | None:
+        return None
+
     def _tell_diverged(self, asked: Any) -> None:
         """Tells a diverged trial. tpe takes an infeasible trial without a value. gp's model needs a value at every
         point: it gets the worst feasible one so far, and the constraint's own model keeps the region out."""

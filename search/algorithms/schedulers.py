@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from search.algorithms.priors import first_from_priors
 from search.config.load import SearchConfig
 from search.config.settings import SearchSection
+
+#: Of some trials, the best first by what they showed, the one that a model would train on.
+Preference = Callable[[Sequence[int]], int | None]
+
+
+def _no_preference(waiting: Sequence[int]) -> int | None:
+    return None
 
 
 class Scheduler:
@@ -38,12 +45,15 @@ class Scheduler:
         """In words, how the trial stands with this loss among those that it is compared with; see `should_stop`."""
         return ""
 
-    def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
+    def promoted(
+        self, paused: Mapping[int, int], left: Collection[int] | None, prefer: Preference = _no_preference
+    ) -> int | None:
         """The number of the paused trial that goes on now, if one does; changes nothing.
 
         Args:
             paused: the epoch at which each paused trial waits, by number.
             left: the trials that are neither paused nor over; None while new ones will come.
+            prefer: chooses among trials that wait at the same rung; None where it cannot say.
         """
         return None
 
@@ -65,10 +75,20 @@ class Asha(Scheduler):
     recorded there. The stopping variant lets it go on if it is among the best `1 / reduction_factor` (rounded up) of
     those recorded so far, and ends it otherwise. The promoting variant (their algorithm 2) pauses it, and lets it go on
     once it is among the best `1 / reduction_factor` (rounded down); trials at the highest rung come first.
+
+    With `predicts`, as many go on, but the searcher's model chooses every second one: configurations that begin slowly
+    are not lost where it has seen such ones come out well.
     """
 
-    def __init__(self, grace_period: int, reduction_factor: float, max_epochs: int, promotes: bool = False) -> None:
-        self.reduction_factor, self.promotes = reduction_factor, promotes
+    def __init__(
+        self,
+        grace_period: int,
+        reduction_factor: float,
+        max_epochs: int,
+        promotes: bool = False,
+        predicts: bool = False,
+    ) -> None:
+        self.reduction_factor, self.promotes, self.predicts = reduction_factor, promotes, predicts
         self._rungs: dict[int, dict[int, float]] = {}
         level = float(grace_period)
         while level < max_epochs:
@@ -95,15 +115,25 @@ class Asha(Scheduler):
         rank, of = 1 + sum(value < loss for value in others), len(others) + 1
         places = int(of / self.reduction_factor) if self.promotes else math.ceil(of / self.reduction_factor)
         goes = f"{_counted(places, 'goes', 'go')} on" if places else "none goes on yet"
+        if self.predicts and places > 1:
+            goes = f"{places} go on, every second one by the model"
         return f"{_ordinal(rank)} of {of} at this rung, where {goes}"
 
-    def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
+    def promoted(
+        self, paused: Mapping[int, int], left: Collection[int] | None, prefer: Preference = _no_preference
+    ) -> int | None:
         for epoch, rung in reversed(self._rungs.items()):
             # With nothing else left to do, the best of each rung goes on; with few trials none would get far otherwise.
             places = max(int(len(rung) / self.reduction_factor), int(left is not None and not left))
-            for number in sorted(rung, key=lambda n: (rung[n], n))[:places]:
-                if paused.get(number) == epoch:
-                    return number
+            ranked = sorted(rung, key=lambda n: (rung[n], n))
+            if self.predicts:
+                waiting = [number for number in ranked if paused.get(number) == epoch]
+                gone_on = len(ranked) - len(waiting)
+                if waiting and gone_on < places:
+                    preferred = prefer(waiting) if gone_on % 2 else None  # in turns, as rank and model both err
+                    return waiting[0] if preferred is None else preferred
+            elif promotable := [number for number in ranked[:places] if paused.get(number) == epoch]:
+                return promotable[0]
         return None
 
     def record(self, number: int, epoch: int, loss: float) -> None:
@@ -227,11 +257,13 @@ class Separate(Scheduler):
     def pauses(self, number: int, epoch: int) -> bool:
         return self._of(number).pauses(number, epoch)
 
-    def promoted(self, paused: Mapping[int, int], left: Collection[int] | None) -> int | None:
+    def promoted(
+        self, paused: Mapping[int, int], left: Collection[int] | None, prefer: Preference = _no_preference
+    ) -> int | None:
         """A trial of the kind with the fewest recorded results, so that each kind gets its share."""
         for kind in sorted(self._kinds, key=lambda kind: sum(len(rung) for rung in kind.rungs().values())):
             own = None if left is None else [number for number in left if self._of(number) is kind]
-            if (number := kind.promoted(paused, own)) is not None:
+            if (number := kind.promoted(paused, own, prefer)) is not None:
                 return number
         return None
 
@@ -299,9 +331,9 @@ def make_scheduler(config: SearchConfig) -> Scheduler:
 
 
 def _make_one(search: SearchSection) -> Scheduler:
-    if search.scheduler in ("asha", "asha-promote"):
-        promotes = search.scheduler == "asha-promote"
-        return Asha(search.grace_period, search.reduction_factor, search.epochs, promotes)
+    if search.scheduler in ("asha", "asha-promote", "asha-predict"):
+        promotes, predicts = search.scheduler != "asha", search.scheduler == "asha-predict"
+        return Asha(search.grace_period, search.reduction_factor, search.epochs, promotes, predicts)
     if search.scheduler == "hyperband":
         return Hyperband(search.grace_period, search.reduction_factor, search.epochs, search.brackets)
     if search.scheduler == "median":

@@ -43,6 +43,10 @@ class Searcher(Protocol):
         """Takes in a trial that is over or paused; one that has gone on since may be told again."""
         ...
 
+    def prefer(self, waiting: Sequence[int]) -> int | None:
+        """Which of these paused trials, the best first, may come out best in the end; None where no model says."""
+        ...
+
 
 class Grid:
     """Every point of a finite space, in the order of the file; what it is told changes nothing."""
@@ -63,6 +67,9 @@ class Grid:
 
     def tell(self, trial: Trial) -> None:
         pass
+
+    def prefer(self, waiting: Sequence[int]) -> int | None:
+        return None
 
 
 def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher, float]:

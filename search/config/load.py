@@ -147,8 +147,8 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
             f"{place}: resources.gpus: {config.resources.gpu_share:g}: a trial has one GPU; give 1 or a fraction, "
             "and the other GPUs run more trials at once"
         )
-    if search.deterministic and search.scheduler == "asha-promote":
-        raise InputError(f"{place}: search.scheduler: asha-promote: has no rounds; with --deterministic: asha")
+    if search.deterministic and search.scheduler in ("asha-promote", "asha-predict"):
+        raise InputError(f"{place}: search.scheduler: {search.scheduler}: has no rounds; with --deterministic: asha")
     if config.resources.autoscaled and search.concurrency is None:
         raise InputError(f"{place}: resources.autoscaled: true: search.concurrency must say how many trials at once")
     _check_balance(search.balance, config.space, f"{place}: search.balance")

@@ -8,4 +8,4 @@ from __future__ import annotations
 from typing import Literal
 
 SearcherName = Literal["ranks", "tpe", "random", "grid", "gp", "nsga2"]
-SchedulerName = Literal["asha", "asha-promote", "hyperband", "median", "none"]
+SchedulerName = Literal["asha", "asha-promote", "asha-predict", "hyperband", "median", "none"]

@@ -94,7 +94,7 @@ class Search:
     def promotable(self) -> int | None:
         """The number of the paused trial that goes on now, if one does."""
         left = None if self.has_more else [trial.number for trial in self.state.unfinished()]
-        return self.scheduler.promoted(self.state.paused(), left)
+        return self.scheduler.promoted(self.state.paused(), left, self.searcher.prefer)
 
     def propose(self) -> Trial | None:
         """The trial to train next: a promoted one, else a new one. None if there is none now, or it is stopping."""

@@ -56,19 +56,21 @@ def test_interrupted_search_saves_says_how_to_resume_and_equals_uninterrupted_on
 
 
 PROMOTE = (*SEARCH, "--scheduler", "asha-promote", "--set", "data.pause=0.02")
+PREDICT = (*PROMOTE, "--searcher", "ranks", "--scheduler", "asha-predict", "--set", "search.startup_trials=3")
 
 
 @pytest.mark.slow
-def test_search_with_paused_trials_killed_and_resumed_equals_uninterrupted_one(command, tmp_path):
+@pytest.mark.parametrize("search", [PROMOTE, PREDICT], ids=["by rank", "by model"])
+def test_search_with_paused_trials_killed_and_resumed_equals_uninterrupted_one(command, tmp_path, search):
     whole = Command(tmp_path / "whole", command.env, command.empty_store)
     whole.folder.mkdir()
-    whole.run(*PROMOTE)
+    whole.run(*search)
     for kind in ("paused", "promoted"):  # in the middle of the first rung, and of a promoted trial's epochs
 
         def seen(events: list[dict], kind: str = kind) -> bool:
             return any(kind in (e["event"], e.get("outcome")) for e in events[-3:]) and len(results(events)) > 4
 
-        command.kill_when("s", seen, *(PROMOTE if kind == "paused" else ("resume", "s")))
+        command.kill_when("s", seen, *(search if kind == "paused" else ("resume", "s")))
     command.run("resume", "s")
     assert outcome_of(command, "s") == outcome_of(whole, "s")
     assert {e["event"] for e in command.events("s")} >= {"promoted", "stopped_early"}

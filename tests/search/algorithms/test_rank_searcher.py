@@ -167,3 +167,34 @@ def test_proposal_takes_no_longer_with_many_trials_than_with_two_hundred():
         search.replay(trial)
         search.tell(trial)
     assert np.median(took[-20:]) < 3 * np.median(took[200:220])
+
+
+def crossing(number, lr, epochs):
+    """A trial whose loss falls the slower and the further the smaller its rate is."""
+    trial = Trial(number, {"lr": lr}, 0)
+    slowness = -math.log10(lr)  # 1 to 4
+    for epoch in range(1, epochs + 1):
+        loss = slowness if epoch == 1 else slowness - (slowness - 0.9) * epoch / 6
+        trial.take(epoch, {"val_loss": loss, "epoch_seconds": 1.0}, OBJECTIVE)
+    trial.outcome = "completed" if epochs == 16 else "paused"
+    return trial
+
+
+def test_a_trial_that_begins_slowly_is_preferred_once_such_ones_were_seen_to_come_out_well():
+    space = parse_space({"lr": {"loguniform": [1e-4, 1e-1]}}, "x.yaml")
+    rates = 10 ** np.random.default_rng(0).uniform(-4, -1, 16)
+
+    def knowing(complete):
+        """A searcher that was told 16 trials, of which so many are complete, and two more: 16 begins better than 17."""
+        search = searcher(space=space)
+        for number, lr in enumerate([*rates, 9e-2, 2e-4]):
+            trial = crossing(number, float(lr), 16 if number < complete else 1)
+            search.replay(trial)
+            search.tell(trial)
+        return search
+
+    search = knowing(complete=8)
+    assert search.prefer([16, 17]) == 17
+    assert search.ask(18) == knowing(complete=8).ask(18), "a preference changes nothing"
+    assert knowing(complete=0).prefer([16, 17]) == 16, "by what was seen, as nothing came further"
+    assert searcher(space=space).prefer([1, 2]) is None, "before there are results"

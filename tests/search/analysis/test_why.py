@@ -13,7 +13,9 @@ from search.record.store import Store
 from tests.search.engine.test_search import result
 from trainables import InputError
 
-STANDING = re.compile(r"(\d+)(?:st|nd|rd|th) of (\d+) at this rung, where (?:the best (?:(\d+) go|goes) on|none goes)")
+STANDING = re.compile(
+    r"(\d+)(?:st|nd|rd|th) of (\d+) at this rung, where (?:the best )?(?:(?:(\d+) go|goes) on|none goes)"
+)
 
 
 def search_with(folder, *sets: str) -> tuple[Store, Search]:
@@ -43,7 +45,7 @@ def search_with(folder, *sets: str) -> tuple[Store, Search]:
     return store, search
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "asha-promote", "hyperband", "median", "none"])
+@pytest.mark.parametrize("scheduler", ["asha", "asha-promote", "asha-predict", "hyperband", "median", "none"])
 def test_each_decision_is_told_with_figures_that_lead_to_it(tmp_path, scheduler):
     store, search = search_with(tmp_path, f"search.scheduler={scheduler}", "search.max_failures=0")
     told = 0
@@ -53,9 +55,9 @@ def test_each_decision_is_told_with_figures_that_lead_to_it(tmp_path, scheduler)
         assert lines[0].startswith("proposed after ")
         for line in lines:
             if found := STANDING.search(line):
-                rank, places = int(found[1]), int(found[3] or ("goes on" in found[0] and "best" in found[0]))
-                assert line.endswith(": stopped") == (rank > places and scheduler != "asha-promote" and
-                                                      "anyway" not in line), line  # fmt: skip
+                rank, places = int(found[1]), int(found[3] or found[0].endswith(" goes on"))
+                stops = scheduler in ("asha", "hyperband") and rank > places and "anyway" not in line
+                assert line.endswith(": stopped") == stops, line
                 told += 1
         if trial.outcome == "stopped_early":
             assert any(line.endswith(": stopped") or line.startswith("given up") for line in lines)

@@ -1,5 +1,7 @@
 """asha-promote: trials pause at rungs, and the best of a rung go on."""
 
+import pytest
+
 from search.algorithms.schedulers import Asha, Separate
 from search.analysis.simulate import simulate
 from search.config.load import load_config
@@ -58,6 +60,25 @@ def test_the_best_of_a_rung_are_promoted_highest_rung_first():
     assert not asha.pauses(3, 9) and not asha.pauses(3, 2)
 
 
+def test_a_model_chooses_every_second_one_that_goes_on_and_rank_does_until_it_can():
+    asha = Asha(grace_period=1, reduction_factor=3, max_epochs=9, promotes=True, predicts=True)
+    for number, loss in enumerate([5.0, 4.0, 6.0, 3.0, 7.0, 8.0]):
+        asha.record(number, 1, loss)
+    waiting = dict.fromkeys(range(6), 1)
+    asked = []
+
+    def prefer(numbers):
+        asked.append(numbers)
+        return 4
+
+    assert asha.promoted(waiting, None, prefer) == 3 and not asked, "the first of two places goes by rank"
+    del waiting[3]
+    assert asha.promoted(waiting, None, prefer) == 4 and asked == [[1, 0, 2, 4, 5]], "the best first"
+    assert asha.promoted(waiting, None) == asha.promoted(waiting, None, lambda numbers: None) == 1
+    del waiting[4]
+    assert asha.promoted(waiting, None, prefer) is None, "both places are taken, though the second best waits"
+
+
 def test_of_balanced_kinds_each_trains_its_best_on_while_others_still_train():
     kinds = Separate([Asha(1, 4, 9, promotes=True), Asha(1, 4, 9, promotes=True)])
     for number, loss in enumerate([2.0, 4.0, 1.0, 3.0]):
@@ -73,16 +94,20 @@ def test_the_best_trial_is_trained_to_the_end_however_few_there_are(tmp_path):
     assert (search.state.trials[1].outcome, search.state.trials[0].outcome) == ("completed", "paused")
 
 
-def test_a_resumed_search_promotes_what_an_uninterrupted_one_does(tmp_path):
-    whole = search_in(tmp_path / "whole")
+PREDICTING = ("search.scheduler=asha-predict", "search.searcher=ranks", "search.startup_trials=3")
+
+
+@pytest.mark.parametrize("sets", [(), PREDICTING], ids=["by rank", "by model"])
+def test_a_resumed_search_promotes_what_an_uninterrupted_one_does(tmp_path, sets):
+    whole = search_in(tmp_path / "whole", *sets)
     jobs = train(whole)
     assert len(jobs) > 5 and whole.state.best().outcome == "completed"
     for killed_after in range(1, len(jobs)):
         folder = tmp_path / str(killed_after)
-        begun = search_in(folder)
+        begun = search_in(folder, *sets)
         assert train(begun, killed_after) == jobs[:killed_after]
         begun.journal.close()
-        resumed = search_in(folder)
+        resumed = search_in(folder, *sets)
         assert resumed.scheduler.rungs() == begun.scheduler.rungs()
         assert train(resumed) == jobs[killed_after:]
         assert {n: (t.outcome, t.curve) for n, t in resumed.state.trials.items()} == {
