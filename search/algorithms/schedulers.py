@@ -128,8 +128,7 @@ class Asha(Scheduler):
             ranked = sorted(rung, key=lambda n: (rung[n], n))
             if self.predicts:
                 waiting = [number for number in ranked if paused.get(number) == epoch]
-                gone_on = len(ranked) - len(waiting)
-                if waiting and gone_on < places:
+                if waiting and (gone_on := len(ranked) - len(waiting)) < places:
                     preferred = prefer(waiting) if gone_on % 2 else None  # in turns, as rank and model both err
                     return waiting[0] if preferred is None else preferred
             elif promotable := [number for number in ranked[:places] if paused.get(number) == epoch]:
