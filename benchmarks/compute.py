@@ -89,7 +89,7 @@ def incumbents(events: Events, task: str) -> Iterator[tuple[int, int]]:
                 yield spent, holder
 
 
-def compare(task: str, seed: int, systems: list[str], store: str) -> dict[str, Any]:
+def compare(task: str, seed: int, store: str) -> dict[str, Any]:
     """The share of the random search's epochs until each system was there."""
     judge, metric, objective = Judge(task), f"val_{get_task(task).objective.metric}", get_task(task).objective
 
@@ -106,10 +106,8 @@ def compare(task: str, seed: int, systems: list[str], store: str) -> dict[str, A
     best = min(ended, key=lambda event: objective.loss(event["metrics"][metric]))
     goal = judge(configurations(full)[best["number"]], count)
     shares = {}
-    for system in systems:
-        events = searched(
-            seed + APART, *SYSTEMS[system], "--trials", "10000", "--set", f"search.epoch_budget={len(results)}"
-        )
+    for system, arguments in SYSTEMS.items():
+        events = searched(seed + APART, *arguments, "--trials", "10000", "--set", f"search.epoch_budget={len(results)}")
         tried = configurations(events)
         there = (spent for spent, number in incumbents(events, task) if judge(tried[number], count) <= goal)
         shares[system] = min(1.0, next(there, len(results)) / len(results))
@@ -127,7 +125,7 @@ def main() -> int:
             for task in options.tasks:
                 if any((row["task"], row["seed"]) == (task, seed) for row in rows):
                     continue
-                rows.append(compare(task, seed, list(SYSTEMS), store))
+                rows.append(compare(task, seed, store))
                 RESULTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     for row in rows:
         shares = "; ".join(f"{system} {share:.2f}" for system, share in row["shares"].items())
