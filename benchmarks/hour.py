@@ -48,10 +48,12 @@ def prepared(name: str, cache: Path, profile: Literal["data", "demo"] = "data") 
     return task, config, splits
 
 
-def epochs(task: Any, splits: Splits, params: dict[str, Any], count: int, seed: int, precision: str) -> Iterator[float]:
+def epochs(
+    task: Any, splits: Splits, params: dict[str, Any], count: int, seed: int, precision: str, gpus: float = 0.0
+) -> Iterator[float]:
     """Trains a configuration; yields the validation objective of each epoch, worst where it diverges."""
     seed_everything(seed)
-    learner = task.build(params, splits, count, choose_device(1, 0, precision))
+    learner = task.build(params, splits, count, choose_device(1, gpus, precision))
     for _ in range(count):
         try:
             yield training.run_epoch(task, learner, splits.train, splits.val)[f"val_{task.objective.metric}"]

@@ -3,8 +3,8 @@
 `python -m benchmarks.curves.record TASK --count N` trains configurations 0 to N - 1, drawn uniformly from the task's
 space for people's own data, for as many epochs as the other tables have, and every fifth of them with a second seed.
 Those that are there already are left out, so that it can be run in parts; the machine may do other things meanwhile, as
-no time is recorded. A training whose first epoch takes longer than `--slow` seconds is left out, as a search with an
-hour's budget would not try it either.
+no time is recorded. Processes share a GPU where there is one. A training whose first epoch takes longer than `--slow`
+seconds is left out, as a search with an hour's budget would not try it either.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from functools import cache
-from multiprocessing import Pool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,15 @@ def _prepared(name: str, cache_folder: str) -> tuple[Any, Any, Any]:
     return prepared(name, Path(cache_folder))
 
 
-def trained(asked: tuple[str, int, int, float, str]) -> dict[str, Any]:
+def trained(asked: tuple[str, int, int, float, float, str]) -> dict[str, Any]:
     """The losses of one configuration after each epoch, null where it diverged; none where it is too slow."""
-    name, number, seed, slow, folder = asked
+    name, number, seed, slow, gpus, folder = asked
     task, config, splits = _prepared(name, folder)
     rng = np.random.default_rng([2026, number])
     params = config.space.sample(lambda parameter: draw_uniform(parameter, rng))
     losses: list[float | None] = []
     begun = time.monotonic()
-    for value in epochs(task, splits, params, EPOCHS, 1000 * seed + number, config.resources.precision):
+    for value in epochs(task, splits, params, EPOCHS, 1000 * seed + number, config.resources.precision, gpus):
         loss = task.objective.loss(value)
         losses.append(float(f"{loss:.6g}") if abs(loss) < 1e8 else None)
         if len(losses) == 1 and time.monotonic() - begun > slow:
@@ -74,8 +74,10 @@ def main() -> int:
         (number, seed) for number in range(options.count) for seed in ((0, 1) if number % TWICE == 0 else (0,))
         if (number, seed) not in done
     ]  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder, Pool(options.processes) as pool, path.open("a") as file:
-        asked = [(options.task, number, seed, options.slow, folder) for number, seed in wanted]
+    gpus = 1 / options.processes if torch.cuda.is_available() else 0.0
+    start = get_context("spawn" if gpus else "fork")  # CUDA knows no fork
+    with tempfile.TemporaryDirectory() as folder, start.Pool(options.processes) as pool, path.open("a") as file:
+        asked = [(options.task, number, seed, options.slow, gpus, folder) for number, seed in wanted]
         for count, found in enumerate(pool.imap_unordered(trained, asked), 1):
             file.write(json.dumps(found) + "\n")
             file.flush()
