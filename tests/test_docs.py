@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search.algorithms.schedulers import Scheduler
+from search.algorithms.scheduler import Scheduler
 from search.algorithms.searchers import Searcher
 from search.config.load import load_config
 from tests.test_imports import FILES, MODULES, ROOMS, imported, module_of, room_of

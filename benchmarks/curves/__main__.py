@@ -204,8 +204,8 @@ def main() -> int:
     for suite in options.suites:
         mine = [row for row in rows if row["task"] in tables(suite)]
         for table in tables(suite).values() if suite == "own" else ():
-            count, judged = len(table.ends), "" if table.noise < NOISY else ": too noisy for a verdict"
-            print(f"{table.name}: {count} configurations, noise {table.noise:.2f} of the spread{judged}")
+            judged = "" if table.noise < NOISY else ": too noisy for a verdict"
+            print(f"{table.name}: noise {table.noise:.2f} of the spread{judged}")
         for workers in options.workers:
             print("\n".join(lines(suite, mine, workers)), flush=True)
     claimed = next(iter(SUITES["curves"]))

@@ -218,7 +218,8 @@ def own() -> list[Table]:
         curves = np.array([line["losses"] for line in trainings], float)  # None becomes NaN
         seeds, numbers = (np.array([line[key] for line in trainings]) for key in ("seed", "number"))
         shown = [line["params"] for line in trainings if not line["seed"]]
-        table = _listed("own", path.stem, space, shown, curves[seeds == 0])
+        # Results of a table that has grown since are another one's.
+        table = _listed("own", f"{path.stem}, {len(shown)} configurations", space, shown, curves[seeds == 0])
         again = [curves[numbers == number, -1] for number in numbers[seeds == 1]]
         # The difference of two readings has twice the variance of one.
         noise = math.sqrt(np.nanmean([np.ptp(pair) ** 2 for pair in again if len(pair) == 2]) / 2)

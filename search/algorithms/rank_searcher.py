@@ -14,6 +14,7 @@ from search.algorithms import priors
 from search.algorithms.encoding import Array, Encoding
 from search.algorithms.pace_model import PaceModel
 from search.algorithms.rank_model import DECIMALS, RankModel, expected_improvement, normal_scores, order
+from search.algorithms.rungs import Rungs, trusted_from
 from search.config.space import Plain, Space
 from search.record.state import Trial
 from trainables import Objective, Params
@@ -61,12 +62,14 @@ class RankSearcher:
 
     How far a trial has come is a dimension of its own, so that a stopped trial is not held to be as good as its last
     epoch looks beside the last epochs of complete ones; proposals are judged at the furthest epoch so far. Trials that
-    run count as if they were to come out in the middle (a median liar), so that workers spread out.
+    run count as if they were to come out in the middle (a median liar), so that workers spread out. While a rung
+    misleads (`trusted_from`), trials that came no further say nothing.
     """
 
     def __init__(
         self, space: Space, objective: Objective, seed: int, epochs: int, startup_trials: int,
         model_trials: int = MODELLED, balance: tuple[str, tuple[Plain, ...]] | None = None, limit: float | None = None,
+        rungs: Sequence[int] = (),
     ) -> None:  # fmt: skip
         """
         Args:
@@ -75,6 +78,7 @@ class RankSearcher:
             model_trials: most trials that the model is fitted to.
             balance: a choice parameter and its values, which trials take in turn instead of sampling it.
             limit: seconds of an epoch; configurations that are predicted to take longer are not proposed.
+            rungs: epochs after which trials are compared.
         """
         self.space, self.objective, self.seed, self.epochs = space, objective, seed, epochs
         self.startup, self.model_trials, self.balance = startup_trials, min(model_trials, MODELLED), balance
@@ -86,6 +90,7 @@ class RankSearcher:
         self._params: dict[int, Params] = {}
         self._shown: dict[int, tuple[int, float]] = {}
         self._failed: set[int] = set()
+        self._rungs: Rungs = {epoch: {} for epoch in rungs}
         self._paces: dict[int, tuple[Params, float]] = {}
         #: The model of what is known now; None until it is asked.
         self._known: _Known | None = None
@@ -111,7 +116,7 @@ class RankSearcher:
         Returns:
             None before there are as many results as the model starts from.
         """
-        if len(self._shown) < self.startup:
+        if len(self._telling()) < self.startup:
             return None
         with _libraries().limit(limits=1):
             known = self._fitted()
@@ -120,8 +125,9 @@ class RankSearcher:
 
     def _candidates(self, turn: Params, rng: np.random.Generator) -> Array:
         """(QUICK, parameters): rows of which the first is proposed whose epochs do not take too long."""
-        ranked = sorted((n for n in self._shown if self._is_turn(n, turn)), key=lambda n: (self._shown[n][1], n))
-        best = [self._params[n] for n in ranked if math.isfinite(self._shown[n][1])]
+        told = self._telling()
+        ranked = sorted((n for n in told if self._is_turn(n, turn)), key=lambda n: (told[n][1], n))
+        best = [self._params[n] for n in ranked if math.isfinite(told[n][1])]
         if self._has_priors:
             source = priors.choose_source(self.space.fix(turn), best, rng)
         else:
@@ -129,8 +135,8 @@ class RankSearcher:
         if source in ("uniform", "prior"):
             self.source = "the priors" if source == "prior" else "chance"
             return self._encoding.draw(rng, QUICK, turn, priors=source == "prior")
-        if len(self._shown) >= self.startup and best:
-            self.source = f"the model of the ranks of {len(self._shown)} results"
+        if len(told) >= self.startup and best:
+            self.source = f"the model of the ranks of {len(told)} results"
             with _libraries().limit(limits=1):
                 return self._by_improvement(ranked, turn, rng)
         if self._has_priors and best:
@@ -140,21 +146,27 @@ class RankSearcher:
         self.source = f"chance, as the model starts from {self.startup} results"
         return self._encoding.draw(rng, QUICK, turn)
 
+    def _telling(self) -> dict[int, tuple[int, float]]:
+        """What trials have shown last, as far as it says something of how they would end."""
+        since = trusted_from(self._rungs)
+        return {n: (epoch, loss) for n, (epoch, loss) in self._shown.items() if epoch >= since or math.isinf(loss)}
+
     def _features(self, numbers: Sequence[int]) -> Array:
         return self._encoding.features(np.array([self._encoding.row(self._params[n]) for n in numbers]))
 
     def _fitted(self) -> _Known:
         """The model of the results so far."""
         if self._known is None:
-            known = list(self._shown)
+            told = self._telling()
+            known = list(told)
             if len(known) > self.model_trials:
-                best = sorted(known, key=lambda n: (self._shown[n][1], n))[: self.model_trials // 4]
+                best = sorted(known, key=lambda n: (told[n][1], n))[: self.model_trials // 4]
                 rest = sorted(set(known) - set(best))
                 known = sorted({*best, *rest[len(best) - self.model_trials :]})
             running = [n for n in self._params if n not in self._shown and n not in self._failed]
             x = self._features([*known, *running])
-            come = self._fidelity(np.array([self._shown[n][0] for n in known] + [1] * len(running)))
-            scores = normal_scores(np.array([self._shown[n][1] for n in known]))
+            come = self._fidelity(np.array([told[n][0] for n in known] + [1] * len(running)))
+            scores = normal_scores(np.array([told[n][1] for n in known]))
             model = RankModel.fit(np.column_stack([x, come]), np.concatenate([scores, np.zeros(len(running))]))
             self._known = _Known(model, x, float(come[: len(known)].max()))
         return self._known
@@ -197,6 +209,11 @@ class RankSearcher:
 
     def tell(self, trial: Trial) -> None:
         self._known = None
+        for epoch, rung in self._rungs.items():
+            if epoch in trial.curve and trial.outcome != "diverged":
+                rung[trial.number] = self.objective.val_loss(trial.curve[epoch])
+            else:
+                rung.pop(trial.number, None)
         if trial.curve:
             self._paces[trial.number] = trial.params, trial.seconds / trial.epoch
         if trial.outcome == "diverged":

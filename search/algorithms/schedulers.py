@@ -4,147 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from search.algorithms.asha import Asha
 from search.algorithms.priors import first_from_priors
+from search.algorithms.scheduler import Preference, Scheduler, no_preference
 from search.config.load import SearchConfig
 from search.config.settings import SearchSection
-
-#: Of some trials, the best first by what they showed, the one that a model would train on.
-Preference = Callable[[Sequence[int]], int | None]
-
-
-def _no_preference(waiting: Sequence[int]) -> int | None:
-    return None
-
-
-class Scheduler:
-    """Decides whether a trial goes on; this one gives each its full budget.
-
-    `loss` is the objective, turned so that smaller is better.
-    """
-
-    def decides(self, number: int, epoch: int) -> bool:
-        """Whether the trial may have to stop or pause after this epoch. The answer never changes, so that workers know
-        ahead when they have to ask."""
-        return False
-
-    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
-        """Whether the trial stops with this loss after this epoch; changes nothing.
-
-        Args:
-            before: only trials with smaller numbers are compared with.
-        """
-        return False
-
-    def pauses(self, number: int, epoch: int) -> bool:
-        """Whether the trial pauses after this epoch until it is promoted."""
-        return False
-
-    def standing(self, number: int, epoch: int, loss: float, before: float = math.inf) -> str:
-        """In words, how the trial stands with this loss among those that it is compared with; see `should_stop`."""
-        return ""
-
-    def promoted(
-        self, paused: Mapping[int, int], left: Collection[int] | None, prefer: Preference = _no_preference
-    ) -> int | None:
-        """The number of the paused trial that goes on now, if one does; changes nothing.
-
-        Args:
-            paused: the epoch at which each paused trial waits, by number.
-            left: the trials that are neither paused nor over; None while new ones will come.
-            prefer: chooses among trials that wait at the same rung; None where it cannot say.
-        """
-        return None
-
-    def record(self, number: int, epoch: int, loss: float) -> None:
-        """Takes in a result, whatever was decided."""
-
-    def remove(self, number: int) -> None:
-        """Forgets a trial that diverged, as its results mean nothing."""
-
-    def rungs(self) -> dict[int, dict[int, float]]:
-        """The recorded losses: epoch -> trial number -> loss."""
-        return {}
-
-
-class Asha(Scheduler):
-    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
-
-    Rungs stand at the epochs `grace_period * reduction_factor^k` below `max_epochs`. A trial that reaches a rung is
-    recorded there. The stopping variant lets it go on if it is among the best `1 / reduction_factor` (rounded up) of
-    those recorded so far, and ends it otherwise. The promoting variant (their algorithm 2) pauses it, and lets it go on
-    once it is among the best `1 / reduction_factor` (rounded down); trials at the highest rung come first.
-
-    With `predicts`, as many go on, but the searcher's model chooses every second one: configurations that begin slowly
-    are not lost where it has seen such ones come out well.
-    """
-
-    def __init__(
-        self,
-        grace_period: int,
-        reduction_factor: float,
-        max_epochs: int,
-        promotes: bool = False,
-        predicts: bool = False,
-    ) -> None:
-        self.reduction_factor, self.promotes, self.predicts = reduction_factor, promotes, predicts
-        self._rungs: dict[int, dict[int, float]] = {}
-        level = float(grace_period)
-        while level < max_epochs:
-            self._rungs[round(level)] = {}
-            level *= reduction_factor
-
-    def decides(self, number: int, epoch: int) -> bool:
-        return epoch in self._rungs
-
-    def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
-        if self.promotes or not self.decides(number, epoch):
-            return False
-        # By rank, not by an interpolated percentile: it is exact, and equal losses share a fate. The trial itself
-        # counts, so that among the first reduction_factor trials only the best so far goes on.
-        others = [value for trial, value in self._rungs[epoch].items() if trial != number and trial < before]
-        places = math.ceil((len(others) + 1) / self.reduction_factor)
-        return sum(value < loss for value in others) >= places
-
-    def pauses(self, number: int, epoch: int) -> bool:
-        return self.promotes and self.decides(number, epoch)
-
-    def standing(self, number: int, epoch: int, loss: float, before: float = math.inf) -> str:
-        others = [value for trial, value in self._rungs[epoch].items() if trial != number and trial < before]
-        rank, of = 1 + sum(value < loss for value in others), len(others) + 1
-        places = int(of / self.reduction_factor) if self.promotes else math.ceil(of / self.reduction_factor)
-        goes = f"{_counted(places, 'goes', 'go')} on" if places else "none goes on yet"
-        if self.predicts and places > 1:
-            goes = f"{places} go on, every second one by the model"
-        return f"{_ordinal(rank)} of {of} at this rung, where {goes}"
-
-    def promoted(
-        self, paused: Mapping[int, int], left: Collection[int] | None, prefer: Preference = _no_preference
-    ) -> int | None:
-        for epoch, rung in reversed(self._rungs.items()):
-            # With nothing else left to do, the best of each rung goes on; with few trials none would get far otherwise.
-            places = max(int(len(rung) / self.reduction_factor), int(left is not None and not left))
-            ranked = sorted(rung, key=lambda n: (rung[n], n))
-            if self.predicts:
-                waiting = [number for number in ranked if paused.get(number) == epoch]
-                if waiting and (gone_on := len(ranked) - len(waiting)) < places:
-                    preferred = prefer(waiting) if gone_on % 2 else None  # in turns, as rank and model both err
-                    return waiting[0] if preferred is None else preferred
-            elif promotable := [number for number in ranked[:places] if paused.get(number) == epoch]:
-                return promotable[0]
-        return None
-
-    def record(self, number: int, epoch: int, loss: float) -> None:
-        if epoch in self._rungs:
-            self._rungs[epoch][number] = loss
-
-    def remove(self, number: int) -> None:
-        for rung in self._rungs.values():
-            rung.pop(number, None)
-
-    def rungs(self) -> dict[int, dict[int, float]]:
-        return self._rungs
 
 
 class Hyperband(Scheduler):
@@ -257,7 +123,7 @@ class Separate(Scheduler):
         return self._of(number).pauses(number, epoch)
 
     def promoted(
-        self, paused: Mapping[int, int], left: Collection[int] | None, prefer: Preference = _no_preference
+        self, paused: Mapping[int, int], left: Collection[int] | None, prefer: Preference = no_preference
     ) -> int | None:
         """A trial of the kind with the fewest recorded results, so that each kind gets its share."""
         for kind in sorted(self._kinds, key=lambda kind: sum(len(rung) for rung in kind.rungs().values())):
@@ -302,15 +168,6 @@ class Trusting(Scheduler):
     def standing(self, number: int, epoch: int, loss: float, before: float = math.inf) -> str:
         said = self._inner.standing(number, epoch, loss, before)
         return said if number >= self._count else f"{said}; as what an expert would try first it goes on anyway"
-
-
-def _ordinal(number: int) -> str:
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(0 if number % 100 in (11, 12, 13) else number % 10, "th")
-    return f"{number}{ending}"
-
-
-def _counted(count: int, one: str, several: str) -> str:
-    return f"the best {one}" if count == 1 else f"the best {count} {several}"
 
 
 def _merged(schedulers: Sequence[Scheduler]) -> dict[int, dict[int, float]]:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rank_searcher import RankSearcher
+from search.algorithms.rungs import rung_epochs
 from search.config.load import SearchConfig
 from search.record.state import Trial
 from trainables import Objective, Params
@@ -83,7 +84,7 @@ def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher,
     if search.searcher == "ranks":
         return RankSearcher(
             config.space, objectives[0], search.seed, search.epochs, search.startup_trials, search.model_trials,
-            balance, search.max_epoch_seconds,
+            balance, search.max_epoch_seconds, rung_epochs(search.grace_period, search.reduction_factor, search.epochs),
         ), search.trials or math.inf  # fmt: skip
     searcher = OptunaSearcher(
         search.searcher, config.space, objectives, search.seed, search.startup_trials, search.model_trials, balance,

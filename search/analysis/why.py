@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from search.algorithms.schedulers import Scheduler, make_scheduler
+from search.algorithms.scheduler import Scheduler
+from search.algorithms.schedulers import make_scheduler
 from search.algorithms.searchers import Searcher, make_searcher
 from search.algorithms.warm_start import as_trials
 from search.config.load import SearchConfig

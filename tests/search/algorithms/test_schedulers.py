@@ -2,7 +2,9 @@ import random
 
 import pytest
 
-from search.algorithms.schedulers import Asha, Hyperband, MedianStopping, Separate, make_scheduler
+from search.algorithms.asha import Asha
+from search.algorithms.rungs import trusted_from
+from search.algorithms.schedulers import Hyperband, MedianStopping, Separate, make_scheduler
 from search.config.load import load_config
 
 
@@ -29,6 +31,39 @@ def test_asha_decides_at_rungs_only_and_not_at_the_last_epoch():
     tell(asha, 0, 1, 0.0)
     assert not tell(asha, 1, 3, 100.0)
     assert not tell(asha, 1, 4, 100.0)
+
+
+@pytest.mark.parametrize("promotes", [False, True])
+def test_a_first_rung_that_misleads_is_passed_until_its_ranks_hold(promotes):
+    asha = Asha(grace_period=1, reduction_factor=4, max_epochs=24, promotes=promotes)
+    assert list(asha.rungs()) == [1, 4, 16]
+
+    def passes(loss):
+        return not asha.should_stop(99, 1, loss) and not asha.pauses(99, 1)
+
+    for number in range(7):
+        asha.record(number, 1, float(number))
+        asha.record(number, 4, -float(number))
+    assert not passes(7.0), "seven trials prove nothing"
+    asha.record(7, 1, 7.0)
+    asha.record(7, 4, -7.0)
+    assert passes(8.0) and "trials pass it for now" in asha.standing(99, 1, 8.0)
+    asha.record(8, 1, -1.0)
+    assert asha.promoted({8: 1}, left=None) is None, "that it is the best there means nothing"
+    assert asha.should_stop(99, 4, 0.0) or asha.pauses(99, 4), "the next rung decides"
+    for number in range(10, 30):
+        asha.record(number, 1, float(number))
+        asha.record(number, 4, float(number))
+    assert not passes(40.0)
+
+
+def test_rungs_that_agree_with_each_other_mislead_where_a_later_one_contradicts_both():
+    rungs = {1: {n: n for n in range(9)}, 3: {n: n for n in range(9)}, 9: {n: -n for n in range(7)}, 27: {}}
+    assert trusted_from(rungs) == 0
+    rungs[9][7] = -7
+    assert trusted_from(rungs) == 9
+    assert trusted_from(rungs, before=7) == 0, "only trials before the seventh are compared"
+    assert trusted_from({}) == trusted_from({5: {0: 1.0}}) == 0
 
 
 def test_asking_changes_nothing():

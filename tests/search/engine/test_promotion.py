@@ -2,7 +2,9 @@
 
 import pytest
 
-from search.algorithms.schedulers import Asha, Separate
+from search.algorithms.asha import Asha
+from search.algorithms.rungs import trusted_from
+from search.algorithms.schedulers import Separate
 from search.analysis.simulate import simulate
 from search.config.load import load_config
 from search.engine import checkpoints
@@ -26,13 +28,17 @@ def search_in(folder, *sets: str) -> Search:
     return Search(config, SearchFolder(folder))
 
 
-def train(search: Search, jobs: int = 100) -> list[int]:
+#: Forty trials whose first epoch shows the reverse of the later ones.
+MISLEADING = [[0.1 - q / 10, q + 0.1, q + 0.11, q + 0.12] for q in (number * 7 % 40 / 50 for number in range(40))]
+
+
+def train(search: Search, jobs: int = 1000, curves: list[list[float]] = CURVES) -> list[int]:
     """One job after the other, as one worker would; returns whose they were."""
     done = []
     while len(done) < jobs and (trial := search.propose()) is not None:
         done.append(trial.number)
         for epoch in range(trial.epoch + 1, 5):
-            told = result(trial.number, epoch, CURVES[trial.number][epoch - 1])
+            told = result(trial.number, epoch, curves[trial.number][epoch - 1])
             name = f"checkpoints/{trial.number}-{epoch}.pt"
             with search.files.write(name) as file:
                 file.write(bytes(1000))
@@ -97,19 +103,27 @@ def test_the_best_trial_is_trained_to_the_end_however_few_there_are(tmp_path):
 PREDICTING = ("search.scheduler=asha-predict", "search.searcher=ranks", "search.startup_trials=3")
 
 
-@pytest.mark.parametrize("sets", [(), PREDICTING], ids=["by rank", "by model"])
-def test_a_resumed_search_promotes_what_an_uninterrupted_one_does(tmp_path, sets):
+MISLED = ("search.searcher=ranks", "search.trials=40", "search.reduction_factor=3", "search.startup_trials=3")
+
+
+@pytest.mark.parametrize(
+    ("sets", "curves"),
+    [((), CURVES), (PREDICTING, CURVES), (MISLED, MISLEADING)],
+    ids=["by rank", "by model", "misled at first"],
+)
+def test_a_resumed_search_promotes_what_an_uninterrupted_one_does(tmp_path, sets, curves):
     whole = search_in(tmp_path / "whole", *sets)
-    jobs = train(whole)
+    jobs = train(whole, curves=curves)
     assert len(jobs) > 5 and whole.state.best().outcome == "completed"
-    for killed_after in range(1, len(jobs)):
+    assert (trusted_from(whole.scheduler.rungs()) > 0) == (curves is MISLEADING)
+    for killed_after in range(1, len(jobs), 1 + len(jobs) // 10):
         folder = tmp_path / str(killed_after)
         begun = search_in(folder, *sets)
-        assert train(begun, killed_after) == jobs[:killed_after]
+        assert train(begun, killed_after, curves) == jobs[:killed_after]
         begun.journal.close()
         resumed = search_in(folder, *sets)
         assert resumed.scheduler.rungs() == begun.scheduler.rungs()
-        assert train(resumed) == jobs[killed_after:]
+        assert train(resumed, curves=curves) == jobs[killed_after:]
         assert {n: (t.outcome, t.curve) for n, t in resumed.state.trials.items()} == {
             n: (t.outcome, t.curve) for n, t in whole.state.trials.items()
         }
