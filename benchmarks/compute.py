@@ -7,7 +7,7 @@ best reading so far, are trained with the same three seeds in their order; the f
 target's says for how many epochs the search was there. One that has none counts 1. So no lucky reading is a target or
 reaches one. The interval is of the median, searches drawn with repetition (95 %).
 
-Runs what benchmarks/compute.json does not hold yet and adds to it, so that it may be stopped at any time.
+Runs what benchmarks/compute.jsonl does not hold yet and adds to it, so that it may be stopped at any time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks import Events, run_search
 from benchmarks.hour import epochs, prepared
 from trainables import Params, get_task
 
-RESULTS = Path(__file__).with_name("compute.json")
+RESULTS = Path(__file__).with_name("compute.jsonl")
 CLAIM, TRIALS = 0.3, 32
 #: Those whose epochs are cheapest: the windows' 32 random trials alone take 20 minutes a seed on two cores.
 TASKS = ("rnn", "tweets", "lyrics")
@@ -39,9 +39,9 @@ APART = 100
 #: Seeds of the three trainings that judge a configuration.
 FRESH = (1001, 1002, 1003)
 SYSTEMS: dict[str, tuple[str, ...]] = {
-    "ranks + asha-promote 1/4": (
-        "--searcher", "ranks", "--scheduler", "asha-promote",
-        "--set", "search.grace_period=1", "--set", "search.reduction_factor=4",
+    "ranks + asha-predict 1/3": (
+        "--searcher", "ranks", "--scheduler", "asha-predict",
+        "--set", "search.grace_period=1", "--set", "search.reduction_factor=3",
     ),
     "as the demo has it": (),
 }  # fmt: skip
@@ -119,14 +119,15 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=5, help="seeds")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     options = parser.parse_args()
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    with tempfile.TemporaryDirectory() as store:  # one, so that a frozen encoder is run once
+    RESULTS.touch()
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    with RESULTS.open("a") as file, tempfile.TemporaryDirectory() as store:  # one, so that a frozen encoder is run once
         for seed in range(FIRST, FIRST + options.pairs):
             for task in options.tasks:
                 if any((row["task"], row["seed"]) == (task, seed) for row in rows):
                     continue
                 rows.append(compare(task, seed, store))
-                RESULTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+                print(json.dumps(rows[-1]), file=file, flush=True)
     for row in rows:
         shares = "; ".join(f"{system} {share:.2f}" for system, share in row["shares"].items())
         print(f"{row['task']}, seed {row['seed']}: random {row['epochs']} epochs to {row['goal']:.4f}; {shares}")

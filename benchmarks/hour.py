@@ -4,7 +4,7 @@ Ten minutes each on two cores, on C-MAPSS, TrashNet and lines of verse, three se
 time, and the test figure after retraining on train and validation. All search the task's space for real data, of
 trials with as many epochs as the command chose; peers run with its priors as enqueued first points, and without.
 Optuna: TPE and Hyperband in two processes. Tuner: ASHA and OptunaSearch with reused actors. A peer's retraining is
-not counted in its ten minutes; the command's is. `python -m benchmarks.hour` runs what benchmarks/hour.json does not
+not counted in its ten minutes; the command's is. `python -m benchmarks.hour` runs what benchmarks/hour.jsonl does not
 hold yet and adds to it, so that it may be stopped at any time; `--tasks`, `--systems`, `--seeds` run a part. Exits
 with 1 where the command is not ahead in the median.
 """
@@ -32,7 +32,7 @@ from trainables import Splits, choose_device, get_task, seed_everything
 from trainables.base import training
 
 HERE = Path(__file__).parent
-RESULTS, DATA = HERE / "hour.json", HERE.parent.parent / "shared" / "data"
+RESULTS, DATA = HERE / "hour.jsonl", HERE.parent.parent / "shared" / "data"
 TASKS = {"rnn": DATA / "cmapss", "windows": DATA / "trashnet", "lyrics": DATA / "verse"}
 SYSTEMS = ("search", "optuna", "optuna + priors", "tuner", "tuner + priors")
 WORKERS = 2
@@ -245,7 +245,8 @@ def main() -> int:
         kind, about, process = options.peer
         {"optuna": optuna, "tuner": tuner}[kind](json.loads(about), int(process))
         return 0
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    RESULTS.touch()
+    results = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     for name in options.tasks:
         if not TASKS[name].exists():
             print(f"{name}: skipped, as there is no {TASKS[name]}")
@@ -263,7 +264,8 @@ def main() -> int:
                 else:
                     found = peer(system, name, seed, budget, known[name, "search", seed, options.minutes])
                 results.append({**which, "when": time.strftime("%Y-%m-%d"), **found})
-                RESULTS.write_text("[\n" + ",\n".join(json.dumps(one) for one in results) + "\n]\n")
+                with RESULTS.open("a") as file:
+                    print(json.dumps(results[-1]), file=file)
                 print(f"{name}, {system}, seed {seed}: test {found['test']:.4g}", flush=True)
     ahead = show(results, options.minutes)
     print(f"the command is {'ahead' if ahead else 'not ahead'} of every peer in the median of the test figures")

@@ -94,7 +94,13 @@ class Search:
     def promotable(self) -> int | None:
         """The number of the paused trial that goes on now, if one does."""
         left = None if self.has_more else [trial.number for trial in self.state.unfinished()]
-        return self.scheduler.promoted(self.state.paused(), left, self.searcher.prefer)
+        waiting = self.state.paused()
+        promoted = self.scheduler.promoted(waiting, left, self.searcher.prefer)
+        if promoted is None and self.closed and len(self.state.trials) < self.total:
+            # Time is left for no new trial, but for some of those that wait: the furthest, and of them the best.
+            losses = {n: self.objective.val_loss(self.state.trials[n].curve[epoch]) for n, epoch in waiting.items()}
+            promoted = min(waiting, key=lambda n: (-waiting[n], losses[n], n), default=None)
+        return promoted
 
     def propose(self) -> Trial | None:
         """The trial to train next: a promoted one, else a new one. None if there is none now, or it is stopping."""

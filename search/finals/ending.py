@@ -76,8 +76,9 @@ def plan_ending(
         planned = max(epochs, min(most, int(min(share, budget.left - around) / each)))
     if retrain and each * epochs > share:
         planned = int(share / each)
-    # A trial that runs may come to be the best at its last epoch, and its final training then takes as many.
-    final = min(share, each * (most if growing else max(epochs, full)))
+    # A trial that runs may come to be the best at its next epoch, and its final training then takes as many.
+    coming = [trial.epoch + 1 for trial in state.unfinished()]
+    final = min(share, each * (most if growing else max([epochs, *coming])))
     seconds = around + (final if retrain else 0.0)
     seeds = wanted
     while seeds and seconds + _comparison(search, placement, seeds) > EVERYTHING * budget.seconds:

@@ -103,6 +103,15 @@ def test_the_best_trial_is_trained_to_the_end_however_few_there_are(tmp_path):
 PREDICTING = ("search.scheduler=asha-predict", "search.searcher=ranks", "search.startup_trials=3")
 
 
+def test_where_no_new_trial_has_time_those_that_wait_go_on_the_furthest_and_best_first(tmp_path):
+    search = search_in(tmp_path, "search.trials=9", "search.reduction_factor=3")
+    train(search, jobs=3)
+    assert search.state.paused() == {0: 1, 1: 1, 2: 1} and search.promotable() == 1
+    search.closed = True
+    assert train(search) == [1, 1, 2, 2, 0, 0]
+    assert not search.state.paused()
+
+
 MISLED = ("search.searcher=ranks", "search.trials=40", "search.reduction_factor=3", "search.startup_trials=3")
 
 
