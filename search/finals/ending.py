@@ -48,9 +48,8 @@ def plan_ending(
     """Plans what follows the trials, as the search stands; the comparison gives way first, then the final training.
 
     Where the best trial was best at the end of its epochs, as most complete trials were, the final training has more of
-    them: as many as a trial would have without a budget, if its share of the budget holds them. Where that does not
-    hold the best trial's own, it has as many as fit, if these are as many steps: its epochs have validation in them
-    too.
+    them: as many as a trial would have without a budget, if the time that is left holds them. Where that does not hold
+    the best trial's own, it has as many as fit, if these are as many steps: its epochs have validation in them too.
 
     Args:
         alone: how many times as long an epoch takes as the only training, with the cores of all.
@@ -71,11 +70,11 @@ def plan_ending(
     full = search.config.search.epochs
     complete = [trial.best_epoch for trial in state.trials.values() if trial.can_win and trial.epoch == full]
     growing = best.epoch < most and epochs >= LATE * best.epoch and bool(complete) and median(complete) >= LATE * full
-    planned = None
+    planned, left = None, budget.left - around
     if retrain and growing:
-        planned = max(epochs, min(most, int(min(share, budget.left - around) / each)))
-    if retrain and each * epochs > share:
-        planned = int(share / each)
+        planned = max(epochs, min(most, int(left / each)))
+    if retrain and each * epochs > max(share, left):
+        planned = int(max(share, left) / each)
     # A trial that runs may come to be the best at its next epoch, and its final training then takes as many.
     coming = [trial.epoch + 1 for trial in state.unfinished()]
     final = min(share, each * (most if growing else max([epochs, *coming])))

@@ -45,8 +45,10 @@ def test_final_training_is_forecast_from_the_best_trials_epochs(tmp_path):
 def test_training_that_would_take_most_of_the_budget_is_left_out(tmp_path):
     search = search_with(tmp_path, 20.0, "search.balance=null")
     assert plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0, time.monotonic()), 1.0, 10).retrain
-    fewer = plan_ending(search, SPLITS, PLACEMENT, Budget(600.0, time.monotonic()), 1.0, 10)
+    fewer = plan_ending(search, SPLITS, PLACEMENT, Budget(600.0, time.monotonic() - 310), 1.0, 10)
     assert fewer.retrain and fewer.epochs == 8, "as many steps as the trial's ten epochs, which fit no more"
+    early = plan_ending(search, SPLITS, PLACEMENT, Budget(600.0, time.monotonic()), 1.0, 10)
+    assert early.epochs is None and early.seconds == AROUND + RETRAIN * 600, "if the trials ended now, all would fit"
     ending = plan_ending(search, SPLITS, PLACEMENT, Budget(500.0, time.monotonic()), 1.0, 10)
     assert not ending.retrain and ending.seconds == AROUND
 
@@ -64,7 +66,7 @@ def test_final_training_has_more_epochs_where_they_were_cut_for_the_trials_and_m
     search = search_with(tmp_path, 2.0, "search.balance=null")
     each = MARGIN * 2.0 * 1.25
     ending = plan_ending(search, SPLITS, PLACEMENT, Budget(200.0, time.monotonic()), 1.0, 80)
-    assert ending.epochs == int(RETRAIN * 200 / each) == 29, "its share of the budget"
+    assert ending.epochs == int((200 - AROUND) / each) == 65, "if the trials ended now"
     assert ending.seconds == pytest.approx(AROUND + RETRAIN * 200)
     plenty = Budget(2000.0, time.monotonic())
     assert plan_ending(search, SPLITS, PLACEMENT, plenty, 1.0, 80).epochs == 80
