@@ -94,21 +94,19 @@ def share_gpus(
     return config, replace(cluster, placement=place(config, machines()))
 
 
-def fit_epochs(
-    console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
-) -> tuple[SearchConfig, float, int]:
-    """The configuration with as many epochs as the time budget holds, `Pace.alone`, and the most that any holds."""
-    from search.engine.pace import measure_pace, most_epochs
+def fit_epochs(console: Console, config: SearchConfig, splits: Splits, cluster: Cluster) -> tuple[SearchConfig, float]:
+    """The configuration with as many epochs as the time budget holds, and `Pace.alone`."""
+    from search.engine.pace import measure_pace
 
-    budget, most = str(config.search.time_budget), most_epochs(config, splits.info.sizes["train"])
+    budget = str(config.search.time_budget)
     pace = measure_pace(config, splits, cluster.placement)
-    config = pace.fit(config, parse_duration(budget), most)
+    config = pace.fit(config, parse_duration(budget))
     console.print(
         f"an epoch takes about {pace.seconds:.1f} s: in {budget} a trial has up to {config.search.epochs} epochs, and "
         f"weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    return config, pace.alone, most
+    return config, pace.alone
 
 
 def check_writable(uri: str) -> str:

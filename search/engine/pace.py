@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,9 +22,6 @@ from trainables.base.device import choose_device
 FULL = 0.3
 #: Configurations whose full trial would take this many times as much are not tried.
 SLOWEST = 1.5
-#: Samples that a full trial sees at least where the budget holds them: `search.epochs` passes over small data would be
-#: few steps, and so it has up to so many times as many.
-SEEN, OFTENER = 48_000, 10
 #: Fewest epochs of a full trial, so that there are rungs below the last.
 FEWEST = 4
 #: Seconds of training that are measured, after so many steps that are not: the first ones allocate memory.
@@ -46,21 +42,16 @@ class Pace:
     seconds: float
     alone: float
 
-    def fit(self, config: SearchConfig, budget: float, most: int) -> SearchConfig:
-        """The configuration with as many epochs as the budget, in seconds, holds, at most so many; the first rung moves
-        with them, and configurations whose epochs would take too long are ruled out."""
+    def fit(self, config: SearchConfig, budget: float) -> SearchConfig:
+        """The configuration with as many epochs as the budget, in seconds, holds; the first rung moves with them, and
+        configurations whose epochs would take too long are ruled out."""
+        most = config.search.epochs
         epochs = max(min(FEWEST, most), min(most, int(FULL * budget / self.seconds)))
-        first = max(1, min(epochs, round(config.search.grace_period * epochs / config.search.epochs)))
+        first = max(1, min(epochs, round(config.search.grace_period * epochs / most)))
         limit = config.search.max_epoch_seconds or SLOWEST * FULL * budget / epochs
         found = {"epochs": epochs, "grace_period": first, "fit_epochs": False, "max_epoch_seconds": limit}
         raw = lay_over(config.raw, {"search": found})
         return check_config(config.task, raw, config.place)
-
-
-def most_epochs(config: SearchConfig, samples: int) -> int:
-    """Epochs of a full trial on so many samples, where time is no limit."""
-    epochs = config.search.epochs
-    return max(epochs, min(OFTENER * epochs, math.ceil(SEEN / samples)))
 
 
 def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> Pace:
