@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import CODE, Command
 from tests.serving import free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 HEAD = "ray.head.default"
 

@@ -80,7 +80,7 @@ def test_comparison_killed_and_resumed_is_whole(command, searched):
     assert_logged_once(command, "rnn", "r")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_champion_is_served_and_its_report_is_whole(searched):
     command, _ = searched
     assert_served_and_reported(command, "rnn", "r", "Learning curves", "Over 2 seeds, variant", "errors", "Importance")

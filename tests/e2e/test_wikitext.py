@@ -61,7 +61,7 @@ def test_prompt_is_continued(searched):
     assert row["perplexity"] > 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_champion_is_served_and_its_report_is_whole(searched):
     command, _ = searched
     assert_served_and_reported(

@@ -51,7 +51,7 @@ def test_dropout_keeps_the_mean_and_does_nothing_in_evaluation():
     assert (dropout.eval()(x) == x).all()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_installed_it_is_searched_stopped_early_killed_resumed_and_predicts(tmp_path, command):
     there = tmp_path / "site"
     subprocess.run(
