@@ -1,9 +1,11 @@
+import gc
 import socket
 
 import pytest
+import ray
 
 from search.config.load import load_config
-from search.engine.cluster import start_ray
+from search.engine.cluster import disconnect, start_ray
 from search.engine.placement import place
 from trainables.base.errors import InputError
 
@@ -14,6 +16,13 @@ def test_address_where_nothing_listens_is_refused_at_once():
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(InputError, match=f"--address {address}: no Ray cluster answers"):
         start_ray(address, dashboard=False, task="rnn")
+
+
+def test_no_garbage_with_references_is_collected_while_ray_shuts_down(monkeypatch):
+    collects = []
+    monkeypatch.setattr(ray, "shutdown", lambda: collects.append(gc.isenabled()))
+    disconnect()
+    assert (collects, gc.isenabled()) == ([False], True)
 
 
 def test_client_address_is_refused_with_what_to_do_instead():
