@@ -67,8 +67,8 @@ def disconnect() -> None:
     """Leaves the cluster, or shuts down the one that `connect` started."""
     import ray
 
-    # MLflow's thread goes on meanwhile. Were it to collect garbage with a reference of Ray in it, while Ray's core is gone
-    # and its Python side does not know yet, this process would end without a word (seen once, Ray 2.60, a busy machine).
+    # MLflow's thread goes on meanwhile. Were it to collect garbage with a reference of Ray in it, while Ray's core is
+    # gone and its Python side does not know yet, this process would end without a word (seen once, Ray 2.60).
     gc.disable()
     try:
         ray.shutdown()
