@@ -54,6 +54,7 @@ def _elsewhere(peer: str) -> Maker:
 #: Those that are compared on each family of tables; the first is what is claimed.
 _CURVES: dict[str, Maker] = {
     "ranks + asha-predict 1/3": _ours("ranks", "asha-predict", factor=3),
+    "ranks + asha-predict 1/4": _ours("ranks", "asha-predict"),
     "ranks + asha-promote 1/4": _ours("ranks"),
     "tpe + asha-promote 1/4": _ours("tpe"),
     "random + asha-promote 1/4": _ours("random"),
@@ -76,6 +77,7 @@ _TRAINED: dict[str, Maker] = {
 }
 _MISLED: dict[str, Maker] = {
     "ranks + asha-predict 1/3": _ours("ranks", "asha-predict", factor=3),
+    "ranks + asha-predict 1/4": _ours("ranks", "asha-predict"),
     "ranks + asha-promote 1/4": _ours("ranks"),
     "ranks, complete trainings": _ours("ranks", "none"),
     "random + asha-promote 1/4": _ours("random"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
-from search.algorithms.rungs import Rungs, rung_epochs, trusted_from
+from search.algorithms.rungs import Losses, rung_epochs, trusted_from
 from search.algorithms.scheduler import Preference, Scheduler, no_preference
 
 
@@ -32,28 +32,29 @@ class Asha(Scheduler):
         predicts: bool = False,
     ) -> None:
         self.reduction_factor, self.promotes, self.predicts = reduction_factor, promotes, predicts
-        self._rungs: Rungs = {epoch: {} for epoch in rung_epochs(grace_period, reduction_factor, max_epochs)}
+        self._epochs = rung_epochs(grace_period, reduction_factor, max_epochs)
+        self._losses: Losses = {epoch: {} for epoch in self._epochs}
 
     def decides(self, number: int, epoch: int) -> bool:
-        return epoch in self._rungs
+        return epoch in self._epochs
 
     def should_stop(self, number: int, epoch: int, loss: float, before: float = math.inf) -> bool:
-        if self.promotes or not self.decides(number, epoch) or epoch < trusted_from(self._rungs, before):
+        if self.promotes or not self.decides(number, epoch) or epoch < self._trusted_from(before):
             return False
         # By rank, not by an interpolated percentile: it is exact, and equal losses share a fate. The trial itself
         # counts, so that among the first reduction_factor trials only the best so far goes on.
-        others = [value for trial, value in self._rungs[epoch].items() if trial != number and trial < before]
+        others = [value for trial, value in self._losses[epoch].items() if trial != number and trial < before]
         places = math.ceil((len(others) + 1) / self.reduction_factor)
         return sum(value < loss for value in others) >= places
 
     def pauses(self, number: int, epoch: int) -> bool:
-        return self.promotes and self.decides(number, epoch) and epoch >= trusted_from(self._rungs)
+        return self.promotes and self.decides(number, epoch) and epoch >= self._trusted_from()
 
     def standing(self, number: int, epoch: int, loss: float, before: float = math.inf) -> str:
-        others = [value for trial, value in self._rungs[epoch].items() if trial != number and trial < before]
+        others = [value for trial, value in self._losses[epoch].items() if trial != number and trial < before]
         rank, of = 1 + sum(value < loss for value in others), len(others) + 1
         places = int(of / self.reduction_factor) if self.promotes else math.ceil(of / self.reduction_factor)
-        if epoch < trusted_from(self._rungs, before):
+        if epoch < self._trusted_from(before):
             return f"{_ordinal(rank)} of {of} at this rung, whose ranks do not hold later: trials pass it for now"
         goes = f"{_counted(places, 'goes', 'go')} on" if places else "none goes on yet"
         if self.predicts and places > 1:
@@ -63,8 +64,8 @@ class Asha(Scheduler):
     def promoted(
         self, paused: Mapping[int, int], left: Collection[int] | None, prefer: Preference = no_preference
     ) -> int | None:
-        since = trusted_from(self._rungs)
-        for epoch, rung in reversed(self._rungs.items()):
+        since = self._trusted_from()
+        for epoch, rung in reversed(self.rungs().items()):
             if epoch < since and (left is None or left):
                 continue
             # With nothing else left to do, the best of each rung goes on; with few trials none would get far otherwise.
@@ -80,15 +81,17 @@ class Asha(Scheduler):
         return None
 
     def record(self, number: int, epoch: int, loss: float) -> None:
-        if epoch in self._rungs:
-            self._rungs[epoch][number] = loss
+        self._losses.setdefault(epoch, {})[number] = loss
 
     def remove(self, number: int) -> None:
-        for rung in self._rungs.values():
-            rung.pop(number, None)
+        for losses in self._losses.values():
+            losses.pop(number, None)
 
-    def rungs(self) -> dict[int, dict[int, float]]:
-        return self._rungs
+    def rungs(self) -> Losses:
+        return {epoch: self._losses[epoch] for epoch in self._epochs}
+
+    def _trusted_from(self, before: float = math.inf) -> int:
+        return trusted_from(self._epochs, self._losses, before)
 
 
 def _ordinal(number: int) -> str:

@@ -14,7 +14,7 @@ from search.algorithms import priors
 from search.algorithms.encoding import Array, Encoding
 from search.algorithms.pace_model import PaceModel
 from search.algorithms.rank_model import DECIMALS, RankModel, expected_improvement, normal_scores, order
-from search.algorithms.rungs import Rungs, trusted_from
+from search.algorithms.rungs import Losses, trusted_from
 from search.config.space import Plain, Space
 from search.record.state import Trial
 from trainables import Objective, Params
@@ -90,7 +90,7 @@ class RankSearcher:
         self._params: dict[int, Params] = {}
         self._shown: dict[int, tuple[int, float]] = {}
         self._failed: set[int] = set()
-        self._rungs: Rungs = {epoch: {} for epoch in rungs}
+        self._rungs, self._losses = rungs, Losses()
         self._paces: dict[int, tuple[Params, float]] = {}
         #: The model of what is known now; None until it is asked.
         self._known: _Known | None = None
@@ -148,7 +148,7 @@ class RankSearcher:
 
     def _telling(self) -> dict[int, tuple[int, float]]:
         """What trials have shown last, as far as it says something of how they would end."""
-        since = trusted_from(self._rungs)
+        since = trusted_from(self._rungs, self._losses)
         return {n: (epoch, loss) for n, (epoch, loss) in self._shown.items() if epoch >= since or math.isinf(loss)}
 
     def _features(self, numbers: Sequence[int]) -> Array:
@@ -209,11 +209,10 @@ class RankSearcher:
 
     def tell(self, trial: Trial) -> None:
         self._known = None
-        for epoch, rung in self._rungs.items():
-            if epoch in trial.curve and trial.outcome != "diverged":
-                rung[trial.number] = self.objective.val_loss(trial.curve[epoch])
-            else:
-                rung.pop(trial.number, None)
+        for losses in self._losses.values():
+            losses.pop(trial.number, None)
+        for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
+            self._losses.setdefault(epoch, {})[trial.number] = self.objective.val_loss(metrics)
         if trial.curve:
             self._paces[trial.number] = trial.params, trial.seconds / trial.epoch
         if trial.outcome == "diverged":

@@ -44,6 +44,7 @@ SMALL = (
 )  # fmt: skip
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not can_hide(), reason="mount namespaces are not allowed here")
 def test_search_on_machines_that_share_no_disk_equals_one_on_this_machine(tmp_path, command):
     here = Command(tmp_path / "here", command.env, command.empty_store)

@@ -44,6 +44,7 @@ def server(tmp_path_factory) -> Iterator[str]:
         as_postgres(str(tool / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
 
 
+@pytest.mark.nightly
 def test_windows_search_killed_and_resumed_on_a_server_with_postgresql(command, server):
     env = {"MLFLOW_TRACKING_URI": server}
     small = ("--trials", "4", "--epochs", "4", "--set", "data.size=24", "--set", "data.demo.train=100",

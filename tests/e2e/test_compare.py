@@ -132,7 +132,7 @@ def test_version_is_promoted_by_hand(searched):
     assert "toy version 1" in searched.run("promote", "toy", "1")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_finished_search_given_more_goes_on_as_if_it_always_had_it(command, module_command):
     whole = (*ONE[:3], "whole", *ONE[4:9], "9", *ONE[10:])
     module_command.run(*whole)

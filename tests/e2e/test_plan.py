@@ -24,6 +24,7 @@ def test_plan_starts_no_search_and_stands_beside_what_it_took(command):
     assert low <= trained <= high
 
 
+@pytest.mark.nightly
 def test_without_early_stopping_every_epoch_is_planned(command):
     output = command.run(*SEARCH, "--epochs", "5", "--plan")
     assert "8 trials train about 40 epochs (40 to 40)" in output

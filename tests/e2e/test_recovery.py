@@ -53,7 +53,7 @@ def test_finished_search_runs_nothing_again(command):
     assert_logged_once(command, "toy", "done")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_final_training_is_left_at_once_when_interrupted(command):
     arguments = ("run", "toy", "--name", "stop", "--epochs", "1", "--set", "index={value: 0}", "--set", "data.pause=15")
     process = command.start(*arguments)

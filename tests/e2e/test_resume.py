@@ -60,7 +60,9 @@ PREDICT = (*PROMOTE, "--searcher", "ranks", "--scheduler", "asha-predict", "--se
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("search", [PROMOTE, PREDICT], ids=["by rank", "by model"])
+@pytest.mark.parametrize(
+    "search", [pytest.param(PROMOTE, id="by rank", marks=pytest.mark.nightly), pytest.param(PREDICT, id="by model")]
+)
 def test_search_with_paused_trials_killed_and_resumed_equals_uninterrupted_one(command, tmp_path, search):
     whole = Command(tmp_path / "whole", command.env, command.empty_store)
     whole.folder.mkdir()

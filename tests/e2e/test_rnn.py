@@ -68,6 +68,7 @@ def test_champion_predicts_a_sequence_from_a_file(searched):
     assert "expected (length, 10)" in command.run("predict", "rnn", str(table), code=2)
 
 
+@pytest.mark.nightly
 def test_comparison_killed_and_resumed_is_whole(command, searched):
     command.kill_when(
         "r", lambda events: any(e["event"] == "repeat_finished" for e in events), *SMALL, "--concurrency", "1"

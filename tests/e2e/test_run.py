@@ -209,7 +209,7 @@ def bad_picture(folder):
     return folder / "bad.png"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_second_search_moves_the_alias_only_when_it_is_better(searched):
     command, _ = searched
     short = ("--trials", "1", "--epochs", "1", "--set", "search.grace_period=1", "--set", "resources.dashboard=false")

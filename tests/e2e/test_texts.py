@@ -81,7 +81,7 @@ def test_predict_takes_texts_files_and_standard_input(tweets):
     assert all(row["class"] in ("medical", "other") for row in rows)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_lyrics_from_files_compare_weights_by_class_and_leave_a_checkpoint(command):
     data = command.folder / "songs"
     data.mkdir()

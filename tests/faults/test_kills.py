@@ -14,6 +14,7 @@ from tests.outcomes import in_an_epoch, outcome_of, results
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.nightly
 def test_driver_killed_at_ten_random_moments(command, whole, survived, untouched):
     events, rng = len(untouched.events("s")), random.Random(0)
     moments = sorted(rng.sample(range(3, events - 3), 10))
@@ -51,6 +52,7 @@ def seconds_to_go_on(command: Command) -> float:
     return (min(t for t in later if t > retry["time"]) - retry["time"]) / 1000
 
 
+@pytest.mark.nightly
 def test_machine_removed_without_grace(tmp_path, survived):
     # In rounds, so that a search of two trials at once has an outcome to compare.
     arguments = ("--concurrency", "2", "--deterministic", "--set", "data.pause=0.5", "--trials", "6")

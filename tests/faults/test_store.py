@@ -51,6 +51,7 @@ def test_disk_full_as_a_checkpoint_is_written(command, whole, survived):
         survived("disk full, checkpoint", command, 1, 1, seconds, whole)
 
 
+@pytest.mark.nightly
 def test_disk_full_as_the_database_is_written(command, whole, survived):
     disk, store = command.folder / "database", command.folder / "mlruns"
     with small_disk(disk, 3):
@@ -80,6 +81,7 @@ def test_last_checkpoint_torn(command, whole, survived):
     survived("last checkpoint torn", command, 1, 1, seconds, whole)
 
 
+@pytest.mark.nightly
 def test_preemption_by_sigterm(command, whole, survived):
     process = start_until(command, 8)
     process.send_signal(signal.SIGTERM)
@@ -101,6 +103,7 @@ def test_two_searches_at_once_on_one_store(command, whole, survived):
     assert_logged_once(command, "toy", "t")
 
 
+@pytest.mark.nightly
 def test_clock_set_back(command, whole, survived):
     """By an hour, as the driver sees it, in the middle."""
     (command.folder / "sitecustomize.py").write_text(

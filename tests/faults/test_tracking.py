@@ -38,6 +38,7 @@ def server(command):
     server.kill()
 
 
+@pytest.mark.nightly
 def test_server_away_for_twenty_seconds(command, whole, survived, server):
     process = start_until(command, 4, "--set", "data.pause=2", **server.env)  # longer than a server takes to be back
     server.kill()

@@ -41,15 +41,15 @@ def test_a_first_rung_that_misleads_is_passed_until_its_ranks_hold(promotes):
     def passes(loss):
         return not asha.should_stop(99, 1, loss) and not asha.pauses(99, 1)
 
-    for number in range(7):
+    for number in range(5):
         asha.record(number, 1, float(number))
-        asha.record(number, 4, -float(number))
-    assert not passes(7.0), "seven trials prove nothing"
-    asha.record(7, 1, 7.0)
-    asha.record(7, 4, -7.0)
-    assert passes(8.0) and "trials pass it for now" in asha.standing(99, 1, 8.0)
-    asha.record(8, 1, -1.0)
-    assert asha.promoted({8: 1}, left=None) is None, "that it is the best there means nothing"
+        asha.record(number, 2, -float(number))
+    assert not passes(5.0), "five trials prove nothing"
+    asha.record(5, 1, 5.0)
+    asha.record(5, 2, -5.0)
+    assert passes(6.0) and "trials pass it for now" in asha.standing(99, 1, 8.0)
+    asha.record(6, 1, -1.0)
+    assert asha.promoted({6: 1}, left=None) is None, "that it is the best there means nothing"
     assert asha.should_stop(99, 4, 0.0) or asha.pauses(99, 4), "the next rung decides"
     for number in range(10, 30):
         asha.record(number, 1, float(number))
@@ -57,13 +57,16 @@ def test_a_first_rung_that_misleads_is_passed_until_its_ranks_hold(promotes):
     assert not passes(40.0)
 
 
-def test_rungs_that_agree_with_each_other_mislead_where_a_later_one_contradicts_both():
-    rungs = {1: {n: n for n in range(9)}, 3: {n: n for n in range(9)}, 9: {n: -n for n in range(7)}, 27: {}}
-    assert trusted_from(rungs) == 0
-    rungs[9][7] = -7
-    assert trusted_from(rungs) == 9
-    assert trusted_from(rungs, before=7) == 0, "only trials before the seventh are compared"
-    assert trusted_from({}) == trusted_from({5: {0: 1.0}}) == 0
+def test_rungs_that_agree_with_each_other_mislead_where_a_later_epoch_contradicts_both():
+    rungs, same = [1, 3, 9, 27], {n: n for n in range(9)}
+    losses = {1: same, 2: same, 3: same, 4: {n: -n for n in range(5)}}
+    assert trusted_from(rungs, losses) == 0
+    losses[4][5] = -5
+    assert trusted_from(rungs, losses) == 9
+    assert trusted_from(rungs, losses, before=5) == 0, "only trials before the fifth are compared"
+    losses[5] = {n: n for n in range(6)}
+    assert trusted_from(rungs, losses) == 0, "the furthest epoch counts"
+    assert trusted_from([], {}) == trusted_from([5], {5: {0: 1.0}}) == 0
 
 
 def test_asking_changes_nothing():

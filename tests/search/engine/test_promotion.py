@@ -124,7 +124,8 @@ def test_a_resumed_search_promotes_what_an_uninterrupted_one_does(tmp_path, sets
     whole = search_in(tmp_path / "whole", *sets)
     jobs = train(whole, curves=curves)
     assert len(jobs) > 5 and whole.state.best().outcome == "completed"
-    assert (trusted_from(whole.scheduler.rungs()) > 0) == (curves is MISLEADING)
+    rungs = whole.scheduler.rungs()
+    assert (trusted_from(list(rungs), rungs) > 0) == (curves is MISLEADING)
     for killed_after in range(1, len(jobs), 1 + len(jobs) // 10):
         folder = tmp_path / str(killed_after)
         begun = search_in(folder, *sets)
