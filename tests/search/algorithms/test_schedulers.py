@@ -50,6 +50,8 @@ def test_a_first_rung_that_misleads_is_passed_until_its_ranks_hold(promotes):
     assert passes(6.0) and "trials pass it for now" in asha.standing(99, 1, 8.0)
     asha.record(6, 1, -1.0)
     assert asha.promoted({6: 1}, left=None) is None, "that it is the best there means nothing"
+    for number in range(4):
+        asha.record(number, 4, -float(number))
     assert asha.should_stop(99, 4, 0.0) or asha.pauses(99, 4), "the next rung decides"
     for number in range(10, 30):
         asha.record(number, 1, float(number))
