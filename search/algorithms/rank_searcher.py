@@ -116,10 +116,10 @@ class RankSearcher:
         Returns:
             None before there are as many results as the model starts from.
         """
-        if len(self._telling()) < self.startup:
+        if len(told := self._telling()) < self.startup:
             return None
         with _libraries().limit(limits=1):
-            known = self._fitted()
+            known = self._fitted(told)
             mean, deviation = known.at_the_end(self._features(waiting))
         return waiting[int(np.argmin(np.round(mean - OPTIMISM * deviation, DECIMALS)))]
 
@@ -138,7 +138,7 @@ class RankSearcher:
         if len(told) >= self.startup and best:
             self.source = f"the model of the ranks of {len(told)} results"
             with _libraries().limit(limits=1):
-                return self._by_improvement(ranked, turn, rng)
+                return self._by_improvement(self._fitted(told), ranked, turn, rng)
         if self._has_priors and best:
             self.source = "the neighbourhood of the best result so far"
             row = self._encoding.row(best[0])
@@ -154,10 +154,9 @@ class RankSearcher:
     def _features(self, numbers: Sequence[int]) -> Array:
         return self._encoding.features(np.array([self._encoding.row(self._params[n]) for n in numbers]))
 
-    def _fitted(self) -> _Known:
-        """The model of the results so far."""
+    def _fitted(self, told: dict[int, tuple[int, float]]) -> _Known:
+        """The model of the results so far, those of `_telling`."""
         if self._known is None:
-            told = self._telling()
             known = list(told)
             if len(known) > self.model_trials:
                 best = sorted(known, key=lambda n: (told[n][1], n))[: self.model_trials // 4]
@@ -171,8 +170,8 @@ class RankSearcher:
             self._known = _Known(model, x, float(come[: len(known)].max()))
         return self._known
 
-    def _by_improvement(self, ranked: list[int], turn: Params, rng: np.random.Generator) -> Array:
-        encoding, known = self._encoding, self._fitted()
+    def _by_improvement(self, known: _Known, ranked: list[int], turn: Params, rng: np.random.Generator) -> Array:
+        encoding = self._encoding
         drawn = [encoding.draw(rng, DRAWN, turn)]
         if self._has_priors:
             drawn.append(encoding.draw(rng, DRAWN // 3, turn, priors=True))

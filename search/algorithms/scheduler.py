@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from search.algorithms.rungs import Losses
+
 #: Of some trials, the best first by what they showed, the one that a model would train on.
 Preference = Callable[[Sequence[int]], int | None]
 
@@ -58,6 +60,6 @@ class Scheduler:
     def remove(self, number: int) -> None:
         """Forgets a trial that diverged, as its results mean nothing."""
 
-    def rungs(self) -> dict[int, dict[int, float]]:
-        """The recorded losses: epoch -> trial number -> loss."""
+    def rungs(self) -> Losses:
+        """The losses at each rung."""
         return {}

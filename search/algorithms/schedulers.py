@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from search.algorithms.asha import Asha
 from search.algorithms.priors import first_from_priors
+from search.algorithms.rungs import Losses
 from search.algorithms.scheduler import Preference, Scheduler, no_preference
 from search.config.load import SearchConfig
 from search.config.settings import SearchSection
@@ -55,7 +56,7 @@ class Hyperband(Scheduler):
         for bracket in self._brackets:
             bracket.remove(number)
 
-    def rungs(self) -> dict[int, dict[int, float]]:
+    def rungs(self) -> Losses:
         return _merged(self._brackets)
 
 
@@ -144,7 +145,7 @@ class Separate(Scheduler):
     def remove(self, number: int) -> None:
         self._of(number).remove(number)
 
-    def rungs(self) -> dict[int, dict[int, float]]:
+    def rungs(self) -> Losses:
         return _merged(self._kinds)
 
 
@@ -170,8 +171,8 @@ class Trusting(Scheduler):
         return said if number >= self._count else f"{said}; as what an expert would try first it goes on anyway"
 
 
-def _merged(schedulers: Sequence[Scheduler]) -> dict[int, dict[int, float]]:
-    merged: dict[int, dict[int, float]] = {}
+def _merged(schedulers: Sequence[Scheduler]) -> Losses:
+    merged: Losses = {}
     for scheduler in schedulers:
         for epoch, rung in scheduler.rungs().items():
             merged.setdefault(epoch, {}).update(rung)
