@@ -249,21 +249,23 @@ def steps_of(params: dict[str, Any], lengths: np.ndarray) -> int | None:
 @dataclass(frozen=True)
 class Sequences:
     """A split on a device: `values` (sum of lengths, features), the `starts` and `lengths` (n,) of the sequences there
-    and the `targets` (n,); `sizes` (n,) are the lengths again, on the processor."""
+    and the `targets` (n,). On the processor: `sizes` (n,), the lengths again, and `start`, (n,) or one number, what the
+    outputs of a network are added to."""
 
     values: torch.Tensor
     starts: torch.Tensor
     lengths: torch.Tensor
     targets: torch.Tensor
     sizes: np.ndarray
+    start: np.ndarray
 
     @staticmethod
-    def of(split: SequenceSplit, device: torch.device) -> Sequences:
+    def of(split: SequenceSplit, device: torch.device, start: np.ndarray | float = 0.0) -> Sequences:
         """Copies a split to a device."""
         values, starts, lengths, targets = (
             read_only(array).to(device) for array in (split.values, split.offsets[:-1], split.lengths, split.targets)
         )
-        return Sequences(values, starts, lengths, targets, split.lengths)
+        return Sequences(values, starts, lengths, targets, split.lengths, np.asarray(start, dtype=np.float32))
 
 
 def layout(

@@ -7,10 +7,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from trainables.rnn.model import GatedRecurrence, Recurrence, SequenceRegressor
+from trainables.rnn.ridge import Ridge
 
 FILE = "model.ts"
 USAGE = """\
@@ -68,8 +70,12 @@ class Portable(nn.Module):
         y_std: torch.Tensor
         readout_weight: torch.Tensor
         readout_bias: torch.Tensor
+        ridge_weights: torch.Tensor
+        ridge_fill: torch.Tensor
 
-    def __init__(self, model: SequenceRegressor, steps: int | None, params: dict[str, Any]) -> None:
+    def __init__(
+        self, model: SequenceRegressor, steps: int | None, params: dict[str, Any], ridge: Ridge | None
+    ) -> None:
         super().__init__()
         self.steps = steps or 0
         self.behind = params["variant"] == "vanilla" or (params["variant"] == "padded" and params["align"] == "start")
@@ -80,6 +86,10 @@ class Portable(nn.Module):
         )
         for name in ("x_mean", "x_std", "y_mean", "y_std", "readout_weight", "readout_bias"):
             self.register_buffer(name, getattr(model, name).detach().cpu())
+        ridge = ridge or Ridge(np.zeros((0, len(self.x_mean))), 0.0, np.zeros(len(self.x_mean)), 0.0, 0.0)
+        self.ridge_bias, self.least, self.most = ridge.bias, ridge.least, ridge.most
+        self.register_buffer("ridge_weights", torch.as_tensor(ridge.weights)[:, None])
+        self.register_buffer("ridge_fill", torch.as_tensor(ridge.fill))
         self.requires_grad_(False)
 
     def forward(self, sequences: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -98,13 +108,26 @@ class Portable(nn.Module):
             x = layer(x, present)
         end = torch.where(inside, torch.arange(time)[:, None], torch.zeros_like(step)).amax(0)
         last = x[end, torch.arange(len(kept))]
-        return (last @ self.readout_weight + self.readout_bias) * self.y_std + self.y_mean
+        return (
+            (last @ self.readout_weight + self.readout_bias) * self.y_std + self.y_mean + self.start(sequences, lengths)
+        )
+
+    def start(self, sequences: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """What the network's output is added to: ridge regression on the last steps."""
+        count = len(self.ridge_weights)
+        rows = torch.arange(count)[:, None] + (lengths - count)
+        there = sequences[torch.arange(len(lengths))[None, :], rows.clamp(min=0)].to(self.ridge_fill.dtype)
+        x = torch.where((rows >= 0)[..., None], there, self.ridge_fill)
+        found = (x * self.ridge_weights).sum(dim=(0, 2)) + self.ridge_bias
+        return found.clamp(self.least, self.most).to(sequences.dtype)
 
 
-def write(model: SequenceRegressor, steps: int | None, params: dict[str, Any], folder: Path) -> None:
+def write(
+    model: SequenceRegressor, steps: int | None, params: dict[str, Any], ridge: Ridge | None, folder: Path
+) -> None:
     """Writes `model.ts`, TorchScript for sequences of any length, and `usage.py`, the lines that use it."""
     with warnings.catch_warnings():
         # torch.jit is deprecated in favour of torch.export, which fixes the number of steps.
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(Portable(model, steps, params).cpu().eval()).save(str(folder / FILE))
+        torch.jit.script(Portable(model, steps, params, ridge).cpu().eval()).save(str(folder / FILE))
     (folder / "usage.py").write_text(USAGE.format(features=len(model.x_mean)))  # type: ignore[arg-type]

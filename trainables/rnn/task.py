@@ -38,12 +38,13 @@ from trainables.rnn.baselines import baselines
 from trainables.rnn.data import SequenceSplit
 from trainables.rnn.look import overview, shared_steps
 from trainables.rnn.model import SequenceRegressor, Sequences, is_gated, layout, steps_of
+from trainables.rnn.ridge import Ridge, fit_ridge
 
 EVAL_BATCH = 256
 #: Batches are cut from buckets of so many batches, in which shuffled sequences are sorted by length: little padding.
 BUCKET = 8
 #: The hyperparameters that trials must share to train as one batched model.
-SHAPE = ("variant", "keep", "align", "hidden", "layers", "activation", "optimizer", "batch_size")
+SHAPE = ("variant", "keep", "align", "hidden", "layers", "activation", "ridge", "optimizer", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,17 @@ class RnnTask:
         train: SequenceSplit = splits.train
         steps = steps_of(params, train.lengths)
         model = SequenceRegressor(train.values.shape[1], steps, params)
-        model.fit_scaling(train.values, train.targets)
+        extra: dict[str, Any] = {"steps": steps, "start": None}
+        start = np.zeros(len(train), dtype=np.float32)
+        if params.get("ridge"):  # which older configurations do not know
+            extra["ridge"], left_out = fit_ridge(train)
+            start = left_out.astype(np.float32)
+            extra["start"] = torch.as_tensor(start, device=device.torch_device)
+        model.fit_scaling(train.values, train.targets - start)
         model.to(device.torch_device)
         optimizer = make_optimizer(model.parameters(), params)
         schedule = make_schedule(optimizer, params["schedule"], epochs)
-        return Learner(model, optimizer, schedule, device, params, extra={"steps": steps})
+        return Learner(model, optimizer, schedule, device, params, extra=extra)
 
     def train_epoch(self, learner: Learner, split: SequenceSplit) -> dict[str, float]:
         def forward(batch: Batch) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
@@ -105,7 +112,7 @@ class RnnTask:
         return _figures(_predictions(learner.model, learner, split), split)
 
     def shape(self, params: Params) -> Hashable:
-        return None if is_gated(params) else tuple(params[key] for key in SHAPE)
+        return None if is_gated(params) else tuple(params.get(key) for key in SHAPE)
 
     def epoch_batches(self, learner: Learner, split: SequenceSplit) -> list[Batch]:
         batches = _bucketed(split.lengths, learner.params["batch_size"], learner.epoch)
@@ -144,10 +151,11 @@ class RnnTask:
     def merge(self, splits: Splits) -> SequenceSplit:
         both = [splits.train, splits.val]
         sequences = [part.sequence(i) for part in both for i in range(len(part))]
-        return reading.pack(sequences, np.concatenate([part.targets for part in both]))
+        targets, groups = (np.concatenate([getattr(part, name) for part in both]) for name in ("targets", "groups"))
+        return reading.pack(sequences, targets, groups)
 
     def baselines(self, splits: Splits) -> dict[str, float]:
-        return baselines(splits.train, splits.val, splits.test)
+        return baselines(splits.train, splits.test)
 
     def artifacts(self, learner: Learner, split: SequenceSplit, info: DataInfo, folder: Path) -> None:
         predicted = _predictions(learner.model, learner, split)
@@ -165,10 +173,14 @@ class RnnTask:
 
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         model: Any = learner.model
-        description = {"params": learner.params, "steps": learner.extra["steps"], "features": len(model.x_mean)}
+        ridge: Ridge | None = learner.extra.get("ridge")
+        description = {
+            "params": learner.params, "steps": learner.extra["steps"], "features": len(model.x_mean),
+            **({"ridge": ridge.described()} if ridge else {}),
+        }  # fmt: skip
         (folder / "model.json").write_text(json.dumps(description, indent=2))
         torch.save(model.state_dict(), folder / "weights.pt")
-        portable.write(model, learner.extra["steps"], learner.params, folder)
+        portable.write(model, learner.extra["steps"], learner.params, ridge, folder)
 
     def load(self, folder: Path) -> Learner:
         """Loads an exported model; the scaling is part of its weights."""
@@ -176,8 +188,11 @@ class RnnTask:
         params, steps = description["params"], description["steps"]
         model = SequenceRegressor(description["features"], steps, params)
         model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+        extra = {"steps": steps}
+        if "ridge" in description:
+            extra["ridge"] = Ridge.from_description(description["ridge"])
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-        return Learner(model, optimizer, None, Device(torch.device("cpu")), params, extra={"steps": steps})
+        return Learner(model, optimizer, None, Device(torch.device("cpu")), params, extra=extra)
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
         """A frame with a column `sequence`, from tables of one sequence each, a row for each step."""
@@ -211,7 +226,9 @@ class RnnTask:
 
 
 def _sequences(learner: Learner, split: SequenceSplit) -> Sequences:
-    return learner.resident(split, lambda: Sequences.of(split, learner.device.torch_device))
+    ridge: Ridge | None = learner.extra.get("ridge")
+    device = learner.device.torch_device
+    return learner.resident(split, lambda: Sequences.of(split, device, ridge(split) if ridge else 0.0))
 
 
 def _losses(
@@ -220,7 +237,7 @@ def _losses(
     """The losses of one network, or of a stack where `index` holds (members, batch).
 
     Args:
-        learner: says how networks of its kind read data.
+        learner: says how networks of its kind read data, and what their outputs are added to.
     """
     data = _sequences(learner, split)
     x, mask, front = layout(data, index, learner.params, learner.extra["steps"])
@@ -228,7 +245,10 @@ def _losses(
         scale = model.x_std.reshape(*model.x_std.shape[:-1], 1, -1)
         # A part of a batch may be shorter than the batch for which the noise was drawn; padding gets none.
         x[: len(noise)].addcmul_(noise[: len(x)], scale)
-    loss = (model.scaled(x, mask, front) - (data.targets[index.there] - model.y_mean) / model.y_std).square().mean(-1)
+    targets = data.targets[index.there]
+    if (start := learner.extra["start"]) is not None:
+        targets = targets - start[index.there]
+    loss = (model.scaled(x, mask, front) - (targets - model.y_mean) / model.y_std).square().mean(-1)
     size = len(index)
     return loss, size, {"mse": loss.detach() * model.y_std.square().squeeze(-1) * size}
 
@@ -271,7 +291,7 @@ def _predictions(model: Any, learner: Learner, split: SequenceSplit, members: in
     predicted = torch.cat(found, -1).cpu().numpy()
     out = np.empty_like(predicted)
     out[..., order] = predicted
-    return out
+    return out + data.start
 
 
 def _figures(predicted: np.ndarray, split: SequenceSplit) -> dict[str, float]:

@@ -43,7 +43,7 @@ def assert_close(together, apart):
         assert together[key] == pytest.approx(apart[key], rel=2e-4), key
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, {"variant": "vanilla", "ridge": True}])
 @pytest.mark.parametrize(
     "shape", [{"optimizer": "adam"}, {"optimizer": "adamw", "activation": "relu", "layers": 1}, {"optimizer": "sgd"}]
 )

@@ -29,7 +29,7 @@ def test_scripted_network_predicts_the_same(variant, steps, activation, tmp_path
     learner = Learner(model, torch.optim.SGD(model.parameters(), lr=0.0), None, Device(torch.device("cpu")), params,
                       extra={"steps": steps})  # fmt: skip
     expected = _predictions(model, learner, reading.pack(sequences, np.zeros(len(sequences))))
-    portable.write(model, steps, params, tmp_path)
+    portable.write(model, steps, params, None, tmp_path)
     padded = torch.full((len(LENGTHS), max(LENGTHS), 3), float("nan"))  # what the padding holds must not matter
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = torch.from_numpy(sequence)
