@@ -46,6 +46,7 @@ class OptunaSearcher:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._optuna, self.balance = optuna, balance
+        self._experts = priors.first_from_priors(space, len(balance[1]) if balance else 1)
         self.kind, self.space, self.seed, self.startup = kind, space, seed, startup_trials
         self.objective, self.objectives, self.model_trials = objectives[0], objectives, model_trials
         self._directions = ["minimize" if objective.mode == "min" else "maximize" for objective in objectives]
@@ -102,23 +103,22 @@ class OptunaSearcher:
             pace: of several draws the first is taken that is not predicted to take too long, else the quickest.
             model: False where the model's proposal would take too long: then there always are values.
         """
-        has_priors = any(p.has_prior for p in self.space.parameters)
-        if (winner := priors.winner(self.space, self._first, number, turn, rng, self.balance)) is not None:
+        if (winner := priors.winner(self.space, self._first, number, turn, rng, self._experts)) is not None:
             self.source = "the best of an earlier search"
             return self._searched(winner)
-        if model and (self.kind not in ("tpe", "gp") or not has_priors):
+        if model and (self.kind not in ("tpe", "gp") or not self._experts):
             return {}
         space = self.space.fix(turn)
         told = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished() and self._rank(t)[0] < 2]
         mine = [t for t in told if turn.items() <= t.params.items()]
         ranked = [t.params for t in sorted(mine, key=self._rank)]
-        if number < (len(self.balance[1]) if self.balance else 1):
+        if number < self._experts:
             params, self.source = priors.prior_configuration(space, rng), "what an expert would try first"
         else:
             source = priors.choose_source(space, ranked, rng)
             if source == "model" and model:
                 return {}
-            best = ranked[0] if source in ("best", "model") and ranked and has_priors else None
+            best = ranked[0] if source in ("best", "model") and ranked and self._experts else None
             self.source = (
                 "the neighbourhood of the best result so far" if best is not None
                 else "the priors" if source == "prior" else "chance"

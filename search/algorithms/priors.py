@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 
-from search.config.load import SearchConfig
 from search.config.space import Parameter, Plain, Space
 from trainables import Params
 
@@ -34,10 +33,9 @@ STRICT = 8
 Source = Literal["prior", "best", "model", "uniform"]
 
 
-def first_from_priors(config: SearchConfig) -> int:
-    """How many trials, from the first on, have the priors' own configuration: one for each balanced value."""
-    able = config.search.searcher in ("ranks", "tpe", "gp") and any(p.has_prior for p in config.space.parameters)
-    return len(config.balanced) if able else 0
+def first_from_priors(space: Space, turns: int) -> int:
+    """How many trials, from the first on, have the priors' own configuration: one for each of `turns` values."""
+    return turns if any(p.has_prior for p in space.parameters) else 0
 
 
 def prior_configuration(space: Space, rng: np.random.Generator) -> Params:
@@ -46,18 +44,17 @@ def prior_configuration(space: Space, rng: np.random.Generator) -> Params:
 
 
 def winner(
-    space: Space, first: Sequence[Params], number: int, turn: Params, rng: np.random.Generator,
-    balance: tuple[str, tuple[Plain, ...]] | None,
+    space: Space, first: Sequence[Params], number: int, turn: Params, rng: np.random.Generator, before: int
 ) -> Params | None:  # fmt: skip
     """The configuration of an earlier search that trial `number` tries; None where it is none's turn.
 
-    They come after the priors' own. Where this space does not have their value, it is the prior, or drawn uniformly.
+    Where this space does not have their value, it is the prior, or drawn uniformly.
 
     Args:
         first: the configurations, in their order.
         turn: the balanced parameter with the value whose turn it is.
+        before: the trials that come before them, which have the priors' own configuration.
     """
-    before = (len(balance[1]) if balance else 1) if any(p.has_prior for p in space.parameters) else 0
     if not before <= number < before + len(first):
         return None
     known = first[number - before]

@@ -84,7 +84,7 @@ class RankSearcher:
         self.startup, self.model_trials, self.balance = startup_trials, min(model_trials, MODELLED), balance
         self._limit = math.inf if limit is None else limit
         self._encoding = Encoding(space)
-        self._has_priors = any(p.has_prior for p in space.parameters)
+        self._experts = priors.first_from_priors(space, len(balance[1]) if balance else 1)
         #: Every trial that was asked for; what those that were told have shown last, at which epoch and the loss, which
         #: is infinite where one diverged; those that failed and say nothing.
         self._params: dict[int, Params] = {}
@@ -100,10 +100,10 @@ class RankSearcher:
     def ask(self, number: int) -> Params:
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
         turn = {} if self.balance is None else {self.balance[0]: self.balance[1][number % len(self.balance[1])]}
-        if self._has_priors and number < (len(self.balance[1]) if self.balance else 1):
+        if number < self._experts:
             self.source = "what an expert would try first"
             params = priors.prior_configuration(self.space.fix(turn), rng)
-        elif (winner := priors.winner(self.space, self._first, number, turn, rng, self.balance)) is not None:
+        elif (winner := priors.winner(self.space, self._first, number, turn, rng, self._experts)) is not None:
             self.source, params = "the best of an earlier search", winner
         else:
             params = self._quickest(self._candidates(turn, rng))
@@ -128,7 +128,7 @@ class RankSearcher:
         told = self._telling()
         ranked = sorted((n for n in told if self._is_turn(n, turn)), key=lambda n: (told[n][1], n))
         best = [self._params[n] for n in ranked if math.isfinite(told[n][1])]
-        if self._has_priors:
+        if self._experts:
             source = priors.choose_source(self.space.fix(turn), best, rng)
         else:
             source = "uniform" if rng.random() < UNIFORM else "model"
@@ -139,7 +139,7 @@ class RankSearcher:
             self.source = f"the model of the ranks of {len(told)} results"
             with _libraries().limit(limits=1):
                 return self._by_improvement(self._fitted(told), ranked, turn, rng)
-        if self._has_priors and best:
+        if self._experts and best:
             self.source = "the neighbourhood of the best result so far"
             row = self._encoding.row(best[0])
             return self._encoding.near(rng, np.repeat([row], QUICK, axis=0), priors.NEAR, turn)
@@ -173,7 +173,7 @@ class RankSearcher:
     def _by_improvement(self, known: _Known, ranked: list[int], turn: Params, rng: np.random.Generator) -> Array:
         encoding = self._encoding
         drawn = [encoding.draw(rng, DRAWN, turn)]
-        if self._has_priors:
+        if self._experts:
             drawn.append(encoding.draw(rng, DRAWN // 3, turn, priors=True))
         centres = np.repeat([encoding.row(self._params[n]) for n in ranked[:BEST]], NEAR // len(SPREADS), axis=0)
         drawn += [encoding.near(rng, centres, spread, turn) for spread in SPREADS]

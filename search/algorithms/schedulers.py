@@ -183,7 +183,8 @@ def make_scheduler(config: SearchConfig) -> Scheduler:
     """The scheduler that the configuration names; one for each balanced value."""
     kinds = [_make_one(config.search) for _ in config.balanced]
     scheduler = kinds[0] if len(kinds) == 1 else Separate(kinds)
-    first = first_from_priors(config)
+    expert = config.search.searcher in ("ranks", "tpe", "gp")
+    first = first_from_priors(config.space, len(config.balanced)) if expert else 0
     return Trusting(scheduler, first) if first else scheduler
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
+from search.analysis.pages import render
 from search.config.load import SearchConfig
 from search.record.redaction import redacted
 from search.record.replay import open_search, replay
@@ -30,8 +30,8 @@ def show_data(console: Console, store: Store, config: SearchConfig, splits: Spli
     overview = task.overview(splits) if isinstance(task, Surveyed) else []
     findings = [*leaks, *doubtful_labels(store, config.task, info.fingerprint), *overview]
     warnings = [f"warning: {finding.warning}" for finding in findings if finding.warning]
-    environment = Environment(loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("data.html").render(
+    page = render(
+        "data.html",
         title=f"{config.task}: data",
         task=config.task,
         source=redacted(info.source),

@@ -10,13 +10,13 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
 from search.algorithms.pareto import value_of
 from search.algorithms.schedulers import make_scheduler
 from search.analysis.figures import figures
+from search.analysis.pages import render
 from search.analysis.summary import summary, tally
 from search.config.load import SearchConfig
 from search.finals import audit
@@ -55,8 +55,8 @@ def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
     state, events = replay(folder, config)
     if not any(t.curve for t in state.trials.values()):
         raise InputError(f"{folder.name}: no trial of it has a result to show yet")
-    environment = Environment(loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("report.html").render(
+    page = render(
+        "report.html",
         title=f"{folder.name}: {config.task}",
         name=folder.name,
         task=config.task,

@@ -115,7 +115,7 @@ def test_winners_of_all_earlier_searches_are_tried_first_the_newest_before_other
 def test_value_that_a_winner_lacks_or_that_lies_outside_is_the_priors(tmp_path):
     space = parse_space({"lr": {"loguniform": [1e-3, 1e-1], "prior": 1e-2}, "width": {"int": [8, 64]}}, "x")
     rng = np.random.default_rng(0)
-    made = priors.winner(space, [{"lr": 0.5, "width": 16}], 1, {}, rng, None)
+    made = priors.winner(space, [{"lr": 0.5, "width": 16}], 1, {}, rng, 1)
     assert made == {"lr": 1e-2, "width": 16}
-    assert priors.winner(space, [{"lr": 0.5}], 0, {}, rng, None) is None, "the priors' own comes before"
-    assert priors.winner(space, [{"lr": 0.5}], 2, {}, rng, None) is None
+    assert priors.winner(space, [{"lr": 0.5}], 0, {}, rng, 1) is None, "the priors' own comes before"
+    assert priors.winner(space, [{"lr": 0.5}], 2, {}, rng, 1) is None
