@@ -19,14 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 from search.algorithms.optuna_searcher import suggest
 from search.config.load import load_config, parse_duration
-from search.config.space import Parameter
+from search.config.space import Parameter, Space
 from search.record.journal import read_events
 from trainables import Splits, choose_device, get_task, seed_everything
 from trainables.base import training
@@ -158,6 +158,17 @@ def optuna(about: dict[str, Any], process: int) -> None:
     study.optimize(objective, timeout=until - time.time())
 
 
+@dataclass(frozen=True)
+class Suggested:
+    """A space as OptunaSearch takes one, which Tune pickles: it asks for what is searched, and returns the rest."""
+
+    space: Space
+
+    def __call__(self, trial: Any) -> dict[str, Any]:
+        chosen = self.space.sample(lambda parameter: suggest(trial, parameter))
+        return {p.name: chosen[p.name] for p in self.space.parameters if not (p.searched and p.exists(chosen))}
+
+
 def tuner(about: dict[str, Any], process: int) -> None:
     """As Ray's manual has it: ASHA, OptunaSearch, actors that are reused."""
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0", "RAY_TRAIN_V2_ENABLED": "0"}
@@ -185,10 +196,6 @@ def tuner(about: dict[str, Any], process: int) -> None:
             log(self.params, self.done, value)
             return {metric: value}
 
-    def space(trial: Any) -> dict[str, Any]:
-        chosen = config.space.sample(lambda parameter: suggest(trial, parameter))
-        return {p.name: chosen[p.name] for p in config.space.parameters if not (p.searched and p.exists(chosen))}
-
     first = config.space.sample(prior)
     points = [{p.name: first[p.name] for p in config.space.parameters if p.searched and p.exists(first)}]
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
@@ -197,7 +204,10 @@ def tuner(about: dict[str, Any], process: int) -> None:
         tune_config=tune.TuneConfig(
             metric=metric, mode=task.objective.mode, num_samples=-1, max_concurrent_trials=WORKERS, reuse_actors=True,
             time_budget_s=about["begun"] + about["seconds"] - time.time(),
-            search_alg=OptunaSearch(space, points_to_evaluate=points if about["priors"] else None, seed=about["seed"]),
+            search_alg=OptunaSearch(
+                Suggested(config.space), metric=metric, mode=task.objective.mode, seed=about["seed"],
+                points_to_evaluate=points if about["priors"] else None,
+            ),
             scheduler=ASHAScheduler(grace_period=about["first"], reduction_factor=3, max_t=about["epochs"]),
         ),
         run_config=tune.RunConfig(
