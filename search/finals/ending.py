@@ -21,6 +21,9 @@ AROUND, MOST_AROUND = 20.0, 45.0
 FUSED = 0.6
 #: A trial that was best in this last part of its epochs would have gained from more of them.
 LATE = 0.8
+#: What a sample takes in validation, as a share of what it takes in training: the way there without the way back. An
+#: epoch of a trial has both.
+FORWARD = 1 / 3
 #: Trainings are forecast from the epochs of trials, whose speed varies.
 MARGIN = 1.1
 
@@ -62,10 +65,11 @@ def plan_ending(
     if isinf(budget.seconds) or not found:
         return Ending(wanted, True, None, 0.0 if isinf(budget.seconds) else around)
     (best, epochs), sizes = found[0], splits.info.sizes
-    more = (sizes["train"] + sizes["val"]) / sizes["train"]
+    merged = sizes["train"] + sizes["val"]
+    more, longer = merged / sizes["train"], merged / (sizes["train"] + FORWARD * sizes["val"])
     rounds = ceil(settings.retrain_seeds / placement.concurrency)
     speed = alone if settings.retrain_seeds == 1 else 1.0
-    each, share = MARGIN * rounds * _pace(best) * more * speed, RETRAIN * budget.seconds
+    each, share = MARGIN * rounds * _pace(best) * longer * speed, RETRAIN * budget.seconds
     retrain = each * ceil(epochs / more) <= share
     full = search.config.search.epochs
     complete = [trial.best_epoch for trial in state.trials.values() if trial.can_win and trial.epoch == full]

@@ -8,12 +8,14 @@ from search.config.load import load_config
 from search.engine.budget import Budget
 from search.engine.placement import Placement
 from search.engine.search import Search
-from search.finals.ending import AROUND, EVERYTHING, MARGIN, MOST_AROUND, RETRAIN, plan_ending
+from search.finals.ending import AROUND, EVERYTHING, FORWARD, MARGIN, MOST_AROUND, RETRAIN, plan_ending
 from search.record.store import Store
 from trainables import DataInfo, Splits
 
 SPLITS = Splits(None, None, None, DataInfo("s", "f", "t", {"train": 80, "val": 20, "test": 10}))
 PLACEMENT = Placement(1.0, 0.0, 2)
+#: An epoch of the final training beside one of a trial: a quarter more to train on, and no validation.
+LONGER = 100 / (80 + FORWARD * 20)
 
 
 def search_with(tmp_path, seconds, *sets):
@@ -38,15 +40,15 @@ def test_final_training_is_forecast_from_the_best_trials_epochs(tmp_path):
     search = search_with(tmp_path, 2.0, "search.balance=null")
     ending = plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0, time.monotonic()), 0.5, 10)
     assert ending.retrain and ending.seeds == 0
-    # Ten epochs of two seconds, a quarter more data, half as long with the cores of both workers.
-    assert ending.seconds == pytest.approx(AROUND + MARGIN * 10 * 2.0 * 1.25 * 0.5)
+    # Ten epochs of two seconds, half as long with the cores of both workers.
+    assert ending.seconds == pytest.approx(AROUND + MARGIN * 10 * 2.0 * LONGER * 0.5)
 
 
 def test_training_that_would_take_most_of_the_budget_is_left_out(tmp_path):
     search = search_with(tmp_path, 20.0, "search.balance=null")
     assert plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0, time.monotonic()), 1.0, 10).retrain
     fewer = plan_ending(search, SPLITS, PLACEMENT, Budget(600.0, time.monotonic() - 310), 1.0, 10)
-    assert fewer.retrain and fewer.epochs == 8, "as many steps as the trial's ten epochs, which fit no more"
+    assert fewer.retrain and fewer.epochs == 9, "ten do not fit, and nine are as many steps as the trial's ten"
     early = plan_ending(search, SPLITS, PLACEMENT, Budget(600.0, time.monotonic()), 1.0, 10)
     assert early.epochs is None and early.seconds == AROUND + RETRAIN * 600, "if the trials ended now, all would fit"
     ending = plan_ending(search, SPLITS, PLACEMENT, Budget(500.0, time.monotonic()), 1.0, 10)
@@ -64,9 +66,9 @@ def test_comparison_has_the_seeds_that_fit_and_never_a_single_one(tmp_path, budg
 
 def test_final_training_has_more_epochs_where_they_were_cut_for_the_trials_and_more_fit(tmp_path):
     search = search_with(tmp_path, 2.0, "search.balance=null")
-    each = MARGIN * 2.0 * 1.25
+    each = MARGIN * 2.0 * LONGER
     ending = plan_ending(search, SPLITS, PLACEMENT, Budget(200.0, time.monotonic()), 1.0, 80)
-    assert ending.epochs == int((200 - AROUND) / each) == 65, "if the trials ended now"
+    assert ending.epochs == int((200 - AROUND) / each) == 70, "if the trials ended now"
     assert ending.seconds == pytest.approx(AROUND + RETRAIN * 200)
     plenty = Budget(2000.0, time.monotonic())
     assert plan_ending(search, SPLITS, PLACEMENT, plenty, 1.0, 80).epochs == 80
