@@ -31,8 +31,10 @@ def why(store: Store, name: str, number: int) -> list[str]:
     folder, _, config = open_search(store, name)
     events = list(read_events(folder.journal))
     told = _Story(config, number)
-    # What reports together was written together, and is recorded before one of it is judged.
-    for _, group in groupby(events, key=lambda event: (event["event"] == "result", event.get("time"))):
+    # Fused trials report together, in one write of the journal, and are recorded before one of them is judged. Others
+    # may have reported in the same millisecond, one after the other.
+    fused = config.search.fuse > 1
+    for _, group in groupby(events, key=lambda e: (e["event"] == "result", e.get("time")) if fused else id(e)):
         told.take(list(group))
     if number not in told.state.trials:
         there = f"there are 0 to {len(told.state.trials) - 1}" if told.state.trials else "there is none yet"
