@@ -79,8 +79,8 @@ def plan_ending(
         planned = max(epochs, min(most, int(left / each)))
     if retrain and each * epochs > max(share, left):
         planned = int(max(share, left) / each)
-    # A trial that runs may come to be the best at its next epoch, and its final training then takes as many.
-    coming = [trial.epoch + 1 for trial in state.unfinished()]
+    # A trial that runs and still improves may be the best at its next epoch, and its final training then takes as many.
+    coming = [t.epoch + 1 for t in state.unfinished() if t.best_epoch >= LATE * t.epoch]
     final = min(share, each * (most if growing else max([epochs, *coming])))
     seconds = around + (final if retrain else 0.0)
     seeds = wanted

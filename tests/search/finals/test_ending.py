@@ -31,6 +31,19 @@ def search_with(tmp_path, seconds, *sets):
     return search
 
 
+def search_of(tmp_path, epochs, *trials):
+    """A search of trials of up to so many epochs: how many each has trained, its best one, and its loss there."""
+    search = Search(load_config("rnn", [f"search.epochs={epochs}", "search.balance=null"]), Store(tmp_path).search("s"))
+    for last, best_at, lowest in trials:
+        number = search.propose().number
+        for epoch in range(1, last + 1):
+            metrics = {"val_mse": lowest + abs(epoch - best_at), "epoch_seconds": 2.0}
+            result = {"number": number, "epoch": epoch, "metrics": metrics, "diverged": None, "checkpoint": None}
+            search.report([result], "cpu")
+    search.journal.close()
+    return search
+
+
 def test_without_a_budget_everything_is_done(tmp_path):
     ending = plan_ending(search_with(tmp_path, 100.0), SPLITS, PLACEMENT, Budget(), 1.0, 10)
     assert (ending.seeds, ending.retrain, ending.seconds) == (5, True, 0.0)
@@ -82,17 +95,17 @@ def test_final_training_has_more_epochs_where_they_were_cut_for_the_trials_and_m
 def test_final_training_of_a_trial_that_was_cut_off_goes_on_where_complete_trials_show_that_it_helps(
     tmp_path, complete_best_at, epochs
 ):
-    search = Search(load_config("rnn", ["search.epochs=10", "search.balance=null"]), Store(tmp_path).search("s"))
-    for last, best_at, lowest in ((10, complete_best_at, 0.5), (6, 6, 0.1)):
-        number = search.propose().number
-        for epoch in range(1, last + 1):
-            metrics = {"val_mse": lowest + abs(epoch - best_at), "epoch_seconds": 2.0}
-            result = {"number": number, "epoch": epoch, "metrics": metrics, "diverged": None, "checkpoint": None}
-            search.report([result], "cpu")
-    search.journal.close()
+    search = search_of(tmp_path, 10, (10, complete_best_at, 0.5), (6, 6, 0.1))
     best = search.state.best()
     assert (best.number, best.epoch) == (1, 6)
     assert plan_ending(search, SPLITS, PLACEMENT, Budget(2000.0, time.monotonic()), 1.0, 10).epochs == epochs
+
+
+@pytest.mark.parametrize(("improves", "epochs"), [(True, 11), (False, 2)])
+def test_time_is_kept_for_the_final_training_of_a_trial_that_runs_while_it_improves(tmp_path, improves, epochs):
+    search = search_of(tmp_path, 80, (4, 2, 0.1), (10, 10 if improves else 1, 0.5))
+    ending = plan_ending(search, SPLITS, PLACEMENT, Budget(1000.0, time.monotonic()), 1.0, 80)
+    assert ending.seconds == pytest.approx(AROUND + MARGIN * epochs * 2.0 * LONGER)
 
 
 def test_a_machine_that_takes_long_to_begin_is_given_longer_to_end(tmp_path):
