@@ -208,10 +208,12 @@ class RankSearcher:
 
     def tell(self, trial: Trial) -> None:
         self._known = None
-        for losses in self._losses.values():
-            losses.pop(trial.number, None)
-        for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
-            self._losses.setdefault(epoch, {})[trial.number] = self.objective.val_loss(metrics)
+        for epoch, metrics in trial.curve.items():
+            losses = self._losses.setdefault(epoch, {})
+            if trial.outcome == "diverged":
+                losses.pop(trial.number, None)
+            else:
+                losses[trial.number] = self.objective.val_loss(metrics)
         if trial.curve:
             self._paces[trial.number] = trial.params, trial.seconds / trial.epoch
         if trial.outcome == "diverged":

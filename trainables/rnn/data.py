@@ -33,7 +33,7 @@ GROUP_NAMES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no equality of their own; a split equals itself alone
 class SequenceSplit:
     """Sequences: `values` float32 (sum of lengths, features), of which sequence i is the rows
     `offsets[i]:offsets[i+1]`; `targets` (n,) and `groups` (n,)."""

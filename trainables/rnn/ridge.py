@@ -52,32 +52,14 @@ def last_steps(split: SequenceSplit, steps: int, fill: np.ndarray) -> np.ndarray
     return rows.reshape(len(split), -1)
 
 
+@lru_cache(maxsize=2)
 def fit_ridge(train: SequenceSplit) -> tuple[Ridge, np.ndarray]:
-    """Fits to as many last steps as the shortest training sequence has.
+    """Fits to as many last steps as the shortest training sequence has; once for all trials of a process.
 
     Returns:
         The regression, and (n,) its predictions for each training sequence when fitted without the sequence's fold of
         groups: what it would say of sequences that it has not seen.
     """
-    return _fit_once(_Same(train))
-
-
-class _Same:
-    """A split that equals itself alone; the regression is the same for all trials of a process."""
-
-    def __init__(self, split: SequenceSplit) -> None:
-        self.split = split
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.split is other.split
-
-    def __hash__(self) -> int:
-        return id(self.split)
-
-
-@lru_cache(maxsize=2)
-def _fit_once(same: _Same) -> tuple[Ridge, np.ndarray]:
-    train = same.split
     features = train.values.shape[1]
     widest = min(WIDEST, LARGEST // len(train))
     steps = min(int(train.lengths.min()), max(1, widest // features))
