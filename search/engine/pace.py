@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +25,9 @@ FULL = 0.3
 SLOWEST = 1.5
 #: Fewest epochs of a full trial, so that there are rungs below the last.
 FEWEST = 4
-#: Seconds of training that are measured, after so many steps that are not: the first ones allocate memory.
-MEASURED, WARM = 4.0, 3
+#: Seconds of training that are measured, of several epochs where they are short, after so many steps that are not: the
+#: first ones allocate memory. Less than a second's measurement of two threads is off by half.
+MEASURED, WARM = 3.0, 3
 #: Seconds to wait for the measurement of the validation, and what it takes of an epoch where it is not done by then.
 PATIENCE, VALIDATION = 20.0, 0.3
 
@@ -99,26 +101,25 @@ def _probe(name: str, params: Params, splits: Splits, search: Any, resources: di
     learner = task.build(params, splits, search.epochs, device)
     learner.epoch = 1
     began = begun = time.perf_counter()
-    measured = (0, 0)
+    steps = of = 0
 
     def watch(step: training.Step) -> None:
-        nonlocal begun, measured
-        if step.done == WARM:
+        nonlocal begun, steps, of
+        steps, of = steps + 1, step.of
+        if steps == WARM:
             device.synchronize()
             begun = time.perf_counter()
-        measured = (step.done - WARM, step.of)
-        if step.done > WARM and time.perf_counter() - begun > MEASURED:
+        if steps > WARM and time.perf_counter() - begun > MEASURED:
             raise _Enough
 
-    try:
-        with training.observed(watch):
+    epochs = 0
+    with training.observed(watch), suppress(_Enough, training.Diverged):
+        while time.perf_counter() - began < MEASURED:
             task.train_epoch(learner, splits.train)
-    except (_Enough, training.Diverged):
-        pass
+            epochs += 1
     device.synchronize()
-    done, of = measured
     ended = time.perf_counter()
-    yield (ended - begun) / done * of if done > 0 else ended - began
+    yield (ended - begun) / (steps - WARM) * of if steps > WARM else (ended - began) / max(epochs, 1)
     ended = time.perf_counter()
     task.evaluate(learner, splits.val)
     device.synchronize()

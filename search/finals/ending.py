@@ -60,7 +60,8 @@ def plan_ending(
     """
     settings, state = search.config.search, search.state
     wanted = settings.compare_seeds if len(search.config.balanced) > 1 else 0
-    found = state.finalists(search.config.window)
+    window = search.config.window
+    found = state.finalists(window)
     around = min(MOST_AROUND, max(AROUND, budget.start))
     if isinf(budget.seconds) or not found:
         return Ending(wanted, True, None, 0.0 if isinf(budget.seconds) else around)
@@ -80,7 +81,8 @@ def plan_ending(
     if retrain and each * epochs > max(share, left):
         planned = int(max(share, left) / each)
     # A trial that runs and still improves may be the best at its next epoch, and its final training then takes as many.
-    coming = [t.epoch + 1 for t in state.unfinished() if t.best_epoch >= LATE * t.epoch]
+    rising = [t for t in state.unfinished() if t.best_epoch and t.steady(window, search.objective)[1] >= LATE * t.epoch]
+    coming = [t.epoch + 1 for t in rising]
     final = min(share, each * (most if growing else max([epochs, *coming])))
     seconds = around + (final if retrain else 0.0)
     seeds = wanted
