@@ -31,7 +31,7 @@ UNIFORM = 0.2
 #: A paused trial is judged by so many standard deviations below the score that is expected of it: those of which little
 #: is known go on sooner. With none of them, trials that begin slowly were lost as often as by rank.
 OPTIMISM = 2.0
-#: Candidates among which one is looked for whose epochs do not take too long.
+#: New candidates among which one is looked for whose epochs do not take too long.
 QUICK = 20
 
 
@@ -106,7 +106,7 @@ class RankSearcher:
         elif (winner := priors.winner(self.space, self._first, number, turn, rng, self._experts)) is not None:
             self.source, params = "the best of an earlier search", winner
         else:
-            params = self._quickest(self._candidates(turn, rng))
+            params = self._quickest(self._fresh(self._candidates(turn, rng))[:QUICK])
         self._params[number], self._known = params, None
         return params
 
@@ -124,7 +124,7 @@ class RankSearcher:
         return waiting[int(np.argmin(np.round(mean - OPTIMISM * deviation, DECIMALS)))]
 
     def _candidates(self, turn: Params, rng: np.random.Generator) -> Array:
-        """(QUICK, parameters): rows of which the first is proposed whose epochs do not take too long."""
+        """(QUICK or more, parameters): rows of which the first is proposed that is new and does not take too long."""
         told = self._telling()
         ranked = sorted((n for n in told if self._is_turn(n, turn)), key=lambda n: (told[n][1], n))
         best = [self._params[n] for n in ranked if math.isfinite(told[n][1])]
@@ -180,7 +180,15 @@ class RankSearcher:
         candidates = np.concatenate(drawn)
         mean, deviation = known.at_the_end(encoding.features(candidates))
         best = float(known.at_the_end(known.features)[0].min())
-        return candidates[order(expected_improvement(mean, deviation, best))[:QUICK]]
+        return candidates[order(expected_improvement(mean, deviation, best))]
+
+    def _fresh(self, rows: Array) -> Array:
+        """The rows that were not proposed before, each once; all of them if there are none."""
+        before = np.reshape([self._encoding.row(params) for params in self._params.values()], (-1, rows.shape[1]))
+        both = np.nan_to_num(np.concatenate([before, rows]), nan=-1.0)
+        _, first = np.unique(np.round(both, DECIMALS), axis=0, return_index=True)
+        kept = np.sort(first[first >= len(before)]) - len(before)
+        return rows[kept] if len(kept) else rows
 
     def _fidelity(self, epochs: np.ndarray) -> Array:
         """How far a trial has come, from 0 after an epoch to 1 at its end, on a logarithmic scale."""
