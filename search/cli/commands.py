@@ -201,7 +201,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     forecast = store.plan(digest([config.raw, splits.info.fingerprint]))  # before what differs from run to run
     alone, most = 1.0, config.search.epochs
     if config.search.fit_epochs and config.search.time_budget:
-        config, alone = fit_epochs(console, config, splits, cluster)
+        config, alone, most = fit_epochs(console, config, splits, cluster)
     # Values that were found now and decide what is tried hold for every later session.
     if config.search.deterministic:
         settled["concurrency"] = cluster.placement.concurrency

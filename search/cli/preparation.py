@@ -94,11 +94,13 @@ def share_gpus(
     return config, replace(cluster, placement=place(config, machines()))
 
 
-def fit_epochs(console: Console, config: SearchConfig, splits: Splits, cluster: Cluster) -> tuple[SearchConfig, float]:
-    """The configuration with as many epochs as the time budget holds, and `Pace.alone`."""
-    from search.engine.pace import measure_pace
+def fit_epochs(
+    console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
+) -> tuple[SearchConfig, float, int]:
+    """The configuration with as many epochs as the time budget holds; `Pace.alone`; and `most_epochs`."""
+    from search.engine.pace import measure_pace, most_epochs
 
-    budget = str(config.search.time_budget)
+    budget, most = str(config.search.time_budget), most_epochs(config, splits.info.sizes["train"])
     pace = measure_pace(config, splits, cluster.placement)
     config = pace.fit(config, parse_duration(budget))
     console.print(
@@ -106,7 +108,7 @@ def fit_epochs(console: Console, config: SearchConfig, splits: Splits, cluster: 
         f"weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    return config, pace.alone
+    return config, pace.alone, most
 
 
 def check_writable(uri: str) -> str:

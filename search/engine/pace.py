@@ -32,6 +32,12 @@ MEASURED, WARM = 3.0, 3
 PATIENCE, VALIDATION = 20.0, 0.3
 
 
+#: Where there are fewer samples to train on, the epochs of a task's file show a network too few of them: with 532
+#: pictures 70 epochs had a test accuracy of 0.66, and 200 epochs 0.72. A final training may then have more, up to so
+#: many times.
+SAMPLES, MORE = 2000, 4
+
+
 class _Enough(Exception):
     """Enough steps were measured."""
 
@@ -54,6 +60,11 @@ class Pace:
         found = {"epochs": epochs, "grace_period": first, "fit_epochs": False, "max_epoch_seconds": limit}
         raw = lay_over(config.raw, {"search": found})
         return check_config(config.task, raw, config.place)
+
+
+def most_epochs(config: SearchConfig, samples: int) -> int:
+    """Epochs that a final training may have where its trial was best at its end, and time is left."""
+    return round(config.search.epochs * min(MORE, max(1.0, SAMPLES / samples)))
 
 
 def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> Pace:

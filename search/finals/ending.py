@@ -51,12 +51,12 @@ def plan_ending(
     """Plans what follows the trials, as the search stands; the comparison gives way first, then the final training.
 
     Where the best trial was best at the end of its epochs, as most complete trials were, the final training has more of
-    them: as many as a trial would have without a budget, if the time that is left holds them. Where that does not hold
-    the best trial's own, it has as many as fit, if these are as many steps: its epochs have validation in them too.
+    them: `most`, if the time that is left holds them. Where that does not hold the best trial's own, it has as many as
+    fit, if these are as many steps: its epochs have validation in them too.
 
     Args:
         alone: how many times as long an epoch takes as the only training, with the cores of all.
-        most: epochs that a trial would have without a time budget.
+        most: epochs that the final training may have.
     """
     settings, state = search.config.search, search.state
     wanted = settings.compare_seeds if len(search.config.balanced) > 1 else 0
@@ -72,9 +72,9 @@ def plan_ending(
     speed = alone if settings.retrain_seeds == 1 else 1.0
     each, share = MARGIN * rounds * _pace(best) * longer * speed, RETRAIN * budget.seconds
     retrain = each * ceil(epochs / more) <= share
-    full = search.config.search.epochs
-    complete = [trial.best_epoch for trial in state.trials.values() if trial.can_win and trial.epoch == full]
-    growing = best.epoch < most and epochs >= LATE * best.epoch and bool(complete) and median(complete) >= LATE * full
+    complete = [epoch for trial, epoch in found if trial.epoch == settings.epochs]
+    late = bool(complete) and median(complete) >= LATE * settings.epochs
+    growing = best.epoch < most and epochs >= LATE * best.epoch and late
     planned, left = None, budget.left - around
     if retrain and growing:
         planned = max(epochs, min(most, int(left / each)))

@@ -37,6 +37,7 @@ from trainables.base.survey import classes_found
 from trainables.windows import data as reading
 from trainables.windows import look, portable
 from trainables.windows.augment import augment, mixed
+from trainables.windows.baselines import baselines
 from trainables.windows.data import ImageSplit
 from trainables.windows.model import Normalise, build_model, pretrained_config, resize
 
@@ -132,7 +133,7 @@ class WindowsTask:
         )
 
     def baselines(self, splits: Splits) -> dict[str, float]:
-        return {}
+        return baselines(self.merge(splits), splits.test)
 
     def artifacts(self, learner: Learner, split: ImageSplit, info: DataInfo, folder: Path) -> None:
         probabilities = _logits(learner, split).softmax(1).numpy()

@@ -19,6 +19,11 @@ def test_budget_gives_a_full_trial_three_tenths_and_the_first_rung_moves_with_it
     assert fitted.max_epoch_seconds * fitted.epochs == pytest.approx(1.5 * 0.3 * 600)
 
 
+@pytest.mark.parametrize(("samples", "epochs"), [(172, 320), (1000, 160), (2000, 80), (300_000, 80)])
+def test_final_training_may_have_more_epochs_where_samples_are_few(samples, epochs):
+    assert pace.most_epochs(load_config("windows", profile="data"), samples) == epochs
+
+
 class Sleeper:
     """A task whose epoch is `steps` steps of ten milliseconds; it tells of them if it is `told`."""
 

@@ -13,6 +13,7 @@ from trainables.base.task import DataInfo, Splits
 from trainables.base.training import run_epoch, seed_everything
 from trainables.windows import demo
 from trainables.windows.augment import mixed
+from trainables.windows.baselines import ORIENTATIONS, _gradients
 from trainables.windows.data import ImageSplit
 from trainables.windows.model import ResidualNet, resize
 from trainables.windows.task import TASK
@@ -155,3 +156,24 @@ def test_mixed_pictures_have_the_classes_in_the_shares_of_their_pixels(seed):
     assert torch.allclose(shares.sum(1), torch.ones(8))
     for picture, share in zip(after, shares, strict=True):
         assert picture.mean().item() == pytest.approx((share * torch.arange(8.0)).sum().item(), abs=1e-4)
+
+
+def stripes(across: bool, brightness: float = 1.0) -> torch.Tensor:
+    wave = (torch.arange(64) % 8 < 4).float() * 200 * brightness
+    one = wave.expand(64, 64) if across else wave[:, None].expand(64, 64)
+    return one.expand(1, 3, 64, 64).to(torch.uint8)
+
+
+def test_oriented_gradients_tell_directions_apart_but_not_brightness():
+    lying, standing = (_gradients(stripes(across)).reshape(ORIENTATIONS, -1).sum(1) for across in (True, False))
+    assert lying.argmax() == 0, "changes from left to right"
+    assert set(np.argsort(standing)[-2:]) == {ORIENTATIONS // 2, ORIENTATIONS // 2 + 1}, "a right angle is between two"
+    np.testing.assert_allclose(_gradients(stripes(True, 0.5)), _gradients(stripes(True)), atol=1e-5)
+
+
+def test_baseline_is_far_from_chance_and_needs_no_second_class(splits):
+    assert TASK.baselines(splits)["hog"] > 0.4, "one in five by chance"
+    one = Splits(
+        *(part.take(np.flatnonzero(part.labels == 0)) for part in (splits.train, splits.val, splits.test)), splits.info
+    )
+    assert TASK.baselines(one) == {}
