@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -13,8 +12,9 @@ import ray
 from search.algorithms.searchers import make_searcher
 from search.config.load import SearchConfig, check_config
 from search.config.overrides import lay_over
+from search.config.settings import SearchSection
 from search.engine.placement import Placement, machines
-from trainables import InputError, Params, Splits, get_task, seed_everything
+from trainables import InputError, Learner, Params, Splits, get_task, seed_everything
 from trainables.base import training
 from trainables.base.device import choose_device
 
@@ -74,64 +74,79 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
         InputError: the configuration cannot be trained.
     """
     searcher, _ = make_searcher(config, get_task(config.task).objective)
-    params = searcher.ask(0)
     shared = ray.put(splits.for_search())
-    resources = {"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision}
-
-    def start(place: Placement) -> Any:
-        # The end of one probe is the end of its worker, which Ray may have given to the next one already.
-        probe = ray.remote(_probe).options(
-            num_cpus=place.cpus, num_gpus=place.gpus, num_returns="streaming", max_retries=2
-        )
-        return probe.remote(config.task, params, shared, config.search, {**resources, "cpus": place.cpus})
-
+    probe = ray.remote(_Probe).options(num_cpus=placement.cpus, num_gpus=placement.gpus)
+    resources = {"gpus": placement.gpus, "precision": config.resources.precision}
+    arguments = (config.task, searcher.ask(0), shared, config.search, resources)
+    probes = [probe.remote(*arguments) for _ in range(placement.concurrency)]
     try:
-        streams = [start(placement) for _ in range(placement.concurrency)]
-        beside = max(ray.get(next(stream)) for stream in streams)
-        validation = ray.get(next(streams[0])) if ray.wait([streams[0]], timeout=PATIENCE)[0] else VALIDATION * beside
-        for stream in streams:
-            ray.cancel(stream, force=True)
-        alone = beside
-        largest = max(cores for cores, _ in machines())
-        cpus = min(placement.cpus * placement.concurrency, largest)
+        beside = alone = max(ray.get([one.training.remote(placement.cpus) for one in probes]))
+        # The others wait meanwhile: what has to start or end would take the cores that are measured.
+        cpus = min(placement.cpus * placement.concurrency, max(cores for cores, _ in machines()))
         if cpus > placement.cpus and not placement.gpus:
-            stream = start(replace(placement, cpus=cpus))
-            alone = ray.get(next(stream))
-            ray.cancel(stream, force=True)
+            alone = ray.get(probes[0].training.remote(cpus))
+        validated = [one.validation.remote(placement.cpus) for one in probes]
+        done, late = ray.wait(validated, num_returns=len(probes), timeout=PATIENCE)
+        validation = VALIDATION * beside if late else max(ray.get(done))
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         raise InputError(f"{config.place}: the first configuration cannot be trained: {cause}") from error
+    finally:
+        for one in probes:
+            ray.kill(one)
     return Pace(beside + validation, alone / beside)
 
 
-def _probe(name: str, params: Params, splits: Splits, search: Any, resources: dict[str, Any]) -> Iterator[float]:
-    """Runs on a worker. Yields the seconds that an epoch of training takes, then those of a validation."""
-    task = get_task(name)
-    device = choose_device(**resources)
-    seed_everything(search.seed)
-    learner = task.build(params, splits, search.epochs, device)
-    learner.epoch = 1
-    began = begun = time.perf_counter()
-    steps = of = 0
+class _Probe:
+    """A worker that trains a configuration for some seconds at a time."""
 
-    def watch(step: training.Step) -> None:
-        nonlocal begun, steps, of
-        steps, of = steps + 1, step.of
-        if steps == WARM:
-            device.synchronize()
-            begun = time.perf_counter()
-        if steps > WARM and time.perf_counter() - begun > MEASURED:
-            raise _Enough
+    def __init__(
+        self, name: str, params: Params, splits: Splits, search: SearchSection, resources: dict[str, Any]
+    ) -> None:
+        self._task, self._params, self._splits, self._search, self._resources = (
+            get_task(name),
+            params,
+            splits,
+            search,
+            resources,
+        )
+        self._learner: Learner | None = None
 
-    epochs = 0
-    with training.observed(watch), suppress(_Enough, training.Diverged):
-        while time.perf_counter() - began < MEASURED:
-            task.train_epoch(learner, splits.train)
-            epochs += 1
-    device.synchronize()
-    ended = time.perf_counter()
-    yield (ended - begun) / (steps - WARM) * of if steps > WARM else (ended - began) / max(epochs, 1)
-    ended = time.perf_counter()
-    task.evaluate(learner, splits.val)
-    device.synchronize()
-    yield time.perf_counter() - ended
+    def _on(self, cpus: float) -> Learner:
+        """The learner, on so many cores."""
+        device = choose_device(cpus=cpus, **self._resources)
+        if self._learner is None:
+            seed_everything(self._search.seed)
+            self._learner = self._task.build(self._params, self._splits, self._search.epochs, device)
+            self._learner.epoch = 1
+        return self._learner
+
+    def training(self, cpus: float) -> float:
+        """The seconds that an epoch of training takes."""
+        learner = self._on(cpus)
+        began = begun = time.perf_counter()
+        epochs = steps = of = 0
+
+        def watch(step: training.Step) -> None:
+            nonlocal begun, steps, of
+            steps, of = steps + 1, step.of
+            if steps == WARM:
+                learner.device.synchronize()
+                begun = time.perf_counter()
+            if steps > WARM and time.perf_counter() - begun > MEASURED:
+                raise _Enough
+
+        with training.observed(watch), suppress(_Enough, training.Diverged):
+            while time.perf_counter() - began < MEASURED:
+                self._task.train_epoch(learner, self._splits.train)
+                epochs += 1
+        learner.device.synchronize()
+        ended = time.perf_counter()
+        return (ended - begun) / (steps - WARM) * of if steps > WARM else (ended - began) / max(epochs, 1)
+
+    def validation(self, cpus: float) -> float:
+        """The seconds that a validation takes."""
+        learner, began = self._on(cpus), time.perf_counter()
+        self._task.evaluate(learner, self._splits.val)
+        learner.device.synchronize()
+        return time.perf_counter() - began
