@@ -12,7 +12,6 @@ import ray
 from search.algorithms.searchers import make_searcher
 from search.config.load import SearchConfig, check_config
 from search.config.overrides import lay_over
-from search.config.settings import SearchSection
 from search.engine.placement import Placement, machines
 from trainables import InputError, Learner, Params, Splits, get_task, seed_everything
 from trainables.base import training
@@ -77,15 +76,16 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
     shared = ray.put(splits.for_search())
     probe = ray.remote(_Probe).options(num_cpus=placement.cpus, num_gpus=placement.gpus)
     resources = {"gpus": placement.gpus, "precision": config.resources.precision}
-    arguments = (config.task, searcher.ask(0), shared, config.search, resources)
+    search = config.search
+    arguments = (config.task, searcher.ask(0), shared, search.epochs, search.seed, resources)
     probes = [probe.remote(*arguments) for _ in range(placement.concurrency)]
     try:
-        beside = alone = max(ray.get([one.training.remote(placement.cpus) for one in probes]))
+        beside = alone = max(ray.get([one.train.remote(placement.cpus) for one in probes]))
         # The others wait meanwhile: what has to start or end would take the cores that are measured.
         cpus = min(placement.cpus * placement.concurrency, max(cores for cores, _ in machines()))
         if cpus > placement.cpus and not placement.gpus:
-            alone = ray.get(probes[0].training.remote(cpus))
-        validated = [one.validation.remote(placement.cpus) for one in probes]
+            alone = ray.get(probes[0].train.remote(cpus))
+        validated = [one.validate.remote(placement.cpus) for one in probes]
         done, late = ray.wait(validated, num_returns=len(probes), timeout=PATIENCE)
         validation = VALIDATION * beside if late else max(ray.get(done))
     except ray.exceptions.RayError as error:
@@ -100,28 +100,21 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
 class _Probe:
     """A worker that trains a configuration for some seconds at a time."""
 
-    def __init__(
-        self, name: str, params: Params, splits: Splits, search: SearchSection, resources: dict[str, Any]
-    ) -> None:
-        self._task, self._params, self._splits, self._search, self._resources = (
-            get_task(name),
-            params,
-            splits,
-            search,
-            resources,
-        )
+    def __init__(self, name: str, params: Params, splits: Splits, epochs: int, seed: int, resources: dict[str, Any]):
+        self._task, self._params, self._splits = get_task(name), params, splits
+        self._epochs, self._seed, self._resources = epochs, seed, resources
         self._learner: Learner | None = None
 
     def _on(self, cpus: float) -> Learner:
         """The learner, on so many cores."""
         device = choose_device(cpus=cpus, **self._resources)
         if self._learner is None:
-            seed_everything(self._search.seed)
-            self._learner = self._task.build(self._params, self._splits, self._search.epochs, device)
+            seed_everything(self._seed)
+            self._learner = self._task.build(self._params, self._splits, self._epochs, device)
             self._learner.epoch = 1
         return self._learner
 
-    def training(self, cpus: float) -> float:
+    def train(self, cpus: float) -> float:
         """The seconds that an epoch of training takes."""
         learner = self._on(cpus)
         began = begun = time.perf_counter()
@@ -144,7 +137,7 @@ class _Probe:
         ended = time.perf_counter()
         return (ended - begun) / (steps - WARM) * of if steps > WARM else (ended - began) / max(epochs, 1)
 
-    def validation(self, cpus: float) -> float:
+    def validate(self, cpus: float) -> float:
         """The seconds that a validation takes."""
         learner, began = self._on(cpus), time.perf_counter()
         self._task.evaluate(learner, self._splits.val)
