@@ -84,7 +84,8 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
         # The others wait meanwhile: what has to start or end would take the cores that are measured.
         cpus = min(placement.cpus * placement.concurrency, max(cores for cores, _ in machines()))
         if cpus > placement.cpus and not placement.gpus:
-            alone = ray.get(probes[0].train.remote(cpus))
+            # No less than its share of the cores: if it seems so, other work took some of them before.
+            alone = max(ray.get(probes[0].train.remote(cpus)), beside * placement.cpus / cpus)
         validated = [one.validate.remote(placement.cpus) for one in probes]
         done, late = ray.wait(validated, num_returns=len(probes), timeout=PATIENCE)
         validation = VALIDATION * beside if late else max(ray.get(done))
