@@ -74,7 +74,9 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
     """
     searcher, _ = make_searcher(config, get_task(config.task).objective)
     shared = ray.put(splits.for_search())
-    probe = ray.remote(_Probe).options(num_cpus=placement.cpus, num_gpus=placement.gpus)
+    probe = ray.remote(_Probe).options(
+        num_cpus=placement.cpus, num_gpus=placement.gpus, max_restarts=2, max_task_retries=2
+    )
     resources = {"gpus": placement.gpus, "precision": config.resources.precision}
     search = config.search
     arguments = (config.task, searcher.ask(0), shared, search.epochs, search.seed, resources)
