@@ -85,9 +85,10 @@ class RankSearcher:
         self._limit = math.inf if limit is None else limit
         self._encoding = Encoding(space)
         self._experts = priors.first_from_priors(space, len(balance[1]) if balance else 1)
-        #: Every trial that was asked for; what those that were told have shown last, at which epoch and the loss, which
-        #: is infinite where one diverged; those that failed and say nothing.
+        #: Every trial that was asked for, also as a row of the encoding; what those that were told have shown last, at
+        #: which epoch and the loss, which is infinite where one diverged; those that failed and say nothing.
         self._params: dict[int, Params] = {}
+        self._rows: dict[int, Array] = {}
         self._shown: dict[int, tuple[int, float]] = {}
         self._failed: set[int] = set()
         self._rungs, self._losses = rungs, Losses()
@@ -107,7 +108,7 @@ class RankSearcher:
             self.source, params = "the best of an earlier search", winner
         else:
             params = self._quickest(self._fresh(self._candidates(turn, rng))[:QUICK])
-        self._params[number], self._known = params, None
+        self._take(number, params)
         return params
 
     def prefer(self, waiting: Sequence[int]) -> int | None:
@@ -141,8 +142,7 @@ class RankSearcher:
                 return self._by_improvement(self._fitted(told), ranked, turn, rng)
         if self._experts and best:
             self.source = "the neighbourhood of the best result so far"
-            row = self._encoding.row(best[0])
-            return self._encoding.near(rng, np.repeat([row], QUICK, axis=0), priors.NEAR, turn)
+            return self._encoding.near(rng, np.repeat([self._rows[ranked[0]]], QUICK, axis=0), priors.NEAR, turn)
         self.source = f"chance, as the model starts from {self.startup} results"
         return self._encoding.draw(rng, QUICK, turn)
 
@@ -152,7 +152,7 @@ class RankSearcher:
         return {n: (epoch, loss) for n, (epoch, loss) in self._shown.items() if epoch >= since or math.isinf(loss)}
 
     def _features(self, numbers: Sequence[int]) -> Array:
-        return self._encoding.features(np.array([self._encoding.row(self._params[n]) for n in numbers]))
+        return self._encoding.features(np.array([self._rows[n] for n in numbers]))
 
     def _fitted(self, told: dict[int, tuple[int, float]]) -> _Known:
         """The model of the results so far, those of `_telling`."""
@@ -175,7 +175,7 @@ class RankSearcher:
         drawn = [encoding.draw(rng, DRAWN, turn)]
         if self._experts:
             drawn.append(encoding.draw(rng, DRAWN // 3, turn, priors=True))
-        centres = np.repeat([encoding.row(self._params[n]) for n in ranked[:BEST]], NEAR // len(SPREADS), axis=0)
+        centres = np.repeat([self._rows[n] for n in ranked[:BEST]], NEAR // len(SPREADS), axis=0)
         drawn += [encoding.near(rng, centres, spread, turn) for spread in SPREADS]
         candidates = np.concatenate(drawn)
         mean, deviation = known.at_the_end(encoding.features(candidates))
@@ -184,7 +184,7 @@ class RankSearcher:
 
     def _fresh(self, rows: Array) -> Array:
         """The rows that were not proposed before, each once; all of them if there are none."""
-        before = np.reshape([self._encoding.row(params) for params in self._params.values()], (-1, rows.shape[1]))
+        before = np.reshape(list(self._rows.values()), (-1, rows.shape[1]))
         both = np.nan_to_num(np.concatenate([before, rows]), nan=-1.0)
         _, first = np.unique(np.round(both, DECIMALS), axis=0, return_index=True)
         kept = np.sort(first[first >= len(before)]) - len(before)
@@ -205,8 +205,11 @@ class RankSearcher:
         drawn = [self._encoding.params(row) for row in rows]
         return next((one for one in drawn if pace.seconds(one) <= self._limit), min(drawn, key=pace.seconds))
 
+    def _take(self, number: int, params: Params) -> None:
+        self._params[number], self._rows[number], self._known = params, self._encoding.row(params), None
+
     def replay(self, trial: Trial) -> None:
-        self._params[trial.number], self._known = trial.params, None
+        self._take(trial.number, trial.params)
 
     def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
         self._first = first

@@ -106,6 +106,7 @@ class _Probe:
     def __init__(self, name: str, params: Params, splits: Splits, epochs: int, seed: int, resources: dict[str, Any]):
         self._task, self._params, self._splits = get_task(name), params, splits
         self._epochs, self._seed, self._resources = epochs, seed, resources
+        #: Made by the first call: an error of it is then told in its own words, not as the end of a worker.
         self._learner: Learner | None = None
 
     def _on(self, cpus: float) -> Learner:

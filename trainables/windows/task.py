@@ -133,7 +133,7 @@ class WindowsTask:
         )
 
     def baselines(self, splits: Splits) -> dict[str, float]:
-        return baselines(self.merge(splits), splits.test)
+        return baselines(splits.train, splits.val, splits.test)
 
     def artifacts(self, learner: Learner, split: ImageSplit, info: DataInfo, folder: Path) -> None:
         probabilities = _logits(learner, split).softmax(1).numpy()

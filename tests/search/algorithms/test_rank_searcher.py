@@ -145,19 +145,6 @@ def test_balanced_values_take_turns():
     assert [params["opt"] for params in asked] == ["sgd", "adam", None] * 6
 
 
-def test_no_configuration_is_proposed_twice_while_there_are_others():
-    space = parse_space({"a": {"choice": [1, 2, 3]}, "b": {"choice": [1, 2, 3, 4]}}, "x.yaml")
-    search, asked = searcher(space=space), []
-    for number in range(14):
-        asked.append(search.ask(number))
-        trial = Trial(number, asked[-1], 0, outcome="completed")
-        trial.take(1, {"val_loss": abs(asked[-1]["a"] - 2.0) + asked[-1]["b"], "epoch_seconds": 1.0}, OBJECTIVE)
-        search.tell(trial)
-    assert len({tuple(params.values()) for params in asked[:8]}) == 8
-    assert len({tuple(params.values()) for params in asked}) >= 11, "twenty draws a proposal may miss the last one"
-    assert all(params in asked[:12] or params["a"] for params in asked[12:])
-
-
 def test_no_configuration_is_proposed_twice_while_the_model_has_others():
     space = parse_space({"a": {"choice": [1, 2, 3]}, "b": {"choice": [1, 2, 3, 4]}}, "x.yaml")
     search, asked = searcher(space=space), []
