@@ -79,16 +79,16 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
     )
     resources = {"gpus": placement.gpus, "precision": config.resources.precision}
     search = config.search
-    arguments = (config.task, searcher.ask(0), shared, search.epochs, search.seed, resources)
+    arguments = (config.task, searcher.ask(0), search.epochs, search.seed, resources)
     probes = [probe.remote(*arguments) for _ in range(placement.concurrency)]
     try:
-        beside = alone = max(ray.get([one.train.remote(placement.cpus) for one in probes]))
+        beside = alone = max(ray.get([one.train.remote(shared, placement.cpus) for one in probes]))
         # The others wait meanwhile: what has to start or end would take the cores that are measured.
         cpus = min(placement.cpus * placement.concurrency, max(cores for cores, _ in machines()))
         if cpus > placement.cpus and not placement.gpus:
             # No less than its share of the cores: if it seems so, other work took some of them before.
-            alone = max(ray.get(probes[0].train.remote(cpus)), beside * placement.cpus / cpus)
-        validated = [one.validate.remote(placement.cpus) for one in probes]
+            alone = max(ray.get(probes[0].train.remote(shared, cpus)), beside * placement.cpus / cpus)
+        validated = [one.validate.remote(shared, placement.cpus) for one in probes]
         done, late = ray.wait(validated, num_returns=len(probes), timeout=PATIENCE)
         validation = VALIDATION * beside if late else max(ray.get(done))
     except ray.exceptions.RayError as error:
@@ -101,26 +101,29 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
 
 
 class _Probe:
-    """A worker that trains a configuration for some seconds at a time."""
+    """A worker that trains a configuration for some seconds at a time.
 
-    def __init__(self, name: str, params: Params, splits: Splits, epochs: int, seed: int, resources: dict[str, Any]):
-        self._task, self._params, self._splits = get_task(name), params, splits
+    It gets the data with each call: one that is started again could not get them from the first.
+    """
+
+    def __init__(self, name: str, params: Params, epochs: int, seed: int, resources: dict[str, Any]) -> None:
+        self._task, self._params = get_task(name), params
         self._epochs, self._seed, self._resources = epochs, seed, resources
         #: Made by the first call: an error of it is then told in its own words, not as the end of a worker.
         self._learner: Learner | None = None
 
-    def _on(self, cpus: float) -> Learner:
+    def _on(self, splits: Splits, cpus: float) -> Learner:
         """The learner, on so many cores."""
         device = choose_device(cpus=cpus, **self._resources)
         if self._learner is None:
             seed_everything(self._seed)
-            self._learner = self._task.build(self._params, self._splits, self._epochs, device)
+            self._learner = self._task.build(self._params, splits, self._epochs, device)
             self._learner.epoch = 1
         return self._learner
 
-    def train(self, cpus: float) -> float:
+    def train(self, splits: Splits, cpus: float) -> float:
         """The seconds that an epoch of training takes."""
-        learner = self._on(cpus)
+        learner = self._on(splits, cpus)
         began = begun = time.perf_counter()
         epochs = steps = of = 0
 
@@ -135,15 +138,15 @@ class _Probe:
 
         with training.observed(watch), suppress(_Enough, training.Diverged):
             while time.perf_counter() - began < MEASURED:
-                self._task.train_epoch(learner, self._splits.train)
+                self._task.train_epoch(learner, splits.train)
                 epochs += 1
         learner.device.synchronize()
         ended = time.perf_counter()
         return (ended - begun) / (steps - WARM) * of if steps > WARM else (ended - began) / max(epochs, 1)
 
-    def validate(self, cpus: float) -> float:
+    def validate(self, splits: Splits, cpus: float) -> float:
         """The seconds that a validation takes."""
-        learner, began = self._on(cpus), time.perf_counter()
-        self._task.evaluate(learner, self._splits.val)
+        learner, began = self._on(splits, cpus), time.perf_counter()
+        self._task.evaluate(learner, splits.val)
         learner.device.synchronize()
         return time.perf_counter() - began

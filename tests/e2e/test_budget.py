@@ -28,6 +28,7 @@ def test_command_with_nothing_but_a_budget_ends_within_it_with_a_model(command, 
     assert time.monotonic() - begun <= 1.1 * 120
     assert "as many trials as the budget holds" in output and "an epoch takes about" in output
     assert "registry: rnn version 1" in output and "test (trial" in output
+    assert "core_worker" not in output, "Ray complains of nothing"
     events = command.events("s")
     trials = [e for e in events if e["event"] == "trial"]
     # Two run at once; where other tests have the cores, two minutes hold no more.

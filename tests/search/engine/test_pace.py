@@ -49,7 +49,7 @@ def test_short_epochs_are_measured_several_times_and_of_a_long_one_a_part(monkey
     task = Sleeper(steps, told)
     monkeypatch.setattr(pace, "get_task", lambda name: task)
     monkeypatch.setattr(pace, "MEASURED", 0.2)
-    probe = pace._Probe("rnn", {}, Splits(None, None, None, None), 10, 0, {"gpus": 0.0, "precision": "fp32"})
-    seconds = probe.train(1.0)
+    probe = pace._Probe("rnn", {}, 10, 0, {"gpus": 0.0, "precision": "fp32"})
+    seconds = probe.train(Splits(None, None, None, None), 1.0)
     assert task.epochs > 1 if whole else task.epochs == 0
     assert seconds >= 0.009 * steps
