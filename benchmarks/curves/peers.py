@@ -63,7 +63,10 @@ class SyneTune:
 
 
 class Neps:
-    """PriorBand on ASHA (Mallik et al. 2023); without priors it draws uniformly and around the best."""
+    """PriorBand on Hyperband (Mallik et al. 2023); without priors it draws uniformly and around the best.
+
+    On ASHA, as NePS 0.17 has it, nearly every configuration is promoted to the end: 30 of 38 on a smooth function.
+    """
 
     def __init__(self, space: Ranges, seed: int, epochs: int) -> None:
         import neps
@@ -79,7 +82,7 @@ class Neps:
             else:
                 domains[name] = neps.Float(*values, log=kind == "loguniform")
         searched = type("Searched", (neps.PipelineSpace,), domains)()
-        self._optimizer = neps.AskAndTell(neps.algorithms.priorband(searched, base="asha", eta=4))
+        self._optimizer = neps.AskAndTell(neps.algorithms.priorband(searched, base="hyperband", eta=4))
         #: The latest evaluation of each configuration, and the number of the configuration of each evaluation.
         self._latest: list[Any] = []
         self._numbers: dict[str, int] = {}
