@@ -80,7 +80,7 @@ if any(argument.endswith("dashboard/agent.py") for argument in sys.orig_argv) an
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ray_that_a_busy_machine_keeps_from_starting_is_started_again(tmp_path, empty_store):
     busy = tmp_path / "busy"
     busy.mkdir()
