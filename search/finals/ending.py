@@ -12,8 +12,9 @@ from search.engine.search import Search
 from search.record.state import Trial
 from trainables import Fusable, Splits, get_task
 
-#: Shares of a budget that the final training, and everything after the trials, may take at most.
-RETRAIN, EVERYTHING = 0.4, 0.5
+#: Shares of a budget that the final training, and everything after the trials, may take at most; and the final training
+#: where the budget cut the epochs of its trials, which gains more by epochs than a search of so few trials would.
+RETRAIN, EVERYTHING, GROWING = 0.4, 0.5, 0.6
 #: Seconds around the trainings (a worker's start, test, pictures, export, registration, the way out): what the command
 #: took to begin, as both are mostly imports at this machine's pace, between these.
 AROUND, MOST_AROUND = 20.0, 45.0
@@ -70,11 +71,12 @@ def plan_ending(
     more, longer = merged / sizes["train"], merged / (sizes["train"] + FORWARD * sizes["val"])
     rounds = ceil(settings.retrain_seeds / placement.concurrency)
     speed = alone if settings.retrain_seeds == 1 else 1.0
-    each, share = MARGIN * rounds * _pace(best) * longer * speed, RETRAIN * budget.seconds
-    retrain = each * ceil(epochs / more) <= share
     complete = [epoch for trial, epoch in found if trial.epoch == settings.epochs]
     late = bool(complete) and median(complete) >= LATE * settings.epochs
     growing = best.epoch < most and epochs >= LATE * best.epoch and late
+    each = MARGIN * rounds * _pace(best) * longer * speed
+    share = (GROWING if growing else RETRAIN) * budget.seconds
+    retrain = each * ceil(epochs / more) <= share
     planned, left = None, budget.left - around
     if retrain and growing:
         planned = max(epochs, min(most, int(left / each)))

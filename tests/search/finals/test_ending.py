@@ -8,7 +8,7 @@ from search.config.load import load_config
 from search.engine.budget import Budget
 from search.engine.placement import Placement
 from search.engine.search import Search
-from search.finals.ending import AROUND, EVERYTHING, FORWARD, MARGIN, MOST_AROUND, RETRAIN, plan_ending
+from search.finals.ending import AROUND, EVERYTHING, FORWARD, GROWING, MARGIN, MOST_AROUND, RETRAIN, plan_ending
 from search.record.store import Store
 from trainables import DataInfo, Splits
 
@@ -82,7 +82,7 @@ def test_final_training_has_more_epochs_where_they_were_cut_for_the_trials_and_m
     each = MARGIN * 2.0 * LONGER
     ending = plan_ending(search, SPLITS, PLACEMENT, Budget(200.0, time.monotonic()), 1.0, 80)
     assert ending.epochs == int((200 - AROUND) / each) == 70, "if the trials ended now"
-    assert ending.seconds == pytest.approx(AROUND + RETRAIN * 200)
+    assert ending.seconds == pytest.approx(AROUND + GROWING * 200)
     plenty = Budget(2000.0, time.monotonic())
     assert plan_ending(search, SPLITS, PLACEMENT, plenty, 1.0, 80).epochs == 80
     assert plan_ending(search, SPLITS, PLACEMENT, plenty, 1.0, 10).epochs is None, "they were not cut"
