@@ -1,14 +1,15 @@
 """Claim: what random search finds in 32 complete trainings is found for 0.3 of its epochs, in the median.
 
 On the spaces and data of three tasks' demos, five seeds each, through the real command. Random search trains 32
-configurations to the end; its target is the one that ended best. The search as it is set for people's own data then
-gets as many epochs, with seeds of its own and rungs where the demo has them. The target and its incumbents, the trials
-that in turn showed the best reading so far, are trained with the same three fresh seeds; the first incumbent whose mean
-is as good as the target's says for how many epochs the search was there. One that has none counts 1. So no lucky
-reading is a target or reaches one. The interval is of the median, searches drawn with repetition (95 %).
+configurations to the end; its target is the one that ended best. The searcher and scheduler of people's own data then
+get as many epochs, with seeds of their own; the rungs and everything else are the demo's. The target and their
+incumbents, the trials that in turn showed the best reading so far, are trained with the same three fresh seeds; the
+first incumbent whose mean is as good as the target's says for how many epochs the search was there. One that has none
+counts 1. So no lucky reading is a target or reaches one. The interval is of the median, searches drawn with repetition
+(95 %).
 
 Means are compared at the last epoch, which the claim is for, and at the epoch where each is best, for which a final
-training would train: tweets and lyrics overfit, and lose until the last what most of their trials had at the third.
+training would train: most trials of lyrics are best at their second epoch and lose 0.02 until the last.
 
 Runs what benchmarks/compute.jsonl does not hold yet and adds to it, so that it may be stopped at any time.
 """

@@ -13,7 +13,7 @@ from search.record.state import Trial
 from trainables import Fusable, Splits, get_task
 
 #: Shares of a budget that the final training, and everything after the trials, may take at most; and the final training
-#: where the budget cut the epochs of its trials, which gains more by epochs than a search of so few trials would.
+#: where it gains by more epochs than its trial had, which is more than a few more trials would bring.
 RETRAIN, EVERYTHING, GROWING = 0.4, 0.5, 0.6
 #: Seconds around the trainings (a worker's start, test, pictures, export, registration, the way out): what the command
 #: took to begin, as both are mostly imports at this machine's pace, between these.
