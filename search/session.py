@@ -78,7 +78,7 @@ def take_up(
     from search.engine.search import Search
     from search.engine.trials import run_trials
     from search.finals.audit import audit
-    from search.finals.ending import AROUND, Ending, plan_ending
+    from search.finals.ending import AROUND, Ending, Measured, plan_ending, settle_ending
     from search.finals.retrain import retrain as train_final
     from search.finals.variants import compare
     from search.tracking.tracker import Tracker
@@ -100,11 +100,15 @@ def take_up(
     limit = config.search.time_budget if finals is None else None
     budget = Budget(math.inf if limit is None else parse_duration(limit))
 
+    measured = Measured(
+        description.get("most_epochs", config.search.epochs), description.get("alone", 1.0),
+        description.get("worker_start", 0.0),
+    )  # fmt: skip
+
     def ending() -> Ending:
         if not description["retrain"]:
             return Ending(0, False, None, AROUND if limit else 0.0)
-        alone, most = description.get("alone", 1.0), description.get("most_epochs", config.search.epochs)
-        return plan_ending(search, splits, cluster.placement, budget, alone, most)
+        return plan_ending(search, splits, cluster.placement, budget, measured)
 
     status = "failed"
     try:
@@ -116,7 +120,7 @@ def take_up(
                 if not search.cut_off:
                     audit(search, splits, cluster.placement)
                 if description["retrain"]:
-                    planned = ending()
+                    planned = settle_ending(search, splits, cluster.placement, budget, measured)
                     finals = Finals(config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
             if finals and not search.cut_off and search.state.best() is not None:
                 if finals.merged and not isinstance(get_task(config.task), Mergeable):

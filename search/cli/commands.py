@@ -199,9 +199,9 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     if config.resources.gpus == "auto" and cluster.placement.gpus:
         config, cluster = share_gpus(console, config, splits, cluster)
     forecast = store.plan(digest([config.raw, splits.info.fingerprint]))  # before what differs from run to run
-    alone, most = 1.0, config.search.epochs
+    measured: dict[str, float] = {}
     if config.search.fit_epochs and config.search.time_budget:
-        config, alone, most = fit_epochs(console, config, splits, cluster)
+        config, measured = fit_epochs(console, config, splits, cluster)
     # Values that were found now and decide what is tried hold for every later session.
     if config.search.deterministic:
         settled["concurrency"] = cluster.placement.concurrency
@@ -229,8 +229,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "fingerprint": splits.info.fingerprint,
         "address": options.address,
         "retrain": options.retrain and not isinstance(get_task(config.task), SelfTrained),
-        "alone": alone,
-        "most_epochs": most,
+        **measured,
         "plan": json.loads(forecast.read_text()) if forecast.exists() else None,
         "commit": commit_here(),
         "created": int(time.time() * 1000),

@@ -96,8 +96,8 @@ def share_gpus(
 
 def fit_epochs(
     console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
-) -> tuple[SearchConfig, float, int]:
-    """The configuration with as many epochs as the time budget holds; `Pace.alone`; and `most_epochs`."""
+) -> tuple[SearchConfig, dict[str, float]]:
+    """The configuration with as many epochs as the time budget holds; and what `Measured` holds of the pace."""
     from search.engine.pace import measure_pace, most_epochs
 
     budget, most = str(config.search.time_budget), most_epochs(config, splits.info.sizes["train"])
@@ -108,7 +108,7 @@ def fit_epochs(
         f"weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    return config, pace.alone, most
+    return config, {"alone": pace.alone, "most_epochs": most, "worker_start": pace.start}
 
 
 def check_writable(uri: str) -> str:

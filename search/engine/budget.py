@@ -21,15 +21,10 @@ class Budget:
     Attributes:
         seconds: of the whole command; infinite without a budget.
         began: when the command began, by `time.monotonic`.
-        start: seconds from there until now, when the trials begin.
     """
 
     seconds: float = math.inf
     began: float = field(default_factory=command_began)
-    start: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "start", time.monotonic() - self.began)
 
     @property
     def left(self) -> float:

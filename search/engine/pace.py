@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -12,8 +12,8 @@ import ray
 from search.algorithms.searchers import make_searcher
 from search.config.load import SearchConfig, check_config
 from search.config.overrides import lay_over
-from search.engine.placement import Placement, machines
-from trainables import InputError, Learner, Params, Splits, get_task, seed_everything
+from search.engine.placement import Placement
+from trainables import InputError, Learner, Mergeable, Params, Splits, get_task, seed_everything
 from trainables.base import training
 from trainables.base.device import choose_device
 
@@ -43,11 +43,17 @@ class _Enough(Exception):
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of an epoch of a typical configuration, as trials run side by side; and how many times as long the same
-    takes as the only training, with the cores of all."""
+    """What the first configuration of a search shows of the machine.
+
+    Attributes:
+        seconds: of an epoch, as trials run side by side.
+        alone: how many times as long it takes as the only training, with the cores of all.
+        start: seconds in which a worker starts.
+    """
 
     seconds: float
     alone: float
+    start: float
 
     def fit(self, config: SearchConfig, budget: float) -> SearchConfig:
         """The configuration with as many epochs as the budget, in seconds, holds; the first rung moves with them, and
@@ -73,19 +79,14 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
         InputError: the configuration cannot be trained.
     """
     searcher, _ = make_searcher(config, get_task(config.task).objective)
-    shared = ray.put(splits.for_search())
-    probe = ray.remote(_Probe).options(
-        num_cpus=placement.cpus, num_gpus=placement.gpus, max_restarts=2, max_task_retries=2
-    )
-    resources = {"gpus": placement.gpus, "precision": config.resources.precision}
-    search = config.search
-    arguments = (config.task, searcher.ask(0), search.epochs, search.seed, resources)
-    probes = [probe.remote(*arguments) for _ in range(placement.concurrency)]
+    shared, began = ray.put(splits.for_search()), time.monotonic()
+    probes = [_start(config, placement, searcher.ask(0), config.search.epochs) for _ in range(placement.concurrency)]
     try:
+        ray.get([one.ready.remote() for one in probes])
+        start = time.monotonic() - began
         beside = alone = max(ray.get([one.train.remote(shared, placement.cpus) for one in probes]))
         # The others wait meanwhile: what has to start or end would take the cores that are measured.
-        cpus = min(placement.cpus * placement.concurrency, max(cores for cores, _ in machines()))
-        if cpus > placement.cpus and not placement.gpus:
+        if (cpus := placement.cpus_of(1)) > placement.cpus:
             # No less than its share of the cores: if it seems so, other work took some of them before.
             alone = max(ray.get(probes[0].train.remote(shared, cpus)), beside * placement.cpus / cpus)
         validated = [one.validate.remote(shared, placement.cpus) for one in probes]
@@ -97,7 +98,36 @@ def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> 
     finally:
         for one in probes:
             ray.kill(one)
-    return Pace(beside + validation, alone / beside)
+    return Pace(beside + validation, alone / beside, start)
+
+
+def measure_final(
+    config: SearchConfig, splits: Splits, placement: Placement, params: Params, micro_batches: int, epochs: int
+) -> float | None:
+    """The seconds that an epoch of a final training takes, on train and validation with the cores of all.
+
+    None where it cannot be told in time: what is wrong, the training itself says.
+    """
+    probe = _start(config, placement, params, epochs, micro_batches, merged=True)
+    try:
+        told = probe.train.remote(ray.put(splits.for_search()), placement.cpus_of(1))
+        return float(ray.get(told, timeout=PATIENCE))
+    except (ray.exceptions.RayError, TimeoutError):
+        return None
+    finally:
+        ray.kill(probe)
+
+
+def _start(
+    config: SearchConfig, placement: Placement, params: Params, epochs: int, micro_batches: int = 1,
+    merged: bool = False,
+) -> Any:  # fmt: skip
+    """A worker that measures, with the resources of a trial."""
+    resources = {"gpus": placement.gpus, "precision": config.resources.precision}
+    probe = ray.remote(_Probe).options(
+        num_cpus=placement.cpus, num_gpus=placement.gpus, max_restarts=2, max_task_retries=2
+    )
+    return probe.remote(config.task, params, epochs, config.search.seed, resources, micro_batches, merged)
 
 
 class _Probe:
@@ -106,11 +136,21 @@ class _Probe:
     It gets the data with each call: one that is started again could not get them from the first.
     """
 
-    def __init__(self, name: str, params: Params, epochs: int, seed: int, resources: dict[str, Any]) -> None:
-        self._task, self._params = get_task(name), params
-        self._epochs, self._seed, self._resources = epochs, seed, resources
+    def __init__(
+        self, name: str, params: Params, epochs: int, seed: int, resources: dict[str, Any], micro_batches: int = 1,
+        merged: bool = False,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            merged: whether train and validation together are trained on.
+        """
+        self._task, self._params, self._merged = get_task(name), params, merged
+        self._epochs, self._seed, self._resources, self._micro_batches = epochs, seed, resources, micro_batches
         #: Made by the first call: an error of it is then told in its own words, not as the end of a worker.
         self._learner: Learner | None = None
+
+    def ready(self) -> None:
+        """Returns once the worker has started."""
 
     def _on(self, splits: Splits, cpus: float) -> Learner:
         """The learner, on so many cores."""
@@ -118,11 +158,13 @@ class _Probe:
         if self._learner is None:
             seed_everything(self._seed)
             self._learner = self._task.build(self._params, splits, self._epochs, device)
-            self._learner.epoch = 1
+            self._learner.epoch, self._learner.micro_batches = 1, self._micro_batches
         return self._learner
 
     def train(self, splits: Splits, cpus: float) -> float:
         """The seconds that an epoch of training takes."""
+        if self._merged and isinstance(self._task, Mergeable):
+            splits = replace(splits, train=self._task.merge(splits), val=None)
         learner = self._on(splits, cpus)
         began = begun = time.perf_counter()
         epochs = steps = of = 0

@@ -24,6 +24,13 @@ class Placement:
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.cpus:g} CPU{gpus} a trial, {self.concurrency} at once"
 
+    def cpus_of(self, at_once: int) -> float:
+        """CPUs of each of so few trainings: without GPUs they share what the trials shared, within one machine."""
+        if self.gpus:
+            return self.cpus
+        largest = max(cores for cores, _ in machines())
+        return max(self.cpus, min(self.cpus * (self.concurrency // at_once), largest))
+
 
 def fits_here(config: SearchConfig) -> Placement:
     """The placement on this machine, without starting Ray; raises InputError as `place`."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, isinf
 from statistics import median
 
 from search.engine.budget import Budget
+from search.engine.pace import measure_final
 from search.engine.placement import Placement
 from search.engine.search import Search
 from search.record.state import Trial
 from trainables import Fusable, Splits, get_task
 
 #: Shares of a budget that the final training, and everything after the trials, may take at most; and the final training
-#: where it gains by more epochs than its trial had, which is more than a few more trials would bring.
+#: where it gains by more epochs than its trial had, which is more than a few more trials would bring, and where no
+#: comparison was asked for.
 RETRAIN, EVERYTHING, GROWING = 0.4, 0.5, 0.6
-#: Seconds around the trainings (a worker's start, test, pictures, export, registration, the way out): what the command
-#: took to begin, as both are mostly imports at this machine's pace, between these.
-AROUND, MOST_AROUND = 20.0, 45.0
+#: Seconds around the final training (a worker's start, test, pictures, export, registration, the way out): so many
+#: starts of a worker, which tells this machine's pace, between these.
+STARTS, AROUND, MOST_AROUND = 4.0, 20.0, 45.0
+#: With less time left than this after the trials, an epoch of the final training is not measured: it takes ten seconds.
+SHORT = 60.0
 #: What several seeds that train as one batched model take, as a share of what they take one after the other.
 FUSED = 0.6
 #: A trial that was best in this last part of its epochs would have gained from more of them.
@@ -27,6 +31,23 @@ LATE = 0.8
 FORWARD = 1 / 3
 #: Trainings are forecast from the epochs of trials, whose speed varies.
 MARGIN = 1.1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the command measured.
+
+    Attributes:
+        most_epochs: that the final training may have.
+        alone: how many times as long an epoch takes as the only training, with the cores of all.
+        worker_start: seconds in which a worker starts.
+        epoch: seconds of an epoch of the final training; None: not measured, it is forecast from those of trials.
+    """
+
+    most_epochs: int
+    alone: float = 1.0
+    worker_start: float = 0.0
+    epoch: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,46 +67,41 @@ class Ending:
     seconds: float
 
 
-def plan_ending(
-    search: Search, splits: Splits, placement: Placement, budget: Budget, alone: float, most: int
-) -> Ending:
+def plan_ending(search: Search, splits: Splits, placement: Placement, budget: Budget, measured: Measured) -> Ending:
     """Plans what follows the trials, as the search stands; the comparison gives way first, then the final training.
 
     Where the best trial was best at the end of its epochs, as most complete trials were, the final training has more of
-    them: `most`, if the time that is left holds them. Where that does not hold the best trial's own, it has as many as
-    fit, if these are as many steps: its epochs have validation in them too.
-
-    Args:
-        alone: how many times as long an epoch takes as the only training, with the cores of all.
-        most: epochs that the final training may have.
+    them: `measured.most_epochs`, if the time that is left holds them. Where that does not hold the best trial's own, it
+    has as many as fit, if these are as many steps: its epochs have validation in them too.
     """
     settings, state = search.config.search, search.state
     wanted = settings.compare_seeds if len(search.config.balanced) > 1 else 0
     window = search.config.window
     found = state.finalists(window)
-    around = min(MOST_AROUND, max(AROUND, budget.start))
+    around = min(MOST_AROUND, max(AROUND, STARTS * measured.worker_start))
     if isinf(budget.seconds) or not found:
         return Ending(wanted, True, None, 0.0 if isinf(budget.seconds) else around)
     (best, epochs), sizes = found[0], splits.info.sizes
     merged = sizes["train"] + sizes["val"]
     more, longer = merged / sizes["train"], merged / (sizes["train"] + FORWARD * sizes["val"])
     rounds = ceil(settings.retrain_seeds / placement.concurrency)
-    speed = alone if settings.retrain_seeds == 1 else 1.0
+    speed = measured.alone if settings.retrain_seeds == 1 else 1.0
     complete = [epoch for trial, epoch in found if trial.epoch == settings.epochs]
     late = bool(complete) and median(complete) >= LATE * settings.epochs
-    growing = best.epoch < most and epochs >= LATE * best.epoch and late
-    each = MARGIN * rounds * _pace(best) * longer * speed
-    share = (GROWING if growing else RETRAIN) * budget.seconds
-    retrain = each * ceil(epochs / more) <= share
-    planned, left = None, budget.left - around
+    growing = best.epoch < measured.most_epochs and epochs >= LATE * best.epoch and late
+    each = MARGIN * rounds * (measured.epoch or _pace(best) * longer * speed)
+    share, left = (GROWING if growing and not wanted else RETRAIN) * budget.seconds, budget.left - around
+    # Measured after the trials, it may have all that they left.
+    retrain = each * ceil(epochs / more) <= (max(share, left) if measured.epoch else share)
+    planned = None
     if retrain and growing:
-        planned = max(epochs, min(most, int(left / each)))
+        planned = max(epochs, min(measured.most_epochs, int(left / each)))
     if retrain and each * epochs > max(share, left):
         planned = int(max(share, left) / each)
     # A trial that runs and still improves may be the best at its next epoch, and its final training then takes as many.
     rising = [t for t in state.unfinished() if t.best_epoch and t.steady(window, search.objective)[1] >= LATE * t.epoch]
     coming = [t.epoch + 1 for t in rising]
-    final = min(share, each * (most if growing else max([epochs, *coming])))
+    final = min(share, each * (measured.most_epochs if growing else max([epochs, *coming])))
     seconds = around + (final if retrain else 0.0)
     seeds = wanted
     while seeds and seconds + _comparison(search, placement, seeds) > EVERYTHING * budget.seconds:
@@ -93,6 +109,18 @@ def plan_ending(
     if seeds < 2:  # one seed says nothing of the spread
         return Ending(0, retrain, planned, seconds)
     return Ending(seeds, retrain, planned, seconds + _comparison(search, placement, seeds))
+
+
+def settle_ending(search: Search, splits: Splits, placement: Placement, budget: Budget, measured: Measured) -> Ending:
+    """`plan_ending` after the last trial. Where the plan depends on how long an epoch of the final training takes, this
+    is measured first: trials, which ran side by side, foretell it to within a third."""
+    ending = plan_ending(search, splits, placement, budget, measured)
+    found, cut = search.state.finalists(search.config.window), ending.epochs is not None or not ending.retrain
+    if isinf(budget.seconds) or not (found and cut) or search.config.search.retrain_seeds > 1 or budget.left < SHORT:
+        return ending
+    trial, params = found[0][0], search.state.params_again(found[0][0])
+    seconds = measure_final(search.config, splits, placement, params, trial.micro_batches, ending.epochs or found[0][1])
+    return plan_ending(search, splits, placement, budget, replace(measured, epoch=seconds))
 
 
 def _pace(trial: Trial) -> float:

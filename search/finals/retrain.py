@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from search.algorithms.seeds import trial_seed
-from search.engine.placement import Placement, machines
+from search.engine.placement import Placement
 from search.engine.remote import follow, remote, share, train_resumably
 from search.engine.search import Search
 from search.engine.transfer import storage
@@ -81,10 +81,7 @@ def retrain(
             if known is None or known.test is None or not known.repeats(run):
                 missing.append(run)
     at_once = max(1, min(placement.concurrency, len(missing)))
-    cpus = placement.cpus
-    if not placement.gpus:  # a few trainings share the cores that many trials shared, within one machine
-        largest = max(cores for cores, _ in machines())
-        cpus = max(cpus, min(cpus * (placement.concurrency // at_once), largest))
+    cpus = placement.cpus_of(at_once)
     resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
     shared = share(splits)
     train = remote(search, _train, replace(placement, cpus=cpus), "final")

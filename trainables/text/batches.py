@@ -14,11 +14,16 @@ from trainables.text import ragged
 from trainables.text.encoders import Encoder, Frozen
 from trainables.text.models import TextBatch, frozen_part
 from trainables.text.ragged import Ragged
+from trainables.text.tfidf import Terms
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedSplit:
-    """Texts with their token ids, their labels (n,) int64, and their features from the frozen encoder."""
+    """Texts with their token ids, their labels (n,) int64, and their features from the frozen encoder.
+
+    `counted` are their TF-IDF features, of words alone (False) and of pieces of words too (True), with the terms that
+    they were counted with.
+    """
 
     texts: np.ndarray
     labels: np.ndarray
@@ -26,6 +31,7 @@ class EncodedSplit:
     encoder: Encoder
     max_length: int
     features: dict[Frozen, np.ndarray] = field(default_factory=dict)
+    counted: dict[bool, tuple[Terms, Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,24 +43,25 @@ class Reading:
 
     Attributes:
         positive: of two classes the one that is rarer in train, to which the decision threshold applies.
-        vectorizer: TF-IDF fitted on train; None for a model without.
+        terms: of TF-IDF, those of train; None for a model without.
     """
 
     encoder: Encoder
     max_length: int
     classes: tuple[str, ...]
     positive: int
-    vectorizer: Any
+    terms: Terms | None
 
 
 def merge(one: EncodedSplit, other: EncodedSplit) -> EncodedSplit:
-    """Joins two splits."""
+    """Joins two splits; their TF-IDF features depend on the texts of both."""
     return replace(
         one,
         texts=np.concatenate([one.texts, other.texts]),
         labels=np.concatenate([one.labels, other.labels]),
         ids=ragged.join(one.ids, other.ids),
         features={part: np.concatenate([one.features[part], other.features[part]]) for part in one.features},
+        counted={},
     )
 
 
@@ -110,10 +117,12 @@ def _gathered(learner: Learner, split: EncodedSplit) -> Gathered:
     pooled = part is not None and part.pooling != "tokens"
     place = device.torch_device if device.holds(rows.nbytes) else torch.device("cpu")
     terms = None
-    if reading.vectorizer is not None:
-        found = reading.vectorizer.transform(split.texts)
+    if reading.terms:
+        known = (found for counted_with, found in split.counted.values() if counted_with is reading.terms)
+        found = next(known, None)
+        found = reading.terms.transform(split.texts) if found is None else found
         columns, begins = found.indices.astype(np.int64), found.indptr.astype(np.int64)
-        on_device = (torch.from_numpy(a).to(device.torch_device) for a in (columns, found.data, begins))
+        on_device = (read_only(a).to(device.torch_device) for a in (columns, found.data, begins))
         terms = (*on_device, np.diff(begins))
     return Gathered(
         read_only(rows).to(place),

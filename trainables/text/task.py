@@ -100,7 +100,8 @@ class TextTask:
                 raise InputError(f"{key}: {params[key]!r}: allowed are {', '.join(allowed)}")
 
     def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
-        """Adds the features of the frozen encoder to each split, for every combination of `FROZEN_BY` in the space."""
+        """Adds what every trial would compute: to each split the features of the frozen encoder, for every combination
+        of `FROZEN_BY` in the space, and to train and validation the TF-IDF features."""
         encoder: Encoder = splits.train.encoder
         for key in FROZEN_BY:
             if choices[key] is None:
@@ -119,16 +120,23 @@ class TextTask:
                 progress(done, total, f"{what} {name}")
 
             take = partial(encoders.cached_features, model, split.ids, device=device, cache=cache, progress=shown)
-            return replace(split, features={part: take(part) for part in parts if part})
+            # A model that is tested was trained on validation too, and has other terms.
+            counted = {c: (t, t.transform(split.texts)) for c, t in terms.items()} if name != "test" else {}
+            return replace(split, features={part: take(part) for part in parts if part}, counted=counted)
 
+        joined = True in (choices["model.tfidf"] or ())
+        kinds = {bool(c) for c in choices.get("model.characters") or (False,)} if joined else ()
+        terms = {characters: tfidf.fit(splits.train.texts, characters) for characters in kinds}
         train, val, test = (computed(getattr(splits, name), name) for name in ("train", "val", "test"))
         return Splits(train, val, test, splits.info)
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         train: EncodedSplit = splits.train
         counts = np.bincount(train.labels, minlength=len(splits.info.classes))
-        vectorizer = tfidf.fit(train.texts) if params["model.tfidf"] else None
-        reading = Reading(train.encoder, train.max_length, splits.info.classes, int(np.argmin(counts)), vectorizer)
+        terms, characters = None, bool(params.get("model.characters"))
+        if params["model.tfidf"]:
+            terms = train.counted[characters][0] if characters in train.counted else tfidf.fit(train.texts, characters)
+        reading = Reading(train.encoder, train.max_length, splits.info.classes, int(np.argmin(counts)), terms)
         learner = _learner(params, reading, epochs, device)
         # Inverse to class frequency and 1 on average over the samples, as scikit-learn's `balanced`.
         weights = torch.tensor(len(train) / (len(counts) * counts), dtype=torch.float32)
@@ -217,8 +225,8 @@ class TextTask:
         model.cpu().save_pretrained(folder)
         reading.encoder.tokenizer().save_pretrained(folder)
         torch.save(net.state_dict(), folder / "net.pt")
-        if reading.vectorizer is not None:
-            tfidf.save(reading.vectorizer, folder / "tfidf.json")
+        if reading.terms:
+            tfidf.save(reading.terms, folder / "tfidf.json")
         about = {
             "params": learner.params, "max_length": reading.max_length, "classes": reading.classes,
             "positive": reading.positive,
@@ -227,9 +235,9 @@ class TextTask:
 
     def load(self, folder: Path) -> Learner:
         about = json.loads((folder / "model.json").read_text())
-        vectorizer = tfidf.load(folder / "tfidf.json") if about["params"]["model.tfidf"] else None
+        terms = tfidf.load(folder / "tfidf.json") if (folder / "tfidf.json").exists() else None
         encoder, classes = encoders.load(str(folder)), tuple(about["classes"])
-        reading = Reading(encoder, about["max_length"], classes, about["positive"], vectorizer)
+        reading = Reading(encoder, about["max_length"], classes, about["positive"], terms)
         learner = _learner(about["params"], reading, 1, Device(torch.device("cpu")))
         learner.model.load_state_dict(torch.load(folder / "net.pt", map_location="cpu", weights_only=True))
         learner.extra |= {"tokenizer": encoder.tokenizer(), "encoder": encoder.model()}
@@ -281,8 +289,8 @@ class TextTask:
 
 
 def _learner(params: Params, reading: Reading, epochs: int, device: Device) -> Learner:
-    terms = len(reading.vectorizer.vocabulary_) if reading.vectorizer is not None else 0
-    net = TextNet(reading.encoder, params, len(reading.classes), reading.max_length, terms).to(device.torch_device)
+    net = TextNet(reading.encoder, params, len(reading.classes), reading.max_length, len(reading.terms or ()))
+    net = net.to(device.torch_device)
     optimizer = make_optimizer(parameter_groups(net, params), params)
     schedule = make_schedule(optimizer, params["schedule"], epochs)
     return Learner(net, optimizer, schedule, device, params, extra={"reading": reading})

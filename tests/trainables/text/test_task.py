@@ -1,6 +1,7 @@
 """The text tasks' network, training, decisions and exported models, on the packaged encoder."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from trainables.base.task import Objective
 from trainables.text.batches import batch
 from trainables.text.encoders import Frozen
 from trainables.text.models import TextBatch, TokenHalving, classification_loss
+from trainables.text.tfidf import Terms
 from trainables.tweets.task import TASK
 
 CPU = Device(torch.device("cpu"))
@@ -56,6 +58,7 @@ NETWORKS = {
     "cls": {"model.pooling": "cls"},
     "mean": {"model.pooling": "mean"},
     "tfidf": {"model.tfidf": True},
+    "tfidf of pieces": {"model.tfidf": True, "model.characters": True},
     "open blocks": {"model.unfreeze": 2},
     "open blocks, cls": {"model.unfreeze": 2, "model.pooling": "cls"},
     "tokens": {"model.head": "tokens", "model.mask_padding": True},
@@ -181,9 +184,26 @@ def test_tfidf_weights_add_to_the_logits(prepared):
     whole = batch(learner, prepared.val, rows_on(torch.device("cpu"), [rows])[0])
     learner.model.eval()
     difference = learner.model(whole) - learner.model(TextBatch(whole.states, None, None))
-    dense = learner.extra["reading"].vectorizer.transform(prepared.val.texts[:5]).toarray()
+    dense = learner.extra["reading"].terms.transform(prepared.val.texts[:5]).toarray()
     assert torch.allclose(difference, torch.from_numpy(dense) @ learner.model.terms, atol=1e-5)
     assert difference.abs().max() > 0
+
+
+@pytest.mark.parametrize("characters", [False, True])
+def test_tfidf_features_are_counted_once_a_search_and_by_their_own_terms(tmp_path, monkeypatch, characters):
+    config = load_config("tweets", [*SMALL, "model.tfidf=true", f"model.characters={characters}"], {})
+    plain = TASK.prepare(config.data, None, tmp_path, quiet)
+    shared = TASK.precompute(plain, config.space.choices(), CPU, tmp_path, quiet)
+    settings = params(**{"model.tfidf": True, "model.characters": characters})
+    apart = replace(shared, train=replace(shared.train, counted={}), val=replace(shared.val, counted={}))
+    _, expected = train(apart, settings)
+    merged = TASK.merge(shared)
+    learner, _ = train(replace(shared, train=merged, val=shared.val), settings, epochs=1)
+    assert len(learner.extra["reading"].terms) > len(shared.train.counted[characters][0]), "terms of both"
+
+    monkeypatch.setattr(Terms, "transform", lambda *_: pytest.fail("counted again"))
+    _, curve = train(pickle.loads(pickle.dumps(shared)), settings)
+    assert [metrics["val_loss"] for metrics in curve] == [metrics["val_loss"] for metrics in expected]
 
 
 def test_focal_loss_is_weighted_by_how_sure_the_network_is():

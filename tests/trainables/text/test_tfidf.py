@@ -1,4 +1,7 @@
+import json
+
 import numpy as np
+import pytest
 
 from trainables.text import tfidf
 from trainables.text.texts import TextSplit
@@ -16,9 +19,40 @@ def test_baseline_learns_words_and_nothing_from_the_test_labels():
     assert (tfidf.baseline(shuffled, lines) == labels).mean() < 0.7
 
 
-def test_saved_features_are_the_same(tmp_path):
+@pytest.mark.parametrize("characters", [False, True])
+def test_saved_features_are_the_same(tmp_path, characters):
     lines = ["red dog and cat", "red dog", "blue owl and cat", "blue owl"]
-    fitted = tfidf.fit(lines)
+    fitted = tfidf.fit(lines, characters)
     tfidf.save(fitted, tmp_path / "tfidf.json")
     new = ["red owl", "and cat, and cat", "nothing known"]
-    assert (tfidf.load(tmp_path / "tfidf.json").transform(new) != fitted.transform(new)).nnz == 0
+    loaded = tfidf.load(tmp_path / "tfidf.json")
+    assert len(loaded) == len(fitted) == fitted.transform(new).shape[1]
+    assert (loaded.transform(new) != fitted.transform(new)).nnz == 0
+
+
+def test_features_that_were_saved_before_there_were_pieces_are_read(tmp_path):
+    lines = ["red dog", "red dog"]
+    (tmp_path / "tfidf.json").write_text(json.dumps({"terms": ["dog", "red", "red dog"], "idf": [1.0, 1.0, 1.0]}))
+    loaded = tfidf.load(tmp_path / "tfidf.json")
+    assert (loaded.transform(lines) != tfidf.fit(lines).transform(lines)).nnz == 0
+
+
+def test_pieces_show_what_words_that_are_new_have_in_common_with_known_ones():
+    verbs, nouns = ["walking", "talking", "singing"], ["darkness", "kindness", "sadness"]
+    known = tfidf.fit([*verbs, *nouns], characters=True).transform(["running", "swimming", "goodness"]).toarray()
+    assert known[0] @ known[1] > known[0] @ known[2] == 0
+
+
+def test_of_many_pieces_those_of_the_most_texts_are_kept_and_equally_frequent_ones_go_together(monkeypatch):
+    monkeypatch.setattr(tfidf, "MOST", 5)
+    lines = ["aab", "aab", "aac", "aac", "aa"]
+    pieces = tfidf.fit(lines, characters=True).vectorizers["characters"]
+    assert list(pieces.vocabulary_) == [" a", " aa", "aa"], "the rest are in two texts each, and too many"
+
+
+def test_texts_that_have_no_word_in_common_are_told_apart_by_pieces_and_without_these_by_nothing():
+    lines = np.array(["abcd", "abce", "xyzv", "xyzw"], dtype=object)
+    assert "words" not in tfidf.fit(lines, characters=True).vectorizers
+    assert not tfidf.fit(lines)
+    split = TextSplit(lines, np.array([0, 1, 1, 1]))
+    assert tfidf.baseline(split, lines).tolist() == [1, 1, 1, 1], "the most frequent class"
