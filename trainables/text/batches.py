@@ -121,8 +121,9 @@ def _gathered(learner: Learner, split: EncodedSplit) -> Gathered:
         known = (found for counted_with, found in split.counted.values() if counted_with is reading.terms)
         found = next(known, None)
         found = reading.terms.transform(split.texts) if found is None else found
-        columns, begins = found.indices.astype(np.int64), found.indptr.astype(np.int64)
-        on_device = (read_only(a).to(device.torch_device) for a in (columns, found.data, begins))
+        # Columns stay as they are, 32 bits each: what was counted once lies in memory once for all workers.
+        begins = found.indptr.astype(np.int64)
+        on_device = (read_only(a).to(device.torch_device) for a in (found.indices, found.data, begins))
         terms = (*on_device, np.diff(begins))
     return Gathered(
         read_only(rows).to(place),
@@ -142,4 +143,4 @@ def _terms(
     own = begins[index.there + 1] - begin
     starts = own.cumsum(0) - own
     at = torch.repeat_interleave(begin - starts, own, output_size=total) + torch.arange(total, device=device)
-    return columns[at], weights[at], starts
+    return columns[at], weights[at], starts.to(columns.dtype)
