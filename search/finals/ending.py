@@ -118,8 +118,10 @@ def settle_ending(search: Search, splits: Splits, placement: Placement, budget: 
     found, cut = search.state.finalists(search.config.window), ending.epochs is not None or not ending.retrain
     if isinf(budget.seconds) or not (found and cut) or search.config.search.retrain_seeds > 1 or budget.left < SHORT:
         return ending
-    trial, params = found[0][0], search.state.params_again(found[0][0])
-    seconds = measure_final(search.config, splits, placement, params, trial.micro_batches, ending.epochs or found[0][1])
+    trial, epochs = found[0]
+    seconds = measure_final(
+        search.config, splits, placement, trial.params, trial.micro_batches, ending.epochs or epochs
+    )
     return plan_ending(search, splits, placement, budget, replace(measured, epoch=seconds))
 
 

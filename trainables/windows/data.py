@@ -30,11 +30,15 @@ FOLDERS = {name: name for name in SPLITS} | {
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """Decoded pictures: `images` uint8 (n, 3, size, size), `labels` int64 (n,), `names` their files."""
+    """Decoded pictures: `images` uint8 (n, 3, size, size), `labels` int64 (n,), `names` their files.
+
+    `gradients`: what a classifier that is fitted to train says of them, log-probabilities (n, classes) float32.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
+    gradients: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

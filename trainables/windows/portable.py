@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from trainables.windows.gradients import Gradients, mix
 from trainables.windows.model import resized
 
 FILE = "model.pt2"
@@ -26,21 +27,26 @@ print(classes[int(probabilities.argmax())])
 class Portable(nn.Module):
     """Pictures uint8 (n, 3, size, size) as they are decoded -> probabilities (n, classes)."""
 
-    def __init__(self, model: nn.Module, image_size: int) -> None:
+    def __init__(self, model: nn.Module, image_size: int, gradients: Gradients | None, weight: float) -> None:
+        """
+        Args:
+            weight: the share that `gradients` has of the probabilities.
+        """
         super().__init__()
-        self.model, self.image_size = model, image_size
+        self.model, self.image_size, self.gradients, self.weight = model, image_size, gradients, weight
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        pixels = images.float()
+        pixels = decoded = images.float()
         if images.shape[-1] != self.image_size:
             pixels = resized(pixels, self.image_size)
-        logits: torch.Tensor = self.model(pixels / 255)
-        return logits.softmax(1)
+        found: torch.Tensor = self.model(pixels / 255).log_softmax(1)
+        if self.gradients is not None:
+            found = mix(found, self.gradients(decoded), self.weight)
+        return found.exp()
 
 
-def write(model: nn.Module, classes: tuple[str, ...], decode_size: int, image_size: int, folder: Path) -> None:
+def write(portable: Portable, classes: tuple[str, ...], decode_size: int, folder: Path) -> None:
     """Writes `model.pt2` by torch.export, and `usage.py`, the lines that use it, or why there is no such file."""
-    portable = Portable(model, image_size).eval().requires_grad_(False)
     pictures = torch.randint(0, 256, (3, 3, decode_size, decode_size), dtype=torch.uint8)
     usage = USAGE.format(classes=list(classes), size=decode_size)
     with warnings.catch_warnings(), torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from torch import nn
 from torch.nn import functional as F
 
 from trainables import (
@@ -34,29 +33,33 @@ from trainables import (
 from trainables.base import plots
 from trainables.base.batches import Rows, read_only, shuffled_rows
 from trainables.base.survey import classes_found
+from trainables.base.task import Choices
 from trainables.windows import data as reading
-from trainables.windows import look, portable
+from trainables.windows import gradients, look, portable
 from trainables.windows.augment import augment, mixed
 from trainables.windows.baselines import baselines
 from trainables.windows.data import ImageSplit
+from trainables.windows.gradients import Gradients
 from trainables.windows.model import Normalise, build_model, pretrained_config, resize
+from trainables.windows.portable import Portable
 
 EVAL_BATCH = 256
+#: The file, beside the network's weights, of the classifier that it is mixed with.
+GRADIENTS = "gradients.pt"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """An exported classifier. Pictures are decoded to `decode_size`, then resized to `image_size`."""
+    """An exported classifier of pictures that are decoded to `decode_size`."""
 
-    model: nn.Module
+    model: Portable
     classes: tuple[str, ...]
     decode_size: int
-    image_size: int
 
 
 class WindowsTask:
     name = "windows"
-    objective = Objective("accuracy", "max")
+    objective = Objective("accuracy", "max", tuned=("hog_weight",))
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         return reading.prepare(data, source, cache, progress)
@@ -84,13 +87,25 @@ class WindowsTask:
     def overview(self, splits: Splits) -> list[Finding]:
         return [classes_found(splits), look.some_pictures(splits)]
 
+    def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
+        """Adds to validation what a linear classifier on gradients and colours says of each picture."""
+        train, val = splits.train, splits.val
+        if True not in (choices.get("hog") or ()) or len(train) > gradients.FEW or len(np.unique(train.labels)) < 2:
+            return splits
+        progress(0, 1, "gradients")
+        found = gradients.fit(train, len(splits.info.classes))
+        return replace(splits, val=replace(val, gradients=found.of(val.images).numpy()))
+
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         model = build_model(params, splits.info.classes).to(device.torch_device)
         # Norms and biases have no weight decay, as usual: shrinking them only biases the network.
         decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
         free = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
         optimizer = make_optimizer([{"params": decayed}, {"params": free, "weight_decay": 0.0}], params)
-        return Learner(model, optimizer, make_schedule(optimizer, params["schedule"], epochs), device, params)
+        learner = Learner(model, optimizer, make_schedule(optimizer, params["schedule"], epochs), device, params)
+        if params.get("hog_weight"):  # of a final training, as validation tuned it
+            learner.extra["gradients"] = gradients.fit(splits.train, len(splits.info.classes))
+        return learner
 
     def train_epoch(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
         params = learner.params
@@ -109,16 +124,20 @@ class WindowsTask:
         return fit_batches(learner, shuffled_rows(len(split), params["batch_size"], images.device), forward)
 
     def evaluate(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
-        logits = _logits(learner, split)
-        labels = torch.as_tensor(split.labels)
+        """Of validation in a search, the network's own figures, and the share of the mixture that the final model will
+        be; of the final model those of the mixture."""
+        found, labels, tuned = _log_probabilities(learner, split), torch.as_tensor(split.labels), {}
+        if split.gradients is not None:
+            tuned = {"hog_weight": gradients.best_weight(found, read_only(split.gradients), labels)}
         return {
-            "loss": F.cross_entropy(logits, labels).item(),
-            "accuracy": (logits.argmax(1) == labels).float().mean().item(),
+            "loss": F.nll_loss(found, labels).item(),
+            "accuracy": (found.argmax(1) == labels).float().mean().item(),
+            **tuned,
         }
 
     def units(self, learner: Learner, split: ImageSplit) -> np.ndarray:
         """(pictures, 2): for each picture whether it is classified correctly, and 1."""
-        correct = _logits(learner, split).argmax(1).numpy() == split.labels
+        correct = _log_probabilities(learner, split).argmax(1).numpy() == split.labels
         return np.stack([correct, np.ones_like(correct)], 1).astype(np.float32)
 
     def objective_of(self, sums: np.ndarray) -> np.ndarray:
@@ -136,7 +155,7 @@ class WindowsTask:
         return baselines(splits.train, splits.val, splits.test)
 
     def artifacts(self, learner: Learner, split: ImageSplit, info: DataInfo, folder: Path) -> None:
-        probabilities = _logits(learner, split).softmax(1).numpy()
+        probabilities = _log_probabilities(learner, split).exp().numpy()
         predicted = probabilities.argmax(1)
         plots.classification(split.labels, predicted, info.classes, folder)
         pd.DataFrame(
@@ -165,8 +184,10 @@ class WindowsTask:
         description = {"params": params, "classes": info.classes, "decode_size": learner.extra["decode_size"]}
         (folder / "model.json").write_text(json.dumps(description, indent=2))
         torch.save(learner.model.state_dict(), folder / "weights.pt")
+        if "gradients" in learner.extra:
+            torch.save(learner.extra["gradients"].state_dict(), folder / GRADIENTS)
         loaded = self.load(folder)  # on the CPU
-        portable.write(loaded.model, loaded.classes, loaded.decode_size, loaded.image_size, folder)
+        portable.write(loaded.model, loaded.classes, loaded.decode_size, folder)
 
     def load(self, folder: Path) -> LoadedModel:
         description = json.loads((folder / "model.json").read_text())
@@ -175,7 +196,12 @@ class WindowsTask:
             params["model.pretrained"] = str(folder / params["model.pretrained"])
         model = build_model(params, classes, weights=False)
         model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
-        return LoadedModel(model.eval(), classes, description["decode_size"], params["image_size"])
+        other = None
+        if (folder / GRADIENTS).exists():
+            other = Gradients(len(classes))
+            other.load_state_dict(torch.load(folder / GRADIENTS, map_location="cpu", weights_only=True))
+        whole = Portable(model, params["image_size"], other, params.get("hog_weight") or 0.0)
+        return LoadedModel(whole.eval().requires_grad_(False), classes, description["decode_size"])
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
         """A frame with a column `image`, the bytes of files and of the pictures in folders, indexed by path."""
@@ -200,9 +226,7 @@ class WindowsTask:
             [str(i) for i in frame.index], [partial(bytes, c) for c in contents], model.decode_size,
             lambda *_: None, "input",
         )  # fmt: skip
-        pixels = resize(torch.from_numpy(images), model.image_size)
-        logits = torch.cat([model.model(chunk.float() / 255) for chunk in pixels.split(EVAL_BATCH)])
-        probabilities = logits.softmax(1).numpy()
+        probabilities = torch.cat([model.model(chunk) for chunk in torch.from_numpy(images).split(EVAL_BATCH)]).numpy()
         best = probabilities.argmax(1)
         table = {"class": [model.classes[b] for b in best], "probability": probabilities.max(1).astype(float)}
         table |= {name: probabilities[:, k].astype(float) for k, name in enumerate(model.classes)}
@@ -239,12 +263,16 @@ def _class_weights(learner: Learner, labels: np.ndarray) -> torch.Tensor | None:
 
 
 @torch.no_grad()
-def _logits(learner: Learner, split: ImageSplit) -> torch.Tensor:
-    """(n, classes) on the CPU, in float32, the model in evaluation mode."""
+def _log_probabilities(learner: Learner, split: ImageSplit) -> torch.Tensor:
+    """(n, classes) on the CPU, in float32, the model in evaluation mode; of a final model those of the mixture."""
     learner.model.eval()
     images, _ = _on_device(learner, split)
     with learner.device.autocast():
-        return torch.cat([learner.model(chunk.float() / 255).float() for chunk in images.split(EVAL_BATCH)]).cpu()
+        logits = torch.cat([learner.model(chunk.float() / 255).float() for chunk in images.split(EVAL_BATCH)])
+    found = logits.log_softmax(1).cpu()
+    if "gradients" not in learner.extra:
+        return found
+    return gradients.mix(found, learner.extra["gradients"].of(split.images), learner.params["hog_weight"])
 
 
 TASK = WindowsTask()

@@ -11,10 +11,10 @@ from trainables.base.device import choose_device
 from trainables.base.errors import InputError
 from trainables.base.task import DataInfo, Splits
 from trainables.base.training import run_epoch, seed_everything
-from trainables.windows import demo
+from trainables.windows import demo, gradients
 from trainables.windows.augment import mixed
-from trainables.windows.baselines import ORIENTATIONS, _gradients
 from trainables.windows.data import ImageSplit
+from trainables.windows.gradients import ORIENTATIONS, _gradients
 from trainables.windows.model import ResidualNet, resize
 from trainables.windows.task import TASK
 
@@ -126,7 +126,7 @@ def test_pretrained_checkpoint_trains_with_a_fresh_head(splits, checkpoint, tmp_
     pixels = resize(torch.tensor(splits.test.images), 24).float() / 255
     trained.model.eval()
     with torch.no_grad():
-        assert torch.equal(loaded.model(pixels), trained.model(pixels))
+        assert torch.equal(loaded.model.model(pixels), trained.model(pixels))
 
 
 def test_checkpoint_that_cannot_be_loaded_is_refused_by_name(tmp_path):
@@ -161,14 +161,61 @@ def test_mixed_pictures_have_the_classes_in_the_shares_of_their_pixels(seed):
 def stripes(across: bool, brightness: float = 1.0) -> torch.Tensor:
     wave = (torch.arange(64) % 8 < 4).float() * 200 * brightness
     one = wave.expand(64, 64) if across else wave[:, None].expand(64, 64)
-    return one.expand(1, 3, 64, 64).to(torch.uint8)
+    return one.expand(1, 3, 64, 64)
 
 
 def test_oriented_gradients_tell_directions_apart_but_not_brightness():
-    lying, standing = (_gradients(stripes(across)).reshape(ORIENTATIONS, -1).sum(1) for across in (True, False))
+    lying, standing = (_gradients(stripes(across)).view(ORIENTATIONS, -1).sum(1) for across in (True, False))
     assert lying.argmax() == 0, "changes from left to right"
-    assert set(np.argsort(standing)[-2:]) == {ORIENTATIONS // 2, ORIENTATIONS // 2 + 1}, "a right angle is between two"
-    np.testing.assert_allclose(_gradients(stripes(True, 0.5)), _gradients(stripes(True)), atol=1e-5)
+    assert set(standing.argsort()[-2:].tolist()) == {ORIENTATIONS // 2, ORIENTATIONS // 2 + 1}, (
+        "a right angle is between two"
+    )
+    torch.testing.assert_close(_gradients(stripes(True, 0.5)), _gradients(stripes(True)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_classifier_of_gradients_learns_and_knows_nothing_of_a_class_that_is_not_there(splits, classes):
+    few = splits.train.take(np.flatnonzero(splits.train.labels < classes))
+    found = gradients.fit(few, classes + 1).of(few.images)
+    assert torch.allclose(found.exp().sum(1), torch.ones(len(few)), atol=1e-5)
+    assert (found.argmax(1).numpy() == few.labels).mean() > 0.9
+    assert found[:, classes].exp().max() < 1e-6
+
+
+def test_share_of_the_classifier_is_what_validation_likes():
+    labels = torch.arange(3).repeat(20)
+    sure = torch.nn.functional.one_hot(labels).float().mul(4).log_softmax(1)
+    nothing = torch.zeros_like(sure).log_softmax(1)
+    assert gradients.best_weight(sure, nothing, labels) == 0
+    assert gradients.best_weight(nothing, sure, labels) == max(gradients.WEIGHTS)
+    assert torch.equal(gradients.mix(sure, nothing, 0.0), sure)
+    assert torch.allclose(gradients.mix(sure, nothing, 0.3).exp(), 0.7 * sure.exp() + 0.3 * nothing.exp(), atol=1e-6)
+
+
+def test_search_sees_the_network_alone_and_the_final_model_is_the_mixture(splits, tmp_path):
+    shared = TASK.precompute(splits, {"hog": (True,)}, choose_device(1, 0, "auto"), tmp_path, lambda *_: None)
+    assert TASK.precompute(splits, {"hog": (False,)}, choose_device(1, 0, "auto"), tmp_path, lambda *_: None) is splits
+    alone, tuned = (run_epoch(TASK, learner(s), s.train, s.val) for s in (splits, shared))
+    assert tuned["val_accuracy"] == alone["val_accuracy"] and tuned["val_loss"] == alone["val_loss"]
+    assert tuned["val_hog_weight"] == max(gradients.WEIGHTS), "one epoch teaches a network next to nothing"
+
+    merged = TASK.merge(shared)
+    assert merged.gradients is None
+    final = learner(Splits(merged, None, splits.test, splits.info), hog_weight=tuned["val_hog_weight"])
+    run_epoch(TASK, final, merged, None)
+    accuracy = TASK.evaluate(final, splits.test)["accuracy"]
+    assert_units_add_up(TASK, final, splits.test)
+    network = copy.copy(final)
+    network.extra = {k: v for k, v in final.extra.items() if k != "gradients"}
+    assert accuracy > TASK.evaluate(network, splits.test)["accuracy"]
+
+    TASK.export(final, splits.info, tmp_path)
+    loaded = TASK.load(tmp_path)
+    images = torch.from_numpy(splits.test.images)
+    predicted = loaded.model(images)
+    assert (predicted.argmax(1).numpy() == splits.test.labels).mean() == pytest.approx(accuracy)
+    alike = torch.export.load(tmp_path / "model.pt2").module()(images)
+    torch.testing.assert_close(alike, predicted, atol=1e-5, rtol=1e-4)
 
 
 def test_baseline_is_far_from_chance_and_needs_no_second_class(splits):
