@@ -37,10 +37,10 @@ Maker = Callable[[Table, int, str], System]
 
 
 def _ours(
-    searcher: str, scheduler: str = "asha-promote", first: int = 1, factor: int = 4, known: bool = False
+    searcher: str, scheduler: str = "asha-promote", first: int = 1, factor: int = 4, history: int | None = None
 ) -> Maker:
     settings = {"searcher": searcher, "scheduler": scheduler, "grace_period": first, "reduction_factor": factor}
-    return lambda table, seed, _: Ours(table, seed, settings, winners(table, seed) if known else ())
+    return lambda table, seed, _: Ours(table, seed, settings, () if history is None else earlier(table, seed, history))
 
 
 def _optuna(sampler: str, pruner: str) -> Maker:
@@ -60,7 +60,8 @@ _CURVES: dict[str, Maker] = {
     "random + asha-promote 1/4": _ours("random"),
     "ranks + asha 1/4": _ours("ranks", "asha"),
     "tpe + asha 3/3": _ours("tpe", "asha", 3, 3),
-    "ranks + asha-predict 1/3, winners of three": _ours("ranks", "asha-predict", factor=3, known=True),
+    "ranks + asha-predict 1/3, winners of three": _ours("ranks", "asha-predict", factor=3, history=0),
+    "ranks + asha-predict 1/3, losers of three": _ours("ranks", "asha-predict", factor=3, history=-1),
     "Optuna TPE + Hyperband": _optuna("default", "hyperband"),
     "Optuna TPE (multivariate, liar) + halving 1/4": _optuna("tpe", "halving"),
     "Ray Tune ASHA 1/4 + OptunaSearch": lambda table, seed, _: RayTune(table, seed),
@@ -105,17 +106,18 @@ def _earlier(family: str) -> list[Table]:
     return (taskset() if family == "taskset" else lcbench())[0::2]
 
 
-def winners(table: Table, seed: int) -> list[Params]:
-    """What random searches on three other tasks of the family found."""
+def earlier(table: Table, seed: int, place: int) -> list[Params]:
+    """What random searches on three other tasks of the family found: the best of each, or in the last place, -1, what
+    data that are as unlike as can be would have to offer."""
     others = np.random.default_rng([seed, 3]).choice(len(_earlier(table.family)), 3, replace=False)
-    return [simulated.random_search(_earlier(table.family)[other], seed)[1] for other in others]
+    return [simulated.random_search(_earlier(table.family)[other], seed)[place][1] for other in others]
 
 
 def measure(asked: tuple[str, str, str, int, int, str]) -> dict[str, Any]:
     """One search: its suite, system, task, workers and seed, and the interpreter of the peers."""
     suite, system, task, workers, seed, python = asked
     table = tables(suite)[task]
-    goal, _ = simulated.random_search(table, seed)
+    goal = simulated.random_search(table, seed)[0][0]
     with threadpool_limits(1):
         searching = SUITES[suite][system](table, seed, python)
         best = simulated.best_so_far(table, searching, workers, -math.inf if suite == "own" else goal)

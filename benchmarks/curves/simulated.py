@@ -16,15 +16,15 @@ from trainables import Params
 RANDOM = 32
 
 
-def random_search(table: Table, seed: int) -> tuple[float, Params]:
-    """The best reading of random search, and the configuration that showed it."""
+def random_search(table: Table, seed: int) -> list[tuple[float, Params]]:
+    """What a random search finds: configurations that do not diverge, with the best reading of each, the best first."""
     draws, encoding = table.begin(), Encoding(table.parsed())
     rows = encoding.draw(np.random.default_rng([seed, 0, 2026]), RANDOM, {})
     shown = []
     for row in rows:
         params, curve = draws.take(encoding.params(row))
         shown.append((float(np.nanmin(np.append(_until_diverged(curve), np.inf))), params))
-    return min(shown, key=lambda one: one[0])
+    return sorted((one for one in shown if one[0] < np.inf), key=lambda one: one[0])
 
 
 def best_so_far(table: Table, system: System, workers: int, goal: float = -math.inf) -> Array:
