@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from trainables.base.batches import read_only
 from trainables.windows.data import ImageSplit
 from trainables.windows.model import resized
 
@@ -73,7 +74,7 @@ class Gradients(nn.Module):
     @torch.no_grad()
     def of(self, images: np.ndarray) -> torch.Tensor:
         """The same of pictures uint8, in chunks to bound memory."""
-        return torch.cat([self(chunk.float()) for chunk in torch.from_numpy(np.asarray(images)).split(CHUNK)])
+        return torch.cat([self(chunk.float()) for chunk in read_only(np.asarray(images)).split(CHUNK)])
 
 
 def fit(split: ImageSplit, classes: int) -> Gradients:

@@ -272,7 +272,8 @@ def _log_probabilities(learner: Learner, split: ImageSplit) -> torch.Tensor:
     found = logits.log_softmax(1).cpu()
     if "gradients" not in learner.extra:
         return found
-    return gradients.mix(found, learner.extra["gradients"].of(split.images), learner.params["hog_weight"])
+    other = learner.resident(split.images, lambda: learner.extra["gradients"].of(split.images))
+    return gradients.mix(found, other, learner.params["hog_weight"])
 
 
 TASK = WindowsTask()
