@@ -24,8 +24,6 @@ STARTS, AROUND, MOST_AROUND = 4.0, 20.0, 45.0
 SHORT = 60.0
 #: What several seeds that train as one batched model take, as a share of what they take one after the other.
 FUSED = 0.6
-#: A trial that was best in this last part of its epochs would have gained from more of them.
-LATE = 0.8
 #: What a sample takes in validation, as a share of what it takes in training: the way there without the way back. An
 #: epoch of a trial has both.
 FORWARD = 1 / 3
@@ -70,9 +68,10 @@ class Ending:
 def plan_ending(search: Search, splits: Splits, placement: Placement, budget: Budget, measured: Measured) -> Ending:
     """Plans what follows the trials, as the search stands; the comparison gives way first, then the final training.
 
-    Where the best trial was best at the end of its epochs, as most complete trials were, the final training has more of
-    them: `measured.most_epochs`, if the time that is left holds them. Where that does not hold the best trial's own, it
-    has as many as fit, if these are as many steps: its epochs have validation in them too.
+    Where the best trial still improved at the end of its epochs (and, where it was cut off, most complete trials at
+    theirs), the final training has more of them: `measured.most_epochs`, if the time that is left holds them. Where
+    that does not hold the best trial's own, it has as many as fit, if these are as many steps: its epochs have
+    validation in them too.
     """
     settings, state = search.config.search, search.state
     wanted = settings.compare_seeds if len(search.config.balanced) > 1 else 0
@@ -86,9 +85,10 @@ def plan_ending(search: Search, splits: Splits, placement: Placement, budget: Bu
     more, longer = merged / sizes["train"], merged / (sizes["train"] + FORWARD * sizes["val"])
     rounds = ceil(settings.retrain_seeds / placement.concurrency)
     speed = measured.alone if settings.retrain_seeds == 1 else 1.0
-    complete = [epoch for trial, epoch in found if trial.epoch == settings.epochs]
-    late = bool(complete) and median(complete) >= LATE * settings.epochs
-    growing = best.epoch < measured.most_epochs and epochs >= LATE * best.epoch and late
+    complete = [trial for trial, _ in found if trial.epoch == settings.epochs]
+    judges = [best] if best.epoch == settings.epochs else complete
+    helps = bool(judges) and median(trial.improving(search.objective) for trial in judges) > 0
+    growing = best.epoch < measured.most_epochs and best.improving(search.objective) and helps
     each = MARGIN * rounds * (measured.epoch or _pace(best) * longer * speed)
     share, left = (GROWING if growing and not wanted else RETRAIN) * budget.seconds, budget.left - around
     # Measured after the trials, it may have all that they left.
@@ -99,8 +99,7 @@ def plan_ending(search: Search, splits: Splits, placement: Placement, budget: Bu
     if retrain and each * epochs > max(share, left):
         planned = int(max(share, left) / each)
     # A trial that runs and still improves may be the best at its next epoch, and its final training then takes as many.
-    rising = [t for t in state.unfinished() if t.best_epoch and t.steady(window, search.objective)[1] >= LATE * t.epoch]
-    coming = [t.epoch + 1 for t in rising]
+    coming = [trial.epoch + 1 for trial in state.unfinished() if trial.improving(search.objective)]
     final = min(share, each * (measured.most_epochs if growing else max([epochs, *coming])))
     seconds = around + (final if retrain else 0.0)
     seeds = wanted

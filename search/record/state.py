@@ -83,6 +83,17 @@ class Trial:
         first = min(range(len(means)), key=means.__getitem__)
         return means[first], known[first + window // 2][0]
 
+    def improving(self, objective: Objective) -> bool:
+        """Whether its last fifth of epochs has a better mean than any as many before: it would gain by more of them.
+
+        The best epoch alone says less: of a few dozen validation samples, one epoch in the middle is soon lucky.
+        """
+        key = f"val_{objective.metric}"
+        losses = [objective.loss(m[key]) for _, m in sorted(self.curve.items()) if key in m]
+        length = max(1, len(losses) // 5)
+        means = [sum(losses[i : i + length]) / length for i in range(len(losses) - length + 1)]
+        return bool(means) and means[-1] < min(means[:-length], default=math.inf)
+
     @property
     def can_win(self) -> bool:
         """Whether it has a result and neither diverged nor failed."""

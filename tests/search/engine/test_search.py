@@ -192,6 +192,22 @@ def test_replay_gives_the_state_again(tmp_path, order):
     again.journal.close()
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "improves"),
+    [
+        (lambda epoch: 0.9 if epoch == 20 else 0.6 + 0.004 * epoch, True),  # one lucky epoch in the middle
+        (lambda epoch: 0.9 - 0.001 * abs(epoch - 20), False),
+        (lambda epoch: 0.9, False),
+    ],
+)
+def test_trial_improves_where_its_last_epochs_together_are_its_best(accuracy, improves):
+    objective, trial = Objective("accuracy", "max"), Trial(0, {}, 0)
+    assert not trial.improving(objective)
+    for epoch in range(1, 41):
+        trial.take(epoch, {"val_accuracy": accuracy(epoch)}, objective)
+    assert trial.improving(objective) is improves
+
+
 def test_final_training_is_chosen_by_several_epochs_where_there_are_many():
     objective = Objective("loss", "min")
     lucky, steady = Trial(0, {}, 0), Trial(1, {}, 0)
