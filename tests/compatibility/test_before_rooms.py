@@ -58,6 +58,7 @@ def test_registered_model_predicts_beside_the_code_of_today(before):
     assert done.stdout.strip().endswith("True"), done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_task_of_another_package_is_searched(before, tmp_path, ray_env, empty_store):
     env = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(before / "package")]), "SEARCH_TASKS": "toy=toy_task:TASK"}
     command = Command(tmp_path, {**ray_env, **env, "RAY_ADDRESS": ""}, empty_store)

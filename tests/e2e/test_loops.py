@@ -58,6 +58,7 @@ def uninterrupted(module_command, script):
     return outcome_of(module_command, "s"), said
 
 
+@pytest.mark.slow
 def test_function_killed_twice_and_resumed_equals_the_uninterrupted_search(command, script, uninterrupted):
     replace(command, program=(str(script),)).kill_when("s", lambda events: len(results(events)) >= 5)
     command.kill_when("s", lambda events: len(results(events)) >= 14, "resume", "s")

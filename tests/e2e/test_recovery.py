@@ -16,17 +16,32 @@ LATE = (
 )  # fmt: skip
 
 
-def test_late_bloomer_killed_after_its_first_rung_still_wins(command):
-    command.kill_when("late", lambda events: len(results(events)) >= 3, *LATE)
-    output = command.run("resume", "late")
-    assert "best: trial 0, val score 0.9900 at epoch 8" in output
-    rungs = [e["rungs"] for e in command.events("late") if e["event"] == "ended"][-1]
+@pytest.fixture(scope="module")
+def late(module_command):
+    """What the resume of a search says that was killed after its first rung."""
+    module_command.kill_when("late", lambda events: len(results(events)) >= 3, *LATE)
+    return module_command.run("resume", "late")
+
+
+def test_late_bloomer_killed_after_its_first_rung_still_wins(module_command, late):
+    assert "best: trial 0, val score 0.9900 at epoch 8" in late
+    rungs = [e["rungs"] for e in module_command.events("late") if e["event"] == "ended"][-1]
     # Each trial stands in a rung with its score at that rung's own epoch, whatever session it was trained in.
     assert rungs == {
         "2": {"0": -0.52, "1": -0.48, "2": -0.62, "3": -0.41},
         "4": {"0": -0.60, "2": -0.65},
     }
-    assert_logged_once(command, "toy", "late")
+    assert_logged_once(module_command, "toy", "late")
+
+
+def test_finished_search_runs_nothing_again(module_command, late):
+    before = module_command.events("late")
+    output = module_command.run("resume", "late")
+    assert "search late is finished" in output
+    assert "best: trial " in output
+    assert "python -m search resume late" in module_command.run(*LATE, code=2)
+    assert module_command.events("late") == before
+    assert_logged_once(module_command, "toy", "late")
 
 
 @pytest.mark.slow
@@ -40,17 +55,6 @@ def test_time_budget_ends_the_search_and_resume_goes_on_with_it(command):
     assert "is the first champion" in output, "the best so far is retrained all the same"
     output = command.run("resume", "short")
     assert_logged_once(command, "toy", "short")
-
-
-def test_finished_search_runs_nothing_again(command):
-    command.run("run", "toy", "--name", "done")
-    before = command.events("done")
-    output = command.run("resume", "done")
-    assert "search done is finished" in output
-    assert "best: trial " in output
-    assert "python -m search resume done" in command.run("run", "toy", "--name", "done", code=2)
-    assert command.events("done") == before
-    assert_logged_once(command, "toy", "done")
 
 
 @pytest.mark.nightly

@@ -41,7 +41,9 @@ def gpu():
         yield mode
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", ["windows", "rnn", "tweets", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lyrics", "wikitext"))]
+)
 def test_task_trains_resumes_and_is_exported_on_a_gpu_without_waiting_for_it(gpu, tmp_path, name):
     device = choose_device(1, 1.0, "auto")
     bench = Bench.of(name, device, tmp_path / "cache")
