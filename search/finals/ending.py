@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil, isinf
-from statistics import median
 
 from search.engine.budget import Budget
 from search.engine.pace import measure_final
@@ -85,10 +84,10 @@ def plan_ending(search: Search, splits: Splits, placement: Placement, budget: Bu
     more, longer = merged / sizes["train"], merged / (sizes["train"] + FORWARD * sizes["val"])
     rounds = ceil(settings.retrain_seeds / placement.concurrency)
     speed = measured.alone if settings.retrain_seeds == 1 else 1.0
-    complete = [trial for trial, _ in found if trial.epoch == settings.epochs]
-    judges = [best] if best.epoch == settings.epochs else complete
-    helps = bool(judges) and median(trial.improving(search.objective) for trial in judges) > 0
-    growing = best.epoch < measured.most_epochs and best.improving(search.objective) and helps
+    growing = best.epoch < measured.most_epochs and best.improving(search.objective)
+    if growing and best.epoch != settings.epochs:
+        complete = [trial.improving(search.objective) for trial, _ in found if trial.epoch == settings.epochs]
+        growing = 2 * sum(complete) >= len(complete) > 0
     each = MARGIN * rounds * (measured.epoch or _pace(best) * longer * speed)
     share, left = (GROWING if growing and not wanted else RETRAIN) * budget.seconds, budget.left - around
     # Measured after the trials, it may have all that they left.

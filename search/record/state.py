@@ -75,24 +75,27 @@ class Trial:
     def steady(self, window: int, objective: Objective) -> tuple[float, int]:
         """The best mean loss of so many neighbouring epochs, and the middle one of these; of a window of one, or of a
         shorter curve, the best epoch's own. One epoch may be lucky."""
-        key = f"val_{objective.metric}"
-        known = [(epoch, objective.loss(m[key])) for epoch, m in sorted(self.curve.items()) if key in m]
-        if window < 2 or len(known) < window:
+        losses = self._losses(objective)
+        if window < 2 or len(losses) < window:
             return objective.loss(self.best_value), self.best_epoch
-        means = [sum(loss for _, loss in known[i : i + window]) / window for i in range(len(known) - window + 1)]
+        means = _running_means(list(losses.values()), window)
         first = min(range(len(means)), key=means.__getitem__)
-        return means[first], known[first + window // 2][0]
+        return means[first], list(losses)[first + window // 2]
 
     def improving(self, objective: Objective) -> bool:
         """Whether its last fifth of epochs has a better mean than any as many before: it would gain by more of them.
 
         The best epoch alone says less: of a few dozen validation samples, one epoch in the middle is soon lucky.
         """
-        key = f"val_{objective.metric}"
-        losses = [objective.loss(m[key]) for _, m in sorted(self.curve.items()) if key in m]
+        losses = list(self._losses(objective).values())
         length = max(1, len(losses) // 5)
-        means = [sum(losses[i : i + length]) / length for i in range(len(losses) - length + 1)]
+        means = _running_means(losses, length)
         return bool(means) and means[-1] < min(means[:-length], default=math.inf)
+
+    def _losses(self, objective: Objective) -> dict[int, float]:
+        """The validation loss of each epoch that has one, in order."""
+        key = f"val_{objective.metric}"
+        return {epoch: objective.loss(m[key]) for epoch, m in sorted(self.curve.items()) if key in m}
 
     @property
     def can_win(self) -> bool:
@@ -304,3 +307,8 @@ class SearchState:
     def paused(self) -> dict[int, int]:
         """The trials that wait to be promoted, and the epoch at which each waits."""
         return {t.number: t.epoch for t in self.trials.values() if t.outcome == "paused"}
+
+
+def _running_means(values: list[float], window: int) -> list[float]:
+    """The mean of every `window` neighbouring values."""
+    return [sum(values[i : i + window]) / window for i in range(len(values) - window + 1)]
