@@ -120,13 +120,16 @@ class TextTask:
                 progress(done, total, f"{what} {name}")
 
             take = partial(encoders.cached_features, model, split.ids, device=device, cache=cache, progress=shown)
-            # A model that is tested was trained on validation too, and has other terms.
-            counted = {c: (t, t.transform(split.texts)) for c, t in terms.items()} if name != "test" else {}
-            return replace(split, features={part: take(part) for part in parts if part}, counted=counted)
+            split = replace(split, features={part: take(part) for part in parts if part})
+            if most is None or name == "test":  # what is tested was trained on validation too, and has other terms
+                return split
+            found = most.transform(split.texts)
+            return replace(split, counted={c: (t, found[:, : len(t)]) for c, t in terms.items()})
 
         joined = True in (choices["model.tfidf"] or ())
-        kinds = {bool(c) for c in choices.get("model.characters") or (False,)} if joined else ()
-        terms = {characters: tfidf.fit(splits.train.texts, characters) for characters in kinds}
+        kinds = {bool(c) for c in choices.get("model.characters") or (False,)}
+        most = tfidf.fit(splits.train.texts, True in kinds) if joined else None
+        terms = {characters: most if characters else most.words for characters in kinds} if most is not None else {}
         train, val, test = (computed(getattr(splits, name), name) for name in ("train", "val", "test"))
         return Splits(train, val, test, splits.info)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +26,24 @@ MOST = 50_000
 
 @dataclass(frozen=True)
 class Terms:
-    """The features of texts: those of scikit-learn's vectorizers of some of `KINDS`, side by side."""
+    """The features of texts: those of scikit-learn's vectorizers of some of `KINDS`, side by side in their order."""
 
     vectorizers: dict[str, Any]
 
     def __len__(self) -> int:
         return sum(len(one.vocabulary_) for one in self.vectorizers.values())
 
-    def transform(self, texts: Iterable[str]) -> Any:
-        """A sparse matrix in rows, (texts, terms) float32."""
-        from scipy.sparse import hstack
+    @property
+    def words(self) -> Terms:
+        """The words alone, whose columns are the first."""
+        return Terms({kind: one for kind, one in self.vectorizers.items() if kind == "words"})
 
-        return hstack([one.transform(texts) for one in self.vectorizers.values()], format="csr")
+    def transform(self, texts: Sequence[str] | np.ndarray) -> Any:
+        """A sparse matrix in rows, (texts, terms) float32."""
+        from scipy.sparse import csr_matrix, hstack
+
+        none = csr_matrix((len(texts), 0), dtype=np.float32)  # where no term is in two texts
+        return hstack([none, *(one.transform(texts) for one in self.vectorizers.values())], format="csr")
 
 
 def fit(texts: Iterable[str], characters: bool = False) -> Terms:

@@ -191,7 +191,7 @@ def test_tfidf_weights_add_to_the_logits(prepared):
 
 @pytest.mark.parametrize("characters", [False, True])
 def test_tfidf_features_are_counted_once_a_search_and_by_their_own_terms(tmp_path, monkeypatch, characters):
-    config = load_config("tweets", [*SMALL, "model.tfidf=true", f"model.characters={characters}"], {})
+    config = load_config("tweets", [*SMALL, "model.tfidf=true", "model.characters={choice: [true, false]}"], {})
     plain = TASK.prepare(config.data, None, tmp_path, quiet)
     shared = TASK.precompute(plain, config.space.choices(), CPU, tmp_path, quiet)
     settings = params(**{"model.tfidf": True, "model.characters": characters})

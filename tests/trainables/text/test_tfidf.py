@@ -54,5 +54,6 @@ def test_texts_that_have_no_word_in_common_are_told_apart_by_pieces_and_without_
     lines = np.array(["abcd", "abce", "xyzv", "xyzw"], dtype=object)
     assert "words" not in tfidf.fit(lines, characters=True).vectorizers
     assert not tfidf.fit(lines)
+    assert tfidf.fit(lines).transform(lines).shape == (4, 0)
     split = TextSplit(lines, np.array([0, 1, 1, 1]))
     assert tfidf.baseline(split, lines).tolist() == [1, 1, 1, 1], "the most frequent class"
