@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import re
 import uuid
 import zipfile
 import zlib
@@ -14,6 +15,29 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from trainables.base.errors import InputError
+
+#: Words in the names of files and folders, and the splits that they say.
+SPLITS = {
+    "train": "train", "val": "val", "test": "test", "training": "train", "valid": "val", "validation": "val",
+    "dev": "val", "testing": "test",
+}  # fmt: skip
+#: Such a word within a name; X and y may stand at it, as in `Xtrain`.
+_WORD = re.compile(rf"(?<![a-z])[xy]?({'|'.join(SPLITS)})(?:[xy]|data|set)?(?![a-z])")
+
+
+def split_of(name: PurePosixPath, whole: bool = False) -> str:
+    """The split that the name of a file says, or that of the nearest folder above it that says one; else train.
+
+    A word of a name is enough (`wiki.valid.tokens`, `test-00000-of-00001.parquet`), unless there are words of several.
+
+    Args:
+        whole: whether a name has to be the split's own, as a song's title may have any word in it.
+    """
+    for part in (name.stem.lower(), *(folder.lower() for folder in reversed(name.parts[:-1]))):
+        said = {SPLITS[word] for word in ([part] if whole and part in SPLITS else [] if whole else _WORD.findall(part))}
+        if len(said) == 1:
+            return said.pop()
+    return "train"
 
 
 def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iterator[tuple[PurePosixPath, bytes]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from trainables import InputError, Objective, Splits
+from trainables.base.files import SPLITS
 from trainables.base.tables import TABLES, decode
 from trainables.lyrics import demo
 from trainables.text import tables, texts
@@ -26,7 +27,7 @@ class LyricsTask(TextTask):
             if name.suffix.lower() != ".txt":
                 return tables.read_table(content, name, place, data["text"], data["label"], data.get("unlabelled"))
             lines = [line.strip() for line in decode(content, place).splitlines()]
-            folders = [folder for folder in name.parts[:-1] if folder.lower() not in texts.SPLITS]
+            folders = [folder for folder in name.parts[:-1] if folder.lower() not in SPLITS]
             frame = pd.DataFrame({"text": [line for line in lines if line]})
             if frame.empty:
                 raise InputError(f"{place}: no line in it")

@@ -7,30 +7,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from trainables import DataInfo, InputError, Splits, array_digest
-from trainables.base.files import read_files
+from trainables.base.files import read_files, split_of
 from trainables.base.tables import NO_TABLES, TABLES, listed, read_frame
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
+from trainables.rnn.tables import GROUPS, TARGETS, Table, find, read_tables
 
 ARRAYS = {".npy", ".npz", ".pkl", ".pickle"}
 SPLITS = ("train", "val", "test")
-#: Names of arrays and columns that say which sequences come from one source.
-GROUP_NAMES = (
-    "group",
-    "groups",
-    "engine",
-    "unit",
-    "machine",
-    "device",
-    "subject",
-    "patient",
-    "person",
-    "user",
-    "session",
-)
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no equality of their own; a split equals itself alone
@@ -77,8 +63,8 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
         parts = {name: pack(*pair) for name, pair in made.items()}
         notes.append(f"data: the demo set, made by code; the best possible test MSE is {noise:.4f}")
     else:
-        parts, group = _read(data, source, notes)
-        chosen = {"group": group} if group is not None else {}
+        parts, target, group = _read(data, source, notes)
+        chosen = {"target": target} | ({"group": group} if group is not None else {})
     train, place = parts["train"], str(source or "demo")
     for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
         if name not in parts:
@@ -102,99 +88,91 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
     return Splits(train, parts["val"], test, info)
 
 
-def _read(data: dict[str, Any], source: Path, notes: list[str]) -> tuple[dict[str, SequenceSplit], str | None]:
-    """The splits that the files give, and the name of the groups, given or found."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, content in read_files(source, {*ARRAYS, *TABLES}, data["max_unpacked_gb"]):
-        if name.name in NO_TABLES:
+def _read(
+    data: dict[str, Any], source: Path, notes: list[str]
+) -> tuple[dict[str, SequenceSplit], str, str | None]:  # fmt: skip
+    """The splits that the files give, and the names of the target and of the groups, given or found."""
+    tables: dict[str, list[Table]] = {}
+    pieces: dict[str, list[dict[str, Any]]] = {}
+    files = [f for f in read_files(source, {*ARRAYS, *TABLES}, data["max_unpacked_gb"]) if f[0].name not in NO_TABLES]
+    for name, content in files:
+        place = f"{source}: {name}"
+        split = "train" if len(files) == 1 and source.is_file() else split_of(name)
+        mine = pieces.setdefault(split, [])  # in the order of files, which the fingerprint depends on
+        if name.suffix.lower() in TABLES:
+            table = Table(name, read_frame(content, name, place, numbers=True), place)
+            tables.setdefault(split, []).append(table)
             continue
-        split = next((s for s in SPLITS if s in str(name).lower()), "train")
-        arrays = found.setdefault(split, {})
-        for key, value in _arrays(name, content, f"{source}: {name}", data).items():
-            arrays[key] = value
-    parts = {}
-    group, target = data["group"], data["target"]
-    if group is None and (group := _find_group(found.get("train", {}))) is not None:
+        arrays = _arrays(name, content, place, data["target"])
+        if not mine or arrays.keys() & mine[-1].keys():
+            mine.append({})  # another file, or folder, of more sequences
+        mine[-1].update(arrays)
+    named = [key for _, some in sorted(pieces.items()) for one in some for key in one]
+    target, group = data["target"] or find(named, TARGETS), data["group"]
+    for split in sorted(tables, key=SPLITS.index):
+        arrays, target = read_tables(tables[split], target, group, notes)
+        pieces[split].append(arrays)
+    target = target or "y"
+    if data["group"] is None and (group := _find_group(pieces.get("train", []))) is not None:
         notes.append(f"sequences of one {group} stay in one split (data.group={group}, found by its name)")
-    for split, arrays in found.items():
+    parts = {split: _joined(pieces[split], target, group, data, f"{source}: {split}", notes) for split in pieces}
+    if "train" not in parts:
+        raise InputError(f"{source}: no training data; expected arrays X and y, or a table with a row for each step")
+    return parts, target, group
+
+
+def _joined(
+    pieces: list[dict[str, Any]], target: str, group: str | None, data: dict[str, Any], place: str, notes: list[str]
+) -> SequenceSplit:
+    """A split of the arrays of several files."""
+    for arrays in pieces:
         missing = [key for key in ("X", target) if key not in arrays]
         if missing:
             raise InputError(
-                f"{source}: {split}: no array named {missing[0]!r}; there are {', '.join(arrays) or 'none'}"
+                f"{place}: no array named {missing[0]!r}; there are {', '.join(arrays) or 'none'} (the target is --set "
+                "data.target=NAME)"
             )
         if data["group"] is not None and group not in arrays:
-            raise InputError(f"{source}: {split}: data.group: no array named {group!r}; there are {', '.join(arrays)}")
-        others = sorted(set(arrays) - {"X", target, group})
-        if others:
-            notes.append(
-                f"{split}: not used: {listed(others)} (the target is --set data.target=NAME, what belongs together "
-                "--set data.group=NAME)"
-            )
-        parts[split] = check(arrays["X"], arrays[target], arrays.get(group) if group else None, f"{source}: {split}")
-    if "train" not in parts:
-        raise InputError(f"{source}: no training data; expected arrays X and {data['target']}, or a long table")
-    return parts, group
+            raise InputError(f"{place}: data.group: no array named {group!r}; there are {', '.join(arrays)}")
+    if others := sorted({key for arrays in pieces for key in arrays} - {"X", target, group}):
+        notes.append(
+            f"{place.rsplit(': ', 1)[-1]}: not used: {listed(others)} (the target is --set data.target=NAME, what "
+            "belongs together --set data.group=NAME)"
+        )
+    groups = [one.get(group) if group else None for one in pieces]
+    read = [check(one["X"], one[target], some, place) for one, some in zip(pieces, groups, strict=True)]
+    if len(read) == 1:
+        return read[0]
+    widths = {part.values.shape[1] for part in read}
+    if len(widths) > 1:
+        raise InputError(f"{place}: files of sequences with {' and '.join(map(str, sorted(widths)))} features")
+    sequences = [part.sequence(i) for part in read for i in range(len(part))]
+    together = None if any(some is None for some in groups) else np.concatenate([part.groups for part in read])
+    return pack(sequences, np.concatenate([part.targets for part in read]), together)
 
 
-def _find_group(arrays: dict[str, Any]) -> str | None:
+def _find_group(pieces: list[dict[str, Any]]) -> str | None:
     """The array that is called like a group and whose values repeat over sequences."""
-    for name, values in arrays.items():
-        one_each = name.lower() in GROUP_NAMES and len(values) == len(arrays.get("X", ()))
+    for name in (key for key in (pieces[0] if pieces else ()) if key.lower() in GROUPS):
+        values = [value for arrays in pieces for value in arrays.get(name, ())]
+        one_each = len(values) == sum(len(arrays.get("X", ())) for arrays in pieces)
         if one_each and len({str(value) for value in values}) < len(values):
             return name
     return None
 
 
-def _arrays(name: PurePosixPath, content: bytes, place: str, data: dict[str, Any]) -> dict[str, Any]:
+def _arrays(name: PurePosixPath, content: bytes, place: str, target: str | None) -> dict[str, Any]:
     """The arrays of a file by name: the keys of a dict or `.npz`, the file's name for a single array."""
     suffix = name.suffix.lower()
-    if suffix in TABLES:
-        return read_table(content, name, place, data["target"], data["group"])
     if suffix == ".npz":
         return read_npz(content, place)
     value = read_npy(content, place) if suffix == ".npy" else read_pickle(content, place)
     if isinstance(value, dict):
         return {str(key): item for key, item in value.items()}
-    if isinstance(value, tuple) and len(value) == 2 and name.stem not in ("X", data["target"]):
-        return {"X": value[0], data["target"]: value[1]}
+    targets = TARGETS if target is None else (target,)
+    if isinstance(value, tuple) and len(value) == 2 and name.stem not in ("X", *targets):
+        return {"X": value[0], target or "y": value[1]}
     return {name.stem: value}
-
-
-def read_table(content: bytes, name: PurePosixPath, place: str, target: str, group: str | None) -> dict[str, Any]:
-    """Reads a long table (`sequence_id, t, x0, x1, ..., target`) as arrays X and target, in order of first appearance.
-
-    Raises:
-        InputError: a column is missing, or a sequence has two targets or the same step twice.
-    """
-    frame = read_frame(content, name, place, numbers=True)
-    if group is None:  # one that is constant in each sequence; else it is a feature
-        named = [c for c in frame.columns if str(c).lower() in GROUP_NAMES]
-        constant = [
-            c for c in named if "sequence_id" in frame and (frame.groupby("sequence_id")[c].nunique() <= 1).all()
-        ]
-        group = constant[0] if constant else None
-    given = [c for c in ("sequence_id", "t", target, group) if c is not None]
-    absent = [c for c in given if c not in frame.columns]
-    if absent:
-        raise InputError(f"{place}: no column {absent[0]!r}; there are {listed(frame.columns)}")
-    features = [c for c in frame.columns if c not in given]
-    if not features:
-        raise InputError(f"{place}: no feature column beside {', '.join(given)}")
-    words = [c for c in (*features, target) if not pd.api.types.is_numeric_dtype(frame[c])]
-    if words:
-        raise InputError(f"{place}: column {words[0]!r} holds {frame[words[0]].dtype}; numbers are needed")
-    twice = frame.duplicated(["sequence_id", "t"])
-    if twice.any():
-        where = frame.index[twice][0]
-        raise InputError(f"{place}: sequence {frame.at[where, 'sequence_id']}: t = {frame.at[where, 't']} stands twice")
-    arrays: dict[str, Any] = {"X": [], target: []} | ({group: []} if group else {})
-    for key, rows in frame.sort_values("t", kind="stable").groupby("sequence_id", sort=False):
-        if rows[target].nunique(dropna=False) != 1:
-            raise InputError(f"{place}: sequence {key}: {target} must be one value, but there are several")
-        arrays["X"].append(rows[features].to_numpy(dtype=np.float64))
-        for column in (target, group) if group else (target,):
-            arrays[column].append(rows[column].iloc[0])
-    return arrays
 
 
 def check(sequences: Any, targets: Any, groups: Any | None, place: str) -> SequenceSplit:

@@ -39,6 +39,7 @@ from trainables.rnn.data import SequenceSplit
 from trainables.rnn.look import overview, shared_steps
 from trainables.rnn.model import SequenceRegressor, Sequences, is_gated, layout, steps_of
 from trainables.rnn.ridge import Ridge, fit_ridge
+from trainables.rnn.tables import features
 
 EVAL_BATCH = 256
 #: Batches are cut from buckets of so many batches, in which shuffled sequences are sorted by length: little padding.
@@ -203,7 +204,7 @@ class RnnTask:
             (name, content), *_ = read_files(Path(argument), TABLES, math.inf)
             frame = read_frame(content, name, argument, numbers=True)
             try:
-                values = frame.drop(columns=["sequence_id", "t", "y"], errors="ignore").to_numpy(dtype=np.float64)
+                values = features(frame).to_numpy(dtype=np.float64)
             except ValueError as error:
                 raise InputError(f"{argument}: not a table of numbers ({str(error).splitlines()[0]})") from error
             if not len(values) or not np.isfinite(values).all():

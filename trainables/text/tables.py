@@ -70,17 +70,17 @@ def read_table(
     return read
 
 
-def read_column(content: bytes, name: PurePosixPath, place: str) -> list[str]:
-    """The texts of a table: the first column with a usual name, or the longest one of a table without a header.
+def read_column(content: bytes, name: PurePosixPath, place: str, text: str | None = None) -> list[str]:
+    """The texts of a table: the column `text`, or the first with a usual name, or of one without a header the longest.
 
     Raises:
         InputError: the table cannot be read, or has a header of which no name is known.
     """
     frame = read_frame(content, name, place)
-    bare = _without_header(frame, content, name, place)
+    bare = None if text in frame else _without_header(frame, content, name, place)
     if bare is not None:
         return list(bare[max(bare.columns, key=lambda column: _length(bare[column]))])
-    return [str(text) for text in frame[_column(list(frame.columns), None, TEXT_NAMES, "text", place)].fillna("")]
+    return [str(value) for value in frame[_column(list(frame.columns), text, TEXT_NAMES, "text", place)].fillna("")]
 
 
 def _without_header(frame: pd.DataFrame, content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,12 +11,10 @@ import numpy as np
 import pandas as pd
 
 from trainables.base.errors import InputError
-from trainables.base.files import read_files
+from trainables.base.files import SPLITS, read_files, split_of
 from trainables.base.tables import NO_TABLES, TABLES, listed
 from trainables.base.task import DataInfo, Splits, array_digest
 from trainables.text.duplicates import clean, remove_overlap
-
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,9 @@ def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collecti
     for name, content in files:
         part = PurePosixPath(*name.parts[below:])
         place = str(source) if source.is_file() and len(name.parts) == 1 else str(source / name)
-        frames.setdefault(split_of(part), []).append(read(content, part, place))
+        alone = len(files) == 1 and source.is_file()  # whatever it is called
+        split = "train" if alone else split_of(part, whole=part.suffix.lower() not in TABLES)
+        frames.setdefault(split, []).append(read(content, part, place))
     notes = [note for parts in frames.values() for frame in parts for note in frame.attrs.get("notes", ())]
     together = {split: clean(pd.concat(parts, ignore_index=True), split, notes) for split, parts in frames.items()}
     if "train" not in together:
@@ -133,16 +133,6 @@ def _common_folders(names: list[PurePosixPath]) -> int:
             break
         shared += 1
     return shared
-
-
-def split_of(name: PurePosixPath) -> str:
-    """The split that a file's name, or the name of a folder above it, says; else train."""
-    return first_split((name.stem, *reversed(name.parts[:-1])))
-
-
-def first_split(words: Iterable[str]) -> str:
-    """The split that the first of these words to name one names, in any case; else train."""
-    return next((SPLITS[word.lower()] for word in words if word.lower() in SPLITS), "train")
 
 
 def stratified(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ import torch
 
 from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base import tables
-from trainables.base.files import read_files
-from trainables.text import texts
+from trainables.base.files import read_files, split_of
+from trainables.text.tables import read_column
 from trainables.wikitext.tokenizer import END, START, UNKNOWN, basic_english, decode, encode, vocabulary
 
 HUB = "Salesforce/wikitext"
@@ -21,7 +21,9 @@ FILES = {
     split: f"wikitext-2-v1/{name}-00000-of-00001.parquet"
     for split, name in (("train", "train"), ("val", "validation"), ("test", "test"))
 }
-SUFFIXES = (".tokens", ".txt")
+PLAIN = (".tokens", ".txt")
+#: Words of a piece, where a text has too few lines to cut some of them off.
+PIECE = 20
 #: Seconds that `auto` waits for the hub.
 PATIENCE = 4.0
 
@@ -117,24 +119,31 @@ def get_batch(source: torch.Tensor, start: int, bptt: int) -> tuple[torch.Tensor
 
 
 def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, list[str]]:
+    """The lines of each split: of text files, or, where there are none, of tables with a column of texts."""
     found: dict[str, list[str]] = {}
-    for name, content in read_files(source, SUFFIXES, data["max_unpacked_gb"]):
-        lines = tables.decode(content, str(source / name)).splitlines()
-        found.setdefault(_split_of(name), []).extend(lines)
+    files = [*read_files(source, (*PLAIN, *tables.TABLES), data["max_unpacked_gb"])]
+    plain = [(name, content) for name, content in files if name.suffix.lower() in PLAIN]
+    alone = len(files) == 1 and source.is_file()  # whatever it is called
+    for name, content in plain or files:
+        if name.name in tables.NO_TABLES:
+            continue
+        place = str(source if alone else source / name)
+        read = [tables.decode(content, place)] if plain else read_column(content, name, place, data.get("text"))
+        split = found.setdefault("train" if alone else split_of(name), [])
+        split.extend(line for text in read for line in text.splitlines())
     if "train" not in found:
         raise InputError(f"{source}: there is a {' and a '.join(found)} split but no train")
-    for split, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
-        if split not in found:
-            lines = found["train"]
+    for part, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
+        if part not in found:
+            lines, what = found["train"], "lines"
+            if not round(fraction * len(lines)):  # one of them would be much more than was asked for
+                words = " ".join(lines).split()
+                lines = [" ".join(words[start : start + PIECE]) for start in range(0, len(words), PIECE)]
+                what = f"pieces of {PIECE} words"
             cut = len(lines) - max(1, round(fraction * len(lines)))
-            found["train"], found[split] = lines[:cut], lines[cut:]
-            notes.append(f"{split}: the last {len(lines) - cut} lines of train")
+            found["train"], found[part] = lines[:cut], lines[cut:]
+            notes.append(f"{part}: the last {len(lines) - cut} {what} of train")
     return found
-
-
-def _split_of(name: PurePosixPath) -> str:
-    """The split that a name says (`wiki.valid.tokens`, `train.txt`, `test/a.txt`); else train."""
-    return texts.first_split((*reversed(re.split(r"[._-]", name.stem)), *reversed(name.parts[:-1])))
 
 
 def choose(corpus: str) -> tuple[str, str]:

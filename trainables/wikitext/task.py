@@ -53,7 +53,7 @@ class WikitextTask:
         return reading.prepare(data, source)
 
     def describe_source(self, data: dict[str, Any]) -> str:
-        return f"{reading.choose(data['corpus'])[1]} (--data FOLDER|ZIP for your own)"
+        return f"{reading.choose(data['corpus'])[1]} (--data FILE|FOLDER|ZIP for your own)"
 
     def check(self, params: Params) -> None:
         if params.get("positions") is not None and params["positions"] not in POSITIONS:
@@ -70,12 +70,6 @@ class WikitextTask:
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         self.check(params)
-        steps = len(_starts(len(splits.train) // params["batch_size"], params["bptt"]))
-        if params["parts"] > steps:
-            raise InputError(
-                f"parts: {params['parts']}: train is read in {steps} steps of {params['batch_size']} x "
-                f"{params['bptt']} words; a part needs one"
-            )
         model = LanguageModel(len(splits.train.words), params["bptt"], params, device.dtype)
         model.to(device.torch_device)
         rate = params["sgd_lr"] if params["optimizer"] == "sgd" else params["adam_lr"]
@@ -85,11 +79,12 @@ class WikitextTask:
         return Learner(model, optimizer, schedule, device, params, extra=extra)
 
     def train_epoch(self, learner: Learner, split: Corpus) -> dict[str, float]:
-        """Trains one of `parts` equal parts of a pass over the split."""
+        """Trains one of `parts` equal parts of a pass over the split; of a short one, a step is a part."""
         params, model = learner.params, learner.model
         stream = batchify(_stream(learner, split), params["batch_size"]).t().contiguous()  # (batch, length)
-        length, parts = params["bptt"], params["parts"]
+        length = params["bptt"]
         starts = _starts(stream.shape[1], length)
+        parts = min(params["parts"], len(starts))
         part = (learner.epoch - 1) % parts
         mine = starts[part * len(starts) // parts : (part + 1) * len(starts) // parts]
 

@@ -17,15 +17,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from trainables import DataInfo, InputError, Progress, Splits, array_digest
-from trainables.base.files import replacing, too_large
+from trainables.base.files import SPLITS as FOLDERS
+from trainables.base.files import replacing, split_of, too_large
 from trainables.windows import demo, listed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 SPLITS = ("train", "val", "test")
-#: Names of folders, in any case, and the splits that they hold.
-FOLDERS = {name: name for name in SPLITS} | {
-    "training": "train", "valid": "val", "validation": "val", "testing": "test",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -243,8 +240,7 @@ def _list_rows(
         for path, label, word in (
             listed.read_list(read(), name, f"{place}/{name}", pictures.__contains__, FOLDERS) or ()
         ):
-            of_table = (PurePosixPath(name).stem, *reversed(PurePosixPath(name).parts[:-1]))
-            split = next((FOLDERS[part.lower()] for part in (word, *of_table) if part.lower() in FOLDERS), "train")
+            split = FOLDERS[word] if word else split_of(PurePosixPath(name))
             if files.setdefault(path, _File(split, label, path, pictures[path])).label != label:
                 raise InputError(f"{place}/{name}: {path}: labelled {label!r} here and {files[path].label!r} before")
     if not files:

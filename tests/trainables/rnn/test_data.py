@@ -106,7 +106,10 @@ def test_wrong_data_is_refused_with_the_index(tmp_path, change, message):
     ("frame", "message"),
     [
         ({"sequence_id": [1], "t": [0], "y": [1.0]}, "no feature column beside sequence_id, t, y"),
-        ({"sequence_id": [1], "x0": [0.0], "y": [1.0]}, "no column 't'"),
+        ({"t": [1], "x0": [0.0], "y": [1.0]}, "no column that tells sequences apart is recognised among t, x0, y"),
+        ({"id": [1], "t": [1], "x0": [0.0]}, "no column is called target, y, label; there are id, t, x0"),
+        ({"id": [1, None], "t": [0, 1], "x0": [0.0, 1.0], "y": [1.0, 1.0]}, "row 2: no id"),
+        ({"id": [1, 1], "day": [0, 0], "date": ["1 May 2020", "soon"], "y": [1, 1]}, "row 2: date = 'soon': neither"),
         ({"sequence_id": [1, 1], "t": [0, 0], "x0": [0.0, 1.0], "y": [1.0, 1.0]}, "sequence 1: t = 0 stands twice"),
         ({"sequence_id": [1, 1], "t": [0, 1], "x0": [0.0, 1.0], "y": [1.0, 2.0]}, "sequence 1: y must be one value"),
         ({"sequence_id": [1], "t": [0], "x0": ["a"], "y": [1.0]}, "column 'x0' holds"),
@@ -135,7 +138,7 @@ def test_groups_are_found_by_their_name_where_they_repeat(tmp_path):
     groups = np.repeat(np.arange(8), 5)
     np.savez(tmp_path / "a.npz", X=objects(x), y=y, engine=groups, batch=groups)
     found = data.prepare(SETTINGS, tmp_path / "a.npz")
-    assert found.info.chosen == {"group": "engine"}, "which a resume keeps to"
+    assert found.info.chosen == {"group": "engine", "target": "y"}, "which a resume keeps to"
     assert "sequences of one engine stay in one split (data.group=engine, found by its name)" in found.info.notes
     assert any(note.startswith("train: not used: batch (") for note in found.info.notes)
     assert found.info.fingerprint == data.prepare({**SETTINGS, "group": "engine"}, tmp_path / "a.npz").info.fingerprint
@@ -147,10 +150,78 @@ def test_group_column_of_a_long_table_is_no_feature(tmp_path):
     rows = [f"{s},{t},{s // 2},{s * t},{s}" for s in range(8) for t in range(3)]
     (tmp_path / "a.csv").write_text("\n".join(["sequence_id,t,patient,x0,y", *rows]))
     splits = data.prepare(SETTINGS, tmp_path / "a.csv")
-    assert splits.info.chosen == {"group": "patient"} and splits.train.values.shape[1] == 1
+    assert splits.info.chosen["group"] == "patient" and splits.train.values.shape[1] == 1
     rows = [f"{s},{t},{t},{s * t},{s}" for s in range(8) for t in range(3)]
     (tmp_path / "b.csv").write_text("\n".join(["sequence_id,t,unit,x0,y", *rows]))
     assert data.prepare(SETTINGS, tmp_path / "b.csv").train.values.shape[1] == 2, "one that varies within a sequence is"
+
+
+def long_table(x, y, names=("sequence_id", "t", "y")):
+    sequence, time, target = names
+    return pd.DataFrame(
+        {sequence: i, time: t, **{f"x{k}": v for k, v in enumerate(step)}, target: y[i]}
+        for i, steps in enumerate(x)
+        for t, step in enumerate(steps)
+    )
+
+
+def test_columns_of_a_table_are_found_by_their_names(tmp_path):
+    x, y = sequences(20)
+    long_table(x, y).to_csv(tmp_path / "plain.csv", index=False)
+    expected = data.prepare(SETTINGS, tmp_path / "plain.csv")
+    assert not any("sequences by" in note for note in expected.info.notes), "as the documentation has them"
+    other = long_table(x, y, ("ID", "Date", "label"))
+    other["Date"] = (pd.Timestamp("2020-01-01") + pd.to_timedelta(other["Date"], unit="D")).dt.strftime("%d %b %Y")
+    other.to_csv(tmp_path / "other.csv")  # with the numbers of rows
+    found = data.prepare(SETTINGS, tmp_path / "other.csv")
+    assert found.info.fingerprint == expected.info.fingerprint
+    assert "other.csv: sequences by ID, steps by Date, the target is label" in found.info.notes
+    other.drop(columns="Date").rename(columns={"ID": "engine"}).to_csv(tmp_path / "untimed.csv", index=False)
+    found = data.prepare(SETTINGS, tmp_path / "untimed.csv")
+    assert found.info.fingerprint == expected.info.fingerprint
+    assert any("untimed.csv: sequences by engine, steps as they stand" in note for note in found.info.notes)
+
+
+@pytest.mark.parametrize("form", ["a table a sequence", "targets in a table"])
+def test_targets_may_stand_in_a_table_of_their_own(tmp_path, form):
+    x, y = sequences(20)
+    long_table(x, y).to_csv(tmp_path / "plain.csv", index=False)
+    expected = data.prepare(SETTINGS, tmp_path / "plain.csv").info.fingerprint
+    (root := tmp_path / "data").mkdir()
+    table = long_table(x, y).drop(columns="y")
+    about = pd.DataFrame({"sequence_id": range(20), "y": y})
+    if form == "targets in a table":
+        table.to_csv(root / "steps.csv", index=False)
+    else:
+        for name, rows in table.groupby("sequence_id"):
+            rows.drop(columns="sequence_id").to_csv(root / f"{name:03d}.csv", index=False)
+        about = about.rename(columns={"sequence_id": "file"}).assign(file=[f"{n:03d}.csv" for n in range(20)])
+    about.sample(frac=1, random_state=0).to_csv(root / "values.csv", index=False)
+    assert data.prepare(SETTINGS, root).info.fingerprint == expected
+    about.iloc[1:].to_csv(root / "values.csv", index=False)
+    with pytest.raises(InputError, match=r"values\.csv: no row for sequence 0"):
+        data.prepare(SETTINGS, root)
+    pd.concat([about, about[:1]]).to_csv(root / "values.csv", index=False)
+    with pytest.raises(InputError, match=r"values\.csv: row 21: sequence 0 stands twice"):
+        data.prepare(SETTINGS, root)
+
+
+@pytest.mark.parametrize("form", ["npz", "csv"])
+def test_all_files_of_a_split_are_read(tmp_path, form):
+    x, y = sequences(30)
+    for number, at in enumerate((slice(0, 10), slice(10, 30))):
+        if form == "npz":
+            np.savez(tmp_path / f"train_{number}.npz", X=objects(x[at]), y=y[at])
+        else:
+            long_table(x[at], y[at]).to_csv(tmp_path / f"train_{number}.csv", index=False)
+    np.savez(tmp_path / "test.npz", X=objects(x[:5]), y=y[:5])
+    splits = data.prepare(SETTINGS, tmp_path)
+    assert splits.info.sizes == {"train": 24, "val": 6, "test": 5}
+    targets = np.concatenate([splits.train.targets, splits.val.targets])
+    assert np.allclose(np.sort(targets), np.sort(y.astype(np.float32)))
+    with pytest.raises(InputError, match="train: files of sequences with 2 and 3 features"):
+        np.savez(tmp_path / "train_2.npz", X=objects([one[:, :2] for one in x]), y=y)
+        data.prepare(SETTINGS, tmp_path)
 
 
 def test_demo_noise_floor_is_what_a_predictor_that_knows_the_process_gets():

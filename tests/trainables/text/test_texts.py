@@ -115,9 +115,12 @@ def test_what_datasets_saves_has_the_fingerprint_of_the_table(tmp_path):
     whole = datasets.DatasetDict({k: datasets.Dataset.from_list(v, features=features) for k, v in made.items()})
     whole.save_to_disk(tmp_path / "saved")
     whole["train"].to_parquet(tmp_path / "parquet" / "train.parquet")
+    for split, part in whole.items():
+        part.to_parquet(tmp_path / "as the hub has it" / f"{split}-00000-of-00001.parquet")
     reader = partial(tables.read_table, text=None, label=None)
     expected = texts.prepare(DATA, tmp_path / "csv", reader).info
-    assert texts.prepare(DATA, tmp_path / "saved", reader).info.fingerprint == expected.fingerprint
+    for other in ("saved", "as the hub has it"):
+        assert texts.prepare(DATA, tmp_path / other, reader).info.fingerprint == expected.fingerprint
     assert texts.prepare(DATA, tmp_path / "parquet", reader).info.classes == ("no", "yes")
 
 

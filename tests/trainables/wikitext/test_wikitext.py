@@ -2,6 +2,7 @@ import math
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -206,10 +207,11 @@ def test_parts_of_a_pass_are_the_pass():
     assert seen[1] == seen[3] == (len(data.train) // 4 - 1) * 4
 
 
-def test_more_parts_than_steps_are_refused():
+def test_a_part_of_a_short_text_is_a_step():
     data = splits()
-    with pytest.raises(InputError, match=r"parts: 9999: train is read in \d+ steps of 4 x \d+ words"):
-        TASK.build(params("parts=9999"), data, 1, CPU)
+    learner = TASK.build(params("parts=9999"), data, 2, CPU)
+    learner.epoch = 1
+    assert TASK.train_epoch(learner, data.train)["samples"] == 4 * 7
 
 
 def test_perplexity_that_overflows_is_infinite():
@@ -296,6 +298,32 @@ def test_files_by_their_names_and_missing_splits_are_cut_off_the_end(tmp_path):
     (tmp_path / "short.txt").write_text("too short\n" * 5)
     with pytest.raises(InputError, match=r"train has \d+ words; with data.batch 4 and data.bptt 7 at least 32"):
         reading.prepare(DATA, tmp_path / "short.txt")
+
+
+def test_texts_of_a_table_are_read_as_files_of_text_are(tmp_path):
+    words = ["the", "cat", "sat", "on", "the", "mat", "and", "the", "dog", "on", "the", "log"]
+    lines = [" ".join(np.random.default_rng(n).permutation(words)) for n in range(60)]
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "hub").mkdir()
+    for name, at in (("train", slice(0, 40)), ("validation", slice(40, 50)), ("test", slice(50, 60))):
+        (tmp_path / "plain" / f"{name}.txt").write_text("\n".join(lines[at]))
+        frame = pd.DataFrame({"number": range(at.stop - at.start), "text": lines[at]})
+        frame.to_parquet(tmp_path / "hub" / f"{name}-00000-of-00001.parquet")
+    (tmp_path / "hub" / "dataset_info.json").write_text("{}")
+    expected = reading.prepare(DATA, tmp_path / "plain").info
+    assert reading.prepare(DATA, tmp_path / "hub").info.fingerprint == expected.fingerprint
+    frame.rename(columns={"text": "story"}).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(InputError, match=r"test\.csv: no text column is recognised among number, story"):
+        reading.prepare(DATA, tmp_path / "test.csv")
+    alone = reading.prepare({**DATA, "text": "story"}, tmp_path / "test.csv").info
+    assert alone.sizes["train"] == 8 * len(words), "a file that is given alone is cut, whatever it is called"
+
+
+def test_text_of_one_line_is_cut_too(tmp_path):
+    (tmp_path / "book.txt").write_text("once upon a time " * 500)
+    made = reading.prepare(DATA, tmp_path / "book.txt")
+    assert made.info.sizes == {"train": 1620, "val": 180, "test": 200}
+    assert "test: the last 10 pieces of 20 words of train" in made.info.notes
 
 
 def test_demo_is_prose_and_no_split_holds_what_another_says():

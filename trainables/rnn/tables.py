@@ -1,0 +1,198 @@
+"""Tables of sequences, a row for each step; which column is what is found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trainables import InputError
+from trainables.base.tables import TABLES, listed
+
+#: Names of columns, in any case, of which the first that is there is taken: what tells sequences apart, what orders
+#: their steps, and what is to be predicted.
+SEQUENCES = ("sequence_id", "sequence", "series_id", "series", "sample_id", "sample", "case_id", "case", "id")
+TIMES = ("t", "time", "step", "time_step", "timestep", "cycle", "timestamp", "datetime", "date")
+TARGETS = ("target", "y", "label")
+#: Names of arrays and columns that say which sequences come from one source.
+GROUPS = (
+    "group", "groups", "engine", "unit", "machine", "device", "subject", "patient", "person", "user", "session",
+)  # fmt: skip
+#: Names of columns that hold a sequence's file.
+FILES = ("file", "file_name", "filename", "path", "name")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that was read from the file `name`; `place` stands in messages."""
+
+    name: PurePosixPath
+    frame: pd.DataFrame
+    place: str
+
+
+def find(columns: Iterable[object], names: Sequence[str]) -> str | None:
+    """The column with the first of these names, in any case; None where there is none."""
+    by_lower = {str(column).lower(): str(column) for column in columns}
+    return next((by_lower[name] for name in names if name in by_lower), None)
+
+
+def features(frame: pd.DataFrame) -> pd.DataFrame:
+    """What a network reads of a table of one sequence: all but what names it, its steps and what it is about."""
+    frame = _without_index(frame)
+    known = [find(frame.columns, names) for names in (SEQUENCES, TIMES, TARGETS)]
+    constant = [c for c in frame.columns if c.lower() in GROUPS and frame[c].nunique() <= 1]
+    return frame.drop(columns=[c for c in (*known, *constant) if c is not None])
+
+
+def read_tables(
+    tables: list[Table], target: str | None, group: str | None, notes: list[str]
+) -> tuple[dict[str, Any], str]:
+    """Reads the tables of a split as arrays: X, the target and the group, if there is one; and the target's name.
+
+    Each has a row for each step, with a column that tells sequences apart; of several, one without such a column is one
+    sequence. Sequences are in the order in which they appear once rows are ordered in time. Where they do not hold the
+    target, another table does, with a row for each sequence: its id, or the name of its file.
+
+    Args:
+        target, group: the names of columns; None: found.
+
+    Raises:
+        InputError: a column is missing, or a sequence has no target, or several, or the same step twice.
+    """
+    columns = [column for table in tables for column in table.frame.columns]
+    target = target or find(columns, TARGETS)
+    if target is None or target not in columns:
+        wanted = f"no column {target!r}" if target else f"no column is called {', '.join(TARGETS)}"
+        raise InputError(
+            f"{tables[0].place}: {wanted}; there are {listed(dict.fromkeys(columns))}; say what is to be predicted "
+            "with --set data.target=NAME"
+        )
+    steps = [table for table in tables if target not in table.frame.columns]
+    about = [table for table in tables if target in table.frame.columns]
+    if not steps:
+        steps, about = tables, []
+    arrays: dict[str, Any] = {"X": [], target: []}
+    known, shared = _rows_about(about, group)
+    group = group or shared
+    inputs: list[str] | None = None
+    for table in steps:
+        frame = _without_index(table.frame)
+        key, time = _key(frame, steps), find(frame.columns, TIMES)
+        if key is None and len(tables) == 1:
+            raise InputError(
+                f"{table.place}: no column that tells sequences apart is recognised among {listed(frame.columns)}; "
+                "call it sequence_id"
+            )
+        if key is None:  # the file is one sequence
+            key = SEQUENCES[0]
+            frame = frame.assign(**{key: table.name.stem})
+        if not about:
+            group = group or _constant(frame, key)
+        elsewhere = {target if about else None, shared if shared not in frame else None}
+        given = [c for c in (key, time, target, group) if c is not None and c not in elsewhere]
+        if absent := [c for c in given if c not in frame.columns]:
+            raise InputError(f"{table.place}: no column {absent[0]!r}; there are {listed(frame.columns)}")
+        inputs = inputs or [c for c in frame.columns if c not in given]
+        _check_columns(frame, given, inputs, target, table.place)
+        if table is steps[0] and (key, time, target) != ("sequence_id", "t", "y"):
+            order = f"steps by {time}" if time else f"steps as they stand (no column is called {', '.join(TIMES)})"
+            notes.append(f"{table.name}: sequences by {key}, {order}, the target is {target}")
+        for name, rows in _ordered(frame, key, time, table.place).groupby(key, sort=False):
+            if about and _plain(name) not in known:
+                raise InputError(f"{about[0].place}: no row for sequence {name} of {table.place}")
+            if not about and rows[target].nunique(dropna=False) != 1:
+                raise InputError(
+                    f"{table.place}: sequence {name}: {target} must be one value, but there are several (what is to be "
+                    "predicted is --set data.target=NAME)"
+                )
+            own = known[_plain(name)] if about else rows
+            arrays["X"].append(rows[inputs].to_numpy(dtype=np.float64))
+            arrays[target].append(own[target].iloc[0])
+            if group is not None:
+                arrays.setdefault(group, []).append((own if group in own else rows)[group].iloc[0])
+    return arrays, target
+
+
+def _key(frame: pd.DataFrame, steps: list[Table]) -> str | None:
+    """The column that tells sequences apart: one called so, or a group where a table holds several of it."""
+    group = find(frame.columns, GROUPS)
+    several = len(steps) == 1 or any(group in t.frame and t.frame[group].nunique() > 1 for t in steps)
+    return find(frame.columns, SEQUENCES) or (group if several else None)
+
+
+def _without_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the numbers of rows that pandas writes as a first column of no name."""
+    first = frame.columns[0] if len(frame.columns) else ""
+    counts = first.startswith("Unnamed") and frame[first].tolist() == list(range(len(frame)))
+    return frame.drop(columns=first) if counts else frame
+
+
+def _constant(frame: pd.DataFrame, key: str) -> str | None:
+    """The column that is called like a group and is one value in each sequence; any other such column is an input."""
+    named = [c for c in frame.columns if c.lower() in GROUPS and c != key]
+    return next((c for c in named if (frame.groupby(key)[c].nunique() <= 1).all()), None)
+
+
+def _check_columns(frame: pd.DataFrame, given: list[str], inputs: list[str], target: str, place: str) -> None:
+    if not inputs:
+        raise InputError(f"{place}: no feature column beside {', '.join(given)}")
+    if lacking := [c for c in inputs if c not in frame.columns]:
+        raise InputError(f"{place}: no column {lacking[0]!r}, which the table before has")
+    if more := [c for c in frame.columns if c not in (*inputs, *given)]:
+        raise InputError(f"{place}: column {more[0]!r}, which the table before does not have")
+    words = [c for c in (*inputs, target) if c in frame and not pd.api.types.is_numeric_dtype(frame[c])]
+    if words:
+        raise InputError(f"{place}: column {words[0]!r} holds {frame[words[0]].dtype}; numbers are needed")
+
+
+def _ordered(frame: pd.DataFrame, key: str, time: str | None, place: str) -> pd.DataFrame:
+    """Its rows in the order of time, which may be numbers or dates."""
+    if (nameless := frame[key].isna()).any():
+        raise InputError(f"{place}: row {int(np.flatnonzero(nameless)[0]) + 1}: no {key}")
+    if time is None:
+        return frame
+    moments = frame[time]
+    if not pd.api.types.is_numeric_dtype(moments):
+        moments = pd.to_datetime(moments, format="mixed", utc=True, errors="coerce")
+    if (unknown := moments.isna()).any():
+        row = int(np.flatnonzero(unknown)[0])
+        raise InputError(f"{place}: row {row + 1}: {time} = {frame[time].iloc[row]!r}: neither a number nor a date")
+    frame = frame.assign(**{time: moments})
+    twice = frame.duplicated([key, time])
+    if twice.any():
+        where = frame.index[twice][0]
+        raise InputError(f"{place}: sequence {frame.at[where, key]}: {time} = {frame.at[where, time]} stands twice")
+    return frame.sort_values(time, kind="stable")
+
+
+def _rows_about(tables: list[Table], group: str | None) -> tuple[dict[str, pd.DataFrame], str | None]:
+    """The rows of tables that have one for each sequence, by its id or file, and the column of groups in them."""
+    found: dict[str, pd.DataFrame] = {}
+    shared = None
+    for table in tables:
+        frame = table.frame
+        if (key := find(frame.columns, (*SEQUENCES, *FILES, *GROUPS))) is None:
+            raise InputError(
+                f"{table.place}: no column that names a sequence or its file is recognised among "
+                f"{listed(frame.columns)}; call it sequence_id"
+            )
+        shared = group if group in frame else find([c for c in frame.columns if c != key], GROUPS)
+        for position, name in enumerate(map(_plain, frame[key])):
+            if name in found:
+                raise InputError(f"{table.place}: row {position + 1}: sequence {name} stands twice")
+            found[name] = frame.iloc[position : position + 1]
+    return found, shared
+
+
+def _plain(name: object) -> str:
+    """A sequence's id, or its file's name without folder and suffix; numbers without leading zeros."""
+    if isinstance(name, float) and name.is_integer():
+        name = int(name)
+    path = PurePosixPath(str(name).replace("\\", "/").removesuffix(".gz"))
+    plain = path.stem if path.suffix.lower() in TABLES else path.name
+    return str(int(plain)) if plain.isdecimal() else plain
