@@ -195,7 +195,9 @@ def check(sequences: Any, targets: Any, groups: Any | None, place: str) -> Seque
         bad = np.argwhere(~np.isfinite(array))
         if len(bad):
             step, feature = bad[0]
-            raise InputError(f"{place}: X[{index}]: {array[step, feature]} at step {step}, feature {feature}")
+            raise InputError(
+                f"{place}: X[{index}]: {array[step, feature]} at step {step}, feature {feature}; fill what is missing"
+            )
         checked.append(array)
     y = _numbers(targets, f"{place}: targets").reshape(len(targets), -1)
     if y.shape[1] != 1:

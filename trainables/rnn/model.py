@@ -204,7 +204,8 @@ class SequenceRegressor(nn.Module):
         for prefix, array in (("x", values), ("y", targets[:, None])):
             mean, std = array.mean(0, dtype=np.float64), array.std(0, dtype=np.float64)
             getattr(self, f"{prefix}_mean").copy_(torch.as_tensor(mean))
-            getattr(self, f"{prefix}_std").copy_(torch.as_tensor(np.where(std > 1e-12, std, 1.0)))
+            varies = array.max(0) > array.min(0)  # however little: units may be small
+            getattr(self, f"{prefix}_std").copy_(torch.as_tensor(np.where(varies, std, 1.0)))
 
     def scaled(self, x: torch.Tensor, mask: torch.Tensor, front: bool) -> torch.Tensor:
         """Predictions in units of the target's standard deviation.

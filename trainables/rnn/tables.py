@@ -158,7 +158,9 @@ def _ordered(frame: pd.DataFrame, key: str, time: str | None, place: str) -> pd.
         return frame
     moments = frame[time]
     if not pd.api.types.is_numeric_dtype(moments):
-        moments = pd.to_datetime(moments, format="mixed", utc=True, errors="coerce")
+        moments = pd.to_datetime(frame[time], format="ISO8601", utc=True, errors="coerce")
+        if moments.isna().any():  # a hundred times as slow
+            moments = pd.to_datetime(frame[time], format="mixed", utc=True, errors="coerce")
     if (unknown := moments.isna()).any():
         row = int(np.flatnonzero(unknown)[0])
         raise InputError(f"{place}: row {row + 1}: {time} = {frame[time].iloc[row]!r}: neither a number nor a date")

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,6 +163,21 @@ def test_scaling_is_fitted_on_train_and_travels_with_the_weights(sequences):
     assert torch.allclose(learner.model.x_mean, torch.tensor(sequences.train.values.mean(0)), atol=1e-5)
     assert "y_std" in learner.model.state_dict()
     assert learner.model.y_std.item() == pytest.approx(sequences.train.targets.std(), rel=1e-4)
+
+
+def test_units_of_the_target_and_of_inputs_change_nothing(sequences):
+    def error(scale):
+        parts = (
+            replace(part, values=part.values * np.float32(scale), targets=part.targets * np.float32(scale))
+            for part in (sequences.train, sequences.val, sequences.test)
+        )
+        scaled = Splits(*parts, sequences.info)
+        seed_everything(0)
+        learner = TASK.build(PARAMS, scaled, 1, choose_device(1, 0, "fp32"))
+        found = run_epoch(TASK, learner, scaled.train, scaled.val)["val_mse"] / scale**2
+        return found, TASK.baselines(scaled)["ridge"] / scale**2
+
+    assert error(2.0**-50) == pytest.approx(error(1.0), rel=1e-3), "nanometres given in metres, say"
 
 
 def test_ridge_beats_the_constant_and_is_told(sequences):
