@@ -36,9 +36,19 @@ def fetch_dataset(uri: str, cache: Path) -> Path:
     part = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:12]}")
     part.mkdir(parents=True)
     for split, data in taken.items():
-        data.to_parquet(part / f"{split}.parquet")  # which notes the names of class labels
+        _embedded(data).to_parquet(part / f"{split}.parquet")  # which notes the names of class labels
     part.replace(folder)
     return folder
+
+
+def _embedded(data: Any) -> Any:
+    """With the pictures themselves, where it has the names of files in the local cache."""
+    from datasets import Image
+    from datasets.table import embed_table_storage
+
+    if not any(isinstance(feature, Image) for feature in data.features.values()):
+        return data
+    return data.with_format("arrow").map(embed_table_storage, batched=True)
 
 
 def _load(uri: str, name: str) -> Any:

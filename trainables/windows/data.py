@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -43,6 +44,10 @@ class ImageSplit:
     def take(self, index: np.ndarray) -> ImageSplit:
         """The pictures at these positions."""
         return ImageSplit(self.images[index], self.labels[index], tuple(self.names[i] for i in index))
+
+
+#: A path below the root, whether it is a folder, and what reads it.
+_Member = tuple[str, bool, Callable[[], bytes]]
 
 
 @dataclass(frozen=True)
@@ -127,13 +132,14 @@ def _read(
     if not source.exists():
         raise InputError(f"--data {source}: no such file or folder")
     if source.is_dir():
-        files, folders, ignored = _list_folder(source)
+        members, place = _folder_members(source), source
     elif zipfile.is_zipfile(source):
-        files, folders, ignored = _list_zip(source, data["max_unpacked_gb"])
+        members, place = _zip_members(source, data["max_unpacked_gb"]), source
     elif listed.is_table(source.name):
-        files, folders, ignored = _list_members(listed.of_file(source), source.parent)
+        members, place = listed.of_file(source), source.parent
     else:
         raise InputError(f"--data {source}: neither a folder, nor a zip file, nor a table of paths and labels")
+    files, folders, ignored = _list_rows(members, place, data.get("label")) or _list_members(members, place)
     classes = _check(files, folders, source)
     notes = [f"ignored {ignored} files that are not JPEG, PNG or WebP, or that no table names"] if ignored else []
 
@@ -163,16 +169,16 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
-def _list_folder(root: Path) -> tuple[list[_File], set[tuple[str, str]], int]:
+def _folder_members(root: Path) -> list[_Member]:
     paths = sorted(p for p in root.rglob("*") if not _hidden(p.relative_to(root).parts))
-    return _list_members([(p.relative_to(root).as_posix(), p.is_dir(), p.read_bytes) for p in paths], root)
+    return [(p.relative_to(root).as_posix(), p.is_dir(), p.read_bytes) for p in paths]
 
 
-def _list_zip(path: Path, limit_gb: float) -> tuple[list[_File], set[tuple[str, str]], int]:
+def _zip_members(path: Path, limit_gb: float) -> list[_Member]:
     """Lists a zip's members; they are read in place, and none is written to disk."""
     archive = zipfile.ZipFile(path)
     unpacked = 0
-    members: list[tuple[str, bool, Callable[[], bytes]]] = []
+    members: list[_Member] = []
     for info in sorted(archive.infolist(), key=lambda i: i.filename):
         name = info.filename.replace("\\", "/")
         if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]:
@@ -185,7 +191,7 @@ def _list_zip(path: Path, limit_gb: float) -> tuple[list[_File], set[tuple[str, 
         parts = PurePosixPath(name).parts
         if parts and not _hidden(parts):
             members.append((PurePosixPath(name).as_posix(), info.is_dir(), _member_reader(archive, info)))
-    return _list_members(members, path)
+    return members
 
 
 def _member_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
@@ -196,12 +202,8 @@ def _hidden(parts: Sequence[str]) -> bool:
     return any(part.startswith((".", "__MACOSX")) or part == "Thumbs.db" for part in parts)
 
 
-def _list_members(
-    members: list[tuple[str, bool, Callable[[], bytes]]], place: Path
-) -> tuple[list[_File], set[tuple[str, str]], int]:
+def _list_members(members: list[_Member], place: Path) -> tuple[list[_File], set[tuple[str, str]], int]:
     """Sorts members `[wrapper/]split/class/.../file` into pictures, (split, class) folders, and a number of others."""
-    if found := _list_rows(members, place):
-        return found
     split_all = [(PurePosixPath(name).parts, is_dir, read) for name, is_dir, read in members]
     tops = {parts[0].lower() for parts, _, _ in split_all}
     skip = 1 if len(tops) == 1 and not tops & set(FOLDERS) else 0  # an archive of one folder
@@ -229,25 +231,25 @@ def _list_members(
 
 
 def _list_rows(
-    members: list[tuple[str, bool, Callable[[], bytes]]], place: Path
+    members: list[_Member], place: Path, column: str | None
 ) -> tuple[list[_File], set[tuple[str, str]], int] | None:
-    """The pictures that tables among the members name, as `_list_members` returns them; None where none does."""
+    """The pictures that tables name or hold, as `_list_members` returns them; None where they do not."""
     pictures = {name: read for name, is_dir, read in members if PurePosixPath(name).suffix.lower() in SUFFIXES}
     files: dict[str, _File] = {}
-    for name, is_dir, read in members:
-        if is_dir or not listed.is_table(name):
-            continue
-        for path, label, word in (
-            listed.read_list(read(), name, f"{place}/{name}", pictures.__contains__, FOLDERS) or ()
-        ):
-            split = FOLDERS[word] if word else split_of(PurePosixPath(name))
-            if files.setdefault(path, _File(split, label, path, pictures[path])).label != label:
-                raise InputError(f"{place}/{name}: {path}: labelled {label!r} here and {files[path].label!r} before")
+    tables = [(name, read) for name, is_dir, read in members if not is_dir and listed.is_table(name)]
+    for name, read in tables:
+        for row in listed.read_list(read(), name, f"{place}/{name}", pictures.__contains__, FOLDERS, column) or ():
+            of_table = split_of(PurePosixPath(name)) if len(tables) > 1 else "train"
+            split = FOLDERS[row.split] if row.split else of_table
+            held = pictures[row.path] if row.content is None else partial(bytes, row.content)
+            known = files.setdefault(row.path, _File(split, row.label, row.path, held))
+            if known.label != row.label:
+                raise InputError(f"{place}/{name}: {row.path}: labelled {row.label!r} here and {known.label!r} before")
     if not files:
         return None
     # In the order that they have in folders of splits and classes.
     listing = sorted(files.values(), key=lambda file: (file.split, file.label, file.name))
-    return listing, {(file.split, file.label) for file in listing}, len(pictures) - len(files)
+    return listing, {(file.split, file.label) for file in listing}, len(pictures.keys() - files.keys())
 
 
 def _check(files: list[_File], folders: set[tuple[str, str]], place: Path) -> tuple[str, ...]:

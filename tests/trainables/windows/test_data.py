@@ -2,12 +2,14 @@ import io
 import zipfile
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from tests.conftest import SHARED
+from trainables.base import hub
 from trainables.base.errors import InputError
 from trainables.windows import data
 
@@ -230,12 +232,49 @@ def test_pictures_that_a_table_names_are_those_of_folders(tmp_path, form):
     assert np.array_equal(again.val.images, plain.val.images)
 
 
+@pytest.mark.parametrize("form", ["saved", "as the hub has it", "of the hub"])
+def test_pictures_that_a_data_set_of_the_hub_holds_are_those_of_folders(tmp_path, form, monkeypatch):
+    root = folder(tmp_path / "data", ("train", "test"))
+    plain = prepare(root, tmp_path)
+    features = datasets.Features(
+        image=datasets.Image(), size=datasets.Value("int64"), labels=datasets.ClassLabel(2, ["a", "b"])
+    )
+    made = {}
+    for split in ("train", "test"):
+        rows = [{"image": str(p), "size": 3, "labels": p.parts[-2]} for p in sorted((root / split).rglob("*.png"))]
+        made[split] = datasets.Dataset.from_list(rows, features=datasets.Features(columns))
+    if form == "saved":
+        datasets.DatasetDict(made).save_to_disk(source := tmp_path / "saved")
+    elif form == "of the hub":  # whose files lie in the local cache
+        monkeypatch.setattr(hub, "_load", lambda uri, name: made)
+        source = hub.fetch_dataset("hf:somebody/windows", tmp_path / "store")
+    else:
+        source = tmp_path / "hub"
+        for split, part in made.items():
+            hub._embedded(part).to_parquet(source / "data" / f"{split}-00000-of-00001.parquet")
+    again = prepare(source, tmp_path)
+    assert again.info.fingerprint == plain.info.fingerprint and again.info.classes == ("a", "b")
+    assert np.array_equal(again.val.images, plain.val.images)
+
+
+def test_column_of_labels_may_be_said(tmp_path):
+    root = folder(tmp_path / "data")
+    rows = [{"file": str(p.relative_to(root)), "mood": p.parts[-2], "size": 3} for p in sorted(root.rglob("*.png"))]
+    pd.DataFrame(rows).to_csv(root / "test.csv", index=False)
+    assert prepare(root / "test.csv", tmp_path, label="mood").info.classes == ("a", "b"), "a table alone is no split"
+    with pytest.raises(InputError, match=r"test\.csv: data\.label: no column 'kind'; there are mood, size"):
+        prepare(root, tmp_path, label="kind")
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         ("path,label\na.png,x\nb.png,y\n", r"list\.csv: row 2: b\.png: no such picture"),
         ("path,label\na.png,\n", r"list\.csv: row 1: a\.png: no label"),
-        ("path,mood,size\na.png,x,3\n", r"no column of labels is recognised among mood, size; call it label"),
+        (
+            "path,mood,size\na.png,x,3\n",
+            r"no column of labels is recognised among mood, size; name it with --set data.label=NAME",
+        ),
         ("path,label,split\na.png,x,later\n", r"row 1: split 'later': allowed are train, val, test"),
         ("path,label\na.png,x\n./a.png,y\n", r"a\.png: labelled 'y' here and 'x' before"),
         ("path,label\nb.png,x\n", "no train/<class>/ folders"),
