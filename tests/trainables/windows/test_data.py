@@ -242,7 +242,7 @@ def test_pictures_that_a_data_set_of_the_hub_holds_are_those_of_folders(tmp_path
     made = {}
     for split in ("train", "test"):
         rows = [{"image": str(p), "size": 3, "labels": p.parts[-2]} for p in sorted((root / split).rglob("*.png"))]
-        made[split] = datasets.Dataset.from_list(rows, features=datasets.Features(columns))
+        made[split] = datasets.Dataset.from_list(rows, features=features)
     if form == "saved":
         datasets.DatasetDict(made).save_to_disk(source := tmp_path / "saved")
     elif form == "of the hub":  # whose files lie in the local cache
