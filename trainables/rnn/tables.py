@@ -54,9 +54,10 @@ def read_tables(
 ) -> tuple[dict[str, Any], str]:
     """Reads the tables of a split as arrays: X, the target and the group, if there is one; and the target's name.
 
-    Each has a row for each step, with a column that tells sequences apart; of several, one without such a column is one
+    A row is a step, with a column that tells sequences apart; of several tables, one without such a column is one
     sequence. Sequences are in the order in which they appear once rows are ordered in time. Where they do not hold the
-    target, another table does, with a row for each sequence: its id, or the name of its file.
+    target, another table does, with a row for each sequence: its id, or the name of its file. Or a row is a whole
+    sequence: lists, or a step a column.
 
     Args:
         target, group: the names of columns; None: found.
@@ -76,46 +77,98 @@ def read_tables(
     about = [table for table in tables if target in table.frame.columns]
     if not steps:
         steps, about = tables, []
-    arrays: dict[str, Any] = {"X": [], target: []}
     known, shared = _rows_about(about, group)
-    group = group or shared
-    inputs: list[str] | None = None
+    arrays: dict[str, Any] = {}
+    inputs: list[str] = []
     for table in steps:
-        frame = _without_index(table.frame)
-        key, time = _key(frame, steps), find(frame.columns, TIMES)
-        if key is None and len(tables) == 1:
-            raise InputError(
-                f"{table.place}: no column that tells sequences apart is recognised among {listed(frame.columns)}; "
-                "call it sequence_id"
-            )
-        if key is None:  # the file is one sequence
-            key = SEQUENCES[0]
-            frame = frame.assign(**{key: table.name.stem})
-        if not about:
-            group = group or _constant(frame, key)
-        elsewhere = {target if about else None, shared if shared not in frame else None}
-        given = [c for c in (key, time, target, group) if c is not None and c not in elsewhere]
-        if absent := [c for c in given if c not in frame.columns]:
-            raise InputError(f"{table.place}: no column {absent[0]!r}; there are {listed(frame.columns)}")
-        inputs = inputs or [c for c in frame.columns if c not in given]
-        _check_columns(frame, given, inputs, target, table.place)
-        if table is steps[0] and (key, time, target) != ("sequence_id", "t", "y"):
-            order = f"steps by {time}" if time else f"steps as they stand (no column is called {', '.join(TIMES)})"
-            notes.append(f"{table.name}: sequences by {key}, {order}, the target is {target}")
-        for name, rows in _ordered(frame, key, time, table.place).groupby(key, sort=False):
-            if about and _plain(name) not in known:
-                raise InputError(f"{about[0].place}: no row for sequence {name} of {table.place}")
-            if not about and rows[target].nunique(dropna=False) != 1:
+        frame, told = _without_index(table.frame), notes if table is steps[0] else []
+        if not about and (columns := _columns_of_rows(frame, target, group, alone=len(steps) == 1)):
+            read = _of_rows(table, frame, target, group, columns, told)
+        else:
+            key, time = _key(frame, steps), find(frame.columns, TIMES)
+            if key is None and len(tables) == 1:
                 raise InputError(
-                    f"{table.place}: sequence {name}: {target} must be one value, but there are several (what is to be "
-                    "predicted is --set data.target=NAME)"
+                    f"{table.place}: no column that tells sequences apart is recognised among {listed(frame.columns)}; "
+                    "call it sequence_id"
                 )
-            own = known[_plain(name)] if about else rows
-            arrays["X"].append(rows[inputs].to_numpy(dtype=np.float64))
-            arrays[target].append(own[target].iloc[0])
-            if group is not None:
-                arrays.setdefault(group, []).append((own if group in own else rows)[group].iloc[0])
+            if key is None:  # the file is one sequence
+                key = SEQUENCES[0]
+                frame = frame.assign(**{key: table.name.stem})
+            group = group or shared or (None if about else _constant(frame, key))
+            elsewhere = {target if about else None, shared if shared not in frame else None}
+            given = [c for c in (key, time, target, group) if c is not None and c not in elsewhere]
+            inputs = inputs or [c for c in frame.columns if c not in given]
+            _check_columns(frame, given, inputs, target, table.place)
+            if (key, time, target) != ("sequence_id", "t", "y"):
+                order = f"steps by {time}" if time else f"steps as they stand (no column is called {', '.join(TIMES)})"
+                told.append(f"{table.name}: sequences by {key}, {order}, the target is {target}")
+            sequences = _ordered(frame, key, time, table.place).groupby(key, sort=False)
+            if about and (lacking := [name for name, _ in sequences if _plain(name) not in known]):
+                raise InputError(f"{about[0].place}: no row for sequence {lacking[0]} of {table.place}")
+            read = _of_steps(table, sequences, inputs, target, group, known if about else None)
+        for name, values in read.items():
+            arrays.setdefault(name, []).extend(values)
     return arrays, target
+
+
+def _of_steps(
+    table: Table, sequences: Any, inputs: list[str], target: str, group: str | None,
+    known: dict[str, pd.DataFrame] | None,
+) -> dict[str, list[Any]]:  # fmt: skip
+    """The arrays of a table whose rows are steps; what `known` has no row for, the sequence's own rows say."""
+    arrays: dict[str, list[Any]] = {"X": [], target: []} | ({group: []} if group else {})
+    for name, rows in sequences:
+        own = rows if known is None else known[_plain(name)]
+        if known is None and rows[target].nunique(dropna=False) != 1:
+            raise InputError(
+                f"{table.place}: sequence {name}: {target} must be one value, but there are several (what is to be "
+                "predicted is --set data.target=NAME)"
+            )
+        arrays["X"].append(rows[inputs].to_numpy(dtype=np.float64))
+        arrays[target].append(own[target].iloc[0])
+        if group is not None:
+            arrays[group].append((own if group in own else rows)[group].iloc[0])
+    return arrays
+
+
+def _columns_of_rows(frame: pd.DataFrame, target: str, group: str | None, alone: bool) -> list[str]:
+    """The columns of which each row is a sequence: of lists, or a step each; none where a row is a step."""
+    lists = [c for c in frame.columns if len(frame) and isinstance(frame[c].iloc[0], list | np.ndarray)]
+    if lists:
+        return lists
+    key = find(frame.columns, (*SEQUENCES, *GROUPS))
+    one_each = find(frame.columns, TIMES) is None and (key is None or not frame[key].duplicated().any())
+    if not one_each or (not alone and frame[target].nunique() == 1):  # else a table is a sequence
+        return []
+    others = [c for c in frame.columns if c not in (key, target, group) and c.lower() not in GROUPS]
+    return others if len(others) > 1 else []
+
+
+def _of_rows(
+    table: Table, frame: pd.DataFrame, target: str, group: str | None, columns: list[str], notes: list[str]
+) -> dict[str, list[Any]]:
+    """The arrays of a table of which each row is a sequence; empty columns at its end are no steps."""
+    what = [c for c in frame.columns if c in (target, group) or c.lower() in GROUPS]
+    if pd.api.types.is_object_dtype(frame[columns[0]]):
+        notes.append(f"{table.name}: a row is a sequence, the lists in {listed(columns)}; the target is {target}")
+        cells = frame[columns].to_numpy()
+    else:
+        notes.append(f"{table.name}: a row is a sequence of up to {len(columns)} steps; the target is {target}")
+        cells = np.empty((len(frame), 1), dtype=object)
+        _check_columns(frame[[*columns, target]], [target], columns, target, table.place)
+        values = frame[columns].to_numpy(dtype=np.float64)
+        lengths = len(columns) - np.isnan(values)[:, ::-1].argmin(1)
+        cells[:, 0] = [row[:length] for row, length in zip(values, lengths, strict=True)]
+    sequences = []
+    for number, row in enumerate(cells, 1):
+        try:
+            parts = [np.array([np.asarray(step, dtype=np.float64) for step in cell]) for cell in row]
+            sequences.append(np.column_stack(parts))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{table.place}: row {number}: {listed(columns)}: lists of numbers, of one length, are needed"
+            ) from error
+    return {"X": sequences, **{name: frame[name].tolist() for name in what}}
 
 
 def _key(frame: pd.DataFrame, steps: list[Table]) -> str | None:
@@ -139,6 +192,8 @@ def _constant(frame: pd.DataFrame, key: str) -> str | None:
 
 
 def _check_columns(frame: pd.DataFrame, given: list[str], inputs: list[str], target: str, place: str) -> None:
+    if absent := [c for c in given if c not in frame.columns]:
+        raise InputError(f"{place}: no column {absent[0]!r}; there are {listed(frame.columns)}")
     if not inputs:
         raise InputError(f"{place}: no feature column beside {', '.join(given)}")
     if lacking := [c for c in inputs if c not in frame.columns]:

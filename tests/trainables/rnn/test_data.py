@@ -131,6 +131,9 @@ def test_sequences_of_one_group_stay_on_one_side(tmp_path):
     assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
     with pytest.raises(InputError, match=r"data\.group: no array named 'ship'; there are X, y, engine"):
         data.prepare({**SETTINGS, "group": "ship"}, tmp_path / "a.npz")
+    long_table(x, y).to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(InputError, match=r"a\.csv: no column 'ship'; there are sequence_id, t, x0"):
+        data.prepare({**SETTINGS, "group": "ship"}, tmp_path / "a.csv")
 
 
 def test_groups_are_found_by_their_name_where_they_repeat(tmp_path):
@@ -204,6 +207,41 @@ def test_targets_may_stand_in_a_table_of_their_own(tmp_path, form):
     pd.concat([about, about[:1]]).to_csv(root / "values.csv", index=False)
     with pytest.raises(InputError, match=r"values\.csv: row 21: sequence 0 stands twice"):
         data.prepare(SETTINGS, root)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "parquet, a column a feature"])
+def test_a_row_may_be_a_sequence_of_lists(tmp_path, form):
+    x, y = sequences(20)
+    long_table(x, y).assign(patient=lambda table: table["sequence_id"] // 2).to_csv(tmp_path / "plain.csv", index=False)
+    expected = data.prepare(SETTINGS, tmp_path / "plain.csv").info
+    table = pd.DataFrame({"id": range(20), "patient": np.arange(20) // 2, "target": y})
+    if "feature" in form:
+        table = table.assign(**{f"x{k}": [one[:, k] for one in x] for k in range(3)})
+    else:
+        table["steps"] = [one.tolist() for one in x]
+    if form == "jsonl":
+        table.to_json(tmp_path / "rows.jsonl", orient="records", lines=True, double_precision=15)
+    else:
+        table.to_parquet(tmp_path / "rows.parquet")
+    found = data.prepare(SETTINGS, tmp_path / f"rows.{form[:7]}".rstrip(",")).info
+    assert found.fingerprint == expected.fingerprint and found.chosen["group"] == "patient"
+    assert any("a row is a sequence, the lists in" in note for note in found.notes)
+    (tmp_path / "bad.json").write_text('[{"y": 1, "a": [1, 2], "b": [1, 2]}, {"y": 1, "a": [1], "b": [1, 2]}]')
+    with pytest.raises(InputError, match=r"bad\.json: row 2: a, b: lists of numbers, of one length, are needed"):
+        data.prepare(SETTINGS, tmp_path / "bad.json")
+
+
+def test_a_row_may_be_a_sequence_with_a_column_a_step(tmp_path):
+    x, y = sequences(20, width=1)
+    long_table(x, y).to_csv(tmp_path / "plain.csv", index=False)
+    steps = pd.DataFrame([one[:, 0] for one in x]).add_prefix("step ")
+    steps.assign(y=y, id=range(20)).to_csv(tmp_path / "rows.csv", index=False)  # empty where a sequence has ended
+    found = data.prepare(SETTINGS, tmp_path / "rows.csv").info
+    assert found.fingerprint == data.prepare(SETTINGS, tmp_path / "plain.csv").info.fingerprint
+    assert "rows.csv: a row is a sequence of up to 8 steps; the target is y" in found.notes
+    steps.assign(y=y, name="one").to_csv(tmp_path / "words.csv", index=False)
+    with pytest.raises(InputError, match=r"words\.csv: column 'name' holds str; numbers are needed"):
+        data.prepare(SETTINGS, tmp_path / "words.csv")
 
 
 @pytest.mark.parametrize("form", ["npz", "csv"])
