@@ -110,7 +110,8 @@ def _read(
     named = [key for _, some in sorted(pieces.items()) for one in some for key in one]
     target, group = data["target"] or find(named, TARGETS), data["group"]
     for split in sorted(tables, key=SPLITS.index):
-        arrays, target = read_tables(tables[split], target, group, notes)
+        of_train = () if split == "train" else tables.get("train", ())
+        arrays, target = read_tables(tables[split], target, group, notes, of_train)
         pieces[split].append(arrays)
     target = target or "y"
     if data["group"] is None and (group := _find_group(pieces.get("train", []))) is not None:

@@ -1,4 +1,4 @@
-"""Tables of sequences, a row for each step; which column is what is found by its name."""
+"""Tables of sequences, a row for each step or for each sequence; which column is what is found by its name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUPS = (
 FILES = ("file", "file_name", "filename", "path", "name")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """A table that was read from the file `name`; `place` stands in messages."""
 
@@ -50,7 +50,7 @@ def features(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_tables(
-    tables: list[Table], target: str | None, group: str | None, notes: list[str]
+    tables: list[Table], target: str | None, group: str | None, notes: list[str], of_train: Sequence[Table] = ()
 ) -> tuple[dict[str, Any], str]:
     """Reads the tables of a split as arrays: X, the target and the group, if there is one; and the target's name.
 
@@ -61,10 +61,13 @@ def read_tables(
 
     Args:
         target, group: the names of columns; None: found.
+        of_train: the tables of train, of which one may hold the targets of all splits.
 
     Raises:
         InputError: a column is missing, or a sequence has no target, or several, or the same step twice.
     """
+    if not _with(target, tables) and len(_with(target, of_train)) < len(of_train):
+        tables = [*tables, *_with(target, of_train)]
     columns = [column for table in tables for column in table.frame.columns]
     target = target or find(columns, TARGETS)
     if target is None or target not in columns:
@@ -73,8 +76,8 @@ def read_tables(
             f"{tables[0].place}: {wanted}; there are {listed(dict.fromkeys(columns))}; say what is to be predicted "
             "with --set data.target=NAME"
         )
-    steps = [table for table in tables if target not in table.frame.columns]
-    about = [table for table in tables if target in table.frame.columns]
+    about = _with(target, tables)
+    steps = [table for table in tables if table not in about]
     if not steps:
         steps, about = tables, []
     known, shared = _rows_about(about, group)
@@ -82,8 +85,8 @@ def read_tables(
     inputs: list[str] = []
     for table in steps:
         frame, told = _without_index(table.frame), notes if table is steps[0] else []
-        if not about and (columns := _columns_of_rows(frame, target, group, alone=len(steps) == 1)):
-            read = _of_rows(table, frame, target, group, columns, told)
+        if not about and (whole := _columns_of_rows(frame, target, group, alone=len(steps) == 1)):
+            read = _of_rows(table, frame, target, group, whole, told)
         else:
             key, time = _key(frame, steps), find(frame.columns, TIMES)
             if key is None and len(tables) == 1:
@@ -109,6 +112,10 @@ def read_tables(
         for name, values in read.items():
             arrays.setdefault(name, []).extend(values)
     return arrays, target
+
+
+def _with(column: str | None, tables: Sequence[Table]) -> list[Table]:
+    return [table for table in tables if column in table.frame.columns]
 
 
 def _of_steps(

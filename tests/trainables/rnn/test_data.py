@@ -201,6 +201,12 @@ def test_targets_may_stand_in_a_table_of_their_own(tmp_path, form):
         about = about.rename(columns={"sequence_id": "file"}).assign(file=[f"{n:03d}.csv" for n in range(20)])
     about.sample(frac=1, random_state=0).to_csv(root / "values.csv", index=False)
     assert data.prepare(SETTINGS, root).info.fingerprint == expected
+    if form == "a table a sequence":
+        (root / "test").mkdir()
+        for number in range(15, 20):
+            (root / f"{number:03d}.csv").rename(root / "test" / f"{number:03d}.csv")
+        split = data.prepare(SETTINGS, root)
+        assert split.info.sizes["test"] == 5 and np.allclose(split.test.targets, y[15:])
     about.iloc[1:].to_csv(root / "values.csv", index=False)
     with pytest.raises(InputError, match=r"values\.csv: no row for sequence 0"):
         data.prepare(SETTINGS, root)
