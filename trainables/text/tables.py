@@ -24,6 +24,7 @@ def read_table(
 ) -> pd.DataFrame:  # fmt: skip
     """Reads a table into the columns `text` and `label`, both of str; no text is taken for NaN.
 
+    Of two columns, one with a usual name says what the other is; where neither has one, the longer is the text.
     A table has no header if its first row holds a value that its column has again. Its columns are then called by
     their positions, from "0"; the longest is the text, the one with the fewest different values the label, and
     `attrs["notes"]` of the frame say so.
@@ -49,6 +50,9 @@ def read_table(
         told = f"column {texts} is the text, {labels} the label (data.text, data.label)"
         notes.append(f"{name} has no header: {told}")
     columns = list(frame.columns)
+    if texts is None and labels is None and (two := _of_two(frame)):
+        texts, labels = two
+        notes.append(f"{name}: {texts!r} is the text, {labels!r} the label (data.text, data.label)")
     chosen = {
         "text": _column(columns, texts, TEXT_NAMES, "text", place),
         "label": _column(columns, labels, LABEL_NAMES, "label", place),
@@ -94,8 +98,21 @@ def _without_header(frame: pd.DataFrame, content: bytes, name: PurePosixPath, pl
     return bare if again or (len(bare.columns) == 1 and " " in str(first.iloc[0])) else None
 
 
+def _of_two(frame: pd.DataFrame) -> tuple[str, str] | None:
+    """Which of two columns is the text and which the label, where their names do not say both; None: not to be told."""
+    columns = [column for column in frame.columns if not column.startswith("Unnamed")]  # pandas writes row numbers so
+    lengths = {column: _length(frame[column]) for column in columns} if len(columns) == 2 else {}
+    text = next((c for c in lengths if c.lower() in TEXT_NAMES), None)
+    label = next((c for c in lengths if c.lower() in LABEL_NAMES), None)
+    if not lengths or (text and label):
+        return None
+    text = text or next((c for c in lengths if label and c != label), max(lengths, key=lengths.__getitem__))
+    label = next(c for c in lengths if c != text)
+    return (text, label) if frame[label].duplicated().any() else None
+
+
 def _length(column: pd.Series) -> float:
-    return float(column.str.len().mean())
+    return float(column.astype(str).str.len().mean())
 
 
 def _column(columns: list[str], named: str | None, usual: tuple[str, ...], what: str, place: str) -> str:

@@ -159,10 +159,27 @@ def test_columns_are_detected_or_named():
     assert read(table, label="sentiment")["label"].tolist() == ["good"]
     with pytest.raises(InputError, match=r"data.text: no column 'body'; there are id, Tweet, sentiment, Class"):
         read(table, text="body")
-    with pytest.raises(InputError, match=r"no label column is recognised among text, mood; .*data.label=NAME"):
-        read(b"text,mood\nx,a\n")
+    with pytest.raises(InputError, match=r"no label column is recognised among text, id; .*data.label=NAME"):
+        read(b"text,id\nx,1\ny,2\n")
     with pytest.raises(InputError, match=r"both 'text'"):
         read(b"text,label\nx,a\n", label="text")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "review,sentiment\nrather good,pos\nfairly bad,neg\nvery good,pos\n",
+        "v1,v2,,\npos,rather good,,\nneg,fairly bad,,\npos,very good,,\n",
+        ",mood,text\n0,pos,rather good\n1,neg,fairly bad\n2,pos,very good\n",
+        "label,body\npos,rather good\nneg,fairly bad\npos,very good\n",
+    ],
+    ids=["no usual name", "empty columns", "row numbers", "a usual label"],
+)
+def test_of_two_columns_which_is_the_text_is_found_and_told(table):
+    frame = read(table.encode())
+    assert frame["text"].tolist() == ["rather good", "fairly bad", "very good"]
+    assert frame["label"].tolist() == ["pos", "neg", "pos"]
+    assert "is the text" in frame.attrs["notes"][0]
 
 
 def test_labels_may_be_numbers_and_true_or_false():
