@@ -94,6 +94,7 @@ def read_tables(
                     f"{table.place}: no column that tells sequences apart is recognised among {listed(frame.columns)}; "
                     "call it sequence_id"
                 )
+            by = key or "file"
             if key is None:  # the file is one sequence
                 key = SEQUENCES[0]
                 frame = frame.assign(**{key: table.name.stem})
@@ -102,9 +103,9 @@ def read_tables(
             given = [c for c in (key, time, target, group) if c is not None and c not in elsewhere]
             inputs = inputs or [c for c in frame.columns if c not in given]
             _check_columns(frame, given, inputs, target, table.place)
-            if (key, time, target) != ("sequence_id", "t", "y"):
+            if (by, time, target) != ("sequence_id", "t", "y"):
                 order = f"steps by {time}" if time else f"steps as they stand (no column is called {', '.join(TIMES)})"
-                told.append(f"{table.name}: sequences by {key}, {order}, the target is {target}")
+                told.append(f"{table.name}: sequences by {by}, {order}, the target is {target}")
             sequences = _ordered(frame, key, time, table.place).groupby(key, sort=False)
             if about and (lacking := [name for name, _ in sequences if _plain(name) not in known]):
                 raise InputError(f"{about[0].place}: no row for sequence {lacking[0]} of {table.place}")

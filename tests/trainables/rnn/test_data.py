@@ -207,6 +207,7 @@ def test_targets_may_stand_in_a_table_of_their_own(tmp_path, form):
             (root / f"{number:03d}.csv").rename(root / "test" / f"{number:03d}.csv")
         split = data.prepare(SETTINGS, root)
         assert split.info.sizes["test"] == 5 and np.allclose(split.test.targets, y[15:])
+        assert "000.csv: sequences by file, steps by t, the target is y" in split.info.notes
     about.iloc[1:].to_csv(root / "values.csv", index=False)
     with pytest.raises(InputError, match=r"values\.csv: no row for sequence 0"):
         data.prepare(SETTINGS, root)
