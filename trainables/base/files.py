@@ -34,7 +34,8 @@ def split_of(name: PurePosixPath, whole: bool = False) -> str:
         whole: whether a name has to be the split's own, as a song's title may have any word in it.
     """
     for part in (name.stem.lower(), *(folder.lower() for folder in reversed(name.parts[:-1]))):
-        said = {SPLITS[word] for word in ([part] if whole and part in SPLITS else [] if whole else _WORD.findall(part))}
+        words = [part] if whole else _WORD.findall(part)
+        said = {SPLITS[word] for word in words if word in SPLITS}
         if len(said) == 1:
             return said.pop()
     return "train"

@@ -123,6 +123,12 @@ def _separator(text: str, expected: str) -> str:
     return expected
 
 
+def find(columns: Iterable[object], names: Iterable[str]) -> str | None:
+    """The column with the first of these names, in any case, of equal ones the first; None where there is none."""
+    by_lower = {str(column).lower(): str(column) for column in reversed([*columns])}
+    return next((by_lower[name] for name in names if name in by_lower), None)
+
+
 def listed(names: Iterable[object], most: int = 12) -> str:
     """Names of columns or classes on one line, however many and however strange they are."""
     shown = [" ".join(str(name).split())[:40] or "(no name)" for name in names]

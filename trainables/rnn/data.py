@@ -10,10 +10,10 @@ import numpy as np
 
 from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base.files import read_files, split_of
-from trainables.base.tables import NO_TABLES, TABLES, listed, read_frame
+from trainables.base.tables import NO_TABLES, TABLES, find, listed, read_frame
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
-from trainables.rnn.tables import GROUPS, TARGETS, Table, find, read_tables
+from trainables.rnn.tables import GROUPS, TARGETS, Table, read_tables
 
 ARRAYS = {".npy", ".npz", ".pkl", ".pickle"}
 SPLITS = ("train", "val", "test")
@@ -107,7 +107,7 @@ def _read(
         if not mine or arrays.keys() & mine[-1].keys():
             mine.append({})  # another file, or folder, of more sequences
         mine[-1].update(arrays)
-    named = [key for _, some in sorted(pieces.items()) for one in some for key in one]
+    named = [key for some in pieces.values() for one in some for key in one]
     target, group = data["target"] or find(named, TARGETS), data["group"]
     for split in sorted(tables, key=SPLITS.index):
         of_train = () if split == "train" else tables.get("train", ())

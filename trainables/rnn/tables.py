@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from trainables import InputError
-from trainables.base.tables import TABLES, listed
+from trainables.base.tables import TABLES, find, listed
 
 #: Names of columns, in any case, of which the first that is there is taken: what tells sequences apart, what orders
 #: their steps, and what is to be predicted.
@@ -33,12 +33,6 @@ class Table:
     name: PurePosixPath
     frame: pd.DataFrame
     place: str
-
-
-def find(columns: Iterable[object], names: Sequence[str]) -> str | None:
-    """The column with the first of these names, in any case; None where there is none."""
-    by_lower = {str(column).lower(): str(column) for column in columns}
-    return next((by_lower[name] for name in names if name in by_lower), None)
 
 
 def features(frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from trainables.base.errors import InputError
-from trainables.base.tables import TABLES, listed, read_frame
+from trainables.base.tables import TABLES, find, listed, read_frame
 
 #: Columns that are taken where none is named, in this order.
 TEXT_NAMES = ("text", "tweet", "content", "message", "sentence", "lyric", "lyrics", "line")
@@ -122,10 +122,8 @@ def _column(columns: list[str], named: str | None, usual: tuple[str, ...], what:
         if named not in columns:
             raise InputError(f"{place}: data.{what}: no column {named!r}; there are {listed(columns)}")
         return named
-    by_lower = {column.lower(): column for column in reversed(columns)}
-    for candidate in usual:
-        if candidate in by_lower:
-            return by_lower[candidate]
+    if (found := find(columns, usual)) is not None:
+        return found
     raise InputError(
         f"{place}: no {what} column is recognised among {listed(columns)}; name it with --set data.{what}=NAME"
     )

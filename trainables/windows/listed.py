@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from trainables import InputError
-from trainables.base.tables import NO_TABLES, TABLES, listed, read_frame
+from trainables.base.tables import NO_TABLES, TABLES, find, listed, read_frame
 
 #: Columns that are taken for the label, in this order, and for the split; in any case.
 LABELS, SPLIT = ("label", "labels", "class", "category", "target", "kind", "y"), "split"
@@ -71,18 +71,18 @@ def read_list(
     pictures = next((c for c in columns if len(frame) and shows(c)), None)
     if pictures is None:
         return None
-    by_lower = {column.lower(): column for column in reversed(columns)}
     others = [column for column in columns if column != pictures and column.lower() != SPLIT]
     if label is not None and label not in others:
         raise InputError(f"{place}: data.label: no column {label!r}; there are {listed(others)}")
-    usual = next((by_lower[word] for word in LABELS if word in by_lower), others[0] if len(others) == 1 else None)
+    usual = find(columns, LABELS) or (others[0] if len(others) == 1 else None)
     if (label := label or usual) is None:
         raise InputError(
             f"{place}: no column of labels is recognised among {listed(others) or 'none'}; name it with --set "
             "data.label=NAME"
         )
     rows = []
-    words = frame[by_lower[SPLIT]] if SPLIT in by_lower else [""] * len(frame)
+    of_split = find(columns, [SPLIT])
+    words = [""] * len(frame) if of_split is None else frame[of_split]
     for number, (value, kind, word) in enumerate(zip(frame[pictures], frame[label], words, strict=True), 1):
         held = _held(value)
         path = found(value) if held is None else f"{posixpath.splitext(name)[0]}/{number:07d}"
