@@ -21,6 +21,8 @@ SPLITS = {
     "train": "train", "val": "val", "test": "test", "training": "train", "valid": "val", "validation": "val",
     "dev": "val", "testing": "test",
 }  # fmt: skip
+#: What `datasets` writes beside its tables, which is none of the data.
+BESIDE = ("dataset_dict.json", "dataset_info.json", "state.json")
 #: Such a word within a name; X and y may stand at it, as in `Xtrain`.
 _WORD = re.compile(rf"(?<![a-z])[xy]?({'|'.join(SPLITS)})(?:[xy]|data|set)?(?![a-z])")
 
@@ -42,7 +44,8 @@ def split_of(name: PurePosixPath, whole: bool = False) -> str:
 
 
 def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yields the files with these suffixes that `source` is or holds, in order, zips and `.gz` in it included.
+    """Yields the files with these suffixes that `source` is or holds, in order, zips and `.gz` in it included, without
+    those `BESIDE` the data.
 
     Yields:
         The path below the source (in a zip `ARCHIVE/MEMBER`; without `.gz`), and the content.
@@ -53,7 +56,9 @@ def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iter
     if not source.exists():
         raise InputError(f"--data {source}: no such file or folder")
     allowed = {*suffixes, ".zip"}
-    paths = sorted(p for p in source.rglob("*") if _suffix(p) in allowed) if source.is_dir() else [source]
+    paths = [source]
+    if source.is_dir():
+        paths = sorted(path for path in source.rglob("*") if _suffix(path) in allowed and path.name not in BESIDE)
     if not paths or (not source.is_dir() and _suffix(source) not in allowed):
         raise InputError(
             f"--data {source}: no {', '.join(sorted(allowed))} file; those are allowed, and folders of them"
@@ -73,11 +78,12 @@ def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iter
         with archive:
             if sum(member.file_size for member in archive.infolist()) > limit_gb * 2**30:
                 raise too_large(path, limit_gb)
-            members = [m for m in archive.infolist() if PurePosixPath(m.filename).suffix.lower() in suffixes]
+            everything = [(name.with_suffix("") / member.filename, member) for member in archive.infolist()]
+            members = [one for one in everything if one[0].suffix.lower() in suffixes and one[0].name not in BESIDE]
             if not members:
                 raise InputError(f"--data {path}: no {', '.join(sorted(suffixes))} file in it")
-            for member in members:
-                yield name.with_suffix("") / member.filename, archive.read(member)
+            for inner, member in members:
+                yield inner, archive.read(member)
 
 
 def too_large(path: Path, limit_gb: float) -> InputError:

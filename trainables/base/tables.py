@@ -15,8 +15,6 @@ from trainables.base.errors import InputError
 
 #: Suffixes, and the separator that is expected.
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".arrow": None, ".jsonl": None, ".json": None}
-#: What `datasets` writes beside its tables.
-NO_TABLES = ("dataset_dict.json", "dataset_info.json", "state.json")
 #: Separators that a table may have whatever its name says.
 SEPARATORS = ",;\t|"
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base.files import read_files, split_of
-from trainables.base.tables import NO_TABLES, TABLES, find, listed, read_frame
+from trainables.base.tables import TABLES, find, listed, read_frame
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
 from trainables.rnn.tables import GROUPS, TARGETS, Table, read_tables
@@ -94,7 +94,7 @@ def _read(
     """The splits that the files give, and the names of the target and of the groups, given or found."""
     tables: dict[str, list[Table]] = {}
     pieces: dict[str, list[dict[str, Any]]] = {}
-    files = [f for f in read_files(source, {*ARRAYS, *TABLES}, data["max_unpacked_gb"]) if f[0].name not in NO_TABLES]
+    files = [*read_files(source, {*ARRAYS, *TABLES}, data["max_unpacked_gb"])]
     for name, content in files:
         place = f"{source}: {name}"
         split = "train" if len(files) == 1 and source.is_file() else split_of(name)
@@ -116,16 +116,18 @@ def _read(
     target = target or "y"
     if data["group"] is None and (group := _find_group(pieces.get("train", []))) is not None:
         notes.append(f"sequences of one {group} stay in one split (data.group={group}, found by its name)")
-    parts = {split: _joined(pieces[split], target, group, data, f"{source}: {split}", notes) for split in pieces}
+    parts = {split: _joined(pieces[split], target, group, data, source, split, notes) for split in pieces}
     if "train" not in parts:
         raise InputError(f"{source}: no training data; expected arrays X and y, or a table with a row for each step")
     return parts, target, group
 
 
 def _joined(
-    pieces: list[dict[str, Any]], target: str, group: str | None, data: dict[str, Any], place: str, notes: list[str]
-) -> SequenceSplit:
+    pieces: list[dict[str, Any]], target: str, group: str | None, data: dict[str, Any], source: Path, split: str,
+    notes: list[str],
+) -> SequenceSplit:  # fmt: skip
     """A split of the arrays of several files."""
+    place = f"{source}: {split}"
     for arrays in pieces:
         missing = [key for key in ("X", target) if key not in arrays]
         if missing:
@@ -137,7 +139,7 @@ def _joined(
             raise InputError(f"{place}: data.group: no array named {group!r}; there are {', '.join(arrays)}")
     if others := sorted({key for arrays in pieces for key in arrays} - {"X", target, group}):
         notes.append(
-            f"{place.rsplit(': ', 1)[-1]}: not used: {listed(others)} (the target is --set data.target=NAME, what "
+            f"{split}: not used: {listed(others)} (the target is --set data.target=NAME, what "
             "belongs together --set data.group=NAME)"
         )
     groups = [one.get(group) if group else None for one in pieces]

@@ -7,7 +7,6 @@ dimension of members, (members, *s); the data then has one too, behind time.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,8 +16,8 @@ import torch
 from torch import nn
 
 from trainables.base.batches import Rows, read_only
-from trainables.base.dropout import Dropout
 from trainables.rnn.data import SequenceSplit
+from trainables.rnn.gated import GatedRecurrence
 
 ACTIVATIONS = ("tanh", "relu")
 
@@ -145,32 +144,6 @@ class Recurrence(nn.Module):
         return out
 
 
-class GatedRecurrence(nn.Module):
-    """Layers of GRU cells (Cho et al. 2014, arXiv:1406.1078) or LSTM cells (Hochreiter and Schmidhuber 1997), their
-    weights shared over time, with dropout between layers. Not for stacks of networks."""
-
-    def __init__(self, cell: str, inputs: int, hidden: int, layers: int, dropout: float) -> None:
-        super().__init__()
-        kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
-        # A module a layer: cuDNN's own dropout between layers has a random state that no checkpoint holds.
-        self.cells = nn.ModuleList(kind(inputs if layer == 0 else hidden, hidden) for layer in range(layers))
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """x (time, 1, batch, features) -> states (time, 1, batch, hidden); sequences begin at the first step."""
-        states = x.squeeze(1)
-        for number, cell in enumerate(self.cells):
-            states, _ = cell(states if number == 0 else self.dropout(states))
-        return states.unsqueeze(1)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        """Reads the names that weights had when the layers were one module, `cells.weight_ih_l1`, too."""
-        for name in [key for key in state_dict if re.fullmatch(re.escape(prefix) + r"cells\.\w+_l\d+", key)]:
-            kind, _, layer = name.removeprefix(f"{prefix}cells.").rpartition("_l")
-            state_dict[f"{prefix}cells.{layer}.{kind}_l0"] = state_dict.pop(name)
-        super()._load_from_state_dict(state_dict, prefix, *others)
-
-
 class SequenceRegressor(nn.Module):
     """Scaled sequences through recurrent layers; the state at a sequence's end is read out to one number, scaled back.
 
@@ -222,8 +195,10 @@ class SequenceRegressor(nn.Module):
         present = mask.unsqueeze(-1)
         # Filled, not multiplied, so that whatever the padding holds, NaN included, becomes exactly zero.
         hidden = (x - mean).div_(std).masked_fill_(present == 0, 0.0)
-        for layer in self.layers:
-            hidden = layer(hidden, present if front else None)
+        # float32 at any `resources.precision`: a state carries over hundreds of steps what bfloat16 would round away.
+        with torch.autocast(x.device.type, enabled=False):
+            for layer in self.layers:
+                hidden = layer(hidden, present if front else None)
         end = (mask * torch.arange(len(mask), device=mask.device).view(-1, 1, 1)).amax(0).long()
         last = hidden.gather(0, end[None, ..., None].expand(1, *end.shape, hidden.shape[-1]))[0]
         weight, bias = (p.reshape(-1, 1, p.shape[-1]) for p in (self.readout_weight, self.readout_bias))

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainables.rnn.model import GatedRecurrence, Recurrence, SequenceRegressor
+from trainables.rnn.gated import GatedRecurrence
+from trainables.rnn.model import Recurrence, SequenceRegressor
 from trainables.rnn.ridge import Ridge
 
 FILE = "model.ts"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from trainables.base.errors import InputError
 from trainables.base.files import SPLITS, read_files, split_of
-from trainables.base.tables import NO_TABLES, TABLES, listed
+from trainables.base.tables import TABLES, listed
 from trainables.base.task import DataInfo, Splits, array_digest
 from trainables.text.duplicates import clean, remove_overlap
 
@@ -48,8 +48,7 @@ def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collecti
         InputError: naming the file, the line or the column, and what is allowed.
     """
     frames: dict[str, list[pd.DataFrame]] = {}
-    read_all = read_files(source, suffixes, data["max_unpacked_gb"])
-    files = [(name, content) for name, content in read_all if name.name not in NO_TABLES]
+    files = [*read_files(source, suffixes, data["max_unpacked_gb"])]
     below = _common_folders([name for name, _ in files])
     for name, content in files:
         part = PurePosixPath(*name.parts[below:])

@@ -125,8 +125,6 @@ def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, lis
     plain = [(name, content) for name, content in files if name.suffix.lower() in PLAIN]
     alone = len(files) == 1 and source.is_file()  # whatever it is called
     for name, content in plain or files:
-        if name.name in tables.NO_TABLES:
-            continue
         place = str(source if alone else source / name)
         read = [tables.decode(content, place)] if plain else read_column(content, name, place, data.get("text"))
         split = found.setdefault("train" if alone else split_of(name), [])

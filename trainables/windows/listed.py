@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from trainables import InputError
-from trainables.base.tables import NO_TABLES, TABLES, find, listed, read_frame
+from trainables.base.files import BESIDE
+from trainables.base.tables import TABLES, find, listed, read_frame
 
 #: Columns that are taken for the label, in this order, and for the split; in any case.
 LABELS, SPLIT = ("label", "labels", "class", "category", "target", "kind", "y"), "split"
@@ -21,7 +22,7 @@ LABELS, SPLIT = ("label", "labels", "class", "category", "target", "kind", "y"),
 def is_table(name: str) -> bool:
     """Whether a file may be such a table."""
     path = PurePosixPath(name)
-    return path.suffix.lower() in TABLES and path.name not in NO_TABLES
+    return path.suffix.lower() in TABLES and path.name not in BESIDE
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,12 @@ def test_each_variant_learns_and_its_export_predicts_the_same(sequences, variant
         assert np.allclose(again, learner.model(*laid).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("cell", ["simple", "gru", "lstm"])
+def test_any_precision_trains(sequences, cell):
+    learner = TASK.build({**PARAMS, "cell": cell, "layers": 2}, sequences, 1, choose_device(1, 0, "bf16"))
+    assert np.isfinite(run_epoch(TASK, learner, sequences.train, sequences.val)["val_mse"])
+
+
 def test_scaling_is_fitted_on_train_and_travels_with_the_weights(sequences):
     learner = TASK.build(PARAMS, sequences, 1, choose_device(1, 0, "fp32"))
     assert torch.allclose(learner.model.x_mean, torch.tensor(sequences.train.values.mean(0)), atol=1e-5)
