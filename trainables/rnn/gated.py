@@ -65,7 +65,8 @@ class Gru(torch.autograd.Function):
     def forward(ctx: Any, driven: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         hidden = len(weight)
         two, last = slice(2 * hidden), slice(2 * hidden, None)
-        gates, weight_twice = driven.clone(), weight.contiguous().clone()
+        # What goes into the tanh is kept twice as large: it is had from a sigmoid, as in `Recur`.
+        gates, weight_twice = driven.clone(), weight.clone(memory_format=torch.contiguous_format)
         gates[..., last] = 2 * bias
         weight_twice[:, last] *= 2
         candidates, out = 2 * driven[..., last], driven.new_empty(*driven.shape[:2], hidden)
@@ -92,7 +93,7 @@ class Gru(torch.autograd.Function):
         slopes = n.new_empty(*n.shape[:2], 3, len(weight))  # h by what h W is added to
         by_r, by_z, by_q = slopes.unbind(2)
         torch.mul(inner, r, out=by_q)
-        torch.mul(by_q, q, out=by_r).addcmul_(by_r, r, value=-1).mul_(0.5)
+        torch.mul(by_q, q, out=by_r).addcmul_(by_r, r, value=-1).mul_(0.5)  # q is kept twice as large
         torch.addcmul(z, z, z, value=-1, out=by_z).mul_(change)
         delta, total = torch.empty_like(slopes), torch.empty_like(out)  # the loss by these, and by h
         transposed, flat = weight.t().contiguous(), delta.flatten(2)
