@@ -59,7 +59,7 @@ class Reporter:
         )  # fmt: skip
         return self._live
 
-    def __call__(self, event: Event | Notice, state: SearchState) -> None:
+    def __call__(self, event: Event | Notice, state: SearchState) -> None:  # noqa: C901
         """Listens to the search: says what a person should know of an event, or keeps it for the live table."""
         epochs = self.search.config.search.epochs
         match event["event"]:

@@ -48,7 +48,7 @@ class Finals:
     planned: int | None = None
 
 
-def take_up(
+def take_up(  # noqa: C901
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
     splits: Splits, cluster: Cluster, finals: Finals | None = None, warm: WarmStarted | None = None,
     verbose: bool = False,

@@ -64,7 +64,7 @@ def decisions(config: SearchConfig, events: Iterable[Event], state: SearchState)
     return same, total
 
 
-def simulate(config: SearchConfig, state: SearchState, concurrency: int, limit: float = math.inf) -> Outcome:
+def simulate(config: SearchConfig, state: SearchState, concurrency: int, limit: float = math.inf) -> Outcome:  # noqa: C901
     """Runs the recorded trials again, in the order of their numbers, on `concurrency` simulated workers.
 
     The scheduler, epochs and epoch budget are those of `config`. Each epoch takes as long and measures the same as
