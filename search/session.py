@@ -167,6 +167,7 @@ def take_up(  # noqa: C901
 
 
 def _greet(console: Console, store: Store, search: Search, info: DataInfo, cluster: Cluster) -> None:
+    from search.algorithms.searchers import grid_note
     from search.analysis.summary import trials_of
 
     config = search.config
@@ -176,7 +177,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         f"search {search.folder.name}: task {config.task}, {trials_of(search.total)} of up to {config.search.epochs} "
         f"epochs, {config.search.searcher} + {config.search.scheduler}, {cluster.placement.describe()}",
         f"data: {about}, fingerprint {info.fingerprint}",
-        *(f"note: {note}" for note in info.notes),
+        *(f"note: {note}" for note in (*info.notes, grid_note(config)) if note),
         *([f"Ray dashboard: {cluster.dashboard} (its token: ray get-auth-token)"] if cluster.dashboard else []),
         f"MLflow: {store.tracking_uri} (open with `{_command('ui', store)}`)",
     ]

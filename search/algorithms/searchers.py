@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from search.algorithms.optuna_searcher import OptunaSearcher
 from search.algorithms.rank_searcher import RankSearcher
 from search.algorithms.rungs import rung_epochs
@@ -50,18 +52,29 @@ class Searcher(Protocol):
 
 
 class Grid:
-    """Every point of a finite space, in the order of the file; what it is told changes nothing."""
+    """Every point of a finite space, each once.
+
+    A search that may end before the last point tries the points in random order, so that the tried ones are spread over
+    the grid. Otherwise they come in the order of the file. What the searcher is told changes nothing.
+    """
 
     source = "the next point of the grid"
 
-    def __init__(self, points: list[Params]) -> None:
-        self.points = points
+    def __init__(self, points: list[Params], seed: int, partial: bool) -> None:
+        """
+        Args:
+            partial: whether the search may end before every point was tried.
+        """
+        order = np.random.default_rng(seed).permutation(len(points)) if partial else range(len(points))
+        self._left = [points[index] for index in order]
 
     def ask(self, number: int) -> Params:
-        return self.points[number]
+        return self._left.pop(0)
 
     def replay(self, trial: Trial) -> None:
-        pass
+        # An earlier session may have tried the points in another order, as it had another number of trials.
+        if trial.params in self._left:
+            self._left.remove(trial.params)
 
     def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
         pass
@@ -73,12 +86,36 @@ class Grid:
         return None
 
 
+def _is_partial(config: SearchConfig, points: int) -> bool:
+    search = config.search
+    return (search.trials or points) < points or bool(search.time_budget or search.epoch_budget)
+
+
+def grid_note(config: SearchConfig) -> str | None:
+    """A sentence for the user where a search of a grid does not try every point; None otherwise.
+
+    An example: `the grid has 36 points, of which the search tries 8 in random order (--trials 36 tries all)`.
+    """
+    points = len(config.space.grid(config.place)) if config.search.searcher == "grid" else 0
+    if not points or not _is_partial(config, points):
+        return None
+    trials = config.search.trials
+    tried = (
+        f"{trials} in random order (--trials {points} tries all)"
+        if trials and trials < points
+        else ("as many as its budget allows, in random order")
+    )
+    return f"the grid has {points} points, of which the search tries {tried}"
+
+
 def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher, float]:
     """The searcher that the configuration names, and the number of trials; infinity where a budget ends the search."""
     search = config.search
     if search.searcher == "grid":
         points = config.space.grid(config.place)
-        return Grid(points), min(len(points), search.trials or len(points))
+        return Grid(points, search.seed, _is_partial(config, len(points))), min(
+            len(points), search.trials or len(points)
+        )
     balance = (search.balance, config.balanced) if search.balance and len(config.balanced) > 1 else None
     objectives = config.objectives or (objective,)
     if search.searcher == "ranks":

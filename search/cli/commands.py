@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from search.algorithms.searchers import make_searcher
+from search.algorithms.searchers import grid_note, make_searcher
 from search.algorithms.warm_start import from_all, from_search
 from search.cli.preparation import (
     check_writable,
@@ -119,6 +119,8 @@ def dry_run(console: Console, config: SearchConfig, data: str | None) -> int:
     console.print(f"configuration: {config.place} {profile}", markup=False, soft_wrap=True)
     console.print(f"placement: {placement.describe()} (on this machine)")
     console.print(_extent(config), markup=False)
+    if note := grid_note(config):
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     for number in range(int(min(5, total))):
         console.print(f"configuration {number}: {json.dumps(searcher.ask(number))}", markup=False, soft_wrap=True)
     return DONE

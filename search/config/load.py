@@ -77,10 +77,12 @@ def configs_folder() -> Path:
 def load_config(
     task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, profile: Profile = "demo"
 ) -> SearchConfig:
-    """`defaults.yaml` with the task's YAML, `--set KEY=VALUE` and flags laid over it, in this order.
+    """Merges `defaults.yaml`, the task's YAML, `--set KEY=VALUE` and flags, in this order.
 
     Args:
-        profile: `data` takes a YAML file as it is, for the user's own data; `demo` lays its section `demo` over it.
+        profile: `data` merges the files without their `demo` sections, for the user's own data. `demo` then lays both
+            `demo` sections over the result: that of `defaults.yaml`, then the task's. A task without a `demo` section
+            wins over the `demo` section of `defaults.yaml`.
         sets: `KEY=VALUE` each, the value in YAML. A key outside the sections `search`, `resources` and `data` names a
             hyperparameter: `lr=0.01` is short for `space.lr=0.01`.
         flags: values by dotted key; None leaves a key as it is.
@@ -90,20 +92,28 @@ def load_config(
     """
     path = offered_config(task) or configs_folder() / f"{task}.yaml"
     place = f"{path.parent.name}/{path.name}"
-    raw: dict[str, Any] = {}
-    for file, shown in ((configs_folder() / "defaults.yaml", "configs/defaults.yaml"), (path, place)):
-        own = read_yaml(file, shown, f"the sections {', '.join(SECTIONS)}")
-        demo = own.pop("demo", {})
-        if not isinstance(demo, dict) or set(demo) - set(SECTIONS):
-            raise InputError(f"{shown}: demo: {demo!r}: expected the sections {', '.join(SECTIONS)}")
-        raw = lay_over(raw, own)
+    defaults, demo = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
+    own, own_demo = _read_config(path, place)
+    layers = [own]
+    if profile == "demo":
+        layers = [demo, own] if own_demo is None else [own, demo, own_demo]
+    raw = defaults
+    for layer in layers:
+        raw = lay_over(raw, layer)
         # A file alone is checked strictly: each of its conditions must be able to hold. `--set` may narrow a parameter
         # so far that a condition on it never holds.
-        if isinstance(raw.get("space"), dict):
-            parse_space(raw["space"], shown)
-        if profile == "demo":
-            raw = lay_over(raw, demo)
+        if layer is own and isinstance(raw.get("space"), dict):
+            parse_space(raw["space"], place)
     return check_config(task, change(raw, sets, flags), place + " with --set" if sets else place)
+
+
+def _read_config(path: Path, place: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """A YAML file without its section `demo`, and that section; None where the file has no such section."""
+    own = read_yaml(path, place, f"the sections {', '.join(SECTIONS)}")
+    demo = own.pop("demo", None)
+    if demo is not None and (not isinstance(demo, dict) or set(demo) - set(SECTIONS)):
+        raise InputError(f"{place}: demo: {demo!r}: expected the sections {', '.join(SECTIONS)}")
+    return own, demo
 
 
 def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:

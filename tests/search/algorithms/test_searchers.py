@@ -3,7 +3,9 @@ import math
 import pytest
 
 from search.algorithms.optuna_searcher import OptunaSearcher
+from search.algorithms.searchers import grid_note, make_searcher
 from search.algorithms.seeds import trial_seed
+from search.config.load import load_config
 from search.config.space import parse_space
 from search.record.state import Trial
 from trainables.base.task import Objective
@@ -130,3 +132,42 @@ def test_tpe_avoids_a_region_that_diverges():
         search.tell(trial)
         late += [diverged] if number >= 20 else []
     assert sum(late) < len(late) / 4
+
+
+GRID = ["search.searcher=grid", "lr={choice: [0.1, 0.2, 0.3, 0.4]}", "dropout={choice: [0.0, 0.1, 0.2, 0.3]}"]
+FIXED = [
+    "variant=vanilla", "keep=last", "align=end", "hidden=16", "layers=1", "activation=tanh", "init=uniform",
+    "optimizer=adam", "weight_decay=0.1", "clip_norm=1.0", "batch_size=32", "search.balance=null",
+]  # fmt: skip
+
+
+def grid_of(trials: int | None) -> tuple[list[tuple[float, float]], str | None]:
+    """The 16 points that a search of `trials` trials tries, as (lr, dropout), and its note."""
+    config = load_config("rnn", GRID + FIXED, {"search.trials": trials or 16})
+    grid, total = make_searcher(config, Objective("mse", "min"))
+    tried = [grid.ask(number) for number in range(int(total))]
+    return [(params["lr"], params["dropout"]) for params in tried], grid_note(config)
+
+
+def test_grid_with_fewer_trials_than_points_spreads_them_and_says_so():
+    tried, note = grid_of(8)
+    assert len(set(tried)) == 8
+    assert len({lr for lr, _ in tried}) >= 3, "the first eight points in order have two values of lr"
+    assert note == "the grid has 16 points, of which the search tries 8 in random order (--trials 16 tries all)"
+
+
+def test_grid_with_a_trial_for_each_point_keeps_the_order_of_the_file():
+    tried, note = grid_of(16)
+    assert tried == sorted(tried, key=lambda point: (point[1], point[0])) and len(set(tried)) == 16
+    assert note is None
+
+
+def test_grid_that_is_given_more_trials_tries_the_points_that_are_left():
+    config = load_config("rnn", GRID + FIXED, {"search.trials": 8})
+    first, _ = make_searcher(config, Objective("mse", "min"))
+    tried = [first.ask(number) for number in range(8)]
+    more, _ = make_searcher(load_config("rnn", GRID + FIXED, {"search.trials": 16}), Objective("mse", "min"))
+    for number, params in enumerate(tried):
+        more.replay(Trial(number, params, 0))
+    tried += [more.ask(number) for number in range(8, 16)]
+    assert len({(params["lr"], params["dropout"]) for params in tried}) == 16

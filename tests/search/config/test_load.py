@@ -1,9 +1,11 @@
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from search.config.load import load_config, parse_duration
-from trainables import TASKS
+from trainables import TASKS, offer
 from trainables.base.errors import InputError
 
 
@@ -125,3 +127,26 @@ def test_few_epochs_that_are_given_bring_the_first_rung_forward():
     assert load_config("rnn", [], {"search.epochs": 2}, "data").search.grace_period == 2
     with pytest.raises(InputError, match=r"grace_period: 3: must be <= search\.epochs \(2\)"):
         load_config("rnn", ["search.grace_period=3"], {"search.epochs": 2}, "data")
+
+
+def own_task(tmp_path, monkeypatch, text: str, profile: str):
+    """The configuration of another package's task whose YAML file holds `text`."""
+    (tmp_path / "mine.py").write_text("TASK = None")
+    (tmp_path / "mine.yaml").write_text(text + "space: {lr: 0.1}\ndata: {}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.setenv("SEARCH_TASKS", "")
+    offer("mine", "mine:TASK")
+    return load_config("mine", profile=profile).search
+
+
+def test_demo_of_the_defaults_wins_over_the_top_level_of_a_task_that_has_a_demo(tmp_path, monkeypatch):
+    text = "search: {epochs: 80, grace_period: 9}\ndemo: {search: {trials: 7}}\n"
+    demo, data = (own_task(tmp_path, monkeypatch, text, profile) for profile in ("demo", "data"))
+    assert (demo.epochs, demo.grace_period, demo.trials, demo.searcher) == (12, 3, 7, "tpe")
+    assert (data.epochs, data.grace_period, data.trials, data.searcher) == (80, 9, None, "ranks")
+
+
+def test_task_without_a_demo_keeps_what_its_file_says(tmp_path, monkeypatch):
+    own = own_task(tmp_path, monkeypatch, "search: {epochs: 80, grace_period: 9}\n", "demo")
+    assert (own.epochs, own.grace_period) == (80, 9)
