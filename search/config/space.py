@@ -20,13 +20,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from trainables import Choices, InputError, Params
 
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
+#: Most points of a grid. A grid is listed before the search starts; 100,000 points take about a second.
+MOST_POINTS = 100_000
 Confidence = Literal["low", "medium", "high"]
 Plain = str | int | float | bool | None
 
@@ -56,17 +58,21 @@ class Parameter:
         """Whether it has more than one fixed value."""
         return self.kind != "value"
 
-    def values(self) -> tuple[Plain, ...] | None:
-        """Every value it can take; None for a continuous range."""
+    def values(self) -> Sequence[Plain] | None:
+        """Every value it can take; of whole numbers a `range`, which may be large. None for a continuous range."""
         if self.kind in ("choice", "value"):
             return self.choices
         if self.kind == "int":
-            return tuple(range(int(self.low), int(self.high) + 1, self.step))
+            return range(int(self.low), int(self.high) + 1, self.step)
         return None
 
     def allows(self, value: Plain) -> bool:
         """Whether a value from elsewhere, such as an earlier search, lies in this parameter's range."""
-        if (values := self.values()) is not None:
+        values = self.values()
+        if isinstance(values, range):  # asked for an int, it answers by arithmetic, however long it is
+            number = int(value) if isinstance(value, float) and value.is_integer() else value
+            return isinstance(number, int) and not isinstance(number, bool) and number in values
+        if values is not None:
             return any(value == own and isinstance(value, bool) == isinstance(own, bool) for own in values)
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
@@ -111,7 +117,7 @@ class Space:
         """Every configuration, each once.
 
         Raises:
-            InputError: a parameter has a continuous range.
+            InputError: a parameter has a continuous range, or there are more than `MOST_POINTS` configurations.
         """
 
         def expand(params: Params, rest: tuple[Parameter, ...]) -> Iterator[Params]:
@@ -128,16 +134,25 @@ class Space:
             for value in values:
                 yield from expand({**params, first.name: value}, rest)
 
-        return list(expand({}, self.parameters))
+        points = list(itertools.islice(expand({}, self.parameters), MOST_POINTS + 1))
+        if len(points) > MOST_POINTS:
+            raise InputError(
+                f"{place}: space: the grid has more than {MOST_POINTS:,} points; give fewer values (a range of whole "
+                "numbers takes a larger step), or another --searcher"
+            )
+        return points
 
     def choices(self) -> Choices:
-        """The values of each parameter by name; None for a continuous range.
+        """The values of each parameter by name; None for a continuous range, or one of over `MOST_POINTS` numbers.
 
         The values of a parameter that may not exist include None.
         """
         counted = {p.name: p.values() for p in self.parameters}
         conditional = {p.name for p in self.parameters if p.when}
-        return {k: (*v, None) if v is not None and k in conditional else v for k, v in counted.items()}
+        return {
+            name: None if values is None or len(values) > MOST_POINTS else (*values, *([None] * (name in conditional)))
+            for name, values in counted.items()
+        }
 
     def fix(self, values: Params) -> Space:
         """The space with these parameters at these values."""
@@ -168,11 +183,19 @@ def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> S
             if key not in parameters:
                 raise InputError(f"{where}: no such parameter; there are {', '.join(parameters)}")
             possible = parameters[key].values()
-            if narrowed or possible is None or not parameters[key].searched or set(allowed) & set(possible):
+            if narrowed or possible is None or not parameters[key].searched or _overlap(allowed, possible):
                 continue
             wrong = ", ".join(repr(value) for value in allowed)
-            raise InputError(f"{where}: {wrong} is not a value of {key}; allowed: {list(possible)}")
+            shown = list(possible) if isinstance(possible, tuple) else parameters[key].describe()
+            raise InputError(f"{where}: {wrong} is not a value of {key}; allowed: {shown}")
     return Space(tuple(_ordered(parameters, place)))
+
+
+def _overlap(allowed: Sequence[Plain], possible: Sequence[Plain]) -> bool:
+    """Whether a parameter with these possible values can have one of the allowed ones."""
+    if isinstance(possible, range):
+        return any(isinstance(value, int) and value in possible for value in allowed)
+    return bool(set(allowed) & set(possible))
 
 
 def is_spec(value: Any) -> bool:

@@ -128,3 +128,19 @@ def test_no_input_makes_a_traceback(raw):
         assert PLACE in str(error)
     else:
         space.sample(lambda p: (p.values() or (p.low,))[0])
+
+
+def test_range_of_four_thousand_million_whole_numbers_takes_no_memory():
+    space = parse_space({"seed": {"int": [0, 2**32 - 1], "prior": 42}, "x": 1}, "x.yaml")
+    seed = space.parameters[0]
+    assert seed.allows(2**32 - 1) and seed.allows(7.0)
+    assert not any(seed.allows(value) for value in (2**32, -1, 0.5, True, "7", None))
+    assert space.choices()["seed"] is None
+    with pytest.raises(InputError, match=r"space: the grid has more than 100,000 points"):
+        space.grid("x.yaml")
+
+
+def test_condition_on_a_large_range_names_the_range():
+    raw = {"n": {"int": [0, 10**9]}, "x": {"uniform": [0, 1], "when": {"n": -1}}}
+    with pytest.raises(InputError, match=r"-1 is not a value of n; allowed: int \[0, 1e\+09\]"):
+        parse_space(raw, "x.yaml")
