@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,6 +292,9 @@ def _path(store: str | Path | None) -> Path | None:
 def _console() -> Console:
     from rich.console import Console
 
+    from search.output import PatientFile
+
     # In a notebook lines are plain text; the live table has an output of its own.
     terminal = False if Console().is_jupyter else None
-    return Console(highlight=False, force_jupyter=False, force_terminal=terminal)
+    output: Any = PatientFile(sys.stdout)
+    return Console(file=output, highlight=False, force_jupyter=False, force_terminal=terminal)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from search.config.load import SearchConfig, parse_duration
 from search.engine.cluster import Cluster, disconnect
+from search.guard import Guard
 from search.record.events import WarmStarted
 from search.record.redaction import redacted
 from search.record.state import SearchState
@@ -48,7 +49,7 @@ class Finals:
     planned: int | None = None
 
 
-def take_up(  # noqa: C901
+def take_up(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
     splits: Splits, cluster: Cluster, finals: Finals | None = None, warm: WarmStarted | None = None,
     verbose: bool = False,
@@ -68,6 +69,18 @@ def take_up(  # noqa: C901
     Raises:
         InputError: the journal could not be written.
     """
+    again = f"resume {folder.name}"
+    if finals is not None:
+        again = f"retrain {folder.name} --finalists {finals.count} --seeds {finals.seeds}"
+    with Guard(_command(again, store), store, folder, description["id"]):
+        return _session(console, store, config, folder, description, splits, cluster, finals, warm, verbose, again)
+
+
+def _session(  # noqa: C901
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
+    splits: Splits, cluster: Cluster, finals: Finals | None, warm: WarmStarted | None, verbose: bool, again: str,
+) -> int:  # fmt: skip
+    """See `take_up`."""
     from search.analysis.plan import Plan
     from search.analysis.summary import summary, trials_of
     from search.console import Reporter
@@ -83,9 +96,6 @@ def take_up(  # noqa: C901
     from search.finals.variants import compare
     from search.tracking.tracker import Tracker
 
-    again = f"resume {folder.name}"
-    if finals is not None:
-        again = f"retrain {folder.name} --finalists {finals.count} --seeds {finals.seeds}"
     search = Search(config, folder)
     reporter = Reporter(console, search, verbose)
     tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)

@@ -18,10 +18,12 @@ def finish(command: Callable[[Console, Store], int], store: Path | None, debug: 
     """Runs a command and exits with its code. An error is printed in a line or two; `--debug` shows its traceback."""
     from rich.console import Console
 
+    from search.output import PatientFile
     from search.record.redaction import redacted
     from search.record.store import Store
     from trainables import InputError
 
+    sys.stdout, sys.stderr = PatientFile(sys.stdout), PatientFile(sys.stderr)
     try:
         code = command(Console(highlight=False), Store.open(store))
     except InputError as error:
@@ -36,7 +38,8 @@ def finish(command: Callable[[Console, Store], int], store: Path | None, debug: 
             raise
         cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
         first = (str(cause).strip() or "no message").split("\n")[0]
-        print(redacted(f"error: {type(cause).__name__}: {first}\n(--debug shows where)"), file=sys.stderr)
+        lines = [f"error: {type(cause).__name__}: {first}", "(--debug shows where)", *getattr(error, "__notes__", [])]
+        print(redacted("\n".join(lines)), file=sys.stderr)
         code = 1
     # At exit the garbage collector would visit the objects of torch and Ray, which takes more than a second.
     gc.freeze()

@@ -96,7 +96,7 @@ def load_config(
     own, own_demo = _read_config(path, place)
     layers = [own]
     if profile == "demo":
-        layers = [demo, own] if own_demo is None else [own, demo, own_demo]
+        layers = [demo or {}, own] if own_demo is None else [own, demo or {}, own_demo]
     raw = defaults
     for layer in layers:
         raw = lay_over(raw, layer)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import logging
 import os
+import secrets
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -63,8 +69,39 @@ def connect(config: SearchConfig, address: str | None, meanwhile: Sequence[str] 
     return Cluster(place(config, machines()), dashboard)
 
 
+class _Surroundings:
+    """What Ray changes in the process around a search, as it was before: the caller of `search.run` gets it back."""
+
+    LOGGERS = ("ray", "ray.tune", "ray.train", "ray.data")
+
+    def __init__(self) -> None:
+        self._environment = dict(os.environ)
+        self._levels = {name: logging.getLogger(name).level for name in self.LOGGERS}
+        self._in_main = threading.current_thread() is threading.main_thread()
+        self._sigterm = signal.getsignal(signal.SIGTERM)
+        self._excepthook = sys.excepthook
+
+    def restore(self) -> None:
+        """Sets everything back, except variables that the caller changed meanwhile."""
+        for key in [*_QUIET, "RAY_AUTH_MODE"]:
+            if key in self._environment:
+                os.environ[key] = self._environment[key]
+            else:
+                os.environ.pop(key, None)
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+        sys.excepthook = self._excepthook
+        if self._in_main and self._sigterm is not None:
+            signal.signal(signal.SIGTERM, self._sigterm)
+
+
+#: The surroundings of the present session; None while no session is connected.
+_surroundings: _Surroundings | None = None
+
+
 def disconnect() -> None:
-    """Leaves the cluster, or shuts down the one that `connect` started."""
+    """Leaves the cluster, or shuts down the one that `connect` started, and restores what Ray changed here."""
+    global _surroundings
     import ray
 
     # MLflow's thread goes on meanwhile. Were it to collect garbage with a reference of Ray in it, while Ray's core is
@@ -74,6 +111,9 @@ def disconnect() -> None:
         ray.shutdown()
     finally:
         gc.enable()
+        if _surroundings is not None:
+            _surroundings.restore()
+            _surroundings = None
 
 
 def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
@@ -88,6 +128,8 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
     Raises:
         InputError: nothing answers at the address, or Ray cannot be started.
     """
+    global _surroundings
+    _surroundings = _surroundings or _Surroundings()
     os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
     import ray
 
@@ -117,7 +159,7 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
         reason = str(error).strip().split("\n")[0]
         what = f"--address {address}: no Ray cluster answers" if address else "Ray cannot be started here"
         raise InputError(f"{what} ({reason})") from error
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+    for name in _Surroundings.LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     job = ray.get_runtime_context().get_job_id()
     return f"http://{context.dashboard_url}/#/jobs/{job}" if context.dashboard_url else None
@@ -127,10 +169,32 @@ def start_here(**options: Any) -> Any:
     """Starts Ray on this machine, in two tries: its processes wait only 15 seconds for each other."""
     import ray
 
+    protect_token()
     try:
         return ray.init(address="local", **options)
     except Exception:
         return ray.init(address="local", **options)
+
+
+def protect_token() -> None:
+    """Makes sure that only this user can read the token of Ray's clusters.
+
+    Ray listens on all interfaces, and whoever has the token runs code as this user. Ray 2.60 itself makes the file
+    readable by everybody.
+    """
+    named = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if importlib.util.find_spec("ray._private.authentication") is None or any(os.environ.get(name) for name in named):
+        return  # this Ray has no tokens, or the user keeps theirs elsewhere
+    token = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):  # a home that cannot be written to: Ray says so itself
+        token.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            file = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(file, secrets.token_hex(32).encode())
+            os.close(file)
+        except FileExistsError:
+            if token.stat().st_mode & 0o077:
+                token.chmod(0o600)
 
 
 def _check_reachable(address: str) -> None:

@@ -3,15 +3,61 @@
 import importlib.util
 import os
 import signal
+import stat
 import urllib.error
 import urllib.request
+from pathlib import Path
 
+import grpc
+import psutil
 import pytest
 
+from search.engine.cluster import protect_token
 from tests.conftest import Command
 from tests.serving import free_port
 
 pytestmark = pytest.mark.slow
+
+
+def ports_of(pid: int) -> set[int]:
+    """The ports at which a process and those below it listen to other machines."""
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    sockets = [socket for process in family for socket in process.net_connections("tcp")]
+    return {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN and s.laddr.ip != "127.0.0.1"}
+
+
+def asked_without_token(port: int) -> grpc.StatusCode:
+    """How a server of Ray's answers who asks it for the cluster's nodes, its jobs, or to run a task, without the token."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        codes = []
+        for method in (
+            "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+            "/ray.rpc.NodeManagerService/RequestWorkerLease",
+            "/ray.rpc.CoreWorkerService/PushTask",
+            "/ray.rpc.InternalKVGcsService/InternalKVGet",
+        ):
+            try:
+                channel.unary_unary(method)(b"", timeout=5)
+                codes.append(grpc.StatusCode.OK)
+            except grpc.RpcError as error:
+                codes.append(error.code())
+    for code in (grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED):
+        if code in codes:
+            return code
+    return codes[0]
+
+
+def test_token_that_others_can_read_is_closed_to_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    protect_token()
+    token = tmp_path / ".ray" / "auth_token"
+    made = token.read_text()
+    assert len(made) == 64 and stat.S_IMODE(token.stat().st_mode) == 0o600
+    token.chmod(0o644)
+    protect_token()
+    assert token.read_text() == made and stat.S_IMODE(token.stat().st_mode) == 0o600
 
 
 def test_dashboard_listens_here_alone_and_asks_for_the_token(tmp_path):
@@ -29,9 +75,14 @@ def test_dashboard_listens_here_alone_and_asks_for_the_token(tmp_path):
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(f"{url}/api/version", timeout=10)
         assert error.value.code == 401
-        token = (tmp_path / ".ray" / "auth_token").read_text().strip()
+        file = tmp_path / ".ray" / "auth_token"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        token = file.read_text().strip()
         request = urllib.request.Request(f"{url}/api/version", headers={"Authorization": f"Bearer {token}"})
         assert urllib.request.urlopen(request, timeout=10).status == 200
+        refused = [asked_without_token(port) for port in ports_of(process.pid)]
+        assert grpc.StatusCode.UNAUTHENTICATED in refused, "at least Ray's own servers were asked"
+        assert grpc.StatusCode.OK not in refused
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

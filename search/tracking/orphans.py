@@ -1,0 +1,30 @@
+"""Ends the runs in MLflow that a dead driver left running."""
+
+from __future__ import annotations
+
+import time
+
+from search.record.store import SearchFolder, Store
+from search.tracking.client import mlflow_client
+
+
+def end_orphans(store: Store, folder: SearchFolder, search_id: str) -> None:
+    """Marks the running runs of a search as killed, unless the search was resumed meanwhile.
+
+    A resume sets each run that goes on to running again.
+    """
+    if store.is_local and not store.database.exists():  # the driver died before it wrote anything there
+        return
+    recorded = _size(folder)
+    client = mlflow_client(store)
+    query = f"tags.`search.id` = '{search_id}' AND attributes.status = 'RUNNING'"
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    for run in client.search_runs(experiments, query):
+        if _size(folder) != recorded:  # another session writes to the journal
+            return
+        client.set_tag(run.info.run_id, "outcome", "interrupted")
+        client.set_terminated(run.info.run_id, "KILLED", int(time.time() * 1000))
+
+
+def _size(folder: SearchFolder) -> int:
+    return folder.journal.stat().st_size if folder.journal.exists() else 0
