@@ -1,4 +1,4 @@
-"""The driver dies, loses its reader, or runs inside somebody's program: nothing is lost, and the user knows how to go on."""
+"""The driver dies, loses its reader, or runs in a user's program: nothing is lost, and the user knows how to go on."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from mlflow.tracking import MlflowClient
 
 from tests.conftest import CODE, OWN_RAY
 from tests.faults.conftest import SEARCH, resume, start_until
@@ -19,8 +20,10 @@ GO_ON = "go on with: python -m search resume s"
 
 
 def statuses(command) -> set[str]:
-    _, runs = command.runs("toy")
-    return {run.info.status for run in runs}
+    uri = f"sqlite:///{command.folder / 'mlruns' / 'mlflow.db'}"
+    client = MlflowClient(uri, registry_uri=uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return {run.info.status for run in client.search_runs(experiments)}
 
 
 def wait_until(ready, seconds: float = 120) -> None:
@@ -44,11 +47,12 @@ def test_killed_raylet_ends_with_how_to_go_on(command, whole, survived):
 
 
 def test_killed_driver_ends_with_how_to_go_on(command):
-    process = start_until(command, 4)
+    process = start_until(command, 4, "--set", "data.pause=2")
+    wait_until(lambda: "RUNNING" in statuses(command))
     process.send_signal(signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert output.rstrip().endswith(GO_ON), output
-    wait_until(lambda: not (command.folder / "mlruns/mlflow.db").exists() or "RUNNING" not in statuses(command))
+    wait_until(lambda: "RUNNING" not in statuses(command))
 
 
 def test_closed_terminal_interrupts_the_search(command):

@@ -27,7 +27,7 @@ def ports_of(pid: int) -> set[int]:
 
 
 def asked_without_token(port: int) -> grpc.StatusCode:
-    """How a server of Ray's answers who asks it for the cluster's nodes, its jobs, or to run a task, without the token."""
+    """The answer of a server of Ray to calls without the token: list the nodes, run a task, read a value."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         codes = []
         for method in (
