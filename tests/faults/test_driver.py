@@ -118,8 +118,10 @@ before = surroundings()
 run("first")
 after = surroundings()
 for key in before:
-    assert after[key] == before[key], (key, {k for k in before[key] if before[key][k] != after[key].get(k)}
-                                       if isinstance(before[key], dict) else (before[key], after[key]))
+    changed = (before[key], after[key])
+    if key == "environment":
+        changed = set(before[key].items()) ^ set(after[key].items())
+    assert after[key] == before[key], (key, changed)
 errors = []
 
 
