@@ -82,12 +82,14 @@ class _Surroundings:
         self._excepthook = sys.excepthook
 
     def restore(self) -> None:
-        """Sets everything back, except variables that the caller changed meanwhile."""
-        for key in [*_QUIET, "RAY_AUTH_MODE"]:
+        """Sets everything back. Variables of others, which the caller may have set meanwhile, stay."""
+        for key in {*os.environ, *self._environment}:
+            if not key.startswith(("RAY_", "TUNE_")):
+                continue
             if key in self._environment:
                 os.environ[key] = self._environment[key]
             else:
-                os.environ.pop(key, None)
+                del os.environ[key]
         for name, level in self._levels.items():
             logging.getLogger(name).setLevel(level)
         sys.excepthook = self._excepthook
