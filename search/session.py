@@ -14,6 +14,7 @@ from rich.console import Console
 from search.config.load import SearchConfig, parse_duration
 from search.engine.cluster import Cluster, disconnect
 from search.record.events import WarmStarted
+from search.record.journal import Journal
 from search.record.redaction import redacted
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
@@ -50,7 +51,7 @@ class Finals:
 
 def take_up(  # noqa: C901
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
-    splits: Splits, cluster: Cluster, finals: Finals | None = None, warm: WarmStarted | None = None,
+    splits: Splits, cluster: Cluster, journal: Journal, finals: Finals | None = None, warm: WarmStarted | None = None,
     verbose: bool = False,
 ) -> int:  # fmt: skip
     """Runs the trials, the comparison, the audit and the final training, and prints the summary.
@@ -58,6 +59,7 @@ def take_up(  # noqa: C901
     However the session ends, the journal and MLflow record it.
 
     Args:
+        journal: the search's, which the caller holds until everything is delivered.
         finals: if given, only these final trainings run.
         warm: the trials of an earlier search, for the searcher.
         verbose: whether every epoch has a line where output is no terminal.
@@ -86,7 +88,7 @@ def take_up(  # noqa: C901
     again = f"resume {folder.name}"
     if finals is not None:
         again = f"retrain {folder.name} --finalists {finals.count} --seeds {finals.seeds}"
-    search = Search(config, folder)
+    search = Search(config, folder, journal)
     reporter = Reporter(console, search, verbose)
     tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
     search.listeners += [tracker, reporter]

@@ -52,7 +52,7 @@ def report(console: Console, store: Store, name: str, show: bool) -> None:
 
 def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfig) -> Path:
     """Writes the report into the search's folder; raises InputError if no trial has a result."""
-    state, events = replay(folder, config)
+    state, events = replay(folder)
     if not any(t.curve for t in state.trials.values()):
         raise InputError(f"{folder.name}: no trial of it has a result to show yet")
     page = render(
