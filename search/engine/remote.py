@@ -81,7 +81,7 @@ def train_resumably(
         build: makes the training at its beginning.
         states: names and digests of files to go on from; the first sound one counts. A message says which are damaged.
     """
-    learner, damaged = training.restore(build, states, storage)
+    learner, damaged = training.restore(build, states, storage.open_checked)
     for one in damaged:
         yield {"event": "damaged", "file": one.file, "why": one.why}
     earlier = learner.notes.setdefault("said", [])

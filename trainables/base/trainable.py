@@ -100,7 +100,9 @@ class TaskTrainable(tune.Trainable):
             carried = {name: ray.get(content) for name, content in trial["carried"].items()}
             storage = dataclasses.replace(storage, carried=carried)
         # The checkpoint before a damaged one, or the beginning, leads to the same results.
-        learner, damaged = training.restore(lambda: self._build(trial, device), trial["resume_from"], storage)
+        learner, damaged = training.restore(
+            lambda: self._build(trial, device), trial["resume_from"], storage.open_checked
+        )
         self._damaged += [{"file": one.file, "why": one.why} for one in damaged]
         return Member(learner, training.rng_state())
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import IO, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from trainables.base.device import Device
 from trainables.base.errors import Damaged
 from trainables.base.files import replacing
 from trainables.base.health import EnergyMeter, MemoryPeak, dead_relus
-
-if TYPE_CHECKING:
-    from trainables.base.storage import Storage
 
 #: The loss is checked every so many batches, as each check waits for the device.
 CHECK_EVERY = 20
@@ -135,13 +132,15 @@ def load(learner: Learner, source: Path | IO[bytes]) -> None:
 
 
 def restore(
-    build: Callable[[], Learner], states: Sequence[tuple[str, str | None]], storage: Storage
-) -> tuple[Learner, list[Damaged]]:
+    build: Callable[[], Learner], states: Sequence[tuple[str, str | None]],
+    opened: Callable[[str, str | None], IO[bytes]],
+) -> tuple[Learner, list[Damaged]]:  # fmt: skip
     """A training as the first sound one of some files has it, or at its beginning where none is sound.
 
     Args:
         build: makes the training at its beginning. It is called again after a file that could be loaded in part only.
-        states: names and digests (None: not known) of files that may be there; see `Storage.open_checked`.
+        states: names and digests (None: not known) of files that may be there, the one to try first in front.
+        opened: `Storage.open_checked`.
 
     Returns:
         The training, and what was wrong with each damaged file. A file that is not there is none of these.
@@ -153,7 +152,7 @@ def restore(
     learner = build()
     for name, digest in states:
         try:
-            with storage.open_checked(name, digest) as file:
+            with opened(name, digest) as file:
                 load(learner, file)
             return learner, damaged
         except FileNotFoundError:
