@@ -49,6 +49,11 @@ class Store:
         return str(self.root) if self.is_local else redacted(self.tracking_uri)
 
     @property
+    def is_writable(self) -> bool:
+        """Whether the folder, which is there, can be written to; one on a read-only disk can only be read."""
+        return os.access(self.root, os.W_OK)
+
+    @property
     def database(self) -> Path:
         """MLflow's sqlite file, where no server is named."""
         return self.root / "mlflow.db"

@@ -1,5 +1,6 @@
 """Searches are read without running what their store names, and a damaged one stops no command about the others."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -8,6 +9,8 @@ from rich.console import Console
 
 import search
 from search.algorithms.warm_start import from_all
+from search.analysis.compare import compare
+from search.analysis.report import report
 from search.analysis.report import write as write_report
 from search.analysis.simulate import show
 from search.analysis.why import why
@@ -18,6 +21,7 @@ from search.engine.search import Search
 from search.exchange.studies import write_study
 from search.record.replay import open_search, replay
 from search.record.store import Store
+from search.tracking.predict import predict
 from trainables.base.errors import InputError
 
 
@@ -134,3 +138,35 @@ def test_tuned_metrics_and_the_name_of_the_objective_are_kept(tmp_path):
     kept(store, "old", load_config("tweets", ["search.epochs=1", "search.trials=1"]))
     assert replay(store.search("old"))[0].objective.tuned == commands.get_task("tweets").objective.tuned
     assert np.isclose(search.open("old", tmp_path).best.value, 0.5)
+
+
+@pytest.fixture
+def read_only(tmp_path, empty_store):
+    """A store on a disk that can only be read."""
+    store = Store(tmp_path / "disk")
+    kept(store, "s", load_config("rnn", ["search.epochs=1", "search.trials=1"]))
+    store.database.write_bytes(empty_store.read_bytes())
+    for options in (("--bind", store.root, store.root), ("-o", "remount,ro,bind", store.root)):
+        if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
+            pytest.skip("only root may mount a disk that can only be read")
+    yield store
+    subprocess.run(["umount", "-l", store.root], check=True)
+
+
+def test_store_on_a_read_only_disk_is_read_by_each_command_that_only_reads(read_only, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.chdir(tmp_path)
+    console = Console(width=200)
+    report(console, read_only, "s", False)
+    assert (tmp_path / "s-report.html").exists()
+    assert "can only be read: the report is here" in capsys.readouterr().out
+    why(read_only, "s", 0)
+    show(console, read_only, "s", {}, [], 1)
+    write_study(open_search(read_only, "s")[2], replay(read_only.search("s"))[0], "s", f"sqlite:///{tmp_path}/out.db")
+    assert search.open("s", read_only.root).best.value == 0.5
+    with pytest.raises(InputError, match="rnn"):
+        compare(console, read_only, "rnn", [], 20, "table")
+    with pytest.raises(InputError, match="toy: no registered champion"):
+        predict(read_only, "toy", ["1,2,3,4"], "table")
+    with pytest.raises(InputError, match=r"journal\.jsonl: cannot be written: Read-only file system"):
+        commands.resume(console, read_only, "s", {}, None)

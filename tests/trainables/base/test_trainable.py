@@ -104,14 +104,15 @@ def test_flipped_bit_of_a_checkpoint_leads_to_the_one_before_it_and_is_told_once
     assert second["damaged"] == []
 
 
+@pytest.mark.parametrize("uri", [None, "local://"], ids=["folder", "uri"])
 @pytest.mark.parametrize("known", [True, False], ids=["digest", "old journal"])
-def test_checkpoint_cut_anywhere_leads_to_the_beginning(begin, tmp_path, known):
+def test_checkpoint_cut_anywhere_leads_to_the_beginning(begin, tmp_path, known, uri):
     worker = begin(gather=60, decisions=[])
     whole = worker.step()
     saved = whole["trials"][-1]["checkpoint"]
     content = (tmp_path / saved["name"]).read_bytes()
     state = saved["name"], saved["digest"] if known else None
-    storage = Storage(tmp_path, b"mark")
+    storage = Storage(tmp_path, b"mark", uri and f"{uri}{tmp_path}")
     for cut in [*range(0, len(content), len(content) // 50), len(content) - 1]:
         (tmp_path / saved["name"]).write_bytes(content[:cut])
         with pytest.raises(Damaged, match="is damaged"):
