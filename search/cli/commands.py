@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from search.engine.cluster import connect, disconnect
 from search.engine.placement import fits_here
 from search.record.journal import Journal
 from search.record.replay import described, extend, open_to_run, replay
-from search.record.store import SearchFolder, Store, read_json
+from search.record.store import SearchFolder, Store
 from search.session import DONE, FAILED, NEEDED, Finals, next_commands, take_up
 from trainables import Checked, Fusable, InputError, Objective, SelfTrained, Task, get_task, offered, task_names
 from trainables.base.storage import is_remote
@@ -219,9 +219,9 @@ def _run(
         "data": {**config.raw["data"], **splits.info.chosen},
     }  # fmt: skip
     config = check_config(config.task, chosen, config.place)
-    if options.plan:
-        from search.analysis.plan import plan
+    from search.analysis.plan import Plan, plan
 
+    if options.plan:
         found = plan(config, splits, cluster.placement)
         found.save(forecast)
         for line in (*found.lines(), "start it with the same command without --plan"):
@@ -240,7 +240,7 @@ def _run(
         "address": options.address,
         "retrain": options.retrain and not isinstance(get_task(config.task), SelfTrained),
         **measured,
-        "plan": read_json(forecast, "delete it, and make the plan again") if forecast.exists() else None,
+        "plan": asdict(Plan.read(forecast)) if forecast.exists() else None,
         "commit": commit_here(),
         "created": int(time.time() * 1000),
     }
