@@ -295,7 +295,7 @@ class TakenApart(TypedDict):
 
 
 class FileDamaged(TypedDict):
-    """A file with the state of a training is not what was written; the training goes on from an earlier state."""
+    """A file is not what was written and is passed over: a training goes on from its state before, or begins anew."""
 
     event: Literal["damaged"]
     file: str
