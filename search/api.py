@@ -268,14 +268,19 @@ class Found:
         code, function, description = Code.of(train), self._config.data.get("function"), self._folder.read(self._store)
         if function is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
+        kept = self._store.root / function
         if code.digest == description["fingerprint"]:
+            try:
+                Code.read(kept, code.folder)
+            except InputError:  # the file is damaged or gone
+                code.write(kept)
             return
         if not changed_code:
             raise InputError(
                 f"{self.name}: the source of {code.name} changed since the search began; what was found so far is of "
                 "the old one: resume(train, changed_code=True) goes on all the same, search.run(...) begins anew"
             )
-        code.write(self._store.root / function)
+        code.write(kept)
         self._folder.write({**description, "fingerprint": code.digest})
 
     def _state(self) -> SearchState:

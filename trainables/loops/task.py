@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 import sys
 import sysconfig
 import time
@@ -25,8 +26,8 @@ from trainables.base.task import DataInfo, Objective, Params, Progress, Splits, 
 from trainables.loops.command import Command
 from trainables.loops.trial import Loop, TrainingFunction, Trial
 
-#: What stands between a pickle and its digest.
-_SUM = b"\n# "
+#: What follows a pickle in its file: its digest.
+_SUM = re.compile(rb"\n# (crc32:[0-9a-f]{8})\Z")
 
 
 @dataclass(frozen=True)
@@ -79,22 +80,23 @@ class Code:
         what follows."""
         for file, content in ((path.with_suffix(".py"), self.source.encode()), (path, self.pickled)):
             with replacing(file) as opened:
-                opened.write(content + (_SUM + digest(BytesIO(content)).encode() if file == path else b""))
+                opened.write(content)
+                if file == path:
+                    opened.write(f"\n# {digest(BytesIO(content))}".encode())
 
     @staticmethod
     def read(path: Path, folder: str) -> Code:
         """Reads what `write` wrote, and runs none of it; raises InputError where it is gone or damaged."""
         try:
-            pickled, mark, known = path.read_bytes().rpartition(_SUM)
+            pickled = path.read_bytes()
             source = path.with_suffix(".py").read_text()
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: the search's function cannot be read ({error}); put the file back") from error
-        if not mark:  # written before there were digests
-            pickled, known = known, b""
-        if (known and digest(BytesIO(pickled)).encode() != known) or not pickled.endswith(pickle.STOP):
+        known = _SUM.search(pickled)  # None: written before there were digests
+        pickled = pickled[: known.start()] if known else pickled
+        if (known and digest(BytesIO(pickled)).encode() != known[1]) or not pickled.endswith(pickle.STOP):
             raise InputError(
-                f"{path}: is damaged; put the file back, or give the function again: "
-                "search.open(NAME).resume(train, changed_code=True)"
+                f"{path}: is damaged; put the file back, or give the function again: search.open(NAME).resume(train)"
             )
         return Code(pickled, source, path.stem, folder)
 

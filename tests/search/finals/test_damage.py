@@ -7,7 +7,8 @@ from search.engine.checkpoints import sound_checkpoint
 from search.engine.search import Search
 from search.finals import audit, retrain
 from search.record.store import Store
-from trainables import get_task
+from search.tracking.tracker import Tracker
+from trainables import DataInfo, get_task
 from trainables.base.errors import Damaged
 from trainables.base.storage import Storage, check_all
 
@@ -113,3 +114,30 @@ def test_audit_passes_over_damaged_states(tmp_path):
     damaged, *again = audited()
     assert damaged["file"] == "audit/0000.pt"
     assert [one.get("metrics", {}).get("val_loss") for one in again] == whole
+
+
+def test_damaged_final_model_is_not_registered_and_is_named(tmp_path, empty_store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    store = Store(tmp_path)
+    store.database.write_bytes(empty_store.read_bytes())
+    search = Search(load_config("toy"), store.search("s"))
+    search.record({"event": "session"})
+    params = search.propose().params
+    model = search.folder.final(0, 0)
+    (model / "artifacts").mkdir(parents=True)
+    (model / "checkpoint.pt").write_bytes(b"not what was written")
+    which = {"trial": 0, "seed": 0, "epochs": 3}
+    search.record(
+        {"event": "final_started", **which, "params": params},
+        {"event": "final_finished", **which, "test": {"score": 1.0}, "baselines": {}, "device": "cpu", "chosen": True,
+         "spent": 3, "digests": {"checkpoint.pt": "crc32:00000000"}},
+    )  # fmt: skip
+    said = []
+    tracker = Tracker(store, search.folder, search.config, {"id": "1", "created": 0, "commit": "none"},
+                      DataInfo("demo", "f", "t", {}), search.objective, said.append)  # fmt: skip
+    tracker.start(search.journal.events, search.state)
+    assert tracker.close(60) == 0
+    assert not said
+    (told,) = tracker.registered
+    assert "checkpoint.pt is damaged" in told and "python -m search retrain s" in told
+    search.end("finished")
