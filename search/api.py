@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trainables
 from search.config.load import SearchConfig
-from search.record.replay import open_search, replay
+from search.record.replay import metric_of, open_search, replay
 from search.record.state import SearchState
 from search.record.state import Trial as Recorded
 from search.record.store import SearchFolder, Store
@@ -126,6 +126,9 @@ def run(
 
 def open(name: str, store: str | Path | None = None) -> Found:
     """Opens a search of a store, whether it ended or not; raises InputError where there is none of that name.
+
+    Reading it runs no code of the store. `resume` does, as it unpickles the search's function: whoever may write to the
+    store can have code run by those who resume.
 
     >>> search.open("mine").name
     'mine'
@@ -251,38 +254,45 @@ class Found:
         """
         from search.cli import commands
 
-        if train is not None:
-            self._replace(train, changed_code)
         more = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
-        commands.resume(_console(), self._store, self.name, more | {"time_budget": time_budget}, address)
+        with self._folder.hold(self._store) as journal:
+            if train is not None:
+                self._replace(train, changed_code)
+            commands.resume(
+                _console(), self._store, self.name, more | {"time_budget": time_budget}, address, journal=journal
+            )
         return open(self.name, self._store.root)
 
     def _replace(self, train: TrainingFunction, changed_code: bool) -> None:
         from trainables.loops.task import Code
 
-        code, function = Code.of(train), self._config.data.get("function")
+        code, function, description = Code.of(train), self._config.data.get("function"), self._folder.read(self._store)
         if function is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
-        if code.digest == self._description["fingerprint"]:
+        kept = self._store.root / function
+        if code.digest == description["fingerprint"]:
+            try:
+                Code.read(kept, code.folder)
+            except InputError:  # the file is damaged or gone
+                code.write(kept)
             return
         if not changed_code:
             raise InputError(
                 f"{self.name}: the source of {code.name} changed since the search began; what was found so far is of "
                 "the old one: resume(train, changed_code=True) goes on all the same, search.run(...) begins anew"
             )
-        code.write(self._store.root / function)
-        self._folder.write({**self._description, "fingerprint": code.digest})
+        code.write(kept)
+        self._folder.write({**description, "fingerprint": code.digest})
 
     def _state(self) -> SearchState:
-        return replay(self._folder, self._config)[0]
+        return replay(self._folder)[0]
 
     def _trials(self) -> list[Recorded]:
         return [trial for _, trial in sorted(self._state().trials.items())]
 
     @property
     def _metric(self) -> str:
-        task: Any = trainables.get_task(self._config.task)
-        return str(getattr(task, "metric", f"val_{task.objective.metric}"))
+        return metric_of(self._description)
 
 
 def _path(store: str | Path | None) -> Path | None:

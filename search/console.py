@@ -77,6 +77,8 @@ class Reporter:
             case "apart":
                 numbers = ", ".join(map(str, event["numbers"]))
                 self.say(f"trials {numbers} failed together; each goes on alone: {_last_line(event['traceback'])}")
+            case "damaged":
+                self.say(f"{event['file']} is damaged ({event['why']}) and is passed over")
             case "retry":
                 halved = f", in {event['micro_batches']} parts a batch" if event["why"] == "memory" else ""
                 self.say(f"trial {event['number']} failed and is taken up again{halved}: {_reason(event)}")

@@ -15,6 +15,7 @@ from search.config.load import SearchConfig, parse_duration
 from search.engine.cluster import Cluster, disconnect
 from search.guard import Guard
 from search.record.events import WarmStarted
+from search.record.journal import Journal
 from search.record.redaction import redacted
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
@@ -51,7 +52,7 @@ class Finals:
 
 def take_up(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
-    splits: Splits, cluster: Cluster, finals: Finals | None = None, warm: WarmStarted | None = None,
+    splits: Splits, cluster: Cluster, journal: Journal, finals: Finals | None = None, warm: WarmStarted | None = None,
     verbose: bool = False,
 ) -> int:  # fmt: skip
     """Runs the trials, the comparison, the audit and the final training, and prints the summary.
@@ -59,6 +60,7 @@ def take_up(
     However the session ends, the journal and MLflow record it.
 
     Args:
+        journal: the search's, which the caller holds until everything is delivered.
         finals: if given, only these final trainings run.
         warm: the trials of an earlier search, for the searcher.
         verbose: whether every epoch has a line where output is no terminal.
@@ -73,12 +75,15 @@ def take_up(
     if finals is not None:
         again = f"retrain {folder.name} --finalists {finals.count} --seeds {finals.seeds}"
     with Guard(_command(again, store), store, folder, description["id"]):
-        return _session(console, store, config, folder, description, splits, cluster, finals, warm, verbose, again)
+        return _session(
+            console, store, config, folder, description, splits, cluster, journal, finals, warm, verbose, again
+        )
 
 
 def _session(  # noqa: C901
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
-    splits: Splits, cluster: Cluster, finals: Finals | None, warm: WarmStarted | None, verbose: bool, again: str,
+    splits: Splits, cluster: Cluster, journal: Journal, finals: Finals | None, warm: WarmStarted | None, verbose: bool,
+    again: str,
 ) -> int:  # fmt: skip
     """See `take_up`."""
     from search.analysis.plan import Plan
@@ -96,7 +101,7 @@ def _session(  # noqa: C901
     from search.finals.variants import compare
     from search.tracking.tracker import Tracker
 
-    search = Search(config, folder)
+    search = Search(config, folder, journal)
     reporter = Reporter(console, search, verbose)
     tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
     search.listeners += [tracker, reporter]

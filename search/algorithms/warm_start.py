@@ -6,9 +6,9 @@ from collections import Counter
 
 from search.config.load import SearchConfig
 from search.record.events import EarlierTrial, WarmStarted
-from search.record.replay import open_search, replay
+from search.record.replay import objective_of, open_search, replay
 from search.record.state import Trial
-from search.record.store import Store
+from search.record.store import Store, pass_over
 from trainables import InputError, Objective, Params, get_task
 
 #: Winners of earlier searches that `--from auto` tries first, at most.
@@ -25,12 +25,14 @@ def from_all(store: Store, config: SearchConfig) -> tuple[WarmStarted | None, li
         The event, None where there is no such search, and lines for the user.
     """
     known: list[tuple[int, str, Params]] = []
-    for name in store.names():
-        description = store.search(name).read(store)
+    for name, description in store.descriptions():
         if description["task"] != config.task:
             continue
-        folder, description, earlier = open_search(store, name)
-        state, _ = replay(folder, earlier)
+        try:
+            state, _ = replay(store.search(name))
+        except InputError as error:
+            pass_over(error)
+            continue
         best = state.best()
         if state.status == "finished" and best is not None:
             known.append((description["created"], name, best.params))
@@ -65,10 +67,10 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     folder, description, earlier = open_search(store, name)
     if earlier.task != config.task and not description.get("imported"):
         raise InputError(f"{place}: a search of {earlier.task}, not of {config.task}")
-    own, other = get_task(config.task).objective, get_task(earlier.task).objective
+    own, other = get_task(config.task).objective, objective_of(description)
     if own.mode != other.mode:
         raise InputError(f"{place}: its {other.metric} is better where it is {other.mode}, not {own.mode}")
-    state, _ = replay(folder, earlier)
+    state, _ = replay(folder)
     finished = [t for t in state.trials.values() if t.over and t.outcome != "failed"]
     outside: Counter[str] = Counter()
     taken: list[EarlierTrial] = []

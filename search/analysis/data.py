@@ -60,12 +60,12 @@ def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
     A label is doubted as in confident learning (Northcutt et al. 2021, arXiv:1911.00068): another class is predicted,
     with at least the probability that this class has on average where it is the label.
     """
-    known = {name: store.search(name).read(store) for name in store.names()}
+    known = dict(store.descriptions())
     for name in sorted(known, key=lambda name: -known[name]["created"]):
         if (known[name]["task"], known[name]["fingerprint"]) != (task, fingerprint):
             continue
-        folder, _, config = open_search(store, name)
-        final = replay(folder, config)[0].final
+        folder, _, _ = open_search(store, name)
+        final = replay(folder)[0].final
         path = folder.final(final.trial, final.seed) / "artifacts" / "predictions.csv" if final else None
         if path is None or not path.exists():
             continue

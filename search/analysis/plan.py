@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean, median
 
@@ -21,7 +21,7 @@ from search.engine.placement import Placement
 from search.engine.search import Search
 from search.record.events import Event, Result
 from search.record.state import SearchState, Trial
-from search.record.store import SearchFolder
+from search.record.store import SearchFolder, read_json
 from trainables import InputError, Splits, get_task
 from trainables.base.files import replacing
 
@@ -68,6 +68,15 @@ class Plan:
             f"planned: {self.epochs[1]} epochs in {duration(3600 * self.hours[1])}; "
             f"it took {trained} in {duration(took)}"
         )
+
+    @staticmethod
+    def read(path: Path) -> Plan:
+        """Reads what `save` wrote; raises InputError where the file is damaged."""
+        remedy = "delete it, and make the plan again"
+        told = read_json(path, remedy)
+        if told.keys() != {field.name for field in fields(Plan)}:
+            raise InputError(f"{path}: is damaged (it is no forecast); {remedy}")
+        return Plan(**told)
 
     def save(self, path: Path) -> None:
         """Writes the forecast as JSON."""

@@ -39,10 +39,13 @@ def report(console: Console, store: Store, name: str, show: bool) -> None:
         InputError: there is no such search, or no trial of it has a result.
     """
     folder, description, config = open_search(store, name)
-    path = write(folder, description, config)
+    path = write(folder, description, config, None if store.is_writable else Path(f"{name}-report.html").resolve())
     console.print(f"report: {path}", markup=False, soft_wrap=True)
     if show:
         webbrowser.open(path.as_uri())
+    if not store.is_writable:
+        console.print(f"{store.root} can only be read: the report is here, and not in MLflow", markup=False)
+        return
     client = mlflow_client(store)
     experiment = client.get_experiment_by_name(config.task)
     key = f"tags.`search.id` = '{description['id']}' AND tags.`search.run` = 'parent'"
@@ -50,9 +53,9 @@ def report(console: Console, store: Store, name: str, show: bool) -> None:
         client.log_artifact(run.info.run_id, str(path))
 
 
-def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfig) -> Path:
-    """Writes the report into the search's folder; raises InputError if no trial has a result."""
-    state, events = replay(folder, config)
+def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfig, path: Path | None = None) -> Path:
+    """Writes the report to `path`, by default into the search's folder; raises InputError if no trial has a result."""
+    state, events = replay(folder)
     if not any(t.curve for t in state.trials.values()):
         raise InputError(f"{folder.name}: no trial of it has a result to show yet")
     page = render(
@@ -73,7 +76,7 @@ def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
         samples=folder.samples(state.final),
         facts=_facts(description, config),
     )
-    path = folder.path / "report.html"
+    path = path or folder.path / "report.html"
     with replacing(path) as file:
         file.write(page.encode())
     return path

@@ -137,7 +137,7 @@ def show(
         InputError: there is no such search, it has no result, or a key cannot be changed in that way.
     """
     folder, _, config = open_search(store, name)
-    state, events = replay(folder, config)
+    state, events = replay(folder)
     best = state.best()
     if best is None:
         raise InputError(f"{name}: no trial of it has a result to go by")

@@ -16,10 +16,10 @@ from search.config.load import SearchConfig
 from search.engine.search import first_of_round
 from search.record.events import Event, Result
 from search.record.journal import read_events
-from search.record.replay import open_search
+from search.record.replay import objective_of, open_search
 from search.record.state import SearchState
 from search.record.store import Store
-from trainables import InputError, get_task
+from trainables import InputError, Objective
 
 
 def why(store: Store, name: str, number: int) -> list[str]:
@@ -28,9 +28,9 @@ def why(store: Store, name: str, number: int) -> list[str]:
     Raises:
         InputError: there is no such search or trial.
     """
-    folder, _, config = open_search(store, name)
+    folder, description, config = open_search(store, name)
     events = list(read_events(folder.journal))
-    told = _Story(config, number)
+    told = _Story(config, objective_of(description), number)
     # Fused trials report together, in one write of the journal, and are recorded before one of them is judged. Others
     # may have reported in the same millisecond, one after the other.
     fused = config.search.fuse > 1
@@ -45,9 +45,9 @@ def why(store: Store, name: str, number: int) -> list[str]:
 class _Story:
     """The search up to an event, and the lines on one of its trials."""
 
-    def __init__(self, config: SearchConfig, number: int) -> None:
+    def __init__(self, config: SearchConfig, objective: Objective, number: int) -> None:
         self.config, self.number = config, number
-        self.objective = get_task(config.task).objective
+        self.objective = objective
         self.metric = f"val_{self.objective.metric}"
         self.searcher: Searcher = make_searcher(config, self.objective)[0]
         self.scheduler: Scheduler = make_scheduler(config)

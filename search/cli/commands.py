@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ from search.config.load import SearchConfig, check_config, digest, load_config
 from search.config.overrides import suggestion
 from search.engine.cluster import connect, disconnect
 from search.engine.placement import fits_here
-from search.record.replay import extend, offer_all, open_search, replay
-from search.record.store import Store
-from search.session import DONE, NEEDED, Finals, next_commands, take_up
+from search.record.journal import Journal
+from search.record.replay import described, extend, open_to_run, replay
+from search.record.store import SearchFolder, Store
+from search.session import DONE, FAILED, NEEDED, Finals, next_commands, take_up
 from trainables import Checked, Fusable, InputError, Objective, SelfTrained, Task, get_task, offered, task_names
 from trainables.base.storage import is_remote
 from trainables.base.task import source_line
@@ -73,9 +74,9 @@ class RunOptions:
 
 def check_name(task: str, store: Store | None = None) -> None:
     """Raises InputError if there is no such task; one that only a search of the store knows is there too."""
-    if store is not None and task not in task_names():
-        offer_all(store)
     known = task_names()
+    if store is not None and task not in known:
+        known += sorted({about["task"] for _, about in store.descriptions()})
     if task not in known:
         raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{suggestion(task, known)}")
 
@@ -168,15 +169,23 @@ def new_name(task: str) -> str:
     return time.strftime(f"{task}-%Y%m%d-%H%M%S")
 
 
-def run(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
-    """Starts a search and runs its first session; returns the exit code."""
+def run(
+    console: Console, store: Store, config: SearchConfig, options: RunOptions, journal: Journal | None = None
+) -> int:
+    """Starts a search and runs its first session; returns the exit code.
+
+    Args:
+        journal: the search's, where the caller took its name (`SearchFolder.begin`).
+    """
     store.check()
     folder = store.search(options.name or new_name(config.task))
-    if folder.exists:
-        raise InputError(
-            f"--name {folder.name}: a search of that name exists; go on with `python -m search resume {folder.name}` "
-            "or choose another name"
-        )
+    with journal or folder.begin() as held:
+        return _run(console, store, config, options, folder, held)
+
+
+def _run(
+    console: Console, store: Store, config: SearchConfig, options: RunOptions, folder: SearchFolder, journal: Journal
+) -> int:
     _check_task(config)
     if not (options.address or os.environ.get("RAY_ADDRESS")):
         fits_here(config)
@@ -212,9 +221,9 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "data": {**config.raw["data"], **splits.info.chosen},
     }  # fmt: skip
     config = check_config(config.task, chosen, config.place)
-    if options.plan:
-        from search.analysis.plan import plan
+    from search.analysis.plan import Plan, plan
 
+    if options.plan:
         found = plan(config, splits, cluster.placement)
         found.save(forecast)
         for line in (*found.lines(), "start it with the same command without --plan"):
@@ -225,6 +234,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "id": uuid.uuid4().hex,
         "task": config.task,
         "offered": offered(config.task),
+        "objective": described(config.task),
         "config": config.raw,
         "place": config.place,
         "data": options.data if not options.data or is_remote(options.data) else str(Path(options.data).resolve()),
@@ -232,17 +242,20 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "address": options.address,
         "retrain": options.retrain and not isinstance(get_task(config.task), SelfTrained),
         **measured,
-        "plan": json.loads(forecast.read_text()) if forecast.exists() else None,
+        "plan": asdict(Plan.read(forecast)) if forecast.exists() else None,
         "commit": commit_here(),
         "created": int(time.time() * 1000),
     }
     folder.write(description)
-    return take_up(console, store, config, folder, description, splits, cluster, warm=warm, verbose=options.verbose)
+    return take_up(
+        console, store, config, folder, description, splits, cluster, journal, warm=warm, verbose=options.verbose
+    )
 
 
 def resume(
-    console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool = False
-) -> int:
+    console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool = False,
+    journal: Journal | None = None,
+) -> int:  # fmt: skip
     """Goes on with a search; one that is finished, also in MLflow, is only summed up. Returns the exit code.
 
     Args:
@@ -250,14 +263,26 @@ def resume(
             leaves it.
         address: another cluster than before; `local` starts one here.
         verbose: as `RunOptions.verbose`.
+        journal: the search's, where the caller holds it (`SearchFolder.hold`).
     """
+    with journal or store.search(name).hold(store) as held:
+        return _resume(console, store, name, more, address, verbose, held)
+
+
+def _resume(
+    console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool,
+    journal: Journal,
+) -> int:  # fmt: skip
     from search.analysis.summary import summary
 
-    folder, description, config = open_search(store, name)
     extended = any(more.values())
+    if source := store.search(name).read(store).get("imported"):
+        return _deliver(console, store, name, source, extended)
+    folder, description, config = open_to_run(store, name)
     if extended:
-        description, config = extend(folder, description, config, more)
-    state, events = replay(folder, config)
+        config = extend(config, more)
+        description = {**description, "config": config.raw}
+    state, events = replay(folder)
     whole = state.status == "finished" and not state.unfinished() and folder.delivered_events() == len(events)
     if whole and not extended:
         for line in (f"search {name} is finished", *summary(state, config), *folder.samples(state.final)):
@@ -265,8 +290,28 @@ def resume(
         next_commands(console, store, config, folder, state)
         return DONE
     splits = prepare_data_again(console, store, config, folder, description)
-    cluster = connect_again(config, folder, description, address)
-    return take_up(console, store, config, folder, description, splits, cluster, verbose=verbose)
+    cluster, description = connect_again(config, description, address)
+    folder.write(description)
+    return take_up(console, store, config, folder, description, splits, cluster, journal, verbose=verbose)
+
+
+def _deliver(console: Console, store: Store, name: str, source: str, extended: bool) -> int:
+    """Sends what MLflow lacks of an imported search, which has nothing to train; returns the exit code."""
+    from search.exchange.imported import deliver
+
+    if extended:
+        raise InputError(
+            f"{name}: was imported from {source} and has nothing to train; begin with it: run --from {name}"
+        )
+    folder = store.search(name)
+    missing = len(replay(folder)[1]) - folder.delivered_events()
+    left = deliver(store, folder, lambda line: console.print(line, markup=False, soft_wrap=True))
+    console.print(
+        f"search {name} was imported from {source} and has nothing to train; {missing - left} events were sent to "
+        f"MLflow, {left} are left",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
+    return FAILED if left else DONE
 
 
 def retrain(console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None) -> int:
@@ -274,18 +319,26 @@ def retrain(console: Console, store: Store, name: str, seeds: int | None, finali
 
     A search that was interrupted is not taken up again: what its trials have come to counts.
     """
-    folder, description, config = open_search(store, name)
+    with store.search(name).hold(store) as journal:
+        return _retrain(console, store, name, seeds, finalists, address, journal)
+
+
+def _retrain(
+    console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None, journal: Journal
+) -> int:
+    folder, description, config = open_to_run(store, name)
     if isinstance(get_task(config.task), SelfTrained):
         raise InputError(f"{name}: {config.task} is a training of your own: its best trial's state is its model")
-    state, _ = replay(folder, config)
+    state, _ = replay(folder)
     if state.best() is None:
         raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")
     if finalists > 1 and seeds == 1:
         raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
     splits = prepare_data_again(console, store, config, folder, description)
-    cluster = connect_again(config, folder, description, address)
+    cluster, description = connect_again(config, description, address)
+    folder.write(description)
     seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
-    return take_up(console, store, config, folder, description, splits, cluster, Finals(seeds, finalists))
+    return take_up(console, store, config, folder, description, splits, cluster, journal, Finals(seeds, finalists))
 
 
 def promote(console: Console, store: Store, name: str, version: int) -> int:

@@ -98,7 +98,7 @@ def export(
         from search.record.replay import open_search, replay
 
         folder, _, config = open_search(kept, name)
-        state, _ = replay(folder, config)
+        state, _ = replay(folder)
         for line in write_study(config, state, folder.name, optuna):
             console.print(line, markup=False, soft_wrap=True)
         return 0

@@ -14,7 +14,7 @@ from search.cli.commands import RunOptions
 from search.config.load import check_config
 from search.config.loops import loop_config, read_space
 from search.config.overrides import lay_over
-from search.record.replay import open_search, replay
+from search.record.replay import replay
 from search.record.store import Store
 from search.session import DONE, FAILED, INTERRUPTED
 from trainables import InputError
@@ -42,16 +42,12 @@ def start(
     config = loop_config(code.name, space, objective, flags, sets, "search.run")
     store.check()
     name = name or commands.new_name(code.name)
-    if store.search(name).exists:
-        raise InputError(
-            f"{name}: a search of that name exists; go on with `python -m search resume {name}` or "
-            f"search.open({name!r}).resume(), or choose another name"
-        )
-    function = Path("functions") / name / f"{code.name}.pkl"
-    code.write(store.root / function)
-    data = {"function": str(function), "folder": code.folder}
-    config = check_config(code.name, lay_over(config.raw, {"data": data}), config.place)
-    commands.run(console, store, config, replace(options, name=name))
+    with store.search(name).begin() as journal:
+        function = Path("functions") / name / f"{code.name}.pkl"
+        code.write(store.root / function)
+        data = {"function": str(function), "folder": code.folder}
+        config = check_config(code.name, lay_over(config.raw, {"data": data}), config.place)
+        commands.run(console, store, config, replace(options, name=name), journal)
     return name
 
 
@@ -77,5 +73,5 @@ def run_command(
     if space is None or objective is None:
         raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
     name = start(console, store, Command(text, pattern), read_space(space), objective, flags, options, sets)
-    state, _ = replay(*open_search(store, name)[::2])
+    state, _ = replay(store.search(name))
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(state.status, FAILED)

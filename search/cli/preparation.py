@@ -67,9 +67,13 @@ def prepare_data_again(
 
 
 def connect_again(
-    config: SearchConfig, folder: SearchFolder, description: dict[str, Any], address: str | None
-) -> Cluster:
-    """Connects to the cluster of the session before, or to `address` from now on; raises InputError."""
+    config: SearchConfig, description: dict[str, Any], address: str | None
+) -> tuple[Cluster, dict[str, Any]]:
+    """Connects to the cluster of the session before, or to `address` from now on; raises InputError.
+
+    Returns:
+        The cluster, and the description with its address.
+    """
     if address is not None:
         description = {**description, "address": None if address == "local" else address}
     try:
@@ -77,9 +81,7 @@ def connect_again(
     except InputError as error:
         hint = "" if address else "; --address names another cluster, `--address local` starts one here"
         raise InputError(f"{error}{hint}" if description["address"] else str(error)) from error
-    if address is not None:
-        folder.write(description)
-    return cluster
+    return cluster, description
 
 
 def share_gpus(

@@ -81,8 +81,11 @@ class Bridge:
                     "seed": trial.seed,
                     "micro_batches": trial.micro_batches,
                     "decisions": [epoch for epoch in epochs if search.scheduler.decides(trial.number, epoch)],
-                    "resume_from": (names := [one.name for one in reversed(trial.checkpoints)]),
-                    "carried": {name: ray.put(one) for name, one in content(search, names[:1]).items()},
+                    "resume_from": [(one.name, one.digest) for one in reversed(trial.checkpoints)],
+                    "carried": {
+                        name: ray.put(one)
+                        for name, one in content(search, [c.name for c in trial.checkpoints[-1:]]).items()
+                    },
                 }
                 for trial in group
             ],

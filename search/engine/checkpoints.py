@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from search.engine.search import Search
 from search.record.state import Checkpoint, Trial
+from trainables.base.errors import Damaged
+from trainables.base.storage import check
 
 
 def tidy(search: Search) -> None:
@@ -46,6 +48,21 @@ def limit(search: Search, reported: Iterable[int]) -> None:
             trial = search.state.trials[number]
             excess -= sum(one.bytes for one in trial.checkpoints)
             _keep(search, trial, {trial.best_epoch} if trial is best else set())
+
+
+def sound_checkpoint(search: Search, trial: Trial, epoch: int) -> Checkpoint | None:
+    """The checkpoint of a trial's epoch, if it is there and is what was written; the listeners are told if not."""
+    for one in trial.checkpoints:
+        if one.epoch == epoch:
+            try:
+                with search.files.open(one.name) as file:
+                    check(file, one.name, one.digest)
+                return one
+            except Damaged as error:
+                search.announce({"event": "damaged", "file": error.file, "why": error.why})
+            except Exception as error:  # each file system has errors of its own
+                search.announce({"event": "damaged", "file": one.name, "why": str(error).split("\n")[0]})
+    return None
 
 
 def _last(trial: Trial) -> int:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import ray
 
 from search.engine.placement import Placement
 from search.engine.search import Search
 from search.engine.transfer import keep
+from search.record.events import FileDamaged
 from trainables import Learner
 from trainables.base import training
 from trainables.base.storage import Storage
@@ -38,7 +38,8 @@ def follow(search: Search, starts: Sequence[Callable[[], Any]], at_once: int) ->
     """Starts remote generators, `at_once` at a time, and yields what they yield as it comes.
 
     Yields:
-        The position in `starts` and the message. Files in a message are written on the way.
+        The position in `starts` and the message. Files in a message are written on the way, and of damaged ones the
+        listeners are told.
 
     Raises:
         KeyboardInterrupt: the search was stopped. Running generators are left alone, as an epoch may take an hour.
@@ -60,24 +61,36 @@ def follow(search: Search, starts: Sequence[Callable[[], Any]], at_once: int) ->
                 continue
             if isinstance(message, dict):
                 keep(search, message.pop("files", {}))
+                if message["event"] == "damaged":
+                    search.announce(cast(FileDamaged, message))
+                    continue
             yield streams[stream], message
 
 
 def train_resumably(
-    learner: Learner, epochs: int, storage: Storage, progress: str, epoch: Callable[[], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Trains up to `epochs` epochs and yields what `epoch()` returns for each.
+    build: Callable[[], Learner], epochs: int, storage: Storage, states: Sequence[tuple[str, str | None]],
+    epoch: Callable[[Learner], dict[str, Any]],
+) -> Generator[dict[str, Any], None, Learner]:  # fmt: skip
+    """Trains up to `epochs` epochs, yields what `epoch(learner)` returns for each, and returns the training.
 
-    The state after each epoch is kept in the file `progress`. If the file exists, the training goes on from it, and the
-    messages of its epochs are yielded again first: the driver may have been killed before it heard the last.
+    The state after each epoch is kept in the file that `states` names first. If the file exists, the training goes on
+    from it, and the messages of its epochs are yielded again first: the driver may have been killed before it heard the
+    last.
+
+    Args:
+        build: makes the training at its beginning.
+        states: names and digests of files to go on from; the first sound one counts. A message says which are damaged.
     """
-    with suppress(OSError), storage.open(progress) as file:
-        training.load(learner, file)
+    learner, damaged = training.restore(build, states, storage.open_checked)
+    for one in damaged:
+        yield {"event": "damaged", "file": one.file, "why": one.why}
     earlier = learner.notes.setdefault("said", [])
     for said in earlier:  # not `yield from`: Ray calls `send`, which a list does not have
         yield said
+    progress, _ = states[0]
     while learner.epoch < epochs:
-        said = epoch()
+        said = epoch(learner)
         earlier.append(said)
         saved = storage.save(progress, partial(training.write, learner))
         yield {**said, "files": {progress: saved["content"]}} if "content" in saved else said
+    return learner

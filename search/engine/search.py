@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from search.algorithms.pareto import measured
 from search.algorithms.schedulers import make_scheduler
@@ -32,8 +32,8 @@ class Search:
     A live search and a replay run the same code over the same events, so both come to the same state.
     """
 
-    def __init__(self, config: SearchConfig, folder: SearchFolder) -> None:
-        """Opens the journal and replays it; raises InputError as `Journal` does."""
+    def __init__(self, config: SearchConfig, folder: SearchFolder, journal: Journal | None = None) -> None:
+        """Replays the journal, which is opened unless the command holds it already; raises InputError as `Journal`."""
         self.config, self.folder = config, folder
         self.objective = get_task(config.task).objective
         self.searcher, self.total = make_searcher(config, self.objective)
@@ -41,7 +41,8 @@ class Search:
         self.state = SearchState(self.objective)
         #: Where checkpoints are kept.
         self.files = files_at(config.search.storage or str(folder.path))
-        self.journal = Journal(folder.journal)
+        self.journal = journal or Journal(folder.journal)
+        self._holds = journal is None
         self.listeners: list[Listener] = []
         self.stopping: Stop | None = None
         #: Whether no new trial begins, as the time that is left would not hold one.
@@ -122,8 +123,8 @@ class Search:
 
         Args:
             results: in the order of the epochs, each with `number`, `epoch`, `metrics`, `diverged` and `checkpoint`.
-                The checkpoint (its name and bytes) is None where the trial diverged, or another epoch's is kept. An
-                epoch that is known already was trained again after a failure; its first record stands.
+                The checkpoint (its name, bytes and digest) is None where the trial diverged, or another epoch's is
+                kept. An epoch that is known already was trained again after a failure; its first record stands.
             device: the name of the device that trained them.
 
         Returns:
@@ -156,7 +157,7 @@ class Search:
                 for r, outcome in zip(new, outcomes, strict=True)
             ),
             *(
-                CheckpointWritten(event="checkpoint", number=n, epoch=epoch, name=one["name"], bytes=one["bytes"])
+                cast(CheckpointWritten, {"event": "checkpoint", "number": n, "epoch": epoch, **one})
                 for n, epoch, one in saved
                 if one
             ),
@@ -239,14 +240,16 @@ class Search:
             listener(event, self.state)
 
     def end(self, status: str) -> None:
-        """Ends the session: trials that still run are interrupted, the rungs are recorded, the journal is closed."""
+        """Ends the session: trials that still run are interrupted, the rungs are recorded, and the journal is closed if
+        the search opened it."""
         if not self.journal.refused:
             running = [trial.number for trial in self.state.unfinished() if trial.outcome is None]
             self.record(
                 *(Moved(event="interrupted", number=number) for number in running),
                 {"event": "ended", "status": status, "rungs": self.scheduler.rungs()},
             )
-        self.journal.close()
+        if self._holds:
+            self.journal.close()
 
 
 def first_of_round(config: SearchConfig, number: int) -> float:

@@ -159,6 +159,8 @@ class _Decisions(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         search = self.bridge.search
+        for one in result["damaged"]:
+            search.announce({"event": "damaged", "file": one["file"], "why": one["why"]})
         if failed := result.get("failed"):
             self.bridge.failed(trial, failed)
             return TrialScheduler.STOP

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -17,9 +18,9 @@ from search.config.load import SearchConfig
 from search.config.loops import loop_config
 from search.record.events import Event, Failed, Proposed, Result
 from search.record.journal import Journal
-from search.record.replay import replay
+from search.record.replay import described, open_search, replay
 from search.record.state import SearchState
-from search.record.store import Store
+from search.record.store import SearchFolder, Store
 from search.tracking.tracker import Tracker
 from trainables import DataInfo, InputError, Params, get_task, offered
 from trainables.base.files import replacing
@@ -72,8 +73,7 @@ def keep(store: Store, name: str | None, imported: Imported, warn: Callable[[str
     """
     store.check()
     folder = store.search(name or re.sub(r"[^\w.-]+", "-", imported.name).strip("-."))
-    if folder.exists:
-        raise InputError(f"{folder.name}: a search of that name exists; choose another with --name")
+    folder.begin().close()  # says so at once where the name is taken
     if not imported.trials:
         raise InputError(f"{imported.source}: {imported.name} has no trial that ended")
     epochs = max(max(trial.curve, default=1) for trial in imported.trials)
@@ -82,23 +82,43 @@ def keep(store: Store, name: str | None, imported: Imported, warn: Callable[[str
     config = loop_config(task, imported.space, objective, flags, (), imported.source)
     digest = array_digest([json.dumps([dict(t.params) for t in imported.trials], sort_keys=True, default=str).encode()])
     description = {
-        "id": uuid.uuid4().hex, "task": task, "offered": offered(task), "config": config.raw, "place": config.place,
-        "data": None, "fingerprint": digest, "address": None, "retrain": False, "plan": None, "commit": "none",
-        "created": int(time.time() * 1000), "imported": imported.source,
+        "id": uuid.uuid4().hex, "task": task, "offered": offered(task), "objective": described(task),
+        "config": config.raw, "place": config.place, "data": None, "fingerprint": digest, "address": None,
+        "retrain": False, "plan": None, "commit": "none", "created": int(time.time() * 1000),
+        "imported": imported.source,
     }  # fmt: skip
-    journal = Journal(folder.journal)
-    journal.append(*_events(imported, config))
-    journal.close()
-    with replacing(folder.path / "space.yaml") as file:
-        file.write(OmegaConf.to_yaml(OmegaConf.create(dict(imported.space))).encode())
-    folder.write(description)
-    state, events = replay(folder, config)
-    info = DataInfo(f"imported from {imported.source}", digest, digest, {})
+    searches = folder.path.parent
+    searches.mkdir(parents=True, exist_ok=True)
+    # Made elsewhere and moved, so that it is there whole or not at all.
+    with tempfile.TemporaryDirectory(dir=searches, prefix=".import-") as scratch:
+        part = SearchFolder(Path(scratch) / folder.name)
+        with Journal(part.journal) as journal:
+            journal.append(*_events(imported, config))
+            with replacing(part.path / "space.yaml") as file:
+                file.write(OmegaConf.to_yaml(OmegaConf.create(dict(imported.space))).encode())
+            part.write(description)
+            try:
+                part.path.rename(folder.path)
+            except OSError as error:
+                raise InputError(f"{folder.name}: a search of that name was begun by now") from error
+            if left := deliver(store, folder, warn):
+                warn(f"MLflow lacks {left} events, which are kept; send them: python -m search resume {folder.name}")
+    return folder.name, replay(folder)[0]
+
+
+def deliver(store: Store, folder: SearchFolder, warn: Callable[[str], None]) -> int:
+    """Sends to MLflow what it lacks of an imported search.
+
+    Returns:
+        The number of events that it still lacks, as its server does not answer.
+    """
+    _, description, config = open_search(store, folder.name)
+    state, events = replay(folder)
+    digest = description["fingerprint"]
+    info = DataInfo(f"imported from {description['imported']}", digest, digest, {})
     tracker = Tracker(store, folder, config, description, info, state.objective, warn)
     tracker.start(events, state)
-    if left := tracker.close(PATIENCE):
-        warn(f"MLflow lacks {left} events of {folder.name}; they are in its journal")
-    return folder.name, state
+    return tracker.close(PATIENCE)
 
 
 def space_file(store: Store, name: str) -> Path:

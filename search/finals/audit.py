@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +17,7 @@ from trainables.base.storage import Storage
 
 if TYPE_CHECKING:
     from search.engine.search import Search
+    from trainables import Learner
 
 
 def audit(search: Search, splits: Splits, placement: Placement) -> None:
@@ -48,10 +48,10 @@ def audit(search: Search, splits: Splits, placement: Placement) -> None:
 
     def start(trial: Trial) -> Any:
         search.record({"event": "audit_started", "number": trial.number})
-        names = [progress(trial), *(one.name for one in reversed(trial.checkpoints))]
+        states = [(progress(trial), None), *((one.name, one.digest) for one in reversed(trial.checkpoints))]
         return train.remote(
-            config.task, shared, trial.params, trial.micro_batches, trial.seed, config.search.epochs, resources, names,
-            storage(search, names),
+            config.task, shared, trial.params, trial.micro_batches, trial.seed, config.search.epochs, resources, states,
+            storage(search, [name for name, _ in states]),
         )  # fmt: skip
 
     for position, message in follow(search, [partial(start, trial) for trial in jobs], placement.concurrency):
@@ -70,29 +70,29 @@ def progress(trial: Trial) -> str:
 
 def _train(
     name: str, splits: Splits, params: Params, micro_batches: int, seed: int, epochs: int, resources: dict[str, Any],
-    names: list[str], storage: Storage,
+    states: list[tuple[str, str | None]], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Runs on a worker. Yields the metrics of each epoch after the newest of the files `names`, up to the last epoch
+    """Runs on a worker. Yields the metrics of each epoch after the newest of the files `states`, up to the last epoch
     or until the training diverges."""
     from search.engine.remote import train_resumably
     from trainables.base import training
 
     task = get_task(name)
-    training.seed_everything(seed)
-    learner = task.build(params, splits, epochs, choose_device(**resources))
-    learner.micro_batches = micro_batches
-    for one in names[1:]:
-        with suppress(OSError), storage.open(one) as file:
-            training.load(learner, file)
-            break
+    device = choose_device(**resources)
 
-    def epoch() -> dict[str, Any]:
+    def build() -> Learner:
+        training.seed_everything(seed)
+        learner = task.build(params, splits, epochs, device)
+        learner.micro_batches = micro_batches
+        return learner
+
+    def epoch(learner: Learner) -> dict[str, Any]:
         metrics = training.run_epoch(task, learner, splits.train, splits.val)
         return {"event": "audit_result", "epoch": learner.epoch, "metrics": metrics}
 
     outcome = "completed"
     try:
-        yield from train_resumably(learner, epochs, storage, names[0], epoch)
+        yield from train_resumably(build, epochs, storage, states, epoch)
     except training.Diverged:
         outcome = "diverged"
     yield {"event": "audit_finished", "outcome": outcome}

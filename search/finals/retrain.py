@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from search.algorithms.seeds import trial_seed
+from search.engine.checkpoints import sound_checkpoint
 from search.engine.placement import Placement
 from search.engine.remote import follow, remote, share, train_resumably
 from search.engine.search import Search
@@ -27,6 +28,7 @@ from trainables import (
     Exported,
     Illustrated,
     InputError,
+    Learner,
     Mergeable,
     Params,
     Sampling,
@@ -35,8 +37,9 @@ from trainables import (
 )
 from trainables.base import training
 from trainables.base.device import choose_device
+from trainables.base.errors import Damaged
 from trainables.base.files import replacing
-from trainables.base.storage import Storage
+from trainables.base.storage import Storage, check_all, digest
 
 #: Added to seeds, so that final trainings draw other numbers than trials.
 _FINAL = 1_000_000
@@ -65,8 +68,9 @@ def retrain(
     chosen, epochs = [trial for trial, _ in found], {trial.number: epoch for trial, epoch in found}
     if not chosen:
         raise InputError(f"{folder.name}: no trial succeeded, so there is no configuration to train")
-    if not merged and not any(one.epoch == chosen[0].best_epoch for one in chosen[0].checkpoints):
-        # The disk had no room for its checkpoint, so its model can only be trained again.
+    own = None if merged else sound_checkpoint(search, chosen[0], chosen[0].best_epoch)
+    if not merged and own is None:
+        # The disk had no room for its checkpoint, or damaged it, so its model can only be trained again.
         return retrain(search, splits, placement, seeds, count)
     for trial in chosen if merged else ():
         known = state.finals.get((trial.number, 0))
@@ -78,7 +82,7 @@ def retrain(
         for trial in chosen:
             run = FinalRun(seed, trial.number, state.params_again(trial), epochs[trial.number], merged)
             known = state.finals.get((trial.number, seed))
-            if known is None or known.test is None or not known.repeats(run):
+            if known is None or known.test is None or not known.repeats(run) or _is_damaged(search, known):
                 missing.append(run)
     at_once = max(1, min(placement.concurrency, len(missing)))
     cpus = placement.cpus_of(at_once)
@@ -91,12 +95,11 @@ def retrain(
             "event": "final_started", "trial": run.trial, "seed": run.seed, "epochs": run.epochs,
             "params": run.params, "merged": merged,
         })  # fmt: skip
-        own = [one.name for one in state.trials[run.trial].checkpoints if one.epoch == run.epochs and not merged]
-        names = [final_progress(run), *own]
+        states = [(final_progress(run), None), *([(own.name, own.digest)] if own else [])]
         return train.remote(
             search.config.task, shared, run.params, state.trials[run.trial].micro_batches,
             trial_seed(search.config.search.seed, _FINAL + run.seed), run.epochs,
-            resources, final_name(run.trial, run.seed), names, storage(search, names),
+            resources, final_name(run.trial, run.seed), states, storage(search, [name for name, _ in states]),
         )  # fmt: skip
 
     for position, message in follow(search, [partial(start, run) for run in missing], at_once):
@@ -112,6 +115,17 @@ def retrain(
             search.files.delete(final_progress(run))
     if len(chosen) > 1:
         _decide(search, chosen)
+
+
+def _is_damaged(search: Search, run: FinalRun) -> bool:
+    """Whether a file of a finished training's model is not what was written; the listeners are told."""
+    folder = search.folder.final(run.trial, run.seed)
+    try:
+        check_all(folder, run.digests)
+    except Damaged as error:
+        search.announce({"event": "damaged", "file": error.file, "why": error.why})
+        return True
+    return False
 
 
 def _decide(search: Search, best: list[Trial]) -> None:
@@ -140,32 +154,39 @@ def _decide(search: Search, best: list[Trial]) -> None:
 
 def _train(
     name: str, splits: Splits, params: Params, micro_batches: int, seed: int, epochs: int,
-    resources: dict[str, Any], target: str, names: list[str], storage: Storage,
+    resources: dict[str, Any], target: str, states: list[tuple[str, str | None]], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Runs on a worker. Yields the metrics of each epoch, then those of the test once everything is on disk.
 
     Args:
         epochs: number of epochs; the schedule is laid out for them, so that the training ends with its lowest rate.
         target: the folder, below the search's, that the result is written to.
-        names: the file with the state after each epoch, from which a killed training goes on; and, where nothing is to
+        states: the file with the state after each epoch, from which a killed training goes on; and, where nothing is to
             be trained, the checkpoint of the trial's own model.
+
+    Raises:
+        Damaged: nothing is to be trained, and the checkpoint is not what was written.
     """
     task = get_task(name)
     device = choose_device(**resources)
-    everything = task.merge(splits) if isinstance(task, Mergeable) and not names[1:] else splits.train
-    training.seed_everything(seed)
-    learner = task.build(params, replace(splits, train=everything, val=None), epochs, device)
-    learner.micro_batches = micro_batches
-    for checkpoint in names[1:]:
-        with storage.open(checkpoint) as file:
-            training.load(learner, file)
+    kept = states[1:]
+    everything = task.merge(splits) if isinstance(task, Mergeable) and not kept else splits.train
 
-    def epoch() -> dict[str, Any]:
+    def build() -> Learner:
+        training.seed_everything(seed)
+        learner = task.build(params, replace(splits, train=everything, val=None), epochs, device)
+        learner.micro_batches = micro_batches
+        for checkpoint, expected in kept:
+            with storage.open_checked(checkpoint, expected) as file:
+                training.load(learner, file)
+        return learner
+
+    def epoch(learner: Learner) -> dict[str, Any]:
         metrics = training.run_epoch(task, learner, everything, None)
         samples = {"samples": task.samples(learner)} if isinstance(task, Sampling) else {}
         return {"event": "final_result", "epoch": learner.epoch, "metrics": metrics, **samples}
 
-    yield from train_resumably(learner, epochs, storage, names[0], epoch)
+    learner = yield from train_resumably(build, epochs, storage, states[:1], epoch)
     test = task.evaluate(learner, splits.test)
 
     folder = storage.folder / target
@@ -183,14 +204,18 @@ def _train(
         task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
     if isinstance(task, Bootstrapped):
         np.save(part / "units.npy", task.units(learner, splits.test))
-    files = {}
+    written = {path.relative_to(part).as_posix(): path for path in sorted(part.rglob("*")) if path.is_file()}
+    digests, files = {}, {}
+    for file, path in written.items():
+        if not file.startswith("artifacts/"):  # the model; pictures are for people, who may do with them as they like
+            with path.open("rb") as opened:
+                digests[file] = digest(opened)
     if storage.sees_folder:
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     else:
-        written = [path for path in part.rglob("*") if path.is_file()]
-        files = {f"{target}/{path.relative_to(part).as_posix()}": path.read_bytes() for path in written}
+        files = {f"{target}/{file}": path.read_bytes() for file, path in written.items()}
         shutil.rmtree(part)
     baselines = task.baselines(splits) if isinstance(task, Baselined) else {}
-    about = {"test": test, "baselines": baselines, "device": device.name}
+    about = {"test": test, "baselines": baselines, "device": device.name, "digests": digests}
     yield {"event": "final_finished", **about, "files": files}

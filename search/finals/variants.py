@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
@@ -35,9 +34,8 @@ def compare(search: Search, splits: Splits, placement: Placement, seeds: int) ->
         return
     repeat(search, splits, placement, seeds)
     if not state.compared:
-        errors = {key: pd.read_parquet(path) for key, path in _errors(search).items() if path.exists()}
         name, repeats = str(config.search.balance), list(state.repeats.values())
-        comparison.write(search.folder.comparison, repeats, errors, name, search.objective)
+        comparison.write(search.folder.comparison, repeats, _errors(search), name, search.objective)
         search.record({"event": "compared"})
 
 
@@ -145,5 +143,14 @@ def _train(
         ]
 
 
-def _errors(search: Search) -> dict[tuple[Plain, int], Path]:
-    return {key: search.folder.errors(r.trial, r.seed) for key, r in search.state.repeats.items() if r.test}
+def _errors(search: Search) -> dict[tuple[Plain, int], pd.DataFrame]:
+    """The errors of the repeats on the test samples, of those whose file is there and sound."""
+    found = {}
+    for key, repeat in search.state.repeats.items():
+        path = search.folder.errors(repeat.trial, repeat.seed)
+        if repeat.test and path.exists():
+            try:
+                found[key] = pd.read_parquet(path)
+            except (OSError, ValueError) as error:  # pyarrow's own are kinds of these
+                search.announce({"event": "damaged", "file": str(path), "why": str(error).split("\n")[0]})
+    return found

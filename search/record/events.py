@@ -6,13 +6,15 @@ An event is one line of the journal. A reader tells kinds apart by `event["event
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict  # the one that pydantic checks by, before Python 3.12
 
 from trainables import Params
 
 #: Of the format that is written now; the first event of a journal carries it. Journals from before it have none, and
-#: read as version 1.
-VERSION = 1
+#: read as version 1. From version 2 on each line has a checksum.
+VERSION = 2
 
 #: What one epoch measured, by name.
 Metrics = dict[str, float]
@@ -94,6 +96,8 @@ class CheckpointWritten(_Event):
     epoch: int
     name: str
     bytes: int
+    #: Of the file's content (`storage.digest`); journals of version 1 have none.
+    digest: NotRequired[str]
 
 
 class Retried(_Event):
@@ -218,6 +222,8 @@ class FinalFinished(_Event):
     #: Epochs that the search had trained by then.
     spent: int
     merged: NotRequired[bool]
+    #: Of each file of the model, by its name below the folder `SearchFolder.final`; journals of version 1 have none.
+    digests: NotRequired[dict[str, str]]
 
 
 class Verdict(TypedDict):
@@ -288,6 +294,14 @@ class TakenApart(TypedDict):
     traceback: str
 
 
+class FileDamaged(TypedDict):
+    """A file is not what was written and is passed over: a training goes on from its state before, or begins anew."""
+
+    event: Literal["damaged"]
+    file: str
+    why: str
+
+
 class StepsDone(TypedDict):
     """How far a long epoch of a trial is."""
 
@@ -303,4 +317,4 @@ class StepsDone(TypedDict):
 
 
 #: What listeners are told beside the events: it changes no state and stands in no journal.
-Notice = Stopping | Stalled | WorkerReplaced | TakenApart | StepsDone
+Notice = Stopping | Stalled | WorkerReplaced | TakenApart | FileDamaged | StepsDone

@@ -3,64 +3,118 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Any
+from urllib.parse import parse_qsl
 
-from search.config.load import SearchConfig, check_config, load_config
+from search.config.load import SearchConfig, check_config, configs_folder, load_config, read_yaml
+from search.config.loops import LOOPS
 from search.record.events import Event
 from search.record.journal import read_events
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
-from trainables import InputError, get_task, offer, task_names
+from trainables import TASKS, InputError, Objective, get_task, offer, task_names
 
 
 def open_search(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:
-    """Opens a search of the store.
+    """Opens a search of the store for reading. Nothing that the store names is imported, and nothing unpickled.
 
     Returns:
         Its folder, its description (`search.json`) and its configuration, in which settings that are newer than the
         search have their defaults.
 
     Raises:
-        InputError: there is no such search, or its task is not installed.
+        InputError: there is no such search, or its `search.json` is damaged.
     """
     folder = store.search(name)
     description = folder.read(store)
+    task = description["task"]
+    if task in TASKS:
+        known = load_config(task).raw
+    else:  # the file of another package's task lies beside its module, which would be imported
+        known = read_yaml(configs_folder() / "defaults.yaml", "configs/defaults.yaml", "sections")
+    return folder, description, _configured(description, known)
+
+
+def open_to_run(store: Store, name: str) -> tuple[SearchFolder, dict[str, Any], SearchConfig]:
+    """As `open_search`, and makes the search's task known to this process and its workers, as it will be run.
+
+    Raises:
+        InputError: also where the task is not installed here.
+    """
+    folder, description, _ = open_search(store, name)
+    task = description["task"]
     if place := description.get("offered"):  # a function of somebody's program, which nothing else knows
-        offer(description["task"], place)
-    if description["task"] not in task_names():
-        there = ", ".join(task_names())
-        raise InputError(f"{name}: its task {description['task']!r} is not installed here; there are {there}")
-    raw, now = description["config"], load_config(description["task"]).raw
-    settings = {section: {**now[section], **raw[section]} for section in ("search", "resources", "data")}
-    return folder, description, check_config(description["task"], {**raw, **settings}, description["place"])
+        offer(task, place)
+    if task not in task_names():
+        raise _not_installed(task)
+    return folder, description, _configured(description, load_config(task).raw)
 
 
-def offer_all(store: Store) -> None:
-    """Makes the functions known that the searches of a store are of."""
-    for name in store.names():
-        about = store.search(name).read(store)
-        if place := about.get("offered"):
-            offer(about["task"], place)
+def _configured(description: dict[str, Any], known: dict[str, Any]) -> SearchConfig:
+    raw = description["config"]
+    sections = [key for key in ("search", "resources", "data") if isinstance(raw.get(key), dict)]
+    settings = {key: {**known.get(key, {}), **raw[key]} for key in sections}
+    return check_config(description["task"], {**raw, **settings}, description["place"])
 
 
-def replay(folder: SearchFolder, config: SearchConfig) -> tuple[SearchState, list[Event]]:
-    """The state of a search and its events, read from the journal without locking it."""
-    state, events = SearchState(get_task(config.task).objective), list(read_events(folder.journal))
+def _not_installed(task: str) -> InputError:
+    return InputError(f"task {task!r}: is not installed here; there are {', '.join(task_names())}")
+
+
+def described(task: str) -> dict[str, Any]:
+    """The objective of a task as `search.json` keeps it, for those who read the search where the task is not there.
+
+    Keys:
+        `metric`, `mode`, `tuned`: as of `Objective`. `named`: the metric as the task itself names it.
+    """
+    made = get_task(task)
+    named = getattr(made, "metric", f"val_{made.objective.metric}")  # a function yields it under its own name
+    return {**asdict(made.objective), "named": named}
+
+
+def objective_of(description: dict[str, Any]) -> Objective:
+    """The objective of a search. Of a search from before it was kept, it is that of the task which is installed here.
+
+    Raises:
+        InputError: it is not kept, and the task is not installed here.
+    """
+    known = _objective(description)
+    return Objective(known["metric"], known["mode"], tuple(known["tuned"]))
+
+
+def metric_of(description: dict[str, Any]) -> str:
+    """The objective's name as the task or function itself names it; raises as `objective_of`."""
+    return str(_objective(description)["named"])
+
+
+def _objective(description: dict[str, Any]) -> dict[str, Any]:
+    if known := description.get("objective"):
+        return dict(known)
+    task, (place, _, told) = description["task"], str(description.get("offered") or "").partition("?")
+    if place == LOOPS:
+        about = dict(parse_qsl(told))
+        metric = about.get("metric", "")
+        return {**about, "metric": metric.removeprefix("val_"), "tuned": (), "named": metric}
+    if task not in task_names():
+        raise _not_installed(task)
+    return described(task)
+
+
+def replay(folder: SearchFolder) -> tuple[SearchState, list[Event]]:
+    """The state of a search and its events, read from the journal without locking it; raises InputError where that or
+    `search.json` is damaged."""
+    state, events = SearchState(objective_of(folder.read())), list(read_events(folder.journal))
     for event in events:
         state.apply(event)
     return state, events
 
 
-def extend(
-    folder: SearchFolder, description: dict[str, Any], config: SearchConfig, more: dict[str, str | None]
-) -> tuple[dict[str, Any], SearchConfig]:
-    """Gives a search more trials, epochs, audits or time, and writes that into its `search.json`.
+def extend(config: SearchConfig, more: dict[str, str | None]) -> SearchConfig:
+    """The configuration of a search that is given more trials, epochs, audits or time.
 
     Args:
         more: new values by key; `+N` adds to a number, None leaves it.
-
-    Returns:
-        The new description and configuration.
 
     Raises:
         InputError: a value is no number, or less than the search has.
@@ -79,7 +133,4 @@ def extend(
         changed[key] = before + int(text) if text.startswith("+") else int(text)
         if changed[key] < before:
             raise InputError(f"{flag}: the search has {before} already; it can only be given more")
-    config = check_config(config.task, {**config.raw, "search": changed}, config.place)
-    description = {**description, "config": config.raw}
-    folder.write(description)
-    return description, config
+    return check_config(config.task, {**config.raw, "search": changed}, config.place)

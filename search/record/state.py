@@ -21,6 +21,8 @@ class Checkpoint:
     epoch: int
     name: str
     bytes: int
+    #: As `storage.digest` makes it; None in searches that began before there were digests.
+    digest: str | None = None
 
 
 @dataclass
@@ -118,6 +120,8 @@ class FinalRun:
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     test: dict[str, float] | None = None
     baselines: dict[str, float] = field(default_factory=dict)
+    #: Of the files of its model, by name; see `FinalFinished`.
+    digests: dict[str, str] = field(default_factory=dict)
 
     def repeats(self, other: FinalRun) -> bool:
         """Whether the other, of the same trial and seed, is the same training."""
@@ -200,7 +204,7 @@ class SearchState:
             case "final_started" | "final_result" | "final_finished":
                 self._apply_final(event)
             case "decided":
-                self.decision, self.final = event, self.finals[event["champion"], 0]
+                self.decision, self.final = event, self.finals.get((event["champion"], 0))
             case _:
                 assert_never(event)
 
@@ -215,7 +219,9 @@ class SearchState:
                 else:
                     trial.take(event["epoch"], event["metrics"], self.objective)
             case "checkpoint":
-                trial.checkpoints.append(Checkpoint(event["epoch"], event["name"], event["bytes"]))
+                written = Checkpoint(event["epoch"], event["name"], event["bytes"], event.get("digest"))
+                # The same file again, where an epoch was trained again after a checkpoint was lost.
+                trial.checkpoints = [*(one for one in trial.checkpoints if one.name != written.name), written]
             case "retry":
                 trial.retries.append(event["why"])
                 trial.micro_batches = event["micro_batches"]
@@ -246,7 +252,7 @@ class SearchState:
         elif known is not None and event["event"] == "final_result":
             known.curve[event["epoch"]] = event["metrics"]
         elif known is not None and event["event"] == "final_finished":
-            known.test, known.baselines = event["test"], event["baselines"]
+            known.test, known.baselines, known.digests = event["test"], event["baselines"], event.get("digests", {})
             if event["chosen"]:
                 self.final, self.decision = known, None
 

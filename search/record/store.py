@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.record.journal import Journal
 from search.record.redaction import redacted
 from search.record.state import FinalRun
 from trainables import InputError
 from trainables.base.files import replacing
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: The keys of `search.json` without which a search cannot be opened, and the types of theirs and others' values.
+_NEEDED = ("task", "config", "place")
+_TYPES = {"id": str, "task": str, "config": dict, "place": str, "fingerprint": str, "created": int, "objective": dict}
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder with `mlflow.db`, `artifacts/`, `searches/NAME/` and `cache/`."""
+    """A folder with `mlflow.db`, `artifacts/`, `searches/NAME/` and `cache/`.
+
+    Who may write to it can have code run by those who go on with a search of it: `search.json` names the module of a
+    task, and functions are pickles. The commands that only read a search run none of that.
+    """
 
     root: Path
 
@@ -37,6 +47,11 @@ class Store:
     def shown(self) -> str:
         """The place of the results as people read it, without credentials."""
         return str(self.root) if self.is_local else redacted(self.tracking_uri)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the folder, which is there, can be written to; one on a read-only disk can only be read."""
+        return os.access(self.root, os.W_OK)
 
     @property
     def database(self) -> Path:
@@ -84,6 +99,14 @@ class Store:
         folder = self.root / "searches"
         return sorted(p.parent.name for p in folder.glob("*/search.json")) if folder.is_dir() else []
 
+    def descriptions(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The name and the description of each search; stderr names those that cannot be read."""
+        for name in self.names():
+            try:
+                yield name, self.search(name).read(self)
+            except InputError as error:
+                pass_over(error)
+
 
 @dataclass(frozen=True)
 class SearchFolder:
@@ -101,6 +124,37 @@ class SearchFolder:
         """Whether the search has begun."""
         return (self.path / "search.json").exists()
 
+    def begin(self) -> Journal:
+        """Takes the name for a new search, until the journal that is returned is closed. Nothing else of a search may
+        be written before.
+
+        Raises:
+            InputError: there is a search of that name, or it is being started.
+        """
+        if not self.exists:
+            journal = Journal(self.journal)
+            if not self.exists and not journal.events:
+                return journal
+            journal.close()
+        if not self.exists:
+            raise InputError(
+                f"{self.path}: has a journal and no search.json, which an import that was killed may leave: delete the "
+                "folder, or choose another name"
+            )
+        raise InputError(
+            f"--name {self.name}: a search of that name exists; go on with `python -m search resume {self.name}` or "
+            "choose another name"
+        )
+
+    def hold(self, store: Store) -> Journal:
+        """Keeps other processes from running or changing this search, until the journal that is returned is closed.
+
+        Raises:
+            InputError: there is no such search, or another process is running it.
+        """
+        self.read(store)
+        return Journal(self.journal)
+
     @property
     def journal(self) -> Path:
         """The file of its events."""
@@ -112,8 +166,16 @@ class SearchFolder:
         return self.path / "delivered"
 
     def delivered_events(self) -> int:
-        """The number of events that MLflow has."""
-        return int(self.delivered.read_text()) if self.delivered.exists() else 0
+        """The number of events that MLflow has; raises InputError where the file is damaged."""
+        if not self.delivered.exists():
+            return 0
+        content = self.delivered.read_bytes()
+        if not re.fullmatch(rb"[0-9]+", content.strip()):
+            raise InputError(
+                f"{self.delivered}: is damaged: {content[:40]!r} is no number of events; delete it, and all events are "
+                "sent to MLflow again"
+            )
+        return int(content)
 
     def final(self, trial: int, seed: int) -> Path:
         """Where a final training's model and pictures are."""
@@ -143,13 +205,44 @@ class SearchFolder:
         with replacing(self.path / "search.json") as file:
             file.write(json.dumps(description, indent=2).encode())
 
-    def read(self, store: Store) -> dict[str, Any]:
-        """Reads `search.json`; raises InputError where there is no such search."""
+    def read(self, store: Store | None = None) -> dict[str, Any]:
+        """Reads `search.json`; raises InputError where there is no such search, or the file is damaged."""
         if not self.exists:
+            store = store or Store(self.path.parent.parent)
             there = ", ".join(store.names()) or "none yet"
             raise InputError(f"{self.name}: no search of that name in {store.root} (there: {there})")
-        description: dict[str, Any] = json.loads((self.path / "search.json").read_text())
+        path = self.path / "search.json"
+        description: dict[str, Any] = read_json(path, "put a copy of it back, or delete the folder of the search")
+        wrong = [key for key in _NEEDED if key not in description]
+        wrong += [key for key, kind in _TYPES.items() if not isinstance(description.get(key, kind()), kind)]
+        if wrong:
+            raise InputError(f"{path}: is damaged: {wrong[0]}: {description.get(wrong[0], 'missing')!r}")
         return description
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The object that a JSON file of the store holds.
+
+    Args:
+        remedy: what the user can do where the file is damaged, as a part of a sentence.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is damaged ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is damaged (it holds no object); {remedy}")
+    return content
+
+
+def pass_over(error: InputError) -> None:
+    """Says on stderr that a search is passed over, and why, where a command is about many."""
+    logging.getLogger(__name__).warning("passed over: %s", redacted(str(error)))
 
 
 def final_name(trial: int, seed: int) -> str:

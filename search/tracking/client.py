@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import logging
 import os
+import shutil
 import sqlite3
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from search.record.store import Store
 
@@ -32,6 +38,8 @@ def mlflow_client(store: Store) -> MlflowClient:
         mlflow.set_tracking_uri(store.tracking_uri)
         mlflow.set_registry_uri(store.tracking_uri)
         return MlflowClient(store.tracking_uri, store.tracking_uri)
+    if store.database.exists() and not store.is_writable:
+        store = _copied(store)
     store.root.mkdir(parents=True, exist_ok=True)
     # MLflow's tables are made by migrations that break when two processes begin them at once.
     with (store.root / "mlflow.lock").open("w") as lock:
@@ -48,3 +56,22 @@ def mlflow_client(store: Store) -> MlflowClient:
         client = MlflowClient(uri, uri)
         client.search_experiments(max_results=1)
     return client
+
+
+@cache
+def _copied(store: Store) -> Store:
+    """A store with a copy of the database of one that can only be read, as sqlite and MLflow write to what they open.
+    The copy lives as long as this process."""
+    folder = tempfile.mkdtemp(prefix="search-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = Store(Path(folder))
+    for suffix in ("", "-wal"):  # the newest rows may be in the log alone
+        if (file := Path(f"{store.database}{suffix}")).exists():
+            shutil.copyfile(file, f"{copy.database}{suffix}")
+    return copy
+
+
+def reading(store: Store) -> sqlite3.Connection:
+    """A connection that only reads the store's database, on a read-only disk too."""
+    there = store if store.is_writable else _copied(store)
+    return sqlite3.connect(f"file:{quote(str(there.database))}?mode=ro", uri=True, timeout=60)

@@ -38,6 +38,8 @@ from search.tracking.registry import register
 from search.tracking.runs import Runs
 from search.tracking.views import pages, share_view, view_key
 from trainables import DataInfo, Exported, Objective, get_task
+from trainables.base.errors import Damaged
+from trainables.base.storage import check_all
 
 #: The status that MLflow shows for each outcome.
 STATUS = {
@@ -235,7 +237,11 @@ class Delivery:
         epochs, test = event["epochs"], event["test"]
         self.runs.log(self.parent, {f"test_{k}": v for k, v in test.items()}, event["spent"], event["time"])
         run_id = self.runs[_final_key(0, trial, epochs, self._state.finals[trial, 0].merged)]
-        if isinstance(get_task(self.config.task), Exported):
+        damage = self._damage(trial)
+        if damage:
+            made = f"python -m search retrain {self.folder.name}"
+            said = f"no model is registered, as {damage}; make it again: {made}"
+        elif isinstance(get_task(self.config.task), Exported):
             card = write_card(
                 self.folder, self.config, self.description, self.info, self._state, trial, self.store.tracking_uri,
                 run_id,
@@ -252,6 +258,14 @@ class Delivery:
             said = f"no model is registered, as {self.config.task} has no `export`; its state is {kept}"
         if said not in self.registered:
             self.registered.append(said)
+
+    def _damage(self, trial: int) -> Damaged | None:
+        """What is wrong with the files of a final model, if they are not what was written."""
+        try:
+            check_all(self.folder.final(trial, 0), self._state.finals[trial, 0].digests)
+        except Damaged as error:
+            return error
+        return None
 
     def _decided(self, event: Decided) -> None:
         finalists = ", ".join(str(row["trial"]) for row in event["finalists"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from search.algorithms.pareto import nondominated
 from search.record.store import Store
+from search.tracking.client import mlflow_client, reading
 from trainables import Objective
 
 #: Outcomes of trials whose figures can be ranked.
@@ -35,7 +35,7 @@ def _from_database(store: Store, task: str) -> pd.DataFrame:
         "SELECT run_uuid FROM runs JOIN experiments USING (experiment_id) "
         "WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'"
     )
-    with sqlite3.connect(f"file:{store.database}?mode=ro", uri=True, timeout=60) as database:
+    with reading(store) as database:
         tags, params, metrics = (
             pd.read_sql_query(f"SELECT * FROM {table} WHERE run_uuid IN ({of_task})", database, params=[task])  # noqa: S608
             for table in ("tags", "params", "latest_metrics")
@@ -57,8 +57,6 @@ def _wide(long: pd.DataFrame, kind: str, column: str) -> pd.DataFrame:
 
 
 def _from_server(store: Store, task: str) -> pd.DataFrame:
-    from search.tracking.client import mlflow_client
-
     client = mlflow_client(store)
     experiment = client.get_experiment_by_name(task)
     rows: dict[str, dict[str, Any]] = {}

@@ -1,5 +1,6 @@
 """Data and checkpoints in a bucket: moto's server speaks S3 on 127.0.0.1."""
 
+import io
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from tests.faults.conftest import SEARCH
 from tests.outcomes import outcome_of, results
 from tests.serving import free_port, wait_for
 from trainables.base.errors import InputError
-from trainables.base.storage import Files, LocalFiles, RemoteFiles, Storage, fetch, files_at
+from trainables.base.storage import Files, LocalFiles, RemoteFiles, Storage, digest, fetch, files_at
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +69,12 @@ def test_uri_of_a_file_is_a_folder_and_a_wrong_one_is_refused(tmp_path):
 def test_worker_that_sees_no_folder_hands_its_files_back(tmp_path):
     (tmp_path / "journal.jsonl").write_bytes(b"mark\nmore\n")
     near, far = Storage(tmp_path, b"mark\n"), Storage(tmp_path, b"other\n", carried={"x": b"sent along"})
-    assert near.save("a/b", lambda file: file.write(b"here")) == {"name": "a/b", "bytes": 4}
+    assert near.save("a/b", lambda file: file.write(b"here")) == {
+        "name": "a/b", "bytes": 4, "digest": digest(io.BytesIO(b"here")),
+    }  # fmt: skip
     assert near.open("a/b").read() == b"here"
-    assert far.save("a/c", lambda file: file.write(b"there")) == {"name": "a/c", "bytes": 5, "content": b"there"}
+    sent = far.save("a/c", lambda file: file.write(b"there"))
+    assert (sent["name"], sent["bytes"], sent["content"]) == ("a/c", 5, b"there")
     assert not (tmp_path / "a" / "c").exists() and far.open("x").read() == b"sent along"
     with pytest.raises(FileNotFoundError, match="sent no such file"):
         far.open("y")

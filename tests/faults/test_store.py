@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from tests.conftest import CODE
 from tests.faults.conftest import SEARCH, resume, start_until
@@ -79,6 +80,33 @@ def test_last_checkpoint_torn(command, whole, survived):
     torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
     _, seconds = resume(command)
     survived("last checkpoint torn", command, 1, 1, seconds, whole)
+
+
+def test_flipped_bit_in_the_last_checkpoint(command, whole, survived):
+    """Of a figure of the model, which `torch.load` reads without a word. After epoch 3 no trial stops, so that the
+    trial goes on from it."""
+    command.kill_when("s", lambda events: any(e["event"] == "checkpoint" and e["epoch"] == 3 for e in events), *SEARCH)
+    last = [e for e in command.events("s") if e["event"] == "checkpoint"][-1]
+    path = command.folder / "mlruns/searches/s" / last["name"]
+    weights = torch.load(path, weights_only=True)["model"]["0.weight"].numpy().tobytes()
+    content = bytearray(path.read_bytes())
+    content[content.index(weights) + 3] ^= 64
+    path.write_bytes(content)
+    output, seconds = resume(command)
+    assert f"{last['name']} is damaged" in output
+    survived("bit flipped in a checkpoint", command, 1, 1, seconds, whole)
+
+
+def test_state_of_the_final_training_torn(command, whole, survived):
+    process = command.start(*SEARCH)
+    command.until(process, "s", lambda events: any(e["event"] == "final_result" for e in events))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (torn,) = (command.folder / "mlruns/searches/s/final").glob("*.pt")
+    torn.write_bytes(bytes(4096))
+    output, seconds = resume(command)
+    assert f"final/{torn.name} is damaged" in output
+    survived("state of the final training torn", command, 1, 1, seconds, whole)
 
 
 @pytest.mark.nightly

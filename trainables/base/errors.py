@@ -8,3 +8,14 @@ class InputError(Exception):
     Traceback (most recent call last):
     trainables.base.errors.InputError: none: no search of that name in ... (there: mine)
     """
+
+
+class Damaged(Exception):
+    """A file is not what was written to it. `file` is its name, `why` a part of a sentence."""
+
+    def __init__(self, file: str, why: str) -> None:
+        super().__init__(file, why)  # as these it travels between processes
+        self.file, self.why = file, why
+
+    def __str__(self) -> str:
+        return f"{self.file} is damaged: {self.why}"

@@ -5,19 +5,56 @@ from __future__ import annotations
 import io
 import json
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import fsspec
 
-from trainables.base.errors import InputError
+from trainables.base.errors import Damaged, InputError
 from trainables.base.files import replacing
 from trainables.base.hub import fetch_dataset
 from trainables.base.task import array_digest
+
+
+class Summed:
+    """A file that is written from its beginning to its end, with a checksum of what was written so far."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._sum = file, 0
+        self.bytes = 0
+
+    def write(self, content: bytes) -> int:
+        """Writes all of `content` and returns its length."""
+        self._sum = zlib.crc32(content, self._sum)
+        self.bytes += len(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        """Flushes the file."""
+        self._file.flush()
+
+    @property
+    def digest(self) -> str:
+        """As `digest` returns it for the whole file."""
+        return f"crc32:{self._sum:08x}"
+
+
+def digest(file: IO[bytes]) -> str:
+    """A checksum of what a file holds from here on, such as `crc32:9ae0daaf`.
+
+    It is to find what disks and networks do to files, not what people do: of 100 MB it takes 0.08 s, blake2b 0.4 s, and
+    writing them 0.2 to 0.4 s.
+    """
+    found = 0
+    while block := file.read(2**20):
+        found = zlib.crc32(block, found)
+    return f"crc32:{found:08x}"
 
 
 class Files(Protocol):
@@ -133,22 +170,85 @@ class Storage:
             raise FileNotFoundError(f"{name}: the driver sent no such file")
         return io.BytesIO(self.carried[name])
 
+    def open_checked(self, name: str, expected: str | None) -> IO[bytes]:
+        """Opens a file of torch for reading, once all of it was read and is what was written.
+
+        Args:
+            expected: its digest. None: it is not known, and the checksums inside the file are compared, which
+                `torch.load` does not do.
+
+        Raises:
+            FileNotFoundError: there is none.
+            Damaged: it is another, or cannot be read.
+        """
+        try:
+            file = self.open(name)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each file system has errors of its own
+            raise Damaged(name, _words(error)) from error
+        try:
+            check(file, name, expected)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
     def save(self, name: str, write: Callable[[IO[bytes]], None]) -> dict[str, Any]:
         """Writes a file, or leaves that to the driver.
 
+        Args:
+            write: writes the content from its beginning to its end.
+
         Returns:
-            Its `name` and `bytes`, and its `content` if the driver has to write it.
+            Its `name`, `bytes` and `digest`, and its `content` if the driver has to write it.
 
         Raises:
             OSError: it cannot be written.
         """
         if (files := self._files) is None:
             buffer = io.BytesIO()
-            write(buffer)
-            return {"name": name, "bytes": buffer.tell(), "content": buffer.getvalue()}
+            return {**_written(name, buffer, write), "content": buffer.getvalue()}
         with files.write(name) as file:
-            write(file)
-            return {"name": name, "bytes": file.tell()}
+            return _written(name, file, write)
+
+
+def _written(name: str, file: IO[bytes], write: Callable[[IO[bytes]], None]) -> dict[str, Any]:
+    summed = Summed(file)
+    write(cast(IO[bytes], summed))
+    return {"name": name, "bytes": summed.bytes, "digest": summed.digest}
+
+
+def check(file: IO[bytes], name: str, expected: str | None) -> None:
+    """Reads all of an open file and raises Damaged where it is not what was written; as `Storage.open_checked`."""
+    try:
+        if expected is not None:
+            if (found := digest(file)) != expected:
+                raise Damaged(name, f"its digest is {found}, {expected} was written")
+        else:
+            with zipfile.ZipFile(file) as archive:
+                if wrong := archive.testzip():
+                    raise Damaged(name, f"the checksum of {wrong} in it is another")
+    except Damaged:
+        raise
+    except Exception as error:  # torn files make `zipfile` raise nearly anything; file systems have errors of their own
+        raise Damaged(name, _words(error)) from error
+
+
+def check_all(folder: Path, digests: Mapping[str, str]) -> None:
+    """Raises Damaged where one of the files, by name below the folder, is gone or has another digest."""
+    for name, expected in digests.items():
+        path = folder / name
+        try:
+            with path.open("rb") as file:
+                check(file, str(path), expected)
+        except OSError as error:
+            raise Damaged(str(path), _words(error)) from error
+
+
+def _words(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
 
 
 def is_remote(data: str) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import io
-import logging
 import math
-import pickle
 import threading
 import time
 import traceback
@@ -41,7 +39,7 @@ class TaskTrainable(tune.Trainable):
 
     A step trains one epoch of each, or several short ones, and writes the checkpoints that are kept. Each of the
     config's `trials` has a `number`, `params`, `seed` and `micro_batches`; `decisions`: the epochs after which the
-    trial may have to stop or pause; `resume_from`: its checkpoints of earlier sessions, the newest first; `carried`:
+    trial may have to stop or pause; `resume_from`: names and digests of its checkpoints, the newest first; `carried`:
     object references to the content of those that this machine may not see.
 
     A checkpoint is a file with a learner's whole state, whether it trained alone or not. A worker is reused for many
@@ -85,6 +83,8 @@ class TaskTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._leaving: set[int] = set()
+        #: What the driver has to be told of checkpoints.
+        self._damaged: list[dict[str, str]] = []
         self._decisions = {trial["number"]: set(trial["decisions"]) for trial in config["trials"]}
         #: Loss of each trial's best epoch here.
         self._best: dict[int, float] = {}
@@ -99,16 +99,12 @@ class TaskTrainable(tune.Trainable):
         if not storage.sees_folder:
             carried = {name: ray.get(content) for name, content in trial["carried"].items()}
             storage = dataclasses.replace(storage, carried=carried)
-        for checkpoint in trial["resume_from"]:
-            learner = self._build(trial, device)
-            try:
-                with storage.open(checkpoint) as file:
-                    training.load(learner, file)
-                return Member(learner, training.rng_state())
-            except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-                # Torn: the checkpoint before it, or the beginning, leads to the same results.
-                logging.getLogger(__name__).warning("checkpoint %s cannot be read (%s)", checkpoint, error)
-        return Member(self._build(trial, device), training.rng_state())
+        # The checkpoint before a damaged one, or the beginning, leads to the same results.
+        learner, damaged = training.restore(
+            lambda: self._build(trial, device), trial["resume_from"], storage.open_checked
+        )
+        self._damaged += [{"file": one.file, "why": one.why} for one in damaged]
+        return Member(learner, training.rng_state())
 
     def _build(self, trial: dict[str, Any], device: Device) -> training.Learner:
         training.seed_everything(trial["seed"])
@@ -129,14 +125,16 @@ class TaskTrainable(tune.Trainable):
         Returns:
             `trials`: for each epoch, in the order in which they ended, `number`, `epoch`, `metrics`, `diverged` and
             `checkpoint` (None where another one is kept); and `device`. Where a trial raised, only its traceback as
-            `failed`: an exception would make Tune replace a sound worker.
+            `failed`: an exception would make Tune replace a sound worker. With either, `damaged`: the `file` and the
+            `why` of each checkpoint that was passed over.
         """
+        damaged, self._damaged = self._damaged, []
         try:
-            return self._train()
+            return {**self._train(), "damaged": damaged}
         except Exception:
             if torch.cuda.is_initialized():
                 raise  # the device may be unusable now
-            return {"failed": traceback.format_exc()}
+            return {"failed": traceback.format_exc(), "damaged": damaged}
 
     def _train(self) -> dict[str, Any]:
         if self._raised:

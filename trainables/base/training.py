@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from trainables.base.device import Device
+from trainables.base.errors import Damaged
 from trainables.base.files import replacing
 from trainables.base.health import EnergyMeter, MemoryPeak, dead_relus
 
@@ -125,9 +126,47 @@ def save(learner: Learner, path: Path) -> None:
 
 
 def load(learner: Learner, source: Path | IO[bytes]) -> None:
-    """Restores a checkpoint; raises RuntimeError, EOFError or OSError where the file is torn or missing."""
+    """Restores a checkpoint. Nothing says that the file is what was written: `restore` checks that."""
     # To the CPU first: the generators' states stay there, and load_state_dict copies to each tensor's device.
     learner.load_state_dict(torch.load(source, map_location="cpu", weights_only=True))
+
+
+def restore(
+    build: Callable[[], Learner], states: Sequence[tuple[str, str | None]],
+    opened: Callable[[str, str | None], IO[bytes]],
+) -> tuple[Learner, list[Damaged]]:  # fmt: skip
+    """A training as the first sound one of some files has it, or at its beginning where none is sound.
+
+    Args:
+        build: makes the training at its beginning. It is called again after a file that could be loaded in part only.
+        states: names and digests (None: not known) of files that may be there, the one to try first in front.
+        opened: `Storage.open_checked`.
+
+    Returns:
+        The training, and what was wrong with each damaged file. A file that is not there is none of these.
+
+    Raises:
+        Exception: a file is what was written, and cannot be loaded: the code is another than the one that wrote it.
+    """
+    damaged: list[Damaged] = []
+    learner = build()
+    for name, digest in states:
+        try:
+            with opened(name, digest) as file:
+                load(learner, file)
+            return learner, damaged
+        except FileNotFoundError:
+            continue
+        except Damaged as error:
+            damaged.append(error)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if digest is not None:
+                raise
+            damaged.append(Damaged(name, f"{type(error).__name__}: {error}".split("\n")[0]))
+            learner = build()
+    return learner, damaged
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import pickle
+import re
 import sys
 import sysconfig
 import time
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,10 +19,15 @@ import torch
 
 from trainables.base.device import Device
 from trainables.base.errors import InputError
+from trainables.base.files import replacing
 from trainables.base.health import EnergyMeter, MemoryPeak
+from trainables.base.storage import digest
 from trainables.base.task import DataInfo, Objective, Params, Progress, Splits, array_digest
 from trainables.loops.command import Command
 from trainables.loops.trial import Loop, TrainingFunction, Trial
+
+#: What follows a pickle in its file: its digest.
+_SUM = re.compile(rb"\n# (crc32:[0-9a-f]{8})\Z")
 
 
 @dataclass(frozen=True)
@@ -68,18 +76,29 @@ class Code:
         return array_digest([self.source.encode()])
 
     def write(self, path: Path) -> None:
-        """Writes the function to `path`, and its source beside it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.pickled)
-        path.with_suffix(".py").write_text(self.source)
+        """Writes the function to `path`, and its source beside it. A digest follows the pickle, whose readers pass over
+        what follows."""
+        for file, content in ((path.with_suffix(".py"), self.source.encode()), (path, self.pickled)):
+            with replacing(file) as opened:
+                opened.write(content)
+                if file == path:
+                    opened.write(f"\n# {digest(BytesIO(content))}".encode())
 
     @staticmethod
     def read(path: Path, folder: str) -> Code:
-        """Reads what `write` wrote; raises InputError where it is gone."""
+        """Reads what `write` wrote, and runs none of it; raises InputError where it is gone or damaged."""
         try:
-            return Code(path.read_bytes(), path.with_suffix(".py").read_text(), path.stem, folder)
-        except OSError as error:
-            raise InputError(f"{path}: the search's function is gone ({error.strerror}); put the file back") from error
+            pickled = path.read_bytes()
+            source = path.with_suffix(".py").read_text()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: the search's function cannot be read ({error}); put the file back") from error
+        known = _SUM.search(pickled)  # None: written before there were digests
+        pickled = pickled[: known.start()] if known else pickled
+        if (known and digest(BytesIO(pickled)).encode() != known[1]) or not pickled.endswith(pickle.STOP):
+            raise InputError(
+                f"{path}: is damaged; put the file back, or give the function again: search.open(NAME).resume(train)"
+            )
+        return Code(pickled, source, path.stem, folder)
 
 
 def _is_own(module: ModuleType) -> bool:

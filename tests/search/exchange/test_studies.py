@@ -130,7 +130,7 @@ def test_written_study_has_the_same_best_trial_values_and_pruned_states(study, k
 def test_best_trial_that_was_stopped_is_the_best_there_too(tmp_path, kept):
     store, name, _ = kept
     folder, _, config = open_search(store, name)
-    state, _ = replay(folder, config)
+    state, _ = replay(folder)
     state.best().outcome = "stopped_early"
     said = write_study(config, state, "x", f"sqlite:///{tmp_path}/out.db")
     assert said[1:] == [f"trial {state.best().number}, the best, is written as complete although it was stopped_early"]

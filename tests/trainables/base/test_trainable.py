@@ -1,10 +1,13 @@
 """What a worker reports and saves, and when."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
 from tests.trainables.rnn.test_model import PARAMS
-from trainables.base.storage import Storage
+from trainables.base.errors import Damaged
+from trainables.base.storage import Storage, digest
 from trainables.base.trainable import TaskTrainable
 from trainables.rnn.task import TASK
 
@@ -13,7 +16,7 @@ from trainables.rnn.task import TASK
 def begin(sequences, tmp_path):
     """`begin(gather, decisions, checkpoints)`: a worker with one trial of six epochs, as Tune would set it up."""
 
-    def begun(gather: float, decisions: list[int], checkpoints: tuple[str, ...] = ()) -> TaskTrainable:
+    def begun(gather: float, decisions: list[int], checkpoints: Sequence[tuple[str, str | None]] = ()) -> TaskTrainable:
         (tmp_path / "journal.jsonl").write_bytes(b"mark")
         trial = {
             "number": 7, "params": {**PARAMS, "variant": "vanilla", "lr": 0.05}, "seed": 1, "micro_batches": 1,
@@ -58,7 +61,7 @@ def test_last_and_best_of_epochs_reported_together_are_saved_as_they_were(begin,
         assert torch.load(tmp_path / checkpoint["name"], weights_only=True)["epoch"] == epoch
         assert (tmp_path / checkpoint["name"]).stat().st_size == checkpoint["bytes"]
     monkeypatch.undo()
-    again = begin(60, [], (saved[4]["name"],)).step()
+    again = begin(60, [], [(saved[4]["name"], saved[4]["digest"])]).step()
     uninterrupted = begin(60, []).step()
     assert curve(again) == {epoch: mse for epoch, mse in curve(uninterrupted).items() if epoch > 4}
 
@@ -78,3 +81,54 @@ def test_an_epoch_that_raises_is_told_after_those_that_ended_before_it(begin, mo
     saved = [trial["checkpoint"] for trial in step["trials"] if trial["checkpoint"]]
     assert len(saved) == 1, "the best; of the last the state is gone"
     assert "RuntimeError: in epoch 3" in worker.step()["failed"]
+
+
+def flip(path, at: float) -> None:
+    """Flips a bit at this share of a file."""
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 16
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["digest", "old journal"])
+def test_flipped_bit_of_a_checkpoint_leads_to_the_one_before_it_and_is_told_once(begin, tmp_path, known):
+    worker = begin(gather=0, decisions=[])
+    steps = [worker.step() for _ in range(6)]
+    saved = [step["trials"][0]["checkpoint"] for step in steps]
+    states = [(one["name"], one["digest"] if known else None) for one in (saved[3], saved[1])]
+    flip(tmp_path / saved[3]["name"], 0.5)
+    again = begin(gather=60, decisions=[3], checkpoints=states)
+    first, second = again.step(), again.step()
+    assert curve(first, second) == {epoch: mse for epoch, mse in curve(*steps).items() if epoch > 2}
+    assert [one["file"] for one in first["damaged"]] == [saved[3]["name"]]
+    assert second["damaged"] == []
+
+
+@pytest.mark.parametrize("uri", [None, "local://"], ids=["folder", "uri"])
+@pytest.mark.parametrize("known", [True, False], ids=["digest", "old journal"])
+def test_checkpoint_cut_anywhere_leads_to_the_beginning(begin, tmp_path, known, uri):
+    worker = begin(gather=60, decisions=[])
+    whole = worker.step()
+    saved = whole["trials"][-1]["checkpoint"]
+    content = (tmp_path / saved["name"]).read_bytes()
+    state = saved["name"], saved["digest"] if known else None
+    storage = Storage(tmp_path, b"mark", uri and f"{uri}{tmp_path}")
+    for cut in [*range(0, len(content), len(content) // 50), len(content) - 1]:
+        (tmp_path / saved["name"]).write_bytes(content[:cut])
+        with pytest.raises(Damaged, match="is damaged"):
+            storage.open_checked(*state)
+    (tmp_path / saved["name"]).write_bytes(bytes(4096))
+    again = begin(gather=60, decisions=[], checkpoints=[state]).step()
+    assert curve(again) == curve(whole)
+    assert again["damaged"][0]["file"] == saved["name"]
+
+
+def test_sound_checkpoint_of_another_model_is_no_damage(begin, tmp_path):
+    saved = begin(gather=60, decisions=[]).step()["trials"][-1]["checkpoint"]
+    state = torch.load(tmp_path / saved["name"], weights_only=True)
+    state["model"].popitem()
+    torch.save(state, tmp_path / saved["name"])
+    with (tmp_path / saved["name"]).open("rb") as file:
+        known = digest(file)
+    told = begin(gather=60, decisions=[], checkpoints=[(saved["name"], known)]).step()
+    assert "Missing key" in told["failed"], "the code changed: to begin anew without a word would hide it"

@@ -14,7 +14,7 @@ from trainables.base import training
 from trainables.base.device import Device
 from trainables.loops.command import Command
 from trainables.loops.errors import CommandFailed
-from trainables.loops.task import LoopTask
+from trainables.loops.task import Code, LoopTask
 from trainables.loops.trial import Loop, TrainingError, Trial
 
 TASK = LoopTask("mine", "val_loss", "min")
@@ -242,3 +242,19 @@ def alive(pid):
 def test_command_that_cannot_be_meant_is_refused(make, said):
     with pytest.raises(InputError, match=said):
         make()
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096, "cut", "flipped", "cut, old"])
+def test_damaged_file_of_a_function_is_named(tmp_path, content):
+    path = tmp_path / "train.pkl"
+    code = Code.of(lambda trial: [0.5])
+    code.write(path)
+    assert Code.read(path, code.folder).pickled == code.pickled
+    whole = path.read_bytes()
+    flipped = whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]
+    damaged = {"cut": whole[:-30], "flipped": flipped, "cut, old": code.pickled[:-1]}.get(content, content)
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"train\.pkl: is damaged"):
+        Code.read(path, code.folder)
+    path.write_bytes(code.pickled)
+    assert Code.read(path, code.folder).pickled == code.pickled, "as it was written before there were digests"

@@ -1,0 +1,172 @@
+"""Searches are read without running what their store names, and a damaged one stops no command about the others."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import search
+from search.algorithms.warm_start import from_all
+from search.analysis.compare import compare
+from search.analysis.report import report
+from search.analysis.report import write as write_report
+from search.analysis.simulate import show
+from search.analysis.why import why
+from search.cli import commands
+from search.config.load import load_config
+from search.config.loops import loop_config
+from search.engine.search import Search
+from search.exchange.studies import write_study
+from search.record.replay import open_search, replay
+from search.record.store import Store
+from search.tracking.predict import predict
+from trainables.base.errors import InputError
+
+
+def kept(store: Store, name: str, config, **about) -> None:
+    """A finished search of one trial."""
+    made = Search(config, store.search(name))
+    made.record({"event": "session"})
+    trial = made.propose()
+    metrics = {f"val_{made.objective.metric}": 0.5, "loss": 0.5, "epoch_seconds": 1.0}
+    result = {"epoch": 1, "metrics": metrics, "diverged": None, "checkpoint": None}
+    made.report([{"number": trial.number, **result}], "cpu")
+    made.end("finished")
+    store.search(name).write({
+        "id": name, "task": config.task, "config": config.raw, "place": config.place, "fingerprint": "f",
+        "created": 1, "commit": "none", "data": None, "address": None, "retrain": False, "plan": None, **about,
+    })  # fmt: skip
+
+
+def loop(monkeypatch):
+    monkeypatch.setenv("SEARCH_TASKS", "")
+    space = {"lr": {"loguniform": [1e-4, 1e-1]}}
+    return loop_config("mine", space, "loss min", {"search.trials": 1, "search.epochs": 1}, (), "search.run")
+
+
+@pytest.fixture
+def evil(tmp_path, monkeypatch):
+    """A module that leaves a file behind when it is imported."""
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nTASK = None\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path / "ran"
+    sys.modules.pop("evil", None)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"offered": "evil:TASK", "objective": {"metric": "loss", "mode": "min", "tuned": [], "named": "loss"}},
+        {"offered": "trainables.loops.task:LoopTask?metric=loss&mode=min"},
+    ],
+    ids=["new", "old"],
+)
+def test_reading_a_search_runs_nothing_that_its_store_names(tmp_path, monkeypatch, evil, about):
+    store = Store(tmp_path / "store")
+    kept(store, "s", loop(monkeypatch), **about)
+    monkeypatch.setenv("SEARCH_TASKS", "")  # as in a process that knows nothing of it
+    commands.check_name("mine", store)
+    folder, description, config = open_search(store, "s")
+    why(store, "s", 0)
+    write_report(folder, description, config)
+    show(Console(quiet=True), store, "s", {}, [], 1)
+    write_study(config, replay(folder)[0], "s", f"sqlite:///{tmp_path}/out.db")
+    found = search.open("s", store.root)
+    assert found.best.value == 0.5
+    assert found.trials()["loss"].tolist() == found.curves()["loss"].tolist() == [0.5]
+    assert not evil.exists() and "evil" not in sys.modules
+
+
+def test_old_search_of_a_module_that_only_its_store_names_is_refused_unread(tmp_path, monkeypatch, evil):
+    store = Store(tmp_path / "store")
+    kept(store, "s", loop(monkeypatch), offered="evil:TASK")
+    monkeypatch.setenv("SEARCH_TASKS", "")
+    with pytest.raises(InputError, match="task 'mine': is not installed here"):
+        why(store, "s", 0)
+    assert not evil.exists()
+
+
+def damage(store: Store, name: str, content: bytes) -> None:
+    (store.root / "searches" / name).mkdir(parents=True, exist_ok=True)
+    (store.root / "searches" / name / "search.json").write_bytes(content)
+
+
+TORN = [b"", b'{"task": "rnn", "co', b"[]", b'{"task": "rnn"}', b'{"task": 1, "config": {}, "place": ""}', bytes(4096)]
+
+
+@pytest.mark.parametrize("content", TORN)
+def test_torn_description_is_named(tmp_path, content):
+    damage(store := Store(tmp_path), "s", content)
+    with pytest.raises(InputError, match=r"s/search\.json: is damaged"):
+        open_search(store, "s")
+    with pytest.raises(InputError, match=r"s/search\.json: is damaged"):
+        commands.resume(Console(quiet=True), store, "s", {}, None)
+
+
+def test_damaged_searches_are_passed_over_by_commands_about_all(tmp_path, caplog):
+    store, config = Store(tmp_path), load_config("rnn", ["search.epochs=1", "search.trials=1"])
+    kept(store, "sound", config)
+    for number, content in enumerate(TORN):
+        damage(store, f"torn-{number}", content)
+    kept(store, "flipped", config)
+    journal = store.search("flipped").journal
+    journal.write_bytes(journal.read_bytes().replace(b"0.5", b"0.4"))
+    event, _ = from_all(store, config)
+    assert event["from"] == "sound"
+    for name in (*(f"torn-{number}" for number in range(len(TORN))), "flipped"):
+        assert sum(f"/{name}/" in line for line in caplog.messages) == 1
+    caplog.clear()
+    with pytest.raises(InputError, match="unknown"):
+        commands.check_name("no-such-task", store)
+    assert len(caplog.messages) == len(TORN)
+    assert "sound" in search.searches(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"1x", b"\0\0\0", b"-3"])
+def test_torn_number_of_delivered_events_is_named(tmp_path, content):
+    folder = Store(tmp_path).search("s")
+    folder.path.mkdir(parents=True)
+    folder.delivered.write_bytes(content)
+    with pytest.raises(InputError, match=r"s/delivered: is damaged.*delete it"):
+        folder.delivered_events()
+
+
+def test_tuned_metrics_and_the_name_of_the_objective_are_kept(tmp_path):
+    store = Store(tmp_path)
+    kept(store, "old", load_config("tweets", ["search.epochs=1", "search.trials=1"]))
+    assert replay(store.search("old"))[0].objective.tuned == commands.get_task("tweets").objective.tuned
+    assert np.isclose(search.open("old", tmp_path).best.value, 0.5)
+
+
+@pytest.fixture
+def read_only(tmp_path, empty_store):
+    """A store on a disk that can only be read."""
+    store = Store(tmp_path / "disk")
+    kept(store, "s", load_config("rnn", ["search.epochs=1", "search.trials=1"]))
+    store.database.write_bytes(empty_store.read_bytes())
+    for options in (("--bind", store.root, store.root), ("-o", "remount,ro,bind", store.root)):
+        if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
+            pytest.skip("only root may mount a disk that can only be read")
+    yield store
+    subprocess.run(["umount", "-l", store.root], check=True)
+
+
+def test_store_on_a_read_only_disk_is_read_by_each_command_that_only_reads(read_only, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.chdir(tmp_path)
+    console = Console(width=200)
+    report(console, read_only, "s", False)
+    assert (tmp_path / "s-report.html").exists()
+    assert "can only be read: the report is here" in capsys.readouterr().out
+    why(read_only, "s", 0)
+    show(console, read_only, "s", {}, [], 1)
+    write_study(open_search(read_only, "s")[2], replay(read_only.search("s"))[0], "s", f"sqlite:///{tmp_path}/out.db")
+    assert search.open("s", read_only.root).best.value == 0.5
+    with pytest.raises(InputError, match="rnn"):
+        compare(console, read_only, "rnn", [], 20, "table")
+    with pytest.raises(InputError, match="toy: no registered champion"):
+        predict(read_only, "toy", ["1,2,3,4"], "table")
+    with pytest.raises(InputError, match=r"journal\.jsonl: cannot be written: Read-only file system"):
+        commands.resume(console, read_only, "s", {}, None)
