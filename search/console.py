@@ -19,9 +19,9 @@ from rich.text import Text
 from search.analysis.summary import configuration, shown, tally, trials_of
 from search.config.load import parse_duration
 from search.engine.search import Search
-from search.record.events import Event, Failed, Notice, Result, Retried, StepsDone
+from search.record.events import Event, Failed, Notice, Retried, StepsDone
 from search.record.redaction import redacted
-from search.record.state import SearchState
+from search.record.state import SearchState, Trial
 
 #: Rows of the live table: running trials first, then the best of the others.
 ROWS = 16
@@ -72,6 +72,8 @@ class Reporter:
                 self.say(f"trial {numbers} ended no epoch within {limit}: its worker is ended")
             case "timed_out":
                 self.say(f"trial {event['number']} is over its time (search.trial_timeout) and ends with what it has")
+            case "hint":
+                self.say(f"trial {event['number']}: {event['text']}")
             case "unclean":
                 self.say(f"a new worker: {_last_line(event['traceback'])}")
             case "apart":
@@ -82,6 +84,10 @@ class Reporter:
                 self.say(f"trial {event['number']} failed and is taken up again{halved}: {_reason(event)}")
             case "failed":
                 self.say(f"trial {event['number']} failed: {_reason(event)}")
+            case "completed":
+                trial = state.trials[event["number"]]
+                short = f" (its own loop ended before epoch {event['of']})" if trial.ended_itself else ""
+                self._say_epoch(trial, trial.curve[trial.epoch], f"completed{short}", state)
             case "final_result":
                 which = f"trial {event['trial']}, seed {event['seed']}"
                 self._final = f"final training of {which}: epoch {event['epoch']} of {event['epochs']}"
@@ -104,7 +110,7 @@ class Reporter:
             case "result":
                 self._progress.pop(event["number"], None)
                 if event["outcome"] or self.verbose:
-                    self._say_result(event, state)
+                    self._say_epoch(state.trials[event["number"]], event["metrics"], event["outcome"], state)
                 elif self._due():
                     self.say("; ".join(self._standing()))
 
@@ -112,12 +118,12 @@ class Reporter:
         """Whether to print a line that repeats what the live table shows: `always`, or after a minute without one."""
         return not self._live and (always or time.monotonic() - self._said > MINUTE)
 
-    def _say_result(self, event: Result, state: SearchState) -> None:
+    def _say_epoch(self, trial: Trial, metrics: dict[str, float], outcome: str | None, state: SearchState) -> None:
         if self._live:
             return
-        trial, best = state.trials[event["number"]], state.best()
-        line = f"trial {trial.number:3d}  epoch {event['epoch']:3d}  {shown(event['metrics'], 'val_')}"
-        line += f"  {event['outcome']}" if event["outcome"] else ""
+        best = state.best()
+        line = f"trial {trial.number:3d}  epoch {trial.epoch:3d}  {shown(metrics, 'val_')}"
+        line += f"  {outcome}" if outcome else ""
         self.say(line + (f"  best {best.best_value:.4f} (trial {best.number})" if best else ""))
 
     def say(self, text: str) -> None:

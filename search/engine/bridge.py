@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -45,6 +45,8 @@ class Bridge:
         self.waiting = search.state.unfinished()
         #: Trials whose group failed. Each now runs alone, which shows the one at fault.
         self.alone: set[int] = set()
+        #: Hints that the user has seen; each is shown for the first trial that it is on.
+        self._hints: set[str] = set()
         self._launched = 0
         #: A mistake in the configuration that only the first results showed.
         self.refused: InputError | None = None
@@ -133,6 +135,24 @@ class Bridge:
             self.waiting = left + self.waiting
         elif left and search.fail(numbers[0], why, shown):
             self.waiting = left + self.waiting
+
+    def hint(self, said: Sequence[tuple[int, str]]) -> None:
+        """Shows what trials have to say to the user, each line once."""
+        for number, text in said:
+            if text not in self._hints:
+                self._hints.add(text)
+                self.search.announce({"event": "hint", "number": number, "text": text})
+
+    def is_over(self, trial: TuneTrial) -> bool:
+        """Whether a trial of Tune stops after the epoch that it reported.
+
+        A trial that has had its last epoch comes to its own end even when the epoch budget is used up.
+        """
+        search = self.search
+        left = [search.state.trials[number] for number in numbers_of(trial) if not search.state.trials[number].idle]
+        if search.stopping == "epoch budget":
+            return not any(one.epoch >= search.config.search.epochs for one in left)
+        return not left or bool(search.stopping)
 
     def settle(self) -> None:
         """Work after each step of Tune's loop, while the trials that reported train again already."""

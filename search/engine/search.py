@@ -17,7 +17,7 @@ from search.record.events import CheckpointWritten, Event, Failed, Moved, Notice
 from search.record.journal import Journal
 from search.record.state import SearchState, Trial
 from search.record.store import SearchFolder
-from trainables import get_task
+from trainables import SelfTrained, get_task
 from trainables.base.storage import files_at
 
 #: Why a search stops before its last trial.
@@ -66,21 +66,23 @@ class Search:
         if event["event"] == "result" and event["outcome"] != "diverged":
             self.scheduler.record(event["number"], event["epoch"], self.objective.val_loss(event["metrics"]))
         # A trial that is stopped while it is paused was told when it was paused.
-        if event["event"] == "result" or event["event"] == "failed" or event["event"] == "timed_out":
-            trial = self.state.trials[event["number"]]
-            if trial.outcome == "diverged":
-                self.scheduler.remove(trial.number)
-            if trial.idle:
-                self.searcher.tell(trial)
+        match event["event"]:
+            case "result" | "failed" | "timed_out" | "completed":
+                trial = self.state.trials[event["number"]]
+                if trial.outcome == "diverged":
+                    self.scheduler.remove(trial.number)
+                if trial.idle:
+                    self.searcher.tell(trial)
 
     def reopen(self) -> None:
         """Reopens trials of a search that was given more trials or epochs.
 
-        Complete trials go on to the new number of epochs. Trials that ended only because nothing was left to promote
-        them wait again.
+        Complete trials go on to the new number of epochs, except those whose own loop ended before the old one: it
+        would end there again. Trials that ended only because nothing was left to promote them wait again.
         """
         trials = self.state.trials.values()
-        more = [t.number for t in trials if t.outcome == "completed" and t.epoch < self.config.search.epochs]
+        complete = [t for t in trials if t.outcome == "completed" and not t.ended_itself]
+        more = [t.number for t in complete if t.epoch < self.config.search.epochs]
         self.record(*(Moved(event="reopened", number=number) for number in more))
         if more or len(trials) < self.total:
             stopped = [t for t in trials if t.outcome == "stopped_early" and self.scheduler.pauses(t.number, t.epoch)]
@@ -117,7 +119,7 @@ class Search:
                      "seed": trial_seed(self.config.search.seed, number)})  # fmt: skip
         return self.state.trials[number]
 
-    def report(self, results: list[dict[str, Any]], device: str) -> set[int]:
+    def report(self, results: list[dict[str, Any]], device: str, over: Sequence[int] = ()) -> set[int]:
         """Takes in epochs that trials report together, and decides on each trial's last one.
 
         Args:
@@ -125,6 +127,7 @@ class Search:
                 The checkpoint (its name and bytes) is None where the trial diverged, or another epoch's is kept. An
                 epoch that is known already was trained again after a failure; its first record stands.
             device: the name of the device that trained them.
+            over: the trials whose training came to its own end after these epochs.
 
         Returns:
             The numbers of the trials that stop or pause now.
@@ -142,6 +145,8 @@ class Search:
         saved = [(r["number"], r["epoch"], r.pop("checkpoint")) for r in results]
         last = {r["number"]: r["epoch"] for r in new}
         outcomes = [self._outcome(r, new) if r["epoch"] == last[r["number"]] else None for r in new]
+        ended = {r["number"] for r, outcome in zip(new, outcomes, strict=True) if outcome is not None}
+        ended |= {number for number in over if self.state.trials[number].idle}
         self.record(
             *(
                 Result(
@@ -160,12 +165,17 @@ class Search:
                 for n, epoch, one in saved
                 if one
             ),
+            *(
+                Moved(event="completed", number=number, of=self.config.search.epochs)
+                for number in over
+                if number not in ended
+            ),
         )
         budget = self.config.search.epoch_budget
         if budget is not None and sum(t.epoch for t in self.state.trials.values()) >= budget:
             self.stop("epoch budget")
         known = {r["number"]: self.state.trials[r["number"]] for r in results if r["epoch"] >= self._epoch(r)}
-        return {number for number, trial in known.items() if trial.idle}
+        return {number for number, trial in known.items() if trial.idle} | set(over)
 
     def _epoch(self, result: dict[str, Any]) -> int:
         return self.state.trials[result["number"]].epoch
@@ -179,7 +189,8 @@ class Search:
         if result["diverged"]:
             return "diverged"
         if result["epoch"] >= self.config.search.epochs:
-            return "completed"
+            # What runs by itself is complete once it has come to its end: it may have a model to save.
+            return None if isinstance(get_task(self.config.task), SelfTrained) else "completed"
         loss, before = self.objective.val_loss(result["metrics"]), first_of_round(self.config, result["number"])
         limit = self.config.search.max_epoch_seconds
         slow = limit is not None and result["metrics"].get("epoch_seconds", 0.0) > 2 * limit

@@ -92,7 +92,8 @@ def _train(
 
     outcome = "completed"
     try:
-        yield from train_resumably(learner, epochs, storage, names[0], epoch)
+        with suppress(training.Ended):
+            yield from train_resumably(learner, epochs, storage, names[0], epoch)
     except training.Diverged:
         outcome = "diverged"
     yield {"event": "audit_finished", "outcome": outcome}

@@ -68,7 +68,7 @@ class Tracker:
     def __call__(self, event: Event | Notice, state: SearchState) -> None:
         """Listens to the search: queues what stands in the journal."""
         match event["event"]:
-            case "stopping" | "stalled" | "unclean" | "apart" | "progress":
+            case "stopping" | "stalled" | "hint" | "unclean" | "apart" | "progress":
                 return
             case _:
                 self._position += 1

@@ -1,0 +1,220 @@
+"""How trainings that run by themselves end: searches of functions, driven in this process without Ray."""
+
+import cloudpickle
+import pytest
+
+from search.config.load import check_config
+from search.config.loops import loop_config
+from search.config.overrides import change
+from search.engine.failures import cause
+from search.engine.search import Search
+from search.engine.transfer import storage
+from search.record.replay import replay
+from search.record.store import Store
+from trainables import DataInfo, Splits
+from trainables.base.trainable import TaskTrainable
+from trainables.loops.task import Code
+
+
+class Driven:
+    """A search of a function, whose trials run one after the other in this process."""
+
+    def __init__(self, folder, train, **flags):
+        self.folder = Store(folder).search("s")
+        flags = {"epochs": 4, "trials": 3, "scheduler": "none", "searcher": "random", **flags}
+        given = {f"search.{key}": value for key, value in flags.items()}
+        self.config = loop_config("mine", {"x": {"uniform": [0.0, 1.0]}}, "val_loss min", given, (), "test")
+        code = Code(cloudpickle.dumps(train), "", "train")
+        self.splits = Splits(code, None, None, DataInfo("mine", "", "", {}))
+        self.open()
+
+    def open(self, **more):
+        """Opens the search as a new driver does, with changed settings."""
+        raw = change(self.config.raw, flags={f"search.{key}": value for key, value in more.items()})
+        self.config = check_config("mine", raw, "test")
+        self.search = Search(self.config, self.folder)
+        self.search.record({"event": "session"})
+        self.search.reopen()
+        self.waiting = self.search.state.unfinished()
+
+    def kill(self, **more):
+        self.search.journal.close()
+        self.open(**more)
+
+    def worker(self, trial) -> TaskTrainable:
+        epochs = range(1, self.config.search.epochs)
+        worker = TaskTrainable.__new__(TaskTrainable)
+        worker.setup(
+            {"trials": [{
+                "number": trial.number, "params": trial.params, "seed": trial.seed, "micro_batches": 1, "carried": {},
+                "decisions": [e for e in epochs if self.search.scheduler.decides(trial.number, e)],
+                "resume_from": [one.name for one in reversed(trial.checkpoints)],
+            }]},
+            task="mine", splits=self.splits, epochs=self.config.search.epochs, gather=0.0, board="nobody",
+            resources={"cpus": 1, "gpus": 0, "precision": "fp32"}, storage=storage(self.search),
+        )  # fmt: skip
+        return worker
+
+    def step(self, worker, number) -> bool:
+        """Has a worker train until a decision is due; returns whether its trial goes on there."""
+        told = worker.step()
+        if "failed" in told:
+            if self.search.fail(number, cause(told["failed"]), told["failed"]):
+                self.waiting.insert(0, self.search.state.trials[number])
+            return False
+        self.search.report(told["trials"], told["device"], told["over"])
+        return not self.search.state.trials[number].idle
+
+    def run(self):
+        while trial := self.waiting.pop(0) if self.waiting else self.search.propose():
+            worker = self.worker(trial)
+            while self.step(worker, trial.number):
+                pass
+        return self
+
+    @property
+    def outcomes(self):
+        return [(t.outcome, t.epoch) for _, t in sorted(self.search.state.trials.items())]
+
+    def events(self, kind):
+        return [event for event in self.search.journal.events if event["event"] == kind]
+
+
+@pytest.fixture
+def driven(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEARCH_TASKS", "")
+    made = []
+
+    def make(train, **flags):
+        made.append(Driven(tmp_path / "store", train, **flags))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.search.journal.close()
+
+
+def stops_by_itself(trial):
+    """The trials of odd numbers end after two epochs."""
+    for epoch in trial.epochs():
+        yield {"val_loss": trial.params["x"] / epoch}
+        if trial.number % 2 and epoch == 2:
+            break
+
+
+def test_loop_that_ends_early_is_complete_with_the_epochs_that_it_has(driven):
+    one = driven(stops_by_itself).run()
+    assert one.outcomes == [("completed", 4), ("completed", 2), ("completed", 4)]
+    reached = {t.number: min(m["val_loss"] for m in t.curve.values()) for t in one.search.state.trials.values()}
+    assert one.search.state.best().number == min(reached, key=reached.get)
+    assert [(event["number"], event["of"]) for event in one.events("completed")] == [(0, 4), (1, 4), (2, 4)]
+    assert replay(one.folder, one.config)[0].trials == one.search.state.trials
+
+
+def test_searcher_hears_once_of_a_trial_that_ended_by_itself(driven):
+    one = driven(stops_by_itself, trials=4, searcher="tpe")
+    told, tell = [], one.search.searcher.tell
+    one.search.searcher.tell = lambda trial: (told.append((trial.number, trial.epoch)), tell(trial))
+    one.run()
+    assert told == [(0, 4), (1, 2), (2, 4), (3, 2)]
+    one.kill(trials=5)
+    assert one.search.propose().number == 4, "a replay tells the searcher the same"
+
+
+def test_loop_that_ended_early_is_not_taken_up_again_by_more_epochs(driven):
+    one = driven(stops_by_itself).run()
+    one.kill()
+    assert one.waiting == []
+    one.kill(epochs=6)
+    assert [trial.number for trial in one.waiting] == [0, 2], "the others had ended by themselves"
+    assert one.run().outcomes == [("completed", 6), ("completed", 2), ("completed", 6)]
+
+
+def saves_at_the_end(trial):
+    for epoch in trial.epochs():
+        yield {"val_loss": trial.params["x"] / epoch}
+    with (trial.folder / "model").open("a") as file:
+        file.write("saved\n")
+
+
+def saved(one, number):
+    file = one.folder.path / "trials" / f"{number:04d}" / "model"
+    return file.read_text().count("saved") if file.exists() else 0
+
+
+def test_code_after_the_loop_runs_once_for_complete_trials_and_not_for_stopped_ones(driven):
+    one = driven(saves_at_the_end, trials=6, scheduler="asha", grace_period=1, reduction_factor=2).run()
+    assert {outcome for outcome, _ in one.outcomes} == {"completed", "stopped_early"}
+    assert [saved(one, n) for n in range(6)] == [int(outcome == "completed") for outcome, _ in one.outcomes]
+
+
+def test_trial_killed_between_its_last_epoch_and_its_end_comes_to_its_end(driven):
+    one = driven(saves_at_the_end, trials=1)
+    trial = one.search.propose()
+    worker = one.worker(trial)
+    while one.search.state.trials[0].epoch < 4:
+        assert one.step(worker, 0)
+    assert saved(one, 0) == 0 and one.outcomes == [(None, 4)]
+    one.kill()
+    assert one.run().outcomes == [("completed", 4)]
+    assert saved(one, 0) == 1
+    assert [event["epoch"] for event in one.events("result")] == [1, 2, 3, 4], "no epoch stands there twice"
+
+
+def test_epoch_budget_that_ends_with_a_trials_last_epoch_lets_it_come_to_its_end(driven):
+    from types import SimpleNamespace
+
+    from search.engine.bridge import Bridge
+
+    one = driven(saves_at_the_end, trials=2, epoch_budget=4)
+    bridge = Bridge.__new__(Bridge)
+    bridge.search, worker = one.search, one.worker(one.search.propose())
+    tunes = SimpleNamespace(config={"trials": [{"number": 0}]})
+    for _ in range(4):
+        assert not bridge.is_over(tunes)
+        one.step(worker, 0)
+    assert one.search.stopping == "epoch budget" and not bridge.is_over(tunes)
+    one.step(worker, 0)
+    assert bridge.is_over(tunes) and saved(one, 0) == 1
+
+
+def raises_at_the_end(trial):
+    for epoch in trial.epochs():
+        yield {"val_loss": trial.number + 1 / epoch}
+    if trial.number == 0:
+        raise OSError("no room for the model")
+
+
+def test_trial_that_fails_after_its_epochs_has_failed_and_its_results_count(driven):
+    one = driven(raises_at_the_end, trials=2).run()
+    assert one.outcomes == [("failed", 4), ("completed", 4)]
+    assert "no room for the model" in one.events("failed")[0]["traceback"]
+    assert [t.number for t in one.search.state.ranked()] == [0, 1], "a failed trial's epochs count as a stopped one's"
+    assert one.search.state.best().number == 0
+
+
+def test_function_with_more_epochs_than_a_trial_is_ended_after_the_last(driven, tmp_path):
+    def train(trial):
+        try:
+            for epoch in range(1, 100):
+                yield {"val_loss": 1 / epoch}
+        finally:
+            (trial.folder / "closed").touch()
+
+    one = driven(train, trials=1).run()
+    assert one.outcomes == [("completed", 4)]
+    assert (one.folder.path / "trials" / "0000" / "closed").exists()
+
+
+def test_failed_and_diverged_trials_count_alike_wherever_trials_are_ranked(driven):
+    def train(trial):
+        yield {"val_loss": 0.1 + trial.number}
+        if trial.number == 0:
+            raise ValueError("fails")
+        yield {"val_loss": float("nan") if trial.number == 1 else 5.0}
+
+    one = driven(train, trials=3).run()
+    state = one.search.state
+    assert [outcome for outcome, _ in one.outcomes] == ["failed", "diverged", "completed"]
+    assert [t.number for t in state.ranked()] == [t.number for t, _ in state.finalists(1)] == [0, 2]
+    assert state.best().number == 0
