@@ -2,18 +2,28 @@
 
 import cloudpickle
 import pytest
+from ray.tune.schedulers import TrialScheduler
 
 from search.config.load import check_config
 from search.config.loops import loop_config
 from search.config.overrides import change
-from search.engine.failures import cause
+from search.engine.bridge import Bridge
+from search.engine.budget import Budget
 from search.engine.search import Search
 from search.engine.transfer import storage
+from search.engine.trials import _Decisions
 from search.record.replay import replay
 from search.record.store import Store
 from trainables import DataInfo, Splits
 from trainables.base.trainable import TaskTrainable
 from trainables.loops.task import Code
+
+
+class TuneTrial:
+    """What the search reads of a trial of Tune."""
+
+    def __init__(self, config):
+        self.config = config
 
 
 class Driven:
@@ -35,40 +45,31 @@ class Driven:
         self.search = Search(self.config, self.folder)
         self.search.record({"event": "session"})
         self.search.reopen()
-        self.waiting = self.search.state.unfinished()
+        self.bridge = Bridge(self.search, 1, Budget(), lambda: 0.0)
 
     def kill(self, **more):
         self.search.journal.close()
         self.open(**more)
 
-    def worker(self, trial) -> TaskTrainable:
-        epochs = range(1, self.config.search.epochs)
+    def begin(self):
+        """The next trial of Tune, with its worker; None where there is none."""
+        if (config := self.bridge.next_config()) is None:
+            return None
         worker = TaskTrainable.__new__(TaskTrainable)
         worker.setup(
-            {"trials": [{
-                "number": trial.number, "params": trial.params, "seed": trial.seed, "micro_batches": 1, "carried": {},
-                "decisions": [e for e in epochs if self.search.scheduler.decides(trial.number, e)],
-                "resume_from": [one.name for one in reversed(trial.checkpoints)],
-            }]},
-            task="mine", splits=self.splits, epochs=self.config.search.epochs, gather=0.0, board="nobody",
+            config, task="mine", splits=self.splits, epochs=self.config.search.epochs, gather=0.0, board="nobody",
             resources={"cpus": 1, "gpus": 0, "precision": "fp32"}, storage=storage(self.search),
         )  # fmt: skip
-        return worker
+        return TuneTrial(config), worker
 
-    def step(self, worker, number) -> bool:
+    def step(self, begun) -> bool:
         """Has a worker train until a decision is due; returns whether its trial goes on there."""
-        told = worker.step()
-        if "failed" in told:
-            if self.search.fail(number, cause(told["failed"]), told["failed"]):
-                self.waiting.insert(0, self.search.state.trials[number])
-            return False
-        self.search.report(told["trials"], told["device"], told["over"])
-        return not self.search.state.trials[number].idle
+        trial, worker = begun
+        return _Decisions(self.bridge).on_trial_result(None, trial, worker.step()) == TrialScheduler.CONTINUE
 
     def run(self):
-        while trial := self.waiting.pop(0) if self.waiting else self.search.propose():
-            worker = self.worker(trial)
-            while self.step(worker, trial.number):
+        while begun := self.begin():
+            while self.step(begun):
                 pass
         return self
 
@@ -83,6 +84,7 @@ class Driven:
 @pytest.fixture
 def driven(tmp_path, monkeypatch):
     monkeypatch.setenv("SEARCH_TASKS", "")
+    monkeypatch.setattr("search.engine.transfer._other_machines", lambda: False)  # it would ask Ray
     made = []
 
     def make(train, **flags):
@@ -124,9 +126,9 @@ def test_searcher_hears_once_of_a_trial_that_ended_by_itself(driven):
 def test_loop_that_ended_early_is_not_taken_up_again_by_more_epochs(driven):
     one = driven(stops_by_itself).run()
     one.kill()
-    assert one.waiting == []
+    assert one.begin() is None
     one.kill(epochs=6)
-    assert [trial.number for trial in one.waiting] == [0, 2], "the others had ended by themselves"
+    assert [t.number for t in one.search.state.unfinished()] == [0, 2], "the others had ended by themselves"
     assert one.run().outcomes == [("completed", 6), ("completed", 2), ("completed", 6)]
 
 
@@ -150,10 +152,9 @@ def test_code_after_the_loop_runs_once_for_complete_trials_and_not_for_stopped_o
 
 def test_trial_killed_between_its_last_epoch_and_its_end_comes_to_its_end(driven):
     one = driven(saves_at_the_end, trials=1)
-    trial = one.search.propose()
-    worker = one.worker(trial)
+    begun = one.begin()
     while one.search.state.trials[0].epoch < 4:
-        assert one.step(worker, 0)
+        assert one.step(begun)
     assert saved(one, 0) == 0 and one.outcomes == [(None, 4)]
     one.kill()
     assert one.run().outcomes == [("completed", 4)]
@@ -162,20 +163,9 @@ def test_trial_killed_between_its_last_epoch_and_its_end_comes_to_its_end(driven
 
 
 def test_epoch_budget_that_ends_with_a_trials_last_epoch_lets_it_come_to_its_end(driven):
-    from types import SimpleNamespace
-
-    from search.engine.bridge import Bridge
-
-    one = driven(saves_at_the_end, trials=2, epoch_budget=4)
-    bridge = Bridge.__new__(Bridge)
-    bridge.search, worker = one.search, one.worker(one.search.propose())
-    tunes = SimpleNamespace(config={"trials": [{"number": 0}]})
-    for _ in range(4):
-        assert not bridge.is_over(tunes)
-        one.step(worker, 0)
-    assert one.search.stopping == "epoch budget" and not bridge.is_over(tunes)
-    one.step(worker, 0)
-    assert bridge.is_over(tunes) and saved(one, 0) == 1
+    one = driven(saves_at_the_end, trials=2, epoch_budget=4).run()
+    assert one.search.stopping == "epoch budget"
+    assert one.outcomes == [("completed", 4)] and saved(one, 0) == 1
 
 
 def raises_at_the_end(trial):
