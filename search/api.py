@@ -243,18 +243,27 @@ class Found:
         Args:
             train: the function, where it changed since (a mistake is mended, say); by default the one that was kept.
             trials, epochs: a new number, or `"+20"` for so many more.
-            changed_code: go on although the source of `train` is another.
+            changed_code: go on although the source of `train` is another, or a program that the command names.
 
         Raises:
             InputError: the source changed; or as the command `resume`.
         """
         from search.cli import commands
 
+        if train is None and changed_code:
+            train = self._command()
         if train is not None:
             self._replace(train, changed_code)
         more = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
         commands.resume(_console(), self._store, self.name, more | {"time_budget": time_budget}, address)
         return open(self.name, self._store.root)
+
+    def _command(self) -> TrainingFunction | None:
+        """The command that is searched; None where that is a function."""
+        from trainables.loops.task import Code
+
+        function = self._config.data.get("function")
+        return None if function is None else Code.read(self._store.root / function, "").command
 
     def _replace(self, train: TrainingFunction, changed_code: bool) -> None:
         from trainables.loops.task import Code
@@ -262,7 +271,8 @@ class Found:
         code, function = Code.of(train), self._config.data.get("function")
         if function is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
-        if code.digest == self._description["fingerprint"]:
+        kept = Code.read(self._store.root / function, "")
+        if code.digest == self._description["fingerprint"] or (code.command and not code.command.changed(kept.source)):
             return
         if not changed_code:
             raise InputError(

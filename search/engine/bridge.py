@@ -194,6 +194,10 @@ class Bridge:
             search.record(*(Moved(event="timed_out", number=number) for number in late))
             if stalled and limit is not None:
                 search.announce({"event": "stalled", "numbers": running, "limit": limit})
+                for number in running:  # what hangs after its epochs would have to train them again
+                    if search.state.trials[number].epoch >= search.config.search.epochs:
+                        said = f"it did not come to its end within {limit} (search.stall_timeout) after its last epoch"
+                        search.fail(number, "mistake", f"TrainingError: {said}")
             del self.silent_since[trial]
             ray.kill(trial.temporary_state.ray_actor)  # Tune reports an error, which reaches `failed`
 

@@ -12,7 +12,7 @@ from search.algorithms.searchers import make_searcher
 from search.algorithms.seeds import trial_seed
 from search.algorithms.warm_start import as_trials
 from search.config.load import SearchConfig, parse_duration
-from search.engine.failures import Failure
+from search.engine.failures import Failure, sign
 from search.record.events import CheckpointWritten, Event, Failed, Moved, Notice, Outcome, Result, Retried
 from search.record.journal import Journal
 from search.record.state import SearchState, Trial
@@ -22,6 +22,9 @@ from trainables.base.storage import files_at
 
 #: Why a search stops before its last trial.
 Stop = Literal["interrupted", "time budget", "epoch budget", "disk full", "failures"]
+#: Trials that fail in the same way, one after the other and none with a result, before the search stops. Two may have
+#: the bad value of a hyperparameter in common.
+ALIKE = 3
 #: Called with every event after it is in the journal and the state, and with every notice.
 Listener = Callable[[Event | Notice, SearchState], None]
 
@@ -44,6 +47,8 @@ class Search:
         self.journal = Journal(folder.journal)
         self.listeners: list[Listener] = []
         self.stopping: Stop | None = None
+        #: Whether the trials run their epochs themselves, and come to an end of their own.
+        self.runs_itself = isinstance(get_task(config.task), SelfTrained)
         #: Whether no new trial begins, as the time that is left would not hold one.
         self.closed = False
         for event in self.journal.events:
@@ -190,7 +195,7 @@ class Search:
             return "diverged"
         if result["epoch"] >= self.config.search.epochs:
             # What runs by itself is complete once it has come to its end: it may have a model to save.
-            return None if isinstance(get_task(self.config.task), SelfTrained) else "completed"
+            return None if self.runs_itself else "completed"
         loss, before = self.objective.val_loss(result["metrics"]), first_of_round(self.config, result["number"])
         limit = self.config.search.max_epoch_seconds
         slow = limit is not None and result["metrics"].get("epoch_seconds", 0.0) > 2 * limit
@@ -218,16 +223,18 @@ class Search:
         others = search.max_lost_workers  # what is no fault of the trial
         allowed = {"memory": 1, "lost": others, "crowded": others, "mistake": 0}.get(why, search.max_failures)
         again = trial.retries.count(why) < allowed and not (why == "memory" and trial.micro_batches > 1)
-        if again:
-            parts = 2 if why == "memory" else trial.micro_batches
+        alike = [one for one in self.state.failed_in_a_row if why == "error" and sign(one) == sign(traceback)]
+        if again and not alike:  # what failed in the same way for the trial before fails again
+            parts = 2 if why == "memory" and not self.runs_itself else trial.micro_batches
             self.record(Retried(event="retry", number=number, why=why, traceback=traceback, micro_batches=parts))
         else:
             self.record(Failed(event="failed", number=number, why=why, traceback=traceback))
             # Every other trial would make the same mistake, if none came further.
-            hopeless = why == "mistake" and not any(one.epoch for one in self.state.trials.values())
+            hopeless = why == "mistake" or len(alike) + 1 >= ALIKE
+            hopeless = hopeless and not any(one.epoch for one in self.state.trials.values())
             if not self.stopping and (hopeless or len(self.state.failed_in_a_row) >= search.max_failed_in_a_row):
                 self.stop("failures")
-        return again
+        return again and not alike
 
     def give_up(self, *numbers: int) -> None:
         """Ends these paused trials."""

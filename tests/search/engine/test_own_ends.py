@@ -1,12 +1,17 @@
 """How trainings that run by themselves end: searches of functions, driven in this process without Ray."""
 
-import cloudpickle
+import io
+from pathlib import Path
+
 import pytest
+import torch
 from ray.tune.schedulers import TrialScheduler
+from rich.console import Console
 
 from search.config.load import check_config
 from search.config.loops import loop_config
 from search.config.overrides import change
+from search.console import Reporter
 from search.engine.bridge import Bridge
 from search.engine.budget import Budget
 from search.engine.search import Search
@@ -16,6 +21,7 @@ from search.record.replay import replay
 from search.record.store import Store
 from trainables import DataInfo, Splits
 from trainables.base.trainable import TaskTrainable
+from trainables.loops.command import Command
 from trainables.loops.task import Code
 
 
@@ -34,7 +40,7 @@ class Driven:
         flags = {"epochs": 4, "trials": 3, "scheduler": "none", "searcher": "random", **flags}
         given = {f"search.{key}": value for key, value in flags.items()}
         self.config = loop_config("mine", {"x": {"uniform": [0.0, 1.0]}}, "val_loss min", given, (), "test")
-        code = Code(cloudpickle.dumps(train), "", "train")
+        code = Code.of(train)
         self.splits = Splits(code, None, None, DataInfo("mine", "", "", {}))
         self.open()
 
@@ -208,3 +214,98 @@ def test_failed_and_diverged_trials_count_alike_wherever_trials_are_ranked(drive
     assert [outcome for outcome, _ in one.outcomes] == ["failed", "diverged", "completed"]
     assert [t.number for t in state.ranked()] == [t.number for t, _ in state.finalists(1)] == [0, 2]
     assert state.best().number == 0
+
+
+def test_failures_alike_are_not_tried_again_and_stop_a_search_without_a_result(driven):
+    def train(trial):
+        raise ValueError(f"no such column {trial.number}")
+        yield
+
+    one = driven(train, trials=10).run()
+    assert one.search.stopping == "failures"
+    assert [event["number"] for event in one.events("retry")] == [0], "the cause is the same in the others"
+    assert [event["number"] for event in one.events("failed")] == [0, 1, 2]
+
+
+def test_failures_of_other_kinds_are_tried_again(driven):
+    def train(trial):
+        raise (ValueError, KeyError, OSError)[trial.number]("x")
+        yield
+
+    one = driven(train).run()
+    assert [event["number"] for event in one.events("retry")] == [0, 1, 2]
+
+
+def test_memory_that_runs_out_in_a_function_halves_no_batch(driven):
+    def train(trial):
+        raise MemoryError
+        yield
+
+    one = driven(train, trials=1).run()
+    assert [event["micro_batches"] for event in one.events("retry")] == [1]
+
+
+def test_trial_that_hangs_after_its_last_epoch_fails_and_is_not_trained_again(driven, monkeypatch):
+    one = driven(saves_at_the_end, trials=1, stall_timeout="1s")
+    begun = one.begin()
+    while one.search.state.trials[0].epoch < 4:
+        one.step(begun)
+    tune = begun[0]
+    tune.temporary_state = TuneTrial({})
+    tune.temporary_state.ray_actor = "worker"
+    ended = []
+    monkeypatch.setattr("ray.kill", ended.append)
+    one.bridge.silent_since[tune] -= 2
+    one.bridge.settle()
+    one.bridge.failed(tune, "the worker is lost")
+    assert ended == ["worker"] and one.outcomes == [("failed", 4)]
+    assert "did not come to its end within 1s" in one.events("failed")[0]["traceback"]
+    assert one.search.state.best().number == 0
+
+
+def lines_of(one) -> list[str]:
+    """Runs a search, and returns what a person sees in a pipe."""
+    out = io.StringIO()
+    one.search.listeners.append(Reporter(Console(file=out), one.search))
+    one.run()
+    return out.getvalue().splitlines()
+
+
+def test_failed_function_names_its_own_file_and_line(driven):
+    def train(trial):
+        torch.zeros(2).reshape(3)  # the line that is at fault
+        yield
+
+    at = next(n for n, line in enumerate(Path(__file__).read_text().splitlines(), 1) if "is at fault" in line)
+    line = next(line for line in lines_of(driven(train, trials=1)) if line.startswith("trial 0 failed: "))
+    assert line.startswith("trial 0 failed: RuntimeError: shape '[3]' is invalid") and f"test_own_ends.py:{at})" in line
+
+
+def test_failed_command_names_what_was_wrong_and_its_log(driven):
+    one = driven(Command("sh -c 'echo starting; echo no such column; exit 3'"), trials=1)
+    log = one.folder.path / "trials" / "0000" / "output.log"
+    said = "the command ended with code 3 before epoch 1; its last lines: ... no such column"
+    lines = lines_of(one)
+    assert lines == [
+        f"trial 0 failed and is taken up again: {said} (its output: {log})",
+        f"trial 0 failed: {said} (its output: {log})",
+    ]
+    assert log.read_text() == "starting\nno such column\n" * 2
+
+
+def test_trial_that_ended_by_itself_has_a_line(driven):
+    lines = lines_of(driven(stops_by_itself, trials=2))
+    assert [line.split("best")[0].rstrip().rpartition("  ")[2] for line in lines] == [
+        "completed", "completed (its own loop ended before epoch 4)",
+    ]  # fmt: skip
+
+
+def test_hint_of_trials_is_shown_once(driven):
+    one = driven(Command("""sh -c 'echo "@search {{\\"epoch\\": 1, \\"val_loss\\": 1}}"; sleep 0.5'"""), trials=2)
+    trials = []
+    for _ in range(2):
+        trials.append(one.begin())
+        one.step(trials[-1])
+    one.kill()
+    hints = [line for line in lines_of(one) if "the command began anew" in line]
+    assert hints == ["trial 0: the command began anew; the epochs that are known already are passed over"]

@@ -15,7 +15,7 @@ from trainables.base import training
 from trainables.base.device import Device
 from trainables.loops.command import Command
 from trainables.loops.errors import CommandFailed
-from trainables.loops.task import LoopTask
+from trainables.loops.task import Code, LoopTask
 from trainables.loops.trial import Loop, TrainingError, Trial
 
 TASK = LoopTask("mine", "val_loss", "min")
@@ -552,3 +552,20 @@ def test_fingerprint_holds_the_programs_that_the_words_name_and_no_data(tmp_path
     assert command.changed(before) == ["./tool", "package/__main__.py", "train.py"]
     assert Command("x", folder=str(tmp_path)).changed(before) == ["the command"]
     assert command.changed(f"{command!r}\n") == [], "an earlier version compared no programs"
+
+
+def test_program_that_changed_since_the_search_began_is_refused(tmp_path):
+    (tmp_path / "train.py").write_text("print('old')")
+    command = Command("python train.py --lr {lr}", folder=str(tmp_path))
+    Code.of(command).write(tmp_path / "store" / "functions" / "s" / "train.pkl")
+
+    def go_on():
+        data = {"function": "functions/s/train.pkl"}
+        return TASK.prepare(data, None, tmp_path / "store" / "cache" / "train", lambda *_: None)
+
+    before = go_on().info.fingerprint
+    assert before == Code.of(command).digest
+    (tmp_path / "train.py").write_text("print('new')")
+    with pytest.raises(InputError, match=r"s: train.py changed since the search began; .*resume\(changed_code=True\)"):
+        go_on()
+    assert Code.of(command).digest != before
