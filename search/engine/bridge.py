@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from search.config.load import parse_duration
 from search.engine import checkpoints
 from search.engine.budget import Budget
-from search.engine.failures import cause
+from search.engine.failures import cause, cut
 from search.engine.placement import machines, place
 from search.engine.progress import EpochProgress
 from search.engine.search import Search
@@ -121,7 +121,7 @@ class Bridge:
             told: the traceback.
         """
         self.silent_since.pop(trial, None)
-        why, shown = cause(told), redacted(told)
+        why, shown = cause(told), redacted(cut(told))
         search, numbers = self.search, numbers_of(trial)
         left = [search.state.trials[n] for n in numbers if not search.state.trials[n].idle]
         if why == "disk":

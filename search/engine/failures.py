@@ -26,6 +26,8 @@ _REFUSED = re.compile(
     r"(?:\. ([\d.]+ \w+) allowed)?",
     re.DOTALL,
 )
+#: Characters of a line, and lines at either end, that are kept of a traceback. Real ones have some forty short lines.
+WIDTH, LINES = 1000, 200
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -40,6 +42,14 @@ def cause(traceback: str) -> Failure:
 def told(traceback: str) -> str:
     """What a person needs of a traceback: of a mistake in a training only what it says, else all of it."""
     return traceback.rpartition("TrainingError: ")[2] if cause(traceback) == "mistake" else traceback
+
+
+def cut(traceback: str) -> str:
+    """A traceback as the journal keeps it: long lines, such as a printed array, and the middle of many are left out."""
+    lines = [line if len(line) <= WIDTH else f"{line[:WIDTH]}..." for line in traceback.splitlines()]
+    if len(lines) > 2 * LINES:
+        lines[LINES:-LINES] = [f"... ({len(lines) - 2 * LINES} lines)"]
+    return "\n".join(lines)
 
 
 def in_a_line(traceback: str) -> str:

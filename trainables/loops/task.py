@@ -109,7 +109,7 @@ def _with_file(code: CodeType) -> Any:
     return made, tuple(code.co_filename if value == "<dynamic-code>" else value for value in values)
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(cloudpickle.Pickler):
     """Pickles functions with the names of their files: tracebacks on workers then show the user's own lines."""
 
     dispatch_table: ClassVar = ChainMap({CodeType: _with_file}, cloudpickle.Pickler.dispatch_table)

@@ -55,6 +55,10 @@ class Trial:
     def epochs(self, **parts: Any) -> Iterator[int]:
         """Yields the epochs that are still to be trained, 1 to the last; yield an epoch's metrics inside the loop.
 
+        The loop may end earlier, by early stopping of its own: the trial is then complete with the epochs that it has.
+        Code after the loop runs for complete trials, and again where a kill cut it off; for a stopped trial it does
+        not run.
+
         Args:
             parts: what a checkpoint has to hold: anything with `state_dict` and `load_state_dict`, such as the model,
                 the optimizer and the schedule. After a kill they are as they were at the end of the last epoch, and so
@@ -81,7 +85,7 @@ class Trial:
 
     def fit(self, trainer: Any, *arguments: Any, **named: Any) -> None:
         """Trains with a `transformers.Trainer` or a Lightning `Trainer`, which reports each epoch and goes on after a
-        kill from a checkpoint of its own.
+        kill from a checkpoint of its own. It returns when the trial is complete, not when the trial is stopped.
 
         Args:
             trainer: it trains as many epochs as a trial has, and evaluates and saves after each.

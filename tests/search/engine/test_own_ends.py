@@ -309,3 +309,13 @@ def test_hint_of_trials_is_shown_once(driven):
     one.kill()
     hints = [line for line in lines_of(one) if "the command began anew" in line]
     assert hints == ["trial 0: the command began anew; the epochs that are known already are passed over"]
+
+
+def test_error_of_megabytes_is_cut_in_the_journal(driven):
+    def train(trial):
+        raise ValueError("x" * 5_000_000 + "\n" + "y\n" * 100_000 + "the end")
+        yield
+
+    one = driven(train, trials=1).run()
+    assert one.folder.journal.stat().st_size < 20_000
+    assert one.events("failed")[0]["traceback"].endswith("the end")
