@@ -3,11 +3,15 @@
 import io
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
+from search.analysis.compare import _overview
+from search.analysis.simulate import decisions, simulate
+from search.analysis.why import _Story
 from search.config.load import check_config
 from search.config.loops import loop_config
 from search.config.overrides import change
@@ -19,7 +23,8 @@ from search.engine.transfer import storage
 from search.engine.trials import _Decisions
 from search.record.replay import replay
 from search.record.store import Store
-from trainables import DataInfo, Splits
+from search.tracking import results
+from trainables import DataInfo, Objective, Splits
 from trainables.base.trainable import TaskTrainable
 from trainables.loops.command import Command
 from trainables.loops.task import Code
@@ -319,3 +324,41 @@ def test_error_of_megabytes_is_cut_in_the_journal(driven):
     one = driven(train, trials=1).run()
     assert one.folder.journal.stat().st_size < 20_000
     assert one.events("failed")[0]["traceback"].endswith("the end")
+
+
+def test_readers_of_the_journal_know_how_trials_ended(driven):
+    def train(trial):
+        for epoch in trial.epochs():
+            yield {"val_loss": float(trial.number)}
+            if trial.number == 1 and epoch == 2:
+                break
+
+    one = driven(train, trials=6, scheduler="median", grace_period=4).run()
+    events, state = one.search.journal.events, one.search.state
+    same, total = decisions(one.config, events, state)
+    assert same == total, "after its last epoch nothing is decided on a trial, however bad it is"
+    assert simulate(one.config, state, 1).trials == dict.fromkeys(range(6), "completed")
+    told = {}
+    for number in (0, 1):
+        story = _Story(one.config, number)
+        for event in events:
+            story.take([event])
+        told[number] = story.lines[2:] + story.end()
+    assert told[0][0] == "epoch 4: complete, as 4 epochs are the most that a trial gets"
+    assert told[1][0] == "epoch 2: complete, as its own loop ended there, 2 epochs before the last that a trial gets"
+    assert told[1][1].startswith("in the end: completed; best val_loss 1 at epoch 1, place 2 of 6")
+
+
+def test_failed_trial_with_a_result_is_ranked_where_searches_are_compared():
+    rows = {
+        "a": ("0", "completed", "0.5"), "b": ("1", "failed", "0.1"), "c": ("2", "failed", None),
+        "d": ("3", "diverged", None),
+    }  # fmt: skip
+    columns = ["tag.trial", "tag.outcome", "metric.best_val_loss"]
+    runs = pd.DataFrame.from_dict(rows, orient="index", columns=columns).assign(**{"tag.role": "trial"})
+    runs["metric.best_val_loss"] = runs["metric.best_val_loss"].astype(float)
+    runs["tag.search"], runs["metric.seconds"] = "s", 1.0
+    frame = results.trials(runs, ["s"], [Objective("loss", "min")])
+    assert list(frame["trial"]) == [1, 0, 2, 3] and frame["behind"].tolist()[:2] == [0.0, 0.4]
+    lost = _overview(runs.assign(**{"tag.searcher": "x", "tag.scheduler": "x"}).set_index("tag.search"), frame, "loss")
+    assert lost["lost, s"].tolist() == [2.0], "of those from which nothing is kept"
