@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,13 +248,15 @@ class Found:
         Args:
             train: the function, where it changed since (a mistake is mended, say); by default the one that was kept.
             trials, epochs: a new number, or `"+20"` for so many more.
-            changed_code: go on although the source of `train` is another.
+            changed_code: go on although the source of `train` is another, or a program that the command names.
 
         Raises:
             InputError: the source changed; or as the command `resume`.
         """
         from search.cli import commands
 
+        if train is None and changed_code:
+            train = self._command()
         more = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
         with self._folder.hold(self._store) as journal:
             if train is not None:
@@ -263,17 +266,25 @@ class Found:
             )
         return open(self.name, self._store.root)
 
+    def _command(self) -> TrainingFunction | None:
+        """The command that is searched; None where that is a function."""
+        from trainables.loops.task import Code
+
+        function = self._config.data.get("function")
+        return None if function is None else Code.read(self._store.root / function, "").command
+
     def _replace(self, train: TrainingFunction, changed_code: bool) -> None:
         from trainables.loops.task import Code
 
         code, function, description = Code.of(train), self._config.data.get("function"), self._folder.read(self._store)
         if function is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
-        kept = self._store.root / function
-        if code.digest == description["fingerprint"]:
-            try:
-                Code.read(kept, code.folder)
-            except InputError:  # the file is damaged or gone
+        kept, known = self._store.root / function, None
+        with suppress(InputError):  # a file that is damaged or gone is written again
+            known = Code.read(kept, code.folder)
+        same = known is not None and code.command is not None and not code.command.changed(known.source)
+        if same or code.digest == description["fingerprint"]:
+            if known is None:
                 code.write(kept)
             return
         if not changed_code:

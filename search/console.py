@@ -18,10 +18,11 @@ from rich.text import Text
 
 from search.analysis.summary import configuration, shown, tally, trials_of
 from search.config.load import parse_duration
+from search.engine.failures import in_a_line, place
 from search.engine.search import Search
-from search.record.events import Event, Failed, Notice, Result, Retried, StepsDone
+from search.record.events import Event, Failed, Notice, Retried, StepsDone
 from search.record.redaction import redacted
-from search.record.state import SearchState
+from search.record.state import SearchState, Trial
 
 #: Rows of the live table: running trials first, then the best of the others.
 ROWS = 16
@@ -72,18 +73,24 @@ class Reporter:
                 self.say(f"trial {numbers} ended no epoch within {limit}: its worker is ended")
             case "timed_out":
                 self.say(f"trial {event['number']} is over its time (search.trial_timeout) and ends with what it has")
+            case "hint":
+                self.say(f"trial {event['number']}: {event['text']}")
             case "unclean":
-                self.say(f"a new worker: {_last_line(event['traceback'])}")
+                self.say(f"a new worker: {in_a_line(event['traceback'])}")
             case "apart":
                 numbers = ", ".join(map(str, event["numbers"]))
-                self.say(f"trials {numbers} failed together; each goes on alone: {_last_line(event['traceback'])}")
+                self.say(f"trials {numbers} failed together; each goes on alone: {in_a_line(event['traceback'])}")
             case "damaged":
                 self.say(f"{event['file']} is damaged ({event['why']}) and is passed over")
             case "retry":
-                halved = f", in {event['micro_batches']} parts a batch" if event["why"] == "memory" else ""
-                self.say(f"trial {event['number']} failed and is taken up again{halved}: {_reason(event)}")
+                halved = f", in {event['micro_batches']} parts a batch" if event["micro_batches"] > 1 else ""
+                self.say(f"trial {event['number']} failed and is taken up again{halved}: {self._reason(event)}")
             case "failed":
-                self.say(f"trial {event['number']} failed: {_reason(event)}")
+                self.say(f"trial {event['number']} failed: {self._reason(event)}")
+            case "completed":
+                trial = state.trials[event["number"]]
+                short = f" (its own loop ended before epoch {event['of']})" if trial.ended_itself else ""
+                self._say_epoch(trial, trial.curve[trial.epoch], f"completed{short}", state)
             case "final_result":
                 which = f"trial {event['trial']}, seed {event['seed']}"
                 self._final = f"final training of {which}: epoch {event['epoch']} of {event['epochs']}"
@@ -106,20 +113,31 @@ class Reporter:
             case "result":
                 self._progress.pop(event["number"], None)
                 if event["outcome"] or self.verbose:
-                    self._say_result(event, state)
+                    self._say_epoch(state.trials[event["number"]], event["metrics"], event["outcome"], state)
                 elif self._due():
                     self.say("; ".join(self._standing()))
+
+    def _reason(self, event: Failed | Retried) -> str:
+        """Why a trial failed, and where: a line of the user's own code, or the file with what its command printed."""
+        if event["why"] == "crowded":
+            return "other processes have taken the GPU's memory, the trial being within its share"
+        if event["why"] == "lost":
+            return "its worker was lost"
+        if (where := place(event["traceback"])) is None:
+            log = self.search.folder.path / "trials" / f"{event['number']:04d}" / "output.log"
+            where = f"its output: {log}" if log.exists() else None
+        return in_a_line(event["traceback"]) + (f" ({where})" if where else "")
 
     def _due(self, always: bool = False) -> bool:
         """Whether to print a line that repeats what the live table shows: `always`, or after a minute without one."""
         return not self._live and (always or time.monotonic() - self._said > MINUTE)
 
-    def _say_result(self, event: Result, state: SearchState) -> None:
+    def _say_epoch(self, trial: Trial, metrics: dict[str, float], outcome: str | None, state: SearchState) -> None:
         if self._live:
             return
-        trial, best = state.trials[event["number"]], state.best()
-        line = f"trial {trial.number:3d}  epoch {event['epoch']:3d}  {shown(event['metrics'], 'val_')}"
-        line += f"  {event['outcome']}" if event["outcome"] else ""
+        best = state.best()
+        line = f"trial {trial.number:3d}  epoch {trial.epoch:3d}  {shown(metrics, 'val_')}"
+        line += f"  {outcome}" if outcome else ""
         self.say(line + (f"  best {best.best_value:.4f} (trial {best.number})" if best else ""))
 
     def say(self, text: str) -> None:
@@ -235,16 +253,6 @@ def _step(event: StepsDone) -> str:
     """How far an epoch is: `step 40 of 366, loss 5.2, 2600 samples/s, 1:20 to go`."""
     pace = f"{event['samples_per_second']:.0f} samples/s, {_clock(event['left'])} to go"
     return f"step {event['done']} of {event['of']}, loss {event['loss']:.3f}, {pace}"
-
-
-def _reason(event: Failed | Retried) -> str:
-    if event["why"] == "crowded":
-        return "other processes have taken the GPU's memory, the trial being within its share"
-    return "its worker was lost" if event["why"] == "lost" else _last_line(event["traceback"])
-
-
-def _last_line(traceback: str) -> str:
-    return traceback.strip().split("\n")[-1].strip()
 
 
 def _clock(seconds: float) -> str:

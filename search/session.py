@@ -200,7 +200,8 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         over, paused = sum(t.over for t in trials), len(search.state.paused())
         waiting = f", {paused} wait to be promoted" if paused else ""
         going_on = len(search.state.unfinished())
-        lines.append(f"resumed: {over} trials are over, {going_on} go on from their checkpoints{waiting}")
+        kept = "what they kept" if search.runs_itself else "their checkpoints"
+        lines.append(f"resumed: {over} trials are over, {going_on} go on from {kept}{waiting}")
     for line in lines:
         console.print(_fitted(console, redacted(line)), markup=False, soft_wrap=True)
 

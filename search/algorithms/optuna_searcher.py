@@ -218,12 +218,12 @@ class OptunaSearcher:
         if trial.number not in self._asked and not self._take_back(trial.number):
             return
         asked, states = self._asked.pop(trial.number), self._optuna.trial.TrialState
-        if trial.outcome == "failed":
+        if trial.outcome == "failed" and not trial.can_win:
             self.study.tell(asked, state=states.FAIL)
         elif trial.outcome == "diverged":
             asked.set_constraint("diverged", 1.0)
             self._tell_diverged(asked)
-        elif trial.outcome in ("stopped_early", "paused", "timed_out") and (self.kind == "tpe" or not trial.curve):
+        elif trial.outcome != "completed" and (self.kind == "tpe" or not trial.curve):
             for epoch, metrics in trial.curve.items():
                 asked.report(metrics[f"val_{self.objective.metric}"], epoch)
             asked.set_constraint("diverged", 0.0)

@@ -229,7 +229,7 @@ class RankSearcher:
             self._paces[trial.number] = trial.params, trial.seconds / trial.epoch
         if trial.outcome == "diverged":
             self._shown[trial.number] = trial.epoch, math.inf
-        elif trial.outcome == "failed" or not trial.curve:
+        elif not trial.curve:
             self._failed.add(trial.number)
         else:
             self._shown[trial.number] = trial.epoch, self.objective.val_loss(trial.curve[trial.epoch])

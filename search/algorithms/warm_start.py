@@ -71,7 +71,7 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     if own.mode != other.mode:
         raise InputError(f"{place}: its {other.metric} is better where it is {other.mode}, not {own.mode}")
     state, _ = replay(folder)
-    finished = [t for t in state.trials.values() if t.over and t.outcome != "failed"]
+    finished = [t for t in state.trials.values() if t.over and (t.can_win or t.outcome != "failed")]
     outside: Counter[str] = Counter()
     taken: list[EarlierTrial] = []
     for trial in finished:

@@ -72,8 +72,10 @@ def _overview(searches: pd.DataFrame, frame: pd.DataFrame, metric: str) -> pd.Da
                 f"test {metric}": search.get(f"metric.test_{metric}", float("nan")),
                 "epochs": int(group["epochs"].sum()),
                 "seconds": group["seconds"].sum(),
-                # spent on trials from which nothing was kept
-                "lost, s": group.loc[group["outcome"].isin(["diverged", "failed"]), "seconds"].sum(),
+                # spent on trials from which nothing was kept: a failed one with a result counts by it
+                "lost, s": group.loc[
+                    group["outcome"].isin(["diverged", "failed"]) & group[metric].isna(), "seconds"
+                ].sum(),
                 "stopped, s": group.loc[group["outcome"] == "stopped_early", "seconds"].sum(),
                 **({"cost": group["cost"].sum()} if "cost" in group else {}),
             }

@@ -46,6 +46,8 @@ def decisions(config: SearchConfig, events: Iterable[Event], state: SearchState)
     """
     scheduler, objective = make_scheduler(config), state.objective
     same = total = 0
+    events = list(events)
+    undecided = _last_before_the_end(events)
     # Fused trials report together, in one write of the journal, and so have the same time.
     results = (event for event in events if event["event"] == "result")
     for _, group in groupby(results, key=lambda e: e["time"] if config.search.fuse > 1 else e):
@@ -57,11 +59,24 @@ def decisions(config: SearchConfig, events: Iterable[Event], state: SearchState)
                 scheduler.record(event["number"], event["epoch"], objective.val_loss(event["metrics"]))
         for event in together:
             # A complete trial had no decision; if the search has more epochs now, its last epoch may be a rung.
-            if event["outcome"] not in ("diverged", "completed"):
-                number, loss = event["number"], objective.val_loss(event["metrics"])
+            number = event["number"]
+            if event["outcome"] not in ("diverged", "completed") and (number, event["epoch"]) not in undecided:
+                loss = objective.val_loss(event["metrics"])
                 stop = scheduler.should_stop(number, event["epoch"], loss, first_of_round(config, number))
                 same, total = same + (stop == (event["outcome"] == "stopped_early")), total + 1
     return same, total
+
+
+def _last_before_the_end(events: Iterable[Event]) -> set[tuple[int, int]]:
+    """The numbers and last epochs of trials that came to an end of their own, or failed."""
+    last: dict[int, int] = {}
+    found = set()
+    for event in events:
+        if event["event"] == "result":
+            last[event["number"]] = event["epoch"]
+        elif (event["event"] == "completed" or event["event"] == "failed") and event["number"] in last:
+            found.add((event["number"], last[event["number"]]))
+    return found
 
 
 def simulate(config: SearchConfig, state: SearchState, concurrency: int, limit: float = math.inf) -> Outcome:  # noqa: C901
@@ -119,8 +134,8 @@ def simulate(config: SearchConfig, state: SearchState, concurrency: int, limit: 
         if (budget is not None and outcome.epochs >= budget) or now >= limit:
             break
         if number not in outcome.trials and number not in paused and not begin(trial, epoch + 1, now):
-            ended = trial.outcome if trial.outcome in ("diverged", "failed") else "unknown"
-            outcome.trials[number] = ended
+            known = trial.outcome in ("diverged", "failed") or trial.ended_itself
+            outcome.trials[number] = ended = str(trial.outcome) if known else "unknown"
             if ended == "diverged":
                 scheduler.remove(number)
         fill(now)

@@ -14,7 +14,7 @@ from search.algorithms.searchers import Searcher, make_searcher
 from search.algorithms.warm_start import as_trials
 from search.config.load import SearchConfig
 from search.engine.search import first_of_round
-from search.record.events import Event, Result
+from search.record.events import Event, Moved, Result
 from search.record.journal import read_events
 from search.record.replay import objective_of, open_search
 from search.record.state import SearchState
@@ -74,7 +74,7 @@ class _Story:
                 self.searcher.learn(as_trials(event, self.objective), event.get("first", []))
             case "trial" if event["number"] != self.number:
                 self.searcher.replay(self.state.trials[event["number"]])
-            case "result" | "failed" | "timed_out":
+            case "result" | "failed" | "timed_out" | "completed":
                 trial = self.state.trials[event["number"]]
                 if trial.outcome == "diverged":
                     self.scheduler.remove(trial.number)
@@ -103,6 +103,8 @@ class _Story:
                 self.lines.append("goes on, as the search was given more epochs")
             case "paused":
                 self.lines.append("waits again, as the search was given more")
+            case "completed":
+                self._say_completed(event)
             case "interrupted":
                 self.lines.append("interrupted with the search; goes on from its checkpoint when that is resumed")
             case "timed_out":
@@ -117,7 +119,8 @@ class _Story:
         if outcome == "diverged":
             self.lines.append(f"epoch {epoch}: ended, as {event['diverged']}")
             return
-        decided = self.scheduler.decides(self.number, epoch)
+        # After the last epoch nothing is decided, whatever the rule.
+        decided = epoch < self.config.search.epochs and self.scheduler.decides(self.number, epoch)
         if outcome is None and not decided:
             return
         line = f"epoch {epoch}: {self.metric} {event['metrics'][self.metric]:.6g}"
@@ -132,6 +135,15 @@ class _Story:
         if outcome == "timed_out":
             line += f"; trial_timeout is {self._timeout}"
         self.lines.append(f"{line}: {ends[outcome] if outcome else 'goes on'}")
+
+    def _say_completed(self, event: Moved) -> None:
+        trial = self.state.trials[self.number]
+        line = f"epoch {trial.epoch}: complete, as "
+        if trial.ended_itself:
+            line += f"its own loop ended there, {event['of'] - trial.epoch} epochs before the last that a trial gets"
+        else:
+            line += f"{trial.epoch} epochs are the most that a trial gets"
+        self.lines.append(line)
 
     def _standing(self, epoch: int) -> str:
         loss = self.objective.loss(self.state.trials[self.number].curve[epoch][self.metric])

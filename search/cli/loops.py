@@ -36,10 +36,12 @@ def start(
     """
     code, name = Code.of(train), options.name
     if isinstance(train, Command):
-        train.check(set(space))
         # A process that is paused is ended, and would have to find its way back.
         flags = {"search.scheduler": "asha", **{key: value for key, value in flags.items() if value is not None}}
     config = loop_config(code.name, space, objective, flags, sets, "search.run")
+    if isinstance(train, Command):
+        values = config.space.choices()
+        train.check(set(values), {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())})
     store.check()
     name = name or commands.new_name(code.name)
     with store.search(name).begin() as journal:

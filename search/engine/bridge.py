@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from search.config.load import parse_duration
 from search.engine import checkpoints
 from search.engine.budget import Budget
-from search.engine.failures import cause
+from search.engine.failures import cause, cut
 from search.engine.placement import machines, place
 from search.engine.progress import EpochProgress
 from search.engine.search import Search
@@ -45,6 +45,8 @@ class Bridge:
         self.waiting = search.state.unfinished()
         #: Trials whose group failed. Each now runs alone, which shows the one at fault.
         self.alone: set[int] = set()
+        #: Hints that the user has seen; each is shown for the first trial that it is on.
+        self._hints: set[str] = set()
         self._launched = 0
         #: A mistake in the configuration that only the first results showed.
         self.refused: InputError | None = None
@@ -122,7 +124,7 @@ class Bridge:
             told: the traceback.
         """
         self.silent_since.pop(trial, None)
-        why, shown = cause(told), redacted(told)
+        why, shown = cause(told), redacted(cut(told))
         search, numbers = self.search, numbers_of(trial)
         left = [search.state.trials[n] for n in numbers if not search.state.trials[n].idle]
         if why == "disk":
@@ -136,6 +138,24 @@ class Bridge:
             self.waiting = left + self.waiting
         elif left and search.fail(numbers[0], why, shown):
             self.waiting = left + self.waiting
+
+    def hint(self, said: Sequence[tuple[int, str]]) -> None:
+        """Shows what trials have to say to the user, each line once."""
+        for number, text in said:
+            if text not in self._hints:
+                self._hints.add(text)
+                self.search.announce({"event": "hint", "number": number, "text": text})
+
+    def is_over(self, trial: TuneTrial) -> bool:
+        """Whether a trial of Tune stops after the epoch that it reported.
+
+        A trial that has had its last epoch comes to its own end even when the epoch budget is used up.
+        """
+        search = self.search
+        left = [search.state.trials[number] for number in numbers_of(trial) if not search.state.trials[number].idle]
+        if search.stopping == "epoch budget":
+            return not any(one.epoch >= search.config.search.epochs for one in left)
+        return not left or bool(search.stopping)
 
     def settle(self) -> None:
         """Work after each step of Tune's loop, while the trials that reported train again already."""
@@ -177,6 +197,10 @@ class Bridge:
             search.record(*(Moved(event="timed_out", number=number) for number in late))
             if stalled and limit is not None:
                 search.announce({"event": "stalled", "numbers": running, "limit": limit})
+                for number in running:  # what hangs after its epochs would have to train them again
+                    if search.state.trials[number].epoch >= search.config.search.epochs:
+                        said = f"it did not come to its end within {limit} (search.stall_timeout) after its last epoch"
+                        search.fail(number, "mistake", f"TrainingError: {said}")
             del self.silent_since[trial]
             ray.kill(trial.temporary_state.ray_actor)  # Tune reports an error, which reaches `failed`
 

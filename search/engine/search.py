@@ -12,16 +12,19 @@ from search.algorithms.searchers import make_searcher
 from search.algorithms.seeds import trial_seed
 from search.algorithms.warm_start import as_trials
 from search.config.load import SearchConfig, parse_duration
-from search.engine.failures import Failure
+from search.engine.failures import Failure, sign
 from search.record.events import CheckpointWritten, Event, Failed, Moved, Notice, Outcome, Result, Retried
 from search.record.journal import Journal
 from search.record.state import SearchState, Trial
 from search.record.store import SearchFolder
-from trainables import get_task
+from trainables import SelfTrained, get_task
 from trainables.base.storage import files_at
 
 #: Why a search stops before its last trial.
 Stop = Literal["interrupted", "time budget", "epoch budget", "disk full", "failures"]
+#: Trials that fail in the same way, one after the other and none with a result, before the search stops. Two may have
+#: the bad value of a hyperparameter in common.
+ALIKE = 3
 #: Called with every event after it is in the journal and the state, and with every notice.
 Listener = Callable[[Event | Notice, SearchState], None]
 
@@ -45,6 +48,8 @@ class Search:
         self._holds = journal is None
         self.listeners: list[Listener] = []
         self.stopping: Stop | None = None
+        #: Whether the trials run their epochs themselves, and come to an end of their own.
+        self.runs_itself = isinstance(get_task(config.task), SelfTrained)
         #: Whether no new trial begins, as the time that is left would not hold one.
         self.closed = False
         for event in self.journal.events:
@@ -67,21 +72,23 @@ class Search:
         if event["event"] == "result" and event["outcome"] != "diverged":
             self.scheduler.record(event["number"], event["epoch"], self.objective.val_loss(event["metrics"]))
         # A trial that is stopped while it is paused was told when it was paused.
-        if event["event"] == "result" or event["event"] == "failed" or event["event"] == "timed_out":
-            trial = self.state.trials[event["number"]]
-            if trial.outcome == "diverged":
-                self.scheduler.remove(trial.number)
-            if trial.idle:
-                self.searcher.tell(trial)
+        match event["event"]:
+            case "result" | "failed" | "timed_out" | "completed":
+                trial = self.state.trials[event["number"]]
+                if trial.outcome == "diverged":
+                    self.scheduler.remove(trial.number)
+                if trial.idle:
+                    self.searcher.tell(trial)
 
     def reopen(self) -> None:
         """Reopens trials of a search that was given more trials or epochs.
 
-        Complete trials go on to the new number of epochs. Trials that ended only because nothing was left to promote
-        them wait again.
+        Complete trials go on to the new number of epochs, except those whose own loop ended before the old one: it
+        would end there again. Trials that ended only because nothing was left to promote them wait again.
         """
         trials = self.state.trials.values()
-        more = [t.number for t in trials if t.outcome == "completed" and t.epoch < self.config.search.epochs]
+        complete = [t for t in trials if t.outcome == "completed" and not t.ended_itself]
+        more = [t.number for t in complete if t.epoch < self.config.search.epochs]
         self.record(*(Moved(event="reopened", number=number) for number in more))
         if more or len(trials) < self.total:
             stopped = [t for t in trials if t.outcome == "stopped_early" and self.scheduler.pauses(t.number, t.epoch)]
@@ -118,7 +125,7 @@ class Search:
                      "seed": trial_seed(self.config.search.seed, number)})  # fmt: skip
         return self.state.trials[number]
 
-    def report(self, results: list[dict[str, Any]], device: str) -> set[int]:
+    def report(self, results: list[dict[str, Any]], device: str, over: Sequence[int] = ()) -> set[int]:
         """Takes in epochs that trials report together, and decides on each trial's last one.
 
         Args:
@@ -126,6 +133,7 @@ class Search:
                 The checkpoint (its name, bytes and digest) is None where the trial diverged, or another epoch's is
                 kept. An epoch that is known already was trained again after a failure; its first record stands.
             device: the name of the device that trained them.
+            over: the trials whose training came to its own end after these epochs.
 
         Returns:
             The numbers of the trials that stop or pause now.
@@ -143,6 +151,8 @@ class Search:
         saved = [(r["number"], r["epoch"], r.pop("checkpoint")) for r in results]
         last = {r["number"]: r["epoch"] for r in new}
         outcomes = [self._outcome(r, new) if r["epoch"] == last[r["number"]] else None for r in new]
+        ended = {r["number"] for r, outcome in zip(new, outcomes, strict=True) if outcome is not None}
+        ended |= {number for number in over if self.state.trials[number].idle}
         self.record(
             *(
                 Result(
@@ -161,12 +171,17 @@ class Search:
                 for n, epoch, one in saved
                 if one
             ),
+            *(
+                Moved(event="completed", number=number, of=self.config.search.epochs)
+                for number in over
+                if number not in ended
+            ),
         )
         budget = self.config.search.epoch_budget
         if budget is not None and sum(t.epoch for t in self.state.trials.values()) >= budget:
             self.stop("epoch budget")
         known = {r["number"]: self.state.trials[r["number"]] for r in results if r["epoch"] >= self._epoch(r)}
-        return {number for number, trial in known.items() if trial.idle}
+        return {number for number, trial in known.items() if trial.idle} | set(over)
 
     def _epoch(self, result: dict[str, Any]) -> int:
         return self.state.trials[result["number"]].epoch
@@ -180,7 +195,8 @@ class Search:
         if result["diverged"]:
             return "diverged"
         if result["epoch"] >= self.config.search.epochs:
-            return "completed"
+            # What runs by itself is complete once it has come to its end: it may have a model to save.
+            return None if self.runs_itself else "completed"
         loss, before = self.objective.val_loss(result["metrics"]), first_of_round(self.config, result["number"])
         limit = self.config.search.max_epoch_seconds
         slow = limit is not None and result["metrics"].get("epoch_seconds", 0.0) > 2 * limit
@@ -208,16 +224,18 @@ class Search:
         others = search.max_lost_workers  # what is no fault of the trial
         allowed = {"memory": 1, "lost": others, "crowded": others, "mistake": 0}.get(why, search.max_failures)
         again = trial.retries.count(why) < allowed and not (why == "memory" and trial.micro_batches > 1)
-        if again:
-            parts = 2 if why == "memory" else trial.micro_batches
+        alike = [one for one in self.state.failed_in_a_row if why == "error" and sign(one) == sign(traceback)]
+        if again and not alike:  # what failed in the same way for the trial before fails again
+            parts = 2 if why == "memory" and not self.runs_itself else trial.micro_batches
             self.record(Retried(event="retry", number=number, why=why, traceback=traceback, micro_batches=parts))
         else:
             self.record(Failed(event="failed", number=number, why=why, traceback=traceback))
             # Every other trial would make the same mistake, if none came further.
-            hopeless = why == "mistake" and not any(one.epoch for one in self.state.trials.values())
+            hopeless = why == "mistake" or len(alike) + 1 >= ALIKE
+            hopeless = hopeless and not any(one.epoch for one in self.state.trials.values())
             if not self.stopping and (hopeless or len(self.state.failed_in_a_row) >= search.max_failed_in_a_row):
                 self.stop("failures")
-        return again
+        return again and not alike
 
     def give_up(self, *numbers: int) -> None:
         """Ends these paused trials."""

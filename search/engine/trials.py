@@ -164,10 +164,11 @@ class _Decisions(FIFOScheduler):
         if failed := result.get("failed"):
             self.bridge.failed(trial, failed)
             return TrialScheduler.STOP
+        self.bridge.hint(result["said"])
         try:
             written = [one for t in result["trials"] if (one := t["checkpoint"]) and "content" in one]
             keep(search, {one["name"]: one.pop("content") for one in written})
-            over = search.report(result["trials"], result["device"])
+            over = search.report(result["trials"], result["device"], result["over"])
         except OSError:
             self.bridge.failed(trial, traceback.format_exc())
             return TrialScheduler.STOP
@@ -176,7 +177,7 @@ class _Decisions(FIFOScheduler):
             search.stop("failures")
             return TrialScheduler.STOP
         self.bridge.reported.update(numbers_of(trial))
-        if search.stopping or all(search.state.trials[number].idle for number in numbers_of(trial)):
+        if self.bridge.is_over(trial):
             self.bridge.silent_since.pop(trial, None)
             return TrialScheduler.STOP
         self.bridge.silent_since[trial] = time.monotonic()

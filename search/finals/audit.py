@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -92,7 +93,8 @@ def _train(
 
     outcome = "completed"
     try:
-        yield from train_resumably(build, epochs, storage, states, epoch)
+        with suppress(training.Ended):
+            yield from train_resumably(build, epochs, storage, states, epoch)
     except training.Diverged:
         outcome = "diverged"
     yield {"event": "audit_finished", "outcome": outcome}

@@ -125,11 +125,13 @@ class Moved(_Event):
     `promoted`: it was paused at a rung and goes on. `stopped_early`: it was paused and never will. `paused`: it was
     stopped and waits again, as the search was given more. `timed_out`: it went over its time inside an epoch.
     `interrupted`: it stopped with the search and will be resumed. `reopened`: it was complete, and the search was
-    given more epochs.
+    given more epochs. `completed`: a training that runs by itself, such as a function or a command, came to its end.
     """
 
-    event: Literal["promoted", "stopped_early", "paused", "timed_out", "interrupted", "reopened"]
+    event: Literal["promoted", "stopped_early", "paused", "timed_out", "interrupted", "reopened", "completed"]
     number: int
+    #: With `completed`: the number of epochs that the trial could have had.
+    of: NotRequired[int]
 
 
 class RepeatStarted(_Event):
@@ -279,6 +281,14 @@ class Stalled(TypedDict):
     limit: str
 
 
+class Hint(TypedDict):
+    """A line for the user on a trial, such as what keeps it from being stopped early."""
+
+    event: Literal["hint"]
+    number: int
+    text: str
+
+
 class WorkerReplaced(TypedDict):
     """A worker was replaced, as a trial had left something behind in it."""
 
@@ -317,4 +327,4 @@ class StepsDone(TypedDict):
 
 
 #: What listeners are told beside the events: it changes no state and stands in no journal.
-Notice = Stopping | Stalled | WorkerReplaced | TakenApart | FileDamaged | StepsDone
+Notice = Stopping | Stalled | Hint | WorkerReplaced | TakenApart | FileDamaged | StepsDone

@@ -46,6 +46,8 @@ class Trial:
     retries: list[str] = field(default_factory=list)
     #: Number of parts in which it works through a batch; more than one after it ran out of memory.
     micro_batches: int = 1
+    #: Whether its own loop ended before the last epoch that it could have had, as early stopping of its own does.
+    ended_itself: bool = False
 
     @property
     def over(self) -> bool:
@@ -101,8 +103,12 @@ class Trial:
 
     @property
     def can_win(self) -> bool:
-        """Whether it has a result and neither diverged nor failed."""
-        return self.best_epoch > 0 and self.outcome not in ("diverged", "failed")
+        """Whether its best epoch counts.
+
+        What an epoch measured counts however the trial ended: completed, stopped, out of time, interrupted or failed.
+        The exception is a trial that diverged: its training is not stable, and may diverge sooner the next time.
+        """
+        return self.best_epoch > 0 and self.outcome != "diverged"
 
 
 @dataclass
@@ -193,7 +199,7 @@ class SearchState:
                 self.trials[number] = Trial(number, event["params"], event["seed"])
             case "result" | "checkpoint" | "retry" | "failed":
                 self._apply_to_trial(self.trials[event["number"]], event)
-            case "promoted" | "stopped_early" | "paused" | "timed_out" | "interrupted" | "reopened":
+            case "promoted" | "stopped_early" | "paused" | "timed_out" | "interrupted" | "reopened" | "completed":
                 self._apply_to_trial(self.trials[event["number"]], event)
             case "repeat_started" | "repeat_result" | "repeat_finished":
                 self._apply_repeat(event)
@@ -227,6 +233,9 @@ class SearchState:
                 trial.micro_batches = event["micro_batches"]
             case "reopened" | "promoted":
                 trial.outcome = None
+            case "completed":
+                trial.outcome = "completed"
+                trial.ended_itself = trial.epoch < event.get("of", trial.epoch)
             case "failed" | "timed_out" | "stopped_early" | "paused" | "interrupted" as outcome:
                 trial.outcome = outcome
             case _:
@@ -270,6 +279,8 @@ class SearchState:
 
     def best(self, parameter: str | None = None, value: Plain = None) -> Trial | None:
         """The trial with the best objective at any epoch; of equal ones the earliest. None where no trial can win.
+
+        Which trials can win: `Trial.can_win`.
 
         Args:
             parameter: if given, only trials whose `parameter` is `value` count.

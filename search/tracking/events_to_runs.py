@@ -113,7 +113,7 @@ class Delivery:
                 self._failure(event)
             case "reopened" | "promoted":
                 self._end_trial(event["number"], event["time"], None)
-            case "timed_out" | "stopped_early" | "paused" | "interrupted" as outcome:
+            case "timed_out" | "stopped_early" | "paused" | "interrupted" | "completed" as outcome:
                 self._end_trial(event["number"], event["time"], outcome)
             case "checkpoint":
                 pass

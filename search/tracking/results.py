@@ -12,8 +12,8 @@ from search.record.store import Store
 from search.tracking.client import mlflow_client, reading
 from trainables import Objective
 
-#: Outcomes of trials whose figures can be ranked.
-RANKED = ("completed", "stopped_early", "timed_out", "paused", "interrupted", "running")
+#: Outcomes of trials whose figures can be ranked; see `Trial.can_win`.
+RANKED = ("completed", "stopped_early", "timed_out", "paused", "interrupted", "running", "failed")
 
 
 def read_runs(store: Store, task: str) -> pd.DataFrame:

@@ -68,7 +68,7 @@ class Tracker:
     def __call__(self, event: Event | Notice, state: SearchState) -> None:
         """Listens to the search: queues what stands in the journal."""
         match event["event"]:
-            case "stopping" | "stalled" | "unclean" | "apart" | "damaged" | "progress":
+            case "stopping" | "stalled" | "hint" | "unclean" | "apart" | "damaged" | "progress":
                 return
             case _:
                 self._position += 1

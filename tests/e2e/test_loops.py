@@ -144,6 +144,24 @@ def test_command_killed_twice_and_resumed_equals_the_uninterrupted_search(comman
     assert len(logs) == 5 and "@search" in logs[0].read_text()
 
 
+@pytest.mark.slow
+def test_command_whose_script_changed_goes_on_by_a_word_alone(command):
+    (command.folder / "train.sh").write_text(SHELL)
+    (command.folder / "space.yaml").write_text("lr: {loguniform: [1e-3, 1e-1]}\n")
+    command.run(
+        "run", "--command", "sh train.sh {epochs} {lr}", "--space", "space.yaml", "--objective", "val_loss min",
+        "--trials", "1", "--epochs", "1", "--name", "s", "--set", "resources.dashboard=false",
+    )  # fmt: skip
+    (command.folder / "train.sh").write_text(SHELL.replace("0.05", "0.01"))
+    said = command.run("resume", "s", "--trials", "+1", code=2)
+    assert "s: train.sh changed since the search began" in said and "resume(changed_code=True)" in said
+    go_on = "import search; search.open('s').resume(changed_code=True, trials='2')"
+    replace(command, program=("-c", go_on)).run()
+    trials = [event["number"] for event in command.events("s") if event["event"] == "completed"]
+    assert trials == [0, 1]
+    assert "is finished" in command.run("resume", "s"), "the new script is the search's from then on"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -151,6 +169,7 @@ def test_command_killed_twice_and_resumed_equals_the_uninterrupted_search(comman
         (("--command", "x {lr}"), "give its --space FILE and its --objective"),
         (("rnn", "--command", "x"), "a task or a command, not both"),
         (("--command", "x", "--space", "none.yaml", "--objective", "a min"), "--space none.yaml: cannot be read"),
+        (("--command", "x {lr", "--space", "space.yaml", "--objective", "a min"), "command: {lr: expected '}'"),
     ],
 )
 def test_mistakes_are_said_in_a_line(command, arguments, said):

@@ -124,9 +124,10 @@ class TaskTrainable(tune.Trainable):
 
         Returns:
             `trials`: for each epoch, in the order in which they ended, `number`, `epoch`, `metrics`, `diverged` and
-            `checkpoint` (None where another one is kept); and `device`. Where a trial raised, only its traceback as
-            `failed`: an exception would make Tune replace a sound worker. With either, `damaged`: the `file` and the
-            `why` of each checkpoint that was passed over.
+            `checkpoint` (None where another one is kept); `over`: the numbers of trials whose training came to its own
+            end after these epochs; `said`: pairs of a trial's number and a line for the user; and `device`. Where a
+            trial raised, only its traceback as `failed`: an exception would make Tune replace a sound worker. With
+            either, `damaged`: the `file` and the `why` of each checkpoint that was passed over.
         """
         damaged, self._damaged = self._damaged, []
         try:
@@ -144,9 +145,13 @@ class TaskTrainable(tune.Trainable):
         last: list[dict[str, Any]] = []
         #: For each trial its best epoch before the last, and its state then.
         best: dict[int, tuple[dict[str, Any], bytes]] = {}
+        over: list[int] = []
         while not last:
             try:
                 trained = self._epoch()
+            except training.Ended:
+                over = list(self._members)  # a training that ends by itself is the only one of its worker
+                break
             except Exception as error:
                 if not ended:
                     raise
@@ -165,7 +170,12 @@ class TaskTrainable(tune.Trainable):
                     self._write(number, state := io.BytesIO())
                     best[number] = result, state.getvalue()
         self._save([*best.values(), *((result, None) for result in last if not result["diverged"])])
-        return {"trials": ended, "device": next(iter(self._members.values())).learner.device.name}
+        learners = {number: member.learner for number, member in self._members.items()}
+        said = [(number, line) for number, one in learners.items() for line in getattr(one, "said", ())]
+        for one in learners.values():
+            getattr(one, "said", []).clear()
+        device = next(iter(learners.values())).device.name
+        return {"trials": ended, "over": over, "said": said, "device": device}
 
     def _epoch(self) -> list[dict[str, Any]]:
         for number in self._leaving:

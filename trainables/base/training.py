@@ -31,6 +31,10 @@ class Diverged(Exception):
     """The training loss is NaN or infinite."""
 
 
+class Ended(Exception):
+    """A training that runs by itself has come to its end, and trains no further epoch."""
+
+
 def seed_everything(seed: int) -> None:
     """Seeds the generators of Python, NumPy and torch on all devices."""
     random.seed(seed)
@@ -282,7 +286,12 @@ class SelfTrained(Protocol):
     """For a task that runs its epochs itself, as other people's loops do."""
 
     def run_epoch(self, learner: Any, train: Any, val: Any) -> dict[str, float]:
-        """Trains and evaluates the next epoch; returns metrics as `training.run_epoch` does."""
+        """Trains and evaluates the next epoch; returns metrics as `training.run_epoch` does.
+
+        Raises:
+            Ended: the training is over. It is called once more after the last epoch, so that what follows the epochs
+                is done too, such as saving a model.
+        """
         ...
 
     def place(self, learner: Any, number: int, folder: Path | None) -> None:

@@ -8,11 +8,12 @@ import re
 import sys
 import sysconfig
 import time
+from collections import ChainMap
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, ClassVar
 
 import cloudpickle
 import torch
@@ -54,7 +55,9 @@ class Code:
         if own is not None:
             cloudpickle.register_pickle_by_value(own)
         try:
-            pickled = cloudpickle.dumps(train)
+            file = BytesIO()
+            _Pickler(file).dump(train)
+            pickled = file.getvalue()
         except (TypeError, AttributeError, ValueError) as error:
             raise InputError(
                 f"train: the function cannot be sent to workers ({str(error).splitlines()[0]}); open files, locks and "
@@ -66,7 +69,7 @@ class Code:
         try:
             source = inspect.getsource(train)
         except (OSError, TypeError):  # a command, or typed into a shell
-            source = f"{train!r}\n" if isinstance(train, Command) else f"# the source of {train!r} is not known\n"
+            source = train.fingerprint() if isinstance(train, Command) else f"# the source of {train!r} is not known\n"
         name = getattr(train, "__name__", type(train).__name__).strip("<>")
         return Code(pickled, source, name, str(Path(sys.path[0]).resolve()))
 
@@ -100,6 +103,35 @@ class Code:
             )
         return Code(pickled, source, path.stem, folder)
 
+    @property
+    def command(self) -> Command | None:
+        """The command that this is; None where it is a function, which is not unpickled."""
+        if not self.source.startswith(f"{Command.__name__}("):
+            return None
+        kept: Command = cloudpickle.loads(self.pickled)
+        return kept
+
+    def check_unchanged(self, search: str) -> None:
+        """Raises InputError where a command of the search, or a program that it names, changed since it was written."""
+        if (command := self.command) is not None and (changed := command.changed(self.source)):
+            raise InputError(
+                f"{search}: {', '.join(changed)} changed since the search began; what was found so far is of the old "
+                f"one: put it back, or search.open({search!r}).resume(changed_code=True) in Python goes on all the "
+                "same, `run` begins anew"
+            )
+
+
+def _with_file(code: CodeType) -> Any:
+    """How code is pickled: as cloudpickle does it, which leaves the name of its file out."""
+    made, values = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return made, tuple(code.co_filename if value == "<dynamic-code>" else value for value in values)
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Pickles functions with the names of their files: tracebacks on workers then show the user's own lines."""
+
+    dispatch_table: ClassVar = ChainMap({CodeType: _with_file}, cloudpickle.Pickler.dispatch_table)
+
 
 def _is_own(module: ModuleType) -> bool:
     """Whether a module is the user's, and not installed."""
@@ -127,7 +159,9 @@ class LoopTask:
                 raise InputError(f"--data {source}: {self.name} is a function, which has its own data")
             code = Code.of(self._function)
         else:
-            code = Code.read(cache.parent.parent / data["function"], data.get("folder", ""))
+            path = cache.parent.parent / data["function"]
+            code = Code.read(path, data.get("folder", ""))
+            code.check_unchanged(path.parent.name)
         info = DataInfo(f"function {code.name}", code.digest, code.digest, {})
         return Splits(code, None, None, info)
 

@@ -7,7 +7,7 @@ import io
 import numbers
 import pickle
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from trainables.base.device import Device
-from trainables.base.training import rng_state, set_rng_state
+from trainables.base.training import Ended, rng_state, set_rng_state
 from trainables.loops import trainers
 from trainables.loops.errors import Stopped, TrainingError
 
@@ -30,6 +30,7 @@ class Trial:
         of: number of epochs of a full trial.
         seed: the trial's own; Python's, NumPy's and torch's generators are seeded with it already.
         device: where to train: `cuda:0`, the GPU (or the share of one) that the trial has, or `cpu`.
+        objective: the name of the metric that the search goes by.
         folder: a folder of the trial's own, the same after a resume; None on a machine that does not see the store.
 
     >>> def train(trial: search.Trial):
@@ -41,15 +42,22 @@ class Trial:
     def __init__(self, params: dict[str, Any], seed: int, epochs: int, device: torch.device) -> None:
         self.params, self.seed, self.device = params, seed, device
         self.number = 0
+        self.objective = ""
         self.folder: Path | None = None
         self.of = epochs
         #: What is saved with each epoch, by name.
         self._parts: dict[str, Any] = {}
         self._kept: dict[str, Any] | None = None
         self._reported: Callable[[Any], None] | None = None
+        #: Lines for the user that the search has not shown yet.
+        self.said: list[str] = []
 
     def epochs(self, **parts: Any) -> Iterator[int]:
         """Yields the epochs that are still to be trained, 1 to the last; yield an epoch's metrics inside the loop.
+
+        The loop may end earlier, by early stopping of its own: the trial is then complete with the epochs that it has.
+        Code after the loop runs for complete trials, and again where a kill cut it off; for a stopped trial it does
+        not run.
 
         Args:
             parts: what a checkpoint has to hold: anything with `state_dict` and `load_state_dict`, such as the model,
@@ -77,7 +85,7 @@ class Trial:
 
     def fit(self, trainer: Any, *arguments: Any, **named: Any) -> None:
         """Trains with a `transformers.Trainer` or a Lightning `Trainer`, which reports each epoch and goes on after a
-        kill from a checkpoint of its own.
+        kill from a checkpoint of its own. It returns when the trial is complete, not when the trial is stopped.
 
         Args:
             trainer: it trains as many epochs as a trial has, and evaluates and saves after each.
@@ -123,34 +131,48 @@ class Loop:
     def __init__(self, function: TrainingFunction, trial: Trial, device: Device, objective: str) -> None:
         self.trial, self.device, self.params = trial, device, trial.params
         self.epoch, self.micro_batches, self.notes = 0, 1, dict[str, Any]()
+        trial.objective = objective
         self._function, self._objective = function, objective
-        self._running: Iterator[Any] | None = None
+        self._running: Generator[Any, None, None] | None = None
         self._checked = False
 
     def advance(self) -> dict[str, float]:
         """Trains up to the end of the next epoch; returns what the function yields for it.
 
-        Raises:
-            TrainingError: the function ends before its last epoch, or yields something else than metrics.
-        """
-        if self._running is not None:
-            return self._next(self.epoch)
-        self._running = _running(self._function, self.trial)
-        told = self._next(1)
-        # Where no part was restored, the function began anew, and is now led to where it was.
-        for epoch in range(2, self.epoch + 1) if self.trial._kept is not None else ():
-            told = self._next(epoch)
-        self.trial._kept = None
-        return told
+        After the last epoch it lets the function go on to its end. A function that has another epoch is ended there.
 
-    def _next(self, epoch: int) -> dict[str, float]:
+        Raises:
+            Ended: the function ended, after at least one epoch.
+            TrainingError: the function ends before its first epoch, or yields something else than metrics.
+        """
+        begins = self._running is None
+        self._running = self._running or _running(self._function, self.trial)
+        told = self._next()
+        if begins and self.trial._kept is not None:
+            # No part was restored: the function began anew, and is now led to where it was.
+            self.trial.said.append("its function restored nothing by `trial.epochs`: it is trained again from epoch 1")
+            for _ in range(2, self.epoch + 1):
+                told = self._next()
+        self.trial._kept = None
+        if self.epoch > self.trial.of:
+            self._running.close()
+            raise Ended
+        return self._metrics(told)
+
+    @property
+    def said(self) -> list[str]:
+        """Lines on this trial that the user has not seen yet; whoever shows them empties the list."""
+        return self.trial.said
+
+    def _next(self) -> Any:
         assert self._running is not None
         try:
-            return self._metrics(next(self._running))
+            return next(self._running)
         except StopIteration:
+            if self.epoch > 1:
+                raise Ended from None
             raise TrainingError(
-                f"the function ended after {epoch - 1} epochs, but a trial has {self.trial.of}: yield once an epoch, "
-                "or search with fewer epochs"
+                f"the function ended before its first epoch, and a trial has {self.trial.of}: yield the metrics of each"
             ) from None
 
     def _metrics(self, told: Any) -> dict[str, float]:
@@ -159,7 +181,10 @@ class Loop:
         if not isinstance(told, Mapping):
             raise TrainingError(f"the function yielded {_shown(told)}: expected a dictionary of metrics")
         if self._objective not in told:
-            raise TrainingError(f"the function yielded {_names(told)}, without the objective {self._objective!r}")
+            raise TrainingError(
+                f"the function yielded {_names(told)}, without the objective {self._objective!r}: yield that in each "
+                "epoch; in epochs without a validation, its last value"
+            )
         return {str(name): _number(name, value) for name, value in told.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,7 +209,7 @@ class _Returned:
     value: Any
 
 
-def _running(function: TrainingFunction, trial: Trial) -> Iterator[Any]:
+def _running(function: TrainingFunction, trial: Trial) -> Generator[Any, None, None]:
     """Yields what a function yields or reports, epoch by epoch.
 
     The function is called in a thread, so that its loop may stand still in `Trial.report` while the engine decides;

@@ -1,6 +1,7 @@
 """Training functions and commands, advanced an epoch at a time, without Ray."""
 
 import io
+import json
 import sys
 import threading
 import time
@@ -89,7 +90,7 @@ def iter_of(*told):
         (lambda trial: iter_of({"loss": 1.0}), "yielded loss, without the objective 'val_loss'"),
         (lambda trial: iter_of({"val_loss": "low"}), "the metric 'val_loss' is 'low': expected a number"),
         (lambda trial: iter_of([1.0]), r"yielded \[1.0\]: expected a dictionary"),
-        (lambda trial: iter_of(), "ended after 0 epochs, but a trial has 4"),
+        (lambda trial: iter_of(), "ended before its first epoch"),
         (lambda trial: {"val_loss": 1.0}, "a trial has 4 epochs: `yield` the metrics of each"),
         (lambda trial: iter_of(*trial.epochs(model=3)), r"trial.epochs\(model=...\): a int has no state_dict"),
     ],
@@ -236,6 +237,19 @@ def alive(pid):
     [
         (lambda: Command(""), "empty"),
         (lambda: Command("x", "("), "no regular expression"),
+        (lambda: Command("x", "loss"), r"no named group, such as \(\?P<val_loss>"),
+        (lambda: Command("x --lr {lr"), "x --lr|{lr: expected '}'.*braces that mean themselves are doubled"),
+        (lambda: Command("x {}"), r"\{\} has no name; .*doubled"),
+        (lambda: Command("x 'y"), "x 'y: no closing quotation"),
+        (lambda: Command("""x '{"lr": {lr}}'""").check({"lr"}), "braces that mean themselves are doubled"),
+        (lambda: Command("python x.py | tee log"), r"'\|' is understood by a shell alone: .*`sh -c"),
+        (lambda: Command("cd code && python x.py"), "'&&' is understood by a shell alone"),
+        (lambda: Command("cd code"), "'cd' is understood by a shell alone"),
+        (lambda: Command("x {model.depth}").check({"model.width"}), r"\{model.depth\}: no hyperparameter"),
+        (
+            lambda: Command("sh -c 'x --dropout {dropout}'").check({"dropout"}, {"dropout"}),
+            r"\{dropout\} has no value where its `when` does not hold, and cannot be left out",
+        ),
         (lambda: Command("x --lr {lr} --wd {decay}").check({"lr"}), r"\{decay\}: no hyperparameter of that name; .*lr"),
     ],
 )
@@ -258,3 +272,315 @@ def test_damaged_file_of_a_function_is_named(tmp_path, content):
         Code.read(path, code.folder)
     path.write_bytes(code.pickled)
     assert Code.read(path, code.folder).pickled == code.pickled, "as it was written before there were digests"
+
+
+def finish(one):
+    """Lets a training come to its own end after its last epoch."""
+    with pytest.raises(training.Ended):
+        training.run_epoch(TASK, one, None, None)
+
+
+def reports(*epochs, pause=0.0):
+    """A script that reports these epochs."""
+    return f"""
+import time
+for epoch in {epochs}:
+    print('@search {{"epoch": %d, "val_loss": %d}}' % (epoch, 10 * epoch), flush=True)
+    time.sleep({pause})
+"""
+
+
+def test_complete_command_ends_by_itself_while_its_output_is_read(script, tmp_path):
+    end = """
+print("x" * 200_000, flush=True)  # more than a pipe holds
+with open(__file__ + ".model", "w") as file:
+    file.write("saved")
+"""
+    one = loop(Command(script(reports(1, 2) + end)), epochs=2, lr=1)
+    assert curve(one, 2) == [10, 20]
+    finish(one)
+    assert (tmp_path / "train.py.model").read_text() == "saved"
+
+
+def test_command_that_fails_after_its_last_epoch_shows_its_last_words(script):
+    one = loop(Command(script(reports(1, 2) + "print('no room'); raise SystemExit(3)")), epochs=2, lr=1)
+    curve(one, 2)
+    with pytest.raises(CommandFailed, match=r"(?s)code 3 after its last epoch; its last lines:.*no room"):
+        training.run_epoch(TASK, one, None, None)
+
+
+def test_command_that_ends_well_before_its_last_epoch_is_at_its_end(script):
+    one = loop(Command(script(reports(1, 2))), epochs=4, lr=1)
+    assert curve(one, 2) == [10, 20]
+    finish(one)
+
+
+def test_command_that_a_signal_ends_has_failed(script):
+    one = loop(Command(script(reports(1) + "import os; os.kill(os.getpid(), 9)")), epochs=4, lr=1)
+    curve(one, 1)
+    with pytest.raises(CommandFailed, match="was ended by SIGKILL before epoch 2"):
+        curve(one, 1)
+
+
+def test_stopped_command_gets_sigterm_and_a_complete_one_does_not(script, tmp_path):
+    code = """
+import signal, sys
+def note(*_):
+    open(__file__ + ".stopped", "w").close()
+    sys.exit(1)
+signal.signal(signal.SIGTERM, note)
+"""
+    stopped = tmp_path / "train.py.stopped"
+    one = loop(Command(script(code + reports(1, 2, pause=0.3))), epochs=2, lr=1)
+    curve(one, 2)
+    finish(one)
+    assert not stopped.exists()
+    one = loop(Command(script(code + reports(1, 2, pause=30))), epochs=2, lr=1)
+    curve(one, 1)
+    del one
+    assert stopped.exists()
+
+
+def test_command_with_more_epochs_than_a_trial_is_ended(script):
+    one = loop(Command(script(reports(*range(1, 10), pause=1))), epochs=2, lr=1)
+    curve(one, 2)
+    finish(one)
+
+
+def test_epochs_counted_from_0_are_the_same_epochs(script, tmp_path):
+    text = script("""
+import os
+for epoch in range(int(os.environ["SEARCH_EPOCH"]), 4):
+    print('@search {"epoch": %d, "val_loss": %d}' % (epoch, 10 * (epoch + 1)), flush=True)
+""")
+    one = loop(Command(text), lr=1)
+    assert curve(one, 2) == [10, 20]
+    file = io.BytesIO()
+    training.write(one, file)
+    assert curve(one, 2) == [30, 40]
+    finish(one)
+    file.seek(0)
+    again = loop(Command(text), lr=1)
+    training.load(again, file)
+    assert curve(again, 2) == [30, 40], "the first line says epoch 2, which is the third"
+
+
+def test_evaluation_at_epoch_0_before_the_training_is_not_taken_for_an_epoch(script):
+    one = loop(Command(script(reports(0, 1, 2, 3, 4))), lr=1)
+    curve(one, 4)
+    with pytest.raises(TrainingError, match="reports epochs 0 to 4, one more than the 4 of a trial: if 0 is before"):
+        training.run_epoch(TASK, one, None, None)
+
+
+def test_evaluations_by_step_are_counted_without_that_at_step_0(script):
+    text = script("for s in (0, 250, 500): print(f'step {s}: train loss 1.9, val loss {s / 100}', flush=True)")
+    pattern = r"(?P<step>\d+): train loss (?P<train_loss>\S+), val loss (?P<val_loss>\S+)"
+    assert curve(loop(Command(text, pattern), epochs=2, lr=1), 2) == [2.5, 5.0]
+    with pytest.raises(TrainingError, match=r"reports epoch 250 where epoch 1 is due: .*call them `step`"):
+        curve(loop(Command(text, pattern.replace("step", "epoch")), epochs=2, lr=1), 2)
+
+
+def test_mark_is_found_anywhere_in_a_line(script):
+    text = script("""
+import sys
+sys.stderr.write("  0%|          | 0/3"); sys.stderr.flush()
+print('@search {"epoch": 1, "val_loss": 1}', end="", flush=True)
+sys.stderr.write("\\r 33%|###       | 1/3"); sys.stderr.flush()
+print('@search {"epoch": 2, "val_loss": 2} and @search {"epoch": 3, "val_loss": 3}', flush=True)
+""")
+    assert curve(loop(Command(text), epochs=3, lr=1), 3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("printed", "read"), [("98.00%", 98.0), ("1,234.5", 1234.5), ("0.41,", 0.41), ("-1e-3;", -1e-3), ("3", 3.0)]
+)
+def test_numbers_are_read_as_programs_print_them(script, printed, read):
+    text = script(f"print('loss {printed} acc', flush=True)")
+    assert curve(loop(Command(text, r"loss (?P<val_loss>\S+)( f1 (?P<f1>\S+))?"), epochs=1, lr=1), 1) == [read]
+
+
+def test_number_that_nobody_can_read_is_named(script):
+    with pytest.raises(TrainingError, match="loss 0,41: expected metrics that are numbers"):
+        curve(loop(Command(script("print('loss 0,41')"), r"loss (?P<val_loss>\S+)"), epochs=1, lr=1), 1)
+    for epoch in ("1e400", "1.5", "-1", "NaN"):
+        with pytest.raises(TrainingError, match="expected a whole number from 0 or 1 on"):
+            curve(loop(Command(script(f"""print('@search {{"epoch": {epoch}, "val_loss": 1}}')""")), lr=1), 1)
+
+
+def test_lines_on_training_and_validation_make_one_epoch(script):
+    text = script("""
+for epoch in (1, 2):
+    print(f"[train] epoch {epoch} loss {epoch / 10}")
+    print(f"[valid] epoch {epoch} val_loss {epoch}", flush=True)
+""")
+    pattern = r"epoch (?P<epoch>\d+) (loss (?P<train_loss>\S+)|val_loss (?P<val_loss>\S+))"
+    one = loop(Command(text, pattern), epochs=2, lr=1)
+    told = [training.run_epoch(TASK, one, None, None) for _ in range(2)]
+    assert [(one["train_loss"], one["val_loss"]) for one in told] == [(0.1, 1), (0.2, 2)]
+
+
+def test_epoch_without_the_objective_says_what_to_do(script):
+    code = """
+for epoch in (1, 2):
+    print('@search {"epoch": %d, "train_loss": 1}' % epoch)
+print('@search {"epoch": 2, "val_loss": 1}')
+"""
+    said = "reports epoch 1 with train_loss, without the objective 'val_loss': .*its last value"
+    with pytest.raises(TrainingError, match=said):
+        curve(loop(Command(script(code)), lr=1), 1)
+    with pytest.raises(TrainingError, match="reports metrics with loss, without the objective 'val_loss'"):
+        curve(loop(Command(script("""print('@search {"loss": 1}')""")), lr=1), 1)
+
+
+def test_command_that_dies_while_a_child_keeps_its_pipe_does_not_hang(script, tmp_path):
+    text = script("""
+import os, subprocess, sys
+subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(60); open({__file__!r} + '.waited', 'w')"])
+print("about to die", flush=True)
+os._exit(3)
+""")
+    with pytest.raises(CommandFailed, match=r"(?s)code 3 before epoch 1.*about to die"):
+        curve(loop(Command(text), lr=1), 1)
+    assert not (tmp_path / "train.py.waited").exists(), "its child is not waited for"
+
+
+def test_pattern_that_does_not_come_to_an_end_is_named(script, monkeypatch):
+    monkeypatch.setattr("trainables.loops.reports.MATCH", 0.2)
+    command = Command(script("print('1' * 5000 + 'y', flush=True)"), r"^(?P<val_loss>(\d+)+)$")
+    with pytest.raises(TrainingError, match=r"pattern .* gave no answer within 0.2 s on the line '1111"):
+        curve(loop(command, lr=1), 1)
+
+
+def test_pattern_that_no_line_matches_is_named_with_the_lines(script):
+    with pytest.raises(TrainingError, match=r"(?s)no line of its output has the pattern 'loss=.*hello"):
+        curve(loop(Command(script("print('hello')"), r"loss=(?P<val_loss>\S+)"), lr=1), 1)
+    with pytest.raises(TrainingError, match=r"no line of its output has @search \{...\}"):
+        curve(loop(Command(script("print('hello')")), lr=1), 1)
+
+
+def test_long_line_is_cut_where_it_is_quoted_and_the_log_is_bounded(script, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainables.loops.process.LOG", 400_000)
+    text = script("print('x' * 3_000_000, flush=True); print('the end', flush=True); raise SystemExit(3)")
+    with pytest.raises(CommandFailed, match=r"x{100}\.\.\.\nthe end") as caught:
+        curve(loop(Command(text), folder=tmp_path, lr=1), 1)
+    assert len(str(caught.value)) < 1000
+    logs = list(tmp_path.glob("output.log*"))
+    assert sum(log.stat().st_size for log in logs) < 600_000
+    assert (tmp_path / "output.log").read_text().endswith("the end\n")
+
+
+def test_report_after_a_long_line_is_found(script):
+    text = script("print('x' * 3_000_000); " + """print('@search {"val_loss": 3}', flush=True)""")
+    assert curve(loop(Command(text), epochs=1, lr=1), 1) == [3]
+
+
+def arguments_of(text, script, **params):
+    """What a script finds in `sys.argv`."""
+    code = "import json, sys; open(__file__ + '.args', 'w').write(json.dumps(sys.argv[1:])); "
+    path = script(code + """print('@search {"val_loss": 1}')""").split()[1]
+    command = Command(f"{sys.executable} {path} {text}")
+    command.check(set(params))
+    curve(loop(command, epochs=1, **params), 1)
+    return json.loads(Path(f"{path}.args").read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "params", "found"),
+    [
+        ("lr={optimizer.lr} {model.width}", {"optimizer.lr": 0.1, "model.width": 8}, ["lr=0.1", "8"]),
+        ("--dropout {dropout} --lr {lr}", {"dropout": None, "lr": 1}, ["--lr", "1"]),
+        ("--dropout={dropout} dropout={dropout} --lr {lr}", {"dropout": None, "lr": 1}, ["--lr", "1"]),
+        ("--fast {dropout} {lr}", {"dropout": "", "lr": 1}, ["--fast", "1"]),
+        ("{amp} --lr {lr}", {"amp": "--amp", "lr": 1}, ["--amp", "--lr", "1"]),
+        ("--lr {lr:.2e} '{{\"a\": {lr}}}'", {"lr": 0.5}, ["--lr", "5.00e-01", '{"a": 0.5}']),
+        ("--out '{folder}'", {}, ["--out", ""]),
+        ("'|' --lr {lr}", {"lr": 1}, ["|", "--lr", "1"]),
+    ],
+)  # fmt: skip
+def test_words_of_a_command(script, text, params, found):
+    assert arguments_of(text, script, **params) == found
+
+
+def test_truth_value_for_a_flag_gets_a_hint(script):
+    code = "import argparse; p = argparse.ArgumentParser(); p.add_argument('--lr'); p.add_argument('--amp', action="
+    text = script(code + "'store_true'); p.parse_args()") + " --amp {amp}"
+    with pytest.raises(TrainingError, match=r'a flag without a value is `\{amp\}` with choice: \["--amp", ""\]'):
+        curve(loop(Command(text), lr=1, amp=True), 1)
+
+
+def test_output_that_comes_only_at_the_end_is_told(script, monkeypatch):
+    monkeypatch.setattr("trainables.loops.command.BUFFERED", 0.2)
+    code = "import os, time; time.sleep(0.4)\n"
+    held = loop(Command(script(code + reports(1, 2) + "os._exit(0)")), epochs=2, lr=1)
+    curve(held, 1)
+    assert ["stdbuf -oL" in line for line in held.said] == [True]
+    flushed = loop(Command(script(code + reports(1, 2, pause=0.4))), epochs=2, lr=1)
+    curve(flushed, 2)
+    assert flushed.said == []
+
+
+def test_command_that_begins_anew_after_a_kill_is_told(script):
+    one = loop(Command(script(reports(1, 2, 3))), epochs=3, lr=1)
+    curve(one, 2)
+    file = io.BytesIO()
+    training.write(one, file)
+    file.seek(0)
+    again = loop(Command(script(reports(1, 2, 3))), epochs=3, lr=1)
+    training.load(again, file)
+    assert curve(again, 1) == [30]
+    assert ["began anew" in line for line in again.said] == [True]
+
+
+def test_command_that_goes_on_without_naming_its_epochs_is_refused(script):
+    text = script("""
+import os
+for epoch in range(int(os.environ["SEARCH_EPOCH"]), 4):
+    print('@search {"val_loss": %d}' % epoch, flush=True)
+""")
+    one = loop(Command(text), lr=1)
+    curve(one, 1)
+    file = io.BytesIO()
+    training.write(one, file)
+    file.seek(0)
+    again = loop(Command(text), lr=1)
+    training.load(again, file)
+    curve(again, 2)
+    with pytest.raises(TrainingError, match=r"started again after epoch 1 .* has to report `epoch`"):
+        curve(again, 1)
+
+
+def test_fingerprint_holds_the_programs_that_the_words_name_and_no_data(tmp_path):
+    for name in ("train.py", "data.csv", "tool", "package/__main__.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "tool").chmod(0o755)
+    command = Command(
+        f"sh -c './tool --lr {{lr}}; {sys.executable} train.py data.csv -m package'", folder=str(tmp_path)
+    )
+    before = command.fingerprint()
+    assert command.changed(before) == []
+    (tmp_path / "data.csv").write_text("more")
+    assert command.changed(before) == []
+    for name in ("train.py", "tool", "package/__main__.py"):
+        (tmp_path / name).write_text("changed")
+    assert command.changed(before) == ["./tool", "package/__main__.py", "train.py"]
+    assert Command("x", folder=str(tmp_path)).changed(before) == ["the command"]
+    assert command.changed(f"{command!r}\n") == [], "an earlier version compared no programs"
+
+
+def test_program_that_changed_since_the_search_began_is_refused(tmp_path):
+    (tmp_path / "train.py").write_text("print('old')")
+    command = Command("python train.py --lr {lr}", folder=str(tmp_path))
+    Code.of(command).write(tmp_path / "store" / "functions" / "s" / "train.pkl")
+
+    def go_on():
+        data = {"function": "functions/s/train.pkl"}
+        return TASK.prepare(data, None, tmp_path / "store" / "cache" / "train", lambda *_: None)
+
+    before = go_on().info.fingerprint
+    assert before == Code.of(command).digest
+    (tmp_path / "train.py").write_text("print('new')")
+    with pytest.raises(InputError, match=r"s: train.py changed since the search began; .*resume\(changed_code=True\)"):
+        go_on()
+    assert Code.of(command).digest != before
