@@ -63,11 +63,12 @@ def choice(values: Sequence[Any], *, prior: Any = None, when: Spec | None = None
     >>> choice(["sgd", "adamw"])
     {'choice': ['sgd', 'adamw']}
     """
-    return _spec({"choice": list(values)}, prior, when)
+    return _spec({"choice": values}, prior, when)
 
 
 def _spec(spec: dict[str, Any], prior: Any, when: Spec | None) -> dict[str, Any]:
-    return spec | ({"prior": prior} if prior is not None else {}) | ({"when": dict(when)} if when else {})
+    given = spec | ({"prior": prior} if prior is not None else {}) | ({"when": when} if when else {})
+    return {key: trainables.plain(value, key) for key, value in given.items()}
 
 
 def run(
