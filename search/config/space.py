@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from trainables import Allowed, Choices, InputError, Numbers, Params, plain
+from trainables import Allowed, Choices, InputError, Numbers, Params
 from trainables.base.values import Plain, refusal
 
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
@@ -205,8 +205,8 @@ def check_values(space: Space, allowed: Allowed, place: Callable[[str], str]) ->
         counted = parameter.kind in ("choice", "value")
         if isinstance(can, Numbers) and can.whole and parameter.kind in ("uniform", "loguniform"):
             raise InputError(f"{where}: {parameter.kind}: expected {can}, such as {{int: [LOW, HIGH]}} gives")
-        for value in (parameter.choices if counted else (parameter.low, parameter.high)) if can is not None else ():
-            if why := refusal(value, can):
+        for value in parameter.choices if counted else (parameter.low, parameter.high):
+            if can is not None and (why := refusal(value, can)):
                 raise InputError(f"{where}: {why}" if f"={value}" in where else f"{where}: {value!r}: {why}")
         for key, values in parameter.when.items():
             for value in values if key in allowed else ():

@@ -33,7 +33,8 @@ def plain(value: Any, place: str) -> Any:
         return plain(value.value, place)
     if value is None or isinstance(value, bool):
         return value
-    for kind, abstract in ((str, str), (str, PurePath), (int, numbers.Integral), (float, numbers.Real)):
+    kinds: tuple[tuple[type, Any], ...] = ((str, (str, PurePath)), (int, numbers.Integral), (float, numbers.Real))
+    for kind, abstract in kinds:
         if isinstance(value, abstract):
             return kind(value)
     if isinstance(value, Mapping):
@@ -44,10 +45,11 @@ def plain(value: Any, place: str) -> Any:
         return [plain(one, place) for one in value]
     if hasattr(value, "tolist"):  # NumPy, torch, pandas
         return plain(value.tolist(), place)
-    shown = repr(value).splitlines()[0]
+    shown = repr(value)
+    shown = shown if len(shown) < 60 and "\n" not in shown else f"a {type(value).__name__}"
     raise InputError(
-        f"{place}: {shown if len(shown) < 60 else f'a {type(value).__name__}'}: allowed are text, numbers, true, false, "
-        "null and lists of these; give a name, and choose by it in the training"
+        f"{place}: {shown}: allowed are text, numbers, true, false, null and lists of these; give a name, and choose "
+        "by it in the training"
     )
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from trainables import (
+    Allowed,
     DataInfo,
     Device,
     Finding,
@@ -33,7 +34,7 @@ from trainables import (
 from trainables.base import plots
 from trainables.base.batches import Rows, rows_on
 from trainables.base.files import read_files
-from trainables.base.optimizers import ALLOWED
+from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.tables import TABLES, read_frame
 from trainables.base.values import BELOW_ONE, COUNT, SWITCH
 from trainables.rnn import data as reading
@@ -78,14 +79,18 @@ class Batch:
         return [Batch(index, noise) for index, noise in zip(self.index.chunk(parts), noises, strict=True)]
 
 
+#: What the hyperparameters can be.
+ALLOWED: Allowed = {
+    **OPTIMIZED, "variant": VARIANTS, "cell": CELLS, "keep": ("first", "last"), "align": ("start", "end"),
+    "ridge": SWITCH, "hidden": COUNT, "layers": COUNT, "dropout": BELOW_ONE, "activation": ACTIVATIONS,
+    "init": INITS, "input_noise": Numbers(), "clip_norm": Numbers(above=True, null=True), "batch_size": COUNT,
+}  # fmt: skip
+
+
 class RnnTask:
     name = "rnn"
     objective = Objective("mse", "min")
-    allowed = {
-        **ALLOWED, "variant": VARIANTS, "cell": CELLS, "keep": ("first", "last"), "align": ("start", "end"),
-        "ridge": SWITCH, "hidden": COUNT, "layers": COUNT, "dropout": BELOW_ONE, "activation": ACTIVATIONS,
-        "init": INITS, "input_noise": Numbers(), "clip_norm": Numbers(above=True, null=True), "batch_size": COUNT,
-    }  # fmt: skip
+    allowed = ALLOWED
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         return reading.prepare(data, source)

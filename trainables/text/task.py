@@ -21,12 +21,13 @@ from trainables.base.batches import Rows, read_only, rows_on, shuffled_rows
 from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.files import read_files
-from trainables.base.optimizers import ALLOWED, make_optimizer, make_schedule
+from trainables.base.optimizers import ALLOWED as OPTIMIZED
+from trainables.base.optimizers import make_optimizer, make_schedule
 from trainables.base.survey import Finding, classes_found
 from trainables.base.tables import TABLES, decode
 from trainables.base.task import Choices, DataInfo, Objective, Params, Progress, Splits
 from trainables.base.training import Learner, fit_batches
-from trainables.base.values import BELOW_ONE, COUNT, SWITCH, Numbers, check_params
+from trainables.base.values import BELOW_ONE, COUNT, SWITCH, Allowed, Numbers, check_params
 from trainables.text import encoders, look, reports, tables, tfidf
 from trainables.text.batches import EncodedSplit, Reading, batch, merge
 from trainables.text.encoders import Encoder
@@ -46,6 +47,14 @@ print(classify("a text", truncation=True, max_length={most}))
 """
 #: The exponent of the focal loss; 2 is the paper's choice.
 FOCUS = 2.0
+#: What the hyperparameters can be.
+ALLOWED: Allowed = {
+    **OPTIMIZED, "model.head": HEADS, "model.unfreeze": Numbers(whole=True), "model.pooling": ("cls", "mean"),
+    "model.mask_padding": SWITCH, "model.filters": COUNT, "model.tfidf": SWITCH, "model.characters": SWITCH,
+    "tfidf_lr": Numbers(), "encoder_lr": Numbers(), "encoder_lr_decay": Numbers(),
+    "weighting": ("none", "balanced", "focal"), "dropout": BELOW_ONE,
+    "clip_norm": Numbers(above=True, null=True), "batch_size": COUNT,
+}  # fmt: skip
 
 
 class TextTask:
@@ -55,13 +64,7 @@ class TextTask:
     objective: Objective
     #: A phrase: what the demo's texts are, and how to give one's own.
     made: str
-    allowed = {
-        **ALLOWED, "model.head": HEADS, "model.unfreeze": Numbers(whole=True), "model.pooling": ("cls", "mean"),
-        "model.mask_padding": SWITCH, "model.filters": COUNT, "model.tfidf": SWITCH, "model.characters": SWITCH,
-        "tfidf_lr": Numbers(), "encoder_lr": Numbers(), "encoder_lr_decay": Numbers(),
-        "weighting": ("none", "balanced", "focal"), "dropout": BELOW_ONE,
-        "clip_norm": Numbers(above=True, null=True), "batch_size": COUNT,
-    }  # fmt: skip
+    allowed = ALLOWED
 
     def read(self, data: dict[str, Any], source: Path) -> Splits:
         """Reads the texts at `source` as splits of `TextSplit`; raises InputError."""

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from trainables import (
+    Allowed,
     DataInfo,
     Device,
     Finding,
@@ -30,7 +31,7 @@ from trainables import (
     make_schedule,
 )  # fmt: skip
 from trainables.base import plots
-from trainables.base.optimizers import ALLOWED
+from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.values import BELOW_ONE, COUNT, SWITCH
 from trainables.wikitext import data as reading
 from trainables.wikitext import look, mixture
@@ -47,18 +48,20 @@ UNIT = 500
 #: Orders of the n-gram baselines.
 ORDERS = (2, 5)
 SENTENCES, WORDS = 3, 20
+#: What the hyperparameters can be.
+ALLOWED: Allowed = {
+    **OPTIMIZED, "embedding": COUNT, "heads": COUNT, "hidden": COUNT, "layers": COUNT, "dropout": BELOW_ONE,
+    "sgd_lr": Numbers(), "adam_lr": Numbers(), "clip_norm": Numbers(above=True, null=True), "batch_size": COUNT,
+    "bptt": COUNT, "parts": COUNT, "softmax": SOFTMAXES, "mixture": SWITCH, "tied": SWITCH, "norm_first": SWITCH,
+    "positions": POSITIONS, "temperature": Numbers(), "top_k": Numbers(whole=True),
+    "top_p": Numbers(0, 1, above=True),
+}  # fmt: skip
 
 
 class WikitextTask:
     name = "wikitext"
     objective = Objective("perplexity", "min", tuned=("ngram_weight", "cache_weight"))
-    allowed = {
-        **ALLOWED, "embedding": COUNT, "heads": COUNT, "hidden": COUNT, "layers": COUNT, "dropout": BELOW_ONE,
-        "sgd_lr": Numbers(), "adam_lr": Numbers(), "clip_norm": Numbers(above=True, null=True), "batch_size": COUNT,
-        "bptt": COUNT, "parts": COUNT, "softmax": SOFTMAXES, "mixture": SWITCH, "tied": SWITCH, "norm_first": SWITCH,
-        "positions": POSITIONS, "temperature": Numbers(), "top_k": Numbers(whole=True),
-        "top_p": Numbers(0, 1, above=True),
-    }  # fmt: skip
+    allowed = ALLOWED
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         return reading.prepare(data, source)

@@ -17,6 +17,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from trainables import (
+    Allowed,
     DataInfo,
     Device,
     Finding,
@@ -33,7 +34,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, read_only, shuffled_rows
-from trainables.base.optimizers import ALLOWED
+from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.survey import classes_found
 from trainables.base.task import Choices
 from trainables.base.values import BELOW_ONE, COUNT, SHARE, SWITCH
@@ -60,14 +61,18 @@ class LoadedModel:
     decode_size: int
 
 
+#: What the hyperparameters can be.
+ALLOWED: Allowed = {
+    **OPTIMIZED, "model.freeze": SWITCH, "width": COUNT, "depth": COUNT, "norm": NORMS, "dropout": BELOW_ONE,
+    "batch_size": COUNT, "image_size": COUNT, "augment": SHARE, "mix": SHARE, "label_smoothing": SHARE,
+    "class_weights": ("none", "balanced"), "hog": SWITCH,
+}  # fmt: skip
+
+
 class WindowsTask:
     name = "windows"
     objective = Objective("accuracy", "max", tuned=("hog_weight",))
-    allowed = {
-        **ALLOWED, "model.freeze": SWITCH, "width": COUNT, "depth": COUNT, "norm": NORMS, "dropout": BELOW_ONE,
-        "batch_size": COUNT, "image_size": COUNT, "augment": SHARE, "mix": SHARE, "label_smoothing": SHARE,
-        "class_weights": ("none", "balanced"), "hog": SWITCH,
-    }  # fmt: skip
+    allowed = ALLOWED
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         return reading.prepare(data, source, cache, progress)

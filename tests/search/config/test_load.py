@@ -74,9 +74,9 @@ def test_misspelt_text_of_any_parameter_is_refused_before_anything_starts(task, 
     texts = {p.name for p in space.parameters if any(isinstance(v, str) for v in p.choices)} - free
     assert texts
     for name in texts:
-        for given in ("x-y", "{choice: [x-y]}"):
+        for value in ("x-y", "{choice: [x-y]}"):
             with pytest.raises(InputError, match=rf"--set {name}=.*x-y.*: allowed are \w+, \w+"):
-                load_config(task, [f"{name}={given}"], profile=profile)
+                load_config(task, [f"{name}={value}"], profile=profile)
 
 
 @pytest.mark.parametrize("profile", ["data", "demo"])
