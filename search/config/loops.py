@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from search.config.load import SearchConfig, check_config, check_space, load_config, parse_objective, read_yaml
 from search.config.overrides import Named, change, flag, given_by
@@ -37,7 +38,7 @@ def loop_config(
     """
     wanted = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
-    offer(task, f"{LOOPS}?metric={wanted.metric}&mode={wanted.mode}")
+    offer(task, f"{LOOPS}?{urlencode({'metric': wanted.metric, 'mode': wanted.mode})}")
     raw = load_config(task, flags=flags, profile="data", named=named).raw
     own, given = parse_space(space, place), given_by(sets)
     config = check_config(task, change({**raw, "space": space}, sets), place, given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from search.record.state import SearchState
 from search.record.store import Store
 from search.tracking.tracker import Tracker
 from trainables import DataInfo, InputError, Params, get_task, offered
-from trainables.base.files import replacing
+from trainables.base.files import file_safe, replacing
 from trainables.base.task import array_digest
 
 #: Seconds for which a tracking server that does not answer is waited for.
@@ -71,7 +70,7 @@ def keep(store: Store, name: str | None, imported: Imported, warn: Callable[[str
         InputError: there is a search of that name, or there are no trials.
     """
     store.check()
-    folder = store.search(name or re.sub(r"[^\w.-]+", "-", imported.name).strip("-."))
+    folder = store.search(name or file_safe(imported.name) or "imported")
     if folder.exists:
         raise InputError(f"{folder.name}: a search of that name exists; choose another with --name")
     if not imported.trials:

@@ -57,6 +57,8 @@ class DataInfo:
     notes: tuple[str, ...] = ()
     #: Values of the `data` section that were found out at the start; a resume and the final training keep them.
     chosen: dict[str, Any] = field(default_factory=dict)
+    #: Fingerprints that earlier versions of this project gave the same data.
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
