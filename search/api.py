@@ -236,7 +236,7 @@ class Found:
 
     @property
     def status(self) -> str:
-        """`finished`, `interrupted`, `failed` or `running`."""
+        """`finished`, `interrupted`, `failed`, or `searching` where it runs or was killed."""
         return self._state().status
 
     @property

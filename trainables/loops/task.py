@@ -243,9 +243,9 @@ def _advance(learner: Loop) -> dict[str, float]:
         with redirect_stdout(_OUTPUT), redirect_stderr(_OUTPUT):
             return learner.advance()
     except Exception as error:
-        if isinstance(error.__cause__, SystemExit) and (said := _OUTPUT.tail.strip()):
-            raise TrainingError(f"{error}; its last words, all of which are in {_OUTPUT.path}:\n{said}") from error
-        if _OUTPUT.written:  # in the last line, as that is what people are shown first
-            first = str(error).split("\n")[0]
-            error.add_note(f"{type(error).__name__}: {first} (what it printed is in {_OUTPUT.path})")
+        where, said = f"(what it printed is in {_OUTPUT.path})", _OUTPUT.tail.strip().splitlines()
+        if isinstance(error.__cause__, SystemExit) and said:  # argparse prints what is wrong, and exits
+            raise TrainingError(f"{error}; its last line: {said[-1]} {where}") from error
+        if said:  # in the last line, as that is what people are shown first
+            error.add_note(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} {where}")
         raise
