@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,9 @@ def uniform(low: float, high: float, *, prior: float | None = None, when: Spec |
 def loguniform(low: float, high: float, *, prior: float | None = None, when: Spec | None = None) -> dict[str, Any]:
     """A number between two, each order of magnitude as likely; arguments as of `uniform`.
 
+    It gives no whole numbers, whatever the bounds are: `loguniform(4, 128)` gives 22.6, say. Take `integer` for a width
+    or a number of layers, or `choice([4, 8, 16, 32, 64, 128])` for a few of each order of magnitude.
+
     >>> loguniform(1e-4, 1e-1, prior=1e-3)
     {'loguniform': [0.0001, 0.1], 'prior': 0.001}
     """
@@ -51,7 +55,9 @@ def loguniform(low: float, high: float, *, prior: float | None = None, when: Spe
 def integer(
     low: int, high: int, *, step: int = 1, prior: int | None = None, when: Spec | None = None
 ) -> dict[str, Any]:
-    """A whole number between two, both included; arguments as of `uniform`.
+    """A whole number between two, both included, each as likely; arguments as of `uniform`.
+
+    Where each order of magnitude is to be as likely, name some: `choice([4, 8, 16, 32, 64, 128])`.
 
     >>> integer(16, 64, step=16)
     {'int': [16, 64], 'step': 16}
@@ -60,16 +66,17 @@ def integer(
 
 
 def choice(values: Sequence[Any], *, prior: Any = None, when: Spec | None = None) -> dict[str, Any]:
-    """One of some plain values; arguments as of `uniform`.
+    """One of some plain values, of a list, a tuple, a range or an array; arguments as of `uniform`.
 
     >>> choice(["sgd", "adamw"])
     {'choice': ['sgd', 'adamw']}
     """
-    return _spec({"choice": list(values)}, prior, when)
+    return _spec({"choice": values}, prior, when)
 
 
 def _spec(spec: dict[str, Any], prior: Any, when: Spec | None) -> dict[str, Any]:
-    return spec | ({"prior": prior} if prior is not None else {}) | ({"when": dict(when)} if when else {})
+    given = spec | ({"prior": prior} if prior is not None else {}) | ({"when": when} if when else {})
+    return {key: trainables.plain(value, key) for key, value in given.items()}
 
 
 def run(
@@ -86,10 +93,13 @@ def run(
 
     Args:
         train: a function that takes a `search.Trial` and yields the metrics of each epoch, or a `search.Command`. Where
-            it is defined does not matter, be it a script or a notebook: it travels to the workers.
+            it is defined does not matter, be it a script or a notebook: it travels to the workers, with what it refers
+            to in your own modules. It runs in the folder where the search is started, so that `open("data.csv")` finds
+            what it finds here; what it writes belongs in `trial.folder`. What it prints is in `output.log` there.
         space: by name a spec such as `loguniform(1e-4, 1e-1)`, or a fixed value.
         objective: the metric that counts and what is better of it, such as `val_accuracy max`.
-        name: of the search, by default the function's with the time.
+        name: of the search, by default the function's with the time. (The task that MLflow shows is called like the
+            function too, and `folder.function` where the store has another program's of that name.)
         trials: number of configurations; with a `time_budget` (`90s`, `30m`, `2h`) as many as it holds.
         epochs: of a full trial.
         searcher, scheduler, concurrency, seed: as the flags of the command line.
@@ -174,11 +184,13 @@ class Best:
     checkpoint: Path | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found:
     """What a search found, read from its journal whenever it is asked for.
 
     >>> found = search.open("mine")
+    >>> found
+    search mine: finished, 3 trials, best loss ... at epoch 2 of trial ...
     >>> list(found.trials().columns)
     ['outcome', 'epochs', 'best_epoch', 'loss', 'seconds', 'x']
     >>> float(found.curves()["loss"].min()) == found.best.value
@@ -193,6 +205,35 @@ class Found:
     _config: SearchConfig
     _description: dict[str, Any]
 
+    def __repr__(self) -> str:
+        from search.analysis.summary import trials_of
+
+        state = self._state()
+        best = state.best()
+        trials = trials_of(len(state.trials))
+        if best is None:
+            return f"search {self.name}: {state.status}, {trials}, none with a result"
+        return (
+            f"search {self.name}: {state.status}, {trials}, best {self._metric} {best.best_value:.4g} at epoch "
+            f"{best.best_epoch} of trial {best.number}"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: its name, status and best trial, and what can be asked of it."""
+        from search.analysis.summary import trials_of
+
+        state = self._state()
+        rows = {"search": self.name, "status": f"{state.status}, {trials_of(len(state.trials))}"}
+        if (best := state.best()) is not None:
+            rows[f"best {self._metric}"] = f"{best.best_value:.4g} at epoch {best.best_epoch} of trial {best.number}"
+            rows["its hyperparameters"] = ", ".join(
+                f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
+                for name, value in best.params.items() if value is not None
+            )  # fmt: skip
+        rows["next"] = "found.best, found.trials(), found.curves(), found.resume(trials='+10')"
+        cells = "".join(f"<tr><th>{escape(key)}</th><td>{escape(text)}</td></tr>" for key, text in rows.items())
+        return f"<table>{cells}</table>"
+
     @property
     def name(self) -> str:
         """The search's name."""
@@ -200,7 +241,7 @@ class Found:
 
     @property
     def status(self) -> str:
-        """`finished`, `interrupted`, `failed` or `running`."""
+        """`finished`, `interrupted`, `failed`, or `searching` where it runs or was killed."""
         return self._state().status
 
     @property
@@ -208,7 +249,7 @@ class Found:
         """The best trial; raises InputError where none has a result."""
         trial = self._state().best()
         if trial is None:
-            raise InputError(f"{self.name}: no trial has a result; their tracebacks are artifacts in MLflow")
+            raise InputError(f"{self.name}: no trial has a result{self._why()}")
         there = [one.name for one in trial.checkpoints if one.epoch == trial.best_epoch]
         path = self._folder.path / there[-1] if there else None
         kept = path if path and path.exists() else None
@@ -216,25 +257,36 @@ class Found:
 
     def trials(self) -> pd.DataFrame:
         """A row for each trial, by number: its `outcome`, number of `epochs`, `best_epoch`, the objective's value
-        there, `seconds`, and a column for each hyperparameter."""
+        there, `seconds`, and a column for each hyperparameter. One that is called like another column, such as
+        `epochs`, has the column `params_epochs`."""
         import pandas as pd
 
-        metric = self._metric
-        rows = {
-            trial.number: {
-                "outcome": trial.outcome or "running", "epochs": trial.epoch, "best_epoch": trial.best_epoch,
-                metric: trial.best_value, "seconds": trial.seconds, **trial.params,
-            }
-            for trial in self._trials()
-        }  # fmt: skip
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
+        from search.tracking.results import beside
+
+        trials = self._trials()
+        own = ["trial", "outcome", "epochs", "best_epoch", self._metric, "seconds"]
+        columns = beside(dict.fromkeys(name for trial in trials for name in trial.params), own)
+        rows = [
+            (t.number, t.outcome or "running", t.epoch, t.best_epoch, t.best_value, t.seconds,
+             *(t.params.get(name) for name in columns))
+            for t in trials
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=[*own, *columns.values()]).set_index("trial")
 
     def curves(self) -> pd.DataFrame:
-        """A row for each epoch of each trial: `trial`, `epoch`, and every metric."""
+        """A row for each epoch of each trial: `trial`, `epoch`, and every metric; metrics that are called so are
+        `metrics_trial` and `metrics_epoch`."""
         import pandas as pd
 
+        from search.tracking.results import beside
+
+        trials, own = self._trials(), ["trial", "epoch"]
+        names = dict.fromkeys(name for trial in trials for metrics in trial.curve.values() for name in metrics)
+        columns = beside(names, own, "metrics_")
         rows = [
-            {"trial": t.number, "epoch": epoch, **metrics} for t in self._trials() for epoch, metrics in t.curve.items()
+            {"trial": t.number, "epoch": epoch, **{columns[name]: value for name, value in metrics.items()}}
+            for t in trials
+            for epoch, metrics in t.curve.items()
         ]
         return pd.DataFrame(rows)
 
@@ -246,9 +298,11 @@ class Found:
         """Goes on with the search: with what a kill cut off, and with more trials, epochs or time where given.
 
         Args:
-            train: the function, where it changed since (a mistake is mended, say); by default the one that was kept.
+            train: the function, where it changed since (a mistake is mended, say); by default the one that was kept,
+                with all that it refers to in your own modules.
             trials, epochs: a new number, or `"+20"` for so many more.
-            changed_code: go on although the source of `train` is another, or a program that the command names.
+            changed_code: go on although code changed: the source of `train`, of what it refers to in your modules, or
+                of a program that the command names.
 
         Raises:
             InputError: the source changed; or as the command `resume`.
@@ -276,24 +330,35 @@ class Found:
     def _replace(self, train: TrainingFunction, changed_code: bool) -> None:
         from trainables.loops.task import Code
 
-        code, function, description = Code.of(train), self._config.data.get("function"), self._folder.read(self._store)
-        if function is None:
+        code, data, description = Code.of(train), self._config.data, self._folder.read(self._store)
+        if (function := data.get("function")) is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
         kept, known = self._store.root / function, None
         with suppress(InputError):  # a file that is damaged or gone is written again
-            known = Code.read(kept, code.folder)
-        same = known is not None and code.command is not None and not code.command.changed(known.source)
-        if same or code.digest == description["fingerprint"]:
-            if known is None:
-                code.write(kept)
+            known = Code.read(kept, data.get("folder", ""))
+        if known is not None:
+            changed = code.changed(known)
+        else:
+            changed = [] if code.digest == description["fingerprint"] else [code.name]
+        if not changed and known is not None and (known.parts or known.command):
             return
-        if not changed_code:
+        if changed and not changed_code:
+            what = "" if changed == [code.name] else f" ({', '.join(changed)})"
             raise InputError(
-                f"{self.name}: the source of {code.name} changed since the search began; what was found so far is of "
-                "the old one: resume(train, changed_code=True) goes on all the same, search.run(...) begins anew"
+                f"{self.name}: the source of {code.name} changed since the search began{what}; what was found so far "
+                "is of the old one: resume(train, changed_code=True) goes on all the same, search.run(...) begins anew"
             )
         code.write(kept)
         self._folder.write({**description, "fingerprint": code.digest})
+
+    def _why(self) -> str:
+        """The reason of the last trial that failed, and where its output is; empty where none failed."""
+        failed = [event for event in replay(self._folder)[1] if event["event"] == "failed"]
+        if not failed:
+            return " yet; found.resume() goes on with it"
+        last = failed[-1]
+        reason = last["traceback"].strip().split("\n")[-1].strip()
+        return f"; the last one that failed is trial {last['number']}: {reason}"
 
     def _state(self) -> SearchState:
         return replay(self._folder)[0]

@@ -205,6 +205,10 @@ class Reporter:
         return _clock((time.monotonic() - self.begun) / trained * missing)
 
 
+#: How a table stands in a notebook: columns line up in a monospaced font alone, and a theme may give `pre` another.
+_NOTEBOOK = "<pre style=\"line-height: 1.2; font-family: Menlo, Consolas, 'DejaVu Sans Mono', monospace\">{code}</pre>"
+
+
 class _NotebookTable:
     """The live table in a notebook: one output of the cell, written anew every second; it stays as it ends."""
 
@@ -233,7 +237,7 @@ class _NotebookTable:
     def _html(self) -> str:
         console = Console(file=io.StringIO(), record=True, width=120, force_jupyter=False)
         console.print(self._render())
-        return console.export_html(inline_styles=True, code_format="<pre style='line-height: 1.2'>{code}</pre>")
+        return console.export_html(inline_styles=True, code_format=_NOTEBOOK)
 
 
 def data_progress(console: Console) -> tuple[Progress, Any]:

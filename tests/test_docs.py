@@ -19,6 +19,7 @@ from trainables import (
     Exported,
     Fusable,
     Illustrated,
+    Limited,
     Mergeable,
     Precomputed,
     Sampling,
@@ -88,7 +89,7 @@ def test_public_functions_are_documented():
     """At least nine in ten; a method of an interface is documented there."""
     interfaces = (
         Task, Scheduler, Searcher, Files, Fusable, Precomputed, Sampling, Traced, Bootstrapped, Mergeable, Exported,
-        Baselined, Illustrated, Described, Checked, Surveyed,
+        Baselined, Illustrated, Described, Checked, Limited, Surveyed,
     )  # fmt: skip
     known = {name for one in interfaces for name in vars(one)}
     found = []

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Described,
         Exported,
         Illustrated,
+        Limited,
         Mergeable,
         Objective,
         Params,
@@ -43,16 +44,17 @@ if TYPE_CHECKING:
         content_digest,
     )  # fmt: skip
     from trainables.base.training import Diverged, Learner, SelfTrained, fit_batches, not_finite, seed_everything
+    from trainables.base.values import Allowed, Numbers, check_params, plain
 
 __all__ = [
-    "Baselined", "Bootstrapped", "Checked", "Choices", "DataInfo", "Described", "Device", "Diverged", "Exported",
-    "Finding", "Fusable", "Illustrated", "InputError", "Learner", "Mergeable", "Objective", "Params", "Precomputed",
-    "Progress", "Sampling", "SelfTrained", "Splits", "Stack", "Surveyed", "Task", "Traced", "array_digest",
-    "choose_device", "content_digest", "fit_batches", "make_optimizer", "make_schedule", "not_finite",
-    "seed_everything", "shuffled_batches",
+    "Allowed", "Baselined", "Bootstrapped", "Checked", "Choices", "DataInfo", "Described", "Device", "Diverged",
+    "Exported", "Finding", "Fusable", "Illustrated", "InputError", "Learner", "Limited", "Mergeable", "Numbers",
+    "Objective", "Params", "Precomputed", "Progress", "Sampling", "SelfTrained", "Splits", "Stack", "Surveyed", "Task",
+    "Traced", "array_digest", "check_params", "choose_device", "content_digest", "fit_batches", "make_optimizer",
+    "make_schedule", "not_finite", "plain", "seed_everything", "shuffled_batches",
 ]  # fmt: skip
-#: Where the public names are defined. They are imported when they are first used: all but the first two need torch.
-_MODULES = ("errors", "task", "device", "batches", "optimizers", "training", "fused", "survey")
+#: Where the public names are defined. They are imported when they are first used: all but the first three need torch.
+_MODULES = ("errors", "values", "task", "device", "batches", "optimizers", "training", "fused", "survey")
 #: Packages written before these rooms imported the public names from `trainables.task` and `trainables.training`.
 for _address in ("task", "training"):
     globals()[_address] = sys.modules[f"{__name__}.{_address}"] = sys.modules[__name__]

@@ -66,7 +66,9 @@ def summary(state: SearchState, config: SearchConfig) -> list[str]:
 
 def trials_of(total: float) -> str:
     """`20 trials`, or that the budget decides."""
-    return "as many trials as the budget holds" if math.isinf(total) else f"{int(total)} trials"
+    if math.isinf(total):
+        return "as many trials as the budget holds"
+    return f"{int(total)} trial{'s' if total != 1 else ''}"
 
 
 def tally(outcomes: Iterable[str | None]) -> str:

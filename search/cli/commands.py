@@ -26,16 +26,28 @@ from search.cli.preparation import (
     share_gpus,
 )
 from search.config.load import SearchConfig, check_config, digest, load_config
-from search.config.overrides import suggestion
+from search.config.space import check_values
 from search.engine.cluster import connect, disconnect
 from search.engine.placement import fits_here
 from search.record.journal import Journal
 from search.record.replay import described, extend, open_to_run, replay
 from search.record.store import SearchFolder, Store
 from search.session import DONE, FAILED, NEEDED, Finals, next_commands, take_up
-from trainables import Checked, Fusable, InputError, Objective, SelfTrained, Task, get_task, offered, task_names
+from trainables import (
+    Checked,
+    Fusable,
+    InputError,
+    Limited,
+    Objective,
+    SelfTrained,
+    Task,
+    get_task,
+    offered,
+    task_names,
+)
 from trainables.base.storage import is_remote
 from trainables.base.task import source_line
+from trainables.base.values import suggestion
 
 #: Opens an address in the browser once a server answers; run in a process of its own.
 _OPEN = """
@@ -136,6 +148,8 @@ def _check_task(config: SearchConfig) -> Task:
             f"{config.place}: search.objective: {config.search.objective}: the first must be the task's own, "
             f"{own.metric} {own.mode}, which early stopping and the final training go by"
         )
+    if isinstance(task, Limited):
+        check_values(config.space, task.allowed, lambda name: f"{config.place}: space.{name}")
     if isinstance(task, Checked):
         task.check(config.space.fixed())
     if config.search.fuse > 1 and not isinstance(task, Fusable):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,46 +14,91 @@ from rich.console import Console
 
 from search.cli import commands
 from search.cli.commands import RunOptions
-from search.config.load import check_config
-from search.config.loops import loop_config, read_space
-from search.config.overrides import lay_over
+from search.config.load import check_config, digest
+from search.config.loops import LOOPS, loop_config, read_space
+from search.config.overrides import argument, flag, lay_over
+from search.config.space import Space
 from search.record.replay import replay
 from search.record.store import Store
 from search.session import DONE, FAILED, INTERRUPTED
-from trainables import InputError
+from trainables import InputError, offered, task_names
+from trainables.base.files import file_safe, replacing
 from trainables.loops.command import Command
 from trainables.loops.task import Code
 
 
 def start(
     console: Console, store: Store, train: Callable[..., Any], space: Mapping[str, Any], objective: str,
-    flags: Mapping[str, Any], options: RunOptions, sets: Sequence[str] = (),
+    flags: Mapping[str, Any], options: RunOptions, sets: Sequence[str] | None = None,
 ) -> str:  # fmt: skip
     """Searches a training function, or a `Command`, and returns the search's name.
 
     Args:
-        flags, sets: as `load_config` takes them.
+        flags, sets: as `load_config` takes them; from Python there are no `sets`.
 
     Raises:
         InputError: an argument is wrong.
     """
-    code, name = Code.of(train), options.name
+    code, name, place, named = Code.of(train), options.name, "search.run", argument
     if isinstance(train, Command):
         # A process that is paused is ended, and would have to find its way back.
         flags = {"search.scheduler": "asha", **{key: value for key, value in flags.items() if value is not None}}
-    config = loop_config(code.name, space, objective, flags, sets, "search.run")
+    if sets is not None:
+        place, named = "run --command", flag
+    store.check()
+    task = own_task(store, code)
+    config = loop_config(task, space, objective, flags, sets or (), place, named)
     if isinstance(train, Command):
         values = config.space.choices()
         train.check(set(values), {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())})
-    store.check()
+    for line in whole_numbers(config.space):
+        console.print(line, markup=False, soft_wrap=True)
     name = name or commands.new_name(code.name)
     with store.search(name).begin() as journal:
         function = Path("functions") / name / f"{code.name}.pkl"
         code.write(store.root / function)
-        data = {"function": str(function), "folder": code.folder}
-        config = check_config(code.name, lay_over(config.raw, {"data": data}), config.place)
+        data = {"function": str(function), "folder": code.folder, "here": str(Path.cwd())}
+        config = check_config(task, lay_over(config.raw, {"data": data}), config.place)
         commands.run(console, store, config, replace(options, name=name), journal)
     return name
+
+
+def own_task(store: Store, code: Code) -> str:
+    """The name of the task that a program of the user's is: its own, unless that is another program's.
+
+    `train`, or where the store has a `train` from elsewhere `folder.train`, then `train-3f2a91`. The store keeps which
+    program has which name, so that a program always has the same one.
+    """
+    path = store.root / "functions" / "tasks.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known: dict[str, str] = json.loads(path.read_text()) if path.exists() else _earlier(store)
+        folder = file_safe(Path(code.origin.rpartition(":")[0] or code.origin).parent.name)
+        installed = {name for name in task_names() if not (offered(name) or "").startswith(LOOPS)}
+        names = [name for name, origin in known.items() if origin == code.origin]
+        names += [code.name, f"{folder}.{code.name}", f"{code.name}-{digest(code.origin)[:6]}"]
+        own = (code.origin, code.folder)
+        task = next(name for name in names if name not in installed and known.get(name, code.origin) in own)
+        with replacing(path) as file:
+            file.write(json.dumps({**known, task: code.origin}, indent=1).encode())
+    return task
+
+
+def _earlier(store: Store) -> dict[str, str]:
+    """The tasks of a store whose programs are not kept yet, each with the folder of its program."""
+    found = [store.search(name).read(store) for name in store.names()]
+    return {about["task"]: str(about["config"]["data"].get("folder", "")) for about in found if about.get("offered")}
+
+
+def whole_numbers(space: Space) -> list[str]:
+    """A note on each `loguniform` between two whole numbers, whose values are no whole numbers."""
+    return [
+        f"note: {p.name}: loguniform [{p.low}, {p.high}] gives numbers such as {math.sqrt(p.low * p.high):.4g}; for a "
+        "width or a number of layers take an integer, or round it in the training"
+        for p in space.parameters
+        if p.kind == "loguniform" and isinstance(p.low, int) and isinstance(p.high, int) and p.low > 1
+    ]
 
 
 def run_command(

@@ -16,7 +16,7 @@ from search.engine.cluster import Cluster, connect
 from search.engine.placement import local_cpus, machines, place
 from search.record.store import SearchFolder, Store
 from search.session import NEEDED
-from trainables import InputError, Precomputed, Splits, Surveyed, get_task
+from trainables import InputError, Precomputed, SelfTrained, Splits, Surveyed, get_task
 from trainables.base.storage import fetch, files_at, is_remote
 
 
@@ -26,8 +26,11 @@ def read_data(console: Console, store: Store, config: SearchConfig, data: str | 
 
     source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
     bar, progress = data_progress(console)
+    task, settings = get_task(config.task), config.data
+    if isinstance(task, SelfTrained):  # a function may log there; the address is not kept, as it may hold a password
+        settings = {**settings, "tracking": store.tracking_uri}
     with bar:
-        return get_task(config.task).prepare(config.data, source, store.cache / config.task, progress)
+        return task.prepare(settings, source, store.cache / config.task, progress)
 
 
 def prepare_data(console: Console, store: Store, config: SearchConfig, data: str | None, warn: bool = False) -> Splits:
@@ -58,7 +61,7 @@ def prepare_data_again(
     """The splits of a search that goes on; raises InputError if the data changed since it began."""
     source = description["data"]
     splits = prepare_data(console, store, config, source)
-    if splits.info.fingerprint != description["fingerprint"]:
+    if description["fingerprint"] not in (splits.info.fingerprint, *splits.info.earlier):
         raise InputError(
             f"{folder.name}: the data at {source} changed since the search began (fingerprint "
             f"{splits.info.fingerprint}, was {description['fingerprint']}); put it back, or start a new search"

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 import search
-from search.config.overrides import SECTIONS, change, first_line, lay_over
+from search.config.overrides import SECTIONS, Named, change, first_line, flag, given_by, lay_over
 from search.config.settings import Resources, SearchSection, Section
-from search.config.space import Plain, Space, parse_space
-from trainables import InputError, Objective, offered_config
+from search.config.space import Plain, Space, check_values, listed, parse_space
+from trainables import Allowed, InputError, Limited, Objective, get_task, offered_config
 
 S = TypeVar("S", bound=Section)
 #: Whether the configuration is for the user's data or for the demo.
@@ -75,8 +75,9 @@ def configs_folder() -> Path:
 
 
 def load_config(
-    task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, profile: Profile = "demo"
-) -> SearchConfig:
+    task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, profile: Profile = "demo",
+    named: Named = flag,
+) -> SearchConfig:  # fmt: skip
     """Merges `defaults.yaml`, the task's YAML, `--set KEY=VALUE` and flags, in this order.
 
     Args:
@@ -86,6 +87,7 @@ def load_config(
         sets: `KEY=VALUE` each, the value in YAML. A key outside the sections `search`, `resources` and `data` names a
             hyperparameter: `lr=0.01` is short for `space.lr=0.01`.
         flags: values by dotted key; None leaves a key as it is.
+        named: how messages show a flag.
 
     Raises:
         InputError: naming the file or flag, the key, the value and what is allowed.
@@ -97,14 +99,22 @@ def load_config(
     layers = [own]
     if profile == "demo":
         layers = [demo or {}, own] if own_demo is None else [own, demo or {}, own_demo]
-    raw = defaults
+    raw, sets, spaces = defaults, tuple(sets), list[Space]()
     for layer in layers:
         raw = lay_over(raw, layer)
-        # A file alone is checked strictly: each of its conditions must be able to hold. `--set` may narrow a parameter
-        # so far that a condition on it never holds.
-        if layer is own and isinstance(raw.get("space"), dict):
-            parse_space(raw["space"], place)
-    return check_config(task, change(raw, sets, flags), place + " with --set" if sets else place)
+    # A file alone is checked strictly: each of its conditions must be able to hold. `--set` may narrow a parameter so
+    # far that a condition on it never holds. The task's code knows every value that its file or its demo lists.
+    whole = lay_over(defaults, own)
+    if isinstance(whole.get("space"), dict):
+        spaces.append(parse_space(whole["space"], place))
+        if own_demo is not None:
+            spaces.append(parse_space(lay_over(whole, own_demo)["space"], f"{place}: demo", narrowed=True))
+    given = given_by(sets, flags, named)
+    config = check_config(task, change(raw, sets, flags, named), place + " with --set" if sets else place, given)
+    if sets:  # what stands in the file is checked when a search begins, as that takes the task's own module
+        found = get_task(task)
+        check_space(config, {**listed(*spaces), **(found.allowed if isinstance(found, Limited) else {})}, given)
+    return config
 
 
 def _read_config(path: Path, place: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -120,6 +130,8 @@ def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
     """The mapping that a YAML file holds; raises InputError, with what is `expected` where it holds something else."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{place}: not in UTF-8 (byte {error.start}); save it so") from error
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{place}: cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
@@ -127,11 +139,19 @@ def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
+def check_space(config: SearchConfig, allowed: Allowed, given: Mapping[str, str]) -> None:
+    """Raises InputError where the space names a value that a hyperparameter cannot have; `given` is of `given_by`."""
+    check_values(config.space, allowed, lambda name: given.get(f"space.{name}", f"{config.place}: space.{name}"))
+
+
+def check_config(
+    task: str, raw: dict[str, Any], place: str, given: Mapping[str, str] | None = None
+) -> SearchConfig:  # fmt: skip
     """Validates plain data as `load_config` merges it.
 
     Args:
         place: what messages name as the source, such as `configs/rnn.yaml with --set`.
+        given: of single keys another source, such as `--trials 0`, as `given_by` returns it.
 
     Raises:
         InputError: as `load_config`.
@@ -142,7 +162,8 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
     for section in SECTIONS:
         if not isinstance(raw.get(section), dict):
             raise InputError(f"{place}: {section}: {raw.get(section)!r}: expected a mapping")
-    search = _validate(SearchSection, raw["search"], f"{place}: search")
+    given = given or {}
+    search = _validate(SearchSection, raw["search"], f"{place}: search", given)
     if search.grace_period > search.epochs and search.scheduler != "none":
         raise InputError(
             f"{place}: search.grace_period: {search.grace_period}: must be <= search.epochs ({search.epochs})"
@@ -150,7 +171,7 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
     config = SearchConfig(
         task=task,
         search=search,
-        resources=_validate(Resources, raw["resources"], f"{place}: resources"),
+        resources=_validate(Resources, raw["resources"], f"{place}: resources", given),
         data=raw["data"],
         space=parse_space(raw["space"], place, narrowed=True),
         place=place,
@@ -176,7 +197,7 @@ def check_config(task: str, raw: dict[str, Any], place: str) -> SearchConfig:
         )
     for key in ("time_budget", "trial_timeout", "stall_timeout"):
         if (duration := getattr(search, key)) is not None:
-            parse_duration(duration, f"{place}: search.{key}")
+            parse_duration(duration, given.get(f"search.{key}", f"{place}: search.{key}"))
     return config
 
 
@@ -227,7 +248,7 @@ def parse_duration(text: str, place: str = "--time-budget") -> float:
     return total
 
 
-def _validate(model: type[S], raw: dict[str, Any], place: str) -> S:
+def _validate(model: type[S], raw: dict[str, Any], place: str, given: Mapping[str, str]) -> S:
     try:
         return model.model_validate(raw, strict=False)
     except ValidationError as error:
@@ -239,4 +260,7 @@ def _validate(model: type[S], raw: dict[str, Any], place: str) -> S:
             allowed = ", ".join(model.model_fields)
             raise InputError(f"{place}.{key}: unknown key; allowed are {allowed}") from None
         message = first["msg"][0].lower() + first["msg"][1:]
+        section = place.rpartition(": ")[2]
+        if (source := given.get(f"{section}.{first['loc'][0]}")) is not None:
+            raise InputError(f"{source}: {message}") from None
         raise InputError(f"{place}.{key}: {first['input']!r}: {message}") from None

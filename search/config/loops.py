@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-from search.config.load import SearchConfig, check_config, load_config, parse_objective, read_yaml
-from search.config.overrides import change
-from trainables import offer
+from search.config.load import SearchConfig, check_config, check_space, load_config, parse_objective, read_yaml
+from search.config.overrides import Named, change, flag, given_by
+from search.config.space import listed, parse_space
+from trainables import offer, plain
 
 #: The task of all of these; which objective it has is told in its place.
 LOOPS = "trainables.loops.task:LoopTask"
@@ -21,17 +23,24 @@ def read_space(path: Path) -> dict[str, Any]:
 
 
 def loop_config(
-    task: str, space: Mapping[str, Any], objective: str, flags: Mapping[str, Any], sets: Sequence[str], place: str
-) -> SearchConfig:
+    task: str, space: Mapping[str, Any], objective: str, flags: Mapping[str, Any], sets: Sequence[str], place: str,
+    named: Named = flag,
+) -> SearchConfig:  # fmt: skip
     """The configuration of such a search; makes its task known.
 
     Args:
+        space: its values may be NumPy's and the like, as `plain` takes them.
         place: what messages name as its source.
+        named: how messages show a flag.
 
     Raises:
         InputError: as `load_config`.
     """
-    wanted = parse_objective(objective, "objective")
-    offer(task, f"{LOOPS}?metric={wanted.metric}&mode={wanted.mode}")
-    raw = load_config(task, flags=flags, profile="data").raw
-    return check_config(task, change({**raw, "space": dict(space)}, sets), place)
+    wanted = parse_objective(str(plain(objective, "objective")), "objective")
+    flags, space = plain(flags, place), plain(space, f"{place}: space")
+    offer(task, f"{LOOPS}?{urlencode({'metric': wanted.metric, 'mode': wanted.mode})}")
+    raw = load_config(task, flags=flags, profile="data", named=named).raw
+    own, given = parse_space(space, place), given_by(sets)
+    config = check_config(task, change({**raw, "space": space}, sets), place, given)
+    check_space(config, listed(own), given)
+    return config

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,12 +12,32 @@ from yaml import YAMLError
 
 from search.config.space import KINDS, is_spec
 from trainables import InputError
+from trainables.base.values import suggestion
 
 SECTIONS = ("search", "resources", "data", "space")
 
 
-def change(raw: dict[str, Any], sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
+#: `named(key, value)` -> how a user gave a setting, such as `--trials 0`.
+Named = Callable[[str, Any], str]
+
+
+def flag(key: str, value: Any) -> str:
+    """A setting as the command line gives it: `--trials 0`."""
+    return f"--{key.split('.')[-1].replace('_', '-')} {value}"
+
+
+def argument(key: str, value: Any) -> str:
+    """A setting as Python gives it: `trials=0`."""
+    return f"{key.split('.')[-1]}={value!r}"
+
+
+def change(
+    raw: dict[str, Any], sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, named: Named = flag
+) -> dict[str, Any]:
     """Returns a copy of a merged configuration with `--set` and flags laid over it.
+
+    Args:
+        named: how messages show a flag.
 
     Raises:
         InputError: a key that does not exist, or a value of another kind than the key's.
@@ -30,7 +49,7 @@ def change(raw: dict[str, Any], sets: Iterable[str] = (), flags: Mapping[str, An
         given.add(".".join(parts) if value is not None else "")
     for key, value in (flags or {}).items():
         if value is not None:
-            _put(raw, key.split("."), value, f"--{key.split('.')[-1].replace('_', '-')} {value}")
+            _put(raw, key.split("."), value, named(key, value))
             given.add(key)
     _end_without_budget(raw, given)
     if "search.epochs" in given and "search.fit_epochs" not in given:
@@ -40,6 +59,14 @@ def change(raw: dict[str, Any], sets: Iterable[str] = (), flags: Mapping[str, An
     if raw["search"].get("deterministic") and "search.scheduler" not in given:
         raw["search"]["scheduler"] = "asha"  # promotion has no rounds
     return raw
+
+
+def given_by(
+    sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, named: Named = flag
+) -> dict[str, str]:  # fmt: skip
+    """For each key that `--set` or a flag changes what the user wrote, such as `--trials 0`, for messages."""
+    given = {".".join(_parse_set(text)[0]): f"--set {text}" for text in sets}
+    return given | {key: named(key, value) for key, value in (flags or {}).items() if value is not None}
 
 
 def lay_over(raw: dict[str, Any], section: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,18 +121,13 @@ def _put(raw: dict[str, Any], parts: list[str], value: Any, shown: str) -> None:
             node = node[part]
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'X'?` for the known word that is most like this one; empty where none is."""
-    close = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def _check_kind(parts: list[str], old: Any, new: Any, shown: str) -> None:
     """Checks the kind of a new value. The data section is the task's own, so its defaults serve as its schema."""
     if parts[0] == "space":
         if isinstance(old, dict) and not is_spec(old):
             raise InputError(f"{shown}: {'.'.join(parts)} is a group; set one of {', '.join(old)} in it")
-        for kinds, expected in (((int, float), "a number"), ((bool,), "true or false")):
+        number = ((int,), "a whole number") if is_spec(old) and "int" in old else ((int, float), "a number")
+        for kinds, expected in (number, ((bool,), "true or false")):
             wrong = [value for value in _values(new) if type(value) not in kinds and value is not None]
             if wrong and all(type(value) in kinds for value in _values(old)):
                 raise InputError(f"{shown}: {wrong[0]!r}: expected {expected}, such as {_values(old)[0]!r}")

@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from trainables import Choices, InputError, Params
+from trainables import Allowed, Choices, InputError, Numbers, Params
+from trainables.base.values import Plain, refusal
 
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
 #: Most points of a grid. A grid is listed before the search starts; 100,000 points take about a second.
 MOST_POINTS = 100_000
 Confidence = Literal["low", "medium", "high"]
-Plain = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,45 @@ def _overlap(allowed: Sequence[Plain], possible: Sequence[Plain]) -> bool:
     if isinstance(possible, range):
         return any(isinstance(value, int) and value in possible for value in allowed)
     return bool(set(allowed) & set(possible))
+
+
+def listed(*spaces: Space) -> dict[str, tuple[Plain, ...]]:
+    """The values that each hyperparameter with a choice of texts has in any of these spaces.
+
+    The code behind a text knows no others. Of numbers a choice holds examples: a batch of 256 is as good as one of 128.
+    """
+    found: dict[str, tuple[Plain, ...]] = {}
+    parameters = [parameter for space in spaces for parameter in space.parameters]
+    for name in {p.name for p in parameters if p.kind == "choice" and any(isinstance(c, str) for c in p.choices)}:
+        own = [p for p in parameters if p.name == name]
+        if all(p.kind in ("choice", "value") for p in own):
+            found[name] = tuple(dict.fromkeys(value for p in own for value in p.choices))
+    return found
+
+
+def check_values(space: Space, allowed: Allowed, place: Callable[[str], str]) -> None:
+    """Checks every value that the space names: fixed ones, choices, bounds and those of conditions.
+
+    Args:
+        allowed: what hyperparameters can be; one that is not in it can be anything.
+        place: what messages name as the source of a hyperparameter's values.
+
+    Raises:
+        InputError: naming the place, the value and what is allowed.
+    """
+    for parameter in space.parameters:
+        name, where = parameter.name, place(parameter.name)
+        can = allowed.get(name)
+        counted = parameter.kind in ("choice", "value")
+        if isinstance(can, Numbers) and can.whole and parameter.kind in ("uniform", "loguniform"):
+            raise InputError(f"{where}: {parameter.kind}: expected {can}, such as {{int: [LOW, HIGH]}} gives")
+        for value in parameter.choices if counted else (parameter.low, parameter.high):
+            if can is not None and (why := refusal(value, can)):
+                raise InputError(f"{where}: {why}" if f"={value}" in where else f"{where}: {value!r}: {why}")
+        for key, values in parameter.when.items():
+            for value in values if key in allowed else ():
+                if value is not None and (why := refusal(value, allowed[key])):
+                    raise InputError(f"{where}: when: {key}: {value!r}: {why}")
 
 
 def is_spec(value: Any) -> bool:

@@ -135,6 +135,11 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
     os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
     import ray
 
+    if ray.is_initialized():
+        raise InputError(
+            "Ray runs in this process already, by a ray.init() of yours: call ray.shutdown() before the search, which "
+            "starts Ray as its trials need it; to train on a cluster name it, as address='auto' or --address auto"
+        )
     address = address or os.environ.get("RAY_ADDRESS")
     if address and address.startswith("ray://"):
         raise InputError(

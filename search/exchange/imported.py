@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import time
 import uuid
@@ -23,7 +22,7 @@ from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
 from search.tracking.tracker import Tracker
 from trainables import DataInfo, InputError, Params, get_task, offered
-from trainables.base.files import replacing
+from trainables.base.files import file_safe, replacing
 from trainables.base.task import array_digest
 
 #: Seconds for which a tracking server that does not answer is waited for.
@@ -72,7 +71,7 @@ def keep(store: Store, name: str | None, imported: Imported, warn: Callable[[str
         InputError: there is a search of that name, or there are no trials.
     """
     store.check()
-    folder = store.search(name or re.sub(r"[^\w.-]+", "-", imported.name).strip("-."))
+    folder = store.search(name or file_safe(imported.name) or "imported")
     folder.begin().close()  # says so at once where the name is taken
     if not imported.trials:
         raise InputError(f"{imported.source}: {imported.name} has no trial that ended")

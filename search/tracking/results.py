@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -88,7 +88,7 @@ def trials(runs: pd.DataFrame, names: list[str], objectives: Sequence[Objective]
         `search`, `trial`, `outcome`. METRIC: the best on validation. `behind`: how much worse that is than the best
         trial's. `epoch`: that of the best. `epochs`: the number trained. `seconds`, `cost`. A column for each further
         objective, and `front`: whether the trial is on the Pareto front. A column for each hyperparameter that is not
-        the same in all trials.
+        the same in all trials; one that is called like a column before it is `params_NAME`.
     """
     metric, others = objectives[0].metric, objectives[1:]
     mine = runs[(runs["tag.role"] == "trial") & runs["tag.search"].isin(names)]
@@ -123,8 +123,24 @@ def trials(runs: pd.DataFrame, names: list[str], objectives: Sequence[Objective]
     params = mine.filter(regex=r"^param\.")
     params.columns = params.columns.str.removeprefix("param.")
     varied = params.loc[:, params.nunique(dropna=False) > 1].apply(_numbers)
+    varied = varied.rename(columns=beside(varied.columns, frame.columns))
     frame = pd.concat([frame, varied], axis=1).assign(_loss=losses)
     return frame.sort_values(["_loss", "search", "trial"]).drop(columns="_loss").reset_index(drop=True)
+
+
+def beside(names: Iterable[str], columns: Iterable[str], prefix: str = "params_") -> dict[str, str]:
+    """A column for each of some names, which is its own unless there is a column of that name.
+
+    >>> beside(["lr", "epochs"], ["trial", "epochs"])
+    {'lr': 'lr', 'epochs': 'params_epochs'}
+    """
+    taken, found = {*columns}, {}
+    for name in sorted(names := [*names], key=lambda name: name in taken):  # those that keep their names first
+        found[name] = name
+        while found[name] in taken:
+            found[name] = prefix + found[name]
+        taken.add(found[name])
+    return {name: found[name] for name in names}
 
 
 def _numbers(values: pd.Series) -> pd.Series:

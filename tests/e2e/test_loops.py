@@ -114,6 +114,71 @@ def test_program_of_the_documentation_runs_as_it_stands(command):
     assert "lr" in said and "completed" in said
 
 
+HOSTILE = """
+import argparse, sys
+from pathlib import Path
+
+import mlflow
+
+import search
+from helpers import bias
+
+METRIC = "a+b & c=d? 100%, x"
+
+
+def rnn(trial):
+    import late
+
+    rate = float(open("data/rate.txt").read())
+    for epoch in trial.epochs():
+        print("epoch", epoch, "of trial", trial.number)
+        mlflow.log_metric("own", epoch)
+        if trial.params["kind"] == "exits":
+            argparse.ArgumentParser().parse_args(["--lr"])
+        (trial.folder / "written.txt").write_text(str(Path.cwd()))
+        yield {METRIC: rate * epoch + bias() + late.BIAS + trial.params["epochs"]}
+
+
+if __name__ == "__main__":
+    found = search.run(
+        rnn, {"kind": search.choice(["trains", "exits"]), "epochs": 0.0}, METRIC + " min", epochs=4, concurrency=1,
+        name="s", searcher="grid", scheduler="none", resources={"dashboard": False}, settings={"retrain_seeds": 1},
+    )
+    print(repr(found), found.trials().loc[0, "params_epochs"])
+"""
+
+
+@pytest.mark.slow
+def test_function_that_is_called_like_a_task_and_does_what_people_do_is_searched_as_it_stands(command):
+    folder = command.folder / "project"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "rate.txt").write_text("2")
+    (folder / "rnn.py").write_text(HOSTILE)
+    (folder / "helpers.py").write_text("def bias():\n    return 0.25\n")
+    (folder / "late.py").write_text("BIAS = 0.5\n")
+    ran = replace(command, folder=folder, program=("rnn.py",))
+    said = ran.run(MLFLOW_TRACKING_URI="")
+    assert "task project.rnn, " in said and "search s: finished, 2 trials, best a+b & c=d? 100%, x 2.75" in said
+    assert said.rstrip().splitlines()[-1].endswith(" 0.0")
+    found = search.open("s", folder / "mlruns")
+    curves = found.curves()
+    assert list(curves[curves["trial"] == 0]["a+b & c=d? 100%, x"]) == [2.75, 4.75, 6.75, 8.75]
+    failed = [event for event in ran.events("s") if event["event"] in ("failed", "retry")]
+    assert [event["why"] for event in failed] == ["mistake"], "once, and no lost worker"
+    assert "sys.exit with code 2" in said and "unrecognized arguments: --lr" in failed[0]["traceback"]
+    trials = folder / "mlruns" / "searches" / "s" / "trials"
+    assert "epoch 4 of trial 0" in (trials / "0000" / "output.log").read_text()
+    assert (trials / "0000" / "written.txt").read_text() == str(folder)
+    with sqlite3.connect(f"file:{folder}/mlruns/mlflow.db?mode=ro", uri=True) as database:
+        rows = database.execute("SELECT run_uuid, value FROM metrics WHERE key = 'own'").fetchall()
+    database.close()
+    assert sorted(value for _, value in rows) == [1, 1, 2, 3, 4]
+    assert len({run for run, _ in rows}) == 2, "a run for each trial"
+    (folder / "late.py").write_text("BIAS = 5\n")
+    refused = replace(command, folder=folder).run("resume", "s", "--epochs", "+1", code=2)
+    assert "late.py: changed since the search began" in refused
+
+
 SHELL = r"""
 epoch=$SEARCH_EPOCH
 while [ $epoch -lt $1 ]; do

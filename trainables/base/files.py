@@ -6,6 +6,7 @@ import gzip
 import math
 import os
 import re
+import unicodedata
 import uuid
 import zipfile
 import zlib
@@ -25,6 +26,12 @@ SPLITS = {
 BESIDE = ("dataset_dict.json", "dataset_info.json", "state.json")
 #: Such a word within a name; X and y may stand at it, as in `Xtrain`.
 _WORD = re.compile(rf"(?<![a-z])[xy]?({'|'.join(SPLITS)})(?:[xy]|data|set)?(?![a-z])")
+
+
+def file_safe(text: str) -> str:
+    """A name for a file, made of any text: `étude 3` becomes `etude-3`; empty where no letter or digit is left."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("._-")[:60]
 
 
 def split_of(name: PurePosixPath, whole: bool = False) -> str:

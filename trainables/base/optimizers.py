@@ -7,6 +7,17 @@ from typing import Any
 
 import torch
 
+from trainables.base.values import BELOW_ONE, Allowed, Numbers, check_value
+
+#: What the hyperparameters can be that are read here.
+ALLOWED: Allowed = {
+    "optimizer": ("adamw", "adam", "sgd"),
+    "lr": Numbers(),
+    "weight_decay": Numbers(null=True),
+    "momentum": BELOW_ONE,
+    "schedule": ("constant", "cosine", "warmup_cosine", "step"),
+}
+
 
 def make_optimizer(groups: Any, params: dict[str, Any]) -> torch.optim.Optimizer:
     """Makes an optimizer from `optimizer`, `lr`, `weight_decay` (None: 0) and, for sgd, `momentum`.
@@ -15,8 +26,10 @@ def make_optimizer(groups: Any, params: dict[str, Any]) -> torch.optim.Optimizer
         groups: parameters or parameter groups; a group's own `lr` or `weight_decay` goes before.
 
     Raises:
-        ValueError: another name.
+        InputError: another name, or a number out of bounds.
     """
+    for key in ("optimizer", "lr", "weight_decay", *(("momentum",) if params["optimizer"] == "sgd" else ())):
+        check_value(key, params[key], ALLOWED[key])
     name, rate, decay = params["optimizer"], params["lr"], params["weight_decay"] or 0.0
     # Fused: a parameter's whole step is one pass over its memory, on a processor too.
     if name == "sgd":
@@ -26,9 +39,7 @@ def make_optimizer(groups: Any, params: dict[str, Any]) -> torch.optim.Optimizer
         )
     if name == "adam":
         return torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=True)
-    if name == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
-    raise ValueError(f"optimizer: {name!r}: allowed are sgd, adam, adamw")
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
 
 
 def make_schedule(
@@ -40,8 +51,9 @@ def make_schedule(
     rung of a search lies behind it; `step` multiplies by 0.95 each epoch.
 
     Raises:
-        ValueError: another name.
+        InputError: another name.
     """
+    check_value("schedule", name, ALLOWED["schedule"])
     if name == "constant":
         return None
     if name in ("cosine", "warmup_cosine"):
@@ -54,6 +66,4 @@ def make_schedule(
             return 0.01 + 0.99 * (1 + math.cos(math.pi * min(epoch - warmup, last) / last)) / 2
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    if name == "step":
-        return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.95)
-    raise ValueError(f"schedule: {name!r}: allowed are constant, cosine, warmup_cosine, step")
+    return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.95)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from trainables.base.values import Allowed
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -55,6 +57,8 @@ class DataInfo:
     notes: tuple[str, ...] = ()
     #: Values of the `data` section that were found out at the start; a resume and the final training keep them.
     chosen: dict[str, Any] = field(default_factory=dict)
+    #: Fingerprints that earlier versions of this project gave the same data.
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,19 @@ class Described(Protocol):
     def describe_source(self, data: dict[str, Any]) -> str:
         """One line: the data that a run without `--data` would take now."""
         ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """For a task that says what its hyperparameters can be; a misspelt text is then refused before anything starts.
+
+    Without it the texts count that the task's YAML file lists in its choices.
+
+    Attributes:
+        allowed: by name the values, or a `Numbers`; a hyperparameter that is not in it can be anything.
+    """
+
+    allowed: Allowed
 
 
 @runtime_checkable

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
+import os
 import pickle
 import re
+import shlex
 import sys
-import sysconfig
 import time
 from collections import ChainMap
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -20,15 +25,21 @@ import torch
 
 from trainables.base.device import Device
 from trainables.base.errors import InputError
-from trainables.base.files import replacing
+from trainables.base.files import file_safe, replacing
 from trainables.base.health import EnergyMeter, MemoryPeak
 from trainables.base.storage import digest
 from trainables.base.task import DataInfo, Objective, Params, Progress, Splits, array_digest
 from trainables.loops.command import Command
+from trainables.loops.errors import TrainingError
+from trainables.loops.fingerprint import LATE, changed_modules, own_modules, parts_of
+from trainables.loops.output import Output
 from trainables.loops.trial import Loop, TrainingFunction, Trial
 
 #: What follows a pickle in its file: its digest.
 _SUM = re.compile(rb"\n# (crc32:[0-9a-f]{8})\Z")
+#: Where what a function prints goes while it runs, and the digest of the code that ran here last.
+_OUTPUT = Output()
+_ran: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,55 +48,63 @@ class Code:
 
     pickled: bytes
     source: str
+    #: A name for files.
     name: str
     #: Where the modules lie that it imports: the folder of the program that started the search.
     folder: str = ""
+    #: Where it is defined: `/path/mine.py:train`. Another program has another place.
+    origin: str = ""
+    #: A hash of each part of what it runs, by name; empty where an earlier version kept the source alone.
+    parts: Mapping[str, str] = field(default_factory=dict)
+    #: Where it runs, and the address of MLflow's store there; these may be others in each session.
+    here: str = ""
+    tracking: str = ""
 
     @staticmethod
     def of(train: TrainingFunction) -> Code:
-        """Packs a function or a `Command`. A module of the user's own goes with it, as workers may not find it.
+        """Packs a function or a `Command`. What it refers to in modules of the user's own goes with it: workers may not
+        find them, and later changes to them must not mix two versions in one search.
 
         Raises:
             InputError: it is no function, or cannot be sent.
         """
         if not callable(train):
             raise InputError(f"train: {train!r}: expected a function that takes a trial and yields metrics")
-        module = inspect.getmodule(train)
-        own = module if module is not None and module.__name__ != "__main__" and _is_own(module) else None
-        if own is not None:
-            cloudpickle.register_pickle_by_value(own)
-        try:
-            file = BytesIO()
-            _Pickler(file).dump(train)
-            pickled = file.getvalue()
-        except (TypeError, AttributeError, ValueError) as error:
-            raise InputError(
-                f"train: the function cannot be sent to workers ({str(error).splitlines()[0]}); open files, locks and "
-                "the like inside it"
-            ) from error
-        finally:
-            if own is not None:
-                cloudpickle.unregister_pickle_by_value(own)
+        function = train.func if isinstance(train, functools.partial) else train
+        name = file_safe(getattr(function, "__name__", type(function).__name__)) or "search"
+        folder = str(Path(sys.path[0]).resolve())
+        if isinstance(train, Command):
+            return Code(cloudpickle.dumps(train), train.fingerprint(), name, folder, _place_of(train))
         try:
             source = inspect.getsource(train)
-        except (OSError, TypeError):  # a command, or typed into a shell
-            source = train.fingerprint() if isinstance(train, Command) else f"# the source of {train!r} is not known\n"
-        name = getattr(train, "__name__", type(train).__name__).strip("<>")
-        return Code(pickled, source, name, str(Path(sys.path[0]).resolve()))
+        except (OSError, TypeError):  # typed into a shell
+            source = f"# the source of {name} is not known\n"
+        parts = parts_of(train) or {name: array_digest([source.encode()])}
+        return Code(_pickled(train), source, name, folder, f"{_file_of(train)}:{name}", parts)
 
     @property
     def digest(self) -> str:
-        """A hash of the source."""
-        return array_digest([self.source.encode()])
+        """A hash of all that it runs, or of the source where the parts are not known."""
+        return array_digest([json.dumps(self.parts, sort_keys=True).encode() if self.parts else self.source.encode()])
+
+    def changed(self, kept: Code) -> list[str]:
+        """The parts that are other than in the code that a search kept; of an early search only the source counts."""
+        if (command := self.command) is not None:
+            return command.changed(kept.source)
+        if not (kept.parts and self.parts):
+            return [] if self.source == kept.source else [self.name]
+        names = self.parts.keys() | kept.parts.keys()
+        return sorted(name for name in names if self.parts.get(name) != kept.parts.get(name))
 
     def write(self, path: Path) -> None:
-        """Writes the function to `path`, and its source beside it. A digest follows the pickle, whose readers pass over
-        what follows."""
-        for file, content in ((path.with_suffix(".py"), self.source.encode()), (path, self.pickled)):
+        """Writes the function to `path`, with its source and its parts beside it. A digest follows the pickle, whose
+        readers pass over what follows."""
+        beside = {path.with_suffix(".py"): self.source, path.with_suffix(".json"): json.dumps(self.parts, indent=1)}
+        for file, text in beside.items():
             with replacing(file) as opened:
-                opened.write(content)
-                if file == path:
-                    opened.write(f"\n# {digest(BytesIO(content))}".encode())
+                opened.write(text.encode())
+        with replacing(path) as opened:
+            opened.write(self.pickled + f"\n# {digest(BytesIO(self.pickled))}".encode())
 
     @staticmethod
     def read(path: Path, folder: str) -> Code:
@@ -93,6 +112,7 @@ class Code:
         try:
             pickled = path.read_bytes()
             source = path.with_suffix(".py").read_text()
+            parts = json.loads(kept.read_text()) if (kept := path.with_suffix(".json")).exists() else {}
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: the search's function cannot be read ({error}); put the file back") from error
         known = _SUM.search(pickled)  # None: written before there were digests
@@ -101,7 +121,7 @@ class Code:
             raise InputError(
                 f"{path}: is damaged; put the file back, or give the function again: search.open(NAME).resume(train)"
             )
-        return Code(pickled, source, path.stem, folder)
+        return Code(pickled, source, path.stem, folder, parts=parts)
 
     @property
     def command(self) -> Command | None:
@@ -112,12 +132,16 @@ class Code:
         return kept
 
     def check_unchanged(self, search: str) -> None:
-        """Raises InputError where a command of the search, or a program that it names, changed since it was written."""
-        if (command := self.command) is not None and (changed := command.changed(self.source)):
+        """Raises InputError where code changed since the search kept it: a program of a command, or a module that a
+        function imports as it runs."""
+        command = self.command
+        changed = changed_modules(self.parts, Path(self.folder)) if command is None else command.changed(self.source)
+        if changed:
+            again = "changed_code=True" if command else "train, changed_code=True"
             raise InputError(
-                f"{search}: {', '.join(changed)} changed since the search began; what was found so far is of the old "
-                f"one: put it back, or search.open({search!r}).resume(changed_code=True) in Python goes on all the "
-                "same, `run` begins anew"
+                f"{search}: {', '.join(map(str, changed))} changed since the search began; what was found so far is of "
+                f"the old one: put it back, or search.open({search!r}).resume({again}) in Python goes on all the same, "
+                "`run` begins anew"
             )
 
 
@@ -133,12 +157,56 @@ class _Pickler(cloudpickle.Pickler):
     dispatch_table: ClassVar = ChainMap({CodeType: _with_file}, cloudpickle.Pickler.dispatch_table)
 
 
-def _is_own(module: ModuleType) -> bool:
-    """Whether a module is the user's, and not installed."""
-    file = getattr(module, "__file__", None)
-    installed = [Path(place) for place in sysconfig.get_paths().values()]
-    ours = [Path(__file__).parents[2] / package for package in ("search", "trainables")]
-    return file is not None and not any(Path(file).is_relative_to(place) for place in [*installed, *ours])
+def _pickled(train: TrainingFunction) -> bytes:
+    """The function with what it refers to in the user's modules; with its own module alone where one of the others
+    cannot be sent, which workers then import.
+
+    Raises:
+        InputError: it cannot be sent.
+    """
+    own = own_modules(train)
+    home = [module for module in own if module is inspect.getmodule(train)]
+    try:
+        return _by_value(train, own)
+    except (TypeError, AttributeError, ValueError):
+        pass
+    try:
+        return _by_value(train, home)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"train: the function cannot be sent to workers ({str(error).splitlines()[0]}); open files, locks and "
+            "the like inside it"
+        ) from error
+
+
+def _by_value(train: TrainingFunction, modules: Sequence[ModuleType]) -> bytes:
+    registered = [module for module in modules if module.__name__ not in cloudpickle.list_registry_pickle_by_value()]
+    for module in registered:
+        cloudpickle.register_pickle_by_value(module)
+    file = BytesIO()
+    try:
+        _Pickler(file).dump(train)
+        return file.getvalue()
+    finally:
+        for module in registered:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _file_of(train: TrainingFunction) -> Path:
+    """The file in which a function is defined; of one that was typed in, or is in a notebook, the folder here."""
+    file = getattr(inspect.getmodule(train), "__file__", None)
+    return Path(file).resolve() if file is not None else Path.cwd() / "__main__"
+
+
+def _place_of(command: Command) -> str:
+    """The file of a command's program; where none is there, its first words up to a flag or a hyperparameter."""
+    words = shlex.split(command.text)
+    for word in words:
+        path = Path(command.folder, word)
+        if path.suffix and path.is_file():
+            return str(path.resolve())
+    end = next((at for at, word in enumerate(words) if word.startswith("--") or "{" in word), len(words))
+    return f"{command.folder}/{shlex.join(words[:end])}"
 
 
 class LoopTask:
@@ -162,7 +230,9 @@ class LoopTask:
             path = cache.parent.parent / data["function"]
             code = Code.read(path, data.get("folder", ""))
             code.check_unchanged(path.parent.name)
-        info = DataInfo(f"function {code.name}", code.digest, code.digest, {})
+        code = replace(code, here=data.get("here") or str(Path.cwd()), tracking=data.get("tracking", ""))
+        earlier = array_digest([code.source.encode()])  # which early versions took for the fingerprint
+        info = DataInfo(f"function {code.name}", code.digest, code.digest, {}, earlier=(earlier,))
         return Splits(code, None, None, info)
 
     def describe_source(self, data: dict[str, Any]) -> str:
@@ -170,8 +240,7 @@ class LoopTask:
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Loop:
         code: Code = splits.train
-        if code.folder and code.folder not in sys.path:
-            sys.path.insert(0, code.folder)
+        _settle(code)
         function = cloudpickle.loads(code.pickled)
         trial = Trial(params, torch.initial_seed(), epochs, device.torch_device)
         return Loop(function, trial, device, self.metric)
@@ -187,7 +256,7 @@ class LoopTask:
         learner.epoch += 1
         device, begun = learner.device, time.perf_counter()
         memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share)
-        metrics = learner.advance()
+        metrics = _advance(learner)
         device.synchronize()
         return metrics | {
             f"val_{self.objective.metric}": metrics[self.metric],
@@ -195,3 +264,40 @@ class LoopTask:
             "peak_memory_mib": memory.mib(),
             **energy.measured(),
         }
+
+
+def _settle(code: Code) -> None:
+    """Makes this process ready for a trial: it runs where the search was started, finds the user's modules there, and
+    has nothing left of an earlier trial."""
+    global _ran
+    if code.folder and code.folder not in sys.path:
+        sys.path.insert(0, code.folder)
+    if code.here and Path(code.here).is_dir():
+        os.chdir(code.here)
+    if code.tracking:
+        os.environ["MLFLOW_TRACKING_URI"] = code.tracking
+    if (mlflow := sys.modules.get("mlflow")) is not None:
+        mlflow.end_run()  # of the trial before, which would get the figures of this one too
+    if _ran is not None and _ran != code.digest:
+        for part in code.parts:
+            if part.startswith(LATE):
+                sys.modules.pop(part.removeprefix(LATE), None)
+    _ran = code.digest
+
+
+def _advance(learner: Loop) -> dict[str, float]:
+    """Trains an epoch; what the function prints goes to `output.log` in the trial's folder, which an error names."""
+    folder = learner.trial.folder
+    if folder is None:
+        return learner.advance()
+    _OUTPUT.to(folder / "output.log")
+    try:
+        with redirect_stdout(_OUTPUT), redirect_stderr(_OUTPUT):
+            return learner.advance()
+    except Exception as error:
+        where, said = f"(what it printed is in {_OUTPUT.path})", _OUTPUT.tail.strip().splitlines()
+        if isinstance(error.__cause__, SystemExit) and said:  # argparse prints what is wrong, and exits
+            raise TrainingError(f"{error}; its last line: {said[-1]} {where}") from error
+        if said:  # in the last line, as that is what people are shown first
+            error.add_note(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} {where}")
+        raise

@@ -228,6 +228,8 @@ def _running(function: TrainingFunction, trial: Trial) -> Generator[Any, None, N
             told.put(_Returned(function(trial)))
         except Stopped:
             pass
+        except SystemExit as error:
+            told.put(_exit(error))
         except BaseException as error:
             told.put(error)
 
@@ -247,7 +249,11 @@ def _running(function: TrainingFunction, trial: Trial) -> Generator[Any, None, N
         thread.join()
         trial._reported = None
     if inspect.isgenerator(item.value):
-        yield from item.value
+        try:
+            yield from item.value
+        except SystemExit as error:
+            if isinstance(mistake := _exit(error), TrainingError):
+                raise mistake from error
     elif not reports and trial.of > 1:
         raise TrainingError(
             f"the function returned {_shown(item.value)}, but a trial has {trial.of} epochs: `yield` the metrics of "
@@ -255,6 +261,16 @@ def _running(function: TrainingFunction, trial: Trial) -> Generator[Any, None, N
         )
     elif not reports:
         yield item.value
+
+
+def _exit(error: SystemExit) -> TrainingError | _Returned:
+    """What `sys.exit` in a function means: code 0 is its end, as `return` is; anything else is a mistake."""
+    if error.code in (None, 0):
+        return _Returned(None)
+    code = f" with code {error.code}" if isinstance(error.code, int) else f": {error.code}"
+    mistake = TrainingError(f"the function called sys.exit{code}")
+    mistake.__cause__ = error
+    return mistake
 
 
 def _check_state(name: str, part: Any) -> None:

@@ -19,7 +19,10 @@ from trainables.base.batches import Rows, read_only
 from trainables.rnn.data import SequenceSplit
 from trainables.rnn.gated import GatedRecurrence
 
+VARIANTS = ("vanilla", "truncated", "padded")
+CELLS = ("gru", "lstm", "simple")
 ACTIVATIONS = ("tanh", "relu")
+INITS = ("uniform", "xavier", "orthogonal")
 
 
 def initialise(weight: torch.Tensor, kind: str) -> None:
@@ -39,7 +42,7 @@ def initialise(weight: torch.Tensor, kind: str) -> None:
             for matrix in weight.view(-1, fan_in, fan_out):
                 nn.init.orthogonal_(matrix)
         else:
-            raise ValueError(f"init: {kind!r}: allowed are uniform, xavier, orthogonal")
+            raise ValueError(f"init: {kind!r}: allowed are {', '.join(INITS)}")
 
 
 class Recur(torch.autograd.Function):

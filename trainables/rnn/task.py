@@ -14,16 +14,19 @@ import pandas as pd
 import torch
 
 from trainables import (
+    Allowed,
     DataInfo,
     Device,
     Finding,
     InputError,
     Learner,
+    Numbers,
     Objective,
     Params,
     Progress,
     Splits,
     Stack,
+    check_params,
     fit_batches,
     make_optimizer,
     make_schedule,
@@ -31,13 +34,25 @@ from trainables import (
 from trainables.base import plots
 from trainables.base.batches import Rows, rows_on
 from trainables.base.files import read_files
+from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.tables import TABLES, read_frame
+from trainables.base.values import BELOW_ONE, COUNT, SWITCH
 from trainables.rnn import data as reading
 from trainables.rnn import portable
 from trainables.rnn.baselines import baselines
 from trainables.rnn.data import SequenceSplit
 from trainables.rnn.look import overview, shared_steps
-from trainables.rnn.model import SequenceRegressor, Sequences, is_gated, layout, steps_of
+from trainables.rnn.model import (
+    ACTIVATIONS,
+    CELLS,
+    INITS,
+    VARIANTS,
+    SequenceRegressor,
+    Sequences,
+    is_gated,
+    layout,
+    steps_of,
+)  # fmt: skip
 from trainables.rnn.ridge import Ridge, fit_ridge
 from trainables.rnn.tables import features
 
@@ -64,9 +79,18 @@ class Batch:
         return [Batch(index, noise) for index, noise in zip(self.index.chunk(parts), noises, strict=True)]
 
 
+#: What the hyperparameters can be.
+ALLOWED: Allowed = {
+    **OPTIMIZED, "variant": VARIANTS, "cell": CELLS, "keep": ("first", "last"), "align": ("start", "end"),
+    "ridge": SWITCH, "hidden": COUNT, "layers": COUNT, "dropout": BELOW_ONE, "activation": ACTIVATIONS,
+    "init": INITS, "input_noise": Numbers(), "clip_norm": Numbers(above=True, null=True), "batch_size": COUNT,
+}  # fmt: skip
+
+
 class RnnTask:
     name = "rnn"
     objective = Objective("mse", "min")
+    allowed = ALLOWED
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         return reading.prepare(data, source)
@@ -75,9 +99,6 @@ class RnnTask:
         demo = data["demo"]
         return f"demo: {demo['train']} + {demo['test']} sequences made by code (--data FILE|FOLDER|ZIP for your own)"
 
-    def check(self, params: Params) -> None:
-        pass
-
     def leaks(self, splits: Splits) -> list[Finding]:
         return shared_steps(splits)
 
@@ -85,6 +106,7 @@ class RnnTask:
         return overview(splits)
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
+        check_params(self.allowed, params)
         # A step in time is too little work to share, and threads that wait for each other at each step stall as soon as
         # the machine has anything else to do.
         torch.set_num_threads(1)

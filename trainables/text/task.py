@@ -21,11 +21,13 @@ from trainables.base.batches import Rows, read_only, rows_on, shuffled_rows
 from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.files import read_files
+from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.optimizers import make_optimizer, make_schedule
 from trainables.base.survey import Finding, classes_found
 from trainables.base.tables import TABLES, decode
 from trainables.base.task import Choices, DataInfo, Objective, Params, Progress, Splits
 from trainables.base.training import Learner, fit_batches
+from trainables.base.values import BELOW_ONE, COUNT, SWITCH, Allowed, Numbers, check_params
 from trainables.text import encoders, look, reports, tables, tfidf
 from trainables.text.batches import EncodedSplit, Reading, batch, merge
 from trainables.text.encoders import Encoder
@@ -36,11 +38,6 @@ from trainables.text.texts import TextSplit
 EVAL_BATCH = 256
 #: Hyperparameters that decide which features of the frozen encoder a trial takes.
 FROZEN_BY = ("model.head", "model.unfreeze", "model.pooling", "model.mask_padding")
-ALLOWED = {
-    "model.head": HEADS,
-    "model.pooling": ("cls", "mean"),
-    "weighting": ("none", "balanced", "focal"),
-}
 #: How a model that is a transformers checkpoint as a whole is used.
 USAGE = """\
 from transformers import pipeline
@@ -50,6 +47,14 @@ print(classify("a text", truncation=True, max_length={most}))
 """
 #: The exponent of the focal loss; 2 is the paper's choice.
 FOCUS = 2.0
+#: What the hyperparameters can be.
+ALLOWED: Allowed = {
+    **OPTIMIZED, "model.head": HEADS, "model.unfreeze": Numbers(whole=True), "model.pooling": ("cls", "mean"),
+    "model.mask_padding": SWITCH, "model.filters": COUNT, "model.tfidf": SWITCH, "model.characters": SWITCH,
+    "tfidf_lr": Numbers(), "encoder_lr": Numbers(), "encoder_lr_decay": Numbers(),
+    "weighting": ("none", "balanced", "focal"), "dropout": BELOW_ONE,
+    "clip_norm": Numbers(above=True, null=True), "batch_size": COUNT,
+}  # fmt: skip
 
 
 class TextTask:
@@ -59,6 +64,7 @@ class TextTask:
     objective: Objective
     #: A phrase: what the demo's texts are, and how to give one's own.
     made: str
+    allowed = ALLOWED
 
     def read(self, data: dict[str, Any], source: Path) -> Splits:
         """Reads the texts at `source` as splits of `TextSplit`; raises InputError."""
@@ -94,22 +100,14 @@ class TextTask:
     def overview(self, splits: Splits) -> list[Finding]:
         return [classes_found(splits), look.lengths(splits), look.some_texts(splits)]
 
-    def check(self, params: Params) -> None:
-        for key, allowed in ALLOWED.items():
-            if params.get(key) is not None and params[key] not in allowed:
-                raise InputError(f"{key}: {params[key]!r}: allowed are {', '.join(allowed)}")
-
     def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
         """Adds what every trial would compute: to each split the features of the frozen encoder, for every combination
         of `FROZEN_BY` in the space, and to train and validation the TF-IDF features."""
         encoder: Encoder = splits.train.encoder
-        for key in FROZEN_BY:
-            if choices[key] is None:
-                raise InputError(f"space.{key}: a range; allowed are choices, as features are cached for each of them")
         needed = set()
         for values in itertools.product(*(choices[key] or () for key in FROZEN_BY)):
             params = dict(zip(FROZEN_BY, values, strict=True))
-            self.check(params)
+            check_params(self.allowed, params)
             if not 0 <= (opened := params["model.unfreeze"]) <= encoder.layers:
                 raise InputError(f"space.model.unfreeze: {opened}: the encoder has {encoder.layers} blocks")
             needed.add(frozen_part(params, encoder.layers, splits.train.max_length))
@@ -134,6 +132,7 @@ class TextTask:
         return Splits(train, val, test, splits.info)
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
+        check_params(self.allowed, params)
         train: EncodedSplit = splits.train
         counts = np.bincount(train.labels, minlength=len(splits.info.classes))
         terms, characters = None, bool(params.get("model.characters"))

@@ -14,6 +14,7 @@ from trainables.wikitext.adaptive import AdaptiveSoftmax
 from trainables.wikitext.linear_cross_entropy import LinearCrossEntropy
 
 POSITIONS = ("sinusoidal", "learned", "rotary")
+SOFTMAXES = ("adaptive", "full")
 #: Weights of embedding and decoder are drawn uniformly within this distance of zero.
 INIT = 0.1
 

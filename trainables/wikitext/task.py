@@ -14,25 +14,30 @@ import pandas as pd
 import torch
 
 from trainables import (
+    Allowed,
     DataInfo,
     Device,
     Finding,
     InputError,
     Learner,
+    Numbers,
     Objective,
     Params,
     Progress,
     Splits,
+    check_params,
     fit_batches,
     make_optimizer,
     make_schedule,
 )  # fmt: skip
 from trainables.base import plots
+from trainables.base.optimizers import ALLOWED as OPTIMIZED
+from trainables.base.values import BELOW_ONE, COUNT, SWITCH
 from trainables.wikitext import data as reading
 from trainables.wikitext import look, mixture
 from trainables.wikitext.data import Corpus, batchify
 from trainables.wikitext.generate import generate
-from trainables.wikitext.model import POSITIONS, LanguageModel
+from trainables.wikitext.model import POSITIONS, SOFTMAXES, LanguageModel
 from trainables.wikitext.ngram import KneserNey
 from trainables.wikitext.tokenizer import START, UNKNOWN, basic_english, decode, encode
 
@@ -43,11 +48,20 @@ UNIT = 500
 #: Orders of the n-gram baselines.
 ORDERS = (2, 5)
 SENTENCES, WORDS = 3, 20
+#: What the hyperparameters can be.
+ALLOWED: Allowed = {
+    **OPTIMIZED, "embedding": COUNT, "heads": COUNT, "hidden": COUNT, "layers": COUNT, "dropout": BELOW_ONE,
+    "sgd_lr": Numbers(), "adam_lr": Numbers(), "clip_norm": Numbers(above=True, null=True), "batch_size": COUNT,
+    "bptt": COUNT, "parts": COUNT, "softmax": SOFTMAXES, "mixture": SWITCH, "tied": SWITCH, "norm_first": SWITCH,
+    "positions": POSITIONS, "temperature": Numbers(), "top_k": Numbers(whole=True),
+    "top_p": Numbers(0, 1, above=True),
+}  # fmt: skip
 
 
 class WikitextTask:
     name = "wikitext"
     objective = Objective("perplexity", "min", tuned=("ngram_weight", "cache_weight"))
+    allowed = ALLOWED
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         return reading.prepare(data, source)
@@ -56,8 +70,6 @@ class WikitextTask:
         return f"{reading.choose(data['corpus'])[1]} (--data FILE|FOLDER|ZIP for your own)"
 
     def check(self, params: Params) -> None:
-        if params.get("positions") is not None and params["positions"] not in POSITIONS:
-            raise InputError(f"positions: {params['positions']!r}: allowed are {', '.join(POSITIONS)}")
         width, heads = params.get("embedding"), params.get("heads")
         if width is not None and heads is not None and width % heads:
             raise InputError(f"embedding: {width}: must be a multiple of heads ({heads})")
@@ -69,6 +81,7 @@ class WikitextTask:
         return [look.most_frequent(splits)]
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
+        check_params(self.allowed, params)
         self.check(params)
         model = LanguageModel(len(splits.train.words), params["bptt"], params, device.dtype)
         model.to(device.torch_device)

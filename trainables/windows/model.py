@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from trainables.base.dropout import Dropout
 
 #: ImageNet's channel mean and standard deviation, the usual normalisation of photographs.
+NORMS = ("batch", "group")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -48,7 +49,7 @@ class Normalise(nn.Module):
 
 
 def norm_layer(kind: str, channels: int) -> nn.Module:
-    """Batch normalisation, or group normalisation with up to 8 groups."""
+    """Batch normalisation, or group normalisation with up to 8 groups; `kind` is one of `NORMS`."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     return nn.GroupNorm(math.gcd(8, channels), channels)

@@ -17,6 +17,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from trainables import (
+    Allowed,
     DataInfo,
     Device,
     Finding,
@@ -26,21 +27,24 @@ from trainables import (
     Params,
     Progress,
     Splits,
+    check_params,
     fit_batches,
     make_optimizer,
     make_schedule,
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, read_only, shuffled_rows
+from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.survey import classes_found
 from trainables.base.task import Choices
+from trainables.base.values import BELOW_ONE, COUNT, SHARE, SWITCH
 from trainables.windows import data as reading
 from trainables.windows import gradients, look, portable
 from trainables.windows.augment import augment, mixed
 from trainables.windows.baselines import baselines
 from trainables.windows.data import ImageSplit
 from trainables.windows.gradients import Gradients
-from trainables.windows.model import Normalise, build_model, pretrained_config, resize
+from trainables.windows.model import NORMS, Normalise, build_model, pretrained_config, resize
 from trainables.windows.portable import Portable
 
 EVAL_BATCH = 256
@@ -57,9 +61,18 @@ class LoadedModel:
     decode_size: int
 
 
+#: What the hyperparameters can be.
+ALLOWED: Allowed = {
+    **OPTIMIZED, "model.freeze": SWITCH, "width": COUNT, "depth": COUNT, "norm": NORMS, "dropout": BELOW_ONE,
+    "batch_size": COUNT, "image_size": COUNT, "augment": SHARE, "mix": SHARE, "label_smoothing": SHARE,
+    "class_weights": ("none", "balanced"), "hog": SWITCH,
+}  # fmt: skip
+
+
 class WindowsTask:
     name = "windows"
     objective = Objective("accuracy", "max", tuned=("hog_weight",))
+    allowed = ALLOWED
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         return reading.prepare(data, source, cache, progress)
@@ -97,6 +110,7 @@ class WindowsTask:
         return replace(splits, val=replace(val, gradients=found.of(val.images).numpy()))
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
+        check_params(self.allowed, params)
         model = build_model(params, splits.info.classes).to(device.torch_device)
         # Norms and biases have no weight decay, as usual: shrinking them only biases the network.
         decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]

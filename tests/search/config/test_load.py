@@ -1,11 +1,12 @@
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.config.load import load_config, parse_duration
-from trainables import TASKS, offer
+from search.config.load import check_space, load_config, parse_duration
+from search.config.loops import loop_config, read_space
+from trainables import TASKS, get_task, offer
 from trainables.base.errors import InputError
 
 
@@ -29,14 +30,14 @@ def test_set_replaces_a_parameter_whole():
         (["lrr=1"], "--set lrr=1: lrr: unknown key; space has"),
         (["lrr=1"], "did you mean 'lr'?"),
         (["search.trails=1"], "did you mean 'trials'?"),
-        (["search.trials=0"], "search.trials: 0: input should be greater than or equal to 1"),
-        (["search.trials=many"], "search.trials: 'many': input should be a valid integer"),
+        (["search.trials=0"], "--set search.trials=0: input should be greater than or equal to 1"),
+        (["search.trials=many"], "--set search.trials=many: input should be a valid integer"),
         (
             ["search.searcher=magic"],
-            "search.searcher: 'magic': input should be 'ranks', 'tpe', 'random', 'grid', 'gp' or 'nsga2'",
+            "--set search.searcher=magic: input should be 'ranks', 'tpe', 'random', 'grid', 'gp' or 'nsga2'",
         ),
         (["search.grace_period=99"], "search.grace_period: 99: must be <= search.epochs (12)"),
-        (["search.time_budget=soon"], "search.time_budget: 'soon': expected a positive duration"),
+        (["search.time_budget=soon"], "--set search.time_budget=soon: 'soon': expected a positive duration"),
         (["resources.gpus=2"], "resources.gpus: 2: a trial has one GPU; give 1 or a fraction"),
         (["data.size=big"], "'big': expected a whole number such as the default 96"),
         (["data.val_fraction=[1]"], "expected a number such as the default 0.15"),
@@ -44,7 +45,18 @@ def test_set_replaces_a_parameter_whole():
         (["model=3"], "space.model is a group; set one of pretrained, freeze in it"),
         (["lr={loguniform: [0, 0.1]}"], "configs/windows.yaml with --set: space.lr: loguniform [0, 0.1]"),
         (["lr=abc"], "--set lr=abc: 'abc': expected a number, such as 0.001"),
-        (["width={choice: [4, wide]}"], "'wide': expected a number, such as"),
+        (["width={choice: [4, wide]}"], "'wide': expected a whole number, such as"),
+        (["width=16.5"], "--set width=16.5: 16.5: expected a whole number, such as 12"),
+        (["width={uniform: [8, 16]}"], "expected a whole number >= 1, such as {int: [LOW, HIGH]} gives"),
+        (["width=0"], "--set width=0: expected a whole number >= 1"),
+        (["dropout=-0.1"], "--set dropout=-0.1: expected a number >= 0 and < 1"),
+        (["dropout={uniform: [0.5, 1.5]}"], "1.5: expected a number >= 0 and < 1"),
+        (["norm=bacth"], "--set norm=bacth: allowed are batch, group; did you mean 'batch'?"),
+        (["norm=null"], "--set norm=null: None: allowed are batch, group"),
+        (["norm={choice: [batch, grup]}"], "'grup': allowed are batch, group; did you mean 'group'?"),
+        (["width={value: 8, when: {norm: grup}}"], "when: norm: 'grup': allowed are batch, group"),
+        (["optimizer=adamm"], "--set optimizer=adamm: allowed are adamw, adam, sgd; did you mean 'adam'?"),
+        (["norm={choice: [batch, group], prior: grup}"], "prior 'grup': must be a value of {batch, group}"),
         (["model.freeze=perhaps"], "'perhaps': expected true or false, such as True"),
         (["lr"], "--set lr: expected KEY=VALUE"),
         (["lr={"], "the value is not YAML"),
@@ -54,6 +66,76 @@ def test_wrong_setting_is_refused_with_key_value_and_what_is_allowed(sets, messa
     with pytest.raises(InputError) as error:
         load_config("windows", sets)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("profile", ["data", "demo"])
+@pytest.mark.parametrize("task", TASKS)
+def test_misspelt_text_of_any_parameter_is_refused_before_anything_starts(task, profile):
+    space = load_config(task, profile=profile).space
+    free = {"model.pretrained"}  # the name of any checkpoint
+    texts = {p.name for p in space.parameters if any(isinstance(v, str) for v in p.choices)} - free
+    assert texts
+    for name in texts:
+        for value in ("x-y", "{choice: [x-y]}"):
+            with pytest.raises(InputError, match=rf"--set {name}=.*x-y.*: allowed are \w+, \w+"):
+                load_config(task, [f"{name}={value}"], profile=profile)
+
+
+@pytest.mark.parametrize("profile", ["data", "demo"])
+@pytest.mark.parametrize("task", TASKS)
+def test_every_value_of_a_file_is_one_that_its_code_takes(task, profile):
+    config, allowed = load_config(task, profile=profile), get_task(task).allowed
+    check_space(config, allowed, {})
+    assert {p.name for p in config.space.parameters} - set(allowed) <= {"model.pretrained"}
+    assert set(allowed) - {"lr", "momentum"} <= {p.name for p in config.space.parameters}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_text_that_only_the_full_space_lists_is_taken_in_the_demo(task):
+    full = load_config(task, profile="data").space
+    for parameter in full.parameters:
+        for value in parameter.choices if any(isinstance(c, str) for c in parameter.choices) else ():
+            load_config(task, [f"{parameter.name}={value}"])
+
+
+def test_choice_of_numbers_lists_examples_and_others_are_taken():
+    assert load_config("windows", ["batch_size=256"]).space.fixed()["batch_size"] == 256
+
+
+def test_flag_is_named_where_its_value_is_wrong():
+    with pytest.raises(InputError, match=r"^--trials 0: input should be greater"):
+        load_config("rnn", [], {"search.trials": 0})
+    with pytest.raises(InputError, match=r"^--time-budget soon: 'soon': expected a positive duration"):
+        load_config("rnn", [], {"search.time_budget": "soon"})
+
+
+SPACE = {"opt": {"choice": ["sgd", "adam"]}, "momentum": {"uniform": [0, 1], "when": {"opt": "sgd"}}}
+
+
+@pytest.mark.parametrize(
+    ("space", "sets", "message"),
+    [
+        (SPACE, ["opt=adm"], "--set opt=adm: allowed are sgd, adam; did you mean 'adam'?"),
+        (SPACE, ["opt={choice: [sdg]}"], "'sdg': allowed are sgd, adam; did you mean 'sgd'?"),
+        (SPACE | {"beta": {"value": 1, "when": {"opt": "adm"}}}, [], "when: opt: 'adm'"),
+        (
+            SPACE | {"beta": {"value": 1, "when": {"opt": ["sgd", "adm"]}}},
+            [],
+            "when: opt: 'adm': allowed are sgd, adam",
+        ),
+    ],
+)
+def test_misspelt_text_in_a_space_of_a_users_own_is_refused(space, sets, message):
+    with pytest.raises(InputError) as error:
+        loop_config("mine", space, "loss min", {}, sets, "here")
+    assert message in str(error.value)
+
+
+def test_space_file_in_another_encoding_is_refused_in_a_line(tmp_path):
+    file = tmp_path / "space.yaml"
+    file.write_bytes("größe: {int: [1, 2]}\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"--space .*space.yaml: not in UTF-8 \(byte 2\)"):
+        read_space(file)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("0.5h", 1800)])
@@ -115,6 +197,7 @@ def test_digest_follows_content_alone():
     assert load_config("windows").digest != load_config("windows", ["lr=0.1"]).digest
 
 
+@settings(deadline=None)  # a busy machine takes long to read two YAML files
 @given(st.text(max_size=30))
 def test_no_set_makes_a_traceback(text):
     try:

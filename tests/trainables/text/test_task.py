@@ -264,14 +264,15 @@ def test_merged_split_is_train_then_validation(prepared):
 
 
 def test_space_that_cannot_be_cached_or_does_not_fit_the_encoder_is_refused(prepared, tmp_path):
+    space = load_config("tweets", ["model.unfreeze=7"], {"search.searcher": "tpe"}).space
+    with pytest.raises(InputError, match=r"space.model.unfreeze: 7: the encoder has 6 blocks"):
+        TASK.precompute(prepared, space.choices(), CPU, tmp_path, quiet)
     for sets, message in (
-        ("model.unfreeze={uniform: [0, 2]}", r"space.model.unfreeze: a range"),
-        ("model.unfreeze=7", r"space.model.unfreeze: 7: the encoder has 6 blocks"),
-        ("model.head={choice: [classifier, lstm]}", r"model.head: 'lstm': allowed are classifier, tokens, cnn"),
+        ("model.unfreeze={uniform: [0, 2]}", r"uniform: expected a whole number >= 0"),
+        ("model.head={choice: [classifier, lstm]}", r"'lstm': allowed are classifier, tokens, cnn"),
     ):
-        space = load_config("tweets", [sets], {"search.searcher": "tpe"}).space
         with pytest.raises(InputError, match=message):
-            TASK.precompute(prepared, space.choices(), CPU, tmp_path, quiet)
+            load_config("tweets", [sets], {"search.searcher": "tpe"})
     with pytest.raises(InputError, match=r"data.max_length: 1000: allowed are 3 to 512 tokens"):
         TASK.prepare(load_config("tweets", ["data.max_length=1000"], {}).data, None, tmp_path, quiet)
 

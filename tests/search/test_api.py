@@ -1,0 +1,174 @@
+"""What `search.open` gives of a search, without Ray."""
+
+import json
+
+import numpy as np
+import pytest
+
+import search
+from search.cli.loops import own_task, whole_numbers
+from search.config.loops import loop_config
+from search.config.space import parse_space
+from search.record.journal import Journal
+from search.record.store import Store
+from search.tracking.results import beside
+from trainables import InputError, offered
+from trainables.loops.command import Command
+from trainables.loops.task import Code
+
+SPACE = {
+    "epochs": {"int": [1, 9]}, "seconds": {"choice": [0.5, 7.5]}, "outcome": "good", "trial": 4, "params_trial": 5,
+    "val_loss": {"uniform": [0, 9]}, "lr": 0.1,
+}  # fmt: skip
+PARAMS = {
+    "epochs": 7, "seconds": 7.5, "outcome": "good", "trial": 4, "params_trial": 5, "val_loss": 8.0, "lr": 0.1,
+}  # fmt: skip
+
+
+def written(store, name, *events, space=SPACE):
+    """A search of a function in the store, with these events in its journal."""
+    config = loop_config("train", space, "val_loss min", {"search.trials": 2, "search.epochs": 2}, (), "here")
+    folder = Store(store).search(name)
+    journal = Journal(folder.journal)
+    journal.append({"event": "session"}, *events)
+    journal.close()
+    folder.write(
+        {"id": "x", "task": "train", "offered": offered("train"), "config": config.raw, "place": "here", "data": None,
+         "fingerprint": "f", "address": None, "retrain": False, "plan": None, "commit": "none", "created": 1}
+    )  # fmt: skip
+    return search.open(name, store)
+
+
+def trial(number, **params):
+    return {"event": "trial", "number": number, "params": PARAMS | params, "seed": 0}
+
+
+def result(number, at, outcome=None, **metrics):
+    told = {"epoch_seconds": 1.0, **metrics}
+    return {
+        "event": "result", "number": number, "epoch": at, "metrics": told, "diverged": None, "outcome": outcome,
+        "device": "cpu",
+    }  # fmt: skip
+
+
+ENDED = {"event": "ended", "status": "finished", "rungs": {}}
+
+
+@pytest.fixture
+def found(tmp_path):
+    events = [trial(0), result(0, 1, val_loss=0.5, epoch=3.0), result(0, 2, "completed", val_loss=0.25, trial=9.0)]
+    return written(tmp_path, "s", *events, ENDED)
+
+
+def test_hyperparameters_that_are_called_like_columns_stand_beside_them(found):
+    table = found.trials()
+    assert table.index.name == "trial" and table.columns.is_unique
+    row = table.loc[0]
+    assert (row["outcome"], row["epochs"], row["best_epoch"], row["val_loss"], row["lr"]) == (
+        "completed", 2, 2, 0.25, 0.1
+    )  # fmt: skip
+    assert (row["params_epochs"], row["params_seconds"], row["params_outcome"], row["params_val_loss"]) == (
+        7, 7.5, "good", 8.0
+    )  # fmt: skip
+    assert (row["params_trial"], row["params_params_trial"]) == (5, 4)
+    assert len(table.reset_index()) == 1
+
+
+def test_metrics_that_are_called_like_columns_stand_beside_them(found):
+    curves = found.curves()
+    assert list(curves["epoch"]) == [1, 2] and list(curves["trial"]) == [0, 0]
+    assert curves["metrics_epoch"][0] == 3.0 and curves["metrics_trial"][1] == 9.0
+
+
+def test_column_keeps_its_name_unless_it_is_taken():
+    assert beside(["lr", "epochs"], ["trial", "epochs"]) == {"lr": "lr", "epochs": "params_epochs"}
+    assert beside(["trial", "params_trial"], ["trial"]) == {
+        "trial": "params_params_trial", "params_trial": "params_trial",
+    }  # fmt: skip
+
+
+def test_search_shows_itself_in_a_line_and_in_a_notebook_as_a_table(found):
+    assert repr(found) == "search s: finished, 1 trial, best val_loss 0.25 at epoch 2 of trial 0"
+    page = found._repr_html_()
+    assert "<table>" in page and "0.25 at epoch 2 of trial 0" in page and "found.trials()" in page and len(page) < 900
+
+
+def test_names_and_values_are_escaped_in_a_notebook(tmp_path):
+    events = [trial(0, outcome="<script>"), result(0, 1, val_loss=0.5)]
+    assert "<script>" not in written(tmp_path, "s", *events, ENDED)._repr_html_()
+
+
+def test_best_of_a_search_that_failed_says_why_in_a_line(tmp_path):
+    traceback = "Traceback (most recent call last):\n  File ...\nValueError: no such column"
+    events = [trial(0), {"event": "failed", "number": 0, "why": "error", "traceback": traceback}]
+    found = written(tmp_path, "s", *events, ENDED | {"status": "failed"})
+    assert repr(found) == "search s: failed, 1 trial, none with a result"
+    with pytest.raises(InputError, match=r"^s: no trial has a result; .* trial 0: ValueError: no such column$"):
+        _ = found.best
+    assert "<td>failed, 1 trial</td>" in found._repr_html_()
+    begun = written(tmp_path, "t", trial(0))
+    with pytest.raises(InputError, match=r"^t: no trial has a result yet; found.resume\(\) goes on with it$"):
+        _ = begun.best
+
+
+def code(folder, text="python main.py --lr {lr}", name="main.py"):
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / name).write_text("")
+    return Code.of(Command(text, folder=str(folder)))
+
+
+def test_programs_of_one_name_are_tasks_of_their_own_and_keep_their_names(tmp_path):
+    store = Store(tmp_path / "store")
+    one, other, third = code(tmp_path / "a"), code(tmp_path / "b"), code(tmp_path / "c" / "b")
+    names = [own_task(store, program) for program in (one, other, third, other, one, third)]
+    assert names[:2] == ["main", "b.main"]
+    assert names[2].startswith("main-") and names[3:] == ["b.main", "main", names[2]]
+
+
+@pytest.mark.parametrize("name", ["rnn", "windows", "toy"])
+def test_program_that_is_called_like_a_task_is_never_that_task(tmp_path, name, monkeypatch):
+    monkeypatch.setenv("SEARCH_TASKS", "toy=toy_task:TASK")
+    program = code(tmp_path / "project", f"python {name}.py --lr {{lr}}", f"{name}.py")
+    assert own_task(Store(tmp_path / "store"), program) == f"project.{name}"
+
+
+def test_program_goes_on_as_the_task_that_an_earlier_version_made_of_it(tmp_path):
+    store, program = Store(tmp_path / "store"), code(tmp_path / "a")
+    folder = store.search("old")
+    folder.write({"task": "main", "offered": "x:y?z=1", "config": {"data": {"folder": program.folder}}})
+    assert own_task(store, program) == "main"
+    store = Store(tmp_path / "other")
+    store.search("old").write({"task": "main", "offered": "x:y?z=1", "config": {"data": {"folder": "/elsewhere"}}})
+    assert own_task(store, program) == "a.main"
+    assert json.loads((store.root / "functions" / "tasks.json").read_text())["main"] == "/elsewhere"
+
+
+def test_range_of_whole_numbers_that_gives_none_is_noted():
+    space = {
+        "width": search.loguniform(4, 128), "lr": search.loguniform(1e-4, 1), "decay": search.loguniform(2.0, 8.0),
+        "x": search.uniform(4, 128),
+    }  # fmt: skip
+    assert whole_numbers(parse_space(space, "here")) == [
+        "note: width: loguniform [4, 128] gives numbers such as 22.63; for a width or a number of layers take an "
+        "integer, or round it in the training"
+    ]
+
+
+def test_specs_take_values_of_libraries_and_refuse_others_in_a_line():
+    assert search.choice(np.logspace(-2, -1, 2)) == {"choice": [0.01, 0.1]}
+    assert search.uniform(np.float64(0), 1, when={"a": np.bool_(True)}) == {"uniform": [0.0, 1], "when": {"a": True}}
+    assert search.integer(np.int64(1), 4) == {"int": [1, 4]}
+    with pytest.raises(InputError, match=r"^choice: <class 'dict'>: allowed are text, numbers"):
+        search.choice([dict, list])
+
+
+def test_argument_of_python_is_named_as_it_was_given(tmp_path):
+    def train(trial):
+        yield 1.0
+
+    with pytest.raises(InputError, match=r"^trials=0: input should be greater than"):
+        search.run(train, {"x": 1}, "val_loss min", trials=0, store=tmp_path)
+    with pytest.raises(InputError, match=r"^fuse='x': input should be a valid integer"):
+        search.run(train, {"x": 1}, "val_loss min", settings={"fuse": "x"}, store=tmp_path)
+    with pytest.raises(InputError, match=r"^search.run: space.x: <class 'dict'>: allowed are"):
+        search.run(train, {"x": dict}, "val_loss min", store=tmp_path)

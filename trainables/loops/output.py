@@ -1,0 +1,70 @@
+"""What a training function prints, in a file of its trial."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import IO
+
+#: Characters that a trial's file takes; what a loop prints beyond is left out, so that it cannot fill the disk.
+MOST = 50_000_000
+#: Characters at the end of it that an error shows.
+TAIL = 1000
+
+
+class Output(io.TextIOBase):
+    """A stream that stands in the place of `sys.stdout` and writes to the file of the trial that runs.
+
+    One for all trials of a process: a handler of `logging` keeps the stream that it was made with.
+    """
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        #: Characters that this trial has written.
+        self.written = 0
+        self.tail = ""
+        self._file: IO[str] | None = None
+
+    def to(self, path: Path) -> None:
+        """Writes to this file from now on, behind what it holds."""
+        if path != self.path:
+            if self._file is not None:
+                self._file.close()
+            self.path, self.written, self.tail, self._file = path, 0, "", None
+
+    def write(self, text: str) -> int:
+        """Writes text, up to `MOST` characters of a trial."""
+        if self.written < MOST:
+            file = self._opened()
+            file.write(text)
+            if self.written + len(text) >= MOST:
+                file.write(f"\n... {MOST} characters; what follows is left out\n")
+        self.written += len(text)
+        self.tail = (self.tail + text)[-TAIL:]
+        return len(text)
+
+    def _opened(self) -> IO[str]:
+        if self._file is None:
+            if self.path is None:
+                raise io.UnsupportedOperation("no trial runs")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", buffering=1, errors="replace", encoding="utf-8")
+        return self._file
+
+    def flush(self) -> None:
+        """Writes what is held back."""
+        if self._file is not None:
+            self._file.flush()
+
+    def writable(self) -> bool:
+        """Whether it can be written to: yes."""
+        return True
+
+    def fileno(self) -> int:
+        """The file's number, for processes that write there; raises OSError where no trial runs."""
+        return self._opened().fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the file."""
+        return "utf-8"
