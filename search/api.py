@@ -291,6 +291,8 @@ def _path(store: str | Path | None) -> Path | None:
 def _console() -> Console:
     from rich.console import Console
 
+    from search.analysis.screen import Screen
+
     # In a notebook lines are plain text; the live table has an output of its own.
     terminal = False if Console().is_jupyter else None
-    return Console(highlight=False, force_jupyter=False, force_terminal=terminal)
+    return Screen(highlight=False, force_jupyter=False, force_terminal=terminal)

@@ -31,7 +31,7 @@ from search.engine.cluster import connect, disconnect
 from search.engine.placement import fits_here
 from search.record.replay import extend, offer_all, open_search, replay
 from search.record.store import Store
-from search.session import DONE, NEEDED, Finals, next_commands, take_up
+from search.session import DONE, NEEDED, Finals, next_commands, sum_up, take_up
 from trainables import Checked, Fusable, InputError, Objective, SelfTrained, Task, get_task, offered, task_names
 from trainables.base.storage import is_remote
 from trainables.base.task import source_line
@@ -249,8 +249,6 @@ def resume(
         address: another cluster than before; `local` starts one here.
         verbose: as `RunOptions.verbose`.
     """
-    from search.analysis.summary import summary
-
     folder, description, config = open_search(store, name)
     extended = any(more.values())
     if extended:
@@ -258,8 +256,8 @@ def resume(
     state, events = replay(folder, config)
     whole = state.status == "finished" and not state.unfinished() and folder.delivered_events() == len(events)
     if whole and not extended:
-        for line in (f"search {name} is finished", *summary(state, config), *folder.samples(state.final)):
-            console.print(line, markup=False, soft_wrap=True)
+        console.print(f"search {name} is finished", markup=False, soft_wrap=True)
+        sum_up(console, config, folder, state)
         next_commands(console, store, config, folder, state)
         return DONE
     splits = prepare_data_again(console, store, config, folder, description)
