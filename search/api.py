@@ -110,7 +110,9 @@ def run(
     """
     from search.cli.commands import RunOptions
     from search.cli.loops import start
+    from search.engine.budget import call_begins
 
+    call_begins()
     given: dict[str, Any] = {f"search.{key}": value for key, value in (settings or {}).items()}
     given |= {f"resources.{key}": value for key, value in (resources or {}).items()}
     given |= {
@@ -249,7 +251,9 @@ class Found:
             InputError: the source changed; or as the command `resume`.
         """
         from search.cli import commands
+        from search.engine.budget import call_begins
 
+        call_begins()
         if train is not None:
             self._replace(train, changed_code)
         more = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
 from rich.control import Control
 from rich.live import Live
@@ -21,6 +22,7 @@ from rich.text import Text
 
 from search.analysis.columns import Importance, ordered, varied
 from search.analysis.remaining import epochs_to_go
+from search.analysis.screen import columns_that_fit
 from search.analysis.summary import OUTCOMES, counted, shown, tally
 from search.config.load import parse_duration
 from search.engine.budget import command_began
@@ -32,8 +34,6 @@ from search.record.state import SearchState, Trial
 
 #: Width and height of the live table where there is no terminal: in a notebook.
 NOTEBOOK = (120, 24)
-#: Most characters of a column's heading and of a value in the live table.
-HEADING, WIDE = 12, 12
 #: Seconds without a line after which a log has one on how far the search is, and how far the data is.
 MINUTE, HALF_A_MINUTE = 60.0, 30.0
 #: How an outcome reads in the live table, where it is not as in `OUTCOMES`.
@@ -174,7 +174,7 @@ class Reporter:
         rest = [t for t in trials if t.outcome is not None and not t.can_win]
         running = [t for t in trials if t.outcome is None][: room - min(len(over), room // 3)]
         listed = [*running, *over, *rest][:room]
-        head, *rows = _table(self._cells(listed, self._columns(trials)), width)
+        head, *rows = columns_that_fit(self._cells(listed, self._columns(trials)), width)
         lines.append(Text(head, "bold"))
         for trial, row in zip(listed, rows, strict=True):
             lines.append(Text(row, "green" if trial is best else "dim" if trial.over else ""))
@@ -335,10 +335,14 @@ class _NotebookTable:
         return console.export_html(inline_styles=True, code_format=form)
 
 
-def data_progress(console: Console) -> tuple[AbstractContextManager[Any], Any]:
-    """What shows how far the data is (a bar on a terminal, lines in a log), and the function that a task calls."""
+def data_progress(console: Console, what: str = "reading the data") -> tuple[AbstractContextManager[Any], Any]:
+    """What shows how far the data is (a bar on a terminal, lines in a log), and the function that a task calls.
+
+    Args:
+        what: what is done, before the task says more.
+    """
     if not console.is_terminal:
-        log = _DataLog(console)
+        log = _DataLog(console, what)
         return log, log
     bar = Progress(console=console, transient=True)
     bars: dict[str, Any] = {}
@@ -354,9 +358,9 @@ def data_progress(console: Console) -> tuple[AbstractContextManager[Any], Any]:
 class _DataLog:
     """Prints every half a minute how far the data is; nothing where it takes less."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, what: str) -> None:
         self._console, self._begun, self._over = console, command_began(), threading.Event()
-        self._standing = "reading the data"
+        self._standing = what
         self._thread = threading.Thread(target=self._print, name="data", daemon=True)
 
     def __call__(self, done: int, total: int, what: str) -> None:
@@ -380,38 +384,16 @@ def stamped(begun: float) -> str:
 
 
 def _packed(phrases: Iterable[str], width: int) -> list[str]:
-    """The phrases in as few lines of this width as hold them in their order."""
+    """The phrases in as few lines of this width as hold them in their order; a longer one is cut between words."""
     lines: list[str] = []
     for phrase in phrases:
-        if lines and cell_len(lines[-1]) + 3 + cell_len(phrase) <= width:
+        if cell_len(phrase) > width:
+            lines += textwrap.wrap(phrase, width, subsequent_indent="  ")
+        elif lines and cell_len(lines[-1]) + 3 + cell_len(phrase) <= width:
             lines[-1] += f"   {phrase}"
         else:
             lines.append(phrase)
     return lines
-
-
-def _table(columns: Sequence[tuple[str, list[str]]], width: int) -> list[str]:
-    """Lines of a table: the first columns that fit into `width`, and how many more there are."""
-    shown: list[list[str]] = []
-    used = 0
-    for place, (heading, cells) in enumerate(columns):
-        column = [_short(heading, HEADING), *(_short(cell, WIDE) for cell in cells)]
-        size = max(map(cell_len, column))
-        more = f"+{len(columns) - place}"
-        last = place == len(columns) - 1
-        if used + size + (0 if last else 2 + len(more)) > width:
-            shown.append([more, *("" for _ in cells)])
-            break
-        numeric = all(not cell or cell == "-" or cell[0].isdigit() or cell[0] in "-." for cell in cells)
-        pad = str.rjust if numeric else str.ljust
-        shown.append([pad(cell, size + len(cell) - cell_len(cell)) for cell in column])
-        used += size + 2
-    return ["  ".join(row).rstrip() for row in zip(*shown, strict=True)]
-
-
-def _short(text: str, width: int) -> str:
-    """The text, cut to so many columns."""
-    return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
 
 
 def _step(event: StepsDone) -> str:

@@ -40,10 +40,14 @@ def ordered(parameters: Iterable[Parameter], shares: Mapping[str, float]) -> lis
     """
 
     def key(parameter: Parameter) -> tuple[bool, float, bool]:
-        first = parameter.name.rpartition(".")[2] in _LEARNING_RATE
-        return not first, -shares.get(parameter.name, 0.0), parameter.kind != "loguniform"
+        return not is_learning_rate(parameter.name), -shares.get(parameter.name, 0.0), parameter.kind != "loguniform"
 
     return sorted(parameters, key=key)
+
+
+def is_learning_rate(name: str) -> bool:
+    """Whether a hyperparameter is the learning rate: `lr`, or `model.lr` in a group."""
+    return name.rpartition(".")[2] in _LEARNING_RATE
 
 
 class Importance:

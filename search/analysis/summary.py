@@ -17,6 +17,7 @@ from search.record.state import FinalRun, SearchState, Trial
 OUTCOMES = {
     None: "training", "paused": "waiting at a rung", "interrupted": "interrupted", "completed": "completed",
     "stopped_early": "stopped early", "timed_out": "out of time", "diverged": "diverged", "failed": "failed",
+    "unknown": "unknown, as the logged search stopped them",
 }  # fmt: skip
 
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 def finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:
     """Runs a command and exits with its code. An error is printed in a line or two; `--debug` shows its traceback."""
-    from search.analysis.screen import Screen
-    from search.record.readable import visible
+    from search.analysis.screen import Screen, show
     from search.record.redaction import redacted
     from search.record.store import Store
     from trainables import InputError
@@ -27,7 +26,7 @@ def finish(command: Callable[[Console, Store], int], store: Path | None, debug: 
     except InputError as error:
         if debug:
             raise
-        print(visible(redacted(f"error: {error}")), file=sys.stderr)
+        show(Screen(stderr=True), redacted(f"error: {error}"))
         code = 2
     except KeyboardInterrupt:
         code = 130
@@ -36,8 +35,7 @@ def finish(command: Callable[[Console, Store], int], store: Path | None, debug: 
             raise
         cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
         first = (str(cause).strip() or "no message").split("\n")[0]
-        told = redacted(f"error: {type(cause).__name__}: {first}\n(--debug shows where)")
-        print(visible(told), file=sys.stderr)
+        show(Screen(stderr=True), redacted(f"error: {type(cause).__name__}: {first}\n(--debug shows where)"))
         code = 1
     # At exit the garbage collector would visit the objects of torch and Ray, which takes more than a second.
     gc.freeze()
