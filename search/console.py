@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
 from rich.control import Control
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import Progress
 from rich.segment import ControlType
 from rich.text import Text
@@ -218,9 +219,9 @@ class Reporter:
         ]
 
     def _rungs(self) -> list[str]:
-        """How many trials came to each rung, and what a rung is for."""
+        """How many trials came to each rung, and what a rung is for; nothing once the trials are over."""
         reached = {epoch: len(rung) for epoch, rung in self.search.scheduler.rungs().items() if rung}
-        if not reached:
+        if self._phase or not reached:
             return []
         (first, number), *others = reached.items()
         later = (f"epoch {epoch}: {number}" for epoch, number in others)
@@ -252,7 +253,7 @@ class Reporter:
     def _final_to_go(self, event: FinalResult) -> list[str]:
         """`about 1:20 to go`: by the pace of the final training, where it has one seed and more than one epoch."""
         alone = sum(run.test is None for run in self.search.state.finals.values()) == 1
-        if self._final is None or not alone or event["epoch"] <= self._final[1]:
+        if self._final is None or not alone or not self._final[1] < event["epoch"] < event["epochs"]:
             return []
         since, first = self._final
         left = (time.monotonic() - since) / (event["epoch"] - first) * (event["epochs"] - event["epoch"])
@@ -349,7 +350,7 @@ def data_progress(console: Console, what: str = "reading the data") -> tuple[Abs
 
     def progress(done: int, total: int, what: str) -> None:
         if what not in bars:
-            bars[what] = bar.add_task(what, total=total)
+            bars[what] = bar.add_task(escape(visible(what)), total=total)
         bar.update(bars[what], completed=done)
 
     return bar, progress
