@@ -122,7 +122,9 @@ def run(
     """
     from search.cli.commands import RunOptions
     from search.cli.loops import start
+    from search.engine.budget import call_begins
 
+    call_begins()
     given: dict[str, Any] = {f"search.{key}": value for key, value in (settings or {}).items()}
     given |= {f"resources.{key}": value for key, value in (resources or {}).items()}
     given |= {
@@ -308,7 +310,9 @@ class Found:
             InputError: the source changed; or as the command `resume`.
         """
         from search.cli import commands
+        from search.engine.budget import call_begins
 
+        call_begins()
         if train is None and changed_code:
             train = self._command()
         more = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
@@ -378,9 +382,10 @@ def _path(store: str | Path | None) -> Path | None:
 def _console() -> Console:
     from rich.console import Console
 
+    from search.analysis.screen import Screen
     from search.output import PatientFile
 
     # In a notebook lines are plain text; the live table has an output of its own.
     terminal = False if Console().is_jupyter else None
     output: Any = PatientFile(sys.stdout)
-    return Console(file=output, highlight=False, force_jupyter=False, force_terminal=terminal)
+    return Screen(file=output, highlight=False, force_jupyter=False, force_terminal=terminal)

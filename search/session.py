@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,8 @@ NEEDED = (
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 #: Seconds that the end of a command waits for a tracking server that does not answer.
 PATIENCE = 10.0
+#: Lines of a model's own text that are printed at the end; a file has them all.
+SAMPLES = 2
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def _session(  # noqa: C901
 ) -> int:  # fmt: skip
     """See `take_up`."""
     from search.analysis.plan import Plan
-    from search.analysis.summary import summary, trials_of
+    from search.analysis.screen import show
+    from search.analysis.summary import trials_of
     from search.console import Reporter
     from search.engine.budget import Budget
     from search.engine.checkpoints import prune
@@ -102,18 +104,19 @@ def _session(  # noqa: C901
     from search.tracking.tracker import Tracker
 
     search = Search(config, folder, journal)
-    reporter = Reporter(console, search, verbose)
+    limit = config.search.time_budget if finals is None else None
+    budget = Budget(math.inf if limit is None else parse_duration(limit))
+    reporter = Reporter(console, search, verbose, budget.began)
     tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
     search.listeners += [tracker, reporter]
-    _greet(console, store, search, splits.info, cluster)
+    local = not (description["address"] or os.environ.get("RAY_ADDRESS"))
+    _greet(console, store, search, splits.info, cluster, local)
     tracker.start(search.journal.events, search.state)
     search.record({"event": "session"})
     if warm:
         search.record(warm)
     if finals is None:
         search.reopen()
-    limit = config.search.time_budget if finals is None else None
-    budget = Budget(math.inf if limit is None else parse_duration(limit))
 
     measured = Measured(
         description.get("most_epochs", config.search.epochs), description.get("alone", 1.0),
@@ -157,33 +160,37 @@ def _session(  # noqa: C901
         if search.journal.refused:
             why = search.journal.refused.strerror
             raise InputError(f"{folder.journal}: {why}; make room and go on with: {_command(again, store)}")
-    for line in (*summary(search.state, config), *folder.samples(search.state.final)):
-        console.print(line, markup=False, soft_wrap=True)
+    sum_up(console, config, folder, search.state)
     if forecast := description["plan"]:
-        console.print(Plan(**forecast).beside(search.journal.events), markup=False)
+        show(console, Plan(**forecast).beside(search.journal.events))
     for line in tracker.registered:
-        console.print(f"registry: {line}", markup=False, soft_wrap=True)
+        show(console, f"registry: {line}")
     if left:
-        console.print(
-            f"MLflow lacks {left} events, which are kept; send them: {_command(f'resume {folder.name}', store)}"
-        )
+        again_later = _command(f"resume {folder.name}", store)
+        show(console, f"MLflow lacks {left} events, which are kept; send them: {again_later}")
     if search.stopping == "failures":
         failed = search.state.failed_in_a_row
-        console.print(f"{trials_of(len(failed))} failed in a row, the last one so:", markup=False)
+        show(console, f"{trials_of(len(failed))} failed in a row, the last one so:")
         console.print(told(failed[-1]), markup=False, soft_wrap=True)
     next_commands(console, store, config, folder, search.state, again)
     if tracker.pages:
-        console.print("in MLflow" + (f", once `{_command('ui', store)}` runs:" if store.is_local else ":"))
+        show(console, "in MLflow" + (f", once `{_command('ui', store)}` runs:" if store.is_local else ":"))
     for page in tracker.pages:
-        console.print(f"  {page}", markup=False, soft_wrap=True)
+        show(console, page)
     if search.stopping == "disk full":
         return FAILED
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, FAILED)
 
 
-def _greet(console: Console, store: Store, search: Search, info: DataInfo, cluster: Cluster) -> None:
+def _greet(console: Console, store: Store, search: Search, info: DataInfo, cluster: Cluster, local: bool) -> None:
+    """Prints what begins, and where it can be watched.
+
+    Args:
+        local: whether Ray runs here, for this command alone.
+    """
     from search.algorithms.searchers import grid_note
-    from search.analysis.summary import trials_of
+    from search.analysis.screen import show
+    from search.analysis.summary import counted, trials_of
 
     config = search.config
     sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
@@ -193,39 +200,54 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         f"epochs, {config.search.searcher} + {config.search.scheduler}, {cluster.placement.describe()}",
         f"data: {about}, fingerprint {info.fingerprint}",
         *(f"note: {note}" for note in (*info.notes, grid_note(config)) if note),
-        *([f"Ray dashboard: {cluster.dashboard} (its token: ray get-auth-token)"] if cluster.dashboard else []),
-        f"MLflow: {store.tracking_uri} (open with `{_command('ui', store)}`)",
     ]
+    if cluster.dashboard:
+        until = ", and is there only while this command runs" if local else ""
+        lines.append(f"Ray dashboard: {cluster.dashboard}")
+        lines.append(f"  its page asks for a token, which `ray get-auth-token` prints{until}")
+    lines.append(f"MLflow: {store.tracking_uri} (open with `{_command('ui', store)}`)")
     if trials := search.state.trials.values():
-        over, paused = sum(t.over for t in trials), len(search.state.paused())
-        waiting = f", {paused} wait to be promoted" if paused else ""
+        over, paused = counted(sum(t.over for t in trials), "trial"), len(search.state.paused())
+        waiting = f", {paused} at a rung wait to be promoted" if paused else ""
         going_on = len(search.state.unfinished())
         kept = "what they kept" if search.runs_itself else "their checkpoints"
-        lines.append(f"resumed: {over} trials are over, {going_on} go on from {kept}{waiting}")
+        lines.append(f"resumed: {over} over, {going_on} to go on from {kept}{waiting}")
     for line in lines:
-        console.print(_fitted(console, redacted(line)), markup=False, soft_wrap=True)
+        show(console, redacted(line))
 
 
-def _fitted(console: Console, line: str) -> str:
-    """A line in as many as it takes on this screen, cut between words; in a pipe or log it stays one."""
-    if not console.is_terminal:
-        return line
-    width = max(20, console.width)
-    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+def sum_up(console: Console, config: SearchConfig, folder: SearchFolder, state: SearchState) -> None:
+    """Prints what a search came to: the test figure first, and the first of the texts that its model wrote."""
+    from search.analysis.screen import show
+    from search.analysis.summary import headline, parts
+
+    first, *rest = parts(state, config)
+    found = headline(state)
+    show(console, first, "bold" if found is None else "bold green" if found[1] else "bold yellow")
+    for part in rest:
+        show(console, part)
+    samples = folder.samples(state.final)
+    for line in samples[:SAMPLES]:
+        show(console, f"  {line}")
+    if state.final and len(samples) > SAMPLES:
+        show(console, f"  {len(samples) - SAMPLES} more such lines are in")
+        show(console, str(folder.samples_file(state.final)))
 
 
 def next_commands(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, state: SearchState, again: str = ""
 ) -> None:
     """Prints the commands that may come next; after an interruption `again`, which goes on."""
+    from search.analysis.screen import show
+
     status = state.status
     if status == "interrupted" or (status == "failed" and state.best() is not None):
-        console.print(f"go on with: {_command(again, store)}", markup=False, soft_wrap=True)
+        show(console, f"go on with: {_command(again, store)}")
         if state.best() is not None and state.final is None and not isinstance(get_task(config.task), SelfTrained):
             made = _command(f"retrain {folder.name}", store)
-            console.print(f"or make a model of what there is: {made}", markup=False, soft_wrap=True)
+            show(console, f"or make a model of what there is: {made}")
     elif status == "finished":
-        console.print("next:", markup=False)
+        show(console, "next:")
         task = get_task(config.task)
         for command in (
             "ui",
@@ -233,9 +255,9 @@ def next_commands(
             *([] if isinstance(task, SelfTrained) else [f"retrain {folder.name} --finalists 3"]),
             *([f"predict {config.task} INPUT..."] if isinstance(task, Exported) else []),
         ):
-            console.print(f"  {_command(command, store)}", markup=False, soft_wrap=True)
+            show(console, f"  {_command(command, store)}")
     else:
-        console.print("no trial succeeded; the tracebacks are artifacts of their runs in MLflow", markup=False)
+        show(console, "no trial succeeded; the tracebacks are artifacts of their runs in MLflow")
 
 
 def _command(rest: str, store: Store) -> str:

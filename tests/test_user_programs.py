@@ -108,6 +108,6 @@ def test_search_in_a_notebook(tmp_path, ray_env, monkeypatch):
     lines = "".join(one["text"] for one in outputs if one.get("name") == "stdout")
     assert lines.startswith("search mine: task train, 3 trials of up to 2 epochs") and "best: trial" in lines
     (table,) = (one["data"]["text/html"] for one in outputs if one["output_type"] == "display_data")
-    assert "3 of 3 trials: 1 completed, 2 stopped_early" in table, "the live table, as it ended"
+    assert "3 trials: 1 completed, 2 stopped early" in table, "the live table, as it ended"
     assert notebook.cells[3].outputs[0]["text"] == "True (3, 6) finished\n"
     assert "def train(trial):" in (tmp_path / "store" / "functions" / "mine" / "train.py").read_text()

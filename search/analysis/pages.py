@@ -6,7 +6,17 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-_TEMPLATES = Environment(loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined)
+from search.record.readable import visible
+
+
+def _shown(given: Any) -> Any:
+    """A text with its control characters made visible; what is HTML already, or no text, as it is."""
+    return visible(given) if type(given) is str else given
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("search.analysis", "."), autoescape=True, undefined=StrictUndefined, finalize=_shown
+)
 
 
 def render(template: str, **values: Any) -> str:

@@ -18,6 +18,7 @@ from search.config.overrides import change
 from search.engine.placement import fits_here
 from search.engine.search import first_of_round
 from search.record.events import Event
+from search.record.readable import figure
 from search.record.replay import open_search, replay
 from search.record.state import SearchState, Trial
 from search.record.store import Store
@@ -166,13 +167,13 @@ def show(
     metric = state.objective.metric
     lines = [
         f"logged:    {tally(t.outcome for t in state.trials.values())}; {spent} epochs; "
-        f"best {metric} {best.best_value:.4f} (trial {best.number})",
+        f"best {metric} {figure(best.best_value)} (trial {best.number})",
         f"simulated: {tally(found.trials.values())}; {found.epochs} epochs; {found.seconds:.0f} s of training on "
         f"{workers} workers",
     ]
     if found.best is not None:
         value = state.objective.loss(found.best_loss)
-        lines[1] += f"; best {metric} {value:.4f} (trial {found.best})"
+        lines[1] += f"; best {metric} {figure(value)} (trial {found.best})"
     if unknown:
         lines.append(
             f"{unknown} trials were stopped in the logged search before the simulated one would have: they "

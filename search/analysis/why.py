@@ -16,6 +16,8 @@ from search.config.load import SearchConfig
 from search.engine.search import first_of_round
 from search.record.events import Event, Moved, Result
 from search.record.journal import read_events
+from search.record.readable import figure
+from search.record.readable import value as shown
 from search.record.replay import objective_of, open_search
 from search.record.state import SearchState
 from search.record.store import Store
@@ -87,8 +89,8 @@ class _Story:
         line = f"proposed after {known} of {len(self.state.trials)} trials were judged, from {self.searcher.source}"
         if again != params:
             line += "; the settings have changed since, and would propose something else now"
-        shown = ", ".join(f"{key} {_short(value)}" for key, value in params.items() if value is not None)
-        self.lines += [line, f"  {shown}"]
+        values = ", ".join(f"{key} {shown(value)}" for key, value in params.items() if value is not None)
+        self.lines += [line, f"  {values}"]
 
     def _say(self, event: Event) -> None:
         match event["event"]:
@@ -123,7 +125,7 @@ class _Story:
         decided = epoch < self.config.search.epochs and self.scheduler.decides(self.number, epoch)
         if outcome is None and not decided:
             return
-        line = f"epoch {epoch}: {self.metric} {event['metrics'][self.metric]:.6g}"
+        line = f"epoch {epoch}: {self.metric} {figure(event['metrics'][self.metric])}"
         if outcome == "completed":
             self.lines.append(f"{line}; complete, as {epoch} epochs are the most that a trial gets")
             return
@@ -160,20 +162,16 @@ class _Story:
             return [f"in the end: {trial.outcome or 'running'}, without a result that counts"]
         place = 1 + ranked.index(trial)
         line = (
-            f"in the end: {trial.outcome or 'running'}; best {self.metric} {trial.best_value:.6g} at epoch "
+            f"in the end: {trial.outcome or 'running'}; best {self.metric} {figure(trial.best_value)} at epoch "
             f"{trial.best_epoch}, place {place} of {len(ranked)}"
         )
         if place > 1:
-            line += f" (the best is trial {ranked[0].number}, {ranked[0].best_value:.6g})"
+            line += f" (the best is trial {ranked[0].number}, {figure(ranked[0].best_value)})"
         chosen = self.state.final
         if chosen is not None and chosen.trial == self.number:
             how = "trained again on train and validation" if chosen.merged else "its own model taken as it is"
             return [line, f"the search's model is of this trial: {how}, {chosen.epochs} epochs"]
         return [line]
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _last(traceback: str) -> str:

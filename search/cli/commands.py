@@ -32,7 +32,7 @@ from search.engine.placement import fits_here
 from search.record.journal import Journal
 from search.record.replay import described, extend, open_to_run, replay
 from search.record.store import SearchFolder, Store
-from search.session import DONE, FAILED, NEEDED, Finals, next_commands, take_up
+from search.session import DONE, FAILED, NEEDED, Finals, next_commands, sum_up, take_up
 from trainables import (
     Checked,
     Fusable,
@@ -287,8 +287,6 @@ def _resume(
     console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool,
     journal: Journal,
 ) -> int:  # fmt: skip
-    from search.analysis.summary import summary
-
     extended = any(more.values())
     if source := store.search(name).read(store).get("imported"):
         return _deliver(console, store, name, source, extended)
@@ -299,8 +297,8 @@ def _resume(
     state, events = replay(folder)
     whole = state.status == "finished" and not state.unfinished() and folder.delivered_events() == len(events)
     if whole and not extended:
-        for line in (f"search {name} is finished", *summary(state, config), *folder.samples(state.final)):
-            console.print(line, markup=False, soft_wrap=True)
+        console.print(f"search {name} is finished", markup=False, soft_wrap=True)
+        sum_up(console, config, folder, state)
         next_commands(console, store, config, folder, state)
         return DONE
     splits = prepare_data_again(console, store, config, folder, description)

@@ -67,6 +67,7 @@ def _keep(console: Console, store: Store, name: str | None, imported: Imported) 
     """Keeps an imported search and says how to go on from it; returns the exit code."""
     from search.analysis.summary import tally
     from search.exchange.imported import keep, space_file
+    from search.record.readable import figure
 
     def say(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
@@ -77,7 +78,7 @@ def _keep(console: Console, store: Store, name: str | None, imported: Imported) 
     for note in imported.notes:
         say(f"note: {note}")
     if (best := state.best()) is not None:
-        say(f"best: trial {best.number}, {imported.metric} {best.best_value:.6g} at epoch {best.best_epoch}")
+        say(f"best: trial {best.number}, {imported.metric} {figure(best.best_value)} at epoch {best.best_epoch}")
     say("begin with what it found out:")
     goal = f"'{imported.metric} {imported.mode}'"
     say(f"  python -m search run --command CMD --space {space_file(store, name)} --objective {goal} --from {name}")

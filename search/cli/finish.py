@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 def finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:
     """Runs a command and exits with its code. An error is printed in a line or two; `--debug` shows its traceback."""
-    from rich.console import Console
-
+    from search.analysis.screen import Screen, show
     from search.output import PatientFile
     from search.record.redaction import redacted
     from search.record.store import Store
@@ -25,11 +24,11 @@ def finish(command: Callable[[Console, Store], int], store: Path | None, debug: 
 
     sys.stdout, sys.stderr = PatientFile(sys.stdout), PatientFile(sys.stderr)
     try:
-        code = command(Console(highlight=False), Store.open(store))
+        code = command(Screen(highlight=False), Store.open(store))
     except InputError as error:
         if debug:
             raise
-        print(redacted(f"error: {error}"), file=sys.stderr)
+        show(Screen(stderr=True), redacted(f"error: {error}"))
         code = 2
     except KeyboardInterrupt:
         code = 130
@@ -39,7 +38,7 @@ def finish(command: Callable[[Console, Store], int], store: Path | None, debug: 
         cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
         first = (str(cause).strip() or "no message").split("\n")[0]
         lines = [f"error: {type(cause).__name__}: {first}", "(--debug shows where)", *getattr(error, "__notes__", [])]
-        print(redacted("\n".join(lines)), file=sys.stderr)
+        show(Screen(stderr=True), redacted("\n".join(lines)))
         code = 1
     # At exit the garbage collector would visit the objects of torch and Ray, which takes more than a second.
     gc.freeze()

@@ -47,7 +47,7 @@ def prepare_data(console: Console, store: Store, config: SearchConfig, data: str
     if warn and data is not None and isinstance(task, Surveyed):
         warnings = [finding.warning for finding in task.leaks(splits) if finding.warning]
         splits = replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *warnings)))
-    bar, progress = data_progress(console)
+    bar, progress = data_progress(console, "computing what all trials share")
     with bar:
         if isinstance(task, Precomputed):
             device = choose_device(local_cpus(), 1, config.resources.precision)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import psutil
 
+_CALLED: ContextVar[float | None] = ContextVar("called", default=None)
+
+
+def call_begins() -> None:
+    """Marks the begin of a search that a script or a notebook calls for: its process may be hours old."""
+    _CALLED.set(time.monotonic())
+
 
 def command_began() -> float:
-    """When this process began, by `time.monotonic`: what was imported since is part of the budget."""
+    """When this command began, by `time.monotonic`: with the call, else with this process, so that what was imported
+    since is part of the budget."""
+    if (called := _CALLED.get()) is not None:
+        return called
     return time.monotonic() - (time.time() - psutil.Process().create_time())
 
 

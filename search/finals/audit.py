@@ -11,6 +11,7 @@ import numpy as np
 
 from search.engine.placement import Placement
 from search.record.events import AuditEvent
+from search.record.readable import figure
 from search.record.state import SearchState, Trial
 from trainables import Params, Splits, get_task
 from trainables.base.device import choose_device
@@ -133,8 +134,8 @@ def words(rows: list[dict[str, Any]], state: SearchState) -> str:
     regret = abs(first["end"] - best.best_value) if won else 0.0
     said = (
         f"Of {stopped} stopped trials {len(rows)} were trained to the end: {len(won)} would have been better than the "
-        f"winner, {moved} changed rank; the best came to {metric} {first['end']:.4g} (trial {first['trial']}), the "
-        f"winner has {best.best_value:.4g}: a regret of {regret:.2g}."
+        f"winner, {moved} changed rank; the best came to {metric} {figure(first['end'])} (trial {first['trial']}), the "
+        f"winner has {figure(best.best_value)}: a regret of {regret:.2g}."
     )
     if not won and len(rows) < stopped:
         # Of n drawn at random none: with 95 % confidence fewer than 1 - 0.05^(1/n) of all (the rule of three, exactly).

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.record.events import Verdict
+from search.record.readable import Grid, figure
 from trainables import Objective
 
 #: Confidence of intervals and of a winner.
@@ -124,14 +125,16 @@ def holm(p: dict[int, float]) -> dict[int, float]:
     return {key: corrected[key] for key in p}
 
 
-def table(decision: Verdict, metric: str) -> list[str]:
-    """Lines of a Markdown table."""
-    lines = [f"| trial | val {metric} | test {metric} | 95 % interval | p |", "| --- | --- | --- | --- | --- |"]
-    for row in decision["finalists"]:
-        p = f"{row['p']:.3f}" if "p" in row else ""
-        interval = f"{row['low']:.4g} to {row['high']:.4g}"
-        lines.append(f"| {row['trial']} | {row['val']:.4g} | {row['test']:.4g} | {interval} | {p} |")
-    return lines
+def table(decision: Verdict, metric: str) -> Grid:
+    """The finalists with their figures."""
+    rows = [
+        [
+            str(row["trial"]), figure(row["val"]), figure(row["test"]),
+            f"{figure(row['low'])} to {figure(row['high'])}", f"{row['p']:.3f}" if "p" in row else "",
+        ]
+        for row in decision["finalists"]
+    ]  # fmt: skip
+    return Grid(["trial", f"val {metric}", f"test {metric}", "95 % interval", "p"], rows)
 
 
 def words(decision: Verdict, objective: Objective) -> str:
@@ -141,8 +144,8 @@ def words(decision: Verdict, objective: Objective) -> str:
     noise = [str(row["trial"]) for row in others if not row["p"] < 1 - LEVEL]
     apart = [str(row["trial"]) for row in others if row["p"] < 1 - LEVEL]
     said = [
-        f"Over {decision['seeds']} seeds, trial {first['trial']} has the best test {metric}: {first['test']:.4g} "
-        f"(95 % interval {first['low']:.4g} to {first['high']:.4g})."
+        f"Over {decision['seeds']} seeds, trial {first['trial']} has the best test {metric}: {figure(first['test'])} "
+        f"(95 % interval {figure(first['low'])} to {figure(first['high'])})."
     ]
     if decision["winner"]:
         said.append("It is better than every other finalist by more than chance explains.")

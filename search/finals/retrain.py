@@ -141,7 +141,8 @@ def _decide(search: Search, best: list[Trial]) -> None:
     test = {n: np.array([r.test[search.objective.metric] for r in group if r.test]) for n, group in runs.items()}
     validation = {trial.number: trial.best_value for trial in best}
     decision = finalists.decide(validation, test, resampled, search.objective)
-    lines = [*finalists.table(decision, search.objective.metric), "", finalists.words(decision, search.objective), ""]
+    table, words = finalists.table(decision, search.objective.metric), finalists.words(decision, search.objective)
+    lines = [*table.markdown(), "", words, ""]
     with replacing(search.folder.decision) as file:
         file.write("\n".join(lines).encode())
     known = dict(state.decision or {})

@@ -11,6 +11,7 @@ import pandas as pd
 
 from search.config.space import Plain
 from search.finals.finalists import estimate
+from search.record.readable import Grid, figure
 from search.record.state import Repeat
 from trainables import Objective
 from trainables.base.plots import new_figure, save_figure
@@ -78,23 +79,20 @@ def apart(one: pd.Series, other: pd.Series) -> bool:
     return bool(one["high"] < other["low"] or other["high"] < one["low"])
 
 
-def table(frame: pd.DataFrame, name: str) -> list[str]:
-    """Lines of a Markdown table."""
+def tables(frame: pd.DataFrame, name: str) -> list[Grid]:
+    """The figures of the values, and where the task measures parts a table of these."""
     heads = [name, "test", "95 % interval", "epochs to 5 %", "gap at best", "gap at end", "parameters", "seconds"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    for value, row in frame.iterrows():
-        cells = [
-            str(value), f"{row['test']:.4g}", f"{row['low']:.4g} to {row['high']:.4g}",
-            f"{row['epochs_to_near']:.1f}", f"{row['gap_at_best']:.3g}", f"{row['gap_at_end']:.3g}",
+    rows = [
+        [
+            str(value), figure(row["test"]), f"{figure(row['low'])} to {figure(row['high'])}",
+            f"{row['epochs_to_near']:.1f}", figure(row["gap_at_best"]), figure(row["gap_at_end"]),
             f"{row['parameters']:.0f}", f"{row['seconds']:.1f}",
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
+        ]
+        for value, row in frame.iterrows()
+    ]  # fmt: skip
     parts = [str(column) for column in frame.columns if str(column).startswith("val_")]
-    if parts:
-        lines += ["", "| " + " | ".join([name, *parts]) + " |", "|" + " --- |" * (len(parts) + 1)]
-        for value, row in frame[parts].iterrows():
-            lines.append("| " + " | ".join([str(value), *(f"{score:.4f}" for score in row)]) + " |")
-    return lines
+    scores = [[str(value), *map(figure, row)] for value, row in frame[parts].iterrows()] if parts else []
+    return [Grid(heads, rows), *([Grid([name, *parts], scores)] if parts else [])]
 
 
 def words(frame: pd.DataFrame, name: str, objective: Objective) -> str:
@@ -103,8 +101,8 @@ def words(frame: pd.DataFrame, name: str, objective: Objective) -> str:
     seeds = f"{first['seeds']:.0f} seeds"
     metric = f"test {objective.metric}"
     said = [
-        f"Over {seeds}, {name} {frame.index[0]} has the best {metric}: {first['test']:.4g} "
-        f"(95 % interval {first['low']:.4g} to {first['high']:.4g})."
+        f"Over {seeds}, {name} {frame.index[0]} has the best {metric}: {figure(first['test'])} "
+        f"(95 % interval {figure(first['low'])} to {figure(first['high'])})."
     ]
     for value, row in frame.iloc[1:].iterrows():
         change = abs(row["test"] - first["test"]) / abs(first["test"]) if first["test"] else float("nan")
@@ -113,7 +111,8 @@ def words(frame: pd.DataFrame, name: str, objective: Objective) -> str:
             if apart(first, row)
             else "the intervals overlap, so this comparison does not tell the two apart"
         )
-        said.append(f"{value} is at {row['test']:.4g}, {change:.0%} worse; {verdict}.")
+        share = f"{change:.0%}" if change >= 0.1 else f"{change:.1%}"
+        said.append(f"{value} is at {figure(row['test'])}, {share} worse; {verdict}.")
     quick, slow = frame["epochs_to_near"].idxmin(), frame["epochs_to_near"].idxmax()
     if frame.at[quick, "epochs_to_near"] < frame.at[slow, "epochs_to_near"]:
         said.append(
@@ -124,7 +123,7 @@ def words(frame: pd.DataFrame, name: str, objective: Objective) -> str:
     wide = frame["gap_at_end"].idxmax()
     said.append(
         f"The widest gap between training and validation at the end is that of {wide} "
-        f"({frame.at[wide, 'gap_at_end']:.3g}, after {frame.at[wide, 'gap_at_best']:.3g} at its best epoch)."
+        f"({figure(frame.at[wide, 'gap_at_end'])}, after {figure(frame.at[wide, 'gap_at_best'])} at its best epoch)."
     )
     small, large = frame["parameters"].idxmin(), frame["parameters"].idxmax()
     if frame.at[small, "parameters"] < frame.at[large, "parameters"]:
@@ -143,7 +142,9 @@ def write(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     frame.to_csv(folder / "comparison.csv", index_label=name)
-    lines = [f"# {name} compared by test {objective.metric}", "", *table(frame, name), ""]
+    lines = [f"# {name} compared by test {objective.metric}", ""]
+    for grid in tables(frame, name):
+        lines += [*grid.markdown(), ""]
     (folder / "comparison.md").write_text("\n".join([*lines, words(frame, name, objective), ""]))
     _learning_curves(folder / "learning_curves.png", repeats, objective)
     if errors:

@@ -183,8 +183,12 @@ class SearchFolder:
 
     def samples(self, final: FinalRun | None) -> list[str]:
         """The lines that the task wrote of the final model (generated sentences, say); none where it wrote nothing."""
-        path = self.final(final.trial, final.seed) / "artifacts" / "samples.txt" if final else None
+        path = self.samples_file(final) if final else None
         return path.read_text().splitlines() if path and path.exists() else []
+
+    def samples_file(self, final: FinalRun) -> Path:
+        """The file of these lines."""
+        return self.final(final.trial, final.seed) / "artifacts" / "samples.txt"
 
     @property
     def decision(self) -> Path:

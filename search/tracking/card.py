@@ -10,6 +10,7 @@ import pandas as pd
 
 from search.config.load import SearchConfig
 from search.finals.finalists import LEVEL, resample
+from search.record.readable import figure
 from search.record.redaction import redacted
 from search.record.state import SearchState
 from search.record.store import SearchFolder, final_name
@@ -44,8 +45,8 @@ def write_card(
     sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
     made = time.strftime("%Y-%m-%d", time.localtime(description["created"] / 1000))
     trained = "train and validation" if final.merged else "train alone"
-    test = f"{metric} {final.test[metric]:.4g}{_interval(task, folder, number)}"
-    others = [f"{key} {value:.4g}" for key, value in final.test.items() if key != metric and "/" not in key]
+    test = f"{metric} {figure(final.test[metric])}{_interval(task, folder, number)}"
+    others = [f"{key} {figure(value)}" for key, value in final.test.items() if key != metric and "/" not in key]
     lines = [
         f"# {config.task}: the model of the search {folder.name}",
         "",
@@ -62,8 +63,8 @@ def write_card(
         f"- {len(state.trials)} trials ({', '.join(f'{n} {o}' for o, n in outcomes.items())}), "
         f"{config.search.searcher} and {config.search.scheduler}, seed {config.search.seed}, begun on {made}, "
         f"commit `{description['commit']}`",
-        f"- trial {number}: validation {metric} {trial.best_value:.4g} at epoch {trial.best_epoch}; the best of many "
-        "validation figures flatters, so only the test figure counts",
+        f"- trial {number}: validation {metric} {figure(trial.best_value)} at epoch {trial.best_epoch}; the best of "
+        "many validation figures flatters, so only the test figure counts",
         f"- then trained on {trained} for {final.epochs} epochs with seed 0",
         "",
         "| hyperparameter | value | |",
@@ -74,7 +75,7 @@ def write_card(
         "",
         f"- {test}",
         *([f"- {', '.join(others)}"] if others else []),
-        *(f"- baseline {name}: {metric} {value:.4g}" for name, value in final.baselines.items()),
+        *(f"- baseline {name}: {metric} {figure(value)}" for name, value in final.baselines.items()),
         "",
         "## Limits",
         "",
@@ -103,7 +104,7 @@ def _interval(task: Any, folder: SearchFolder, number: int) -> str:
         return ""
     drawn = resample([np.load(units)], task.objective_of)[0]
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return f" [{low:.4g}, {high:.4g}; {LEVEL:.0%}]"
+    return f" [{figure(low)}, {figure(high)}; {LEVEL:.0%}]"
 
 
 def _limits(folder: SearchFolder, state: SearchState, info: DataInfo, number: int) -> list[str]:

@@ -13,6 +13,7 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
+from search.record.readable import visible
 from search.record.store import Store
 from search.tracking.client import mlflow_client
 from trainables import Exported, InputError, get_task
@@ -62,7 +63,7 @@ def predict(store: Store, name: str, inputs: list[str], form: str, output: Path 
     elif form == "csv":
         predictions.to_csv(sys.stdout, index_label="input")
     else:
-        sys.stdout.write(predictions.iloc[:, :2].to_string() + "\n")
+        sys.stdout.write(visible(predictions.iloc[:, :2].to_string()) + "\n")
 
 
 def _write(model: Any, frame: pd.DataFrame, output: Path) -> None:

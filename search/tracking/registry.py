@@ -16,6 +16,7 @@ from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 import trainables
+from search.record.readable import figure
 from trainables import InputError, Objective
 
 #: Most characters of a version's description in a database of MLflow's.
@@ -51,7 +52,7 @@ def register(
 
     client.update_model_version(task, version, _short(card))
     champion = _champion(client, task)
-    mine = f"{task} version {version} (test {metric} {test[metric]:.4f})"
+    mine = f"{task} version {version} (test {metric} {figure(test[metric])})"
     if champion is None:
         client.set_registered_model_alias(task, "champion", version)
         return f"{mine} is the first champion"
@@ -65,8 +66,8 @@ def register(
     theirs = float(champion.tags[f"test_{metric}"])
     if objective.better(test[metric], theirs):
         client.set_registered_model_alias(task, "champion", version)
-        return f"{mine} is the new champion, ahead of version {champion.version} ({theirs:.4f})"
-    return f"{mine} does not beat the champion, version {champion.version} ({theirs:.4f}), which stays champion"
+        return f"{mine} is the new champion, ahead of version {champion.version} ({figure(theirs)})"
+    return f"{mine} does not beat the champion, version {champion.version} ({figure(theirs)}), which stays champion"
 
 
 def _short(card: str) -> str:
@@ -84,7 +85,7 @@ def promote(client: MlflowClient, task: str, version: int) -> str:
         raise InputError(f"{task} version {version}: not registered; there are {there}")
     before = _champion(client, task)
     client.set_registered_model_alias(task, "champion", str(version))
-    tested = ", ".join(f"{k} {float(v):.4f}" for k, v in known[version].tags.items() if k.startswith("test_"))
+    tested = ", ".join(f"{k} {figure(float(v))}" for k, v in known[version].tags.items() if k.startswith("test_"))
     return f"{task} version {version} ({tested}) is the champion by hand; before it was {_named(before)}"
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
+from search.record.readable import figure
 from tests.outcomes import assert_logged_once
 from tests.serving import assert_served_and_reported
 
@@ -51,7 +52,7 @@ def test_variants_are_compared_over_seeds_and_the_parent_run_has_it(searched):
     for variant in ("vanilla", "truncated", "padded"):
         mean = (tested[variant, 0]["test"]["mse"] + tested[variant, 1]["test"]["mse"]) / 2
         assert parent.data.metrics[f"comparison/{variant}/test"] == pytest.approx(mean)
-        assert f"| {variant} | {mean:.4g} |" in output
+        assert f"| {variant} | {figure(mean)} |" in output
     assert "Over 2 seeds, variant " in output
     assert Counter(r.data.tags["role"] for r in runs) == {"parent": 1, "trial": 6, "repeat": 6, "final": 1}
     assert_logged_once(command, "rnn", "r")

@@ -62,7 +62,7 @@ def test_installed_it_is_searched_stopped_early_killed_resumed_and_predicts(tmp_
     whole = Command(tmp_path / "whole", env, command.empty_store)
     whole.folder.mkdir()
     output = whole.run(*run)
-    assert "stopped_early" in output and "no model is registered, as numpy_net has no `export`" in output
+    assert "stopped early" in output and "no model is registered, as numpy_net has no `export`" in output
     (accuracy,) = [e["test"]["accuracy"] for e in whole.events("s") if e["event"] == "final_finished"]
     assert accuracy > 0.8
     killed = Command(tmp_path, env, command.empty_store)

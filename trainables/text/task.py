@@ -115,7 +115,8 @@ class TextTask:
 
         def computed(split: EncodedSplit, name: str) -> EncodedSplit:
             def shown(done: int, total: int, what: str) -> None:
-                progress(done, total, f"{what} {name}")
+                which = f"the texts of {name} with {splits.info.chosen['encoder']}"
+                progress(done, total, f"{what} {which}")
 
             take = partial(encoders.cached_features, model, split.ids, device=device, cache=cache, progress=shown)
             split = replace(split, features={part: take(part) for part in parts if part})

@@ -92,4 +92,4 @@ def test_words_say_what_is_noise_and_what_is_not():
     assert "difference to 1 is within noise" in said
     assert "better than 2" in said
     assert "looked 0.09 better on average" in said
-    assert finalists.table(decision, "accuracy")[3] == "| 1 | 0.92 | 0.89 | 0.87 to 0.91 | 0.400 |"
+    assert finalists.table(decision, "accuracy").rows[1] == ["1", "0.9200", "0.8900", "0.8700 to 0.9100", "0.400"]

@@ -68,7 +68,7 @@ def test_files_are_written_with_pictures(tmp_path):
     assert {p.name for p in (tmp_path / "c").iterdir()} == {
         "comparison.csv", "comparison.md", "learning_curves.png", "errors.png",
     }  # fmt: skip
-    assert "| a | 1.5 |" in (tmp_path / "c" / "comparison.md").read_text()
+    assert "| a | 1.500 |" in (tmp_path / "c" / "comparison.md").read_text()
     assert len(pd.read_csv(tmp_path / "c" / "comparison.csv")) == 2
 
 

@@ -1,0 +1,64 @@
+"""How figures, values and texts from elsewhere read on a screen and on a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Characters that a terminal or a browser would obey instead of show: control characters (an escape sequence begins
+#: with one of them), marks that turn the direction of text, line separators, and halves of a character.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def figure(value: float) -> str:
+    """A measured figure with four significant digits; whole numbers up to a million are written out.
+
+    >>> [figure(value) for value in (0.914, 0.0001234, 1e-6, 12345.678, 1234567.0, 0.0)]
+    ['0.9140', '0.0001234', '1.000e-06', '12346', '1.235e+06', '0']
+    """
+    if value == 0:
+        return "0"
+    if 1000 <= abs(value) < 1_000_000:
+        return f"{value:.0f}"
+    return f"{value:#.4g}".rstrip(".")
+
+
+def value(given: object) -> str:
+    """A hyperparameter's value in one short line: as `figure`, without zeros at the end; `-` where it has none.
+
+    >>> [value(given) for given in (0.003, 64, 1e-05, True, None, "adam\\x1b[31m")]
+    ['0.003', '64', '1e-05', 'true', '-', 'adam\\\\x1b[31m']
+    """
+    if given is None:
+        return "-"
+    if isinstance(given, bool):
+        return str(given).lower()
+    if isinstance(given, float):
+        digits, e, exponent = figure(given).partition("e")
+        return (digits.rstrip("0").rstrip(".") if "." in digits else digits) + e + exponent
+    return visible(str(given)).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def visible(text: str) -> str:
+    r"""A text from data, a configuration, a script or another store, with its control characters made visible.
+
+    Line breaks and tabs stay.
+
+    >>> visible("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts: drawn on a terminal, Markdown in a file."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> list[str]:
+        """The lines of a Markdown table."""
+        lines = [self.heads, ["---"] * len(self.heads), *self.rows]
+        return ["| " + " | ".join(visible(cell).replace("|", r"\|") for cell in line) + " |" for line in lines]
