@@ -61,6 +61,8 @@ POINTS, CURVE = 4000, 200
 LISTED = 20
 #: The heading of the figure of the finalists, under which the page has their table too.
 FINALISTS = "Validation against test"
+#: Characters of a name beside a bar: more would leave a phone no room for the bars.
+BAR = 18
 #: Pixels of a row of the drawing of configurations.
 ROW = 66
 
@@ -343,7 +345,7 @@ def importance(state: SearchState, config: SearchConfig) -> Drawing | None:
     bars = list(reversed(found))
     figure = go.Figure(
         go.Bar(
-            x=[one.share for one in bars], y=[label(one.name, VALUE) for one in bars], orientation="h",
+            x=[one.share for one in bars], y=[label(one.name, BAR) for one in bars], orientation="h",
             marker_color=STYLES["completed"].colour, hovertemplate="%{text}<extra></extra>", textposition="none",
             error_x={"array": [one.high - one.share for one in bars], "color": STYLES["best"].colour,
                      "arrayminus": [one.share - one.low for one in bars]},
@@ -355,7 +357,9 @@ def importance(state: SearchState, config: SearchConfig) -> Drawing | None:
     )  # fmt: skip
     _dress(figure, 90 + 28 * len(bars), "share of the variance of ranks", "hyperparameter")
     figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
-    figure.update_yaxes(type="category", ticks="")
+    # Seven pixels a character, and the axis title beside them: a margin that plotly grows by itself overlaps in print.
+    figure.update_layout(margin_l=45 + 7 * max(len(one.name[:BAR]) for one in bars))
+    figure.update_yaxes(type="category", ticks="", automargin=False)
     part = f" of {len(every)}, drawn at random" if len(trials) < len(every) else ""
     words = (
         f"How much of the difference in rank between {len(trials)} trials{part} each hyperparameter explains by itself "

@@ -179,3 +179,20 @@ def test_importance_of_too_few_trials_is_words(tmp_path):
     drawings, _ = drawn(tmp_path, [({"x": 0.1}, [1.0], "completed")], {"x": {"uniform": [0, 1]}})
     assert not drawings["Importance"].figures
     assert "1 trials have a result" in drawings["Importance"].words
+
+
+def test_finalists_have_intervals_their_hyperparameters_and_a_line_of_equality(tmp_path):
+    trials = [({"x": x}, [loss], "completed") for x, loss in ((0.1, 0.5), (0.2, 0.6))]
+    rows = [{"trial": 0, "val": 0.5, "test": 0.7, "low": 0.6, "high": 0.8},
+            {"trial": 1, "val": 0.6, "test": 0.75, "low": 0.7, "high": 0.8, "p": 0.3}]  # fmt: skip
+    _, folder, _, config = made(tmp_path, {"x": {"uniform": [0, 1]}}, trials)
+    state, _ = state_of(folder, config)
+    assert figures.finalists(state, config) is None
+    state.decision = {"champion": 0, "winner": False, "resampled": True, "seeds": 5, "finalists": rows}
+    found = figures.finalists(state, config)
+    equal, first, second = found.figures[0].data
+    assert list(equal.x) == list(equal.y) == [0.5, 0.6]
+    assert list(first.error_y.array) == pytest.approx([0.1]) and list(first.error_y.arrayminus) == pytest.approx([0.1])
+    assert "test loss 0.7 (0.6 to 0.8)" in first.text[0] and "x: 0.1" in first.text[0]
+    assert second.name == "trial 1"
+    assert "above the dotted line test is worse" in found.words
