@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.segment import ControlType
 from rich.text import Text
 
-from search.analysis.columns import Importance, ordered, varied
+from search.analysis.columns import RunningImportance, ordered, varied
 from search.analysis.remaining import epochs_to_go
 from search.analysis.screen import columns_that_fit
 from search.analysis.summary import OUTCOMES, counted, shown, tally
@@ -63,7 +63,7 @@ class Reporter:
         #: How far long epochs are, by trial; and when a line was last printed.
         self._progress: dict[int, StepsDone] = {}
         self._said = time.monotonic()
-        self._importance = Importance(search.config.space.parameters, search.objective)
+        self._importance = RunningImportance(search.config.space, search.objective)
 
     def live(self) -> AbstractContextManager[Any]:
         """Shows the live table while the block runs; does nothing where output can show none."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from search.algorithms.importance import importances
-from search.config.space import Parameter
+from search.config.space import Parameter, Space
 from search.record.state import Trial
 from trainables import Objective
 
@@ -50,19 +50,18 @@ def is_learning_rate(name: str) -> bool:
     return name.rpartition(".")[2] in _LEARNING_RATE
 
 
-class Importance:
+class RunningImportance:
     """The shares of a search that runs, worked out in a thread of its own whenever the number of trials has doubled."""
 
-    def __init__(self, parameters: Iterable[Parameter], objective: Objective) -> None:
-        self._parameters = [p for p in parameters if p.searched and not p.when]
-        self._objective = objective
+    def __init__(self, space: Space, objective: Objective) -> None:
+        self._space, self._objective = space, objective
         self._due = ENOUGH
         #: Of the last time; empty before the first.
         self.shares: dict[str, float] = {}
 
     def update(self, trials: Sequence[Trial]) -> None:
         """Called often, with the trials that have a result; returns at once."""
-        if len(trials) >= self._due and len(self._parameters) > 1:
+        if len(trials) >= self._due:
             self._due = 2 * len(trials)
             drawn = np.random.default_rng(0).permutation(len(trials))[:MOST]
             chosen = [trials[i] for i in sorted(drawn)]
@@ -70,6 +69,6 @@ class Importance:
 
     def _work_out(self, trials: Sequence[Trial]) -> None:
         try:
-            self.shares = importances(trials, self._parameters, self._objective)
+            self.shares = {one.name: one.share for one in importances(trials, self._space, self._objective)}
         except (ValueError, RuntimeError):  # all trials came to the same, say: the order stays as it is
             return

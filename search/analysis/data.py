@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from rich.console import Console
 
 from search.analysis.pages import render
 from search.config.load import SearchConfig
+from search.record.readable import visible
 from search.record.redaction import redacted
 from search.record.replay import open_search, replay
 from search.record.store import Store
-from trainables import Finding, Splits, Surveyed, get_task
+from trainables import Finding, Splits, Surveyed, Task, get_task
 from trainables.base.files import replacing
 
 #: Doubtful labels that are listed.
@@ -29,6 +31,7 @@ def show_data(console: Console, store: Store, config: SearchConfig, splits: Spli
     leaks = task.leaks(splits) if isinstance(task, Surveyed) else []
     overview = task.overview(splits) if isinstance(task, Surveyed) else []
     findings = [*leaks, *doubtful_labels(store, config.task, info.fingerprint), *overview]
+    copies = _copies(task, config.task, leaks)
     warnings = [f"warning: {finding.warning}" for finding in findings if finding.warning]
     page = render(
         "data.html",
@@ -39,6 +42,7 @@ def show_data(console: Console, store: Store, config: SearchConfig, splits: Spli
         fingerprint=info.fingerprint,
         made=time.strftime("%Y-%m-%d %H:%M"),
         warnings=warnings,
+        copies=copies,
         notes=info.notes,
         findings=[_shown(finding) for finding in findings],
         surveyed=isinstance(task, Surveyed),
@@ -47,11 +51,18 @@ def show_data(console: Console, store: Store, config: SearchConfig, splits: Spli
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(page.encode())
-    for line in (*(f"note: {note}" for note in info.notes), *warnings, f"data: {path}"):
-        console.print(redacted(line), markup=False, soft_wrap=True)
+    for line in (*(f"note: {note}" for note in info.notes), copies, *warnings, f"data: {path}"):
+        console.print(visible(redacted(line)), markup=False, soft_wrap=True)
     if show:
         webbrowser.open(path.as_uri())
     return path
+
+
+def _copies(task: Task, name: str, leaks: Sequence[Finding]) -> str:
+    """Whether validation and test were compared with train, and what was found: one line."""
+    if not isinstance(task, Surveyed):
+        return f"not looked for copies across splits: {name} has no method `leaks`"
+    return f"looked for copies across splits: {'; '.join(one.title for one in leaks) or 'none'}"
 
 
 def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
@@ -76,12 +87,14 @@ def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
         doubted = frame[
             (frame["class"] != frame["predicted"]) & (frame["probability"] >= frame["predicted"].map(usual))
         ].nlargest(DOUBTS, "probability")
+        model = f"The final model of the search {name}, which never saw the test samples,"
+        if not len(doubted):
+            return [Finding("Labels to look at again", f"{model} doubts the label of none of the {len(frame)}.")]
         words = (
-            f"The final model of the search {name}, which never saw the test samples, predicts another class for these "
-            f"{len(doubted)}, and is as sure of it as it is of that class elsewhere. Some of them are mistakes of the "
-            "model, and some of whoever labelled them."
+            f"{model} predicts another class for these {len(doubted)}, and is as sure of it as it is of that class "
+            "elsewhere. Some of them are mistakes of the model, and some of whoever labelled them."
         )
-        return [Finding("Labels to look at again", words, doubted)] if len(doubted) else []
+        return [Finding("Labels to look at again", words, doubted)]
     return []
 
 

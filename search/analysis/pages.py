@@ -10,7 +10,7 @@ from search.record.readable import visible
 
 
 def _shown(given: Any) -> Any:
-    """A text with its control characters made visible; what is HTML already, or no text, as it is."""
+    """What stands in place of each expression of a template, before it is escaped; HTML stays as it is."""
     return visible(given) if type(given) is str else given
 
 

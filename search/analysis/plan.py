@@ -86,9 +86,9 @@ class Plan:
 
 
 def duration(seconds: float) -> str:
-    """A time as people read it: `45 s`, `12 min`, `3.4 h`."""
+    """A time as people read it: `0.4 s`, `45 s`, `12 min`, `3.4 h`."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 10 or not seconds else f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 

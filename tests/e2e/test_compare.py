@@ -2,8 +2,6 @@
 
 import io
 import json
-import shutil
-import time
 
 import pandas as pd
 import pytest
@@ -88,43 +86,6 @@ def test_report_is_one_file_that_needs_nothing_else_and_is_logged(searched):
     parent = next(r for r in runs if r.data.tags["role"] == "parent" and r.data.tags["search"] == "one")
     assert "report.html" in {a.path for a in client.list_artifacts(parent.info.run_id)}
     assert "no search of that name" in searched.run("report", "nope", code=2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [420, 1200])
-def test_report_in_a_browser_draws_everything_and_fits_the_screen(searched, width):
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (browser and driver):
-        pytest.skip("no chromium and chromedriver on this machine")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    searched.run("report", "one")
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--force-dark-mode"):
-        options.add_argument(argument)
-    options.binary_location = browser
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    page = webdriver.Chrome(options=options, service=Service(driver))
-    try:
-        page.set_window_size(width, 900)
-        page.get((searched.folder / "mlruns" / "searches" / "one" / "report.html").as_uri())
-        drawn = (
-            "return [...document.querySelectorAll('.plotly-graph-div')]"
-            ".map(figure => figure.querySelectorAll('.main-svg').length)"
-        )
-        deadline = time.monotonic() + 30
-        while not all(counts := page.execute_script(drawn)) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert len(counts) == 5 and all(counts)
-        assert page.execute_script("return performance.getEntriesByType('resource').map(r => r.name)") == []
-        assert not [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
-        wide, inner = page.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-        assert wide <= inner, "what is too wide scrolls by itself, not the page"
-        dark = page.execute_script("return getComputedStyle(document.body).backgroundColor")
-        assert dark == "rgb(18, 18, 18)"
-    finally:
-        page.quit()
 
 
 def test_version_is_promoted_by_hand(searched):

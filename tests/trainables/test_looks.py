@@ -96,7 +96,10 @@ def test_cuts_of_one_recording_in_two_splits_are_told_of():
     pytest.param(np.random.default_rng(0).integers(0, 2, (6, 60, 1)).astype(float), id="coins"),
 ])  # fmt: skip
 def test_steps_that_are_equal_by_chance_are_no_leak(values):
-    assert not get_task("rnn").leaks(recordings(values, 25 if values.shape[1] == 200 else 3))
+    found = get_task("rnn").leaks(recordings(values, 25 if values.shape[1] == 200 else 3))
+    # Where equal values mean nothing, the page says that nothing was compared, and not that nothing is shared.
+    assert [one.title for one in found] in ([], ["Parts of train cannot be told"])
+    assert not any(one.warning for one in found)
 
 
 def test_paragraph_of_train_in_test_is_found_word_for_word(tmp_path):

@@ -2,7 +2,7 @@
 
 import time
 
-from search.analysis.columns import ENOUGH, Importance, ordered, varied
+from search.analysis.columns import ENOUGH, RunningImportance, ordered, varied
 from search.config.space import parse_space
 from search.record.state import Trial
 from trainables import Objective
@@ -58,7 +58,7 @@ def test_order_is_learning_rate_then_importance_then_logarithmic_then_the_space(
 
 
 def test_importance_is_worked_out_once_there_are_enough_trials_and_again_when_they_doubled():
-    importance = Importance(SPACE.parameters, LOSS)
+    importance = RunningImportance(SPACE, LOSS)
     trials = [trial(n, width=n * 7 % 64 + 1, **{"model.lr": 1e-3 + n * 1e-4}) for n in range(2 * ENOUGH)]
     importance.update(trials[: ENOUGH - 1])
     assert not importance.shares
