@@ -72,4 +72,4 @@ def written(
 
 def state_of(folder: SearchFolder, config: SearchConfig):
     """The state of a search and its events."""
-    return replay(folder, config)
+    return replay(folder)

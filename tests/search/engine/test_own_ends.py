@@ -121,7 +121,7 @@ def test_loop_that_ends_early_is_complete_with_the_epochs_that_it_has(driven):
     reached = {t.number: min(m["val_loss"] for m in t.curve.values()) for t in one.search.state.trials.values()}
     assert one.search.state.best().number == min(reached, key=reached.get)
     assert [(event["number"], event["of"]) for event in one.events("completed")] == [(0, 4), (1, 4), (2, 4)]
-    assert replay(one.folder, one.config)[0].trials == one.search.state.trials
+    assert replay(one.folder)[0].trials == one.search.state.trials
 
 
 def test_searcher_hears_once_of_a_trial_that_ended_by_itself(driven):
