@@ -116,7 +116,10 @@ def test_diverged_trials_are_told_as_infeasible_not_as_numbers():
     assert told[3].value is None
     assert told[1].state == optuna.trial.TrialState.PRUNED
     assert told[1].intermediate_values.keys() == {1, 2}
-    assert told[5].state == optuna.trial.TrialState.FAIL
+    assert told[5].state == optuna.trial.TrialState.PRUNED, "a failed trial's epochs say as much as a stopped one's"
+    assert told[5].intermediate_values.keys() == {1, 2}
+    search.tell(Trial(6, search.ask(6), 0, outcome="failed"))
+    assert search.study.trials[6].state == optuna.trial.TrialState.FAIL
 
 
 def test_tpe_avoids_a_region_that_diverges():
