@@ -179,6 +179,20 @@ def test_function_that_is_called_like_a_task_and_does_what_people_do_is_searched
     assert "late.py: changed since the search began" in refused
 
 
+@pytest.mark.slow
+def test_ray_that_the_user_started_is_named_in_a_line(command):
+    code = (
+        "import ray, search\n"
+        "ray.init(address='local', num_cpus=1, include_dashboard=False, log_to_driver=False)\n"
+        "def train(trial):\n    yield 1.0\n"
+        "try:\n    search.run(train, {'x': 1}, 'loss min', trials=1, epochs=1)\n"
+        "except search.InputError as error:\n    print('said:', error, ray.is_initialized())\n"
+    )
+    said = replace(command, program=("-c", code)).run(RAY_ADDRESS="")
+    assert "said: Ray runs in this process already, by a ray.init() of yours: call ray.shutdown()" in said
+    assert said.rstrip().endswith("True"), "it is left as it was"
+
+
 SHELL = r"""
 epoch=$SEARCH_EPOCH
 while [ $epoch -lt $1 ]; do
