@@ -6,8 +6,9 @@ A forest of regression trees learns the rank of a trial from its configuration. 
 
 which is the main effect of Hutter et al. (2014, fANOVA). Both variances are over configurations that are drawn from the
 space, as a search draws them: a log-uniform range is uniform in the logarithm. Optuna's fANOVA integrates such a range
-uniformly, so that of [1e-5, 1e-1] nine tenths of the weight lie above 1e-2. Its default, PED-ANOVA, asks another
-question: how the best tenth of the trials differs from all trials. Of 18 trials that tenth has two trials.
+uniformly, so that of [1e-5, 1e-1] nine tenths of the weight lie above 1e-2: where log10 of lr explains half of the
+variance and x the other half, 150 trials give 0.09 and 0.91 there, and 0.45 and 0.48 here. Optuna's default, PED-ANOVA,
+asks another question: how the best tenth of the trials differs from all trials. Of 18 trials that tenth has two trials.
 
 Ranks are taken instead of values, as one diverging loss would be most of the variance of the values.
 

@@ -19,7 +19,7 @@ COARSE = 0.2
 def shared_steps(splits: Splits) -> list[Finding]:
     """Which sequences of validation and test have at least `SHARE` of their steps, in runs of `STEPS`, in train.
 
-    Where the values are too coarse to tell, the finding says that.
+    Where the values are too coarse to tell, the finding says so.
     """
     known, followed = (np.unique(_runs(splits.train, length)[0]) for length in (STEPS, STEPS + 1))
     if len(followed) * (1 - COARSE) > len(known):
