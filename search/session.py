@@ -91,7 +91,7 @@ def take_up(  # noqa: C901
     tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
     search.listeners += [tracker, reporter]
     _greet(console, store, search, splits.info, cluster)
-    tracker.start(search.journal.events, search.state)
+    tracker.start(search.journal.events)
     search.record({"event": "session"})
     if warm:
         search.record(warm)

@@ -95,7 +95,7 @@ def keep(store: Store, name: str | None, imported: Imported, warn: Callable[[str
     state, events = replay(folder, config)
     info = DataInfo(f"imported from {imported.source}", digest, digest, {})
     tracker = Tracker(store, folder, config, description, info, state.objective, warn)
-    tracker.start(events, state)
+    tracker.start(events)
     if left := tracker.close(PATIENCE):
         warn(f"MLflow lacks {left} events of {folder.name}; they are in its journal")
     return folder.name, state

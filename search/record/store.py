@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from search.record.redaction import redacted
 from search.record.state import FinalRun
@@ -31,7 +32,10 @@ class Store:
     @property
     def tracking_uri(self) -> str:
         """The tracking server: `MLFLOW_TRACKING_URI` if it is set, else this folder's sqlite file."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.database}"
+        named, path = os.environ.get("MLFLOW_TRACKING_URI"), str(self.database)
+        # A question mark ends the path in a database's address; in a `file:` address it can be quoted.
+        there = f"sqlite+pysqlite:///file:{quote(path)}?uri=true" if "?" in path else f"sqlite:///{path}"
+        return named or there
 
     @property
     def shown(self) -> str:
@@ -105,15 +109,6 @@ class SearchFolder:
     def journal(self) -> Path:
         """The file of its events."""
         return self.path / "journal.jsonl"
-
-    @property
-    def delivered(self) -> Path:
-        """A file with the number of events that MLflow has."""
-        return self.path / "delivered"
-
-    def delivered_events(self) -> int:
-        """The number of events that MLflow has."""
-        return int(self.delivered.read_text()) if self.delivered.exists() else 0
 
     def final(self, trial: int, seed: int) -> Path:
         """Where a final training's model and pictures are."""
