@@ -8,7 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from search.record.redaction import redacted
 from search.record.state import FinalRun
@@ -32,10 +31,16 @@ class Store:
     @property
     def tracking_uri(self) -> str:
         """The tracking server: `MLFLOW_TRACKING_URI` if it is set, else this folder's sqlite file."""
-        named, path = os.environ.get("MLFLOW_TRACKING_URI"), str(self.database)
-        # A question mark ends the path in a database's address; in a `file:` address it can be quoted.
-        there = f"sqlite+pysqlite:///file:{quote(path)}?uri=true" if "?" in path else f"sqlite:///{path}"
-        return named or there
+        if named := os.environ.get("MLFLOW_TRACKING_URI"):
+            return named
+        from sqlalchemy.engine import URL
+
+        address = URL.create("sqlite", database=str(self.database)).render_as_string()
+        if address == f"sqlite:///{self.database}":
+            return address
+        # A path with characters that an address quotes: named by its driver, as MLflow makes a folder of the quoted path
+        # where it is not.
+        return address.replace("sqlite:", "sqlite+pysqlite:", 1)
 
     @property
     def shown(self) -> str:

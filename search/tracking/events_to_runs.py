@@ -324,9 +324,11 @@ class Delivery:
         named = {f"baseline_{k}_test_{self.objective.metric}": v for k, v in event["baselines"].items()}
         self.runs.log(run_id, named, 0, event["time"])
         self.runs.set_tags(run_id, {"device": event["device"], "outcome": "completed"})
-        self.client.log_artifacts(run_id, str(self.folder.final(event["trial"], seed) / "artifacts"))
+        with self._leaving_out("files of the final training"):
+            self.client.log_artifacts(run_id, str(self.folder.final(event["trial"], seed) / "artifacts"))
         if event["chosen"]:
-            self._register(event["trial"], event)
+            with self._leaving_out("model"):
+                self._register(event["trial"], event)
         self.runs.terminate(run_id, "FINISHED", event["time"])
 
     def _register(self, trial: int, event: FinalFinished | Decided) -> None:
@@ -355,7 +357,8 @@ class Delivery:
     def _decided(self, event: Decided) -> None:
         finalists = ", ".join(str(row["trial"]) for row in event["finalists"])
         self.runs.set_tags(self.parent, {"finalists": finalists, "winner": str(event["winner"]).lower()})
-        self.client.log_artifact(self.parent, str(self.folder.decision))
+        with self._leaving_out("comparison of the finalists"):
+            self.client.log_artifact(self.parent, str(self.folder.decision))
         self._register(event["champion"], event)
 
     def _repeat(self, event: RepeatEvent) -> None:

@@ -51,8 +51,9 @@ def refused(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
+    """The first line of an error; an error of Python's own says little without its kind."""
+    first = str(error).strip().split("\n")[0]
+    return first if first and isinstance(error, MlflowException) else f"{type(error).__name__}: {first}"
 
 
 @dataclasses.dataclass

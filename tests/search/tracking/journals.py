@@ -22,7 +22,7 @@ def results(number, accuracies, outcome="completed", start=1):
 def whole_journal() -> list[dict]:
     """Two trials, a retry, an audit, a repeat, a final training whose model is registered."""
     final = {"trial": 0, "seed": 0, "epochs": 2}
-    metrics = {"val_accuracy": 0.5, "val_acc@1": 0.25, "val_loss": 1.0, "train_loss": 0.5}
+    metrics = {"val_accuracy": 0.5, "val_acc@1": 0.25, "val_loss": 1.0, "train_loss": 0.5, "epoch_seconds": 1.0}
     repeat = {"value": "a/b@c", "trial": 0, "seed": 1}
     events = [
         {"event": "session"},
