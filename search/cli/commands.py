@@ -288,10 +288,12 @@ def retrain(console: Console, store: Store, name: str, seeds: int | None, finali
 
 def promote(console: Console, store: Store, name: str, version: int) -> int:
     """Makes a registered version the champion; returns the exit code."""
-    from search.tracking.client import mlflow_client
+    from search.tracking.client import mlflow_client, quick_and_quiet
     from search.tracking.registry import promote as move
 
-    console.print(move(mlflow_client(store), name, version), markup=False, soft_wrap=True)
+    with quick_and_quiet():
+        said = move(mlflow_client(store), name, version)
+    console.print(said, markup=False, soft_wrap=True)
     return DONE
 
 

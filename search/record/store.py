@@ -38,8 +38,7 @@ class Store:
         address = URL.create("sqlite", database=str(self.database)).render_as_string()
         if address == f"sqlite:///{self.database}":
             return address
-        # A path with characters that an address quotes: named by its driver, as MLflow makes a folder of the quoted path
-        # where it is not.
+        # MLflow makes a folder of a quoted path as it stands, unless the address names the driver too.
         return address.replace("sqlite:", "sqlite+pysqlite:", 1)
 
     @property
