@@ -250,14 +250,15 @@ def resume(
         verbose: as `RunOptions.verbose`.
     """
     from search.analysis.summary import summary
+    from search.tracking.results import has_whole
 
     folder, description, config = open_search(store, name)
     extended = any(more.values())
     if extended:
         description, config = extend(folder, description, config, more)
     state, events = replay(folder, config)
-    whole = state.status == "finished" and not state.unfinished() and folder.delivered_events() == len(events)
-    if whole and not extended:
+    over = state.status == "finished" and not state.unfinished() and not extended
+    if over and has_whole(store, config.task, description["id"], len(events)):
         for line in (f"search {name} is finished", *summary(state, config), *folder.samples(state.final)):
             console.print(line, markup=False, soft_wrap=True)
         next_commands(console, store, config, folder, state)

@@ -179,7 +179,7 @@ class Delivery:
     def _standing(self) -> tuple[int, int | None]:
         """The epochs that the trials have trained, and the number of the best trial."""
         best = self._state.best()
-        return sum(trial.epoch for trial in self._state.trials.values()), best and best.number
+        return sum(trial.epoch for trial in self._state.trials.values()), None if best is None else best.number
 
     def _show_best(self, now: int) -> None:
         """Shows on the parent run what is best, also while the search runs."""

@@ -15,6 +15,8 @@ import re
 LONGEST, PARAM, TAG = 250, 6000, 8000
 #: The longest name of a run, and of an experiment, in the databases that count characters.
 RUN_NAME, EXPERIMENT = 250, 256
+#: The tag of a search's parent run with the number of events of the journal that this MLflow has.
+DELIVERED = "search.delivered"
 #: Begin of the tags of a run that hold the whole of a name that is too long.
 NAME_TAG = "search.name."
 _WORDS = {

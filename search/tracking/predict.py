@@ -66,15 +66,19 @@ def predict(store: Store, name: str, inputs: list[str], form: str, output: Path 
 
 def _champion(store: Store, name: str) -> Any:
     with quick_and_quiet():
-        uri = mlflow_client(store).tracking_uri
+        client = mlflow_client(store)
         try:
-            there = mlflow.artifacts.download_artifacts(
-                f"models:/{model_name(name)}@champion", tracking_uri=uri, registry_uri=uri
-            )
+            version = client.get_model_version_by_alias(model_name(name), "champion")
         except MlflowException as error:
             said = str(error).splitlines()[0]
             raise InputError(f"{name}: no registered champion in {store.shown} ({said})") from error
-        return mlflow.pyfunc.load_model(there)
+        # `models:/` would be looked up at the address that the whole process uses.
+        there = client.get_model_version_download_uri(version.name, version.version)
+        return mlflow.pyfunc.load_model(
+            mlflow.artifacts.download_artifacts(
+                there, tracking_uri=client.tracking_uri, registry_uri=client.tracking_uri
+            )
+        )
 
 
 def _write(model: Any, frame: pd.DataFrame, output: Path) -> None:

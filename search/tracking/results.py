@@ -10,7 +10,7 @@ import pandas as pd
 
 from search.algorithms.pareto import nondominated
 from search.record.store import Store
-from search.tracking.names import NAME_TAG, experiment_name, original
+from search.tracking.names import DELIVERED, NAME_TAG, experiment_name, original
 from trainables import Objective
 
 #: Outcomes of trials whose figures can be ranked.
@@ -95,6 +95,23 @@ def _read(client: Any, name: str) -> pd.DataFrame:
         if not (token := page.token):
             break
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def has_whole(store: Store, task: str, search: str, events: int) -> bool:
+    """Whether MLflow has the finished search with this id to its last event. False where it cannot be asked.
+
+    Searches that were delivered before MLflow kept the number of events count as whole.
+    """
+    try:
+        parents = searches(read_runs(store, task))
+    except Exception:  # a server that is away, a database without tables
+        return False
+    mine = parents[parents["tag.search.id"] == search] if len(parents) else parents
+    if not len(mine):
+        return False
+    run = mine.iloc[0]
+    known = run.get(f"tag.{DELIVERED}")
+    return run["tag.outcome"] == "completed" if pd.isna(known) else int(known) == events
 
 
 def searches(runs: pd.DataFrame) -> pd.DataFrame:

@@ -29,8 +29,6 @@ _REFUSALS = {
     "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS",
     "RESOURCE_CONFLICT", "NOT_IMPLEMENTED", "ENDPOINT_NOT_FOUND", "FEATURE_DISABLED",
 }  # fmt: skip
-#: The tag of the parent run with the number of events of the journal that this MLflow has.
-_DELIVERED = "search.delivered"
 
 
 class MissingRun(Exception):
@@ -113,7 +111,7 @@ class Runs:
                 if run.info.lifecycle_stage == "deleted":
                     self._deleted.add(run.info.run_id)
                 if key == "parent":
-                    self.delivered = int(run.data.tags.get(_DELIVERED, 0))
+                    self.delivered = int(run.data.tags.get(names.DELIVERED, 0))
             if not (token := page.token):
                 break
 
@@ -213,7 +211,7 @@ class Runs:
 
     def confirm(self, delivered: int) -> None:
         """Records in MLflow itself how many events of the journal it has, as another database may have fewer."""
-        self.client.set_tag(self["parent"], _DELIVERED, str(delivered))
+        self.client.set_tag(self["parent"], names.DELIVERED, str(delivered))
         self.delivered = delivered
 
     def of(self, role: str) -> list[str]:

@@ -164,7 +164,11 @@ def forget_database(store: Store) -> None:
 
 def test_deleted_database_gets_the_whole_search_again(delivered, empty_store):
     store, before = delivered
+    events = len(whole_journal())
+    assert results.has_whole(store, "windows", "1", events)
+    assert not results.has_whole(store, "windows", "1", events + 1)
     forget_database(store)
+    assert not results.has_whole(store, "windows", "1", events)
     assert send(store, whole_journal()) == []
     assert held(store) == before
 
