@@ -8,9 +8,11 @@ training, the same sampler and no logging. `--docs docs` draws the plot of docs/
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -95,8 +97,17 @@ class Journal:
                 self.events += 1
                 self.epochs += event["event"] == "result"
                 self.over += event["event"] == "result" and event["outcome"] is not None
-        delivered = self.folder / "delivered"
-        return self.over, self.events - (int(delivered.read_text() or 0) if delivered.exists() else 0)
+        return self.over, self.events - self.delivered()
+
+    def delivered(self) -> int:
+        """The events that MLflow has, by its own count."""
+        database = self.folder.parents[1] / "mlflow.db"
+        try:
+            with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as opened:
+                row = opened.execute("SELECT value FROM tags WHERE key = 'search.delivered'").fetchone()
+        except sqlite3.OperationalError:  # it is not made yet
+            return 0
+        return int(row[0]) if row else 0
 
 
 def search(address: str, env: dict[str, str]) -> Watched:

@@ -111,7 +111,7 @@ def _session(  # noqa: C901
     search.listeners += [tracker, reporter]
     local = not (description["address"] or os.environ.get("RAY_ADDRESS"))
     _greet(console, store, search, splits.info, cluster, local)
-    tracker.start(search.journal.events, search.state)
+    tracker.start(search.journal.events)
     search.record({"event": "session"})
     if warm:
         search.record(warm)

@@ -31,7 +31,8 @@ from search.record.redaction import redacted
 from search.record.replay import open_search, replay
 from search.record.state import FinalRun, SearchState, Trial
 from search.record.store import SearchFolder, Store
-from search.tracking.client import mlflow_client
+from search.tracking.client import mlflow_client, quick_and_quiet
+from search.tracking.names import experiment_name
 from trainables import InputError
 from trainables.base.files import replacing
 
@@ -54,11 +55,12 @@ def report(console: Console, store: Store, name: str, show: bool) -> None:
     if not store.is_writable:
         console.print(f"{store.root} can only be read: the report is here, and not in MLflow", markup=False)
         return
-    client = mlflow_client(store)
-    experiment = client.get_experiment_by_name(config.task)
     key = f"tags.`search.id` = '{description['id']}' AND tags.`search.run` = 'parent'"
-    for run in client.search_runs([experiment.experiment_id], key) if experiment else ():
-        client.log_artifact(run.info.run_id, str(path))
+    with quick_and_quiet():
+        client = mlflow_client(store)
+        experiment = client.get_experiment_by_name(experiment_name(config.task))
+        for run in client.search_runs([experiment.experiment_id], key) if experiment else ():
+            client.log_artifact(run.info.run_id, str(path))
 
 
 def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfig, path: Path | None = None) -> Path:

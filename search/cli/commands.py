@@ -287,6 +287,8 @@ def _resume(
     console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool,
     journal: Journal,
 ) -> int:  # fmt: skip
+    from search.tracking.results import has_whole
+
     extended = any(more.values())
     if source := store.search(name).read(store).get("imported"):
         return _deliver(console, store, name, source, extended)
@@ -295,8 +297,8 @@ def _resume(
         config = extend(config, more)
         description = {**description, "config": config.raw}
     state, events = replay(folder)
-    whole = state.status == "finished" and not state.unfinished() and folder.delivered_events() == len(events)
-    if whole and not extended:
+    over = state.status == "finished" and not state.unfinished() and not extended
+    if over and has_whole(store, config.task, description["id"], len(events)):
         console.print(f"search {name} is finished", markup=False, soft_wrap=True)
         sum_up(console, config, folder, state)
         next_commands(console, store, config, folder, state)
@@ -316,11 +318,11 @@ def _deliver(console: Console, store: Store, name: str, source: str, extended: b
             f"{name}: was imported from {source} and has nothing to train; begin with it: run --from {name}"
         )
     folder = store.search(name)
-    missing = len(replay(folder)[1]) - folder.delivered_events()
+    events = len(replay(folder)[1])
     left = deliver(store, folder, lambda line: console.print(line, markup=False, soft_wrap=True))
     console.print(
-        f"search {name} was imported from {source} and has nothing to train; {missing - left} events were sent to "
-        f"MLflow, {left} are left",
+        f"search {name} was imported from {source} and has nothing to train; MLflow has {events - left} of its "
+        f"{events} events",
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return FAILED if left else DONE
@@ -355,10 +357,12 @@ def _retrain(
 
 def promote(console: Console, store: Store, name: str, version: int) -> int:
     """Makes a registered version the champion; returns the exit code."""
-    from search.tracking.client import mlflow_client
+    from search.tracking.client import mlflow_client, quick_and_quiet
     from search.tracking.registry import promote as move
 
-    console.print(move(mlflow_client(store), name, version), markup=False, soft_wrap=True)
+    with quick_and_quiet():
+        said = move(mlflow_client(store), name, version)
+    console.print(said, markup=False, soft_wrap=True)
     return DONE
 
 

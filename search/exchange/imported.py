@@ -116,7 +116,7 @@ def deliver(store: Store, folder: SearchFolder, warn: Callable[[str], None]) -> 
     digest = description["fingerprint"]
     info = DataInfo(f"imported from {description['imported']}", digest, digest, {})
     tracker = Tracker(store, folder, config, description, info, state.objective, warn)
-    tracker.start(events, state)
+    tracker.start(events)
     return tracker.close(PATIENCE)
 
 

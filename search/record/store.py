@@ -41,7 +41,15 @@ class Store:
     @property
     def tracking_uri(self) -> str:
         """The tracking server: `MLFLOW_TRACKING_URI` if it is set, else this folder's sqlite file."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.database}"
+        if named := os.environ.get("MLFLOW_TRACKING_URI"):
+            return named
+        from sqlalchemy.engine import URL
+
+        address = URL.create("sqlite", database=str(self.database)).render_as_string()
+        if address == f"sqlite:///{self.database}":
+            return address
+        # MLflow makes a folder of a quoted path as it stands, unless the address names the driver too.
+        return address.replace("sqlite:", "sqlite+pysqlite:", 1)
 
     @property
     def shown(self) -> str:
@@ -159,23 +167,6 @@ class SearchFolder:
     def journal(self) -> Path:
         """The file of its events."""
         return self.path / "journal.jsonl"
-
-    @property
-    def delivered(self) -> Path:
-        """A file with the number of events that MLflow has."""
-        return self.path / "delivered"
-
-    def delivered_events(self) -> int:
-        """The number of events that MLflow has; raises InputError where the file is damaged."""
-        if not self.delivered.exists():
-            return 0
-        content = self.delivered.read_bytes()
-        if not re.fullmatch(rb"[0-9]+", content.strip()):
-            raise InputError(
-                f"{self.delivered}: is damaged: {content[:40]!r} is no number of events; delete it, and all events are "
-                "sent to MLflow again"
-            )
-        return int(content)
 
     def final(self, trial: int, seed: int) -> Path:
         """Where a final training's model and pictures are."""

@@ -1,12 +1,14 @@
 """What each event of a journal becomes in MLflow.
 
 Delivering an event twice changes nothing: runs are found again by their tags, and a metric's row is identified by its
-key, step, value and time, which are the journal's.
+key, step, value and time, which are the journal's. MLflow itself keeps the number of events that it has, so that a
+database that was deleted, restored from a backup or replaced by another is given what it lacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, assert_never
 
 import yaml
@@ -31,16 +33,19 @@ from search.record.events import (
     Retried,
 )  # fmt: skip
 from search.record.redaction import redacted
-from search.record.state import SearchState
+from search.record.state import SearchState, Trial
 from search.record.store import SearchFolder, Store
 from search.tracking.card import write_card
+from search.tracking.names import plain as text
 from search.tracking.registry import register
-from search.tracking.runs import Runs
+from search.tracking.runs import MissingRun, RefusedRun, Runs, plain, reason, refused
 from search.tracking.views import pages, share_view, view_key
 from trainables import DataInfo, Exported, Objective, get_task
 from trainables.base.errors import Damaged
 from trainables.base.storage import check_all
 
+#: The tag that MLflow's page shows as the description of a run.
+_NOTE = "mlflow.note.content"
 #: The status that MLflow shows for each outcome.
 STATUS = {
     "completed": "FINISHED",
@@ -58,17 +63,26 @@ class Delivery:
 
     def __init__(
         self, client: MlflowClient, store: Store, folder: SearchFolder, config: SearchConfig,
-        description: dict[str, Any], info: DataInfo, objective: Objective, state: SearchState,
+        description: dict[str, Any], info: DataInfo, objective: Objective, warn: Callable[[str], None],
     ) -> None:  # fmt: skip
-        """Finds the search's runs, and makes its parent run if it is missing."""
+        """Finds the search's runs, and makes its parent run if it is missing.
+
+        Args:
+            warn: hears of what MLflow refuses for good.
+        """
         self.client, self.store, self.folder, self.config, self.description = client, store, folder, config, description
-        self.info, self.objective, self._state = info, objective, state
+        self.info, self.objective, self._warn = info, objective, warn
+        #: The state of the search after the events that MLflow has: what is written depends on these alone.
+        self._state = SearchState(objective)
+        self._applied = 0
+        #: The epochs and the best trial that the parent run shows.
+        self._shown: tuple[int, int | None] = 0, None
         #: A sentence for each final model that was registered.
         self.registered: list[str] = []
         self._running: set[str] = set()
-        self.runs = Runs(client, store, folder, config, description, info)
+        self.runs = Runs(client, store, folder, config, description, info, warn)
         self.parent = self.runs.make("parent", folder.name, "parent", description["created"], {
-            "config": digest(config.raw),
+            "config": digest(plain(config.raw)),
             "data.source": info.source,
             "data.notes": "; ".join(info.notes),
             "created": str(description["created"]),
@@ -76,28 +90,117 @@ class Delivery:
             "searcher": config.search.searcher,
             "scheduler": config.search.scheduler,
             "resume": f"python -m search resume {folder.name}",
+            _NOTE: self._about(),
         })  # fmt: skip
         if not client.get_run(self.parent).inputs.dataset_inputs:  # they come last, so a kill may have prevented them
-            raw = {f"{s}.{k}": v for s in ("search", "resources", "data") for k, v in config.raw[s].items()}
-            space = {f"space.{p.name}": p.describe() for p in config.space.parameters}
-            self.runs.log_params(self.parent, raw | space)
-            self.runs.flush(self.parent)
-            client.log_text(self.parent, redacted(yaml.safe_dump(config.raw, sort_keys=False)), "config.yaml")
-            key = view_key(description)
-            share_view(client, self.runs.experiment, key, folder.name, self.parent, config, objective)
+            self._describe()
+
+    def _describe(self) -> None:
+        """Logs the search's configuration, its view in MLflow's page and its data to the parent run."""
+        config = plain(self.config.raw)
+        raw = {f"{s}.{k}": v for s in ("search", "resources", "data") for k, v in config[s].items()}
+        space = {f"space.{p.name}": p.describe() for p in self.config.space.parameters}
+        self.runs.log_params(self.parent, raw | space)
+        self.runs.flush(self.parent)
+        with self._leaving_out("configuration"):
+            shown = redacted(yaml.safe_dump(config, sort_keys=False))
+            self.client.log_text(self.parent, text(shown), "config.yaml")
+        with self._leaving_out("view"):
+            key, about = view_key(self.description), (self.parent, self.config, self.objective)
+            share_view(self.client, self.runs.experiment, key, self.folder.name, *about)
+        with self._leaving_out("data set"):
             self.runs.log_dataset(self.parent, "search")
+
+    def _about(self) -> str:
+        """The parent run's description, in Markdown: what is searched, the best trial, how to go on."""
+        config, best = self.config.search, self._state.best()
+        searched = [f"- `{p.name}`: {p.describe()}" for p in self.config.space.parameters if p.searched]
+        return "\n".join([
+            f"Search of the task **{self.config.task}** on {redacted(self.info.source)}: up to {config.trials} trials "
+            f"of {config.epochs} epochs, {config.searcher} and {config.scheduler}, for {self.objective.metric} "
+            f"({self.objective.mode}).",
+            "",
+            f"Best so far: {self._best(best, f'trial {best.number}, ') if best else 'no trial has a result yet'}.",
+            "",
+            "Searched:",
+            *searched,
+            "",
+            f"Go on after an interruption: `python -m search resume {self.folder.name}`",
+        ])  # fmt: skip
 
     @property
     def pages(self) -> list[str]:
         """The addresses of the search in MLflow's page."""
         return pages(self.store, self.runs.experiment, view_key(self.description))
 
-    def deliver(self, events: Iterable[Event]) -> None:
-        """Writes events in their order; what goes to one run is sent together, in a fraction of the time."""
-        self.runs.forget()
-        for event in events:
-            self._deliver(event)
+    @property
+    def delivered(self) -> int:
+        """The number of events of the journal that this MLflow has."""
+        return self.runs.delivered
+
+    def deliver(self, events: Sequence[Event]) -> None:
+        """Writes what MLflow lacks of a journal's events; what goes to one run is sent together.
+
+        What MLflow refuses for good is left out, with a warning, as it would keep all that follows from MLflow.
+
+        Raises:
+            MissingRun: MLflow lacks a run of an event that it had; deliver from the first event.
+        """
+        # A journal that was restored from a backup is shorter than what MLflow has.
+        start = self.runs.delivered if self.runs.delivered <= len(events) else 0
+        for event in events[self._applied : start]:
+            self._state.apply(event)
+        if self._applied < start:
+            self._shown = self._standing()
+        for event in events[start:]:
+            self._state.apply(event)
+            with self._leaving_out(_named(event)):
+                try:
+                    self._deliver(event)
+                except MissingRun as error:
+                    if start:
+                        raise
+                    raise LookupError(f"there is no run {error}") from error
+        self._applied = len(events)
+        self._show_best(events[-1]["time"])
         self.runs.flush_all()
+        self.runs.confirm(len(events))
+
+    @contextlib.contextmanager
+    def _leaving_out(self, what: str) -> Iterator[None]:
+        """Warns where MLflow refuses for good what is sent within, and goes on."""
+        try:
+            yield
+        except RefusedRun:
+            pass  # a warning said so as it was to be made
+        except Exception as error:
+            if not refused(error):
+                raise
+            self._warn(f"MLflow takes no {what} of {self.folder.name} ({reason(error)}); it is left out there")
+
+    def _standing(self) -> tuple[int, int | None]:
+        """The epochs that the trials have trained, and the number of the best trial."""
+        best = self._state.best()
+        return sum(trial.epoch for trial in self._state.trials.values()), None if best is None else best.number
+
+    def _show_best(self, now: int) -> None:
+        """Shows on the parent run what is best, also while the search runs."""
+        standing, best = self._standing(), self._state.best()
+        if best is None or standing == self._shown:
+            return
+        # A figure that is delivered again has the same time, so that it stands there once.
+        fresh = standing[0] > self._shown[0]
+        self.runs.log(self.parent, {
+            f"best_val_{self.objective.metric}": best.best_value,
+            "best_trial": float(best.number),
+            "best_epoch": float(best.best_epoch),
+            "epochs_trained": float(standing[0]),
+        }, standing[0], max(t.reported for t in self._state.trials.values()) if fresh else now)  # fmt: skip
+        self.runs.set_tags(self.parent, {"best": self._best(best, f"trial {best.number}: "), _NOTE: self._about()})
+        self._shown = standing
+
+    def _best(self, trial: Trial, begin: str = "") -> str:
+        return f"{begin}val {self.objective.metric} {trial.best_value:.4g} at epoch {trial.best_epoch}"
 
     def _deliver(self, event: Event) -> None:
         match event["event"]:
@@ -135,9 +238,9 @@ class Delivery:
     def _trial(self, event: Proposed) -> None:
         number, key = event["number"], f"trial-{event['number']}"
         known = key in self.runs
-        run_id = self.runs.make(key, f"{self.folder.name}-{number:03d}", "trial", event["time"], {
+        run_id = self.runs.make(key, f"trial {number:03d}", "trial", event["time"], {
             "trial": str(number),
-            "config": digest(event["params"]),
+            "config": digest(plain(event["params"])),
             "trial.seed": str(event["seed"]),
             "outcome": "running",
         })  # fmt: skip
@@ -152,18 +255,21 @@ class Delivery:
             self.runs.set_tags(run_id, {"device": event["device"]})
         if event["diverged"]:
             self.runs.set_tags(run_id, {"diverged": f"epoch {event['epoch']}: {event['diverged']}"})
+        trial = self._state.trials[event["number"]]
+        if trial.best_epoch == event["epoch"]:
+            self.runs.set_tags(run_id, {"best": self._best(trial)})
         self._end_trial(event["number"], event["time"], event["outcome"])
 
     def _failure(self, event: Retried | Failed) -> None:
         run_id = self.runs[f"trial-{event['number']}"]
         if event["event"] == "failed":
-            self.client.log_text(run_id, event["traceback"], "traceback.txt")
+            self.client.log_text(run_id, text(event["traceback"]), "traceback.txt")
             self._end_trial(event["number"], event["time"], "failed")
             return
         self.runs.set_tags(run_id, {"retried": event["why"]})
         if event["micro_batches"] > 1:
             self.runs.set_tags(run_id, {"micro_batches": str(event["micro_batches"])})
-        self.client.log_text(run_id, event["traceback"], "traceback-retried.txt")
+        self.client.log_text(run_id, text(event["traceback"]), "traceback-retried.txt")
 
     def _end_trial(self, number: int, time: int, outcome: str | None) -> None:
         """Gives a trial's run its outcome; None: it goes on."""
@@ -187,17 +293,8 @@ class Delivery:
         self.runs.terminate(run_id, STATUS[outcome], time)
 
     def _ended(self, event: Ended) -> None:
-        status, best = event["status"], self._state.best()
+        status = event["status"]
         self.runs.set_tags(self.parent, {"outcome": "completed" if status == "finished" else status})
-        trials = self._state.trials.values()
-        if best is not None and status != "interrupted":
-            trained = sum(t.epoch for t in trials)
-            self.runs.log(self.parent, {
-                f"best_val_{self.objective.metric}": best.best_value,
-                "best_trial": float(best.number),
-                "best_epoch": float(best.best_epoch),
-                "epochs_trained": float(trained),
-            }, trained, max(t.reported for t in trials))  # fmt: skip
         self.client.log_dict(self.parent, event["rungs"], "rungs.json")
         self.runs.terminate(
             self.parent, {"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"), event["time"]
@@ -207,10 +304,10 @@ class Delivery:
         seed = event["seed"]
         merged = self._state.finals[event["trial"], seed].merged
         key = _final_key(seed, event["trial"], event["epochs"], merged)
-        name = f"{self.folder.name}-final-{event['trial']:03d}" + (f"-{seed}" if seed else "")
+        name = "final" if not self.runs.of("final") else f"final, trial {event['trial']:03d}, seed {seed}"
         if event["event"] == "final_started":
             run_id = self.runs.make(key, name, "final", event["time"], {
-                "config": digest(event["params"]), "final.seed": str(seed), "final.epochs": str(event["epochs"]),
+                "config": digest(plain(event["params"])), "final.seed": str(seed), "final.epochs": str(event["epochs"]),
                 "final.trial": str(event["trial"]),
             })  # fmt: skip
             self.client.update_run(run_id, status="RUNNING")
@@ -221,15 +318,19 @@ class Delivery:
         if event["event"] == "final_result":
             self.runs.log(run_id, event["metrics"], event["epoch"], event["time"])
             if "samples" in event:
-                self.client.log_text(run_id, "\n".join(event["samples"]), f"samples/epoch-{event['epoch']:04d}.txt")
+                self.client.log_text(
+                    run_id, text("\n".join(event["samples"])), f"samples/epoch-{event['epoch']:04d}.txt"
+                )
             return
         self.runs.log(run_id, {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"])
         named = {f"baseline_{k}_test_{self.objective.metric}": v for k, v in event["baselines"].items()}
         self.runs.log(run_id, named, 0, event["time"])
         self.runs.set_tags(run_id, {"device": event["device"], "outcome": "completed"})
-        self.client.log_artifacts(run_id, str(self.folder.final(event["trial"], seed) / "artifacts"))
+        with self._leaving_out("files of the final training"):
+            self.client.log_artifacts(run_id, str(self.folder.final(event["trial"], seed) / "artifacts"))
         if event["chosen"]:
-            self._register(event["trial"], event)
+            with self._leaving_out("model"):
+                self._register(event["trial"], event)
         self.runs.terminate(run_id, "FINISHED", event["time"])
 
     def _register(self, trial: int, event: FinalFinished | Decided) -> None:
@@ -246,11 +347,11 @@ class Delivery:
                 self.folder, self.config, self.description, self.info, self._state, trial, self.store.tracking_uri,
                 run_id,
             )  # fmt: skip
-            self.client.log_text(run_id, card, "model_card.md")
+            self.client.log_text(run_id, text(card), "model_card.md")
             said = register(
                 self.client, self.config.task, self.objective, run_id,
                 self.folder.final(trial, 0), test, self.info.test_fingerprint,
-                {"search": self.folder.name, "trial": str(trial), "config": digest(self.config.raw),
+                {"search": self.folder.name, "trial": str(trial), "config": digest(plain(self.config.raw)),
                  "git.commit": self.description["commit"], "data.fingerprint": self.info.fingerprint}, card,
             )  # fmt: skip
         else:
@@ -270,12 +371,13 @@ class Delivery:
     def _decided(self, event: Decided) -> None:
         finalists = ", ".join(str(row["trial"]) for row in event["finalists"])
         self.runs.set_tags(self.parent, {"finalists": finalists, "winner": str(event["winner"]).lower()})
-        self.client.log_artifact(self.parent, str(self.folder.decision))
+        with self._leaving_out("comparison of the finalists"):
+            self.client.log_artifact(self.parent, str(self.folder.decision))
         self._register(event["champion"], event)
 
     def _repeat(self, event: RepeatEvent) -> None:
         value, seed, trial = event["value"], event["seed"], event["trial"]
-        key, name = f"repeat-{trial}-{seed}", f"{self.folder.name}-{value}-{seed}"
+        key, name = f"repeat-{trial}-{seed}", f"{value}, seed {seed}"
         of = f"{self.config.search.balance}={value}"
         tags = {"repeat.of": of, "repeat.trial": str(trial), "repeat.seed": str(seed)}
         run_id = self.runs.make(key, name, "repeat", event["time"], tags)
@@ -294,9 +396,7 @@ class Delivery:
     def _audit(self, event: AuditEvent) -> None:
         number = event["number"]
         tags = {"trial": str(number)}
-        run_id = self.runs.make(
-            f"audit-{number}", f"{self.folder.name}-{number:03d}-audit", "audit", event["time"], tags
-        )
+        run_id = self.runs.make(f"audit-{number}", f"trial {number:03d}, audit", "audit", event["time"], tags)
         if event["event"] == "audit_started":
             self.client.update_run(run_id, status="RUNNING")
             self.runs.log_params(run_id, self._state.trials[number].params)
@@ -323,3 +423,10 @@ class Delivery:
 
 def _final_key(seed: int, trial: int, epochs: int, merged: bool) -> str:
     return f"final-{seed}-{trial}-{epochs}" + ("" if merged else "-kept")
+
+
+def _named(event: Event) -> str:
+    """An event as a warning names it, such as `'result' of trial 3`."""
+    fields: dict[str, Any] = dict(event)
+    number = fields.get("number", fields.get("trial"))
+    return f"{event['event']!r}" + (f" of trial {number}" if number is not None else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from search.record.store import SearchFolder, Store
-from search.tracking.client import mlflow_client
+from search.tracking.client import mlflow_client, quick_and_quiet
 
 
 def end_orphans(store: Store, folder: SearchFolder, search_id: str) -> None:
@@ -16,14 +16,15 @@ def end_orphans(store: Store, folder: SearchFolder, search_id: str) -> None:
     if store.is_local and not store.database.exists():  # the driver died before it wrote anything there
         return
     recorded = _size(folder)
-    client = mlflow_client(store)
-    query = f"tags.`search.id` = '{search_id}' AND attributes.status = 'RUNNING'"
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    for run in client.search_runs(experiments, query):
-        if _size(folder) != recorded:  # another session writes to the journal
-            return
-        client.set_tag(run.info.run_id, "outcome", "interrupted")
-        client.set_terminated(run.info.run_id, "KILLED", int(time.time() * 1000))
+    with quick_and_quiet():
+        client = mlflow_client(store)
+        query = f"tags.`search.id` = '{search_id}' AND attributes.status = 'RUNNING'"
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        for run in client.search_runs(experiments, query):
+            if _size(folder) != recorded:  # another session writes to the journal
+                return
+            client.set_tag(run.info.run_id, "outcome", "interrupted")
+            client.set_terminated(run.info.run_id, "KILLED", int(time.time() * 1000))
 
 
 def _size(folder: SearchFolder) -> int:

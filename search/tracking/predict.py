@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from mlflow.exceptions import MlflowException
 
 from search.record.readable import visible
 from search.record.store import Store
-from search.tracking.client import mlflow_client
+from search.tracking.client import mlflow_client, quick_and_quiet
+from search.tracking.names import model_name
 from trainables import Exported, InputError, get_task
+from trainables.base.files import replacing
 
 #: Inputs that are predicted, and written, at a time.
 BATCH = 1000
@@ -48,11 +51,7 @@ def predict(store: Store, name: str, inputs: list[str], form: str, output: Path 
         raise InputError(
             f"{store.root}: no MLflow store there; run `python -m search run {name}` first or give --store"
         )
-    mlflow_client(store)
-    try:
-        model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
-    except MlflowException as error:
-        raise InputError(f"{name}: no registered champion in {store.shown} ({str(error).splitlines()[0]})") from error
+    model = _champion(store, name)
     if output is not None:
         _write(model, frame, output)
         return
@@ -66,26 +65,62 @@ def predict(store: Store, name: str, inputs: list[str], form: str, output: Path 
         sys.stdout.write(visible(predictions.iloc[:, :2].to_string()) + "\n")
 
 
+def _champion(store: Store, name: str) -> Any:
+    with quick_and_quiet():
+        client = mlflow_client(store)
+        try:
+            version = client.get_model_version_by_alias(model_name(name), "champion")
+        except MlflowException as error:
+            said = str(error).splitlines()[0]
+            raise InputError(f"{name}: no registered champion in {store.shown} ({said})") from error
+        # `models:/` would be looked up at the address that the whole process uses.
+        there = client.get_model_version_download_uri(version.name, version.version)
+        return mlflow.pyfunc.load_model(
+            mlflow.artifacts.download_artifacts(
+                there, tracking_uri=client.tracking_uri, registry_uri=client.tracking_uri
+            )
+        )
+
+
 def _write(model: Any, frame: pd.DataFrame, output: Path) -> None:
-    """Predicts in batches. Until all are there they are kept beside the output, under a line that says of what."""
+    """Predicts in batches. Until all are there they are kept beside the output, under a line that says of what. The
+    output is written whole or not at all."""
     about = hashlib.blake2b(f"{model.metadata.run_id}".encode(), digest_size=12)
     about.update(pd.util.hash_pandas_object(frame.astype(str)).to_numpy().tobytes())
-    first, part = about.hexdigest(), output.with_name(f"{output.name}.part")
+    first, part = about.hexdigest().encode(), output.with_name(f"{output.name}.part")
     try:
-        kept = part.read_text().split("\n")[:-1] if part.exists() else []  # what is cut off has no line end
-        rows = kept[1:] if kept[:1] == [first] else []
-        part.write_text("".join(f"{line}\n" for line in [first, *rows]))
-        with part.open("a") as file:
+        rows, whole = _kept(part, first)
+        with part.open("r+b" if whole else "wb") as file:
+            file.seek(whole)
+            file.truncate()
+            if not whole:
+                file.write(first + b"\n")
             for start in range(len(rows), len(frame), BATCH):
                 batch = frame.iloc[start : start + BATCH]
                 predictions = model.predict(batch)
                 predictions.insert(0, "input", list(batch.index))
-                made = predictions.to_json(orient="records", lines=True).splitlines()
-                file.write("".join(f"{line}\n" for line in made))
+                made = predictions.to_json(orient="records", lines=True).encode().splitlines()
+                file.write(b"".join(b"%08x %s\n" % (zlib.crc32(row), row) for row in made))
                 file.flush()
                 rows += made
-        WRITERS[output.suffix.lower()](pd.DataFrame([json.loads(row) for row in rows]), output)
+        with replacing(output) as file:
+            WRITERS[output.suffix.lower()](pd.DataFrame([json.loads(row) for row in rows]), Path(file.name))
         part.unlink()
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror})") from error
     print(f"{len(rows)} predictions in {output}")
+
+
+def _kept(part: Path, first: bytes) -> tuple[list[bytes], int]:
+    """The rows that an unfinished command left, up to the first damaged one, and the bytes that they take; none if the
+    first line is another. Each row stands behind its checksum."""
+    lines = part.read_bytes().split(b"\n")[:-1] if part.exists() else []  # a line that is cut off has no end
+    if lines[:1] != [first]:
+        return [], 0
+    rows: list[bytes] = []
+    for line in lines[1:]:
+        checksum, _, row = line.partition(b" ")
+        if checksum != b"%08x" % zlib.crc32(row):
+            break
+        rows.append(row)
+    return rows, sum(len(line) + 1 for line in lines[: len(rows) + 1])

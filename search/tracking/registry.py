@@ -11,12 +11,14 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
+from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
 
 import trainables
 from search.record.readable import figure
+from search.tracking import names
 from trainables import InputError, Objective
 
 #: Most characters of a version's description in a database of MLflow's.
@@ -40,21 +42,20 @@ def register(
     Returns:
         A sentence for the user: what was done and why.
     """
-    metric = objective.metric
-    known = [v for v in client.search_model_versions(f"name = '{task}'") if v.run_id == run_id]
-    version = str(known[0].version) if known else log_model(client, task, run_id, folder)
+    metric, name = objective.metric, names.model_name(task)
+    version = _registered(client, name, run_id) or log_model(client, task, run_id, folder)
     for key, value in {
         **tags,
         "data.test_fingerprint": test_fingerprint,
-        f"test_{metric}": repr(test[metric]),
+        f"test_{metric}": repr(float(test[metric])),
     }.items():
-        client.set_model_version_tag(task, version, key, value)
+        client.set_model_version_tag(name, version, names.translated(key), names.plain(value))
 
-    client.update_model_version(task, version, _short(card))
-    champion = _champion(client, task)
+    client.update_model_version(name, version, _short(names.plain(card)))
+    champion = _champion(client, name)
     mine = f"{task} version {version} (test {metric} {figure(test[metric])})"
     if champion is None:
-        client.set_registered_model_alias(task, "champion", version)
+        client.set_registered_model_alias(name, "champion", version)
         return f"{mine} is the first champion"
     if str(champion.version) == version:
         return f"{mine} is the champion"
@@ -63,9 +64,9 @@ def register(
             f"{mine} is registered; the champion stays version {champion.version}, as that was tested on "
             "other data, so the two cannot be compared (`promote` decides by hand)"
         )
-    theirs = float(champion.tags[f"test_{metric}"])
+    theirs = float(champion.tags[names.translated(f"test_{metric}")])
     if objective.better(test[metric], theirs):
-        client.set_registered_model_alias(task, "champion", version)
+        client.set_registered_model_alias(name, "champion", version)
         return f"{mine} is the new champion, ahead of version {champion.version} ({figure(theirs)})"
     return f"{mine} does not beat the champion, version {champion.version} ({figure(theirs)}), which stays champion"
 
@@ -79,13 +80,16 @@ def _short(card: str) -> str:
 
 def promote(client: MlflowClient, task: str, version: int) -> str:
     """Makes a version the champion by hand; raises InputError where there is no such version."""
-    known = {int(v.version): v for v in client.search_model_versions(f"name = '{task}'")}
+    name = names.model_name(task)
+    known = {int(v.version): v for v in _versions(client, name)}
     if version not in known:
         there = ", ".join(map(str, sorted(known))) or "none yet"
         raise InputError(f"{task} version {version}: not registered; there are {there}")
-    before = _champion(client, task)
-    client.set_registered_model_alias(task, "champion", str(version))
-    tested = ", ".join(f"{k} {figure(float(v))}" for k, v in known[version].tags.items() if k.startswith("test_"))
+    before = _champion(client, name)
+    client.set_registered_model_alias(name, "champion", str(version))
+    tested = ", ".join(
+        f"{names.original(k)} {figure(float(v))}" for k, v in known[version].tags.items() if k.startswith("test_")
+    )
     return f"{task} version {version} ({tested}) is the champion by hand; before it was {_named(before)}"
 
 
@@ -96,28 +100,71 @@ def _named(version: Any | None) -> str:
 def log_model(client: MlflowClient, task: str, run_id: str, folder: Path) -> str:
     """Logs an exported model and the task's code to its final run, and registers it.
 
-    With the code beside it, `mlflow.pyfunc.load_model` works in any folder, even where this project is not installed.
+    A kill may come between any two steps. The next attempt finds the logged model by its run, and goes on with it, so
+    that no second one is made. With the code beside it, `mlflow.pyfunc.load_model` works in any folder, even where this
+    project is not installed.
 
     Returns:
         The version.
     """
+    name, run = names.model_name(task), client.get_run(run_id)
+    model = _logged(client, run.info.experiment_id, run_id)
+    if model is None:
+        model = client.create_logged_model(run.info.experiment_id, "model", run_id, params=run.data.params)
+    if model.status != LoggedModelStatus.READY:
+        with tempfile.TemporaryDirectory() as made:
+            _save(Path(made), task, run_id, model, folder)
+            client.log_model_artifacts(model.model_id, str(Path(made) / "model"))
+        model = client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if model.model_id not in [output.model_id for output in outputs]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    with contextlib.suppress(MlflowException):  # from the second search on it exists
+        client.create_registered_model(name)
+    # A database looks `models:/` up at the address that the whole process uses, which is the user's to set.
+    there = client.tracking_uri.startswith("http")
+    source = model.model_uri if there else model.artifact_location
+    return str(
+        client.create_model_version(name, source, run_id, model_id=model.model_id, await_creation_for=None).version
+    )
+
+
+def _logged(client: MlflowClient, experiment: str, run_id: str) -> LoggedModel | None:
+    """The model that an earlier attempt logged for a run; a complete one before another. Others of the run, which
+    earlier versions of this program left after a kill, are deleted."""
+    found: list[LoggedModel] = []
+    token = None
+    while True:
+        page = client.search_logged_models([experiment], "name = 'model'", page_token=token)
+        found += [model for model in page if model.source_run_id == run_id]
+        if not (token := page.token):
+            break
+    found.sort(key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp))
+    for model in found[1:]:
+        client.delete_logged_model(model.model_id)
+    return found[0] if found else None
+
+
+def _save(target: Path, task: str, run_id: str, model: LoggedModel, folder: Path) -> None:
+    """Writes the files of the model that MLflow serves into `target/model`."""
     example = pd.read_parquet(folder / "example.parquet")
     predictions = pd.read_parquet(folder / "predictions.parquet")
-    with mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as code:
-        # models-from-code: MLflow copies the file and runs it when the model is loaded; nothing is pickled.
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
-            artifacts={"model": str(folder / "model")},
-            model_config={"task": task},
-            code_paths=[_code_copy(Path(code))],
-            signature=infer_signature(example, predictions),
-            input_example=example,
-            pip_requirements=[f"{name}=={installed(name).split('+')[0]}" for name in _NEEDS],
-        )
-    with contextlib.suppress(MlflowException):  # from the second search on it exists
-        client.create_registered_model(task)
-    return str(client.create_model_version(task, info.model_uri, run_id, model_id=info.model_id).version)
+    # models-from-code: MLflow copies the file and runs it when the model is loaded; nothing is pickled.
+    mlflow.pyfunc.save_model(
+        target / "model",
+        python_model=str(Path(__file__).with_name("pyfunc.py")),
+        artifacts={"model": str(folder / "model")},
+        model_config={"task": task},
+        code_paths=[_code_copy(target / "code")],
+        signature=infer_signature(example, predictions),
+        input_example=example,
+        pip_requirements=[f"{name}=={installed(name).split('+')[0]}" for name in _NEEDS],
+        mlflow_model=Model(
+            artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
+        ),
+    )  # fmt: skip
+    for compiled in (target / "model").rglob("__pycache__"):
+        shutil.rmtree(compiled)
 
 
 def _code_copy(target: Path) -> str:
@@ -126,8 +173,19 @@ def _code_copy(target: Path) -> str:
     return str(target / package.name)
 
 
-def _champion(client: MlflowClient, task: str) -> Any | None:
+def _versions(client: MlflowClient, name: str) -> list[Any]:
+    return list(client.search_model_versions(f"name = '{name}'"))
+
+
+def _registered(client: MlflowClient, name: str, run_id: str) -> str | None:
+    """The version of a run's model, if it has one."""
+    return next((str(version.version) for version in _versions(client, name) if version.run_id == run_id), None)
+
+
+def _champion(client: MlflowClient, name: str) -> Any | None:
     try:
-        return client.get_model_version_by_alias(task, "champion")
-    except MlflowException:
-        return None
+        return client.get_model_version_by_alias(name, "champion")
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise

@@ -9,7 +9,8 @@ import pandas as pd
 
 from search.algorithms.pareto import nondominated
 from search.record.store import Store
-from search.tracking.client import mlflow_client, reading
+from search.tracking.client import mlflow_client, quick_and_quiet, reading
+from search.tracking.names import DELIVERED, NAME_TAG, experiment_name, original
 from trainables import Objective
 
 #: Outcomes of trials whose figures can be ranked; see `Trial.can_win`.
@@ -24,8 +25,21 @@ def read_runs(store: Store, task: str) -> pd.DataFrame:
         is NaN.
     """
     if not store.is_local:
-        return _from_server(store, task)
-    return _from_database(store, task) if store.database.exists() else pd.DataFrame()
+        return _original(_from_server(store, task))
+    return _original(_from_database(store, task)) if store.database.exists() else pd.DataFrame()
+
+
+def _original(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with our names of tags, parameters and metrics in place of those that MLflow takes."""
+    begin = f"tag.{NAME_TAG}"
+    whole = {column.removeprefix(begin): frame[column].dropna().iloc[0] for column in frame if column.startswith(begin)}
+
+    def name(column: str) -> str:
+        kind, _, shown = column.partition(".")
+        cut, _, digest = shown.rpartition("__")
+        return f"{kind}.{whole[digest] if cut.endswith('__cut') and digest in whole else original(shown)}"
+
+    return frame.rename(columns=name)
 
 
 def _from_database(store: Store, task: str) -> pd.DataFrame:
@@ -35,9 +49,10 @@ def _from_database(store: Store, task: str) -> pd.DataFrame:
         "SELECT run_uuid FROM runs JOIN experiments USING (experiment_id) "
         "WHERE experiments.name = ? AND runs.lifecycle_stage = 'active'"
     )
+    name = experiment_name(task)
     with reading(store) as database:
         tags, params, metrics = (
-            pd.read_sql_query(f"SELECT * FROM {table} WHERE run_uuid IN ({of_task})", database, params=[task])  # noqa: S608
+            pd.read_sql_query(f"SELECT * FROM {table} WHERE run_uuid IN ({of_task})", database, params=[name])  # noqa: S608
             for table in ("tags", "params", "latest_metrics")
         )
     database.close()
@@ -57,8 +72,12 @@ def _wide(long: pd.DataFrame, kind: str, column: str) -> pd.DataFrame:
 
 
 def _from_server(store: Store, task: str) -> pd.DataFrame:
-    client = mlflow_client(store)
-    experiment = client.get_experiment_by_name(task)
+    with quick_and_quiet():
+        return _read(mlflow_client(store), experiment_name(task))
+
+
+def _read(client: Any, name: str) -> pd.DataFrame:
+    experiment = client.get_experiment_by_name(name)
     rows: dict[str, dict[str, Any]] = {}
     token = None
     while experiment is not None:
@@ -74,6 +93,23 @@ def _from_server(store: Store, task: str) -> pd.DataFrame:
         if not (token := page.token):
             break
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def has_whole(store: Store, task: str, search: str, events: int) -> bool:
+    """Whether MLflow has the finished search with this id to its last event. False where it cannot be asked.
+
+    Searches that were delivered before MLflow kept the number of events count as whole.
+    """
+    try:
+        parents = searches(read_runs(store, task))
+    except Exception:  # a server that is away, a database without tables
+        return False
+    mine = parents[parents["tag.search.id"] == search] if len(parents) else parents
+    if not len(mine):
+        return False
+    run = mine.iloc[0]
+    known = run.get(f"tag.{DELIVERED}")
+    return run["tag.outcome"] == "completed" if pd.isna(known) else int(known) == events
 
 
 def searches(runs: pd.DataFrame) -> pd.DataFrame:

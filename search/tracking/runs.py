@@ -7,21 +7,51 @@ import json
 import math
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from search.config.load import SearchConfig
 from search.record.redaction import redacted
 from search.record.store import SearchFolder, Store
-from trainables import DataInfo
+from search.tracking import names
+from trainables import DataInfo, InputError
 
-_PARAM_LIMIT = 6000
 #: MLflow takes at most 1,000 items in a request, of which 100 may be parameters and 100 tags.
 _METRICS, _OTHERS = 800, 100
+#: MLflow's codes for what it will never take, however often it is sent. Other errors may pass: a server that is away, a
+#: locked database, a token that expired.
+_REFUSALS = {
+    "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "INVALID_STATE", "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_CONFLICT", "NOT_IMPLEMENTED", "ENDPOINT_NOT_FOUND", "FEATURE_DISABLED",
+}  # fmt: skip
+
+
+class MissingRun(Exception):
+    """MLflow lacks a run that an earlier event made: its database was restored from a backup, or cleaned up."""
+
+
+class RefusedRun(LookupError):
+    """MLflow refused to make a run, which a warning said; what belongs to it is left out."""
+
+
+def refused(error: Exception) -> bool:
+    """Whether the same request can never succeed, as what it holds is wrong."""
+    if isinstance(error, MlflowException):
+        return error.error_code in _REFUSALS
+    if isinstance(error, OSError):  # among these are all errors of connections
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
+    return isinstance(error, InputError | ValueError | TypeError | LookupError | AttributeError)
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error; an error of Python's own says little without its kind."""
+    first = str(error).strip().split("\n")[0]
+    return first if first and isinstance(error, MlflowException) else f"{type(error).__name__}: {first}"
 
 
 @dataclasses.dataclass
@@ -36,15 +66,16 @@ class _Pending:
 
 def experiment_id(client: MlflowClient, store: Store, task: str) -> str:
     """The id of the task's experiment, which is made if it is missing; two searches may do so at once."""
-    known = client.get_experiment_by_name(task)
+    name = names.experiment_name(task)
+    known = client.get_experiment_by_name(name)
     if known is None:
         location = store.artifacts.as_uri() if store.is_local else None
         try:
             # With this tag MLflow's page shows training runs rather than traces.
             kind = {"mlflow.experimentKind": "custom_model_development"}
-            return str(client.create_experiment(task, artifact_location=location, tags=kind))
+            return str(client.create_experiment(name, artifact_location=location, tags=kind))
         except MlflowException:
-            known = client.get_experiment_by_name(task)
+            known = client.get_experiment_by_name(name)
             if known is None:
                 raise
     if known.lifecycle_stage == "deleted":
@@ -57,16 +88,30 @@ class Runs:
 
     def __init__(
         self, client: MlflowClient, store: Store, folder: SearchFolder, config: SearchConfig,
-        description: dict[str, Any], info: DataInfo,
+        description: dict[str, Any], info: DataInfo, warn: Callable[[str], None],
     ) -> None:  # fmt: skip
+        """Finds the runs. `warn` hears of each item that MLflow refuses."""
         self.client, self.folder, self.config, self.description, self.info = client, folder, config, description, info
         self.experiment = experiment_id(client, store, config.task)
+        #: The number of events of the journal that this MLflow has.
+        self.delivered = 0
+        self._warn = warn
         self._known: dict[str, str] = {}
+        self._deleted: set[str] = set()
+        self._refused: set[str] = set()
         self._pending: defaultdict[str, _Pending] = defaultdict(_Pending)
         token = None
         while True:
-            page = client.search_runs([self.experiment], f"tags.`search.id` = '{description['id']}'", page_token=token)
-            self._known |= {run.data.tags["search.run"]: run.info.run_id for run in page}
+            page = client.search_runs(
+                [self.experiment], f"tags.`search.id` = '{description['id']}'", ViewType.ALL, page_token=token
+            )
+            for run in page:
+                key = run.data.tags["search.run"]
+                self._known[key] = run.info.run_id
+                if run.info.lifecycle_stage == "deleted":
+                    self._deleted.add(run.info.run_id)
+                if key == "parent":
+                    self.delivered = int(run.data.tags.get(names.DELIVERED, 0))
             if not (token := page.token):
                 break
 
@@ -74,8 +119,14 @@ class Runs:
         return key in self._known
 
     def __getitem__(self, key: str) -> str:
-        """The id of a run that exists."""
-        return self._known[key]
+        """The id of a run that was made; raises MissingRun or RefusedRun. A run that a user deleted is restored."""
+        if key not in self._known:
+            raise RefusedRun(key) if key in self._refused else MissingRun(key)
+        run_id = self._known[key]
+        if run_id in self._deleted:
+            self.client.restore_run(run_id)
+            self._deleted.discard(run_id)
+        return run_id
 
     def make(self, key: str, name: str, role: str, start: int, tags: dict[str, str]) -> str:
         """The id of the run that `key` names; it is made if it is missing.
@@ -99,42 +150,53 @@ class Runs:
                 "mlflow.source.name": "python -m search",
             }
             if role != "parent":
-                common["mlflow.parentRunId"] = self._known["parent"]
-            shown = {tag: redacted(value) for tag, value in (common | tags).items()}
-            run = self.client.create_run(self.experiment, start_time=start, run_name=name, tags=shown)
+                common["mlflow.parentRunId"] = self["parent"]
+            shown = names.plain(redacted(name), names.RUN_NAME)
+            try:
+                run = self.client.create_run(self.experiment, start, _tags(common | tags), shown)
+            except MlflowException as error:
+                if refused(error):
+                    self._refused.add(key)
+                raise
             self._known[key] = run.info.run_id
-        return self._known[key]
+        return self[key]
 
     def log_dataset(self, run_id: str, context: str) -> None:
         """Logs the data set as an input of the run; `context` says what it was used for."""
         profile = json.dumps({"sizes": self.info.sizes, "classes": list(self.info.classes)})
         dataset = Dataset(
-            name=Path(self.info.source).name, digest=self.info.fingerprint, source_type="local",
-            source=json.dumps({"uri": redacted(self.info.source)}), profile=profile[:16000],
+            name=names.plain(Path(self.info.source).name, 500), digest=self.info.fingerprint[:36], source_type="local",
+            source=json.dumps({"uri": names.plain(redacted(self.info.source))}), profile=profile[:16000],
         )  # fmt: skip
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
     def log(self, run_id: str, metrics: dict[str, float], step: int, when: int) -> None:
         """Logs metrics at a step. Values that are not finite are left out, as no chart shows them."""
-        finite = [Metric(key, value, when, step) for key, value in metrics.items() if math.isfinite(value)]
-        self._pending[run_id].metrics.extend(finite)
+        for name, value in metrics.items():
+            if math.isfinite(number := _number(value)):
+                self._pending[run_id].metrics.append(Metric(self._named(run_id, name), number, when, step))
 
     def log_params(self, run_id: str, params: dict[str, Any]) -> None:
         """Logs parameters without secrets; those that are None are left out."""
-        shown = {key: redacted(str(value))[:_PARAM_LIMIT] for key, value in params.items() if value is not None}
-        self._pending[run_id].params.update(shown)
+        for name, value in params.items():
+            if value is not None:
+                shown = names.plain(redacted(str(plain(value))), names.PARAM)
+                self._pending[run_id].params[self._named(run_id, name)] = shown
 
     def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
         """Sets tags with the next flush."""
-        self._pending[run_id].tags.update(tags)
+        self._pending[run_id].tags.update(_tags(tags))
 
     def flush(self, run_id: str) -> None:
-        """Sends what is pending for a run, in as few requests as possible: each is a transaction."""
+        """Sends what is pending for a run, in as few requests as possible: each is a transaction.
+
+        What MLflow refuses for good is left out, with a warning.
+        """
         pending = self._pending.pop(run_id, _Pending())
         metrics, params = pending.metrics, [Param(key, value) for key, value in pending.params.items()]
         tags = [RunTag(key, value) for key, value in pending.tags.items()]
         while metrics or params or tags:
-            self.client.log_batch(run_id, metrics[:_METRICS], params[:_OTHERS], tags[:_OTHERS])
+            self._send(run_id, metrics[:_METRICS], params[:_OTHERS], tags[:_OTHERS])
             metrics, params, tags = metrics[_METRICS:], params[_OTHERS:], tags[_OTHERS:]
 
     def terminate(self, run_id: str, status: str, when: int) -> None:
@@ -142,11 +204,70 @@ class Runs:
         self.flush(run_id)
         self.client.set_terminated(run_id, status, when)
 
-    def forget(self) -> None:
-        """Drops what a failed attempt left pending; its events will be delivered again."""
-        self._pending.clear()
-
     def flush_all(self) -> None:
         """Sends what is pending for every run."""
         for run_id in list(self._pending):
             self.flush(run_id)
+
+    def confirm(self, delivered: int) -> None:
+        """Records in MLflow itself how many events of the journal it has, as another database may have fewer."""
+        self.client.set_tag(self["parent"], names.DELIVERED, str(delivered))
+        self.delivered = delivered
+
+    def of(self, role: str) -> list[str]:
+        """The keys of the runs of a role, such as `final`."""
+        return [key for key in self._known if key.split("-")[0] == role]
+
+    def key_of(self, run_id: str) -> str:
+        """The key of a run in the search."""
+        return next(key for key, known in self._known.items() if known == run_id)
+
+    def _named(self, run_id: str, name: str) -> str:
+        """The name as MLflow takes it. The whole of a name that is too long becomes a tag of the run."""
+        shown = names.translated(name)
+        if "__cut__" in shown:
+            self.set_tags(run_id, {f"{names.NAME_TAG}{shown.rpartition('__')[2]}": name})
+        return shown
+
+    def _send(self, run_id: str, metrics: list[Metric], params: list[Param], tags: list[RunTag]) -> None:
+        try:
+            self.client.log_batch(run_id, metrics, params, tags)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise MissingRun(self.key_of(run_id)) from error
+            if not refused(error):
+                raise
+            if self.client.get_run(run_id).info.lifecycle_stage == "deleted":  # by a user, just now
+                self.client.restore_run(run_id)
+                self._send(run_id, metrics, params, tags)
+                return
+            items = [
+                *(([m], [], []) for m in metrics),
+                *(([], [p], []) for p in params),
+                *(([], [], [t]) for t in tags),
+            ]
+            if len(items) > 1:
+                for item in items:
+                    self._send(run_id, *item)
+                return
+            (item,) = [*metrics, *params, *tags]
+            self._warn(
+                f"MLflow takes no {names.original(item.key)!r} in run {self.key_of(run_id)} ({reason(error)}); it is "
+                "left out there and stands in the journal"
+            )
+
+
+def plain(value: Any) -> Any:
+    """A value, or a nest of lists and mappings of values, without NumPy's types."""
+    return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
+
+
+def _tags(tags: dict[str, str]) -> dict[str, str]:
+    return {names.translated(key): names.plain(redacted(value), names.TAG) for key, value in tags.items()}
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf

@@ -5,7 +5,6 @@ A slow or absent tracking server delays no trial. What an event becomes in MLflo
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
 from search.tracking.client import mlflow_client
 from trainables import DataInfo, Objective
-from trainables.base.files import replacing
 
 if TYPE_CHECKING:
     from search.tracking.events_to_runs import Delivery
@@ -39,102 +37,141 @@ class Tracker:
         info: DataInfo, objective: Objective, warn: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.store, self.folder, self.warn = store, folder, warn
-        self._about = store, folder, config, description, info, objective
+        self._about = store, folder, config, description, info, objective, self._say
         self._delivery: Delivery | None = None
-        self._queue: queue.Queue[tuple[int, Event] | None] = queue.Queue()
-        self._done = folder.delivered_events()
-        self._position = 0
+        self._database: tuple[int, int] | None = None
+        #: The journal, and how much of it MLflow is known to have; the thread alone changes the latter.
+        self._events: list[Event] = []
+        self._done = self._earlier = 0
+        self._said: set[str] = set()
+        #: A sentence for each final model that was registered.
+        self.registered: list[str] = []
+        #: The addresses of the search in MLflow's page; none before the first delivery.
+        self.pages: list[str] = []
         self._failing = False
+        self._news = threading.Event()
         self._closing, self._giving_up = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._deliver_all, name="mlflow", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
 
-    @property
-    def registered(self) -> list[str]:
-        """A sentence for each final model that was registered."""
-        return self._delivery.registered if self._delivery else []
-
-    @property
-    def pages(self) -> list[str]:
-        """The addresses of the search in MLflow's page; none before the first delivery."""
-        return self._delivery.pages if self._delivery else []
-
-    def start(self, events: list[Event], state: SearchState) -> None:
-        """Queues the events that earlier sessions did not deliver, and starts the thread."""
-        self._state = state
-        for event in events:
-            self(event, state)
+    def start(self, events: list[Event]) -> None:
+        """Takes the events of earlier sessions, and starts the thread, which delivers those that MLflow lacks."""
+        self._events += events
+        self._earlier = len(events)
         self._thread.start()
 
     def __call__(self, event: Event | Notice, state: SearchState) -> None:
-        """Listens to the search: queues what stands in the journal."""
+        """Listens to the search: takes what stands in the journal."""
         match event["event"]:
             case "stopping" | "stalled" | "hint" | "unclean" | "apart" | "damaged" | "progress":
                 return
             case _:
-                self._position += 1
-                if self._position > self._done:
-                    self._queue.put((self._position, event))
+                self._events.append(event)
+                self._news.set()
 
     def close(self, patience: float) -> int:
         """Waits until everything is delivered, at most `patience` seconds while no server answers.
 
         Returns:
-            The number of events that MLflow lacks.
+            The number of events that MLflow lacks and that can be delivered later.
         """
-        self._queue.put(None)
         self._closing.set()
+        self._news.set()
         waited = 0.0
         while self._thread.is_alive() and waited < patience:
             self._thread.join(0.2)
             waited = waited + 0.2 if self._failing else 0.0
         self._giving_up.set()
         self._thread.join(3 * patience)  # a running attempt may still succeed; uploading a model takes its time
-        return self._position - self._done
+        return len(self._events) - self._done
+
+    def _say(self, message: str) -> None:
+        """Warns once of the same."""
+        if message not in self._said:
+            self._said.add(message)
+            self.warn(message)
+
+    def _run(self) -> None:
+        if self._wait(FIRST_LAG, LAG):
+            from search.tracking.client import quick_and_quiet
+
+            with quick_and_quiet():
+                self._deliver_all()
 
     def _deliver_all(self) -> None:
-        pause, last, quiet, lag = 0.5, False, FIRST_LAG, LAG
-        delivery: Delivery | None = None
-        while not last:
-            batch, last = self._next_batch(quiet, lag)
-            while batch and not self._giving_up.is_set():
-                try:
-                    if delivery is None:
-                        from search.tracking.events_to_runs import Delivery
+        from search.tracking.runs import reason, refused
 
-                        delivery = self._delivery = Delivery(mlflow_client(self.store), *self._about, self._state)
-                    begun = time.thread_time()
-                    delivery.deliver(event for _, event in batch)
-                    self._done, _ = batch[-1]
-                    with replacing(self.folder.delivered) as file:
-                        file.write(str(self._done).encode())
-                    self._failing, pause = False, 0.5
-                    quiet = lag = min(max(LAG, (time.thread_time() - begun) / SHARE), LONGEST_LAG)
-                    break
-                except Exception as error:
+        pause, lag, anew = 0.5, LAG, False
+        while not self._giving_up.is_set():
+            events, begun = self._events[:], time.thread_time()
+            try:
+                anew = self._attempt(events, anew)
+            except Exception as error:
+                self._delivery = None  # what MLflow has is looked up again
+                if refused(error):
+                    self._say(f"MLflow takes nothing of {self.folder.name} ({reason(error)}); it stands in the journal")
+                    self._done = len(events)
+                else:
                     # Whatever the error (server down, disk full, locked database), training goes on.
                     if not self._failing:
-                        first = (str(error).strip() or type(error).__name__).split("\n")[0]
-                        self.warn(f"MLflow cannot be written ({first}); kept in the journal, trying again")
+                        self.warn(f"MLflow cannot be written ({reason(error)}); kept in the journal, trying again")
                     self._failing = True
                     if self._closing.wait(pause):  # at the end pauses are short, so as not to miss the server
                         self._giving_up.wait(0.5)
                     pause = min(pause * 2, 15)
+                    continue
+            if not anew:
+                self._failing, pause, self._done = False, 0.5, len(events)
+                lag = min(max(LAG, (time.thread_time() - begun) / SHARE), LONGEST_LAG)
+                if not self._wait(lag, lag):
+                    return
 
-    def _next_batch(self, quiet: float, lag: float) -> tuple[list[tuple[int, Event]], bool]:
+    def _attempt(self, events: list[Event], anew: bool) -> bool:
+        """Delivers what MLflow lacks of the events, or all of them if `anew`.
+
+        Returns:
+            Whether they have to be delivered from the first one, as MLflow lacks a run that it had.
+        """
+        from search.tracking.events_to_runs import Delivery
+        from search.tracking.runs import MissingRun
+
+        database = _identity(self.store)
+        if self._delivery is None or database != self._database:
+            self._delivery, self._database = Delivery(mlflow_client(self.store), *self._about), _identity(self.store)
+            self._delivery.registered, self.pages = self.registered, self._delivery.pages
+        if anew:
+            self._delivery.runs.delivered = 0
+        try:
+            self._delivery.deliver(events)
+        except MissingRun:
+            self._delivery = None
+            return True
+        return False
+
+    def _wait(self, quiet: float, lag: float) -> bool:
         """Waits for an event, then gathers more for `quiet` seconds, or for `lag` seconds once a trial reported.
 
         Returns:
-            The events with their positions, and whether they are the last.
+            Whether there are events that MLflow lacks.
         """
-        batch: list[tuple[int, Event]] = []
-        item = self._queue.get()
-        until = time.monotonic() + quiet
-        while item is not None:
-            batch.append(item)
-            if item[1]["event"] not in ("session", "trial"):
+        while len(self._events) == self._done:
+            if self._closing.is_set():
+                return False
+            self._news.wait()
+            self._news.clear()
+        until, seen = time.monotonic() + quiet, max(self._done, self._earlier)
+        while not self._closing.is_set() and (left := until - time.monotonic()) > 0:
+            new = self._events[seen:]
+            seen += len(new)
+            if any(event["event"] not in ("session", "trial") for event in new):
                 until = min(until, time.monotonic() + lag)
-            try:
-                item = self._queue.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                return batch, False
-        return batch, True
+            self._news.wait(left)
+            self._news.clear()
+        return True
+
+
+def _identity(store: Store) -> tuple[int, int] | None:
+    """What tells the store's sqlite file from one that takes its place; None where there is none."""
+    if not store.is_local or not store.database.exists():
+        return None
+    there = store.database.stat()
+    return there.st_dev, there.st_ino

@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from search.config.load import SearchConfig
 from search.record.store import Store
+from search.tracking.names import original, translated
 from trainables import Objective
 
 _TAG = "mlflow.sharedViewState."
@@ -24,15 +25,20 @@ def share_view(
     Args:
         parent: the id of its parent run.
     """
-    best, searched = f"metrics.`best_val_{objective.metric}`", [p for p in config.space.parameters if p.searched]
-    figures = ("tags.`outcome`", best, "metrics.`best_epoch`", f"metrics.`test_{objective.metric}`")
-    columns = [*figures, *(f"params.`{parameter.name}`" for parameter in searched)]
+    best, test = (f"metrics.`{translated(f'{kind}_{objective.metric}')}`" for kind in ("best_val", "test"))
+    searched = [f"params.`{translated(p.name)}`" for p in config.space.parameters if p.searched]
+    columns = ["tags.`outcome`", best, "tags.`best`", "metrics.`best_epoch`", test, *searched]
+    # The longest value of a tag of an experiment has 20,000 characters, and each column is named twice.
+    while sum(map(len, columns)) > 8000:
+        columns.pop()
     charts = [
         {
             "type": "LINE", "uuid": curve, "metricSectionId": "curves", "isGenerated": False, "deleted": False,
-            "metricKey": curve, "selectedMetricKeys": [curve], "useGlobalLineChartSettings": True,
+            "metricKey": curve, "selectedMetricKeys": [curve], "displayName": original(curve),
+            # Without these a line is smoothed by 70 of 100.
+            "lineSmoothness": 0, "useGlobalLineSmoothing": True, "xAxisKey": "step", "useGlobalXaxisKey": True,
         }
-        for curve in dict.fromkeys((f"val_{objective.metric}", "val_loss", "train_loss"))
+        for curve in map(translated, dict.fromkeys((f"val_{objective.metric}", "val_loss", "train_loss")))
     ]  # fmt: skip
     state = {
         "searchFilter": f"tags.search = '{name}'",
@@ -42,7 +48,8 @@ def share_view(
         "columnOrder": ["attributes.`Run Name`", "runDateAndNestInfo", *columns],
         "runsExpanded": {parent: True},
         "compareRunCharts": charts,
-        "compareRunSections": [{"uuid": "curves", "name": "Curves", "display": True, "isReordered": False}],
+        "compareRunSections": [{"uuid": "curves", "name": "Curves", "display": True, "isReordered": True}],
+        "isAccordionReordered": True,  # else the page sorts the sections by name, and the comparison's come first
         "hideEmptyCharts": True,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }

@@ -135,7 +135,7 @@ def test_damaged_final_model_is_not_registered_and_is_named(tmp_path, empty_stor
     said = []
     tracker = Tracker(store, search.folder, search.config, {"id": "1", "created": 0, "commit": "none"},
                       DataInfo("demo", "f", "t", {}), search.objective, said.append)  # fmt: skip
-    tracker.start(search.journal.events, search.state)
+    tracker.start(search.journal.events)
     assert tracker.close(60) == 0
     assert not said
     (told,) = tracker.registered

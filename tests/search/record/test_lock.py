@@ -15,6 +15,7 @@ from search.exchange.imported import Imported, ImportedTrial, keep
 from search.record.journal import read_events
 from search.record.replay import open_search
 from search.record.store import Store
+from search.tracking.results import has_whole
 from tests.search.record.test_reading import kept
 from trainables.base.errors import InputError
 
@@ -128,8 +129,8 @@ def test_import_that_mlflow_missed_is_delivered_by_resume(tmp_path, monkeypatch,
     with pytest.raises(InputError, match="was imported from sqlite:///x and has nothing to train"):
         commands.resume(QUIET, store, name, {"trials": "+1"}, None)
     assert commands.resume(QUIET, store, name, {}, None) == 0
-    events = list(read_events(store.search(name).journal))
-    assert store.search(name).delivered_events() == len(events)
+    events, about = list(read_events(store.search(name).journal)), store.search(name).read(store)
+    assert has_whole(store, about["task"], about["id"], len(events))
 
 
 def test_new_searches_keep_their_objective(tmp_path, monkeypatch):

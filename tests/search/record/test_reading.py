@@ -124,15 +124,6 @@ def test_damaged_searches_are_passed_over_by_commands_about_all(tmp_path, caplog
     assert "sound" in search.searches(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"1x", b"\0\0\0", b"-3"])
-def test_torn_number_of_delivered_events_is_named(tmp_path, content):
-    folder = Store(tmp_path).search("s")
-    folder.path.mkdir(parents=True)
-    folder.delivered.write_bytes(content)
-    with pytest.raises(InputError, match=r"s/delivered: is damaged.*delete it"):
-        folder.delivered_events()
-
-
 def test_tuned_metrics_and_the_name_of_the_objective_are_kept(tmp_path):
     store = Store(tmp_path)
     kept(store, "old", load_config("tweets", ["search.epochs=1", "search.trials=1"]))

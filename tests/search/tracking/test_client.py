@@ -1,9 +1,14 @@
 """MLflow's store of a search."""
 
 import os
+import shutil
+import sqlite3
+
+import pytest
 
 from search.record.store import Store
 from search.tracking.client import mlflow_client
+from search.tracking.results import read_runs
 from search.tracking.runs import experiment_id
 
 
@@ -18,3 +23,35 @@ def test_artifacts_lie_in_the_store_whatever_folder_the_command_runs_in(tmp_path
     assert location == store.artifacts.as_uri()
     assert store.is_local and "MLFLOW_TRACKING_URI" not in os.environ
     assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "100%", "a b", "é🙂", "a%3Fb", "a&mode=ro", "a'b"])
+def test_store_in_a_folder_of_any_name_holds_its_database_and_artifacts(tmp_path, monkeypatch, empty_store, name):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    store = Store(tmp_path / name / "store")
+    store.root.mkdir(parents=True)
+    shutil.copy(empty_store, store.database)
+    client = mlflow_client(store)
+    run = client.create_run(experiment_id(client, store, "t"), tags={"search": "s"})
+    client.log_text(run.info.run_id, "hello", "a.txt")
+    with sqlite3.connect(store.database.as_uri(), uri=True) as database:
+        assert database.execute("SELECT run_uuid FROM runs").fetchall() == [(run.info.run_id,)]
+    database.close()
+    assert list(read_runs(store, "t").index) == [run.info.run_id]
+    assert (store.artifacts / run.info.run_id / "artifacts" / "a.txt").read_text() == "hello"
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", name}
+    assert not list(elsewhere.iterdir())
+
+
+def test_database_that_was_deleted_is_made_again_in_the_same_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    store = Store(tmp_path)
+    first = experiment_id(mlflow_client(store), store, "t")
+    for file in tmp_path.glob("mlflow.db*"):
+        file.unlink()
+    client = mlflow_client(store)
+    assert client.get_experiment_by_name("t") is None
+    assert experiment_id(client, store, "t") == first

@@ -56,6 +56,42 @@ def test_what_another_model_or_other_inputs_left_is_begun_anew(tmp_path):
         assert json.loads(output.read_text().splitlines()[7])["y"] == 14
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"\0" * 200, b"7", b""])
+def test_damaged_part_is_used_up_to_the_damage(tmp_path, damage):
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        predict._write(Doubles(batches=2), FRAME, output)
+    part = tmp_path / "out.jsonl.part"
+    kept = part.read_bytes()
+    middle = kept.index(b'"y":2000')  # in row 1000
+    part.write_bytes(kept[:middle] + damage + kept[middle + max(1, len(damage)) :])
+    model = Doubles()
+    predict._write(model, FRAME, output)
+    assert sum(model.asked) == 1500 and not part.exists()
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["y"] for row in rows] == [2 * number for number in range(2500)]
+
+
+def test_output_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    output = tmp_path / "out.csv"
+    output.write_text("the former predictions")
+
+    def full(frame, path):
+        path.write_text("input,y\nrow 0,")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setitem(predict.WRITERS, ".csv", full)
+        with pytest.raises(InputError, match=r"out\.csv: cannot be written \(No space left on device\)"):
+            predict._write(Doubles(), FRAME, output)
+    assert output.read_text() == "the former predictions"
+    model = Doubles()
+    predict._write(model, FRAME, output)
+    assert model.asked == [], "the rows were kept"
+    assert len(pd.read_csv(output)) == 2500
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
 def test_output_that_cannot_be_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"--output .*out\.txt: allowed are \.csv, \.jsonl, \.json, \.parquet files"):
         predict.predict(Store(tmp_path), "tweets", ["x"], "table", tmp_path / "out.txt")

@@ -1,0 +1,41 @@
+"""How MLflow's page shows a search."""
+
+import json
+
+import pytest
+
+from search.config.load import load_config
+from search.config.loops import loop_config
+from search.tracking.views import share_view
+from trainables import Objective
+
+
+class Experiment:
+    """Takes the tag that a client would set."""
+
+    def set_experiment_tag(self, experiment, key, value):
+        self.view, self.length = json.loads(value), len(value)
+
+
+@pytest.fixture
+def experiment():
+    return Experiment()
+
+
+def test_curves_are_drawn_as_measured_before_other_charts(experiment):
+    share_view(experiment, "1", "key", "s", "run", load_config("windows"), Objective("acc@1", "max"))
+    charts = experiment.view["compareRunCharts"]
+    assert [chart["metricKey"] for chart in charts] == ["val_acc__at__1", "val_loss", "train_loss"]
+    for chart in charts:  # the page draws `lineSmoothness` of a chart, and 70 where there is none
+        assert chart["lineSmoothness"] == 0 and chart["useGlobalLineSmoothing"]
+    assert experiment.view["globalLineChartConfig"]["lineSmoothness"] == 0
+    assert experiment.view["compareRunSections"][0]["name"] == "Curves" and experiment.view["isAccordionReordered"]
+    assert experiment.view["orderByKey"] == "metrics.`best_val_acc__at__1`"
+
+
+def test_view_of_a_space_with_hundreds_of_hyperparameters_is_short_enough_for_a_tag(experiment):
+    space = {f"layer[{number}].learning_rate": {"uniform": [0, 1]} for number in range(400)}
+    config = loop_config("many", space, "loss min", {}, (), "here")
+    share_view(experiment, "1", "key", "s", "run", config, Objective("loss", "min"))
+    assert experiment.length <= 20_000
+    assert "params.`layer__open__0__close__.learning_rate`" in experiment.view["selectedColumns"]
