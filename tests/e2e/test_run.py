@@ -18,6 +18,7 @@ from search.analysis.data import doubtful_labels
 from search.cli.app import app
 from search.record.store import Store
 from tests.conftest import OWN_RAY, Command, outside
+from tests.outcomes import results
 from tests.serving import assert_served_and_reported, free_port, wait_for
 from trainables.windows import demo
 
@@ -238,6 +239,13 @@ def test_retrain_with_more_seeds_adds_runs_and_a_spread(searched):
     assert {r.info.status for r in runs} == {"FINISHED"}
 
 
+#: The lines of the first figure on MLflow's page, as it drew them.
+DRAWN = """
+const figure = document.querySelector(".js-plotly-plot");
+return Object.fromEntries((figure ? figure.data : []).map(line => [line.name, Array.from(line.y || [])]));
+"""
+
+
 @pytest.mark.slow
 def test_address_that_run_ends_with_shows_the_trials_with_outcomes_and_best_figures(searched, tmp_path):
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -274,9 +282,21 @@ def test_address_that_run_ends_with_shows_the_trials_with_outcomes_and_best_figu
                 return page.find_element(By.TAG_NAME, "body").text
 
             WebDriverWait(page, 60).until(lambda _: "first" in text().split())
-            WebDriverWait(page, 30).until(lambda _: all(f"first-00{n}" in text() for n in range(4)))
+            WebDriverWait(page, 30).until(lambda _: all(f"trial 00{n}" in text() for n in range(4)))
             assert {"outcome", "best_val_accuracy", "completed"} <= set(text().split())
             page.save_screenshot(str(tmp_path / "runs.png"))
+
+            page.get("about:blank")
+            page.get(re.findall(r"http://127.0.0.1:\S+", output)[1].replace(":5000", f":{port}"))
+            WebDriverWait(page, 60).until(
+                lambda _: {f"trial 00{n}" for n in range(4)} <= page.execute_script(DRAWN).keys()
+            )
+            drawn = page.execute_script(DRAWN)
+            for number in range(4):
+                curve = [
+                    e["metrics"]["val_accuracy"] for e in results(command.events("first")) if e["number"] == number
+                ]
+                assert drawn[f"trial 00{number}"] == pytest.approx(curve), "drawn as measured, not smoothed"
         finally:
             page.quit()
     finally:
