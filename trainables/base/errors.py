@@ -8,3 +8,9 @@ class InputError(Exception):
     Traceback (most recent call last):
     trainables.base.errors.InputError: none: no search of that name in ... (there: mine)
     """
+
+
+def one_line(text: object, most: int = 200) -> str:
+    """What a file says, for a message: on one line, without control characters, at most so long."""
+    plain = "".join(sign if sign.isprintable() else " " for sign in str(text)[: 10 * most])
+    return " ".join(plain.split())[:most]
