@@ -160,7 +160,7 @@ def take_up(  # noqa: C901
     if tracker.pages:
         console.print("in MLflow" + (f", once `{_command('ui', store)}` runs:" if store.is_local else ":"))
     for page in tracker.pages:
-        console.print(f"  {page}", markup=False, soft_wrap=True)
+        console.print(f"  {redacted(page)}", markup=False, soft_wrap=True)
     if search.stopping == "disk full":
         return FAILED
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, FAILED)

@@ -191,7 +191,7 @@ def _facts(description: dict[str, Any], config: SearchConfig) -> dict[str, dict[
         "Data": {
             "source": redacted(str(description["data"] or "the task's demo")),
             "fingerprint": description["fingerprint"],
-            **{f"data.{key}": str(value) for key, value in config.data.items()},
+            **{f"data.{key}": redacted(str(value)) for key, value in config.data.items()},
         },
         "Environment": {
             "python": platform.python_version(), "machine": platform.platform(), "commit": description["commit"],
@@ -199,6 +199,6 @@ def _facts(description: dict[str, Any], config: SearchConfig) -> dict[str, dict[
         },
         "Again": {
             "command": redacted(f"python -m search run {config.task}{data}"),
-            **{section: str(config.raw[section]) for section in ("search", "resources", "space")},
+            **{section: redacted(str(config.raw[section])) for section in ("search", "resources", "space")},
         },
     }  # fmt: skip

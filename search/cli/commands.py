@@ -17,6 +17,7 @@ from rich.console import Console
 from search.algorithms.searchers import make_searcher
 from search.algorithms.warm_start import from_all, from_search
 from search.cli.preparation import (
+    check_no_secret,
     check_writable,
     commit_here,
     connect_again,
@@ -29,6 +30,7 @@ from search.config.load import SearchConfig, check_config, digest, load_config
 from search.config.overrides import suggestion
 from search.engine.cluster import connect, disconnect
 from search.engine.placement import fits_here
+from search.record.redaction import redacted, remember
 from search.record.replay import extend, offer_all, open_search, replay
 from search.record.store import Store
 from search.session import DONE, NEEDED, Finals, next_commands, take_up
@@ -114,7 +116,7 @@ def dry_run(console: Console, config: SearchConfig, data: str | None) -> int:
     task = _check_task(config)
     placement = fits_here(config)
     searcher, total = make_searcher(config, task.objective)
-    console.print(OmegaConf.to_yaml(OmegaConf.create(config.raw)), markup=False)
+    console.print(redacted(OmegaConf.to_yaml(OmegaConf.create(config.raw))), markup=False)
     profile = "with its section `demo`, as no --data is given" if data is None else "as it stands, for your data"
     console.print(f"configuration: {config.place} {profile}", markup=False, soft_wrap=True)
     console.print(f"placement: {placement.describe()} (on this machine)")
@@ -169,6 +171,8 @@ def new_name(task: str) -> str:
 def run(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
     """Starts a search and runs its first session; returns the exit code."""
     store.check()
+    remember(options.data)
+    check_no_secret(config.search.storage)
     folder = store.search(options.name or new_name(config.task))
     if folder.exists:
         raise InputError(
@@ -239,8 +243,9 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
 
 
 def resume(
-    console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool = False
-) -> int:
+    console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool = False,
+    data: str | None = None,
+) -> int:  # fmt: skip
     """Goes on with a search; one that is finished, also in MLflow, is only summed up. Returns the exit code.
 
     Args:
@@ -248,6 +253,7 @@ def resume(
             leaves it.
         address: another cluster than before; `local` starts one here.
         verbose: as `RunOptions.verbose`.
+        data: the address of the same data, where the search keeps it without its secret; None: as it was.
     """
     from search.analysis.summary import summary
 
@@ -262,12 +268,15 @@ def resume(
             console.print(line, markup=False, soft_wrap=True)
         next_commands(console, store, config, folder, state)
         return DONE
-    splits = prepare_data_again(console, store, config, folder, description)
+    splits = prepare_data_again(console, store, config, folder, description, data)
     cluster = connect_again(config, folder, description, address)
     return take_up(console, store, config, folder, description, splits, cluster, verbose=verbose)
 
 
-def retrain(console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None) -> int:
+def retrain(
+    console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None,
+    data: str | None = None,
+) -> int:  # fmt: skip
     """Runs final trainings of a search, of one or several finalists; returns the exit code.
 
     A search that was interrupted is not taken up again: what its trials have come to counts.
@@ -280,7 +289,7 @@ def retrain(console: Console, store: Store, name: str, seeds: int | None, finali
         raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")
     if finalists > 1 and seeds == 1:
         raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
-    splits = prepare_data_again(console, store, config, folder, description)
+    splits = prepare_data_again(console, store, config, folder, description, data)
     cluster = connect_again(config, folder, description, address)
     seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
     return take_up(console, store, config, folder, description, splits, cluster, Finals(seeds, finalists))

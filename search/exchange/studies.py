@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from search.algorithms.optuna_searcher import distribution
 from search.algorithms.pareto import value_of
 from search.config.load import SearchConfig
 from search.exchange.imported import Imported, ImportedTrial
+from search.record.redaction import redacted, remember, without_secrets
 from search.record.state import SearchState, Trial
 from trainables import InputError
+from trainables.base.errors import one_line
 
 #: A float with steps becomes a choice of up to so many values, and a plain range beyond.
 MOST_STEPS = 100
@@ -35,17 +38,16 @@ def read_study(url: str, name: str | None, metric: str | None) -> Imported:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
+    shown = without_secrets(url)
+    with _opened(url):
         names = optuna.get_all_study_names(url)
-    except Exception as error:  # whatever the database's driver raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{url}: cannot be opened as a storage of Optuna ({reason})") from error
     if (name is None and len(names) != 1) or (name is not None and name not in names):
         given = "which study? give --study" if name is None else f"--study {name}: there is none of that name"
-        raise InputError(f"{url}: {given}; there are {', '.join(names) or 'none'}")
-    study = optuna.load_study(study_name=name or names[0], storage=url)
+        raise InputError(f"{shown}: {given}; there are {', '.join(names) or 'none'}")
+    with _opened(url):
+        study = optuna.load_study(study_name=name or names[0], storage=url)
     if len(study.directions) > 1:
-        raise InputError(f"{url}: {study.study_name} has {len(study.directions)} objectives; one is read")
+        raise InputError(f"{shown}: {study.study_name} has {len(study.directions)} objectives; one is read")
     metric = metric or (study.metric_names or ["value"])[0]
     states, notes = optuna.trial.TrialState, list[str]()
     over = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
@@ -60,7 +62,26 @@ def read_study(url: str, name: str | None, metric: str | None) -> Imported:
     # A pruned trial that reported nothing was never judged by its results.
     trials = [t for t in trials if t.curve or t.outcome == "failed"]
     mode = "min" if study.direction == optuna.study.StudyDirection.MINIMIZE else "max"
-    return Imported(url, study.study_name, metric, mode, space, trials, notes)
+    return Imported(shown, study.study_name, metric, mode, space, trials, notes)
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[None]:
+    """Turns what opening a storage raises into an InputError of one line, without the secrets of its address."""
+    remember(url)
+    try:
+        yield
+    except InputError:
+        raise
+    except ImportError as error:
+        reason = one_line(redacted(str(error)))
+        raise InputError(
+            f"{without_secrets(url)}: the driver of this database is not installed ({reason}); install it beside "
+            "Optuna, such as psycopg2-binary for postgresql:// and PyMySQL for mysql+pymysql://"
+        ) from error
+    except Exception as error:  # whatever the database's driver raises
+        reason = one_line(redacted(str(error))) or type(error).__name__
+        raise InputError(f"{without_secrets(url)}: cannot be opened as a storage of Optuna ({reason})") from error
 
 
 def write_study(config: SearchConfig, state: SearchState, name: str, url: str) -> list[str]:
@@ -81,13 +102,11 @@ def write_study(config: SearchConfig, state: SearchState, name: str, url: str) -
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     objectives = config.objectives or (state.objective,)
     directions = ["minimize" if objective.mode == "min" else "maximize" for objective in objectives]
-    try:
+    shown = without_secrets(url)
+    with _opened(url):
+        if name in optuna.get_all_study_names(url):
+            raise InputError(f"{shown}: it has a study {name} already; delete that, or write to another file")
         study = optuna.create_study(storage=url, study_name=name, directions=directions)
-    except optuna.exceptions.DuplicatedStudyError as error:
-        raise InputError(f"{url}: it has a study {name} already; delete that, or write to another file") from error
-    except Exception as error:  # whatever the database's driver raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{url}: cannot be opened as a storage of Optuna ({reason})") from error
     study.set_metric_names([objective.metric for objective in objectives])
     study.set_user_attr("task", config.task)
     best, states, said = state.best(), optuna.trial.TrialState, list[str]()
@@ -98,7 +117,7 @@ def write_study(config: SearchConfig, state: SearchState, name: str, url: str) -
         if trial is best and trial.outcome != "completed":
             said.append(f"trial {trial.number}, the best, is written as complete although it was {trial.outcome}")
         study.add_trial(_frozen(trial, config, state, kind, objectives))
-    return [f"{len(state.trials)} trials written to {url} as study {name}", *said]
+    return [f"{len(state.trials)} trials written to {shown} as study {name}", *said]
 
 
 def _frozen(trial: Trial, config: SearchConfig, state: SearchState, kind: Any, objectives: Sequence[Any]) -> Any:

@@ -109,7 +109,7 @@ class Runs:
         """Logs the data set as an input of the run; `context` says what it was used for."""
         profile = json.dumps({"sizes": self.info.sizes, "classes": list(self.info.classes)})
         dataset = Dataset(
-            name=Path(self.info.source).name, digest=self.info.fingerprint, source_type="local",
+            name=Path(redacted(self.info.source)).name, digest=self.info.fingerprint, source_type="local",
             source=json.dumps({"uri": redacted(self.info.source)}), profile=profile[:16000],
         )  # fmt: skip
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
@@ -126,7 +126,7 @@ class Runs:
 
     def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
         """Sets tags with the next flush."""
-        self._pending[run_id].tags.update(tags)
+        self._pending[run_id].tags.update({tag: redacted(value) for tag, value in tags.items()})
 
     def flush(self, run_id: str) -> None:
         """Sends what is pending for a run, in as few requests as possible: each is a transaction."""
