@@ -100,8 +100,8 @@ def export(
         from search.record.replay import open_search, replay
 
         folder, _, config = open_search(kept, name)
-        state, _ = replay(folder, config)
-        for line in write_study(config, state, folder.name, optuna):
+        state, events = replay(folder, config)
+        for line in write_study(config, state, folder.name, optuna, events):
             console.print(redacted(line), markup=False, soft_wrap=True)
         return 0
 

@@ -6,12 +6,14 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from search.algorithms.optuna_searcher import distribution
 from search.algorithms.pareto import value_of
 from search.config.load import SearchConfig
 from search.exchange.imported import Imported, ImportedTrial
+from search.record.events import Event
 from search.record.redaction import redacted, remember, without_secrets
 from search.record.state import SearchState, Trial
 from trainables import InputError
@@ -53,7 +55,7 @@ def read_study(url: str, name: str | None, metric: str | None) -> Imported:
     over = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     if left := len(study.get_trials(deepcopy=False)) - len(over):
         notes.append(f"{left} trials that never ended are left out")
-    space = _space([trial.distributions for trial in over], [trial.params for trial in over], notes)
+    space = _space(over, notes)
     outcomes: dict[Any, Any] = {states.COMPLETE: "completed", states.PRUNED: "stopped_early", states.FAIL: "failed"}
     trials = [
         ImportedTrial({n: _plain(v) for n, v in trial.params.items()}, _curve(trial, metric), outcomes[trial.state])
@@ -84,11 +86,16 @@ def _opened(url: str) -> Iterator[None]:
         raise InputError(f"{without_secrets(url)}: cannot be opened as a storage of Optuna ({reason})") from error
 
 
-def write_study(config: SearchConfig, state: SearchState, name: str, url: str) -> list[str]:
+def write_study(
+    config: SearchConfig, state: SearchState, name: str, url: str, events: Sequence[Event] = ()
+) -> list[str]:
     """Writes a search as a study into Optuna's storage, which dashboards of Optuna open.
 
     A trial that was stopped early, but is the best of the search all the same, is written as complete, since Optuna
     looks for the best among these alone.
+
+    Args:
+        events: the journal, from which each trial has its times.
 
     Returns:
         Lines for the user.
@@ -109,6 +116,7 @@ def write_study(config: SearchConfig, state: SearchState, name: str, url: str) -
         study = optuna.create_study(storage=url, study_name=name, directions=directions)
     study.set_metric_names([objective.metric for objective in objectives])
     study.set_user_attr("task", config.task)
+    times = _times(events)
     best, states, said = state.best(), optuna.trial.TrialState, list[str]()
     for _, trial in sorted(state.trials.items()):
         kind = states.FAIL
@@ -116,8 +124,23 @@ def write_study(config: SearchConfig, state: SearchState, name: str, url: str) -
             kind = states.COMPLETE if trial.outcome == "completed" or trial is best else states.PRUNED
         if trial is best and trial.outcome != "completed":
             said.append(f"trial {trial.number}, the best, is written as complete although it was {trial.outcome}")
-        study.add_trial(_frozen(trial, config, state, kind, objectives))
+        frozen = _frozen(trial, config, state, kind, objectives)
+        if (begun := times.get(trial.number)) is not None:
+            frozen.datetime_start, frozen.datetime_complete = begun
+        study.add_trial(frozen)
     return [f"{len(state.trials)} trials written to {shown} as study {name}", *said]
+
+
+def _times(events: Sequence[Event]) -> dict[int, tuple[datetime, datetime]]:
+    """When each trial began and when its last event was, in local time, as Optuna has it."""
+    times: dict[int, tuple[datetime, datetime]] = {}
+    for event in events:
+        number, when = event.get("number"), event.get("time")
+        # An audit trains a stopped trial on after the search.
+        if isinstance(number, int) and when is not None and not event["event"].startswith("audit"):
+            moment = datetime.fromtimestamp(when / 1000)
+            times[number] = (times[number][0] if number in times else moment, moment)
+    return times
 
 
 def _frozen(trial: Trial, config: SearchConfig, state: SearchState, kind: Any, objectives: Sequence[Any]) -> Any:
@@ -148,27 +171,61 @@ def _curve(trial: Any, metric: str) -> dict[int, dict[str, float]]:
     return curve
 
 
-def _space(
-    distributions: Sequence[Mapping[str, Any]], params: Sequence[Mapping[str, Any]], notes: list[str]
-) -> dict[str, Any]:
-    """A spec for each parameter that any trial has; conditions where the value of a choice says which have it."""
+def _space(trials: Sequence[Any], notes: list[str]) -> dict[str, Any]:
+    """A spec for each parameter that any trial has; conditions where the value of another says which have it.
+
+    A trial that failed may have done so before it asked for all of its parameters, so that what it lacks says nothing.
+    """
     seen: dict[str, list[Any]] = {}
-    for one in distributions:
-        for name, found in one.items():
+    for trial in trials:
+        for name, found in trial.distributions.items():
             seen.setdefault(name, []).append(found)
     space = {name: _spec(name, found, notes) for name, found in seen.items()}
-    choices = [name for name, spec in space.items() if "choice" in spec and len(seen[name]) == len(params)]
+    params = [trial.params for trial in trials if trial.value is not None or trial.intermediate_values] or [
+        trial.params for trial in trials if trial.params
+    ]
+    everywhere = [name for name in space if all(name in one for one in params)]
+    values = {name: _values(space[name]) for name in sorted(everywhere, key=lambda name: "choice" not in space[name])}
     for name, spec in space.items():
-        if len(seen[name]) == len(params):
+        if name in everywhere:
             continue
-        for choice in choices:
-            with_it = {_plain(one[choice]) for one in params if name in one}
-            if not with_it & {_plain(one[choice]) for one in params if name not in one}:
-                spec["when"] = {choice: sorted(with_it, key=str)}
+        for parent, possible in values.items():
+            with_it = {_plain(one[parent]) for one in params if name in one}
+            without = {_plain(one[parent]) for one in params if name not in one}
+            if possible and not with_it & without:
+                spec["when"] = {parent: _meant(possible, with_it, without)}
                 break
         else:
-            notes.append(f"{name}: some trials lack it, and no choice says which; it is taken to exist in all")
+            notes.append(f"{name}: some trials lack it, and no other parameter says which; it is taken to exist in all")
     return space
+
+
+def _values(spec: Mapping[str, Any]) -> list[Any]:
+    """The values of a choice, or of a short range of whole numbers, in their order; else none."""
+    if "choice" in spec:
+        return list(spec["choice"])
+    if "int" not in spec:
+        return []
+    low, high = spec["int"]
+    step = spec.get("step", 1)
+    return list(range(low, high + 1, step)) if (high - low) // step < MOST_STEPS else []
+
+
+def _meant(possible: list[Any], with_it: set[Any], without: set[Any]) -> list[Any]:
+    """The values of a parent under which a parameter exists.
+
+    A number that no trial had is taken for one of them where the nearest numbers on both sides are: of 1 without it and
+    2 and 4 with it, 3 is one, and so is 5 where 4 is the largest that was tried.
+    """
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in possible)
+    found = []
+    for at, value in enumerate(possible):
+        tried = [next((v for v in side if v in with_it | without), None) for side in
+                 (reversed(possible[:at]), possible[at + 1 :])]  # fmt: skip
+        near = [v for v in tried if v is not None]
+        if value in with_it or (numbers and value not in without and near and all(v in with_it for v in near)):
+            found.append(value)
+    return found
 
 
 def _spec(name: str, found: Sequence[Any], notes: list[str]) -> dict[str, Any]:
