@@ -12,7 +12,7 @@ import torch
 
 from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base import tables
-from trainables.base.files import Allowance, read_files, split_of
+from trainables.base.files import Allowance, broken, read_files, split_of
 from trainables.text.tables import read_column
 from trainables.wikitext.tokenizer import END, START, UNKNOWN, basic_english, decode, encode, vocabulary
 
@@ -173,12 +173,9 @@ def _from_hub() -> dict[str, list[str]]:
     import pandas as pd
     from huggingface_hub import hf_hub_download
 
-    try:
+    with broken("data.corpus: hub", f"{HUB} cannot be loaded", "give --data, or demo"):
         paths = {split: hf_hub_download(HUB, file, repo_type="dataset") for split, file in FILES.items()}
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"data.corpus: hub: {HUB} cannot be loaded ({reason}); give --data, or demo") from error
-    return {split: list(pd.read_parquet(path)["text"]) for split, path in paths.items()}
+        return {split: list(pd.read_parquet(path)["text"]) for split, path in paths.items()}
 
 
 def demo(seed: int) -> dict[str, list[str]]:
