@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from search.exchange.imported import Imported, ImportedTrial
 from trainables import InputError
@@ -51,6 +51,7 @@ def read_experiment(folder: Path, metric: str, mode: str) -> Imported:
     trials = []
     for place, trial in read.items():
         failed = (place / "error.txt").exists() or not trial.curve
+        ended: Literal["completed", "stopped_early"]
         ended = "completed" if max(trial.curve, default=0) == longest else "stopped_early"
         trials.append(ImportedTrial(trial.params, trial.curve, "failed" if failed else ended))
     given = [trial.params for trial in trials]
@@ -131,7 +132,7 @@ def _metrics(result: Mapping[str, Any], metric: str) -> dict[str, float]:
     """The numbers of a result that are metrics: neither Ray's own bookkeeping nor the configuration."""
     own = ("config/", "time", "done", "pid", "training_iteration", "iterations_since", "should_checkpoint")
     kept = {k: float(v) for k, v in result.items() if _is_number(v) and not k.startswith(own)}
-    seconds = result.get("time_this_iter_s")
+    seconds: Any = result.get("time_this_iter_s")
     return {**kept, metric: float(result[metric]), "epoch_seconds": float(seconds) if _is_number(seconds) else 0.0}
 
 

@@ -76,10 +76,13 @@ def _opened(url: str) -> Iterator[None]:
     except InputError:
         raise
     except ImportError as error:
-        reason = one_line(redacted(str(error)))
+        missing: BaseException | None = error  # Optuna's own words do not name the driver
+        while missing is not None and not isinstance(missing, ModuleNotFoundError):
+            missing = missing.__cause__ or missing.__context__
+        reason = one_line(missing or error)
         raise InputError(
-            f"{without_secrets(url)}: the driver of this database is not installed ({reason}); install it beside "
-            "Optuna, such as psycopg2-binary for postgresql:// and PyMySQL for mysql+pymysql://"
+            f"{without_secrets(url)}: the driver of this database is not installed ({reason}); install it, or name "
+            "another in the address, such as postgresql+psycopg2://"
         ) from error
     except Exception as error:  # whatever the database's driver raises
         reason = one_line(redacted(str(error))) or type(error).__name__

@@ -20,7 +20,7 @@ _USER_INFO = re.compile(r"(?:[^:@/?#\s'\"]*:.*|[^/@\s'\"]+)@", re.DOTALL)
 #: `host.name:8000/path@version` is no password.
 _PORT = re.compile(r"(?:localhost|[^:@/?#\s'\"]*\.[^:@/?#\s'\"]*):\d{1,5}/")
 _HIDDEN_KEYS = r"[^=&;?\s]*(?:pass(?:word|wd|phrase)|token|secret|key|signature|credential)[^=&;?\s]*|pwd|sig|auth|pass"
-_QUERY = re.compile(rf"([?&;](?:{_HIDDEN_KEYS})=)([^&;\s'\"]+)", re.IGNORECASE)
+_QUERY = re.compile(rf"([?&;](?:{_HIDDEN_KEYS})=)(?!\*\*\*)([^&;\s'\"]+)", re.IGNORECASE)
 _WHOLE_QUERY = re.compile(rf"([?&](?:{_HIDDEN_KEYS})=)([^&]+)", re.IGNORECASE)
 #: Settings of a driver that are written one after the other, as libpq and Azure have them.
 _SETTING = re.compile(
@@ -83,6 +83,11 @@ def _secrets(address: str) -> Iterator[str]:
     if mark and (found := _USER_INFO.match(rest)) and not _PORT.match(rest):
         user, colon, password = found.group()[:-1].partition(":")
         yield password if colon else user
+        # A driver takes what stands after the first `@` of a password for the host, and says that there is none.
+        host = re.split(r"[/:?#]", rest[found.end() :])[0]
+        for part in password.split("@")[1:]:
+            password = password.partition("@")[2]
+            yield from (part, password, f"{password}@{host}")
     for _, value in _WHOLE_QUERY.findall(address):
         yield value
 

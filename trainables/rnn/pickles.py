@@ -113,7 +113,7 @@ class _Machine:
             "MEMOIZE": lambda _: self.put(len(self.memo)),
             "MARK": self.mark,
             "POP": self.pop,
-            "POP_MARK": lambda _: self.marked() and None,
+            "POP_MARK": self.pop_mark,
             "DUP": lambda _: self.push(self.stack[-1]),
             "TUPLE": lambda _: self.push(tuple(self.marked())),
             "TUPLE1": lambda _: self.push(tuple(self.last(1))),
@@ -145,6 +145,9 @@ class _Machine:
             self.stack.pop()
         else:
             self.marked()
+
+    def pop_mark(self, _: Any) -> None:
+        self.marked()
 
     def mark(self, _: Any) -> None:
         self.below.append(self.stack)

@@ -235,7 +235,7 @@ def test_secret_of_a_storage_is_neither_kept_nor_said(tmp_path):
 
 @pytest.mark.parametrize("secret", ["correct horse", "p@ss/word?x=1&y#z", "a:b@c d'e\"f"])
 def test_secret_of_a_storage_that_does_not_open_is_not_said(secret):
-    for url in (f"postgresql://ann:{secret}@127.0.0.1:1/x", f"mysql+pymysql://ann:{secret}@127.0.0.1:1/x"):
+    for url in (f"postgresql+psycopg2://ann:{secret}@127.0.0.1:1/x", f"mysql+pymysql://ann:{secret}@127.0.0.1:1/x"):
         with pytest.raises(InputError) as refused:
             read_study(url, None, None)
         assert secret not in str(refused.value) and "\n" not in str(refused.value)
@@ -243,7 +243,8 @@ def test_secret_of_a_storage_that_does_not_open_is_not_said(secret):
 
 def test_missing_driver_of_a_database_is_told_with_what_to_install():
     with pytest.raises(
-        InputError, match=r"oracle://\*\*\*@h/x: the driver of this database is not installed .*; install it"
+        InputError,
+        match=r"oracle://\*\*\*@h/x: the driver of this database is not installed \(No module named .*\); install it",
     ):
         read_study("oracle://ann:secret@h/x", None, None)
 

@@ -120,9 +120,9 @@ def test_storage_with_a_secret_is_refused_before_anything_is_kept(tmp_path):
 
 @pytest.mark.parametrize("debug", [(), ("--debug",)])
 def test_command_says_no_secret_of_an_address_even_in_a_traceback(debug, tmp_path):
-    url = f"postgresql://ann:{SECRET} and more@127.0.0.1:1/x?password=other%20secret"
+    url = f"postgresql+psycopg2://ann:{SECRET} and more@127.0.0.1:1/x?password=other%20secret"
     arguments = ["import", "optuna", url, "--store", str(tmp_path), *debug]
     ran = subprocess.run([sys.executable, "-m", "search", *arguments], capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 2 and "cannot be opened as a storage of Optuna" in ran.stderr
+    assert ran.returncode == 2 and "password=***: cannot be opened as a storage of Optuna" in ran.stderr
     assert ("Traceback" in ran.stderr) == bool(debug)
     assert not any(part in ran.stdout + ran.stderr for part in (SECRET, "and more", "other secret", "other%20secret"))
