@@ -176,7 +176,7 @@ def _session(  # noqa: C901
     if tracker.pages:
         show(console, "in MLflow" + (f", once `{_command('ui', store)}` runs:" if store.is_local else ":"))
     for page in tracker.pages:
-        show(console, page)
+        show(console, redacted(page))
     if search.stopping == "disk full":
         return FAILED
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(status, FAILED)

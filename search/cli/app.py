@@ -148,6 +148,7 @@ def resume(
         str | None, typer.Option(metavar="K|+K", help="Train K stopped trials to the end: what did stopping cost?")
     ] = None,
     address: given.AgainOption = None,
+    data: given.DataAgainOption = None,
     verbose: given.VerboseOption = False,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
@@ -156,7 +157,7 @@ def resume(
     from search.cli import commands
 
     more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
-    finish(lambda console, kept: commands.resume(console, kept, name, more, address, verbose), store, debug)
+    finish(lambda console, kept: commands.resume(console, kept, name, more, address, verbose, data), store, debug)
 
 
 @app.command()
@@ -169,13 +170,14 @@ def retrain(
         int | None, typer.Option(metavar="S", min=1, help="Each with S seeds. [default: 5 for several finalists]")
     ] = None,
     address: given.AgainOption = None,
+    data: given.DataAgainOption = None,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
     """Train the best configurations of a finished search on train+validation and test them."""
     from search.cli import commands
 
-    finish(lambda console, kept: commands.retrain(console, kept, name, seeds, finalists, address), store, debug)
+    finish(lambda console, kept: commands.retrain(console, kept, name, seeds, finalists, address, data), store, debug)
 
 
 for _command in (look.data, look.ui, look.report, look.compare, look.why):

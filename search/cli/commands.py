@@ -17,6 +17,7 @@ from rich.console import Console
 from search.algorithms.searchers import grid_note, make_searcher
 from search.algorithms.warm_start import from_all, from_search
 from search.cli.preparation import (
+    check_no_secret,
     check_writable,
     commit_here,
     connect_again,
@@ -30,6 +31,7 @@ from search.config.space import check_values
 from search.engine.cluster import connect, disconnect
 from search.engine.placement import fits_here
 from search.record.journal import Journal
+from search.record.redaction import redacted, remember
 from search.record.replay import described, extend, open_to_run, replay
 from search.record.store import SearchFolder, Store
 from search.session import DONE, FAILED, NEEDED, Finals, next_commands, sum_up, take_up
@@ -127,7 +129,7 @@ def dry_run(console: Console, config: SearchConfig, data: str | None) -> int:
     task = _check_task(config)
     placement = fits_here(config)
     searcher, total = make_searcher(config, task.objective)
-    console.print(OmegaConf.to_yaml(OmegaConf.create(config.raw)), markup=False)
+    console.print(redacted(OmegaConf.to_yaml(OmegaConf.create(config.raw))), markup=False)
     profile = "with its section `demo`, as no --data is given" if data is None else "as it stands, for your data"
     console.print(f"configuration: {config.place} {profile}", markup=False, soft_wrap=True)
     console.print(f"placement: {placement.describe()} (on this machine)")
@@ -192,6 +194,8 @@ def run(
         journal: the search's, where the caller took its name (`SearchFolder.begin`).
     """
     store.check()
+    remember(options.data)
+    check_no_secret(config.search.storage)
     folder = store.search(options.name or new_name(config.task))
     with journal or folder.begin() as held:
         return _run(console, store, config, options, folder, held)
@@ -268,7 +272,7 @@ def _run(
 
 def resume(
     console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool = False,
-    journal: Journal | None = None,
+    data: str | None = None, journal: Journal | None = None,
 ) -> int:  # fmt: skip
     """Goes on with a search; one that is finished, also in MLflow, is only summed up. Returns the exit code.
 
@@ -277,15 +281,16 @@ def resume(
             leaves it.
         address: another cluster than before; `local` starts one here.
         verbose: as `RunOptions.verbose`.
+        data: the address of the same data, where the search keeps it without its secret; None: as it was.
         journal: the search's, where the caller holds it (`SearchFolder.hold`).
     """
     with journal or store.search(name).hold(store) as held:
-        return _resume(console, store, name, more, address, verbose, held)
+        return _resume(console, store, name, more, address, verbose, data, held)
 
 
 def _resume(
     console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool,
-    journal: Journal,
+    data: str | None, journal: Journal,
 ) -> int:  # fmt: skip
     from search.tracking.results import has_whole
 
@@ -303,7 +308,7 @@ def _resume(
         sum_up(console, config, folder, state)
         next_commands(console, store, config, folder, state)
         return DONE
-    splits = prepare_data_again(console, store, config, folder, description)
+    splits = prepare_data_again(console, store, config, folder, description, data)
     cluster, description = connect_again(config, description, address)
     folder.write(description)
     return take_up(console, store, config, folder, description, splits, cluster, journal, verbose=verbose)
@@ -328,18 +333,22 @@ def _deliver(console: Console, store: Store, name: str, source: str, extended: b
     return FAILED if left else DONE
 
 
-def retrain(console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None) -> int:
+def retrain(
+    console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None,
+    data: str | None = None,
+) -> int:  # fmt: skip
     """Runs final trainings of a search, of one or several finalists; returns the exit code.
 
     A search that was interrupted is not taken up again: what its trials have come to counts.
     """
     with store.search(name).hold(store) as journal:
-        return _retrain(console, store, name, seeds, finalists, address, journal)
+        return _retrain(console, store, name, seeds, finalists, address, data, journal)
 
 
 def _retrain(
-    console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None, journal: Journal
-) -> int:
+    console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None,
+    data: str | None, journal: Journal,
+) -> int:  # fmt: skip
     folder, description, config = open_to_run(store, name)
     if isinstance(get_task(config.task), SelfTrained):
         raise InputError(f"{name}: {config.task} is a training of your own: its best trial's state is its model")
@@ -348,7 +357,7 @@ def _retrain(
         raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")
     if finalists > 1 and seeds == 1:
         raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
-    splits = prepare_data_again(console, store, config, folder, description)
+    splits = prepare_data_again(console, store, config, folder, description, data)
     cluster, description = connect_again(config, description, address)
     folder.write(description)
     seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)

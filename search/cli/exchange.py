@@ -68,9 +68,10 @@ def _keep(console: Console, store: Store, name: str | None, imported: Imported) 
     from search.analysis.summary import tally
     from search.exchange.imported import keep, space_file
     from search.record.readable import figure
+    from search.record.redaction import redacted
 
     def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(redacted(line), markup=False, soft_wrap=True)
 
     name, state = keep(store, name, imported, say)
     outcomes = tally(trial.outcome for trial in state.trials.values())
@@ -96,12 +97,13 @@ def export(
 
     def command(console: Console, kept: Store) -> int:
         from search.exchange.studies import write_study
+        from search.record.redaction import redacted
         from search.record.replay import open_search, replay
 
         folder, _, config = open_search(kept, name)
-        state, _ = replay(folder)
-        for line in write_study(config, state, folder.name, optuna):
-            console.print(line, markup=False, soft_wrap=True)
+        state, events = replay(folder)
+        for line in write_study(config, state, folder.name, optuna, events):
+            console.print(redacted(line), markup=False, soft_wrap=True)
         return 0
 
     finish(command, store, debug)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,14 +28,14 @@ def finish(command: Callable[[Console, Store], int], store: Path | None, debug: 
         code = command(Screen(highlight=False), Store.open(store))
     except InputError as error:
         if debug:
-            raise
+            print(redacted(traceback.format_exc()), file=sys.stderr)
         show(Screen(stderr=True), redacted(f"error: {error}"))
         code = 2
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
         if debug:
-            raise
+            print(redacted(traceback.format_exc()), file=sys.stderr)
         cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
         first = (str(cause).strip() or "no message").split("\n")[0]
         lines = [f"error: {type(cause).__name__}: {first}", "(--debug shows where)", *getattr(error, "__notes__", [])]

@@ -53,6 +53,10 @@ PatternOption = Annotated[
     str | None, typer.Option(metavar="REGEX", help="With --command: what a line with metrics looks like.")
 ]
 DataOption = Annotated[str | None, typer.Option(metavar="PATH|URI", help="Your data; without it, the task's demo.")]
+DataAgainOption = Annotated[
+    str | None,
+    typer.Option("--data", metavar="URI", help="The same data, where its address has a secret, which is not kept."),
+]
 NewNameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="Name of the search. [default: task and time]")
 ]

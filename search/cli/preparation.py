@@ -14,6 +14,7 @@ from search.config.load import SearchConfig, check_config, parse_duration
 from search.config.overrides import change
 from search.engine.cluster import Cluster, connect
 from search.engine.placement import local_cpus, machines, place
+from search.record.redaction import has_secrets, remember, without_secrets
 from search.record.store import SearchFolder, Store
 from search.session import NEEDED
 from trainables import InputError, Precomputed, SelfTrained, Splits, Surveyed, get_task
@@ -56,10 +57,24 @@ def prepare_data(console: Console, store: Store, config: SearchConfig, data: str
 
 
 def prepare_data_again(
-    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any]
-) -> Splits:
-    """The splits of a search that goes on; raises InputError if the data changed since it began."""
-    source = description["data"]
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
+    data: str | None = None,
+) -> Splits:  # fmt: skip
+    """The splits of a search that goes on.
+
+    Args:
+        data: where the data is now; None: where it was.
+
+    Raises:
+        InputError: the data changed since the search began, or its address lacks a secret.
+    """
+    source = data or description["data"]
+    if source is not None and data is None and "***" in source:
+        raise InputError(
+            f"{folder.name}: its data is at {source}, whose secret is not kept; give the whole address again with "
+            "--data URI"
+        )
+    remember(source)
     splits = prepare_data(console, store, config, source)
     if description["fingerprint"] not in (splits.info.fingerprint, *splits.info.earlier):
         raise InputError(
@@ -114,6 +129,15 @@ def fit_epochs(
         markup=False, soft_wrap=True,
     )  # fmt: skip
     return config, {"alone": pace.alone, "most_epochs": most, "worker_start": pace.start}
+
+
+def check_no_secret(uri: str | None) -> None:
+    """Raises InputError if a storage's URI holds a secret, which would be kept with the search."""
+    if uri is not None and has_secrets(uri):
+        raise InputError(
+            f"--storage {without_secrets(uri)}: the secret in it would be kept with the search; give it in the "
+            "environment, such as AWS_SECRET_ACCESS_KEY, or FSSPEC_FTP_PASSWORD for ftp://"
+        )
 
 
 def check_writable(uri: str) -> str:

@@ -4,63 +4,119 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from search.exchange.imported import Imported, ImportedTrial
 from trainables import InputError
-
-#: Values that span so many times are taken to have been drawn on a logarithmic scale.
-WIDE = 50.0
+from trainables.base.files import broken
+from trainables.base.tables import listed
 
 
 def read_experiment(folder: Path, metric: str, mode: str) -> Imported:
     """Reads an experiment folder, of which each trial's folder has `params.json` and `result.json`.
 
     The folder does not say how the space was: it becomes the ranges that the values span, a choice where they are no
-    numbers. A trial that has fewer iterations than the longest was stopped early.
+    numbers. (Ray keeps the space in `tuner.pkl`, a pickle, which is not read, as it may run anything.) A trial that has
+    fewer iterations than the longest was stopped early. Lines that a killed run left torn, or that have no number for
+    the metric, are passed over, which a note says.
 
     Args:
         metric: a metric that the trials reported; nested ones with a slash, as Ray prints them.
 
     Raises:
-        InputError: it is no such folder, or no trial reported the metric.
+        InputError: it is no such folder, or no trial reported a number for the metric.
     """
     places = sorted(path.parent for path in folder.glob("*/params.json"))
     if not places:
         raise InputError(f"{folder}: no folders with a params.json in it, which each trial of Ray Tune has")
-    read = [_read(place) for place in places]
-    reported = {name for _, results in read for result in results for name in result}
-    if metric not in reported:
+    read, unread, over = dict[Path, _Trial](), list[InputError](), list[str]()
+    for place in places:
+        try:
+            read[place] = _read(place, metric)
+        except InputError as error:
+            unread.append(error)
+        else:
+            over += read[place].over
+    if not read:
+        raise unread[0]
+    if not any(trial.curve for trial in read.values()):
+        reported = {name for trial in read.values() for name in trial.reported}
         there = ", ".join(sorted(name for name in reported if not name.startswith("config/"))) or "none"
-        raise InputError(f"{folder}: no trial reported {metric!r}; there are {there}")
-    curves = [
-        {int(r["training_iteration"]): _metrics(r, metric) for r in results if math.isfinite(r.get(metric, math.nan))}
-        for _, results in read
-    ]
-    longest = max(max(curve, default=0) for curve in curves)
+        said = f"a number for {metric!r}" if metric in reported else f"{metric!r}"
+        raise InputError(f"{folder}: no trial reported {said}; there are {there}")
+    longest = max(max(trial.curve, default=0) for trial in read.values())
     trials = []
-    for place, (params, _), curve in zip(places, read, curves, strict=True):
-        failed = (place / "error.txt").exists() or not curve
-        last = max(curve, default=0)
-        trials.append(ImportedTrial(params, curve, "failed" if failed else "completed" if last == longest
-                                    else "stopped_early"))  # fmt: skip
-    names = {name: [p[name] for p, _ in read if name in p] for name in {n: None for p, _ in read for n in p}}
+    for place, trial in read.items():
+        failed = (place / "error.txt").exists() or not trial.curve
+        ended: Literal["completed", "stopped_early"]
+        ended = "completed" if max(trial.curve, default=0) == longest else "stopped_early"
+        trials.append(ImportedTrial(trial.params, trial.curve, "failed" if failed else ended))
+    given = [trial.params for trial in trials]
+    names = {name: [p[name] for p in given if name in p] for name in {n: None for p in given for n in p}}
     space = {name: _spec(values) for name, values in names.items()}
-    note = "an experiment folder does not hold its space: these are the ranges that its values span"
-    return Imported(str(folder), folder.resolve().name, metric, mode, space, trials, [note])
+    notes = ["an experiment folder does not hold its space: these are the ranges that its values span"]
+    if logarithmic := [name for name, spec in space.items() if isinstance(spec, dict) and "loguniform" in spec]:
+        notes.append(f"taken for logarithmic, as their values are spread so: {listed(logarithmic)}")
+    if over:
+        notes.append(f"{len(over)} lines of results are passed over: {over[0]}" + (", ..." if over[1:] else ""))
+    if unread:
+        notes.append(f"{len(unread)} trials are left out: {unread[0]}")
+    return Imported(str(folder), folder.resolve().name, metric, mode, space, trials, notes)
 
 
-def _read(place: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A trial's hyperparameters and what it reported, both without nesting."""
-    try:
-        params = json.loads((place / "params.json").read_text())
+@dataclass(frozen=True)
+class _Trial:
+    """A trial's hyperparameters without nesting, its metrics by iteration, the names of all that it reported, and a
+    phrase for each line that is passed over."""
+
+    params: dict[str, Any]
+    curve: dict[int, dict[str, float]]
+    reported: set[str]
+    over: list[str]
+
+
+def _read(place: Path, metric: str) -> _Trial:
+    """Reads a trial's folder; raises InputError where its hyperparameters cannot be read."""
+    with broken(place, "cannot be read"):
+        params = dict(_flat(_object((place / "params.json").read_bytes()), "."))
         told = place / "result.json"
-        lines = told.read_text().splitlines() if told.exists() else []
-        return dict(_flat(params, ".")), [dict(_flat(json.loads(line), "/")) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{place}: cannot be read ({error})") from error
+        lines = told.read_bytes().split(b"\n") if told.is_file() else []
+    trial = _Trial(params, {}, set(), [])
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{told} line {number}"
+        try:
+            result = dict(_flat(_object(line), "/"))
+        except (ValueError, RecursionError):
+            trial.over.append(f"{where} is no JSON object")
+            continue
+        trial.reported.update(result)
+        iteration = result.get("training_iteration")
+        if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 1:
+            trial.over.append(f"{where} has no training_iteration")
+        elif not _is_number(result.get(metric)):
+            trial.over.append(f"{where} has no number for {metric}")
+        else:
+            trial.curve[iteration] = _metrics(result, metric)
+    return trial
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # of an integer that no float can be
+        return False
 
 
 def _flat(nested: Mapping[str, Any], between: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -75,13 +131,13 @@ def _flat(nested: Mapping[str, Any], between: str, prefix: str = "") -> Iterator
 def _metrics(result: Mapping[str, Any], metric: str) -> dict[str, float]:
     """The numbers of a result that are metrics: neither Ray's own bookkeeping nor the configuration."""
     own = ("config/", "time", "done", "pid", "training_iteration", "iterations_since", "should_checkpoint")
-    numbers = {k: v for k, v in result.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    kept = {name: float(value) for name, value in numbers.items() if not name.startswith(own)}
-    return {**kept, metric: float(result[metric]), "epoch_seconds": float(result.get("time_this_iter_s", 0.0))}
+    kept = {k: float(v) for k, v in result.items() if _is_number(v) and not k.startswith(own)}
+    seconds: Any = result.get("time_this_iter_s")
+    return {**kept, metric: float(result[metric]), "epoch_seconds": float(seconds) if _is_number(seconds) else 0.0}
 
 
 def _spec(values: list[Any]) -> Any:
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    numbers = all(map(_is_number, values))
     different = list(dict.fromkeys(values))
     if len(different) == 1:
         return different[0]
@@ -90,4 +146,19 @@ def _spec(values: list[Any]) -> Any:
     low, high = min(values), max(values)
     if all(isinstance(value, int) for value in values):
         return {"int": [low, high]}
-    return {"loguniform" if low > 0 and high / low >= WIDE else "uniform": [float(low), float(high)]}
+    return {"loguniform" if _looks_logarithmic(values) else "uniform": [float(low), float(high)]}
+
+
+def _looks_logarithmic(values: Sequence[float]) -> bool:
+    """Whether the values were rather drawn log-uniformly than uniformly: the likelihood ratio of the two.
+
+    Between the least value a and the most b, a value x has the density 1 / (x ln(b / a)) in one case and 1 / (b - a) in
+    the other. The more probable case is taken; a and b themselves count for neither. With two values there is no
+    evidence, and they are taken to be uniform. Of drawn sets of 20 values over a factor of 100, 1 in 90 log-uniform
+    sets and 1 in 22 uniform ones were taken for the other kind; over a factor of 10, 1 in 8 of both.
+    """
+    low, *inner, high = sorted(values)
+    if low <= 0 or low == high:
+        return False
+    ratio = math.log((high - low) / math.log(high / low))
+    return sum(ratio - math.log(value) for value in inner) > 0

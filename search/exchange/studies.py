@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from search.algorithms.optuna_searcher import distribution
 from search.algorithms.pareto import value_of
 from search.config.load import SearchConfig
 from search.exchange.imported import Imported, ImportedTrial
+from search.record.events import Event
+from search.record.redaction import redacted, remember, without_secrets
 from search.record.state import SearchState, Trial
 from trainables import InputError
+from trainables.base.errors import one_line
 
 #: A float with steps becomes a choice of up to so many values, and a plain range beyond.
 MOST_STEPS = 100
@@ -35,23 +40,22 @@ def read_study(url: str, name: str | None, metric: str | None) -> Imported:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
+    shown = without_secrets(url)
+    with _opened(url):
         names = optuna.get_all_study_names(url)
-    except Exception as error:  # whatever the database's driver raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{url}: cannot be opened as a storage of Optuna ({reason})") from error
     if (name is None and len(names) != 1) or (name is not None and name not in names):
         given = "which study? give --study" if name is None else f"--study {name}: there is none of that name"
-        raise InputError(f"{url}: {given}; there are {', '.join(names) or 'none'}")
-    study = optuna.load_study(study_name=name or names[0], storage=url)
+        raise InputError(f"{shown}: {given}; there are {', '.join(names) or 'none'}")
+    with _opened(url):
+        study = optuna.load_study(study_name=name or names[0], storage=url)
     if len(study.directions) > 1:
-        raise InputError(f"{url}: {study.study_name} has {len(study.directions)} objectives; one is read")
+        raise InputError(f"{shown}: {study.study_name} has {len(study.directions)} objectives; one is read")
     metric = metric or (study.metric_names or ["value"])[0]
     states, notes = optuna.trial.TrialState, list[str]()
     over = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     if left := len(study.get_trials(deepcopy=False)) - len(over):
         notes.append(f"{left} trials that never ended are left out")
-    space = _space([trial.distributions for trial in over], [trial.params for trial in over], notes)
+    space = _space(over, notes)
     outcomes: dict[Any, Any] = {states.COMPLETE: "completed", states.PRUNED: "stopped_early", states.FAIL: "failed"}
     trials = [
         ImportedTrial({n: _plain(v) for n, v in trial.params.items()}, _curve(trial, metric), outcomes[trial.state])
@@ -60,14 +64,41 @@ def read_study(url: str, name: str | None, metric: str | None) -> Imported:
     # A pruned trial that reported nothing was never judged by its results.
     trials = [t for t in trials if t.curve or t.outcome == "failed"]
     mode = "min" if study.direction == optuna.study.StudyDirection.MINIMIZE else "max"
-    return Imported(url, study.study_name, metric, mode, space, trials, notes)
+    return Imported(shown, study.study_name, metric, mode, space, trials, notes)
 
 
-def write_study(config: SearchConfig, state: SearchState, name: str, url: str) -> list[str]:
+@contextmanager
+def _opened(url: str) -> Iterator[None]:
+    """Turns what opening a storage raises into an InputError of one line, without the secrets of its address."""
+    remember(url)
+    try:
+        yield
+    except InputError:
+        raise
+    except ImportError as error:
+        missing: BaseException | None = error  # Optuna's own words do not name the driver
+        while missing is not None and not isinstance(missing, ModuleNotFoundError):
+            missing = missing.__cause__ or missing.__context__
+        reason = one_line(missing or error)
+        raise InputError(
+            f"{without_secrets(url)}: the driver of this database is not installed ({reason}); install it, or name "
+            "another in the address, such as postgresql+psycopg2://"
+        ) from error
+    except Exception as error:  # whatever the database's driver raises
+        reason = one_line(redacted(str(error))) or type(error).__name__
+        raise InputError(f"{without_secrets(url)}: cannot be opened as a storage of Optuna ({reason})") from error
+
+
+def write_study(
+    config: SearchConfig, state: SearchState, name: str, url: str, events: Sequence[Event] = ()
+) -> list[str]:
     """Writes a search as a study into Optuna's storage, which dashboards of Optuna open.
 
     A trial that was stopped early, but is the best of the search all the same, is written as complete, since Optuna
     looks for the best among these alone.
+
+    Args:
+        events: the journal, from which each trial has its times.
 
     Returns:
         Lines for the user.
@@ -81,15 +112,14 @@ def write_study(config: SearchConfig, state: SearchState, name: str, url: str) -
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     objectives = config.objectives or (state.objective,)
     directions = ["minimize" if objective.mode == "min" else "maximize" for objective in objectives]
-    try:
+    shown = without_secrets(url)
+    with _opened(url):
+        if name in optuna.get_all_study_names(url):
+            raise InputError(f"{shown}: it has a study {name} already; delete that, or write to another file")
         study = optuna.create_study(storage=url, study_name=name, directions=directions)
-    except optuna.exceptions.DuplicatedStudyError as error:
-        raise InputError(f"{url}: it has a study {name} already; delete that, or write to another file") from error
-    except Exception as error:  # whatever the database's driver raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{url}: cannot be opened as a storage of Optuna ({reason})") from error
     study.set_metric_names([objective.metric for objective in objectives])
     study.set_user_attr("task", config.task)
+    times = _times(events)
     best, states, said = state.best(), optuna.trial.TrialState, list[str]()
     for _, trial in sorted(state.trials.items()):
         kind = states.FAIL
@@ -97,8 +127,23 @@ def write_study(config: SearchConfig, state: SearchState, name: str, url: str) -
             kind = states.COMPLETE if trial.outcome == "completed" or trial is best else states.PRUNED
         if trial is best and trial.outcome != "completed":
             said.append(f"trial {trial.number}, the best, is written as complete although it was {trial.outcome}")
-        study.add_trial(_frozen(trial, config, state, kind, objectives))
-    return [f"{len(state.trials)} trials written to {url} as study {name}", *said]
+        frozen = _frozen(trial, config, state, kind, objectives)
+        if (begun := times.get(trial.number)) is not None:
+            frozen.datetime_start, frozen.datetime_complete = begun
+        study.add_trial(frozen)
+    return [f"{len(state.trials)} trials written to {shown} as study {name}", *said]
+
+
+def _times(events: Sequence[Event]) -> dict[int, tuple[datetime, datetime]]:
+    """When each trial began and when its last event was, in local time, as Optuna has it."""
+    times: dict[int, tuple[datetime, datetime]] = {}
+    for event in events:
+        number, when = event.get("number"), event.get("time")
+        # An audit trains a stopped trial on after the search.
+        if isinstance(number, int) and when is not None and not event["event"].startswith("audit"):
+            moment = datetime.fromtimestamp(when / 1000)
+            times[number] = (times[number][0] if number in times else moment, moment)
+    return times
 
 
 def _frozen(trial: Trial, config: SearchConfig, state: SearchState, kind: Any, objectives: Sequence[Any]) -> Any:
@@ -129,27 +174,61 @@ def _curve(trial: Any, metric: str) -> dict[int, dict[str, float]]:
     return curve
 
 
-def _space(
-    distributions: Sequence[Mapping[str, Any]], params: Sequence[Mapping[str, Any]], notes: list[str]
-) -> dict[str, Any]:
-    """A spec for each parameter that any trial has; conditions where the value of a choice says which have it."""
+def _space(trials: Sequence[Any], notes: list[str]) -> dict[str, Any]:
+    """A spec for each parameter that any trial has; conditions where the value of another says which have it.
+
+    A trial that failed may have done so before it asked for all of its parameters, so that what it lacks says nothing.
+    """
     seen: dict[str, list[Any]] = {}
-    for one in distributions:
-        for name, found in one.items():
+    for trial in trials:
+        for name, found in trial.distributions.items():
             seen.setdefault(name, []).append(found)
     space = {name: _spec(name, found, notes) for name, found in seen.items()}
-    choices = [name for name, spec in space.items() if "choice" in spec and len(seen[name]) == len(params)]
+    params = [trial.params for trial in trials if trial.value is not None or trial.intermediate_values] or [
+        trial.params for trial in trials if trial.params
+    ]
+    everywhere = [name for name in space if all(name in one for one in params)]
+    values = {name: _values(space[name]) for name in sorted(everywhere, key=lambda name: "choice" not in space[name])}
     for name, spec in space.items():
-        if len(seen[name]) == len(params):
+        if name in everywhere:
             continue
-        for choice in choices:
-            with_it = {_plain(one[choice]) for one in params if name in one}
-            if not with_it & {_plain(one[choice]) for one in params if name not in one}:
-                spec["when"] = {choice: sorted(with_it, key=str)}
+        for parent, possible in values.items():
+            with_it = {_plain(one[parent]) for one in params if name in one}
+            without = {_plain(one[parent]) for one in params if name not in one}
+            if possible and not with_it & without:
+                spec["when"] = {parent: _meant(possible, with_it, without)}
                 break
         else:
-            notes.append(f"{name}: some trials lack it, and no choice says which; it is taken to exist in all")
+            notes.append(f"{name}: some trials lack it, and no other parameter says which; it is taken to exist in all")
     return space
+
+
+def _values(spec: Mapping[str, Any]) -> list[Any]:
+    """The values of a choice, or of a short range of whole numbers, in their order; else none."""
+    if "choice" in spec:
+        return list(spec["choice"])
+    if "int" not in spec:
+        return []
+    low, high = spec["int"]
+    step = spec.get("step", 1)
+    return list(range(low, high + 1, step)) if (high - low) // step < MOST_STEPS else []
+
+
+def _meant(possible: list[Any], with_it: set[Any], without: set[Any]) -> list[Any]:
+    """The values of a parent under which a parameter exists.
+
+    A number that no trial had is taken for one of them where the nearest numbers on both sides are: of 1 without it and
+    2 and 4 with it, 3 is one, and so is 5 where 4 is the largest that was tried.
+    """
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in possible)
+    found = []
+    for at, value in enumerate(possible):
+        tried = [next((v for v in side if v in with_it | without), None) for side in
+                 (reversed(possible[:at]), possible[at + 1 :])]  # fmt: skip
+        near = [v for v in tried if v is not None]
+        if value in with_it or (numbers and value not in without and near and all(v in with_it for v in near)):
+            found.append(value)
+    return found
 
 
 def _spec(name: str, found: Sequence[Any], notes: list[str]) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from search.record.journal import Journal
-from search.record.redaction import redacted
+from search.record.redaction import redacted, without_secrets
 from search.record.state import FinalRun
 from trainables import InputError
 from trainables.base.files import replacing
 
+#: What of a search's description may be an address.
+ADDRESSES = ("data", "address", "imported")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: The keys of `search.json` without which a search cannot be opened, and the types of theirs and others' values.
 _NEEDED = ("task", "config", "place")
@@ -196,9 +198,12 @@ class SearchFolder:
         return self.path / "repeats" / f"{trial:04d}-seed-{seed}.parquet"
 
     def write(self, description: dict[str, Any]) -> None:
-        """Writes `search.json`, whole or not at all."""
+        """Writes `search.json`, whole or not at all, without the secrets of addresses. Only its owner may read it, as a
+        command may hold a secret that it needs."""
+        shown = {key: without_secrets(description[key]) for key in ADDRESSES if description.get(key)}
         with replacing(self.path / "search.json") as file:
-            file.write(json.dumps(description, indent=2).encode())
+            os.fchmod(file.fileno(), 0o600)
+            file.write(json.dumps({**description, **shown}, indent=2).encode())
 
     def read(self, store: Store | None = None) -> dict[str, Any]:
         """Reads `search.json`; raises InputError where there is no such search, or the file is damaged."""

@@ -165,8 +165,9 @@ class Runs:
         """Logs the data set as an input of the run; `context` says what it was used for."""
         profile = json.dumps({"sizes": self.info.sizes, "classes": list(self.info.classes)})
         dataset = Dataset(
-            name=names.plain(Path(self.info.source).name, 500), digest=self.info.fingerprint[:36], source_type="local",
-            source=json.dumps({"uri": names.plain(redacted(self.info.source))}), profile=profile[:16000],
+            name=names.plain(Path(redacted(self.info.source)).name, 500), digest=self.info.fingerprint[:36],
+            source_type="local", source=json.dumps({"uri": names.plain(redacted(self.info.source))}),
+            profile=profile[:16000],
         )  # fmt: skip
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
@@ -185,7 +186,7 @@ class Runs:
 
     def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
         """Sets tags with the next flush."""
-        self._pending[run_id].tags.update(_tags(tags))
+        self._pending[run_id].tags.update(_tags({tag: redacted(value) for tag, value in tags.items()}))
 
     def flush(self, run_id: str) -> None:
         """Sends what is pending for a run, in as few requests as possible: each is a transaction.

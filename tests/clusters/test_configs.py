@@ -2,8 +2,10 @@
 
 import copy
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -61,7 +63,8 @@ def test_pods_of_the_ray_cluster_are_valid_and_its_groups_add_up():
 
 
 def test_slurm_script_is_sound():
-    shellcheck = shutil.which("shellcheck")
+    # The environment's programs, whose folder need not be on PATH.
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert shellcheck, "it comes with the dev extra"
     found = subprocess.run([shellcheck, str(FOLDER / "slurm.sh")], capture_output=True, text=True)
     assert found.returncode == 0, found.stdout

@@ -121,9 +121,12 @@ def test_engines_of_cmapss_share_no_step(tmp_path):
 
 
 def test_trashnet_has_pictures_twice(tmp_path):
-    """Of 402 test pictures nine are in train, one of them with another label; others are at least 66 bits apart."""
+    """Of 402 test pictures eight are nearly in train, one with another label; others are at least 66 bits apart.
+
+    A ninth, and one of validation, are the same to the pixel: their copies have left train.
+    """
     if not (SHARED / "trashnet").exists():
         pytest.skip(f"no {SHARED / 'trashnet'}")
     found = get_task("windows").leaks(prepared("windows", SHARED / "trashnet", tmp_path))
-    assert [len(one.table) for one in found] == [6, 9]
-    assert found[1].table["bits apart"].tolist() == [24, 8, 12, 32, 8, 20, 12, 28, 0]
+    assert [len(one.table) for one in found] == [5, 8]
+    assert found[1].table["bits apart"].tolist() == [24, 8, 12, 32, 8, 20, 12, 28]

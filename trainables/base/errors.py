@@ -19,3 +19,9 @@ class Damaged(Exception):
 
     def __str__(self) -> str:
         return f"{self.file} is damaged: {self.why}"
+
+
+def one_line(text: object, most: int = 200) -> str:
+    """What a file says, for a message: on one line, without control characters, at most so long."""
+    plain = "".join(sign if sign.isprintable() else " " for sign in str(text)[: 10 * most])
+    return " ".join(plain.split())[:most]

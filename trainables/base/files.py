@@ -9,13 +9,13 @@ import re
 import unicodedata
 import uuid
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from trainables.base.errors import InputError
+from trainables.base.errors import InputError, one_line
 
 #: Words in the names of files and folders, and the splits that they say.
 SPLITS = {
@@ -50,7 +50,59 @@ def split_of(name: PurePosixPath, whole: bool = False) -> str:
     return "train"
 
 
-def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iterator[tuple[PurePosixPath, bytes]]:
+@dataclass
+class Allowance:
+    """The bytes that a data set may take unpacked, all its archives together."""
+
+    limit_gb: float
+    taken: int = 0
+
+    def take(self, size: int, place: object) -> None:
+        """Counts `size` bytes, before they are unpacked; raises InputError beyond the limit."""
+        self.check(size, place)
+        self.taken += size
+
+    def check(self, size: int, place: object) -> None:
+        """Raises InputError if so many bytes more would be beyond the limit."""
+        if self.taken + size > self.limit_gb * 2**30:
+            raise InputError(
+                f"--data {place}: larger unpacked than {self.limit_gb:g} GiB; raise it with --set "
+                "data.max_unpacked_gb=N"
+            )
+
+    @property
+    def left(self) -> int | None:
+        """The bytes that are left; None without a limit."""
+        return None if math.isinf(self.limit_gb) else max(0, int(self.limit_gb * 2**30) - self.taken)
+
+
+UNLIMITED = Allowance(math.inf)
+
+
+@contextmanager
+def broken(place: object, what: str, hint: str = "") -> Iterator[None]:
+    """Turns whatever a library raises for a damaged or foreign file into an InputError of one line.
+
+    No library says all that its readers raise (`zlib.error`, `TokenError`, `MemoryError`, `struct.error`, ...), so that
+    a list of kinds is never complete. Put nothing but the reading itself into the block.
+
+    Args:
+        place: the file, and its member or line.
+        what: what is wrong, such as `not a zip file`.
+        hint: what to do.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = one_line(error) or type(error).__name__
+        raise InputError(f"{place}: {what} ({reason}){f'; {hint}' if hint else ''}") from error
+
+
+def read_files(
+    source: Path, suffixes: Collection[str], allowance: Allowance
+) -> Iterator[tuple[PurePosixPath, bytes]]:  # fmt: skip
     """Yields the files with these suffixes that `source` is or holds, in order, zips and `.gz` in it included, without
     those `BESIDE` the data.
 
@@ -58,14 +110,13 @@ def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iter
         The path below the source (in a zip `ARCHIVE/MEMBER`; without `.gz`), and the content.
 
     Raises:
-        InputError: there is none, a zip is damaged, or it is larger than `limit_gb` unpacked (inf: no limit).
+        InputError: there is none, one is damaged, or they are larger unpacked than `allowance`.
     """
-    if not source.exists():
-        raise InputError(f"--data {source}: no such file or folder")
+    check_source(source)
     allowed = {*suffixes, ".zip"}
     paths = [source]
     if source.is_dir():
-        paths = sorted(path for path in source.rglob("*") if _suffix(path) in allowed and path.name not in BESIDE)
+        paths = [path for path in files_below(source) if _suffix(path) in allowed and path.name not in BESIDE]
     if not paths or (not source.is_dir() and _suffix(source) not in allowed):
         raise InputError(
             f"--data {source}: no {', '.join(sorted(allowed))} file; those are allowed, and folders of them"
@@ -73,31 +124,54 @@ def read_files(source: Path, suffixes: Collection[str], limit_gb: float) -> Iter
     for path in paths:
         name = PurePosixPath(path.relative_to(source)) if source.is_dir() else PurePosixPath(path.name)
         if name.suffix.lower() == ".gz":
-            yield name.with_suffix(""), _unpacked(path, limit_gb)
-            continue
-        if name.suffix.lower() != ".zip":
-            yield name, path.read_bytes()
-            continue
-        try:
-            archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise InputError(f"--data {path}: not a zip file") from error
-        with archive:
-            if sum(member.file_size for member in archive.infolist()) > limit_gb * 2**30:
-                raise too_large(path, limit_gb)
-            everything = [(name.with_suffix("") / member.filename, member) for member in archive.infolist()]
-            members = [one for one in everything if one[0].suffix.lower() in suffixes and one[0].name not in BESIDE]
-            if not members:
-                raise InputError(f"--data {path}: no {', '.join(sorted(suffixes))} file in it")
-            for inner, member in members:
-                yield inner, archive.read(member)
+            yield name.with_suffix(""), _unpacked(path, allowance)
+        elif name.suffix.lower() == ".zip":
+            yield from _members(path, name.with_suffix(""), suffixes, allowance)
+        else:
+            yield name, read_whole(path)
 
 
-def too_large(path: Path, limit_gb: float) -> InputError:
-    """The error of an archive that holds more than `limit_gb`."""
-    return InputError(
-        f"--data {path}: larger unpacked than {limit_gb:g} GiB; raise it with --set data.max_unpacked_gb=N"
-    )
+def check_source(source: Path) -> None:
+    """Raises InputError if `source` is neither a file nor a folder: nothing, a pipe, a device, a link in a circle."""
+    if not source.is_file() and not source.is_dir():
+        there = source.exists() or source.is_symlink()
+        what = "neither a regular file nor a folder" if there else "no such file or folder"
+        raise InputError(f"--data {source}: {what}")
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The regular files below a folder, in order. Reading a pipe or a device may never end."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def read_whole(path: Path) -> bytes:
+    """The content of a file; raises InputError where it cannot be read."""
+    with broken(f"--data {path}", "cannot be read"):
+        return path.read_bytes()
+
+
+def _members(
+    path: Path, below: PurePosixPath, suffixes: Collection[str], allowance: Allowance
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """The members of a zip with these suffixes."""
+    with broken(f"--data {path}", "not a zip file"):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        allowance.take(sum(member.file_size for member in archive.infolist()), path)
+        everything = [(below / member.filename, member) for member in archive.infolist()]
+        members = [one for one in everything if one[0].suffix.lower() in suffixes and one[0].name not in BESIDE]
+        if not members:
+            raise InputError(f"--data {path}: no {', '.join(sorted(suffixes))} file in it")
+        for inner, member in members:
+            yield inner, read_member(archive, member, path)
+
+
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
+    """The content of a member of the zip at `path`; raises InputError where it is damaged or encrypted."""
+    if member.flag_bits & 0x1:
+        raise InputError(f"{path}: member {member.filename!r} is encrypted; give an archive without password")
+    with broken(f"--data {path}: {member.filename}", "damaged member of a zip file"):
+        return archive.read(member)
 
 
 def _suffix(path: Path) -> str:
@@ -105,14 +179,11 @@ def _suffix(path: Path) -> str:
     return PurePosixPath(path.name.lower().removesuffix(".gz")).suffix
 
 
-def _unpacked(path: Path, limit_gb: float) -> bytes:
-    try:
-        with gzip.open(path) as file:
-            content = file.read(-1 if math.isinf(limit_gb) else int(limit_gb * 2**30) + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"--data {path}: not a gzip file ({error})") from error
-    if len(content) > limit_gb * 2**30:
-        raise too_large(path, limit_gb)
+def _unpacked(path: Path, allowance: Allowance) -> bytes:
+    most = allowance.left
+    with broken(f"--data {path}", "not a gzip file"), gzip.open(path) as file:
+        content = file.read(-1 if most is None else most + 1)
+    allowance.take(len(content), path)
     return content
 
 

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from trainables.base.errors import InputError
+from trainables.base.errors import InputError, one_line
 from trainables.base.task import array_digest
 
 #: The splits that are taken, as they are called there.
@@ -62,6 +62,6 @@ def _load(uri: str, name: str) -> Any:
     for path, config in ways:
         try:
             return load_dataset(path, config)
-        except (OSError, ValueError) as error:  # what is not found and no connection are OSErrors
-            reasons.append(str(error).strip().splitlines()[0])
+        except Exception as error:  # each kind of data set has a builder with errors of its own
+            reasons.append(one_line(error) or type(error).__name__)
     raise InputError(f"--data {uri}: {'; '.join(reasons)}")

@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol, cast
 import fsspec
 
 from trainables.base.errors import Damaged, InputError
-from trainables.base.files import replacing
+from trainables.base.files import broken, replacing
 from trainables.base.hub import fetch_dataset
 from trainables.base.task import array_digest
 
@@ -265,11 +265,9 @@ def fetch(uri: str, cache: Path) -> Path:
     """
     if uri.startswith("hf:"):
         return fetch_dataset(uri, cache)
-    try:
+    with broken(f"--data {uri}", "cannot be read"):  # each file system has errors of its own
         fs, root = fsspec.core.url_to_fs(uri)
         found = fs.find(root, detail=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"--data {uri}: cannot be read: {str(error).strip()}") from error
     if not found:
         raise InputError(f"--data {uri}: nothing is there")
     versions = [(name, about["size"], str(about.get("ETag") or about.get("mtime"))) for name, about in found.items()]
@@ -280,6 +278,7 @@ def fetch(uri: str, cache: Path) -> Path:
         for name in found:
             local = part / target.name / PurePosixPath(name).relative_to(root)
             local.parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(name, str(local))
+            with broken(f"--data {uri}", f"{name} cannot be read"):
+                fs.get_file(name, str(local))
         part.replace(folder)
     return target

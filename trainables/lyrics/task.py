@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from trainables import InputError, Objective, Splits
-from trainables.base.files import SPLITS
+from trainables.base.files import SPLITS, Allowance
 from trainables.base.tables import TABLES, decode
 from trainables.lyrics import demo
 from trainables.text import tables, texts
@@ -23,9 +23,10 @@ class LyricsTask(TextTask):
     def read(self, data: dict[str, Any], source: Path) -> Splits:
         """Reads tables, or text files of lines of songs, each file or its folder named by the artist."""
 
-        def read_file(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
+        def read_file(content: bytes, name: PurePosixPath, place: str, allowance: Allowance) -> pd.DataFrame:
             if name.suffix.lower() != ".txt":
-                return tables.read_table(content, name, place, data["text"], data["label"], data.get("unlabelled"))
+                unlabelled = data.get("unlabelled")
+                return tables.read_table(content, name, place, data["text"], data["label"], unlabelled, allowance)
             lines = [line.strip() for line in decode(content, place).splitlines()]
             folders = [folder for folder in name.parts[:-1] if folder.lower() not in SPLITS]
             frame = pd.DataFrame({"text": [line for line in lines if line]})

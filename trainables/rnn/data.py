@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from trainables import DataInfo, InputError, Splits, array_digest
-from trainables.base.files import read_files, split_of
+from trainables.base.copies import staying
+from trainables.base.files import Allowance, broken, read_files, split_of
 from trainables.base.tables import TABLES, find, listed, read_frame
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
@@ -17,6 +18,8 @@ from trainables.rnn.tables import GROUPS, TARGETS, Table, read_tables
 
 ARRAYS = {".npy", ".npz", ".pkl", ".pickle"}
 SPLITS = ("train", "val", "test")
+#: The largest number of type float32, in which networks compute.
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no equality of their own; a split equals itself alone
@@ -73,6 +76,11 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
     if len(set(widths.values())) > 1:
         raise InputError(f"{place}: widths differ between the splits: {widths}")
     parts["train"] = train
+    keys = {name: [part.sequence(i).tobytes() for i in range(len(part))] for name, part in parts.items()}
+    for name, kept in staying(keys, "sequences", place, notes).items():
+        if len(kept) < len(parts[name]):
+            parts[name] = parts[name].take(kept)
+    train = parts["train"]
     contents = [array for part in parts.values() for array in (part.values, part.offsets, part.targets)]
     test = parts["test"]
     lengths = train.lengths
@@ -94,16 +102,17 @@ def _read(
     """The splits that the files give, and the names of the target and of the groups, given or found."""
     tables: dict[str, list[Table]] = {}
     pieces: dict[str, list[dict[str, Any]]] = {}
-    files = [*read_files(source, {*ARRAYS, *TABLES}, data["max_unpacked_gb"])]
+    allowance = Allowance(data["max_unpacked_gb"])
+    files = [*read_files(source, {*ARRAYS, *TABLES}, allowance)]
     for name, content in files:
         place = f"{source}: {name}"
         split = "train" if len(files) == 1 and source.is_file() else split_of(name)
         mine = pieces.setdefault(split, [])  # in the order of files, which the fingerprint depends on
         if name.suffix.lower() in TABLES:
-            table = Table(name, read_frame(content, name, place, numbers=True), place)
+            table = Table(name, read_frame(content, name, place, numbers=True, allowance=allowance), place)
             tables.setdefault(split, []).append(table)
             continue
-        arrays = _arrays(name, content, place, data["target"])
+        arrays = _arrays(name, content, place, data["target"], allowance)
         if not mine or arrays.keys() & mine[-1].keys():
             mine.append({})  # another file, or folder, of more sequences
         mine[-1].update(arrays)
@@ -132,11 +141,11 @@ def _joined(
         missing = [key for key in ("X", target) if key not in arrays]
         if missing:
             raise InputError(
-                f"{place}: no array named {missing[0]!r}; there are {', '.join(arrays) or 'none'} (the target is --set "
+                f"{place}: no array named {missing[0]!r}; there are {listed(arrays) or 'none'} (the target is --set "
                 "data.target=NAME)"
             )
         if data["group"] is not None and group not in arrays:
-            raise InputError(f"{place}: data.group: no array named {group!r}; there are {', '.join(arrays)}")
+            raise InputError(f"{place}: data.group: no array named {group!r}; there are {listed(arrays)}")
     if others := sorted({key for arrays in pieces for key in arrays} - {"X", target, group}):
         notes.append(
             f"{split}: not used: {listed(others)} (the target is --set data.target=NAME, what "
@@ -157,6 +166,9 @@ def _joined(
 def _find_group(pieces: list[dict[str, Any]]) -> str | None:
     """The array that is called like a group and whose values repeat over sequences."""
     for name in (key for key in (pieces[0] if pieces else ()) if key.lower() in GROUPS):
+        columns = [arrays.get(key, ()) for key in (name, "X") for arrays in pieces]
+        if not all(map(_is_list, columns)):
+            continue
         values = [value for arrays in pieces for value in arrays.get(name, ())]
         one_each = len(values) == sum(len(arrays.get("X", ())) for arrays in pieces)
         if one_each and len({str(value) for value in values}) < len(values):
@@ -164,12 +176,14 @@ def _find_group(pieces: list[dict[str, Any]]) -> str | None:
     return None
 
 
-def _arrays(name: PurePosixPath, content: bytes, place: str, target: str | None) -> dict[str, Any]:
+def _arrays(
+    name: PurePosixPath, content: bytes, place: str, target: str | None, allowance: Allowance
+) -> dict[str, Any]:
     """The arrays of a file by name: the keys of a dict or `.npz`, the file's name for a single array."""
     suffix = name.suffix.lower()
     if suffix == ".npz":
-        return read_npz(content, place)
-    value = read_npy(content, place) if suffix == ".npy" else read_pickle(content, place)
+        return read_npz(content, place, allowance)
+    value = (read_npy if suffix == ".npy" else read_pickle)(content, place, allowance)
     if isinstance(value, dict):
         return {str(key): item for key, item in value.items()}
     targets = TARGETS if target is None else (target,)
@@ -180,8 +194,8 @@ def _arrays(name: PurePosixPath, content: bytes, place: str, target: str | None)
 
 def check(sequences: Any, targets: Any, groups: Any | None, place: str) -> SequenceSplit:
     """Checks sequences, targets and groups, and packs them; raises InputError with the index of what is wrong."""
-    if not isinstance(sequences, (list, tuple, np.ndarray)) or not isinstance(targets, (list, tuple, np.ndarray)):
-        raise InputError(f"{place}: X and the targets must be lists or arrays")
+    if not (_is_list(sequences) and _is_list(targets) and (groups is None or _is_list(groups))):
+        raise InputError(f"{place}: X, the targets and the groups must be lists or arrays")
     if len(sequences) != len(targets):
         raise InputError(f"{place}: {len(sequences)} sequences in X but {len(targets)} targets")
     if not len(sequences):
@@ -195,29 +209,41 @@ def check(sequences: Any, targets: Any, groups: Any | None, place: str) -> Seque
             raise InputError(f"{place}: X[{index}]: the sequence is empty")
         if checked and array.shape[1] != checked[0].shape[1]:
             raise InputError(f"{place}: X[{index}]: {array.shape[1]} features, but X[0] has {checked[0].shape[1]}")
-        bad = np.argwhere(~np.isfinite(array))
+        bad = np.argwhere(~(np.abs(array) <= LARGEST))
         if len(bad):
             step, feature = bad[0]
-            raise InputError(
-                f"{place}: X[{index}]: {array[step, feature]} at step {step}, feature {feature}; fill what is missing"
-            )
+            what = f"numbers are at most {LARGEST:.4g}" if np.isfinite(array[step, feature]) else "fill what is missing"
+            raise InputError(f"{place}: X[{index}]: {array[step, feature]} at step {step}, feature {feature}; {what}")
         checked.append(array)
     y = _numbers(targets, f"{place}: targets").reshape(len(targets), -1)
     if y.shape[1] != 1:
         raise InputError(f"{place}: targets: {y.shape[1]} values a sequence; expected one")
-    wrong = np.flatnonzero(~np.isfinite(y[:, 0]))
+    wrong = np.flatnonzero(~(np.abs(y[:, 0]) <= LARGEST))
     if len(wrong):
-        raise InputError(f"{place}: y[{wrong[0]}]: {y[wrong[0], 0]}; targets must be finite")
+        raise InputError(f"{place}: y[{wrong[0]}]: {y[wrong[0], 0]}; targets must be finite, and at most {LARGEST:.4g}")
     if groups is not None and len(groups) != len(checked):
         raise InputError(f"{place}: {len(groups)} groups for {len(checked)} sequences")
-    return pack(checked, y[:, 0], None if groups is None else np.asarray(groups))
+    return pack(checked, y[:, 0], None if groups is None else _group_names(groups, place))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def _group_names(groups: Any, place: str) -> np.ndarray:
+    """Groups (n,), which can be compared: numbers or texts."""
+    with broken(f"{place}: groups", "not a text or a number for each sequence"):
+        array = np.asarray(groups)
+        if array.ndim != 1:
+            raise ValueError(f"shape {array.shape!r:.40}")
+        return array.astype(str) if array.dtype.kind not in "biufSU" else array
 
 
 def _numbers(value: Any, place: str) -> np.ndarray:
-    try:
+    with broken(place, "not an array of numbers"):
+        if np.iscomplexobj(value):
+            raise ValueError("complex numbers")
         return np.asarray(value, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{place}: not an array of numbers ({error})") from error
 
 
 def _split_off(split: SequenceSplit, fraction: float, seed: int, place: str) -> tuple[SequenceSplit, SequenceSplit]:

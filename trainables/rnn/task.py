@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, rows_on
-from trainables.base.files import read_files
+from trainables.base.files import UNLIMITED, read_files
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.tables import TABLES, read_frame
 from trainables.base.values import BELOW_ONE, COUNT, SWITCH
@@ -223,7 +222,7 @@ class RnnTask:
         for argument in arguments:
             if not Path(argument).is_file():
                 raise InputError(f"{argument}: no such file")
-            (name, content), *_ = read_files(Path(argument), TABLES, math.inf)
+            (name, content), *_ = read_files(Path(argument), TABLES, UNLIMITED)
             frame = read_frame(content, name, argument, numbers=True)
             try:
                 values = features(frame).to_numpy(dtype=np.float64)

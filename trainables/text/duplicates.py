@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pandas as pd
+
+from trainables.base.copies import staying
 
 
 def clean(frame: pd.DataFrame, split: str, notes: list[str]) -> pd.DataFrame:
@@ -11,9 +15,10 @@ def clean(frame: pd.DataFrame, split: str, notes: list[str]) -> pd.DataFrame:
     if empty.any():
         notes.append(f"{split}: {int(empty.sum())} empty texts left out")
         frame = frame[~empty]
-    again = frame.duplicated("text")
+    keys = frame["text"].map(normalised)
+    again = keys.duplicated()
     if again.any():
-        other = frame.groupby("text")["label"].nunique()
+        other = frame.groupby(keys)["label"].nunique()
         notes.append(
             f"{split}: {int(again.sum())} repeated texts left out, the first of each kept"
             + (f"; {n} of them stand there with two labels" if (n := int((other > 1).sum())) else "")
@@ -22,15 +27,19 @@ def clean(frame: pd.DataFrame, split: str, notes: list[str]) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def remove_overlap(frames: dict[str, pd.DataFrame], notes: list[str]) -> None:
-    """Drops from train the texts that validation or test hold too, and from validation those that test holds."""
-    held = set().union(*(set(frame["text"]) for split, frame in frames.items() if split != "train"))
-    both = frames["train"]["text"].isin(held)
-    if both.any():
-        notes.append(f"train: {int(both.sum())} texts left out that val or test hold too")
-        frames["train"] = frames["train"][~both].reset_index(drop=True)
-    if "val" in frames and "test" in frames:
-        both = frames["val"]["text"].isin(set(frames["test"]["text"]))
-        if both.any():
-            notes.append(f"val: {int(both.sum())} texts left out that test holds too")
-            frames["val"] = frames["val"][~both].reset_index(drop=True)
+def remove_overlap(frames: dict[str, pd.DataFrame], place: str, notes: list[str]) -> None:
+    """Drops the texts that stand in several splits from all but one of them, as `copies.staying` says.
+
+    Raises:
+        InputError: nothing is left of a split.
+    """
+    filled = {split: frame for split, frame in frames.items() if len(frame)}  # others are refused later
+    keys = {split: [normalised(text) for text in frame["text"]] for split, frame in filled.items()}
+    for split, kept in staying(keys, "texts", place, notes).items():
+        if len(kept) < len(frames[split]):
+            frames[split] = frames[split].iloc[kept].reset_index(drop=True)
+
+
+def normalised(text: str) -> str:
+    """A text without what makes no other text of it: capitals, kinds of blanks, ways to write one letter."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from trainables.base.errors import InputError
+from trainables.base.files import UNLIMITED, Allowance
 from trainables.base.tables import TABLES, find, listed, read_frame
 
 #: Columns that are taken where none is named, in this order.
@@ -20,7 +21,7 @@ LABEL_NAMES = ("label", "class", "target", "category", "artist", "y")
 
 def read_table(
     content: bytes, name: PurePosixPath, place: str, text: str | int | None, label: str | int | None,
-    unlabelled: str | None = None,
+    unlabelled: str | None = None, allowance: Allowance = UNLIMITED,
 ) -> pd.DataFrame:  # fmt: skip
     """Reads a table into the columns `text` and `label`, both of str; no text is taken for NaN.
 
@@ -38,7 +39,7 @@ def read_table(
     """
     if unlabelled not in (None, "drop"):
         raise InputError(f"data.unlabelled: {unlabelled!r}: must be drop or null")
-    frame, notes = read_frame(content, name, place), []
+    frame, notes = read_frame(content, name, place, allowance=allowance), []
     texts, labels = (None if column is None else str(column) for column in (text, label))
     bare = None if texts in frame else _without_header(frame, content, name, place)
     if bare is not None:
@@ -74,13 +75,15 @@ def read_table(
     return read
 
 
-def read_column(content: bytes, name: PurePosixPath, place: str, text: str | None = None) -> list[str]:
+def read_column(
+    content: bytes, name: PurePosixPath, place: str, text: str | None = None, allowance: Allowance = UNLIMITED
+) -> list[str]:
     """The texts of a table: the column `text`, or the first with a usual name, or of one without a header the longest.
 
     Raises:
         InputError: the table cannot be read, or has a header of which no name is known.
     """
-    frame = read_frame(content, name, place)
+    frame = read_frame(content, name, place, allowance=allowance)
     bare = None if text in frame else _without_header(frame, content, name, place)
     if bare is not None:
         return list(bare[max(bare.columns, key=lambda column: _length(bare[column]))])

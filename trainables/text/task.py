@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from trainables.base.batches import Rows, read_only, rows_on, shuffled_rows
 from trainables.base.device import Device
 from trainables.base.errors import InputError
-from trainables.base.files import read_files
+from trainables.base.files import UNLIMITED, read_files, read_whole
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.optimizers import make_optimizer, make_schedule
 from trainables.base.survey import Finding, classes_found
@@ -254,11 +254,11 @@ class TextTask:
             if argument == "-":
                 found += _lines("stdin", sys.stdin.read())
             elif path.is_file() and {*map(str.lower, path.suffixes[-2:])} & {*TABLES, ".zip"}:
-                for name, content in read_files(path, TABLES, math.inf):
+                for name, content in read_files(path, TABLES, UNLIMITED):
                     column = tables.read_column(content, name, argument)
                     found += [(f"{argument}:{row}", text) for row, text in enumerate(column, 1)]
             elif path.is_file():
-                found += _lines(argument, decode(path.read_bytes(), argument))
+                found += _lines(argument, decode(read_whole(path), argument))
             elif path.suffix.lower() in (*TABLES, ".txt") and " " not in argument:
                 raise InputError(f"{argument}: no such file")
             else:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from trainables.base.errors import InputError
-from trainables.base.files import SPLITS, read_files, split_of
+from trainables.base.files import SPLITS, Allowance, read_files, split_of
 from trainables.base.tables import TABLES, listed
 from trainables.base.task import DataInfo, Splits, array_digest
 from trainables.text.duplicates import clean, remove_overlap
@@ -34,7 +34,7 @@ class TextSplit:
 
 #: Reads one file of labelled texts into a frame of two string columns, `text` and `label`; a person is told what
 #: `attrs["notes"]` says.
-Reader = Callable[[bytes, PurePosixPath, str], pd.DataFrame]
+Reader = Callable[[bytes, PurePosixPath, str, Allowance], pd.DataFrame]
 
 
 def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collection[str] = TABLES) -> Splits:
@@ -48,19 +48,20 @@ def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collecti
         InputError: naming the file, the line or the column, and what is allowed.
     """
     frames: dict[str, list[pd.DataFrame]] = {}
-    files = [*read_files(source, suffixes, data["max_unpacked_gb"])]
+    allowance = Allowance(data["max_unpacked_gb"])
+    files = [*read_files(source, suffixes, allowance)]
     below = _common_folders([name for name, _ in files])
     for name, content in files:
         part = PurePosixPath(*name.parts[below:])
         place = str(source) if source.is_file() and len(name.parts) == 1 else str(source / name)
         alone = len(files) == 1 and source.is_file()  # whatever it is called
         split = "train" if alone else split_of(part, whole=part.suffix.lower() not in TABLES)
-        frames.setdefault(split, []).append(read(content, part, place))
+        frames.setdefault(split, []).append(read(content, part, place, allowance))
     notes = [note for parts in frames.values() for frame in parts for note in frame.attrs.get("notes", ())]
     together = {split: clean(pd.concat(parts, ignore_index=True), split, notes) for split, parts in frames.items()}
     if "train" not in together:
         raise InputError(f"{source}: there is a {' and a '.join(together)} split but no train")
-    remove_overlap(together, notes)
+    remove_overlap(together, str(source), notes)
     return split_up(together, data, str(source), notes)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from trainables import Objective, Splits
+from trainables.base.files import Allowance
 from trainables.text import tables, texts
 from trainables.text.task import TextTask
 from trainables.tweets import demo
@@ -21,8 +22,9 @@ class TweetsTask(TextTask):
     def read(self, data: dict[str, Any], source: Path) -> Splits:
         """Reads CSV, TSV, JSON, Parquet or Arrow tables with a text and a label column."""
 
-        def read_file(content: bytes, name: PurePosixPath, place: str) -> pd.DataFrame:
-            return tables.read_table(content, name, place, data["text"], data["label"], data.get("unlabelled"))
+        def read_file(content: bytes, name: PurePosixPath, place: str, allowance: Allowance) -> pd.DataFrame:
+            unlabelled = data.get("unlabelled")
+            return tables.read_table(content, name, place, data["text"], data["label"], unlabelled, allowance)
 
         return texts.prepare(data, source, read_file)
 

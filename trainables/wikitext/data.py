@@ -12,7 +12,7 @@ import torch
 
 from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base import tables
-from trainables.base.files import read_files, split_of
+from trainables.base.files import Allowance, broken, read_files, split_of
 from trainables.text.tables import read_column
 from trainables.wikitext.tokenizer import END, START, UNKNOWN, basic_english, decode, encode, vocabulary
 
@@ -121,12 +121,15 @@ def get_batch(source: torch.Tensor, start: int, bptt: int) -> tuple[torch.Tensor
 def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, list[str]]:
     """The lines of each split: of text files, or, where there are none, of tables with a column of texts."""
     found: dict[str, list[str]] = {}
-    files = [*read_files(source, (*PLAIN, *tables.TABLES), data["max_unpacked_gb"])]
+    allowance = Allowance(data["max_unpacked_gb"])
+    files = [*read_files(source, (*PLAIN, *tables.TABLES), allowance)]
     plain = [(name, content) for name, content in files if name.suffix.lower() in PLAIN]
     alone = len(files) == 1 and source.is_file()  # whatever it is called
     for name, content in plain or files:
         place = str(source if alone else source / name)
-        read = [tables.decode(content, place)] if plain else read_column(content, name, place, data.get("text"))
+        read = (
+            [tables.decode(content, place)] if plain else read_column(content, name, place, data.get("text"), allowance)
+        )
         split = found.setdefault("train" if alone else split_of(name), [])
         split.extend(line for text in read for line in text.splitlines())
     if "train" not in found:
@@ -170,12 +173,9 @@ def _from_hub() -> dict[str, list[str]]:
     import pandas as pd
     from huggingface_hub import hf_hub_download
 
-    try:
+    with broken("data.corpus: hub", f"{HUB} cannot be loaded", "give --data, or demo"):
         paths = {split: hf_hub_download(HUB, file, repo_type="dataset") for split, file in FILES.items()}
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"data.corpus: hub: {HUB} cannot be loaded ({reason}); give --data, or demo") from error
-    return {split: list(pd.read_parquet(path)["text"]) for split, path in paths.items()}
+        return {split: list(pd.read_parquet(path)["text"]) for split, path in paths.items()}
 
 
 def demo(seed: int) -> dict[str, list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,11 +17,15 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from trainables import DataInfo, InputError, Progress, Splits, array_digest
+from trainables.base.copies import staying
+from trainables.base.errors import one_line
 from trainables.base.files import SPLITS as FOLDERS
-from trainables.base.files import replacing, split_of, too_large
+from trainables.base.files import Allowance, broken, check_source, read_member, read_whole, replacing, split_of
 from trainables.windows import demo, listed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+#: What a file with such a suffix may be. Pillow knows more, and starts another program for some (Ghostscript for EPS).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SPLITS = ("train", "val", "test")
 
 
@@ -66,7 +69,10 @@ def prepare(data: dict[str, Any], source: Path | None, cache: Path, progress: Pr
     else:
         given, classes, fingerprint, notes = _read(data, source, cache, progress)
         where = str(source)
-    train, val, test = _complete(given, classes, data, where)
+    parts, left = _without_copies(_complete(given, classes, data, where), classes, where, notes)
+    train, val, test = parts
+    if left:  # a search that trained on them does not go on without them
+        fingerprint = array_digest([fingerprint.encode(), str(left).encode()])
     info = DataInfo(
         source=where,
         fingerprint=fingerprint,
@@ -82,11 +88,11 @@ def decode(content: bytes, size: int) -> np.ndarray:
     """One picture as uint8 (3, size, size): EXIF-rotated, transparency on white, squashed to a square.
 
     Raises:
-        OSError, ValueError, SyntaxError: as Pillow does for what it cannot read.
+        Exception: of many kinds, as Pillow does for what it cannot read.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        file = Image.open(io.BytesIO(content))
+    file = Image.open(io.BytesIO(content), formats=FORMATS)
+    if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{file.width} x {file.height} pixels; at most {Image.MAX_IMAGE_PIXELS} are read")
     file.draft("RGB", (2 * size, 2 * size))  # JPEG only: decodes at a half, quarter or eighth
     image: Image.Image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip at 255
@@ -113,9 +119,8 @@ def decode_all(
     def one(index: int) -> None:
         try:
             images[index] = decode(reads[index](), size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning,
-                Image.DecompressionBombError, zipfile.BadZipFile) as error:  # fmt: skip
-            bad.append(f"{names[index]}: {error or type(error).__name__}")
+        except Exception as error:  # each of Pillow's readers raises kinds of its own
+            bad.append(f"{names[index]}: {one_line(error) or type(error).__name__}")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(one, range(len(names))), 1):
@@ -129,23 +134,22 @@ def decode_all(
 def _read(
     data: dict[str, Any], source: Path, cache: Path, progress: Progress
 ) -> tuple[dict[str, ImageSplit], tuple[str, ...], str, list[str]]:
-    if not source.exists():
-        raise InputError(f"--data {source}: no such file or folder")
+    check_source(source)
+    allowance = Allowance(data["max_unpacked_gb"])
     if source.is_dir():
         members, place = _folder_members(source), source
     elif zipfile.is_zipfile(source):
-        members, place = _zip_members(source, data["max_unpacked_gb"]), source
+        members, place = _zip_members(source, allowance), source
     elif listed.is_table(source.name):
-        members, place = listed.of_file(source), source.parent
+        members, place = listed.of_file(source, allowance), source.parent
     else:
         raise InputError(f"--data {source}: neither a folder, nor a zip file, nor a table of paths and labels")
-    files, folders, ignored = _list_rows(members, place, data.get("label")) or _list_members(members, place)
+    files, folders, ignored = _list_rows(members, place, data.get("label"), allowance) or _list_members(members, place)
     classes = _check(files, folders, source)
     notes = [f"ignored {ignored} files that are not JPEG, PNG or WebP, or that no table names"] if ignored else []
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         contents = list(pool.map(lambda f: array_digest([f.read()]), files))
-    notes += _duplicates(files, contents)
     listing = "\n".join(f"{f.split}/{f.label}/{c}" for f, c in zip(files, contents, strict=True))
     fingerprint = array_digest([listing.encode()])
     cached = cache / f"images-{array_digest([listing.encode(), str(data['size']).encode()])}.npy"
@@ -170,32 +174,28 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _folder_members(root: Path) -> list[_Member]:
+    """Lists files and folders. Pipes, devices and links that lead nowhere are none of the data."""
     paths = sorted(p for p in root.rglob("*") if not _hidden(p.relative_to(root).parts))
-    return [(p.relative_to(root).as_posix(), p.is_dir(), p.read_bytes) for p in paths]
+    regular = [p for p in paths if p.is_file() or p.is_dir()]
+    return [(p.relative_to(root).as_posix(), p.is_dir(), partial(read_whole, p)) for p in regular]
 
 
-def _zip_members(path: Path, limit_gb: float) -> list[_Member]:
+def _zip_members(path: Path, allowance: Allowance) -> list[_Member]:
     """Lists a zip's members; they are read in place, and none is written to disk."""
-    archive = zipfile.ZipFile(path)
-    unpacked = 0
+    with broken(f"--data {path}", "not a zip file"):
+        archive = zipfile.ZipFile(path)
     members: list[_Member] = []
     for info in sorted(archive.infolist(), key=lambda i: i.filename):
         name = info.filename.replace("\\", "/")
         if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]:
             raise InputError(f"{path}: member {info.filename!r}: absolute names and '..' are not allowed")
-        unpacked += info.file_size
-        if unpacked > limit_gb * 2**30:
-            raise too_large(path, limit_gb)
+        allowance.take(info.file_size, path)
         if info.flag_bits & 0x1:
             raise InputError(f"{path}: member {info.filename!r} is encrypted; give an archive without password")
         parts = PurePosixPath(name).parts
         if parts and not _hidden(parts):
-            members.append((PurePosixPath(name).as_posix(), info.is_dir(), _member_reader(archive, info)))
+            members.append((PurePosixPath(name).as_posix(), info.is_dir(), partial(read_member, archive, info, path)))
     return members
-
-
-def _member_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
-    return lambda: archive.read(info)
 
 
 def _hidden(parts: Sequence[str]) -> bool:
@@ -231,14 +231,15 @@ def _list_members(members: list[_Member], place: Path) -> tuple[list[_File], set
 
 
 def _list_rows(
-    members: list[_Member], place: Path, column: str | None
+    members: list[_Member], place: Path, column: str | None, allowance: Allowance
 ) -> tuple[list[_File], set[tuple[str, str]], int] | None:
     """The pictures that tables name or hold, as `_list_members` returns them; None where they do not."""
     pictures = {name: read for name, is_dir, read in members if PurePosixPath(name).suffix.lower() in SUFFIXES}
     files: dict[str, _File] = {}
     tables = [(name, read) for name, is_dir, read in members if not is_dir and listed.is_table(name)]
     for name, read in tables:
-        for row in listed.read_list(read(), name, f"{place}/{name}", pictures.__contains__, FOLDERS, column) or ():
+        where = f"{place}/{name}"
+        for row in listed.read_list(read(), name, where, pictures.__contains__, FOLDERS, column, allowance) or ():
             of_table = split_of(PurePosixPath(name)) if len(tables) > 1 else "train"
             split = FOLDERS[row.split] if row.split else of_table
             held = pictures[row.path] if row.content is None else partial(bytes, row.content)
@@ -267,10 +268,27 @@ def _check(files: list[_File], folders: set[tuple[str, str]], place: Path) -> tu
     return classes
 
 
-def _duplicates(files: list[_File], contents: list[str]) -> list[str]:
-    trained = {c for f, c in zip(files, contents, strict=True) if f.split != "test"}
-    shared = [f.name for f, c in zip(files, contents, strict=True) if f.split == "test" and c in trained]
-    return [f"{len(shared)} test images stand in train or val too, {shared[0]} for one"] if shared else []
+def _without_copies(
+    parts: list[ImageSplit], classes: tuple[str, ...], place: str, notes: list[str]
+) -> tuple[list[ImageSplit], list[str]]:
+    """The splits without the pictures that another split holds, as they are decoded; and the names of those.
+
+    Raises:
+        InputError: nothing is left of a split, or of a class of train.
+    """
+    digests = {name: [array_digest([image]) for image in part.images] for name, part in zip(SPLITS, parts, strict=True)}
+    kept = staying(digests, "pictures", place, notes)
+    left = []
+    for at, name in enumerate(SPLITS):
+        if len(kept[name]) < len(parts[at]):
+            left += [f"{name}/{parts[at].names[i]}" for i in sorted({*range(len(parts[at]))} - {*kept[name].tolist()})]
+            parts[at] = parts[at].take(kept[name])
+    if lacking := set(range(len(classes))) - {*parts[0].labels.tolist()}:
+        raise InputError(
+            f"{place}: train: every picture of class {classes[min(lacking)]} stands in val or test too; leave one of "
+            "the copies out"
+        )
+    return parts, left
 
 
 def _demo(

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
 from trainables import InputError
-from trainables.base.files import BESIDE
+from trainables.base.files import BESIDE, UNLIMITED, Allowance, read_whole
 from trainables.base.tables import TABLES, find, listed, read_frame
 
 #: Columns that are taken for the label, in this order, and for the split; in any case.
@@ -38,7 +39,7 @@ class Row:
 
 def read_list(
     content: bytes, name: str, place: str, known: Callable[[str], bool], splits: Collection[str],
-    label: str | None = None,
+    label: str | None = None, allowance: Allowance = UNLIMITED,
 ) -> list[Row] | None:  # fmt: skip
     """Reads which pictures a table names or holds.
 
@@ -57,7 +58,7 @@ def read_list(
     Raises:
         InputError: it cannot be read, no column holds the labels, a row has none, or a picture is not there.
     """
-    frame = read_frame(content, PurePosixPath(name), place)
+    frame = read_frame(content, PurePosixPath(name), place, allowance=allowance)
     folder = posixpath.dirname(name)
 
     def found(value: object) -> str:
@@ -104,13 +105,14 @@ def _held(value: Any) -> bytes | None:
     return value if isinstance(value, bytes) else None
 
 
-def of_file(source: Path) -> list[tuple[str, bool, Callable[[], bytes]]]:
+def of_file(source: Path, allowance: Allowance) -> list[tuple[str, bool, Callable[[], bytes]]]:
     """The members that stand for a table given alone: it and what it names, below its own folder."""
-    frame = read_frame(source.read_bytes(), PurePosixPath(source.name), str(source))
-    members: list[tuple[str, bool, Callable[[], bytes]]] = [(source.name, False, source.read_bytes)]
+    # The table is unpacked a second time where its rows are read, and is counted there.
+    frame = read_frame(read_whole(source), PurePosixPath(source.name), str(source), allowance=replace(allowance))
+    members: list[tuple[str, bool, Callable[[], bytes]]] = [(source.name, False, partial(read_whole, source))]
     for column in frame.columns:
         for value in dict.fromkeys(one for one in frame[column] if isinstance(one, str)):
             path = source.parent / value
             if PurePosixPath(value).suffix and path.is_file():
-                members.append((posixpath.normpath(value), False, path.read_bytes))
+                members.append((posixpath.normpath(value), False, partial(read_whole, path)))
     return members

@@ -34,6 +34,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, read_only, shuffled_rows
+from trainables.base.files import files_below, read_whole
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.survey import classes_found
 from trainables.base.task import Choices
@@ -223,14 +224,14 @@ class WindowsTask:
         for argument in arguments:
             path = Path(argument)
             if path.is_dir():
-                paths += sorted(p for p in path.rglob("*") if p.suffix.lower() in reading.SUFFIXES)
+                paths += [p for p in files_below(path) if p.suffix.lower() in reading.SUFFIXES]
             elif path.is_file():
                 paths.append(path)
             else:
                 raise InputError(f"{argument}: no such file or folder")
         if not paths:
             raise InputError(f"{', '.join(arguments)}: no JPEG, PNG or WebP image there")
-        return pd.DataFrame({"image": [p.read_bytes() for p in paths]}, index=[str(p) for p in paths])
+        return pd.DataFrame({"image": [read_whole(p) for p in paths]}, index=[str(p) for p in paths])
 
     @torch.no_grad()
     def predict(self, model: LoadedModel, frame: pd.DataFrame) -> pd.DataFrame:

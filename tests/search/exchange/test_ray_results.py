@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from search.exchange.imported import keep
@@ -71,6 +72,74 @@ def test_mistakes_are_told_in_a_line(tmp_path):
     (tmp_path / "train_0" / "params.json").write_text("{")
     with pytest.raises(InputError, match="train_0: cannot be read"):
         read_experiment(tmp_path, "loss", "min")
+
+
+GOOD = {"loss": 1.0, "training_iteration": 1}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"loss": 0.5, "training_iterat',
+        b"\xff\xfe\x00",
+        b"[1, 2]",
+        b"[" * 100_000,
+        b'{"loss": 0.5}',
+        b'{"loss": 0.5, "training_iteration": null}',
+        b'{"loss": 0.5, "training_iteration": "3"}',
+        b'{"loss": null, "training_iteration": 2}',
+        b'{"loss": "low", "training_iteration": 2}',
+        b'{"loss": NaN, "training_iteration": 2}',
+        b'{"loss": true, "training_iteration": 2}',
+        b'{"loss": 1' + b"0" * 400 + b', "training_iteration": 2}',
+    ],
+    ids=lambda line: line[:40].decode("latin-1"),
+)
+def test_line_that_cannot_be_used_is_passed_over_and_told(line, tmp_path):
+    write(tmp_path / "theirs", 0, {"lr": 0.1}, [3.0, 2.0])
+    write(tmp_path / "theirs", 1, {"lr": 0.2}, [])
+    (tmp_path / "theirs" / "train_1" / "result.json").write_bytes(json.dumps(GOOD).encode() + b"\n" + line)
+    read = read_experiment(tmp_path / "theirs", "loss", "min")
+    assert [sorted(trial.curve) for trial in read.trials] == [[1, 2], [1]]
+    assert len(read.notes) == 2 and "1 lines of results are passed over: " in read.notes[1]
+    assert "train_1/result.json line 2" in read.notes[1]
+
+
+def test_nested_nan_and_null_seconds_are_left_out_and_the_line_counts(tmp_path):
+    write(tmp_path / "theirs", 0, {"lr": 0.1}, [])
+    line = '{"loss": 1, "training_iteration": 1, "nested": {"a": NaN, "b": 2}, "time_this_iter_s": null, "x": null}'
+    (tmp_path / "theirs" / "train_0" / "result.json").write_text(line)
+    read = read_experiment(tmp_path / "theirs", "loss", "min")
+    assert read.trials[0].curve == {1: {"loss": 1.0, "nested/b": 2.0, "epoch_seconds": 0.0}}
+    assert len(read.notes) == 1
+
+
+def test_trial_whose_hyperparameters_are_torn_is_left_out_and_told(tmp_path):
+    for number in range(3):
+        write(tmp_path / "theirs", number, {"lr": 0.1 * (number + 1)}, [3.0])
+    (tmp_path / "theirs" / "train_1" / "params.json").write_text('{"lr": 0.')
+    read = read_experiment(tmp_path / "theirs", "loss", "min")
+    assert len(read.trials) == 2 and "1 trials are left out: " in read.notes[-1] and "train_1" in read.notes[-1]
+
+
+def test_metric_that_is_never_a_number_is_refused(tmp_path):
+    write(tmp_path, 0, {"lr": 0.1}, [])
+    (tmp_path / "train_0" / "result.json").write_text('{"loss": null, "training_iteration": 1}\n')
+    with pytest.raises(InputError, match="no trial reported a number for 'loss'; there are loss, training_iteration"):
+        read_experiment(tmp_path, "loss", "min")
+
+
+@pytest.mark.parametrize("kind", ["loguniform", "uniform"])
+def test_kind_of_a_range_is_inferred_from_twenty_values_over_a_factor_of_a_hundred(kind, tmp_path):
+    right = 0
+    for seed in range(40):
+        drawn = np.random.default_rng(seed).uniform(size=20)
+        values = 1e-3 * 100**drawn if kind == "loguniform" else 1e-3 + 0.099 * drawn
+        folder = tmp_path / str(seed)
+        for number, value in enumerate(values):
+            write(folder, number, {"lr": float(value)}, [1.0])
+        right += kind in read_experiment(folder, "loss", "min").space["lr"]
+    assert right >= 36
 
 
 @pytest.mark.slow

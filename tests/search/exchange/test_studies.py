@@ -156,6 +156,99 @@ def test_value_that_was_never_reported_is_one_more_epoch(tmp_path):
     assert read.trials[0].curve == {3: {"value": x / 2}, 4: {"value": float(x)}}
 
 
+def layers(trial):
+    """The commonest example of Optuna: as many widths as layers; the first trials fail before they ask for anything."""
+    if trial.number < 2:
+        raise ValueError("no data yet")
+    count = trial.suggest_int("n_layers", 1, 4)
+    widths = [trial.suggest_int(f"n_units_l{layer}", 4, 128, log=True) for layer in range(count)]
+    if trial.number == 5:
+        raise ValueError("before the optimizer")
+    if trial.suggest_categorical("optimizer", ["adam", "sgd"]) == "sgd":
+        trial.suggest_float("momentum", 0.5, 0.9)
+    return sum(widths)
+
+
+def test_conditions_on_integers_and_choices_survive_trials_that_failed_early(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    made = optuna.create_study(storage=url, sampler=optuna.samplers.RandomSampler(seed=0))
+    made.set_metric_names(["loss"])
+    made.optimize(layers, n_trials=30, catch=(ValueError,))
+    read = read_study(url, None, None)
+    assert read.metric == "loss"
+    assert {name: spec.get("when") for name, spec in read.space.items()} == {
+        "n_layers": None, "n_units_l0": None, "n_units_l1": {"n_layers": [2, 3, 4]}, "n_units_l2": {"n_layers": [3, 4]},
+        "n_units_l3": {"n_layers": [4]}, "optimizer": None, "momentum": {"optimizer": ["sgd"]},
+    }  # fmt: skip
+    parse_space(read.space, "here")
+    assert not any("lack it" in note for note in read.notes)
+    assert [trial.outcome for trial in read.trials].count("failed") == 3
+
+
+def test_condition_holds_for_a_number_between_those_that_were_tried(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    made = optuna.create_study(storage=url)
+
+    def train(trial):
+        if trial.suggest_int("n", 1, 9) >= 4:
+            trial.suggest_float("x", 0.0, 1.0)
+        return 1.0
+
+    for value in (1, 2, 4, 7):
+        made.enqueue_trial({"n": value})
+    made.optimize(train, n_trials=4)
+    # Whether 3 has it was not tried.
+    assert read_study(url, None, None).space["x"]["when"] == {"n": [4, 5, 6, 7, 8, 9]}
+
+
+def test_written_trials_have_the_times_of_the_journal(kept, tmp_path):
+    store, name, _ = kept
+    folder, _, config = open_search(store, name)
+    state, events = replay(folder, config)
+    begun = 1_700_000_000_000
+    moved = [{**event, "time": begun + 60_000 * place} for place, event in enumerate(events)]
+    url = f"sqlite:///{tmp_path}/out.db"
+    write_study(config, state, "x", url, moved)
+    for trial in optuna.load_study(study_name="x", storage=url).trials:
+        own = [event["time"] for event in moved if event.get("number") == trial.user_attrs["number"]]
+        assert trial.datetime_start.timestamp() * 1000 == own[0]
+        assert trial.duration.total_seconds() * 1000 == own[-1] - own[0]
+
+
+def files_with(root, secret: str) -> list[str]:
+    return [str(path) for path in root.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+def test_secret_of_a_storage_is_neither_kept_nor_said(tmp_path):
+    secret = "cor-rect/horse"
+    url = f"sqlite:///file:{tmp_path}/s.db?uri=true&token={secret}"
+    made = optuna.create_study(storage=url, study_name="theirs")
+    made.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    store, said = Store(tmp_path / "store"), []
+    read = read_study(url, None, None)
+    name, state = keep(store, None, read, said.append)
+    _, _, config = open_search(store, name)
+    said += write_study(config, state, "out", url)
+    assert said and secret not in " ".join([*said, read.source, repr(read)])
+    assert not files_with(store.root, secret)
+
+
+@pytest.mark.parametrize("secret", ["correct horse", "p@ss/word?x=1&y#z", "a:b@c d'e\"f"])
+def test_secret_of_a_storage_that_does_not_open_is_not_said(secret):
+    for url in (f"postgresql+psycopg2://ann:{secret}@127.0.0.1:1/x", f"mysql+pymysql://ann:{secret}@127.0.0.1:1/x"):
+        with pytest.raises(InputError) as refused:
+            read_study(url, None, None)
+        assert secret not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_missing_driver_of_a_database_is_told_with_what_to_install():
+    with pytest.raises(
+        InputError,
+        match=r"oracle://\*\*\*@h/x: the driver of this database is not installed \(No module named .*\); install it",
+    ):
+        read_study("oracle://ann:secret@h/x", None, None)
+
+
 def test_mistakes_are_told_in_a_line(study, tmp_path):
     with pytest.raises(InputError, match="there is none of that name; there are mine: first"):
         read_study(study[0], "yours", None)

@@ -91,7 +91,7 @@ def spoilt(change):
         (lambda x, y: (x, [*y[:5], float("nan"), *y[6:]]), "y[5]: nan; targets must be finite"),
         (lambda x, y: (x, [[1.0, 2.0]] * 10), "2 values a sequence; expected one"),
         (lambda x, y: ([], []), "no sequence in X"),
-        (lambda x, y: (3, y), "X and the targets must be lists or arrays"),
+        (lambda x, y: (3, y), "X, the targets and the groups must be lists or arrays"),
     ],
 )
 def test_wrong_data_is_refused_with_the_index(tmp_path, change, message):
@@ -259,13 +259,35 @@ def test_all_files_of_a_split_are_read(tmp_path, form):
             np.savez(tmp_path / f"train_{number}.npz", X=objects(x[at]), y=y[at])
         else:
             long_table(x[at], y[at]).to_csv(tmp_path / f"train_{number}.csv", index=False)
-    np.savez(tmp_path / "test.npz", X=objects(x[:5]), y=y[:5])
+    np.savez(tmp_path / "test.npz", X=objects([one + 1 for one in x[:5]]), y=y[:5])
     splits = data.prepare(SETTINGS, tmp_path)
     assert splits.info.sizes == {"train": 24, "val": 6, "test": 5}
     targets = np.concatenate([splits.train.targets, splits.val.targets])
     assert np.allclose(np.sort(targets), np.sort(y.astype(np.float32)))
     with pytest.raises(InputError, match="train: files of sequences with 2 and 3 features"):
         np.savez(tmp_path / "train_2.npz", X=objects([one[:, :2] for one in x]), y=y)
+        data.prepare(SETTINGS, tmp_path)
+
+
+def test_sequences_that_stand_in_several_splits_leave_train_and_then_val(tmp_path):
+    x, y = sequences(30)
+    for split, at in (("train", [*range(20)]), ("val", [0, 20, 21]), ("test", [1, 20, 22, 22])):
+        np.savez(tmp_path / f"{split}.npz", X=objects([x[i] for i in at]), y=y[at])
+    splits = data.prepare(SETTINGS, tmp_path)
+    assert np.array_equal(splits.train.targets, y[2:20].astype(np.float32))
+    assert np.array_equal(splits.val.targets, y[[0, 21]].astype(np.float32)) and len(splits.test) == 4
+    assert splits.info.notes[:3] == (
+        "train: 2 sequences left out that val or test hold too",
+        "val: 1 sequences left out that test holds too",
+        "test: 1 sequences stand there a second time, and count each time",
+    )
+
+
+def test_train_of_which_every_sequence_is_tested_is_refused(tmp_path):
+    x, y = sequences(12)
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", X=objects(x), y=y)
+    with pytest.raises(InputError, match=r"train: all \d+ sequences stand in val or test too; leave one of the copies"):
         data.prepare(SETTINGS, tmp_path)
 
 

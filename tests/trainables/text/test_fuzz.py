@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainables.base.errors import InputError
-from trainables.base.files import read_files
+from trainables.base.files import Allowance, read_files
 from trainables.text import tables, texts
 
 NAMES = st.sampled_from(["text", "label", "tweet", "Class", "id", "", "text", "\ufefftext", "a,b"])
@@ -56,11 +56,11 @@ def test_random_table_is_read_or_refused_in_a_line(tmp_path_factory, file, text,
         old.unlink()
     path.write_bytes(gzip.compress(content) if packed else content)
 
-    def read(content: bytes, name: PurePosixPath, place: str):
+    def read(content: bytes, name: PurePosixPath, place: str, _: Allowance):
         return tables.read_table(content, name, place, text, label, unlabelled)
 
     try:
-        assert len(list(read_files(path, tables.TABLES, 0.01))) == 1
+        assert len(list(read_files(path, tables.TABLES, Allowance(0.01)))) == 1
         splits = texts.prepare(DATA | {"rare": rare}, path, read)
     except InputError as error:
         assert one_line(error)

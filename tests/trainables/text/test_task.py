@@ -286,7 +286,7 @@ def test_inputs_are_texts_lines_and_columns(tmp_path):
     with pytest.raises(InputError, match=r"missing.csv: no such file"):
         TASK.inputs(["missing.csv"])
     (tmp_path / "latin.txt").write_bytes("ok\ncafé\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"latin.txt: line 2: byte 0xe9"):
+    with pytest.raises(InputError, match=r"latin.txt: line 2, byte 6: 0xe9"):
         TASK.inputs([str(tmp_path / "latin.txt")])
 
 

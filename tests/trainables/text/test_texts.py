@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import zipfile
-from functools import partial
 from pathlib import PurePosixPath
 
 import datasets
@@ -29,8 +28,14 @@ def rows(count: int, start: int = 0) -> str:
     return "".join(f"text {i},{'yes' if i % 5 == 0 else 'no'}\n" for i in range(start, start + count))
 
 
+def table_reader(text=None, label=None):
+    return lambda content, name, place, allowance: tables.read_table(
+        content, name, place, text, label, allowance=allowance
+    )
+
+
 def prepare(source, **changes):
-    return texts.prepare(DATA | changes, source, partial(tables.read_table, text=None, label=None))
+    return texts.prepare(DATA | changes, source, table_reader())
 
 
 def test_fields_with_quotes_tabs_newlines_emoji_and_right_to_left_text_come_through():
@@ -63,7 +68,7 @@ def test_splits_without_a_header_are_taken_by_position_and_told(tmp_path):
         told = f"{name}.tsv has no header: column 1 is the text, 2 the label (data.text, data.label)"
         assert told in splits.info.notes
     (tmp_path / "train.tsv").write_text("Id\tBody\tLabel\n" + table(0, 30))
-    named = texts.prepare(DATA, tmp_path, partial(tables.read_table, text=1, label="Label"))
+    named = texts.prepare(DATA, tmp_path, table_reader(1, "Label"))
     assert named.info.fingerprint == splits.info.fingerprint
 
 
@@ -117,7 +122,7 @@ def test_what_datasets_saves_has_the_fingerprint_of_the_table(tmp_path):
     whole["train"].to_parquet(tmp_path / "parquet" / "train.parquet")
     for split, part in whole.items():
         part.to_parquet(tmp_path / "as the hub has it" / f"{split}-00000-of-00001.parquet")
-    reader = partial(tables.read_table, text=None, label=None)
+    reader = table_reader()
     expected = texts.prepare(DATA, tmp_path / "csv", reader).info
     for other in ("saved", "as the hub has it"):
         assert texts.prepare(DATA, tmp_path / other, reader).info.fingerprint == expected.fingerprint
@@ -136,7 +141,7 @@ def test_data_set_of_the_hub_is_written_once_with_labels_by_name(tmp_path, monke
         (folder / f"{split}.jsonl").write_text("\n".join(rows))
     found = storage.fetch("hf:somebody/irony", tmp_path / "store")
     assert {path.name for path in found.iterdir()} == {"train.parquet", "test.parquet"}
-    info = texts.prepare(DATA, found, partial(tables.read_table, text=None, label=None)).info
+    info = texts.prepare(DATA, found, table_reader()).info
     assert info.classes == ("a", "b") and info.sizes["test"] == 10
     (folder / "train.jsonl").write_text("gone")
     assert storage.fetch("hf:somebody/irony", tmp_path / "store") == found, "a search goes on with what it began with"
@@ -149,7 +154,7 @@ def test_windows_line_ends_are_no_part_of_a_label():
 
 
 def test_latin_1_is_refused_with_the_line():
-    with pytest.raises(InputError, match=r"t.csv: line 3: byte 0xe9 is not UTF-8"):
+    with pytest.raises(InputError, match=r"t.csv: line 3, byte 21: 0xe9 is not UTF-8"):
         read("text,label\nfine,a\ncafé,b\n".encode("latin-1"))
 
 

@@ -36,7 +36,7 @@ def folder(root: Path, splits=("train",), classes=("a", "b"), count=8) -> Path:
         for label in classes:
             (root / split / label).mkdir(parents=True)
             for number in range(count):
-                shade = (10 * number, 40 if label == "a" else 200, 30 if split == "train" else 90)
+                shade = (10 * number, 40 if label == "a" else 200, 30 + 60 * splits.index(split))
                 picture(colour=shade).save(root / split / label / f"{number}.png")
     return root
 
@@ -53,18 +53,23 @@ def test_odd_sizes_modes_and_rotations_are_read(tmp_path):
     for label in ("a", "b"):
         (root / "train" / label).mkdir(parents=True)
         there = root / "train" / label
-        picture((1, 97)).save(there / "thin.png")
-        picture((311, 17)).save(there / "wide.jpg")
-        picture(mode="P").save(there / "palette.png")
-        picture(mode="L").save(there / "grey.jpg")
-        picture(mode="CMYK").save(there / "cmyk.jpg")
-        picture(mode="RGBA").save(there / "alpha.webp")
-        picture(mode="LA").save(there / "grey-alpha.png")
-        picture(mode="1").save(there / "bits.png")
-        Image.fromarray(np.full((20, 20), 40000, dtype=np.uint16)).save(there / "deep.png")
+        shades = iter(range(10 if label == "a" else 130, 255, 10))  # no two pictures are the same
+
+        def tinted(*size, shades=shades, **kind):
+            return picture(*size, colour=(next(shades),) * 3, **kind)
+
+        tinted((1, 97)).save(there / "thin.png")
+        tinted((311, 17)).save(there / "wide.jpg")
+        tinted(mode="P").save(there / "palette.png")
+        tinted(mode="L").save(there / "grey.jpg")
+        tinted(mode="CMYK").save(there / "cmyk.jpg")
+        tinted(mode="RGBA").save(there / "alpha.webp")
+        tinted(mode="LA").save(there / "grey-alpha.png")
+        tinted(mode="1").save(there / "bits.png")
+        Image.fromarray(np.full((20, 20), 40000 + 5000 * (label == "b"), dtype=np.uint16)).save(there / "deep.png")
         exif = Image.Exif()
         exif[0x0112] = 6
-        picture((60, 20)).save(there / "turned.JPEG", exif=exif)
+        tinted((60, 20)).save(there / "turned.JPEG", exif=exif)
     splits = prepare(root, tmp_path)
     assert splits.info.sizes == {"train": 12, "val": 4, "test": 4}
     assert splits.train.images.shape == (12, 3, 32, 32)
@@ -312,10 +317,45 @@ def test_change_of_one_picture_changes_the_fingerprint(tmp_path):
     assert prepare(root, tmp_path).info.fingerprint != before
 
 
-def test_pictures_of_test_that_stand_in_train_are_reported(tmp_path):
+def test_pictures_that_stand_in_several_splits_leave_train_and_then_val(tmp_path):
+    root = folder(tmp_path / "data", ("train", "val", "test"))
+    before = prepare(root, tmp_path)
+
+    def copy(source: str, target: str) -> None:
+        (root / target).write_bytes((root / source).read_bytes())
+
+    copy("test/a/0.png", "train/a/0.png")
+    Image.open(root / "val/a/1.png").save(root / "train/a/1.webp", lossless=True)  # the same picture in another file
+    copy("test/b/0.png", "val/b/0.png")
+    copy("test/b/1.png", "test/b/2.png")
+    splits = prepare(root, tmp_path)
+    assert splits.info.sizes == {"train": 15, "val": 15, "test": 16}
+    assert "train/a/0.png" not in splits.train.names and "train/a/1.webp" not in splits.train.names
+    assert "val/b/0.png" not in splits.val.names and splits.train.names[0] == "train/a/1.png"
+    assert splits.info.notes == (
+        "train: 2 pictures left out that val or test hold too",
+        "val: 1 pictures left out that test holds too",
+        "test: 1 pictures stand there a second time, and count each time",
+    )
+    assert splits.info.fingerprint != before.info.fingerprint
+    assert splits.info.test_fingerprint != before.info.test_fingerprint
+
+
+def test_copies_in_one_folder_do_not_end_up_in_train_and_in_another_split(tmp_path):
+    root = folder(tmp_path / "data", count=20)
+    for path in sorted(root.rglob("*.png")):
+        path.with_name(f"copy-{path.name}").write_bytes(path.read_bytes())
+    splits = prepare(root, tmp_path)
+    seen = [{image.tobytes() for image in part.images} for part in (splits.train, splits.val, splits.test)]
+    assert not seen[0] & (seen[1] | seen[2]) and not seen[1] & seen[2]
+
+
+def test_class_of_which_every_picture_is_tested_is_refused(tmp_path):
     root = folder(tmp_path / "data", ("train", "test"))
-    (root / "test" / "a" / "0.png").write_bytes((root / "train" / "a" / "1.png").read_bytes())
-    assert "1 test images stand in train" in prepare(root, tmp_path).info.notes[0]
+    for path in (root / "train" / "b").iterdir():
+        (root / "test" / "b" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="train: every picture of class b stands in val or test too"):
+        prepare(root, tmp_path)
 
 
 def test_half_written_cache_is_never_read(tmp_path, monkeypatch):
@@ -340,4 +380,4 @@ def test_real_photographs(tmp_path):
     splits = prepare(root, tmp_path)
     assert splits.info.classes == ("cardboard", "glass", "metal", "paper", "plastic")
     assert splits.info.sizes["test"] == 402
-    assert splits.info.sizes["train"] + splits.info.sizes["val"] == 1988
+    assert splits.info.sizes["train"] + splits.info.sizes["val"] == 1986  # two pictures were there twice
