@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from search.record.events import VERSION, Event
 from trainables import InputError
@@ -52,7 +52,7 @@ class Journal:
             OSError: the disk refuses them; from then on every call raises it.
         """
         self._last = max(self._last, int(time.time() * 1000))  # a clock that is set back moves no event back
-        stamped = [cast(Event, {**event, "time": self._last}) for event in events]
+        stamped = [cast(Event, {**_plain(event), "time": self._last}) for event in events]
         if not self.events and stamped:
             stamped[0]["version"] = VERSION
         lines = b"".join(json.dumps(event).encode() + b"\n" for event in stamped)
@@ -74,6 +74,18 @@ class Journal:
     def close(self) -> None:
         """Closes the file, which another process may then open."""
         self._file.close()
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    """The event as it is read back, in Python's own types: a task may measure in NumPy's or torch's."""
+    plain: dict[str, Any] = json.loads(json.dumps(event, default=_scalar))
+    return plain
+
+
+def _scalar(value: Any) -> Any:
+    if not hasattr(value, "item"):
+        raise TypeError(f"{value!r}: expected text, a number, true, false or null")
+    return value.item()
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
