@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import textwrap
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ def take_up(  # noqa: C901
     from search.console import Reporter
     from search.engine.budget import Budget
     from search.engine.checkpoints import prune
-    from search.engine.failures import told
+    from search.engine.failures import cause, told
     from search.engine.interrupts import Interrupts
     from search.engine.search import Search
     from search.engine.trials import run_trials
@@ -92,11 +93,6 @@ def take_up(  # noqa: C901
     search.listeners += [tracker, reporter]
     _greet(console, store, search, splits.info, cluster)
     tracker.start(search.journal.events, search.state)
-    search.record({"event": "session"})
-    if warm:
-        search.record(warm)
-    if finals is None:
-        search.reopen()
     limit = config.search.time_budget if finals is None else None
     budget = Budget(math.inf if limit is None else parse_duration(limit))
 
@@ -112,6 +108,9 @@ def take_up(  # noqa: C901
 
     status = "failed"
     try:
+        search.record({"event": "session"}, *([warm] if warm else []))
+        if finals is None:
+            search.reopen()
         with reporter.live(), Interrupts(search.stop):
             if finals is None:
                 run_trials(search, splits, cluster.placement, budget, lambda: ending().seconds)
@@ -134,6 +133,11 @@ def take_up(  # noqa: C901
             status = "finished"
             prune(search)
     except KeyboardInterrupt:
+        status = "interrupted"
+    except Exception:
+        if cause(traceback.format_exc()) != "disk":
+            raise
+        search.stop("disk full")
         status = "interrupted"
     finally:
         search.end(status)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from rich.console import Console
 
@@ -36,6 +39,8 @@ from trainables import Checked, Fusable, InputError, Objective, SelfTrained, Tas
 from trainables.base.storage import is_remote
 from trainables.base.task import source_line
 
+P = ParamSpec("P")
+T = TypeVar("T")
 #: Opens an address in the browser once a server answers; run in a process of its own.
 _OPEN = """
 import sys, time, urllib.request, webbrowser
@@ -69,6 +74,24 @@ class RunOptions:
     gpus: str | None = None
     #: Whether every epoch has a line where output is no terminal.
     verbose: bool = False
+
+
+def tells_full_disk(
+    command: Callable[Concatenate[Console, Store, P], T],
+) -> Callable[Concatenate[Console, Store, P], T]:
+    """Has a command raise InputError where the disk has no room, so that the user reads a line and not a traceback."""
+
+    @wraps(command)
+    def called(console: Console, store: Store, *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return command(console, store, *arguments, **named)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            place = error.filename or store.root
+            raise InputError(f"{place}: {error.strerror}; make room and give the command again") from error
+
+    return called
 
 
 def check_name(task: str, store: Store | None = None) -> None:
@@ -166,6 +189,7 @@ def new_name(task: str) -> str:
     return time.strftime(f"{task}-%Y%m%d-%H%M%S")
 
 
+@tells_full_disk
 def run(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
     """Starts a search and runs its first session; returns the exit code."""
     store.check()
@@ -238,6 +262,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     return take_up(console, store, config, folder, description, splits, cluster, warm=warm, verbose=options.verbose)
 
 
+@tells_full_disk
 def resume(
     console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool = False
 ) -> int:
@@ -267,6 +292,7 @@ def resume(
     return take_up(console, store, config, folder, description, splits, cluster, verbose=verbose)
 
 
+@tells_full_disk
 def retrain(console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None) -> int:
     """Runs final trainings of a search, of one or several finalists; returns the exit code.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from search.algorithms.pareto import measured
@@ -242,10 +243,11 @@ class Search:
         """Ends the session: trials that still run are interrupted, the rungs are recorded, the journal is closed."""
         if not self.journal.refused:
             running = [trial.number for trial in self.state.unfinished() if trial.outcome is None]
-            self.record(
-                *(Moved(event="interrupted", number=number) for number in running),
-                {"event": "ended", "status": status, "rungs": self.scheduler.rungs()},
-            )
+            with suppress(OSError):  # the journal keeps the error for the session, which tells the user
+                self.record(
+                    *(Moved(event="interrupted", number=number) for number in running),
+                    {"event": "ended", "status": status, "rungs": self.scheduler.rungs()},
+                )
         self.journal.close()
 
 
