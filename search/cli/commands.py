@@ -32,10 +32,22 @@ from search.config.load import SearchConfig, check_config, digest, load_config
 from search.config.overrides import suggestion
 from search.engine.cluster import connect, disconnect
 from search.engine.placement import fits_here
+from search.record.events import WarmStarted
 from search.record.replay import extend, offer_all, open_search, replay
 from search.record.store import Store
 from search.session import DONE, NEEDED, Finals, next_commands, take_up
-from trainables import Checked, Fusable, InputError, Objective, SelfTrained, Task, get_task, offered, task_names
+from trainables import (
+    Checked,
+    Fusable,
+    InputError,
+    Objective,
+    SelfTrained,
+    Splits,
+    Task,
+    get_task,
+    offered,
+    task_names,
+)  # fmt: skip
 from trainables.base.storage import is_remote
 from trainables.base.task import source_line
 
@@ -203,14 +215,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     if not (options.address or os.environ.get("RAY_ADDRESS")):
         fits_here(config)
     splits = prepare_data(console, store, config, options.data, warn=True)
-    warm = None
-    if options.start_from:
-        if options.start_from == "auto":
-            warm, said = from_all(store, config)
-        else:
-            warm, said = from_search(store, options.start_from, config, splits.info.fingerprint)
-        for line in said:
-            console.print(line, markup=False, soft_wrap=True)
+    warm = _warm_start(console, store, config, options.start_from, splits) if options.start_from else None
     settled: dict[str, Any] = {}
     if config.search.storage:
         settled["storage"] = check_writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
@@ -253,6 +258,7 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
         "fingerprint": splits.info.fingerprint,
         "address": options.address,
         "retrain": options.retrain and not isinstance(get_task(config.task), SelfTrained),
+        "start_from": options.start_from,
         **measured,
         "plan": json.loads(forecast.read_text()) if forecast.exists() else None,
         "commit": commit_here(),
@@ -263,6 +269,19 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
 
 
 @tells_full_disk
+def _warm_start(
+    console: Console, store: Store, config: SearchConfig, name: str, splits: Splits
+) -> WarmStarted | None:  # fmt: skip
+    """What the searcher is told of earlier searches (`--from NAME`, or `auto`); prints what was taken."""
+    if name == "auto":
+        warm, said = from_all(store, config)
+    else:
+        warm, said = from_search(store, name, config, splits.info.fingerprint)
+    for line in said:
+        console.print(line, markup=False, soft_wrap=True)
+    return warm
+
+
 def resume(
     console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool = False
 ) -> int:
@@ -288,8 +307,11 @@ def resume(
         next_commands(console, store, config, folder, state)
         return DONE
     splits = prepare_data_again(console, store, config, folder, description)
+    warm, begun = None, any(event["event"] in ("warm_start", "trial") for event in events)
+    if (name_from := description.get("start_from")) and not begun:  # a kill came before the event
+        warm = _warm_start(console, store, config, name_from, splits)
     cluster = connect_again(config, folder, description, address)
-    return take_up(console, store, config, folder, description, splits, cluster, verbose=verbose)
+    return take_up(console, store, config, folder, description, splits, cluster, warm=warm, verbose=verbose)
 
 
 @tells_full_disk
