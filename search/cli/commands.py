@@ -47,7 +47,7 @@ from trainables import (
     get_task,
     offered,
     task_names,
-)  # fmt: skip
+)
 from trainables.base.storage import is_remote
 from trainables.base.task import source_line
 
@@ -268,7 +268,6 @@ def run(console: Console, store: Store, config: SearchConfig, options: RunOption
     return take_up(console, store, config, folder, description, splits, cluster, warm=warm, verbose=options.verbose)
 
 
-@tells_full_disk
 def _warm_start(
     console: Console, store: Store, config: SearchConfig, name: str, splits: Splits
 ) -> WarmStarted | None:  # fmt: skip
@@ -282,6 +281,7 @@ def _warm_start(
     return warm
 
 
+@tells_full_disk
 def resume(
     console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool = False
 ) -> int:
@@ -296,12 +296,13 @@ def resume(
     from search.analysis.summary import summary
 
     folder, description, config = open_search(store, name)
-    extended = any(more.values())
-    if extended:
-        description, config = extend(folder, description, config, more)
     state, events = replay(folder, config)
+    if any(more.values()):
+        description, config = extend(folder, description, config, more, state.sessions)
+    # A command that gave it more may have been killed before its session began.
+    waits = description.get("extended_after") == state.sessions
     whole = state.status == "finished" and not state.unfinished() and folder.delivered_events() == len(events)
-    if whole and not extended:
+    if whole and not waits:
         for line in (f"search {name} is finished", *summary(state, config), *folder.samples(state.final)):
             console.print(line, markup=False, soft_wrap=True)
         next_commands(console, store, config, folder, state)

@@ -52,12 +52,13 @@ def replay(folder: SearchFolder, config: SearchConfig) -> tuple[SearchState, lis
 
 
 def extend(
-    folder: SearchFolder, description: dict[str, Any], config: SearchConfig, more: dict[str, str | None]
+    folder: SearchFolder, description: dict[str, Any], config: SearchConfig, more: dict[str, str | None], sessions: int
 ) -> tuple[dict[str, Any], SearchConfig]:
     """Gives a search more trials, epochs, audits or time, and writes that into its `search.json`.
 
     Args:
         more: new values by key; `+N` adds to a number, None leaves it.
+        sessions: number of sessions so far. Until another begins, the search is not finished.
 
     Returns:
         The new description and configuration.
@@ -80,6 +81,6 @@ def extend(
         if changed[key] < before:
             raise InputError(f"{flag}: the search has {before} already; it can only be given more")
     config = check_config(config.task, {**config.raw, "search": changed}, config.place)
-    description = {**description, "config": config.raw}
+    description = {**description, "config": config.raw, "extended_after": sessions}
     folder.write(description)
     return description, config
