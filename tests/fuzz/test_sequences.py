@@ -137,3 +137,11 @@ def test_warm_start_that_a_kill_prevented_comes_with_the_resume(folder, empty_st
     begun = operations(case, folder, empty_store).index("write journal.jsonl")
     for kind, later in (("kill", 0), ("torn", 0), ("kill", 1)):
         hold(case, [Go(Fault(kind, begun + 1 + later))], folder, empty_store)
+
+
+def test_trials_that_a_killed_command_asked_for_are_trained_by_the_next(folder, empty_store):
+    world = World(folder / "world", SMALL, empty_store)
+    world.do(Go())
+    world.do(Go(trials=1))
+    written = next(at for at, what in enumerate(world.disk.done, 1) if what.startswith("replace .search.json"))
+    hold(SMALL, [Go(), Go(Fault("kill", written + 1), trials=1)], folder, empty_store)
