@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ def _session(  # noqa: C901
     from search.console import Reporter
     from search.engine.budget import Budget
     from search.engine.checkpoints import prune
-    from search.engine.failures import told
+    from search.engine.failures import cause, told
     from search.engine.interrupts import Interrupts
     from search.engine.search import Search
     from search.engine.trials import run_trials
@@ -112,11 +113,6 @@ def _session(  # noqa: C901
     local = not (description["address"] or os.environ.get("RAY_ADDRESS"))
     _greet(console, store, search, splits.info, cluster, local)
     tracker.start(search.journal.events)
-    search.record({"event": "session"})
-    if warm:
-        search.record(warm)
-    if finals is None:
-        search.reopen()
 
     measured = Measured(
         description.get("most_epochs", config.search.epochs), description.get("alone", 1.0),
@@ -130,6 +126,9 @@ def _session(  # noqa: C901
 
     status = "failed"
     try:
+        search.record({"event": "session"}, *([warm] if warm else []))
+        if finals is None:
+            search.reopen()
         with reporter.live(), Interrupts(search.stop):
             if finals is None:
                 run_trials(search, splits, cluster.placement, budget, lambda: ending().seconds)
@@ -152,6 +151,11 @@ def _session(  # noqa: C901
             status = "finished"
             prune(search)
     except KeyboardInterrupt:
+        status = "interrupted"
+    except Exception:
+        if cause(traceback.format_exc()) != "disk":
+            raise
+        search.stop("disk full")
         status = "interrupted"
     finally:
         search.end(status)

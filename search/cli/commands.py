@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from rich.console import Console
 
@@ -30,6 +33,7 @@ from search.config.load import SearchConfig, check_config, digest, load_config
 from search.config.space import check_values
 from search.engine.cluster import connect, disconnect
 from search.engine.placement import fits_here
+from search.record.events import WarmStarted
 from search.record.journal import Journal
 from search.record.redaction import redacted, remember
 from search.record.replay import described, extend, open_to_run, replay
@@ -42,6 +46,7 @@ from trainables import (
     Limited,
     Objective,
     SelfTrained,
+    Splits,
     Task,
     get_task,
     offered,
@@ -51,6 +56,8 @@ from trainables.base.storage import is_remote
 from trainables.base.task import source_line
 from trainables.base.values import suggestion
 
+P = ParamSpec("P")
+T = TypeVar("T")
 #: Opens an address in the browser once a server answers; run in a process of its own.
 _OPEN = """
 import sys, time, urllib.request, webbrowser
@@ -84,6 +91,24 @@ class RunOptions:
     gpus: str | None = None
     #: Whether every epoch has a line where output is no terminal.
     verbose: bool = False
+
+
+def tells_full_disk(
+    command: Callable[Concatenate[Console, Store, P], T],
+) -> Callable[Concatenate[Console, Store, P], T]:
+    """Has a command raise InputError where the disk has no room, so that the user reads a line and not a traceback."""
+
+    @wraps(command)
+    def called(console: Console, store: Store, *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return command(console, store, *arguments, **named)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            place = error.filename or store.root
+            raise InputError(f"{place}: {error.strerror}; make room and give the command again") from error
+
+    return called
 
 
 def check_name(task: str, store: Store | None = None) -> None:
@@ -185,6 +210,7 @@ def new_name(task: str) -> str:
     return time.strftime(f"{task}-%Y%m%d-%H%M%S")
 
 
+@tells_full_disk
 def run(
     console: Console, store: Store, config: SearchConfig, options: RunOptions, journal: Journal | None = None
 ) -> int:
@@ -208,14 +234,7 @@ def _run(
     if not (options.address or os.environ.get("RAY_ADDRESS")):
         fits_here(config)
     splits = prepare_data(console, store, config, options.data, warn=True)
-    warm = None
-    if options.start_from:
-        if options.start_from == "auto":
-            warm, said = from_all(store, config)
-        else:
-            warm, said = from_search(store, options.start_from, config, splits.info.fingerprint)
-        for line in said:
-            console.print(line, markup=False, soft_wrap=True)
+    warm = _warm_start(console, store, config, options.start_from, splits) if options.start_from else None
     settled: dict[str, Any] = {}
     if config.search.storage:
         settled["storage"] = check_writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
@@ -259,6 +278,7 @@ def _run(
         "fingerprint": splits.info.fingerprint,
         "address": options.address,
         "retrain": options.retrain and not isinstance(get_task(config.task), SelfTrained),
+        "start_from": options.start_from,
         **measured,
         "plan": asdict(Plan.read(forecast)) if forecast.exists() else None,
         "commit": commit_here(),
@@ -270,6 +290,20 @@ def _run(
     )
 
 
+def _warm_start(
+    console: Console, store: Store, config: SearchConfig, name: str, splits: Splits
+) -> WarmStarted | None:  # fmt: skip
+    """What the searcher is told of earlier searches (`--from NAME`, or `auto`); prints what was taken."""
+    if name == "auto":
+        warm, said = from_all(store, config)
+    else:
+        warm, said = from_search(store, name, config, splits.info.fingerprint)
+    for line in said:
+        console.print(line, markup=False, soft_wrap=True)
+    return warm
+
+
+@tells_full_disk
 def resume(
     console: Console, store: Store, name: str, more: dict[str, str | None], address: str | None, verbose: bool = False,
     data: str | None = None, journal: Journal | None = None,
@@ -294,24 +328,28 @@ def _resume(
 ) -> int:  # fmt: skip
     from search.tracking.results import has_whole
 
-    extended = any(more.values())
     if source := store.search(name).read(store).get("imported"):
-        return _deliver(console, store, name, source, extended)
+        return _deliver(console, store, name, source, any(more.values()))
     folder, description, config = open_to_run(store, name)
-    if extended:
-        config = extend(config, more)
-        description = {**description, "config": config.raw}
     state, events = replay(folder)
-    over = state.status == "finished" and not state.unfinished() and not extended
+    if any(more.values()):
+        config = extend(config, more)
+        description = {**description, "config": config.raw, "extended_after": state.sessions}
+    # A command that gave the search more may have been killed before its session began.
+    waits = description.get("extended_after") == state.sessions
+    over = state.status == "finished" and not state.unfinished() and not waits
     if over and has_whole(store, config.task, description["id"], len(events)):
         console.print(f"search {name} is finished", markup=False, soft_wrap=True)
         sum_up(console, config, folder, state)
         next_commands(console, store, config, folder, state)
         return DONE
     splits = prepare_data_again(console, store, config, folder, description, data)
+    warm, begun = None, any(event["event"] in ("warm_start", "trial") for event in events)
+    if (earlier := description.get("start_from")) and not begun:  # a kill came before the event
+        warm = _warm_start(console, store, config, earlier, splits)
     cluster, description = connect_again(config, description, address)
     folder.write(description)
-    return take_up(console, store, config, folder, description, splits, cluster, journal, verbose=verbose)
+    return take_up(console, store, config, folder, description, splits, cluster, journal, warm=warm, verbose=verbose)
 
 
 def _deliver(console: Console, store: Store, name: str, source: str, extended: bool) -> int:
@@ -333,6 +371,7 @@ def _deliver(console: Console, store: Store, name: str, source: str, extended: b
     return FAILED if left else DONE
 
 
+@tells_full_disk
 def retrain(
     console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None,
     data: str | None = None,

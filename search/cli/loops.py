@@ -27,6 +27,7 @@ from trainables.loops.command import Command
 from trainables.loops.task import Code
 
 
+@commands.tells_full_disk
 def start(
     console: Console, store: Store, train: Callable[..., Any], space: Mapping[str, Any], objective: str,
     flags: Mapping[str, Any], options: RunOptions, sets: Sequence[str] | None = None,

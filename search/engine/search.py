@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, cast
 
 from search.algorithms.pareto import measured
@@ -262,10 +263,11 @@ class Search:
         the search opened it."""
         if not self.journal.refused:
             running = [trial.number for trial in self.state.unfinished() if trial.outcome is None]
-            self.record(
-                *(Moved(event="interrupted", number=number) for number in running),
-                {"event": "ended", "status": status, "rungs": self.scheduler.rungs()},
-            )
+            with suppress(OSError):  # the journal keeps the error for the session, which tells the user
+                self.record(
+                    *(Moved(event="interrupted", number=number) for number in running),
+                    {"event": "ended", "status": status, "rungs": self.scheduler.rungs()},
+                )
         if self._holds:
             self.journal.close()
 

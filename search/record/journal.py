@@ -72,7 +72,7 @@ class Journal:
             OSError: the disk refuses them; from then on every call raises it.
         """
         self._last = max(self._last, int(time.time() * 1000))  # a clock that is set back moves no event back
-        stamped = [cast(Event, {**event, "time": self._last}) for event in events]
+        stamped = [cast(Event, {**_plain(event), "time": self._last}) for event in events]
         if not self.events and stamped:
             stamped[0]["version"] = VERSION
         lines = b"".join(map(_line, stamped))
@@ -132,6 +132,18 @@ def _locked(path: Path) -> IO[bytes]:
 def _line(event: Event) -> bytes:
     content = json.dumps(event)[:-1].encode()
     return b'%b, "crc": "%08x"}\n' % (content, zlib.crc32(content))
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    """The event as it is read back, in Python's own types: a task may measure in NumPy's or torch's."""
+    plain: dict[str, Any] = json.loads(json.dumps(event, default=_scalar))
+    return plain
+
+
+def _scalar(value: Any) -> Any:
+    if not hasattr(value, "item"):
+        raise TypeError(f"{value!r}: expected text, a number, true, false or null")
+    return value.item()
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
