@@ -17,7 +17,7 @@ tracker's thread and MLflow on sqlite. In the place of Ray stand a few of its fu
 at a time in this thread, so that the same sequence always does the same. A kill is an exception of the operation of the
 disk or the database that it meets (disk.py), after which no operation of that command takes place any more.
 
-**How many.** 60 sequences in the default suite and 300 with `-m 'slow or not slow'`, in tests of 60, each with a seed
+**How many.** 40 sequences in the default suite and 300 with `-m "slow or not slow"`, in tests of 40, each with a seed
 of its own. More, with other seeds, on several processes::
 
     FUZZ_SEQUENCES=5000 FUZZ_SEED=1000 pytest -o addopts= -q -n 8 tests/fuzz
@@ -30,7 +30,7 @@ Add it to `FOUND` below, which plays it again: `pytest tests/fuzz -k found`. The
 the code of that day; where a fault has to meet a certain one, give a range.
 
 **What is held back.** `HELD_BACK` in known.py names defects that are known and not mended, and is empty where there
-are none. `FUZZ_ALL=1` tries everything.
+are none. `FUZZ_TRY=all` tries everything.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from tests.fuzz.sequences import SEQUENCES, cases
 from tests.fuzz.world import Action, Broken, Case, Damage, Database, Fault, Go, World
 
 #: Sequences of a test; in a test of minutes a failure would be waited for too long.
-EACH = 60
+EACH = 40
 _ASKED = os.environ.get("FUZZ_SEQUENCES")
 _FIRST = int(os.environ.get("FUZZ_SEED", "1"))
 _SEEDS = range(_FIRST, _FIRST + math.ceil(int(_ASKED or 300) / EACH))

@@ -33,7 +33,6 @@ from search.cli.commands import RunOptions
 from search.config.load import check_config, load_config
 from search.record import journal
 from search.record.journal import read_events
-from search.record.replay import open_search, replay
 from search.record.state import SearchState
 from search.record.store import SearchFolder, Store
 from search.tracking import registry, tracker
@@ -41,7 +40,7 @@ from tests.fuzz import tiny
 from tests.fuzz.disk import Disk, Killed, Kind
 from tests.fuzz.known import HELD_BACK
 from tests.fuzz.ray_here import LostWorker, ray_here
-from trainables import InputError
+from trainables import InputError, Objective
 
 NAME, EARLIER = "s", "earlier"
 #: Figures that a clock or the memory of this process decides.
@@ -454,7 +453,7 @@ class World:
             case "search.json":
                 return folder / "search.json"
             case "delivered":
-                return self.folder.delivered
+                return folder / "delivered"
             case "checkpoint":
                 found = sorted(folder.glob("checkpoints/*/*.pt"), key=lambda path: path.stat().st_mtime_ns)
             case "final":
@@ -478,9 +477,14 @@ class World:
 
     def state(self) -> SearchState:
         """The state that the journal adds up to."""
-        with self._process():
-            folder, _, config = open_search(self.store, NAME)
-            return replay(folder, config)[0]
+        objective = tiny.TASK.objective
+        if self.case.kind == "function":
+            metric, _, mode = self.case.objective.rpartition(" ")
+            objective = Objective(metric.removeprefix("val_"), "min" if mode == "min" else "max")
+        state = SearchState(objective)
+        for event in read_events(self.folder.journal):
+            state.apply(event)
+        return state
 
     def results(self) -> dict[str, Any]:
         """What a search must come to again: trials, curves, decisions, the final model and its test."""
@@ -587,7 +591,7 @@ def _let_go() -> None:
 
 
 def _little_code(target: Path) -> str:
-    (target / "trainables").mkdir()
+    (target / "trainables").mkdir(parents=True)
     (target / "trainables" / "__init__.py").write_text("")
     return str(target / "trainables")
 
