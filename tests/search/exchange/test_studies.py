@@ -204,7 +204,7 @@ def test_condition_holds_for_a_number_between_those_that_were_tried(tmp_path):
 def test_written_trials_have_the_times_of_the_journal(kept, tmp_path):
     store, name, _ = kept
     folder, _, config = open_search(store, name)
-    state, events = replay(folder, config)
+    state, events = replay(folder)
     begun = 1_700_000_000_000
     moved = [{**event, "time": begun + 60_000 * place} for place, event in enumerate(events)]
     url = f"sqlite:///{tmp_path}/out.db"
