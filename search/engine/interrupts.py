@@ -1,19 +1,38 @@
-"""Stops a search on signals."""
+"""Stops a search on signals, but never in the middle of a record."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import Literal
 
-from search.engine.search import Stop
+#: How many blocks of `recording` are entered, and whether a signal waits for their end.
+_recording = 0
+_waits = False
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Puts a KeyboardInterrupt off until the block ends. An event that is on disk and not in the state, or not told to
+    the listeners, would move the number of every later one."""
+    global _recording, _waits
+    _recording += 1
+    try:
+        yield
+    finally:
+        _recording -= 1
+        if _waits and not _recording:
+            _waits = False
+            raise KeyboardInterrupt
 
 
 class Interrupts:
     """While entered, SIGINT or SIGTERM stops the search after the running epochs; a second one raises
     KeyboardInterrupt."""
 
-    def __init__(self, stop: Callable[[Stop], None]) -> None:
+    def __init__(self, stop: Callable[[Literal["interrupted"]], None]) -> None:
         self.stop, self.signalled = stop, False
 
     def __enter__(self) -> None:
@@ -22,6 +41,10 @@ class Interrupts:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        global _waits
+        if self.signalled and _recording:
+            _waits = True
+            return
         if self.signalled:
             raise KeyboardInterrupt
         self.signalled = True
