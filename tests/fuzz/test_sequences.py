@@ -143,7 +143,7 @@ def test_trials_that_a_killed_command_asked_for_are_trained_by_the_next(folder, 
     world = World(folder / "world", SMALL, empty_store)
     world.do(Go())
     world.do(Go(trials=1))
-    written = next(at for at, what in enumerate(world.disk.done, 1) if what.startswith("replace .search.json"))
+    written = 1 + world.disk.done.index("replace search.json")
     hold(SMALL, [Go(), Go(Fault("kill", written + 1), trials=1)], folder, empty_store)
 
 
