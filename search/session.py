@@ -126,11 +126,10 @@ def _session(  # noqa: C901
 
     status = "failed"
     try:
-        search.record({"event": "session"}, *([warm] if warm else []))
-        if finals is None:
-            search.reopen()
         with reporter.live(), Interrupts(search.stop):
+            search.record({"event": "session"}, *([warm] if warm else []))
             if finals is None:
+                search.reopen()
                 run_trials(search, splits, cluster.placement, budget, lambda: ending().seconds)
                 if description["retrain"] and not search.cut_off:
                     compare(search, splits, cluster.placement, ending().seeds)

@@ -1,14 +1,33 @@
-"""Stops a search on signals."""
+"""Stops a search on signals, but never in the middle of a record."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
-from search.engine.search import Stop
+#: How many blocks of `recording` are entered, and whether a signal waits for their end.
+_recording = 0
+_waits = False
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Puts a KeyboardInterrupt off until the block ends. An event that is on disk and not in the state, or not told to
+    the listeners, would move the number of every later one."""
+    global _recording, _waits
+    _recording += 1
+    try:
+        yield
+    finally:
+        _recording -= 1
+        if _waits and not _recording:
+            _waits = False
+            raise KeyboardInterrupt
+
 
 #: Ctrl-C, the end of a job by a cluster's scheduler, and the end of the terminal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -21,7 +40,7 @@ class Interrupts:
     handle signals, and nothing changes.
     """
 
-    def __init__(self, stop: Callable[[Stop], None]) -> None:
+    def __init__(self, stop: Callable[[Literal["interrupted"]], None]) -> None:
         self.stop, self.signalled = stop, False
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -33,6 +52,10 @@ class Interrupts:
                 self._previous[number] = signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        global _waits
+        if self.signalled and _recording:
+            _waits = True
+            return
         if self.signalled:
             raise KeyboardInterrupt
         self.signalled = True

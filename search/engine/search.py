@@ -14,6 +14,7 @@ from search.algorithms.seeds import trial_seed
 from search.algorithms.warm_start import as_trials
 from search.config.load import SearchConfig, parse_duration
 from search.engine.failures import Failure, sign
+from search.engine.interrupts import recording
 from search.record.events import CheckpointWritten, Event, Failed, Moved, Notice, Outcome, Result, Retried
 from search.record.journal import Journal
 from search.record.state import SearchState, Trial
@@ -61,10 +62,11 @@ class Search:
 
     def record(self, *events: Event) -> None:
         """Writes events to the journal, then tells the state, the searcher, the scheduler and the listeners."""
-        for event in self.journal.append(*events):
-            self.state.apply(event)
-            self._after(event)
-            self.announce(event)
+        with recording():
+            for event in self.journal.append(*events):
+                self.state.apply(event)
+                self._after(event)
+                self.announce(event)
 
     def _after(self, event: Event) -> None:
         """Tells the searcher and the scheduler what an event means for them, live or replayed."""

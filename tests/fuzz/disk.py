@@ -19,6 +19,7 @@ import builtins
 import errno
 import io
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 Kind = Literal["kill", "torn", "full", "once", "call"]
+_TEMPORARY = re.compile(r"\.(.+)-[0-9a-f]{12}")
 _CHANGING = ("INSERT", "UPDATE", "DELETE", "REPLACE")
 
 
@@ -124,7 +126,7 @@ class Disk:
         """`open`, which counts files below the root that are opened for writing."""
         if not set(mode) & set("wax+") or not self.holds(file):
             return _OPEN(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        self.operate(f"open {Path(file).name}")
+        self.operate(f"open {_label(file)}")
         raw = _File(self, file, mode.replace("b", "").replace("t", ""))
         self._open.append(raw)
         if buffering == 0:
@@ -157,7 +159,7 @@ class Disk:
     def _counted(self, real: Callable[..., Any], frees: bool) -> Callable[..., Any]:
         def call(path: Any, *arguments: Any, **named: Any) -> Any:
             if self.holds(path, named.get("dir_fd")):
-                self.operate(f"{real.__name__} {Path(path).name}", frees)
+                self.operate(f"{real.__name__} {_label(path)}", frees)
             return real(path, *arguments, **named)
 
         return call
@@ -185,7 +187,7 @@ class _File(io.FileIO):
 
     def __init__(self, disk: Disk, path: Any, mode: str) -> None:
         super().__init__(path, mode)
-        self._disk, self._label = disk, Path(path).name
+        self._disk, self._label = disk, _label(path)
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
@@ -195,6 +197,12 @@ class _File(io.FileIO):
     def truncate(self, size: int | None = None) -> int:
         self._disk.operate(f"truncate {self._label}", frees=True)
         return super().truncate(size)
+
+
+def _label(path: Any) -> str:
+    """The name of a file; of one that takes another's place once it is whole, the other's."""
+    name = Path(path).name
+    return _TEMPORARY.sub(r"\1", name)
 
 
 def _unsynced(connection: Any, record: Any) -> None:

@@ -16,7 +16,7 @@ HELD_BACK = {
     "description": "a damaged search.json or `delivered`",
     "database": "a database that is deleted, older, or another one",
     "orphans": "models that a killed registration leaves behind",
-    "wide": "whole numbers from 0 to 2**40",
+    "wide": "whole numbers from 0 to 2**40, and metrics beyond every float",
     "reserved": "metrics that are called like figures which MLflow is given of each trial, such as `seconds`",
     "task": "a hyperparameter called `task`, which a logged model has as well",
     "shortened": "a journal that lost lines which MLflow has: the next lines are taken for these",

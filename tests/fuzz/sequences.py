@@ -42,7 +42,8 @@ PLAIN = st.one_of(
 NUMPY = st.sampled_from([np.float64(0.1), np.float32(0.1), np.int64(3), np.bool_(True), np.str_("adam")])
 MEASURED = st.one_of(
     st.floats(-10, 10),
-    st.sampled_from([math.nan, math.inf, -math.inf, 1e-300, 1e300, 0, 7, True, 10**30, 10**400, np.float64(0.5)]),
+    st.sampled_from([math.nan, math.inf, -math.inf, 1e-300, 1e300, 0, 7, True, 10**30, np.float64(0.5)]),
+    *([] if "wide" in HELD_BACK else [st.just(10**400)]),
     st.sampled_from([np.float32(0.1), np.int64(3), np.bool_(True)]),
 )
 

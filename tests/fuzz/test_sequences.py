@@ -143,5 +143,13 @@ def test_trials_that_a_killed_command_asked_for_are_trained_by_the_next(folder, 
     world = World(folder / "world", SMALL, empty_store)
     world.do(Go())
     world.do(Go(trials=1))
-    written = next(at for at, what in enumerate(world.disk.done, 1) if what.startswith("replace .search.json"))
+    written = 1 + world.disk.done.index("replace search.json")
     hold(SMALL, [Go(), Go(Fault("kill", written + 1), trials=1)], folder, empty_store)
+
+
+def test_second_interrupt_in_the_middle_of_a_record_loses_nothing(folder, empty_store):
+    case = replace(SMALL, trials=2)
+    done = operations(case, folder, empty_store)
+    written = [at for at, what in enumerate(done, 1) if what == "write journal.jsonl"]
+    for at in written[1:3]:  # a trial and a result; after the write comes the sync
+        hold(case, [Go(Fault("interrupts", at + 1))], folder, empty_store)

@@ -235,7 +235,9 @@ class World:
     def run(self, name: str = NAME) -> None:
         """The command that starts the search."""
         case, source = self.case, None
-        if case.warm and name == NAME:
+        if name == EARLIER:
+            case = replace(case, trials=3, epochs=2)
+        elif case.warm:
             source = EARLIER if case.searcher in ("tpe", "ranks") else "auto"
         options = RunOptions(None, name, None, case.retrain and name == NAME, source)
         space = {"case": {"int": [0, 3]}, **case.space}
