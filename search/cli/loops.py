@@ -19,7 +19,7 @@ from search.config.loops import LOOPS, loop_config, read_space
 from search.config.overrides import argument, flag, lay_over
 from search.config.space import Space
 from search.record.replay import replay
-from search.record.store import Store
+from search.record.store import Store, read_json
 from search.session import DONE, FAILED, INTERRUPTED
 from trainables import InputError, offered, task_names
 from trainables.base.files import file_safe, replacing
@@ -47,15 +47,16 @@ def start(
     if sets is not None:
         place, named = "run --command", flag
     store.check()
-    task = own_task(store, code)
-    config = loop_config(task, space, objective, flags, sets or (), place, named)
-    if isinstance(train, Command):
-        values = config.space.choices()
-        train.check(set(values), {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())})
-    for line in whole_numbers(config.space):
-        console.print(line, markup=False, soft_wrap=True)
     name = name or commands.new_name(code.name)
     with store.search(name).begin() as journal:
+        task = own_task(store, code)
+        config = loop_config(task, space, objective, flags, sets or (), place, named)
+        if isinstance(train, Command):
+            values = config.space.choices()
+            absent = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
+            train.check(set(values), absent)
+        for line in whole_numbers(config.space):
+            console.print(line, markup=False, soft_wrap=True)
         function = Path("functions") / name / f"{code.name}.pkl"
         code.write(store.root / function)
         data = {"function": str(function), "folder": code.folder, "here": str(Path.cwd())}
@@ -74,7 +75,8 @@ def own_task(store: Store, code: Code) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known: dict[str, str] = json.loads(path.read_text()) if path.exists() else _earlier(store)
+        lost = "delete it: programs of one name may then share a task"
+        known: dict[str, str] = read_json(path, lost) if path.exists() else _earlier(store)
         folder = file_safe(Path(code.origin.rpartition(":")[0] or code.origin).parent.name)
         installed = {name for name in task_names() if not (offered(name) or "").startswith(LOOPS)}
         names = [name for name, origin in known.items() if origin == code.origin]
@@ -88,8 +90,11 @@ def own_task(store: Store, code: Code) -> str:
 
 def _earlier(store: Store) -> dict[str, str]:
     """The tasks of a store whose programs are not kept yet, each with the folder of its program."""
-    found = [store.search(name).read(store) for name in store.names()]
-    return {about["task"]: str(about["config"]["data"].get("folder", "")) for about in found if about.get("offered")}
+    return {
+        about["task"]: str(about["config"].get("data", {}).get("folder", ""))
+        for _, about in store.descriptions()
+        if about.get("offered")
+    }
 
 
 def whole_numbers(space: Space) -> list[str]:

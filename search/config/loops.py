@@ -16,6 +16,11 @@ from trainables import offer, plain
 LOOPS = "trainables.loops.task:LoopTask"
 
 
+def loop_place(metric: str, mode: str) -> str:
+    """The place of the task around a function or command with this objective, as `offer` takes it."""
+    return f"{LOOPS}?{urlencode({'metric': metric, 'mode': mode})}"
+
+
 def read_space(path: Path) -> dict[str, Any]:
     """The hyperparameters that a `--space` file describes, in a section `space` or alone; raises InputError."""
     read = read_yaml(path, f"--space {path}", "`name: {loguniform: [1e-4, 1e-1]}` and the like")
@@ -38,7 +43,7 @@ def loop_config(
     """
     wanted = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
-    offer(task, f"{LOOPS}?{urlencode({'metric': wanted.metric, 'mode': wanted.mode})}")
+    offer(task, loop_place(wanted.metric, wanted.mode))
     raw = load_config(task, flags=flags, profile="data", named=named).raw
     own, given = parse_space(space, place), given_by(sets)
     config = check_config(task, change({**raw, "space": space}, sets), place, given)

@@ -17,6 +17,10 @@ def figure(value: float) -> str:
     >>> [figure(value) for value in (0.914, 0.0001234, 1e-6, 12345.678, 1234567.0, 0.0)]
     ['0.9140', '0.0001234', '1.000e-06', '12346', '1.235e+06', '0']
     """
+    try:
+        value = float(value)
+    except OverflowError:  # a whole number beyond every float
+        return "inf" if value > 0 else "-inf"
     if value == 0:
         return "0"
     if 1000 <= abs(value) < 1_000_000:

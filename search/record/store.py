@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,8 @@ class SearchFolder:
         shown = {key: without_secrets(description[key]) for key in ADDRESSES if description.get(key)}
         with replacing(self.path / "search.json") as file:
             os.fchmod(file.fileno(), 0o600)
-            file.write(json.dumps({**description, **shown}, indent=2).encode())
+            content = {**description, **shown}
+            file.write(json.dumps({**content, "crc": _checksum(content)}, indent=2).encode())
 
     def read(self, store: Store | None = None) -> dict[str, Any]:
         """Reads `search.json`; raises InputError where there is no such search, or the file is damaged."""
@@ -213,6 +215,12 @@ class SearchFolder:
             raise InputError(f"{self.name}: no search of that name in {store.root} (there: {there})")
         path = self.path / "search.json"
         description: dict[str, Any] = read_json(path, "put a copy of it back, or delete the folder of the search")
+        crc = description.pop("crc", None)  # searches from before it have none
+        if crc is not None and crc != _checksum(description):
+            raise InputError(
+                f"{path}: was changed since it was written; if that was you, delete its line `crc`, else put a copy of it "
+                "back"
+            )
         wrong = [key for key in _NEEDED if key not in description]
         wrong += [key for key, kind in _TYPES.items() if not isinstance(description.get(key, kind()), kind)]
         if wrong:
@@ -243,6 +251,11 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 def pass_over(error: InputError) -> None:
     """Says on stderr that a search is passed over, and why, where a command is about many."""
     logging.getLogger(__name__).warning("passed over: %s", redacted(str(error)))
+
+
+def _checksum(description: Mapping[str, Any]) -> str:
+    """Of the content, whatever the order of its keys and its layout."""
+    return f"{zlib.crc32(json.dumps(description, sort_keys=True).encode()):08x}"
 
 
 def final_name(trial: int, seed: int) -> str:

@@ -57,6 +57,12 @@ STATUS = {
     "interrupted": "KILLED",
 }
 
+#: Figures of a whole trial, which its run has beside the metrics of each epoch. A metric of the training that is called
+#: like one of them is `training/NAME` in MLflow.
+SUMMARY = {"best_epoch", "seconds", "cpu_seconds", "gpu_seconds", "cost", "energy_joules_in_all"}
+#: The energy of an epoch is a metric already.
+_TOTAL = {"energy_joules": "energy_joules_in_all"}
+
 
 class Delivery:
     """One search in MLflow: a parent run, and a run for each trial, repeat, audit and final training."""
@@ -146,8 +152,7 @@ class Delivery:
         Raises:
             MissingRun: MLflow lacks a run of an event that it had; deliver from the first event.
         """
-        # A journal that was restored from a backup is shorter than what MLflow has.
-        start = self.runs.delivered if self.runs.delivered <= len(events) else 0
+        start = self.runs.delivered if self._continues(events) else 0
         for event in events[self._applied : start]:
             self._state.apply(event)
         if self._applied < start:
@@ -164,7 +169,12 @@ class Delivery:
         self._applied = len(events)
         self._show_best(events[-1]["time"])
         self.runs.flush_all()
-        self.runs.confirm(len(events))
+        self.runs.confirm(len(events), digest(events[-1]))
+
+    def _continues(self, events: Sequence[Event]) -> bool:
+        """Whether the journal begins with what MLflow has. One that lost lines, or came from a backup, does not."""
+        known = self.runs.delivered
+        return known <= len(events) and (not known or self.runs.mark in ("", digest(events[known - 1])))
 
     @contextlib.contextmanager
     def _leaving_out(self, what: str) -> Iterator[None]:
@@ -250,7 +260,8 @@ class Delivery:
 
     def _result(self, event: Result) -> None:
         run_id = self.runs[f"trial-{event['number']}"]
-        self.runs.log(run_id, event["metrics"], event["epoch"], event["time"])
+        measured = {f"training/{name}" if name in SUMMARY else name: value for name, value in event["metrics"].items()}
+        self.runs.log(run_id, measured, event["epoch"], event["time"])
         if event["epoch"] == 1:
             self.runs.set_tags(run_id, {"device": event["device"]})
         if event["diverged"]:
@@ -286,7 +297,8 @@ class Delivery:
         if trial.curve:
             best = {f"best_val_{self.objective.metric}": trial.best_value, "best_epoch": float(trial.best_epoch)}
             others = {f"at_best_epoch/{o.metric}": value_of(trial, o) for o in self.config.objectives[1:]}
-            figures = ((best | others) if trial.can_win else {}) | cost(trial, self.config.resources)
+            spent = {_TOTAL.get(name, name): value for name, value in cost(trial, self.config.resources).items()}
+            figures = ((best | others) if trial.can_win else {}) | spent
             # With the step and time of the last epoch, so that a trial that is interrupted, resumed and ended has one
             # value a step.
             self.runs.log(run_id, figures, trial.epoch, trial.reported)

@@ -109,7 +109,9 @@ def has_whole(store: Store, task: str, search: str, events: int) -> bool:
         return False
     run = mine.iloc[0]
     known = run.get(f"tag.{DELIVERED}")
-    return run["tag.outcome"] == "completed" if pd.isna(known) else int(known) == events
+    if pd.isna(known):
+        return bool(run.get("tag.outcome") == "completed")
+    return int(str(known).partition(" ")[0]) == events
 
 
 def searches(runs: pd.DataFrame) -> pd.DataFrame:

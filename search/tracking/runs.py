@@ -93,8 +93,8 @@ class Runs:
         """Finds the runs. `warn` hears of each item that MLflow refuses."""
         self.client, self.folder, self.config, self.description, self.info = client, folder, config, description, info
         self.experiment = experiment_id(client, store, config.task)
-        #: The number of events of the journal that this MLflow has.
-        self.delivered = 0
+        #: The number of events of the journal that this MLflow has, and a digest of the last of them.
+        self.delivered, self.mark = 0, ""
         self._warn = warn
         self._known: dict[str, str] = {}
         self._deleted: set[str] = set()
@@ -111,7 +111,8 @@ class Runs:
                 if run.info.lifecycle_stage == "deleted":
                     self._deleted.add(run.info.run_id)
                 if key == "parent":
-                    self.delivered = int(run.data.tags.get(names.DELIVERED, 0))
+                    number, _, self.mark = run.data.tags.get(names.DELIVERED, "0").partition(" ")
+                    self.delivered = int(number)
             if not (token := page.token):
                 break
 
@@ -210,10 +211,14 @@ class Runs:
         for run_id in list(self._pending):
             self.flush(run_id)
 
-    def confirm(self, delivered: int) -> None:
-        """Records in MLflow itself how many events of the journal it has, as another database may have fewer."""
-        self.client.set_tag(self["parent"], names.DELIVERED, str(delivered))
-        self.delivered = delivered
+    def confirm(self, delivered: int, mark: str) -> None:
+        """Records in MLflow itself how many events of the journal it has, as another database may have fewer.
+
+        Args:
+            mark: a digest of the last of these events, without blanks.
+        """
+        self.client.set_tag(self["parent"], names.DELIVERED, f"{delivered} {mark}")
+        self.delivered, self.mark = delivered, mark
 
     def of(self, role: str) -> list[str]:
         """The keys of the runs of a role, such as `final`."""

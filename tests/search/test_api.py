@@ -135,10 +135,14 @@ def test_program_that_is_called_like_a_task_is_never_that_task(tmp_path, name, m
 def test_program_goes_on_as_the_task_that_an_earlier_version_made_of_it(tmp_path):
     store, program = Store(tmp_path / "store"), code(tmp_path / "a")
     folder = store.search("old")
-    folder.write({"task": "main", "offered": "x:y?z=1", "config": {"data": {"folder": program.folder}}})
+    folder.write(
+        {"task": "main", "offered": "x:y?z=1", "place": "here", "config": {"data": {"folder": program.folder}}}
+    )
     assert own_task(store, program) == "main"
     store = Store(tmp_path / "other")
-    store.search("old").write({"task": "main", "offered": "x:y?z=1", "config": {"data": {"folder": "/elsewhere"}}})
+    store.search("old").write(
+        {"task": "main", "offered": "x:y?z=1", "place": "here", "config": {"data": {"folder": "/elsewhere"}}}
+    )
     assert own_task(store, program) == "a.main"
     assert json.loads((store.root / "functions" / "tasks.json").read_text())["main"] == "/elsewhere"
 

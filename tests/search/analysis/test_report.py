@@ -39,7 +39,7 @@ def test_head_of_the_report_has_the_figures_that_matter(usual):
     page, _ = usual
     text = text_of(page).split("Best so far")[0]
     assert re.search(r"best val loss 0\.01\d* trial \d+ at epoch \d of 10", text)
-    assert re.search(r"trials 111 \d+ completed, \d+ diverged, \d+ failed, \d+ stopped early", text)
+    assert re.search(r"trials 111 \d+ completed, \d+ stopped early, \d+ diverged, \d+ failed", text)
     assert "from beginning to end; 11 min of training in all trials" in text, "330 epochs of two seconds"
     assert "|" not in text, "no Markdown"
 
@@ -74,7 +74,7 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
         {"event": "final_started", "trial": 0, "seed": 0, "params": {"x": 0.1}, "epochs": 2, "merged": True,
          "time": 6},
         {"event": "final_finished", "trial": 0, "seed": 0, "epochs": 2, "test": {"loss": 0.5, "mae": 0.25},
-         "baselines": {"ridge": 0.4}, "chosen": True},
+         "baselines": {"ridge": 0.4}, "device": "cpu", "chosen": True, "spent": 12},
         {"event": "repeat_started", "value": "a", "seed": 0, "trial": 0, "params": {"x": 0.1}, "time": 8},
         {"event": "repeat_result", "value": "a", "seed": 0, "epoch": 1, "time": 8,
          "metrics": {"val_loss": 0.3, "train_loss": 0.2, "epoch_seconds": 1.0}},
