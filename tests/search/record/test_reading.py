@@ -161,3 +161,16 @@ def test_store_on_a_read_only_disk_is_read_by_each_command_that_only_reads(read_
         predict(read_only, "toy", ["1,2,3,4"], "table")
     with pytest.raises(InputError, match=r"journal\.jsonl: cannot be written: Read-only file system"):
         commands.resume(console, read_only, "s", {}, None)
+
+
+def test_changed_search_json_is_refused_until_its_checksum_is_deleted(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    kept(store, "s", loop(monkeypatch))
+    path = store.search("s").path / "search.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(InputError, match=r"search\.json: was changed since it was written; .*delete its line `crc`"):
+        open_search(store, "s")
+    content = json.loads(path.read_text())
+    del content["crc"]
+    path.write_text(json.dumps(content))
+    assert open_search(store, "s")[2].search.seed == 1
