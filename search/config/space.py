@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -30,6 +31,8 @@ from trainables.base.values import Plain, refusal
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
 #: Most points of a grid. A grid is listed before the search starts; 100,000 points take about a second.
 MOST_POINTS = 100_000
+#: The largest whole number of a range, and the longest range: what the searchers' 64 bits hold.
+LARGEST = 2**63 - 1
 Confidence = Literal["low", "medium", "high"]
 
 
@@ -150,7 +153,7 @@ class Space:
         counted = {p.name: p.values() for p in self.parameters}
         conditional = {p.name for p in self.parameters if p.when}
         return {
-            name: None if values is None or len(values) > MOST_POINTS else (*values, *([None] * (name in conditional)))
+            name: None if values is None or values[MOST_POINTS:] else (*values, *([None] * (name in conditional)))
             for name, values in counted.items()
         }
 
@@ -309,8 +312,10 @@ def _range(
         raise InputError(f"{where}: {kind} {body!r}: expected two {what}, [low, high]")
     low, high = body
     shown = f"{where}: {kind} [{low}, {high}]"
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise InputError(f"{shown}: both bounds must be finite")
+    largest = LARGEST if kind == "int" else sys.float_info.max
+    if not all(abs(number) <= largest for number in (low, high, high - low)):
+        limit = "2**63 - 1" if kind == "int" else f"{largest:.4g}"
+        raise InputError(f"{shown[:200]}: both bounds must be finite, and they and what is between at most {limit}")
     if low >= high:
         raise InputError(f"{shown}: the range is empty; the lower bound must be < the upper")
     if kind == "loguniform" and low <= 0:

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,6 +22,8 @@ TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".arrow": None, ".jsonl":
 SEPARATORS = ",;\t|"
 #: Rows of a Parquet file that are unpacked at a time: pyarrow's own number, and the fewest where values may be large.
 ROWS, FEWEST = 65_536, 256
+#: Halves of a character, which JSON can hold as `\\ud83d`.
+_HALVES = re.compile("[\ud800-\udfff]")
 #: Byte order marks. That of UTF-32 begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -156,10 +159,24 @@ def _records(text: str, place: str) -> list[dict[str, Any]]:
     if isinstance(whole, dict) and len(lines) > 1:
         lists = [value for value in whole.values() if isinstance(value, list)]
         whole = lists[0] if len(lists) == 1 else whole
+    if re.search(r"\\ud", text, re.IGNORECASE):
+        whole = _without_halves(whole)
     records = whole if isinstance(whole, list) else [whole]
     if not records or not all(isinstance(one, dict) for one in records):
         raise InputError(f"{place}: expected JSON objects, one a line or in a list")
     return records
+
+
+def _without_halves(value: Any) -> Any:
+    """The content of a JSON document with U+FFFD for halves of characters, which no file or database takes: a text that
+    was cut in the middle of an emoji ends with one."""
+    if isinstance(value, str):
+        return _HALVES.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_halves(one) for one in value]
+    if isinstance(value, dict):
+        return {_without_halves(key): _without_halves(one) for key, one in value.items()}
+    return value
 
 
 def _separator(text: str, expected: str) -> str:

@@ -272,7 +272,7 @@ class Command:
         known = due > 1
         when = "after its last epoch" if due > trial.of else f"before epoch {due}"
         if code:
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            how = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
             # By convention 2 says that the arguments are wrong, 126 and 127 that there is no such program.
             error = TrainingError if code in (2, 126, 127) and not known else CommandFailed
             flag = self._flag(trial) if code == 2 else ""
@@ -310,6 +310,11 @@ def _filled(parts: list[tuple[str, str | None, str, str | None]], values: Mappin
             except (TypeError, ValueError) as error:
                 raise TrainingError(f"command: {word}: {name} is {values[name]!r}: {error}") from error
     return filled
+
+
+def _signal(number: int) -> str:
+    """The name of a signal; real-time signals have none."""
+    return signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
 
 
 def _no_value(name: str, word: str) -> str:

@@ -18,8 +18,10 @@ MARK = "@search"
 #: Seconds of computing after which a pattern is given up on a line. A sound pattern takes a thousandth of one.
 MATCH = 5.0
 _MARKED = re.compile(rf"{MARK}\s*(?={{)")
-#: `1,234.5`: commas between groups of three digits.
-_THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
+#: `1,234.5`: commas between groups of three digits. `0,123` is no such number: its comma is a decimal one.
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+#: Escape sequences by which programs colour their output and move the cursor.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 def reported(line: str, pattern: str | None) -> Iterator[dict[str, float]]:
@@ -32,6 +34,7 @@ def reported(line: str, pattern: str | None) -> Iterator[dict[str, float]]:
     Raises:
         TrainingError: what is reported is no number, or the pattern does not come to an end.
     """
+    line = _ESCAPES.sub("", line)
     if pattern is not None:
         try:
             found = regex.search(pattern, line, timeout=MATCH)
@@ -51,6 +54,8 @@ def reported(line: str, pattern: str | None) -> Iterator[dict[str, float]]:
             told, _ = json.JSONDecoder().raw_decode(line, mark.end())
         except json.JSONDecodeError as error:
             raise TrainingError(f"{cut(line)}: not JSON after {MARK} ({error.msg})") from error
+        except (RecursionError, ValueError) as error:  # too many levels, or too many digits
+            raise TrainingError(f"{cut(line)}: cannot be read after {MARK} ({error})") from error
         yield _numbers(told, line)
 
 
@@ -58,14 +63,14 @@ def _numbers(told: Mapping[str, Any], line: str) -> dict[str, float]:
     """The metrics as numbers, without those that have no value: null, and groups that did not take part."""
     try:
         return {name: _number(value) for name, value in told.items() if value is not None}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TrainingError(f"{cut(line)}: expected metrics that are numbers ({error})") from error
 
 
 def _number(value: Any) -> float:
-    """A number as programs print it: `0.41,`, `98.00%` (which is 98) and `1,234.5` too."""
+    """A number as programs print it: `0.41,`, `0.41}`, `98.00%` (which is 98) and `1,234.5` too."""
     if isinstance(value, str):
-        value = value.strip().rstrip(",;%")
+        value = value.strip().lstrip("([{'\"").rstrip(",;%.)]}'\" ")
         if _THOUSANDS.fullmatch(value):
             value = value.replace(",", "")
     return float(value)
@@ -76,14 +81,16 @@ class Epochs:
 
     Reports that lack the objective are a part of the next one that has it. A program whose first epoch is 0 counts from
     0 from then on, after a resume too: that is what this keeps in the trial's state. Where reports name no epoch they
-    are counted, except for one at step 0, which is of an untrained model.
+    are counted, except for one at step 0, which is of an untrained model. Where earlier reports named their epochs, a
+    report without one belongs to the epoch that lacks its objective; where none does, as after the last epoch with the
+    best or a test result, it is passed over.
     """
 
     def __init__(self, objective: str) -> None:
         self._objective = objective
         #: What the program calls its first epoch; None before it named one.
         self.first: int | None = None
-        #: Reports so far, and whether they name their epochs.
+        #: Reports so far, and whether this process names their epochs.
         self.count, self.named = 0, False
         self._part: dict[str, float] = {}
         self._part_of: int | None = None
@@ -101,7 +108,11 @@ class Epochs:
         epoch = self._epoch(told.pop("epoch")) if "epoch" in told else None
         if epoch is None and told.get("step") == 0:
             return None
-        self.named = epoch is not None
+        if epoch is None and self.named:
+            if self._part_of is None:
+                return None
+            epoch = self._part_of
+        self.named = self.named or epoch is not None
         if self._part_of is not None and epoch is not None and epoch > self._part_of:
             raise TrainingError(self.lacking(f"epoch {self._part_of - 1 + (self.first or 0)}"))
         if self._objective not in told:

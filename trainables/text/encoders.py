@@ -21,7 +21,7 @@ from torch import nn
 from trainables.base.batches import read_only
 from trainables.base.device import Device
 from trainables.base.errors import InputError
-from trainables.base.files import replacing
+from trainables.base.storage import cached_array
 from trainables.base.task import Progress, array_digest
 from trainables.text.ragged import Ragged
 
@@ -300,10 +300,4 @@ def cached_features(
     weights = (tensor.numpy() for tensor in model.cpu().state_dict().values())
     about = json.dumps([what.blocks, what.pooling, what.fill, str(device.dtype)]).encode()
     path = cache / f"features-{array_digest([*weights, ids.flat, ids.starts, about])}.npy"
-    if not path.exists():
-        features = encode(model, ids, what, device, progress)
-        with replacing(path) as file:
-            np.save(file, features)
-    features = np.load(path, mmap_mode="r")
-    assert isinstance(features, np.ndarray)
-    return features
+    return cached_array(path, lambda: encode(model, ids, what, device, progress))

@@ -20,7 +20,8 @@ from trainables import DataInfo, InputError, Progress, Splits, array_digest
 from trainables.base.copies import staying
 from trainables.base.errors import one_line
 from trainables.base.files import SPLITS as FOLDERS
-from trainables.base.files import Allowance, broken, check_source, read_member, read_whole, replacing, split_of
+from trainables.base.files import Allowance, broken, check_source, read_member, read_whole, split_of
+from trainables.base.storage import cached_array
 from trainables.windows import demo, listed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -153,11 +154,8 @@ def _read(
     listing = "\n".join(f"{f.split}/{f.label}/{c}" for f, c in zip(files, contents, strict=True))
     fingerprint = array_digest([listing.encode()])
     cached = cache / f"images-{array_digest([listing.encode(), str(data['size']).encode()])}.npy"
-    if cached.exists():
-        images = np.load(cached, mmap_mode="r")
-    else:
-        images = decode_all([f.name for f in files], [f.read for f in files], data["size"], progress, str(source))
-        _save(cached, images)
+    names, readers = [f.name for f in files], [f.read for f in files]
+    images = cached_array(cached, lambda: decode_all(names, readers, data["size"], progress, str(source)))
     labels = np.array([classes.index(f.label) for f in files], dtype=np.int64)
     everything = ImageSplit(images, labels, tuple(f.name for f in files))
     given = {
@@ -166,11 +164,6 @@ def _read(
         if any(f.split == name for f in files)
     }
     return given, classes, fingerprint, notes
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with replacing(path) as file:
-        np.save(file, array)
 
 
 def _folder_members(root: Path) -> list[_Member]:
@@ -299,11 +292,8 @@ def _demo(
     key = f"{demo.VERSION} {data['size']} {settings['seed']} {counts}".encode()
     cached = cache / f"demo-{array_digest([key])}.npy"
     labels = {name: np.arange(count) % len(demo.CLASSES) for name, count in counts.items()}
-    if cached.exists():
-        images = np.load(cached, mmap_mode="r")
-    else:
-        images = demo.draw_all(np.concatenate(list(labels.values())), data["size"], settings["seed"], progress)
-        _save(cached, images)
+    drawn = np.concatenate(list(labels.values()))
+    images = cached_array(cached, lambda: demo.draw_all(drawn, data["size"], settings["seed"], progress))
     splits = {}
     start = 0
     for name, ys in labels.items():

@@ -144,3 +144,23 @@ def test_condition_on_a_large_range_names_the_range():
     raw = {"n": {"int": [0, 10**9]}, "x": {"uniform": [0, 1], "when": {"n": -1}}}
     with pytest.raises(InputError, match=r"-1 is not a value of n; allowed: int \[0, 1e\+09\]"):
         parse_space(raw, "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("spec", "limit"),
+    [
+        ({"int": [0, 2**64]}, r"2\*\*63 - 1"),
+        ({"int": [-(2**62), 2**62 + 1]}, r"2\*\*63 - 1"),
+        ({"int": [0, 10**400]}, r"2\*\*63 - 1"),
+        ({"uniform": [0, 10**400]}, r"1\.798e\+308"),
+        ({"loguniform": [1, 10**400]}, r"1\.798e\+308"),
+    ],
+)
+def test_bound_that_no_searcher_can_hold_is_refused(spec, limit):
+    with pytest.raises(InputError, match=rf"x\.yaml: space\.seed: .*both bounds must be finite.* at most {limit}"):
+        parse_space({"seed": spec}, "x.yaml")
+
+
+def test_longest_range_of_whole_numbers_is_searched():
+    space = parse_space({"seed": {"int": [0, 2**63 - 1]}}, "x.yaml")
+    assert space.choices()["seed"] is None

@@ -322,6 +322,12 @@ def test_command_that_a_signal_ends_has_failed(script):
         curve(one, 1)
 
 
+def test_command_that_a_signal_without_a_name_ends_has_failed(script):
+    text = script("import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 3)")
+    with pytest.raises(CommandFailed, match=r"was ended by signal \d+ before epoch 1"):
+        curve(loop(Command(text), lr=1), 1)
+
+
 def test_stopped_command_gets_sigterm_and_a_complete_one_does_not(script, tmp_path):
     code = """
 import signal, sys
@@ -392,19 +398,55 @@ print('@search {"epoch": 2, "val_loss": 2} and @search {"epoch": 3, "val_loss": 
 
 
 @pytest.mark.parametrize(
-    ("printed", "read"), [("98.00%", 98.0), ("1,234.5", 1234.5), ("0.41,", 0.41), ("-1e-3;", -1e-3), ("3", 3.0)]
-)
+    ("printed", "read"),
+    [
+        ("98.00%", 98.0), ("1,234.5", 1234.5), ("0.41,", 0.41), ("-1e-3;", -1e-3), ("3", 3.0), ("0.41}", 0.41),
+        ("(0.41)", 0.41), ("0.41.", 0.41), ("\\x1b[32m0.41\\x1b[0m", 0.41),
+    ],
+)  # fmt: skip
 def test_numbers_are_read_as_programs_print_them(script, printed, read):
     text = script(f"print('loss {printed} acc', flush=True)")
     assert curve(loop(Command(text, r"loss (?P<val_loss>\S+)( f1 (?P<f1>\S+))?"), epochs=1, lr=1), 1) == [read]
 
 
 def test_number_that_nobody_can_read_is_named(script):
-    with pytest.raises(TrainingError, match="loss 0,41: expected metrics that are numbers"):
-        curve(loop(Command(script("print('loss 0,41')"), r"loss (?P<val_loss>\S+)"), epochs=1, lr=1), 1)
+    for printed in ("0,41", "0,412", "-0,412"):
+        with pytest.raises(TrainingError, match=f"loss {printed}: expected metrics that are numbers"):
+            curve(loop(Command(script(f"print('loss {printed}')"), r"loss (?P<val_loss>\S+)"), epochs=1, lr=1), 1)
     for epoch in ("1e400", "1.5", "-1", "NaN"):
         with pytest.raises(TrainingError, match="expected a whole number from 0 or 1 on"):
             curve(loop(Command(script(f"""print('@search {{"epoch": {epoch}, "val_loss": 1}}')""")), lr=1), 1)
+
+
+@pytest.mark.parametrize("value", ["'9' * 400", "'9' * 5000", "'[' * 100_000"], ids=["large", "long", "deep"])
+def test_report_that_cannot_be_read_is_named(script, value):
+    text = script(f"""print('@search {{"epoch": 1, "val_loss": ' + {value} + '}}')""")
+    with pytest.raises(TrainingError, match=r'^@search \{"epoch": 1, "val_loss": '):
+        curve(loop(Command(text), lr=1), 1)
+
+
+def test_report_without_an_epoch_after_the_last_one_is_no_epoch(script):
+    text = script(reports(1, 2) + """print('@search {"val_loss": 0.001, "best_epoch": 2}', flush=True)""")
+    one = loop(Command(text), lr=1)
+    curve(one, 2)
+    finish(one)
+
+
+def test_objective_without_an_epoch_belongs_to_the_epoch_before_it(script, tmp_path):
+    text = script("""
+import os
+for epoch in range(1 + int(os.environ["SEARCH_EPOCH"]), 5):
+    print(f"epoch {epoch} begins")
+    print(f"val_loss {10 * epoch}", flush=True)
+""")
+    one = loop(Command(text, r"epoch (?P<epoch>\d+)|val_loss (?P<val_loss>\S+)"), lr=1)
+    assert curve(one, 2) == [10, 20]
+    file = io.BytesIO()
+    training.write(one, file)
+    file.seek(0)
+    again = loop(Command(text, r"epoch (?P<epoch>\d+)|val_loss (?P<val_loss>\S+)"), lr=1)
+    training.load(again, file)
+    assert curve(again, 2) == [30, 40]
 
 
 def test_lines_on_training_and_validation_make_one_epoch(script):

@@ -262,3 +262,11 @@ def test_damaged_file_is_read_or_refused_in_a_line(tmp_path_factory, file, chang
         assert all(np.isfinite(part.values).all() for part in (splits.train, splits.val, splits.test))
     finally:
         path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["<U0", "|S0", "|V0"])
+def test_array_of_items_without_content_is_refused(kind):
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': (1000000000,), }}".ljust(117) + "\n"
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+    with pytest.raises(InputError, match="items without content"):  # a thousand million of them took 4 GB
+        read_npy(content, "X.npy")

@@ -352,3 +352,10 @@ def test_table_to_predict_whose_header_names_no_text_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("id,body\n1,one two\n2,three\n")
     with pytest.raises(InputError, match="no text column is recognised among id, body"):
         get_task("tweets").inputs([str(tmp_path / "t.csv")])
+
+
+def test_half_of_an_emoji_in_json_is_a_replacement_character(tmp_path):
+    lines = [f'{{"text": "cut \\ud83d {i} \\ud83d\\ude00", "label": "{"ab"[i % 2]}"}}' for i in range(20)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    splits = prepare(tmp_path / "t.jsonl")
+    assert {text[:6] + text[-1] for text in splits.train.texts} == {"cut \ufffd \U0001f600"}

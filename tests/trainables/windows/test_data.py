@@ -381,3 +381,18 @@ def test_real_photographs(tmp_path):
     assert splits.info.classes == ("cardboard", "glass", "metal", "paper", "plastic")
     assert splits.info.sizes["test"] == 402
     assert splits.info.sizes["train"] + splits.info.sizes["val"] == 1986  # two pictures were there twice
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-500] + bytes([c[-500] ^ 128]) + c[-499:], lambda c: c[:200], lambda c: b""]
+)
+def test_damaged_cache_is_made_again(tmp_path, damage):
+    def images():
+        splits = prepare(root, tmp_path)
+        return np.concatenate([splits.train.images, splits.val.images, splits.test.images])
+
+    root = folder(tmp_path / "data")
+    whole = images()
+    (cached,) = (tmp_path / "cache").glob("*.npy")
+    cached.write_bytes(damage(cached.read_bytes()))
+    assert (images() == whole).all()
