@@ -1,5 +1,6 @@
 """Searches are read without running what their store names, and a damaged one stops no command about the others."""
 
+import json
 import subprocess
 import sys
 
