@@ -218,8 +218,8 @@ class SearchFolder:
         crc = description.pop("crc", None)  # searches from before it have none
         if crc is not None and crc != _checksum(description):
             raise InputError(
-                f"{path}: was changed since it was written; if you changed it, delete its line `crc`; else put a copy of "
-                "it back"
+                f"{path}: was changed since it was written; if you changed it, delete its line `crc`; else put a copy "
+                "of it back"
             )
         wrong = [key for key in _NEEDED if key not in description]
         wrong += [key for key, kind in _TYPES.items() if not isinstance(description.get(key, kind()), kind)]

@@ -78,8 +78,8 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
         {"event": "repeat_started", "value": "a", "seed": 0, "trial": 0, "params": {"x": 0.1}, "time": 8},
         {"event": "repeat_result", "value": "a", "seed": 0, "trial": 0, "epoch": 1, "time": 8,
          "metrics": {"val_loss": 0.3, "train_loss": 0.2, "epoch_seconds": 1.0}},
-        {"event": "repeat_finished", "value": "a", "seed": 0, "trial": 0, "best_epoch": 1, "parameters": 3, "test": {"loss": 0.6},
-         "time": 9},
+        {"event": "repeat_finished", "value": "a", "seed": 0, "trial": 0, "best_epoch": 1, "parameters": 3,
+         "test": {"loss": 0.6}, "time": 9},
         {"event": "compared", "time": 9},
     )  # fmt: skip
     space = {"x": {"uniform": [0, 1]}, "kind": {"choice": ["a", "b"]}}
