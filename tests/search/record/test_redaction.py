@@ -37,6 +37,7 @@ from trainables import InputError
         ("an e-mail to ann@host about http://host/a", "an e-mail to ann@host about http://host/a"),
         ("http://data.example:8000/set@v2.csv", "http://data.example:8000/set@v2.csv"),
         ("http://host:5000/a and sqlite:////tmp/a@b.db", "http://host:5000/a and sqlite:////tmp/a@b.db"),
+        ("http://h/#/runs?a=b&viewStateShareKey=7ad1&c=d", "http://h/#/runs?a=b&viewStateShareKey=7ad1&c=d"),
         ("loss 0.5 at epoch 3 ?", "loss 0.5 at epoch 3 ?"),
     ],
 )
