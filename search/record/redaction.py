@@ -19,7 +19,11 @@ _ADDRESS = re.compile(r"\b[A-Za-z][\w+.-]*://\S+")
 _USER_INFO = re.compile(r"(?:[^:@/?#\s'\"]*:.*|[^/@\s'\"]+)@", re.DOTALL)
 #: `host.name:8000/path@version` is no password.
 _PORT = re.compile(r"(?:localhost|[^:@/?#\s'\"]*\.[^:@/?#\s'\"]*):\d{1,5}/")
-_HIDDEN_KEYS = r"[^=&;?\s]*(?:pass(?:word|wd|phrase)|token|secret|key|signature|credential)[^=&;?\s]*|pwd|sig|auth|pass"
+#: `viewStateShareKey` is the name of a view in MLflow's page, and no secret.
+_HIDDEN_KEYS = (
+    r"(?!viewStateShareKey=)[^=&;?\s]*(?:pass(?:word|wd|phrase)|token|secret|key|signature|credential)[^=&;?\s]*"
+    r"|pwd|sig|auth|pass"
+)
 _QUERY = re.compile(rf"([?&;](?:{_HIDDEN_KEYS})=)(?!\*\*\*)([^&;\s'\"]+)", re.IGNORECASE)
 _WHOLE_QUERY = re.compile(rf"([?&](?:{_HIDDEN_KEYS})=)([^&]+)", re.IGNORECASE)
 #: Settings of a driver that are written one after the other, as libpq and Azure have them.

@@ -37,6 +37,7 @@ from trainables import InputError
         ("an e-mail to ann@host about http://host/a", "an e-mail to ann@host about http://host/a"),
         ("http://data.example:8000/set@v2.csv", "http://data.example:8000/set@v2.csv"),
         ("http://host:5000/a and sqlite:////tmp/a@b.db", "http://host:5000/a and sqlite:////tmp/a@b.db"),
+        ("http://h/#/runs?a=b&viewStateShareKey=7ad1&c=d", "http://h/#/runs?a=b&viewStateShareKey=7ad1&c=d"),
         ("loss 0.5 at epoch 3 ?", "loss 0.5 at epoch 3 ?"),
     ],
 )
@@ -90,20 +91,22 @@ def test_description_of_a_search_keeps_no_secret_and_is_its_owners_alone(tmp_pat
     folder = Store(tmp_path).search("s")
     folder.write({
         "data": f"https://ann:{SECRET}@host/data.csv?sig=abcdefgh", "address": f"http://ann:{SECRET}@h",
-        "imported": f"postgresql://ann:{SECRET}@db/x", "task": "rnn",
+        "imported": f"postgresql://ann:{SECRET}@db/x", "task": "rnn", "config": {}, "place": "p",
     })  # fmt: skip
     assert not secret_in(tmp_path, SECRET)
     assert (folder.path / "search.json").stat().st_mode & 0o777 == 0o600
     assert folder.read(Store(tmp_path)) == {
         "data": "https://***@host/data.csv?sig=***", "address": "http://***@h", "imported": "postgresql://***@db/x",
-        "task": "rnn",
+        "task": "rnn", "config": {}, "place": "p",
     }  # fmt: skip
 
 
 def test_resume_asks_for_the_address_whose_secret_is_not_kept(tmp_path):
     store, config = Store(tmp_path), load_config("rnn", profile="data")
     folder = store.search("s")
-    folder.write({"data": f"https://ann:{SECRET}@host/data.csv", "fingerprint": "f"})
+    folder.write({
+        "data": f"https://ann:{SECRET}@host/data.csv", "fingerprint": "f", "task": "rnn", "config": {}, "place": "p",
+    })  # fmt: skip
     with pytest.raises(
         InputError, match=r"s: its data is at https://\*\*\*@host/data\.csv, whose secret .* --data URI"
     ):
