@@ -30,12 +30,13 @@ from trainables.loops.task import Code
 @commands.tells_full_disk
 def start(
     console: Console, store: Store, train: Callable[..., Any], space: Mapping[str, Any], objective: str,
-    flags: Mapping[str, Any], options: RunOptions, sets: Sequence[str] | None = None,
+    flags: Mapping[str, Any], options: RunOptions, sets: Sequence[str] | None = None, dry_run: bool = False,
 ) -> str:  # fmt: skip
     """Searches a training function, or a `Command`, and returns the search's name.
 
     Args:
         flags, sets: as `load_config` takes them; from Python there are no `sets`.
+        dry_run: prints what the search would do, and starts none; its name is then empty.
 
     Raises:
         InputError: an argument is wrong.
@@ -54,6 +55,9 @@ def start(
         train.check(set(values), {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())})
     for line in whole_numbers(config.space):
         console.print(line, markup=False, soft_wrap=True)
+    if dry_run:
+        commands.dry_run(console, config, code.folder)
+        return ""
     name = name or commands.new_name(code.name)
     with store.search(name).begin() as journal:
         function = Path("functions") / name / f"{code.name}.pkl"
@@ -104,7 +108,7 @@ def whole_numbers(space: Space) -> list[str]:
 
 def run_command(
     console: Console, store: Store, asked: tuple[str | None, str | None, Path | None, str | None, str | None],
-    flags: Mapping[str, Any], sets: Sequence[str], options: RunOptions,
+    flags: Mapping[str, Any], sets: Sequence[str], options: RunOptions, dry_run: bool,
 ) -> int:  # fmt: skip
     """Searches a command as `run --command` describes it; returns the exit code.
 
@@ -121,8 +125,12 @@ def run_command(
         raise InputError(f"run {task} --command ...: give a task or a command, not both")
     if options.data is not None:
         raise InputError(f"--data {options.data}: a command has its own data")
+    if options.plan:
+        raise InputError("--plan: only a TASK has a forecast; time a short run: --trials 2 --epochs 2")
     if space is None or objective is None:
         raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
-    name = start(console, store, Command(text, pattern), read_space(space), objective, flags, options, sets)
+    name = start(console, store, Command(text, pattern), read_space(space), objective, flags, options, sets, dry_run)
+    if dry_run:
+        return DONE
     state, _ = replay(store.search(name))
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(state.status, FAILED)
