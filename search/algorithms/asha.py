@@ -69,8 +69,11 @@ class Asha(Scheduler):
             if epoch < since and (left is None or left):
                 continue
             # With nothing else left to do, the best of each rung goes on; with few trials none would get far otherwise.
-            places = max(int(len(rung) / self.reduction_factor), int(left is not None and not left))
+            last = left is not None and not left
+            places = max(int(len(rung) / self.reduction_factor), int(last))
             ranked = sorted(rung, key=lambda n: (rung[n], n))
+            if last and ranked and paused.get(ranked[0]) == epoch:
+                return ranked[0]  # another one may have taken its place before it came
             if self.predicts:
                 waiting = [number for number in ranked if paused.get(number) == epoch]
                 if waiting and (gone_on := len(ranked) - len(waiting)) < places:

@@ -14,13 +14,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from search.config.load import SearchConfig, load_config
-from search.config.loops import loop_place
+from search.config.loops import LOOPS_FILE
 from search.config.overrides import SECTIONS, change
 from search.config.space import is_spec
 from search.record.redaction import redacted
 from search.record.replay import metric_of, objective_of
 from search.record.store import SearchFolder
-from trainables import SelfTrained, get_task, offer, task_names
+from trainables import task_names
 
 #: The flag of each key that has one.
 FLAGS = {
@@ -62,24 +62,23 @@ def again(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
         return Again(
             "", words=f"The search was imported from {description['imported']}; the tool that made it repeats it."
         )
-    wanted, objective = _as_given(folder, config), objective_of(description)
-    if "function" in config.data:  # nothing of the store runs: the task around a function is this program's own
-        offer(config.task, loop_place(metric_of(description), objective.mode))
-    elif config.task not in task_names():
-        return Again(
-            "", words=f"The task {config.task} is not installed here; where it is, the report has the command."
-        )
-    else:
+    wanted = _as_given(folder, config)
+    if "function" not in config.data:
+        if config.task not in task_names():
+            return Again(
+                "", words=f"The task {config.task} is not installed here, so its default settings are unknown."
+            )
         return Again(redacted(shlex.join(_task_command(description, config, wanted, origin))))
     source = folder.path.parents[1] / Path(config.data["function"]).with_suffix(".py")
-    goal = f"{metric_of(description)} {objective.mode}"
+    objective = f"{metric_of(description)} {objective_of(description).mode}"
     command = _command_of(source)
-    start = {**load_config(config.task, profile="data").raw, "space": wanted["space"], "data": wanted["data"]}
+    known = load_config(config.task, profile="data", file=LOOPS_FILE).raw
+    start = {**known, "space": wanted["space"], "data": wanted["data"]}
     if command is not None and not command.get("environment"):
         # The command line sets this scheduler for a command, as a process that is paused is ended.
         start = change(start, flags={"search.scheduler": "asha"})
         line = ["python", "-m", "search", "run", "--command", command["text"], "--space", SPACE_FILE]
-        line += ["--objective", goal]
+        line += ["--objective", objective]
         line += ["--pattern", command["pattern"]] if command.get("pattern") else []
         line += [*_flags(_changes(start, wanted)), *_others(description, config, origin)]
         before = f"In {command['folder']}, with this {SPACE_FILE}:" if command.get("folder") else ""
@@ -91,7 +90,7 @@ def again(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
     else:
         train = source.stem
     words = f"Its source, when the search began, is in {source}."
-    return Again(redacted(_python(train, goal, _changes(start, wanted), wanted, description, origin)), "", words)
+    return Again(redacted(_python(train, objective, _changes(start, wanted), wanted, description, origin)), "", words)
 
 
 def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:
@@ -116,8 +115,7 @@ def _others(description: Mapping[str, Any], config: SearchConfig, origin: str | 
     """The flags that are no part of the configuration."""
     words = ["--from", origin] if origin else []
     words += ["--address", str(description["address"])] if description.get("address") else []
-    # A training of the user's own has no final training to leave out.
-    own = "function" in config.data or isinstance(get_task(config.task), SelfTrained)
+    own = "function" in config.data  # a training of somebody's program has no final training to leave out
     return [*words, *(["--no-retrain"] if not description.get("retrain", True) and not own else [])]
 
 

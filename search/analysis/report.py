@@ -370,7 +370,7 @@ def _facts(description: dict[str, Any], config: SearchConfig) -> dict[str, dict[
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {
         "Data": {
-            "source": redacted(str(description["data"] or "the task's demo")),
+            "source": redacted(_source(description, config)),
             "fingerprint": description["fingerprint"],
             **{f"data.{key}": redacted(value) for key, value in _flat(config.data)},
         },
@@ -379,6 +379,14 @@ def _facts(description: dict[str, Any], config: SearchConfig) -> dict[str, dict[
             **versions,
         },
     }  # fmt: skip
+
+
+def _source(description: dict[str, Any], config: SearchConfig) -> str:
+    """Where the data come from."""
+    if description.get("imported"):
+        return f"imported from {description['imported']}"
+    own = "whatever the function or the command reads" if "function" in config.data else "the task's demo"
+    return str(description["data"] or own)
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

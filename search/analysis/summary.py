@@ -108,7 +108,9 @@ def _effort(state: SearchState, config: SearchConfig) -> list[str]:
     if stopped:
         saved = sum(config.search.epochs - t.epoch for t in stopped)
         spent = sum(t.epoch for t in state.trials.values())
-        lines.append(f"early stopping: {saved} epochs saved, {spent} trained ({saved / (saved + spent):.0%} less)")
+        lines.append(
+            f"early stopping: {counted(saved, 'epoch')} saved, {spent} trained ({saved / (saved + spent):.0%} less)"
+        )
     if said := audit.words(audit.table(state), state):
         lines.append(said)
     return lines

@@ -32,7 +32,7 @@ def why(store: Store, name: str, number: int) -> list[str]:
     """
     folder, description, config = open_search(store, name)
     events = list(read_events(folder.journal))
-    told = _Story(config, objective_of(description), number)
+    told = _Story(config, objective_of(description), number, description.get("imported"))
     # Fused trials report together, in one write of the journal, and are recorded before one of them is judged. Others
     # may have reported in the same millisecond, one after the other.
     fused = config.search.fuse > 1
@@ -47,8 +47,12 @@ def why(store: Store, name: str, number: int) -> list[str]:
 class _Story:
     """The search up to an event, and the lines on one of its trials."""
 
-    def __init__(self, config: SearchConfig, objective: Objective, number: int) -> None:
-        self.config, self.number = config, number
+    def __init__(self, config: SearchConfig, objective: Objective, number: int, imported: str | None = None) -> None:
+        """
+        Args:
+            imported: where another tool's search was read from; its decisions are not known.
+        """
+        self.config, self.number, self.imported = config, number, imported
         self.objective = objective
         self.metric = f"val_{self.objective.metric}"
         self.searcher: Searcher = make_searcher(config, self.objective)[0]
@@ -84,12 +88,15 @@ class _Story:
                     self.searcher.tell(trial)
 
     def _say_proposed(self, params: dict[str, object]) -> None:
+        values = ", ".join(f"{key} {shown(value)}" for key, value in params.items() if value is not None)
+        if self.imported:
+            self.lines += [f"imported from {self.imported}, which does not say why it was proposed", f"  {values}"]
+            return
         again = self.searcher.ask(self.number)
         known = len([trial for trial in self.state.trials.values() if trial.idle])
         line = f"proposed after {known} of {len(self.state.trials)} trials were judged, from {self.searcher.source}"
         if again != params:
             line += "; the settings have changed since, and would propose something else now"
-        values = ", ".join(f"{key} {shown(value)}" for key, value in params.items() if value is not None)
         self.lines += [line, f"  {values}"]
 
     def _say(self, event: Event) -> None:
@@ -122,12 +129,14 @@ class _Story:
             self.lines.append(f"epoch {epoch}: ended, as {event['diverged']}")
             return
         # After the last epoch nothing is decided, whatever the rule.
-        decided = epoch < self.config.search.epochs and self.scheduler.decides(self.number, epoch)
+        last = epoch >= self.config.search.epochs
+        decided = not last and not self.imported and self.scheduler.decides(self.number, epoch)
         if outcome is None and not decided:
             return
         line = f"epoch {epoch}: {self.metric} {figure(event['metrics'][self.metric])}"
         if outcome == "completed":
-            self.lines.append(f"{line}; complete, as {epoch} epochs are the most that a trial gets")
+            because = "" if self.imported else f", as {epoch} epochs are the most that a trial gets"
+            self.lines.append(f"{line}; complete{because}")
             return
         line += f"; {self._standing(epoch)}" if decided else ""
         ends = {"stopped_early": "stopped", "paused": "waits for its promotion", "timed_out": "out of its time"}

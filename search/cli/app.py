@@ -126,7 +126,9 @@ def run(
         if command_ is not None or task is None:
             from search.cli.loops import run_command
 
-            return run_command(console, kept, (task, command_, space, objective, pattern), flags, set_, options)
+            return run_command(
+                console, kept, (task, command_, space, objective, pattern), flags, set_, options, dry_run
+            )
         commands.check_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         return commands.dry_run(console, config, data) if dry_run else commands.run(console, kept, config, options)

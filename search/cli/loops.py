@@ -14,7 +14,7 @@ from rich.console import Console
 
 from search.cli import commands
 from search.cli.commands import RunOptions
-from search.config.load import check_config, digest
+from search.config.load import SearchConfig, check_config, digest
 from search.config.loops import LOOPS, loop_config, read_space
 from search.config.overrides import argument, flag, lay_over
 from search.config.space import Space
@@ -30,12 +30,13 @@ from trainables.loops.task import Code
 @commands.tells_full_disk
 def start(
     console: Console, store: Store, train: Callable[..., Any], space: Mapping[str, Any], objective: str,
-    flags: Mapping[str, Any], options: RunOptions, sets: Sequence[str] | None = None,
+    flags: Mapping[str, Any], options: RunOptions, sets: Sequence[str] | None = None, dry_run: bool = False,
 ) -> str:  # fmt: skip
     """Searches a training function, or a `Command`, and returns the search's name.
 
     Args:
         flags, sets: as `load_config` takes them; from Python there are no `sets`.
+        dry_run: prints what the search would do, and starts none; its name is then empty.
 
     Raises:
         InputError: an argument is wrong.
@@ -47,20 +48,27 @@ def start(
     if sets is not None:
         place, named = "run --command", flag
     store.check()
-    name = name or commands.new_name(code.name)
-    with store.search(name).begin() as journal:
-        task = own_task(store, code)
-        config = loop_config(task, space, objective, flags, sets or (), place, named)
+
+    def configured() -> SearchConfig:
+        config = loop_config(own_task(store, code), space, objective, flags, sets or (), place, named)
         if isinstance(train, Command):
             values = config.space.choices()
             absent = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
             train.check(set(values), absent)
         for line in whole_numbers(config.space):
             console.print(line, markup=False, soft_wrap=True)
+        return config
+
+    if dry_run:
+        commands.dry_run(console, configured(), code.folder)
+        return ""
+    name = name or commands.new_name(code.name)
+    with store.search(name).begin() as journal:
+        config = configured()
         function = Path("functions") / name / f"{code.name}.pkl"
         code.write(store.root / function)
         data = {"function": str(function), "folder": code.folder, "here": str(Path.cwd())}
-        config = check_config(task, lay_over(config.raw, {"data": data}), config.place)
+        config = check_config(config.task, lay_over(config.raw, {"data": data}), config.place)
         commands.run(console, store, config, replace(options, name=name), journal)
     return name
 
@@ -109,7 +117,7 @@ def whole_numbers(space: Space) -> list[str]:
 
 def run_command(
     console: Console, store: Store, asked: tuple[str | None, str | None, Path | None, str | None, str | None],
-    flags: Mapping[str, Any], sets: Sequence[str], options: RunOptions,
+    flags: Mapping[str, Any], sets: Sequence[str], options: RunOptions, dry_run: bool,
 ) -> int:  # fmt: skip
     """Searches a command as `run --command` describes it; returns the exit code.
 
@@ -126,8 +134,12 @@ def run_command(
         raise InputError(f"run {task} --command ...: give a task or a command, not both")
     if options.data is not None:
         raise InputError(f"--data {options.data}: a command has its own data")
+    if options.plan:
+        raise InputError("--plan: only a TASK has a forecast; time a short run: --trials 2 --epochs 2")
     if space is None or objective is None:
         raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
-    name = start(console, store, Command(text, pattern), read_space(space), objective, flags, options, sets)
+    name = start(console, store, Command(text, pattern), read_space(space), objective, flags, options, sets, dry_run)
+    if dry_run:
+        return DONE
     state, _ = replay(store.search(name))
     return {"finished": DONE, "interrupted": INTERRUPTED}.get(state.status, FAILED)

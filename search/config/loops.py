@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import trainables
 from search.config.load import SearchConfig, check_config, check_space, load_config, parse_objective, read_yaml
 from search.config.overrides import Named, change, flag, given_by
 from search.config.space import listed, parse_space
@@ -14,11 +15,8 @@ from trainables import offer, plain
 
 #: The task of all of these; which objective it has is told in its place.
 LOOPS = "trainables.loops.task:LoopTask"
-
-
-def loop_place(metric: str, mode: str) -> str:
-    """The place of the task around a function or command with this objective, as `offer` takes it."""
-    return f"{LOOPS}?{urlencode({'metric': metric, 'mode': mode})}"
+#: The YAML file of all of these.
+LOOPS_FILE = Path(str(trainables.__file__)).parent / "loops" / "loops.yaml"
 
 
 def read_space(path: Path) -> dict[str, Any]:
@@ -43,7 +41,7 @@ def loop_config(
     """
     wanted = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
-    offer(task, loop_place(wanted.metric, wanted.mode))
+    offer(task, f"{LOOPS}?{urlencode({'metric': wanted.metric, 'mode': wanted.mode})}")
     raw = load_config(task, flags=flags, profile="data", named=named).raw
     own, given = parse_space(space, place), given_by(sets)
     config = check_config(task, change({**raw, "space": space}, sets), place, given)

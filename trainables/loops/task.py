@@ -232,7 +232,8 @@ class LoopTask:
             code.check_unchanged(path.parent.name)
         code = replace(code, here=data.get("here") or str(Path.cwd()), tracking=data.get("tracking", ""))
         earlier = array_digest([code.source.encode()])  # which early versions took for the fingerprint
-        info = DataInfo(f"function {code.name}", code.digest, code.digest, {}, earlier=(earlier,))
+        kind = "function" if code.command is None else "command"
+        info = DataInfo(f"{kind} {code.name}", code.digest, code.digest, {}, earlier=(earlier,))
         return Splits(code, None, None, info)
 
     def describe_source(self, data: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import shlex
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from search.analysis.again import again
 from search.cli.app import app
 from search.config.loops import loop_config, read_space
+from search.record.store import Store
 from tests.search.analysis.made import made, made_of_task
 
 FLAGS = {
@@ -88,6 +90,20 @@ def test_again_hides_a_password(tmp_path):
     assert "secret1" not in again(folder, description, config, None).command
 
 
+def test_again_of_a_function_in_a_process_that_does_not_know_it_is_the_same(tmp_path, monkeypatch):
+    _, folder, description, config = made(tmp_path, {"lr": {"loguniform": [1e-4, 1e-1]}}, [], objective="loss max")
+    known = again(folder, description, config, None)
+    monkeypatch.setenv("SEARCH_TASKS", "")
+    assert again(folder, description, config, None) == known
+    assert "objective='loss max'" in known.command
+
+
+def test_again_of_a_task_that_is_not_installed_says_so(tmp_path):
+    _, folder, description, config = made_of_task(tmp_path, "toy")
+    found = again(folder, description, replace(config, task="elsewhere"), None)
+    assert found.command == "" and "elsewhere is not installed here" in found.words
+
+
 def test_again_of_a_command_leads_to_the_same_configuration(tmp_path):
     text, pattern = "python train.py --lr {lr} --name 'a b'", r"loss (?P<loss>\S+)"
     flags = {"search.scheduler": "asha", "search.epochs": 4, "search.seed": 5}
@@ -108,6 +124,31 @@ def test_again_of_a_command_leads_to_the_same_configuration(tmp_path):
     flags = {f"search.{key.removeprefix('--')}": yaml.safe_load(value) for key, value in given.items()}
     read = loop_config("mine", space, objective, {"search.scheduler": "asha", **flags}, (), "again")
     assert {**read.raw, "data": {}} == {**config.raw, "data": {}}
+
+
+def test_dry_run_of_a_command_prints_its_configuration_and_starts_no_search(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEARCH_STORE", str(tmp_path / "store"))
+    space = tmp_path / "space.yaml"
+    space.write_text("lr: {loguniform: [1.0e-5, 1.0e-1]}")
+    line = [
+        "python",
+        "-m",
+        "search",
+        "run",
+        "--command",
+        "false {lr}",
+        "--space",
+        str(space),
+        "--objective",
+        "loss min",
+    ]
+    printed = dry_run(shlex.join([*line, "--trials", "7"]))
+    assert printed["search"]["trials"] == 7 and printed["search"]["scheduler"] == "asha"
+    assert_same(printed["space"], {"lr": {"loguniform": [1e-5, 1e-1]}})
+    assert Store(tmp_path / "store").names() == []
+    refused = CliRunner().invoke(app, [*line[3:], "--plan"])
+    assert refused.exit_code == 2 and "only a TASK has a forecast" in refused.output
+    assert Store(tmp_path / "store").names() == []
 
 
 def test_again_of_a_function_leads_to_the_same_configuration(tmp_path):

@@ -58,6 +58,17 @@ def test_trials_table_has_every_hyperparameter_marks_the_best_and_counts_what_it
     assert keys == sorted(keys)
 
 
+@pytest.mark.parametrize(("about", "source"), [
+    ({}, "whatever the function or the command reads"), ({"imported": "study.db"}, "imported from study.db"),
+])  # fmt: skip
+def test_data_of_a_training_of_ones_own_is_no_demo(tmp_path, about, source):
+    _, folder, description, config = made(
+        tmp_path, {"x": {"uniform": [0, 1]}}, [({"x": 0.1}, [1], "completed")], **about
+    )
+    text = text_of(report.write(folder, description, config).read_text())
+    assert f"source {source} fingerprint" in text and "demo" not in text.split("fingerprint")[0]
+
+
 def test_again_has_a_command_and_no_dictionaries(usual):
     text = text_of(usual[0]).split("Again")[1]
     assert "search.run( mine," in text
@@ -74,7 +85,7 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
         {"event": "final_started", "trial": 0, "seed": 0, "params": {"x": 0.1}, "epochs": 2, "merged": True,
          "time": 6},
         {"event": "final_finished", "trial": 0, "seed": 0, "epochs": 2, "test": {"loss": 0.5, "mae": 0.25},
-         "baselines": {"ridge": 0.4}, "device": "cpu", "chosen": True, "spent": 12},
+         "baselines": {"ridge": 0.4}, "chosen": True, "device": "cpu", "spent": 1, "time": 7},
         {"event": "repeat_started", "value": "a", "seed": 0, "trial": 0, "params": {"x": 0.1}, "time": 8},
         {"event": "repeat_result", "value": "a", "seed": 0, "trial": 0, "epoch": 1, "time": 8,
          "metrics": {"val_loss": 0.3, "train_loss": 0.2, "epoch_seconds": 1.0}},

@@ -45,6 +45,11 @@ def test_first_line_is_the_test_figure_beside_the_best_baseline():
     assert lines[5] == "trials: 1 completed, 1 stopped early, 1 diverged"
 
 
+def test_single_epoch_that_early_stopping_saved_is_one_epoch():
+    lines = summary(state(), load_config("rnn", (), {"search.trials": 3, "search.epochs": 3}, "data"))
+    assert "early stopping: 1 epoch saved, 6 trained (14% less)" in lines
+
+
 def test_model_that_does_not_beat_the_best_baseline_is_told_in_the_first_line():
     said, beats = headline(state(test=0.2, baselines={"constant": 0.4663, "ridge": 0.1384}))
     assert said == "test rmse 0.2000   ridge baseline 0.1384   the searched model does NOT beat the baseline 'ridge'"

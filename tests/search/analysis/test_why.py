@@ -10,6 +10,7 @@ from search.analysis.why import why
 from search.config.load import load_config
 from search.engine.search import Search
 from search.record.store import Store
+from tests.search.analysis.made import made
 from tests.search.engine.test_search import result
 from trainables import InputError
 
@@ -67,6 +68,17 @@ def test_each_decision_is_told_with_figures_that_lead_to_it(tmp_path, scheduler)
     assert "failed for good (error): ValueError: mine" in why(store, "s", 9)
     best = search.state.best()
     assert f"place 1 of {len(search.state.ranked())}" in why(store, "s", best.number)[-1]
+
+
+def test_imported_trial_has_no_reason_that_its_tool_did_not_keep(tmp_path):
+    results = [({"x": 0.1}, [0.5, 0.4, 0.3, 0.2], "completed"), ({"x": 0.2}, [0.9], "stopped_early")]
+    store, *_ = made(tmp_path, {"x": {"uniform": [0, 1]}}, results, flags={"search.epochs": 4}, imported="study.db")
+    assert why(store, "s", 0) == [
+        "imported from study.db, which does not say why it was proposed", "  x 0.1",
+        "epoch 4: val_loss 0.2000; complete",
+        "in the end: completed; best val_loss 0.2000 at epoch 4, place 1 of 2",
+    ]  # fmt: skip
+    assert why(store, "s", 1)[2] == "epoch 1: val_loss 0.9000: stopped"
 
 
 def test_sources_of_proposals_are_told(tmp_path):

@@ -100,6 +100,19 @@ def test_the_best_trial_is_trained_to_the_end_however_few_there_are(tmp_path):
     assert (search.state.trials[1].outcome, search.state.trials[0].outcome) == ("completed", "paused")
 
 
+def test_best_trial_that_came_after_another_took_its_place_goes_on_at_the_end():
+    asha = Asha(grace_period=1, reduction_factor=3, max_epochs=4, promotes=True, predicts=True)
+    for number, loss in enumerate([0.82, 0.86, 0.96, 0.60]):
+        asha.record(number, 1, loss)
+    asha.record(0, 3, 0.80)  # went on as the best of three, while trial 3 trained
+    waiting = {1: 1, 2: 1, 3: 1}
+    assert asha.promoted(waiting, left=[0]) is None
+    assert asha.promoted(waiting, left=[]) == 3
+    asha.record(3, 3, 0.50)
+    assert asha.promoted(waiting | {3: 3}, left=[]) == 3
+    assert asha.promoted({1: 1, 2: 1}, left=[]) is None
+
+
 PREDICTING = ("search.scheduler=asha-predict", "search.searcher=ranks", "search.startup_trials=3")
 
 

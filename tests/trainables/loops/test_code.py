@@ -312,3 +312,11 @@ def test_exit_with_code_0_ends_a_function_as_return_does(tmp_path):
     assert run(text, tmp_path) == [1.0]
     with pytest.raises(TrainingError, match="the function ended"):
         run("def train(trial):\n    raise SystemExit(0)\n    yield 1.0\n", tmp_path)
+
+
+def test_source_of_the_data_says_whether_it_is_a_command_or_a_function(tmp_path, program):
+    command = Command("python train.py --lr {lr}", folder=str(tmp_path))
+    function = program(main=MAIN, helpers=HELPERS, deep=DEEP).train
+    for own, source in ((command, "command train"), (function, "function train")):
+        task = LoopTask("mine", "loss", "min", own)
+        assert task.prepare({}, None, tmp_path, lambda *_: None).info.source == source
