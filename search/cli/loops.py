@@ -47,15 +47,16 @@ def start(
     if sets is not None:
         place, named = "run --command", flag
     store.check()
-    task = own_task(store, code)
-    config = loop_config(task, space, objective, flags, sets or (), place, named)
-    if isinstance(train, Command):
-        values = config.space.choices()
-        train.check(set(values), {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())})
-    for line in whole_numbers(config.space):
-        console.print(line, markup=False, soft_wrap=True)
     name = name or commands.new_name(code.name)
     with store.search(name).begin() as journal:
+        task = own_task(store, code)
+        config = loop_config(task, space, objective, flags, sets or (), place, named)
+        if isinstance(train, Command):
+            values = config.space.choices()
+            optional = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
+            train.check(set(values), optional)
+        for line in whole_numbers(config.space):
+            console.print(line, markup=False, soft_wrap=True)
         function = Path("functions") / name / f"{code.name}.pkl"
         code.write(store.root / function)
         data = {"function": str(function), "folder": code.folder, "here": str(Path.cwd())}
