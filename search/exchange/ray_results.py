@@ -82,6 +82,9 @@ def _read(place: Path, metric: str) -> _Trial:
     """Reads a trial's folder; raises InputError where its hyperparameters cannot be read."""
     with broken(place, "cannot be read"):
         params = dict(_flat(_object((place / "params.json").read_bytes()), "."))
+        for name, value in params.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"its {name} is {value}")
         told = place / "result.json"
         lines = told.read_bytes().split(b"\n") if told.is_file() else []
     trial = _Trial(params, {}, set(), [])

@@ -136,8 +136,13 @@ def _line(event: Event) -> bytes:
 
 def _plain(event: Event) -> dict[str, Any]:
     """The event as it is read back, in Python's own types: a task may measure in NumPy's or torch's."""
-    plain: dict[str, Any] = json.loads(json.dumps(event, default=_scalar))
+    plain: dict[str, Any] = json.loads(json.dumps(event, default=_scalar), parse_int=_int)
     return plain
+
+
+def _int(digits: str) -> float:
+    """A whole number; infinity for one beyond every float, as no reader could compare it."""
+    return int(digits) if len(digits) < 300 else float(digits)
 
 
 def _scalar(value: Any) -> Any:

@@ -17,18 +17,21 @@ _ADDRESS = re.compile(r"\b[A-Za-z][\w+.-]*://\S+")
 #: `user:password@` or `token@` at the beginning of what follows `://`. A password may hold anything, so that it ends at
 #: the last `@`; that is hidden too much where a path holds one.
 _USER_INFO = re.compile(r"(?:[^:@/?#\s'\"]*:.*|[^/@\s'\"]+)@", re.DOTALL)
-#: `host.name:8000/path@version` is no password.
+#: `host.name:8000/path@version` of a web page is no password; the address of a database has no `@` in its path.
 _PORT = re.compile(r"(?:localhost|[^:@/?#\s'\"]*\.[^:@/?#\s'\"]*):\d{1,5}/")
-#: `viewStateShareKey` is the name of a view in MLflow's page, and no secret.
+#: Parameters that hold a secret. MLflow's `viewStateShareKey` is none, but a part of the addresses of its pages;
+#: `odbc_connect` holds the settings of a driver, encoded.
 _HIDDEN_KEYS = (
-    r"(?!viewStateShareKey=)[^=&;?\s]*(?:pass(?:word|wd|phrase)|token|secret|key|signature|credential)[^=&;?\s]*"
-    r"|pwd|sig|auth|pass"
+    r"(?!viewStateShareKey=)[^=&;?#\s]*(?:pass(?:word|wd|phrase)|token|secret|key|signature|credential)[^=&;?#\s]*"
+    r"|pwd|sig|auth|pass|odbc_connect"
 )
-_QUERY = re.compile(rf"([?&;](?:{_HIDDEN_KEYS})=)(?!\*\*\*)([^&;\s'\"]+)", re.IGNORECASE)
-_WHOLE_QUERY = re.compile(rf"([?&](?:{_HIDDEN_KEYS})=)([^&]+)", re.IGNORECASE)
-#: Settings of a driver that are written one after the other, as libpq and Azure have them.
+_QUERY = re.compile(rf"([?&;#](?:{_HIDDEN_KEYS})=)(?!\*\*\*)([^&;\s'\"]+)", re.IGNORECASE)
+_WHOLE_QUERY = re.compile(rf"([?&#](?:{_HIDDEN_KEYS})=)([^&]+)", re.IGNORECASE)
+#: Settings of a driver that are written one after the other, as libpq and Azure have them; encoded ones too.
 _SETTING = re.compile(
-    r"\b((?:password|passwd|passphrase|pwd|accountkey|sharedaccesskey)=)(?!\*)[^\s;&'\"]+", re.IGNORECASE
+    r"((?:\b|%[0-9a-f]{2})(?:password|passwd|passphrase|pwd|accountkey|sharedaccesskey)(?: ?= ?|%3d))(?!\*)"
+    r"('[^']*'|\"[^\"]*\"|[^\s;&'\"%]+)",
+    re.IGNORECASE,
 )
 #: Addresses that this process was given other than by its arguments or its environment.
 _given: set[str] = set()
@@ -71,9 +74,15 @@ def remember(address: str | None) -> None:
 
 def _hidden(address: str, query: re.Pattern[str]) -> str:
     scheme, mark, rest = address.partition("://")
-    if mark and (found := _USER_INFO.match(rest)) and not _PORT.match(rest):
+    if found := _user_info(scheme, mark, rest):
         rest = f"***@{rest[found.end() :]}"
     return query.sub(r"\1***", f"{scheme}{mark}{rest}")
+
+
+def _user_info(scheme: str, mark: str, rest: str) -> re.Match[str] | None:
+    if not mark or (scheme.lower() in ("http", "https") and _PORT.match(rest)):
+        return None
+    return _USER_INFO.match(rest)
 
 
 def _addresses() -> set[str]:
@@ -83,8 +92,8 @@ def _addresses() -> set[str]:
 
 
 def _secrets(address: str) -> Iterator[str]:
-    _, mark, rest = address.partition("://")
-    if mark and (found := _USER_INFO.match(rest)) and not _PORT.match(rest):
+    scheme, mark, rest = address.partition("://")
+    if found := _user_info(scheme, mark, rest):
         user, colon, password = found.group()[:-1].partition(":")
         yield password if colon else user
         # A driver takes what stands after the first `@` of a password for the host, and says that there is none.

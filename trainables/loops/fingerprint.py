@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import textwrap
 import types
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -110,6 +111,8 @@ class _Walk:
         elif inspect.isfunction(value) or inspect.isclass(value):
             if self._is_new(value):
                 self._defined(value)
+        elif inspect.isfunction(getattr(value, "__wrapped__", None)):  # of `functools.cache` and the like
+            self.visit(name, value.__wrapped__)
         else:
             self._value(name, value)
 
@@ -136,7 +139,9 @@ class _Walk:
         members = [value] if inspect.isfunction(value) else vars(value).values()
         functions = [function for member in members for function in _functions(member)]
         source = ast.dump(tree) if tree else "".join(text for one in functions for text in _code(one.__code__))
-        self.parts[value.__qualname__] = array_digest([source.encode()])
+        # What decorates a function has the function's name, and every lambda is called `<lambda>`.
+        others = self.parts.get(value.__qualname__, "")
+        self.parts[value.__qualname__] = array_digest([others.encode(), source.encode()])
         for one in functions:
             self._function(one)
 
@@ -167,6 +172,8 @@ class _Walk:
             value = str(value)
         if isinstance(value, set | frozenset):
             value = sorted(value, key=repr)
+        if isinstance(value, deque):
+            value = list(value)
         try:
             self.parts[name] = content_digest(value)
             return
@@ -185,7 +192,9 @@ class _Walk:
             self.visit(kind.__qualname__, kind)
         elif not isinstance(value, settings):
             return
-        for key, one in getattr(value, "__dict__", {}).items():
+        slots = [key for base in kind.__mro__ for key in vars(base) if inspect.ismemberdescriptor(vars(base)[key])]
+        held = {key: getattr(value, key) for key in slots if hasattr(value, key)}
+        for key, one in (held | getattr(value, "__dict__", {})).items():
             self.visit(f"{name}.{key}", one)
 
     def _import(self, statement: Imported, package: str, late: bool) -> None:
@@ -244,7 +253,8 @@ def _tree_of(value: Any) -> ast.AST | None:
     if value.__name__ == "<lambda>":
         return None
     try:
-        return ast.parse(textwrap.dedent(inspect.getsource(value)))
+        # Of a decorated function `getsource` returns the source of the function inside, but not of its code.
+        return ast.parse(textwrap.dedent(inspect.getsource(getattr(value, "__code__", value))))
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
 

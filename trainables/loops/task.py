@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 import os
 import pickle
 import re
@@ -259,8 +260,14 @@ class LoopTask:
         memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share)
         metrics = _advance(learner)
         device.synchronize()
+        value, engines = metrics[self.metric], f"val_{self.objective.metric}"
+        if metrics.get(engines, value) != value and not math.isnan(value):
+            raise TrainingError(
+                f"the metrics hold {engines!r} beside the objective {self.metric!r}, which the search keeps under that "
+                f"name: give another name to one of them, or search with objective='{engines} {self.objective.mode}'"
+            )
         return metrics | {
-            f"val_{self.objective.metric}": metrics[self.metric],
+            engines: value,
             "epoch_seconds": time.perf_counter() - begun,
             "peak_memory_mib": memory.mib(),
             **energy.measured(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import math
 import numbers
 import pickle
 import threading
@@ -291,7 +292,10 @@ def _number(name: Any, value: Any) -> float:
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return value.item()
     if isinstance(value, numbers.Real) or (hasattr(value, "dtype") and getattr(value, "size", 0) == 1):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # a whole number beyond every float
+            return math.inf if value > 0 else -math.inf
     raise TrainingError(f"the metric {name!r} is {_shown(value)}: expected a number")
 
 

@@ -1,6 +1,7 @@
 """Experiment folders as Ray Tune itself writes them."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -120,6 +121,14 @@ def test_trial_whose_hyperparameters_are_torn_is_left_out_and_told(tmp_path):
     (tmp_path / "theirs" / "train_1" / "params.json").write_text('{"lr": 0.')
     read = read_experiment(tmp_path / "theirs", "loss", "min")
     assert len(read.trials) == 2 and "1 trials are left out: " in read.notes[-1] and "train_1" in read.notes[-1]
+
+
+def test_trial_with_a_hyperparameter_that_is_no_number_is_left_out_and_told(tmp_path):
+    for number, rate in enumerate((0.1, math.nan, 0.3)):
+        write(tmp_path / "theirs", number, {"lr": rate}, [3.0])
+    read = read_experiment(tmp_path / "theirs", "loss", "min")
+    assert read.space == {"lr": {"uniform": [0.1, 0.3]}}
+    assert read.notes[-1].endswith("train_1: cannot be read (its lr is nan)")
 
 
 def test_metric_that_is_never_a_number_is_refused(tmp_path):

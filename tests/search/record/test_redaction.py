@@ -34,6 +34,12 @@ from trainables import InputError
         ("https://h/x?sv=2&sig=abc%3D&se=3", "https://h/x?sv=2&sig=***&se=3"),
         ("AccountName=me;AccountKey=abc==;End=x", "AccountName=me;AccountKey=***;End=x"),
         ("host=db password=abc user=ann", "host=db password=*** user=ann"),
+        ("host=db password = 'a b' user=ann", "host=db password = *** user=ann"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Da%3BPWD%3Dhunter2", "mssql+pyodbc:///?odbc_connect=***"),
+        ("DRIVER%3D%7BX%7D%3BPWD%3Dhunter2%3BUID%3Da", "DRIVER%3D%7BX%7D%3BPWD%3D***%3BUID%3Da"),
+        ("https://h/x#access_token=abc&a=1", "https://h/x#access_token=***&a=1"),
+        ("postgresql://ann.lee:12345/abc@db/x", "postgresql://***@db/x"),
+        ("http://h/#/runs?a=b&viewStateShareKey=12a19f&c=d", "http://h/#/runs?a=b&viewStateShareKey=12a19f&c=d"),
         ("an e-mail to ann@host about http://host/a", "an e-mail to ann@host about http://host/a"),
         ("http://data.example:8000/set@v2.csv", "http://data.example:8000/set@v2.csv"),
         ("http://host:5000/a and sqlite:////tmp/a@b.db", "http://host:5000/a and sqlite:////tmp/a@b.db"),
@@ -85,27 +91,28 @@ def secret_in(root, secret: str) -> list[str]:
 
 
 SECRET = "cor/rect@horse"
+#: Without these a description is damaged.
+NEEDED = {"task": "rnn", "config": {}, "place": "here"}
 
 
 def test_description_of_a_search_keeps_no_secret_and_is_its_owners_alone(tmp_path):
     folder = Store(tmp_path).search("s")
     folder.write({
         "data": f"https://ann:{SECRET}@host/data.csv?sig=abcdefgh", "address": f"http://ann:{SECRET}@h",
-        "imported": f"postgresql://ann:{SECRET}@db/x", "task": "rnn", "config": {}, "place": "here",
+        "imported": f"mssql+pyodbc:///?odbc_connect=PWD%3D{quote(SECRET, safe='')}", **NEEDED,
     })  # fmt: skip
-    assert not secret_in(tmp_path, SECRET)
+    assert not secret_in(tmp_path, SECRET) and not secret_in(tmp_path, quote(SECRET, safe=""))
     assert (folder.path / "search.json").stat().st_mode & 0o777 == 0o600
     assert folder.read(Store(tmp_path)) == {
-        "data": "https://***@host/data.csv?sig=***", "address": "http://***@h", "imported": "postgresql://***@db/x",
-        "task": "rnn", "config": {}, "place": "here",
+        "data": "https://***@host/data.csv?sig=***", "address": "http://***@h",
+        "imported": "mssql+pyodbc:///?odbc_connect=***", **NEEDED,
     }  # fmt: skip
 
 
 def test_resume_asks_for_the_address_whose_secret_is_not_kept(tmp_path):
     store, config = Store(tmp_path), load_config("rnn", profile="data")
     folder = store.search("s")
-    about = {"task": "rnn", "config": config.raw, "place": config.place, "fingerprint": "f"}
-    folder.write({**about, "data": f"https://ann:{SECRET}@host/data.csv"})
+    folder.write({"data": f"https://ann:{SECRET}@host/data.csv", "fingerprint": "f", **NEEDED})
     with pytest.raises(
         InputError, match=r"s: its data is at https://\*\*\*@host/data\.csv, whose secret .* --data URI"
     ):

@@ -111,6 +111,55 @@ def test_change_of_what_a_function_runs_is_found_and_of_the_rest_is_not(program,
     assert changed(program, **{module: text.replace(old, new)}) == parts
 
 
+KEPT = """
+    import functools
+    from collections import deque
+    from dataclasses import dataclass
+
+    def doubled(inner):
+        @functools.wraps(inner)
+        def outer():
+            return 2 * inner()
+        return outer
+
+    @doubled
+    def decorated():
+        return 3
+
+    @functools.cache
+    def remembered():
+        return 4
+
+    @dataclass(frozen=True, slots=True)
+    class Settings:
+        rate: float = 5.0
+
+    SETTINGS, LAST = Settings(6.0), deque([7.0])
+    first, second = lambda: 8.0, lambda: 9.0
+
+    def train(trial):
+        yield decorated() + remembered() + SETTINGS.rate + LAST[0] + first() + second()
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("2 * inner()", "20 * inner()", "decorated"),
+        ("return 3", "return 30", "decorated"),
+        ("return 4", "return 40", "remembered"),
+        ("Settings(6.0)", "Settings(60.0)", "SETTINGS.rate"),
+        ("deque([7.0])", "deque([70.0])", "LAST"),
+        ("8.0", "80.0", "<lambda>"),
+        ("9.0", "90.0", "<lambda>"),
+    ],
+)
+def test_change_behind_a_decorator_a_cache_or_slots_is_found(program, old, new, part):
+    before = Code.of(program(main=KEPT).train)
+    assert Code.of(program(main=KEPT).train).changed(before) == []
+    assert Code.of(program(main=KEPT.replace(old, new)).train).changed(before) == [part]
+
+
 def test_digest_of_a_function_is_the_same_in_another_process(program):
     names = "names = {'a', 'b', 'c', 'd'}\nfind = lambda x: x in {'p', 'q', 'r', 's'}\n\n"
     module = program(main=names + "def train(trial):\n    yield float(find('p') and 'a' in names)\n")

@@ -80,6 +80,12 @@ def test_metrics_keep_their_names_and_the_objective_is_the_engines_too():
     assert metrics["epoch_seconds"] > 0
 
 
+def test_metric_in_the_place_of_the_objective_is_refused():
+    one = Loop(lambda trial: iter_of({"loss": 0.5, "val_loss": 0.7}), Trial({}, 0, 3, torch.device("cpu")), CPU, "loss")
+    with pytest.raises(TrainingError, match=r"hold 'val_loss' beside the objective 'loss'.*another name"):
+        training.run_epoch(LoopTask("mine", "loss", "min"), one, None, None)
+
+
 def iter_of(*told):
     yield from told
 
