@@ -233,7 +233,7 @@ def sum_up(console: Console, config: SearchConfig, folder: SearchFolder, state: 
     for line in samples[:SAMPLES]:
         show(console, f"  {line}")
     if state.final and len(samples) > SAMPLES:
-        show(console, f"  {len(samples) - SAMPLES} more such lines are in")
+        show(console, f"  and {len(samples) - SAMPLES} more in")
         show(console, str(folder.samples_file(state.final)))
 
 

@@ -92,12 +92,18 @@ class Journal:
         return stamped
 
     def close(self) -> None:
-        """Closes the file, which another process may then open. A file without events is removed, and its folder with
-        it where nothing else is in it: the search never began."""
+        """Closes the file, which another process may then open.
+
+        A file without events is removed, as the search never began. So are the folders of a store above it that are
+        empty then: the search's own, that of all searches, and the store.
+        """
         if not self._file.closed and not self._end:
-            with suppress(OSError):
+            with suppress(OSError):  # a folder that is not empty
                 self.path.unlink()
                 self.path.parent.rmdir()
+                if self.path.parents[1].name == "searches":
+                    self.path.parents[1].rmdir()
+                    self.path.parents[2].rmdir()
         self._file.close()
 
 
@@ -137,7 +143,17 @@ def _line(event: Event) -> bytes:
 def _plain(event: Event) -> dict[str, Any]:
     """The event as it is read back, in Python's own types: a task may measure in NumPy's or torch's."""
     plain: dict[str, Any] = json.loads(json.dumps(event, default=_scalar), parse_int=_int)
+    for key in ("metrics", "test", "baselines"):
+        if key in plain:
+            plain[key] = {name: _number(name, value) for name, value in plain[key].items()}
     return plain
+
+
+def _number(name: str, value: Any) -> float:
+    """A figure; a truth value counts as 0 or 1. Raises InputError for what no reader of the journal would take."""
+    if not isinstance(value, int | float):
+        raise InputError(f"the metric {name!r} is {value!r}: expected a number")
+    return float(value)
 
 
 def _int(digits: str) -> float:

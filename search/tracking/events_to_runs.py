@@ -36,6 +36,7 @@ from search.record.redaction import redacted
 from search.record.state import SearchState, Trial
 from search.record.store import SearchFolder, Store
 from search.tracking.card import write_card
+from search.tracking.names import DELIVERED
 from search.tracking.names import plain as text
 from search.tracking.registry import register
 from search.tracking.runs import MissingRun, RefusedRun, Runs, plain, reason, refused
@@ -88,6 +89,7 @@ class Delivery:
         self._running: set[str] = set()
         self.runs = Runs(client, store, folder, config, description, info, warn)
         self.parent = self.runs.make("parent", folder.name, "parent", description["created"], {
+            DELIVERED: "0",  # without it the search counts as one of before MLflow kept the number
             "config": digest(plain(config.raw)),
             "data.source": info.source,
             "data.notes": "; ".join(info.notes),

@@ -47,7 +47,9 @@ def test_grid_is_trained_whole_and_stands_beside_its_baseline(tweets):
     command, output = tweets
     assert {e["params"]["weighting"] for e in command.events("t") if e["event"] == "trial"} == {"balanced", "focal"}
     assert "baselines (test macro_f1): tfidf 0." in output
-    assert output.count(" was predicted to be class ") == 10
+    samples = next((command.folder / "mlruns/searches/t/final").glob("*-seed-0/artifacts/samples.txt")).read_text()
+    assert samples.count(" was predicted to be class ") == 10
+    assert output.count(" was predicted to be class ") == 2 and "and 8 more in" in output
     final = next(e for e in command.events("t") if e["event"] == "final_started")
     best = [e for e in command.events("t") if e["event"] == "result" and e["number"] == final["trial"]]
     tuned = next(e["metrics"]["val_threshold"] for e in best if e["epoch"] == final["epochs"])
@@ -96,7 +98,9 @@ def test_lyrics_from_files_compare_weights_by_class_and_leave_a_checkpoint(comma
         "--set", "search.balance=weighting", "--set", "data.encoder=packaged", "--set", "batch_size=16",
     )  # fmt: skip
     assert "| weighting | val_accuracy/Ana | val_accuracy/Bo | val_accuracy/Cleo |" in output
-    assert output.count(" was predicted to be class ") == 10
+    samples = next((command.folder / "mlruns/searches/t/final").glob("*-seed-0/artifacts/samples.txt")).read_text()
+    assert samples.count(" was predicted to be class ") == 10
+    assert output.count(" was predicted to be class ") == 2 and "and 8 more in" in output
     final = next((command.folder / "mlruns/searches/l/final").glob("*-seed-0"))
     task, started = get_task("lyrics"), next(e for e in command.events("l") if e["event"] == "final_started")
     model = task.load(final / "model")

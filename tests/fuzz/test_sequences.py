@@ -93,6 +93,11 @@ FOUND = {
     "database deleted": ("database", SMALL, [Go(), Database("delete")]),
     "database of yesterday": ("database", SMALL, [Go(), Database("back up"), Go(trials=1), Database("restore")]),
     "other tracking address": ("database", SMALL, [Go(), Database("other")]),
+    "kill while a deleted database gets the search again": (
+        None, replace(SMALL, seed=0, warm=True), [Go(trials=1), Database("delete"), Go(Fault("kill", 120))],
+    ),
+    "truth value as a metric of a task": (None, replace(MODEL, retrain=False, metrics={"right": (True,)}), []),
+    "whole number beyond every float": (None, replace(MODEL, retrain=False, metrics={"size": (10**400,)}), []),
     "shortened journal": ("shortened", SMALL, [Go(), Damage("journal", "truncate", 0.5), Go(trials=1)]),
     "torn search.json": ("description", SMALL, [Go(), Damage("search.json", "truncate", 0.5)]),
     "torn count of delivered events": ("description", SMALL, [Go(), Damage("delivered", "truncate", 0.0)]),
