@@ -19,7 +19,7 @@ from search.config.loops import LOOPS, loop_config, read_space
 from search.config.overrides import argument, flag, lay_over
 from search.config.space import Space
 from search.record.replay import replay
-from search.record.store import Store
+from search.record.store import Store, read_json
 from search.session import DONE, FAILED, INTERRUPTED
 from trainables import InputError, offered, task_names
 from trainables.base.files import file_safe, replacing
@@ -75,7 +75,11 @@ def own_task(store: Store, code: Code) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known: dict[str, str] = json.loads(path.read_text()) if path.exists() else _earlier(store)
+        known = (
+            read_json(path, "delete it: programs of one name may then share a task")
+            if path.exists()
+            else _earlier(store)
+        )
         folder = file_safe(Path(code.origin.rpartition(":")[0] or code.origin).parent.name)
         installed = {name for name in task_names() if not (offered(name) or "").startswith(LOOPS)}
         names = [name for name, origin in known.items() if origin == code.origin]
@@ -89,8 +93,8 @@ def own_task(store: Store, code: Code) -> str:
 
 def _earlier(store: Store) -> dict[str, str]:
     """The tasks of a store whose programs are not kept yet, each with the folder of its program."""
-    found = [store.search(name).read(store) for name in store.names()]
-    return {about["task"]: str(about["config"]["data"].get("folder", "")) for about in found if about.get("offered")}
+    found = [about for _, about in store.descriptions() if about.get("offered")]
+    return {about["task"]: str(about["config"].get("data", {}).get("folder", "")) for about in found}
 
 
 def whole_numbers(space: Space) -> list[str]:
