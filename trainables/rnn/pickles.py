@@ -302,7 +302,7 @@ def _shape(given: Any) -> tuple[int, ...]:
 
 def _array(kind: np.dtype[Any], shape: tuple[int, ...], order: Any, raw: bytes | bytearray) -> np.ndarray:
     """The array in `raw`, which has to be as long as type and shape say."""
-    if not kind.itemsize and math.prod(shape):  # no bytes limit the number of its items
+    if kind.itemsize == 0 and math.prod(shape) > 0:  # no bytes limit the number of its items
         raise ValueError(f"items without content, of type {kind!s:.40}")
     if math.prod(shape) * kind.itemsize != len(raw):
         raise ValueError(f"{len(raw)} bytes for shape {shape!r:.60} of {kind!s:.40}")
