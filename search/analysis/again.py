@@ -14,11 +14,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from search.config.load import SearchConfig, load_config
+from search.config.loops import LOOPS_FILE
 from search.config.overrides import SECTIONS, change
 from search.config.space import is_spec
 from search.record.redaction import redacted
+from search.record.replay import metric_of, objective_of
 from search.record.store import SearchFolder
-from trainables import SelfTrained, get_task
+from trainables import SelfTrained, get_task, task_names
 
 #: The flag of each key that has one.
 FLAGS = {
@@ -61,13 +63,15 @@ def again(folder: SearchFolder, description: Mapping[str, Any], config: SearchCo
             "", words=f"The search was imported from {description['imported']}; the tool that made it repeats it."
         )
     wanted = _as_given(folder, config)
+    if "function" not in config.data and config.task not in task_names():
+        return Again("", words=f"Its task {config.task} is not installed here, so that its defaults are not known.")
     if "function" not in config.data:
         return Again(redacted(shlex.join(_task_command(description, config, wanted, origin))))
     source = folder.path.parents[1] / Path(config.data["function"]).with_suffix(".py")
-    own = get_task(config.task)
-    objective = f"{getattr(own, 'metric', f'val_{own.objective.metric}')} {own.objective.mode}"
+    objective = f"{metric_of(description)} {objective_of(description).mode}"
     command = _command_of(source)
-    start = {**load_config(config.task, profile="data").raw, "space": wanted["space"], "data": wanted["data"]}
+    defaults = load_config(config.task, profile="data", file=LOOPS_FILE).raw
+    start = {**defaults, "space": wanted["space"], "data": wanted["data"]}
     if command is not None and not command.get("environment"):
         # The command line sets this scheduler for a command, as a process that is paused is ended.
         start = change(start, flags={"search.scheduler": "asha"})
@@ -109,7 +113,9 @@ def _others(description: Mapping[str, Any], config: SearchConfig, origin: str | 
     """The flags that are no part of the configuration."""
     words = ["--from", origin] if origin else []
     words += ["--address", str(description["address"])] if description.get("address") else []
-    own = isinstance(get_task(config.task), SelfTrained)  # which has no final training to leave out
+    own = "function" in config.data or isinstance(
+        get_task(config.task), SelfTrained
+    )  # which has no final training to leave out
     return [*words, *(["--no-retrain"] if not description.get("retrain", True) and not own else [])]
 
 

@@ -76,7 +76,7 @@ def configs_folder() -> Path:
 
 def load_config(
     task: str, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, profile: Profile = "demo",
-    named: Named = flag,
+    named: Named = flag, file: Path | None = None,
 ) -> SearchConfig:  # fmt: skip
     """Merges `defaults.yaml`, the task's YAML, `--set KEY=VALUE` and flags, in this order.
 
@@ -88,11 +88,12 @@ def load_config(
             hyperparameter: `lr=0.01` is short for `space.lr=0.01`.
         flags: values by dotted key; None leaves a key as it is.
         named: how messages show a flag.
+        file: the task's YAML, where this process does not know the task.
 
     Raises:
         InputError: naming the file or flag, the key, the value and what is allowed.
     """
-    path = offered_config(task) or configs_folder() / f"{task}.yaml"
+    path = file or offered_config(task) or configs_folder() / f"{task}.yaml"
     place = f"{path.parent.name}/{path.name}"
     defaults, demo = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
     own, own_demo = _read_config(path, place)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import trainables
 from search.config.load import SearchConfig, check_config, check_space, load_config, parse_objective, read_yaml
 from search.config.overrides import Named, change, flag, given_by
 from search.config.space import listed, parse_space
@@ -14,6 +15,8 @@ from trainables import offer, plain
 
 #: The task of all of these; which objective it has is told in its place.
 LOOPS = "trainables.loops.task:LoopTask"
+#: Their configuration.
+LOOPS_FILE = Path(str(trainables.__file__)).parent / "loops" / "loops.yaml"
 
 
 def read_space(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qsl
@@ -73,7 +74,7 @@ def described(task: str) -> dict[str, Any]:
     return {**asdict(made.objective), "named": named}
 
 
-def objective_of(description: dict[str, Any]) -> Objective:
+def objective_of(description: Mapping[str, Any]) -> Objective:
     """The objective of a search. Of a search from before it was kept, it is that of the task which is installed here.
 
     Raises:
@@ -83,12 +84,12 @@ def objective_of(description: dict[str, Any]) -> Objective:
     return Objective(known["metric"], known["mode"], tuple(known["tuned"]))
 
 
-def metric_of(description: dict[str, Any]) -> str:
+def metric_of(description: Mapping[str, Any]) -> str:
     """The objective's name as the task or function itself names it; raises as `objective_of`."""
     return str(_objective(description)["named"])
 
 
-def _objective(description: dict[str, Any]) -> dict[str, Any]:
+def _objective(description: Mapping[str, Any]) -> dict[str, Any]:
     if known := description.get("objective"):
         return dict(known)
     task, (place, _, told) = description["task"], str(description.get("offered") or "").partition("?")
