@@ -117,6 +117,16 @@ def code(folder, text="python main.py --lr {lr}", name="main.py"):
     return Code.of(Command(text, folder=str(folder)))
 
 
+def test_damaged_search_stops_no_program_and_damaged_names_are_named(tmp_path):
+    store, program = Store(tmp_path / "store"), code(tmp_path / "a")
+    store.search("torn").path.mkdir(parents=True)
+    (store.search("torn").path / "search.json").write_text('{"task": ')
+    assert own_task(store, program) == "main"
+    (store.root / "functions" / "tasks.json").write_text('{"main": ')
+    with pytest.raises(InputError, match=r"tasks\.json: is damaged .* delete it"):
+        own_task(store, program)
+
+
 def test_programs_of_one_name_are_tasks_of_their_own_and_keep_their_names(tmp_path):
     store = Store(tmp_path / "store")
     one, other, third = code(tmp_path / "a"), code(tmp_path / "b"), code(tmp_path / "c" / "b")

@@ -108,9 +108,11 @@ class _Walk:
             self.visit(f"{name}.self", value.__self__)
         elif inspect.ismodule(value):
             self._module(value.__name__)
+            if not is_own(value):
+                self.parts[name] = array_digest([value.__name__.encode()])
         elif inspect.isfunction(value) or inspect.isclass(value):
             if self._is_new(value):
-                self._defined(value)
+                self._defined(name, value)
         elif inspect.isfunction(getattr(value, "__wrapped__", None)):  # of `functools.cache` and the like
             self.visit(name, value.__wrapped__)
         else:
@@ -121,11 +123,13 @@ class _Walk:
         self._seen[id(value)] = value
         return new
 
-    def _defined(self, value: Any) -> None:
+    def _defined(self, name: str, value: Any) -> None:
         """A function or class: by itself in the module at home, else by its module as a whole."""
         module = value.__module__
         if module != self.home:
             self._module(module)
+            if not is_own(sys.modules.get(module, sys)):
+                self.parts[name] = array_digest([value.__qualname__.encode()])  # `relu` or `tanh` of a library
             self._around(value)  # a function that a helper made
             return
         if module != "__main__" and not is_own(sys.modules[module]):
@@ -186,9 +190,13 @@ class _Walk:
                 self.visit(f"{name}[{key!r}]", one)
             return
         kind, settings = type(value), (argparse.Namespace, types.SimpleNamespace)
-        self.parts[name] = array_digest([f"{kind.__module__}.{kind.__qualname__}".encode()])
         own = sys.modules.get(kind.__module__)
-        if kind.__module__ == "__main__" or (own is not None and is_own(own)):
+        mine = kind.__module__ == "__main__" or (own is not None and is_own(own))
+        # A text without an address says what a library's object is: a pattern, a range, a layer, a function in C.
+        shown = "" if mine else getattr(value, "__qualname__", None) or repr(value)
+        shown = "" if " at 0x" in shown else shown
+        self.parts[name] = array_digest([f"{kind.__module__}.{kind.__qualname__} {shown}".encode()])
+        if mine:
             self.visit(kind.__qualname__, kind)
         elif not isinstance(value, settings):
             return

@@ -175,3 +175,22 @@ def test_again_of_an_imported_search_says_who_made_it(tmp_path):
     found = again(folder, description, config, None)
     assert found.command == ""
     assert "imported from study.db" in found.words
+
+
+@pytest.mark.parametrize("text", ["def mine(trial): ...", "Command(text='train --lr {lr}', environment={})"])
+def test_again_of_a_program_is_the_same_in_a_process_that_does_not_know_it(tmp_path, monkeypatch, text):
+    _, folder, description, config = made(tmp_path, {"lr": {"uniform": [0, 1]}}, [], flags={"search.epochs": 4})
+    source = tmp_path / "functions" / "s" / "mine.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(text + "\n")
+    found = again(folder, description, config, None)
+    monkeypatch.setenv("SEARCH_TASKS", "")
+    assert again(folder, description, config, None) == found and "loss min" in found.command
+
+
+def test_again_of_a_task_that_is_not_installed_says_so(tmp_path, monkeypatch):
+    _, folder, description, config = made(tmp_path, {"lr": {"uniform": [0, 1]}}, [])
+    monkeypatch.setenv("SEARCH_TASKS", "")
+    del config.data["function"]
+    found = again(folder, description, config, None)
+    assert not found.command and found.words.startswith("Its task mine is not installed here")

@@ -107,4 +107,4 @@ def test_two_of_the_texts_that_a_model_wrote_are_printed_and_the_file_of_the_res
     file.parent.mkdir(parents=True)
     file.write_text("".join(f"sentence {n}\n" for n in range(10)))
     lines = printed(lambda console: sum_up(console, CONFIG, folder, found), terminal=False).splitlines()
-    assert lines[-4:] == ["  sentence 0", "  sentence 1", "  8 more such lines are in", str(file)]
+    assert lines[-4:] == ["  sentence 0", "  sentence 1", "  and 8 more in", str(file)]

@@ -113,8 +113,15 @@ def test_change_of_what_a_function_runs_is_found_and_of_the_rest_is_not(program,
 
 KEPT = """
     import functools
+    import re
     from collections import deque
     from dataclasses import dataclass
+
+    import torch
+    from torch import relu as activation
+    from torch.nn import ReLU as Layer
+
+    PATTERN, STEPS, LOSS = re.compile("a+"), range(3), torch.nn.L1Loss()
 
     def doubled(inner):
         @functools.wraps(inner)
@@ -139,6 +146,7 @@ KEPT = """
 
     def train(trial):
         yield decorated() + remembered() + SETTINGS.rate + LAST[0] + first() + second()
+        yield activation, Layer, PATTERN, STEPS, LOSS
 """
 
 
@@ -152,9 +160,14 @@ KEPT = """
         ("deque([7.0])", "deque([70.0])", "LAST"),
         ("8.0", "80.0", "<lambda>"),
         ("9.0", "90.0", "<lambda>"),
+        ("import relu", "import tanh", "activation"),
+        ("import ReLU", "import Tanh", "Layer"),
+        ('"a+"', '"a*"', "PATTERN"),
+        ("range(3)", "range(4)", "STEPS"),
+        ("torch.nn.L1Loss()", "torch.nn.MSELoss()", "LOSS"),
     ],
 )
-def test_change_behind_a_decorator_a_cache_or_slots_is_found(program, old, new, part):
+def test_change_behind_a_decorator_or_in_what_a_library_gives_is_found(program, old, new, part):
     before = Code.of(program(main=KEPT).train)
     assert Code.of(program(main=KEPT).train).changed(before) == []
     assert Code.of(program(main=KEPT.replace(old, new)).train).changed(before) == [part]
