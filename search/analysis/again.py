@@ -63,8 +63,6 @@ def again(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
             "", words=f"The search was imported from {description['imported']}; the tool that made it repeats it."
         )
     wanted = _as_given(folder, config)
-    if "function" not in config.data and config.task not in task_names():
-        return Again("", words=f"Its task {config.task} is not installed here, so that its defaults are not known.")
     if "function" not in config.data:
         if config.task not in task_names():
             return Again(

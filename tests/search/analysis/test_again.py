@@ -186,11 +186,3 @@ def test_again_of_a_program_is_the_same_in_a_process_that_does_not_know_it(tmp_p
     found = again(folder, description, config, None)
     monkeypatch.setenv("SEARCH_TASKS", "")
     assert again(folder, description, config, None) == found and "loss min" in found.command
-
-
-def test_again_of_a_task_that_is_not_installed_says_so(tmp_path, monkeypatch):
-    _, folder, description, config = made(tmp_path, {"lr": {"uniform": [0, 1]}}, [])
-    monkeypatch.setenv("SEARCH_TASKS", "")
-    del config.data["function"]
-    found = again(folder, description, config, None)
-    assert not found.command and found.words.startswith("Its task mine is not installed here")
