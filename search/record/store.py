@@ -223,6 +223,8 @@ class SearchFolder:
             )
         wrong = [key for key in _NEEDED if key not in description]
         wrong += [key for key, kind in _TYPES.items() if not isinstance(description.get(key, kind()), kind)]
+        if not wrong and description.get("objective", {"mode": "min"}).get("mode") not in ("min", "max"):
+            wrong = ["objective"]
         if wrong:
             raise InputError(f"{path}: is damaged: {wrong[0]}: {description.get(wrong[0], 'missing')!r}")
         return description

@@ -175,3 +175,10 @@ def test_changed_search_json_is_refused_until_its_checksum_is_deleted(tmp_path, 
     del content["crc"]
     path.write_text(json.dumps(content))
     assert open_search(store, "s")[2].search.seed == 1
+
+
+def test_search_json_with_an_unknown_mode_is_damaged(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    kept(store, "s", loop(monkeypatch), objective={"metric": "loss", "mode": "up", "tuned": [], "named": "loss"})
+    with pytest.raises(InputError, match=r"search\.json: is damaged: objective: \{'metric': 'loss', 'mode': 'up'"):
+        open_search(store, "s")
