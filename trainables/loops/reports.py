@@ -94,7 +94,8 @@ class Epochs:
         self.count, self.named = 0, False
         self._part: dict[str, float] = {}
         self._part_of: int | None = None
-        self._latest = 0
+        #: The epoch that was complete last, and its objective.
+        self._latest, self._value = 0, math.nan
 
     def take(self, told: dict[str, float]) -> tuple[int, dict[str, float]] | None:
         """Takes a report in.
@@ -103,7 +104,7 @@ class Epochs:
             The epoch and its metrics, once they hold the objective.
 
         Raises:
-            TrainingError: an epoch is no whole number, or has no objective.
+            TrainingError: an epoch is no whole number, has no objective, or has two.
         """
         epoch = self._epoch(told.pop("epoch")) if "epoch" in told else None
         if epoch is None and told.get("step") == 0:
@@ -120,7 +121,14 @@ class Epochs:
                 self._part |= told
                 self._part_of = epoch
             return None
-        told, self._part, self._part_of = self._part | told, {}, None
+        value = told[self._objective]
+        if epoch is not None and epoch == self._latest and value != self._value:
+            raise TrainingError(
+                f"the command reports epoch {epoch - 1 + (self.first or 0)} twice, with {self._objective} "
+                f"{self._value:g} and {value:g}: match the lines of validation alone, or give the training loss "
+                "another name; several evaluations of an epoch are reported without `epoch`"
+            )
+        told, self._part, self._part_of, self._value = self._part | told, {}, None, value
         self.count += 1
         self._latest = self.count if epoch is None else epoch
         return self._latest, told

@@ -467,6 +467,19 @@ for epoch in (1, 2):
     assert [(one["train_loss"], one["val_loss"]) for one in told] == [(0.1, 1), (0.2, 2)]
 
 
+def test_lines_on_training_and_validation_of_one_name_are_refused(script):
+    text = script("""
+for epoch in (1, 2):
+    print(f"[train] epoch {epoch} loss {epoch / 10}")
+    print(f"[valid] epoch {epoch} loss {epoch}", flush=True)
+""")
+    pattern = r"epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)"
+    with pytest.raises(TrainingError, match=r"reports epoch 1 twice, with val_loss 0.1 and 1: match the lines of"):
+        curve(loop(Command(text, pattern), epochs=2, lr=1), 2)
+    best = script("for e in (1, 2, 2): print(f'epoch {e} loss {e}', flush=True)  # the best epoch once more")
+    assert curve(loop(Command(best, pattern), epochs=2, lr=1), 2) == [1, 2]
+
+
 def test_epoch_without_the_objective_says_what_to_do(script):
     code = """
 for epoch in (1, 2):
