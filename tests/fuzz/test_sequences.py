@@ -62,6 +62,7 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "number", [pytest.param(s, marks=[] if _ASKED or s == _FIRST else pytest.mark.slow) for s in _SEEDS]
 )
@@ -126,9 +127,16 @@ def test_full_disk_is_told_in_a_line_and_resumed(what, folder, empty_store):
         hold(SMALL, [Go(Fault("full", at + 1))], folder, empty_store)
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("kind", ["kill", "torn", "full", "once"])
-@pytest.mark.parametrize("case", [SMALL, MODEL], ids=["function", "model"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(SMALL, id="function", marks=pytest.mark.slow),
+        # 290 operations, about a second each
+        pytest.param(MODEL, id="model", marks=pytest.mark.nightly),
+    ],
+)
 def test_fault_at_every_operation_leaves_a_search_whole(case, kind, folder, empty_store):
     for at, what in enumerate(operations(case, folder, empty_store), 1):
         try:
