@@ -1,8 +1,10 @@
 """Fused trials: each its own run, curve and outcome, as if it had trained alone."""
 
+import os
+
 import pytest
 
-from tests.conftest import Command
+from tests.conftest import CODE, ROOT, Command
 from tests.outcomes import assert_logged_once, results
 
 #: Four trials of one shape, differing in learning rate, weight decay, initialisation and seed.
@@ -59,18 +61,37 @@ def test_fused_search_killed_and_resumed_has_the_same_trials(command, fused):
     assert_logged_once(command, "rnn", "s")
 
 
+FRAIL = """
+from trainables.rnn.task import RnnTask
+
+
+class FrailTask(RnnTask):
+    name = "frail"
+
+    def build(self, params, splits, epochs, device):
+        if params["init"] == "xavier":
+            raise ValueError("init xavier: no network is made of it")
+        return super().build(params, splits, epochs, device)
+
+
+TASK = FrailTask()
+"""
+
+
 @pytest.mark.slow
 def test_group_with_a_failing_trial_is_taken_apart(command):
-    output = command.run(
-        *FUSED, "--set", "init={choice: [uniform, nonsense]}", "--no-retrain", "--set", "search.max_failures=0"
-    )
+    (command.folder / "frail.py").write_text(FRAIL)
+    (command.folder / "frail.yaml").write_text((ROOT / "configs" / "rnn.yaml").read_text())
+    env = {"SEARCH_TASKS": "frail=frail:TASK", "PYTHONPATH": os.pathsep.join([CODE, str(command.folder)])}
+    arguments = ["run", "frail", *FUSED[2:], "--set", "init={choice: [uniform, xavier]}", "--no-retrain"]
+    output = command.run(*arguments, "--set", "search.max_failures=0", **env)
     params = {e["number"]: e["params"] for e in command.events("s") if e["event"] == "trial"}
     failed = {e["number"] for e in command.events("s") if e["event"] == "failed"}
-    assert failed == {number for number, p in params.items() if p["init"] == "nonsense"}
+    assert failed == {number for number, p in params.items() if p["init"] == "xavier"}
     assert 1 <= len(failed) <= 3
     assert set(outcomes(command)) == set(range(4)) - failed
     assert "trials 0, 1, 2, 3 failed together; each goes on alone: " in output
-    assert "init: 'nonsense': allowed are uniform, xavier, orthogonal" in output
+    assert "init xavier: no network is made of it" in output
 
 
 def test_task_that_cannot_fuse_says_so(command):
