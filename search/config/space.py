@@ -347,7 +347,13 @@ def _flat_conditions(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
 
 
 def _plain(value: Any, where: str) -> Plain:
-    if value is None or isinstance(value, (str, bool, int)):
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        if value.bit_length() > 1023:
+            raise InputError(
+                f"{where}: a whole number of {value.bit_length()} bits: allowed are up to 1023, as in a float"
+            )
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value

@@ -39,7 +39,7 @@ def test_trial_that_hangs_is_taken_up_again_from_its_checkpoint(command):
 def test_trial_over_its_time_ends_in_the_middle_of_an_epoch(command):
     output = run_with_one_that_hangs(command, "search.trial_timeout=4s")
     assert "trial 1 is over its time" in output
-    assert "3 completed, 1 timed_out" in output
+    assert "3 completed, 1 out of time" in output
     _, runs = command.runs("toy")
     (run,) = [r for r in runs if r.data.tags.get("outcome") == "timed_out"]
     assert run.info.status == "FINISHED"

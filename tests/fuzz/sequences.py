@@ -35,7 +35,7 @@ TEXTS = st.one_of(
 )
 #: Values that a YAML file can hold.
 PLAIN = st.one_of(
-    TEXTS, st.none(), st.booleans(), st.integers(-3, 300), st.sampled_from([10**30, -(2**63), 2**64, 10**400]),
+    TEXTS, st.none(), st.booleans(), st.integers(-3, 300), st.sampled_from([10**30, -(2**63), 2**64]),
     st.sampled_from([0.0, -0.0, 1e-300, 5e-324, 1e300, 0.1, -1.5]),
 )  # fmt: skip
 #: Values that a program has besides.

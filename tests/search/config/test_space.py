@@ -164,3 +164,11 @@ def test_bound_that_no_searcher_can_hold_is_refused(spec, limit):
 def test_longest_range_of_whole_numbers_is_searched():
     space = parse_space({"seed": {"int": [0, 2**63 - 1]}}, "x.yaml")
     assert space.choices()["seed"] is None
+
+
+def test_whole_number_beyond_every_float_is_refused_in_a_choice():
+    with pytest.raises(
+        InputError, match=r"space\.n: a whole number of 1329 bits: allowed are up to 1023, as in a float"
+    ):
+        parse_space({"n": {"choice": ["a", 10**400]}}, "x.yaml")
+    assert parse_space({"n": {"choice": [2**64, -5]}}, "x.yaml").parameters[0].choices == (2**64, -5)
