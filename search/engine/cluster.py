@@ -84,7 +84,7 @@ class _Surroundings:
     def restore(self) -> None:
         """Sets everything back. Variables of others, which the caller may have set meanwhile, stay."""
         for key in {*os.environ, *self._environment}:
-            if not key.startswith(("RAY_", "TUNE_")):
+            if not key.startswith(("RAY_", "TUNE_")) and key != "PYTHONBREAKPOINT":
                 continue
             if key in self._environment:
                 os.environ[key] = self._environment[key]

@@ -112,7 +112,7 @@ def surroundings():
     }
 
 
-import mlflow, optuna, ray.tune  # what an import changes is no change by the search
+import mlflow, optuna, ray.tune, sklearn  # what an import changes is no change by the search
 
 before = surroundings()
 run("first")

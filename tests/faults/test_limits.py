@@ -63,7 +63,7 @@ def test_worker_that_is_left_unclean_is_replaced(command):
 def test_epoch_budget_ends_the_search_and_the_best_is_trained(command):
     output = command.run("run", "toy", "--name", "s", "--epochs", "3", "--set", "search.epoch_budget=5")
     assert "stopping (epoch budget)" in output
-    assert "1 completed, 1 interrupted" in output
+    assert "1 interrupted, 1 completed" in output
     assert "is the first champion" in output
     assert_logged_once(command, "toy", "s")
 
