@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -134,7 +134,9 @@ def run(
     }  # fmt: skip
     kept = Store.open(_path(store))
     options = RunOptions(None, name, address, False, start_from, verbose=verbose)
-    return open(start(_console(), kept, train, space, objective, given, options), store)
+    with _generators_kept():
+        name = start(_console(), kept, train, space, objective, given, options)
+    return open(name, store)
 
 
 def open(name: str, store: str | Path | None = None) -> Found:
@@ -316,7 +318,7 @@ class Found:
         if train is None and changed_code:
             train = self._command()
         more = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
-        with self._folder.hold(self._store) as journal:
+        with _generators_kept(), self._folder.hold(self._store) as journal:
             if train is not None:
                 self._replace(train, changed_code)
             commands.resume(
@@ -373,6 +375,18 @@ class Found:
     @property
     def _metric(self) -> str:
         return metric_of(self._description)
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Leaves the random generators of Python, NumPy and torch as the caller had them: libraries draw from them."""
+    from trainables.base.training import rng_state, set_rng_state
+
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)
 
 
 def _path(store: str | Path | None) -> Path | None:
