@@ -6,7 +6,9 @@ these two whatever stands here, and `FUZZ_TRY=all` everything.
 
 import os
 
-HELD_BACK: dict[str, str] = {}
+HELD_BACK: dict[str, str] = {
+    "reopened": "more epochs for a search whose trial failed: other curves than an undisturbed search has (seed 2010)",
+}
 for _name in os.environ.get("FUZZ_TRY", "").split(","):
     if _name == "all":
         HELD_BACK.clear()
