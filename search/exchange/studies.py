@@ -217,8 +217,8 @@ def _values(spec: Mapping[str, Any]) -> list[Any]:
 def _meant(possible: list[Any], with_it: set[Any], without: set[Any]) -> list[Any]:
     """The values of a parent under which a parameter exists.
 
-    A number that no trial had counts if the nearest tried numbers on both sides have the parameter. Example: trials with
-    1 lack the parameter, trials with 2 and 4 have it. Then 3 counts, and 5 too, as 4 is the largest tried number.
+    A number that no trial had counts if the nearest tried numbers on both sides have the parameter. Example: trials
+    with 1 lack the parameter, trials with 2 and 4 have it. Then 3 counts, and 5 too, as 4 is the largest tried number.
     """
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in possible)
     found = []
