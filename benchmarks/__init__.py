@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from search.record.journal import read_events
+from search.core.journal import read_events
 from search.session import DONE, INTERRUPTED
 
 Events = list[dict[str, Any]]

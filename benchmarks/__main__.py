@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from search.cli.doctor import software
-from search.engine.placement import local_cpus
+from search.runtime.placement import local_cpus
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results.json", HERE.parent / "docs" / "benchmarks.md"

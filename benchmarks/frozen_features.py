@@ -24,7 +24,7 @@ from transformers import DataCollatorWithPadding, DistilBertForSequenceClassific
 from transformers.trainer_callback import PrinterCallback
 
 from benchmarks import run_search
-from search.config.load import load_config
+from search.core.config import load_config
 from trainables import get_task
 from trainables.text.batches import EncodedSplit
 from trainables.text.scores import best_threshold

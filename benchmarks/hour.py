@@ -24,10 +24,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from search.algorithms.optuna_searcher import suggest
-from search.config.load import load_config, parse_duration
-from search.config.space import Parameter, Space
-from search.record.journal import read_events
+from search.core.config import load_config, parse_duration
+from search.core.journal import read_events
+from search.core.searchers.optuna_searcher import suggest
+from search.core.space import Parameter, Space
 from trainables import Splits, choose_device, get_task, seed_everything
 from trainables.base import training
 

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from search.config.load import load_config
+from search.core.config import load_config
 from trainables import get_task, seed_everything, shuffled_batches
 from trainables.windows.augment import augment
 from trainables.windows.data import decode

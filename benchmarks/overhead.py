@@ -27,7 +27,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import run_search
-from search.record.store import Store
+from search.core.store import Store
 from search.tracking.client import mlflow_client
 
 TRIALS, EPOCHS, WORKERS, FUSE = 40, 20, 2, 20
@@ -46,7 +46,7 @@ def prepared() -> tuple[Any, Any, list[dict[str, Any]]]:
     # Inside, as a worker process pays for it. What a user's own script imports for such a task, transformers too.
     import transformers  # noqa: F401
 
-    from search.config.load import load_config
+    from search.core.config import load_config
     from trainables import get_task
 
     task, config = get_task("rnn"), load_config("rnn", SETS, {"search.searcher": "grid"})
@@ -56,7 +56,7 @@ def prepared() -> tuple[Any, Any, list[dict[str, Any]]]:
 
 def train(task: Any, splits: Any, number: int, params: dict[str, Any], report: Any = None) -> tuple[float, float]:
     """The loop that everybody runs; returns best validation MSE and seconds."""
-    from search.algorithms.seeds import trial_seed
+    from search.core.seeds import trial_seed
     from trainables import choose_device, seed_everything
 
     begun = time.perf_counter()

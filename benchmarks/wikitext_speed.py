@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from search.config.load import load_config
+from search.core.config import load_config
 from trainables import DataInfo, Splits, choose_device, get_task, seed_everything
 from trainables.wikitext.data import Corpus, batchify, get_batch
 from trainables.wikitext.model import LanguageModel, sinusoidal

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trainables
-from search.config.load import SearchConfig
-from search.record.replay import metric_of, open_search, replay
-from search.record.state import SearchState
-from search.record.state import Trial as Recorded
-from search.record.store import SearchFolder, Store
+from search.core.config import SearchConfig
+from search.core.replay import metric_of, open_search, replay
+from search.core.state import SearchState
+from search.core.state import Trial as Recorded
+from search.core.store import SearchFolder, Store
 from trainables import InputError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def run(
     """
     from search.cli.commands import RunOptions
     from search.cli.loops import start
-    from search.engine.budget import call_begins
+    from search.runtime.budget import call_begins
 
     call_begins()
     given: dict[str, Any] = {f"search.{key}": value for key, value in (settings or {}).items()}
@@ -210,7 +210,7 @@ class Found:
     _description: dict[str, Any]
 
     def __repr__(self) -> str:
-        from search.analysis.summary import trials_of
+        from search.reports.summary import trials_of
 
         state = self._state()
         best = state.best()
@@ -224,7 +224,7 @@ class Found:
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it: its name, status and best trial, and what can be asked of it."""
-        from search.analysis.summary import trials_of
+        from search.reports.summary import trials_of
 
         state = self._state()
         rows = {"search": self.name, "status": f"{state.status}, {trials_of(len(state.trials))}"}
@@ -312,7 +312,7 @@ class Found:
             InputError: the source changed; or as the command `resume`.
         """
         from search.cli import commands
-        from search.engine.budget import call_begins
+        from search.runtime.budget import call_begins
 
         call_begins()
         if train is None and changed_code:
@@ -396,8 +396,8 @@ def _path(store: str | Path | None) -> Path | None:
 def _console() -> Console:
     from rich.console import Console
 
-    from search.analysis.screen import Screen
     from search.output import PatientFile
+    from search.reports.screen import Screen
 
     # In a notebook lines are plain text; the live table has an output of its own.
     terminal = False if Console().is_jupyter else None

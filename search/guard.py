@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from trainables.base.errors import InputError
 
 if TYPE_CHECKING:
-    from search.record.store import SearchFolder, Store
+    from search.core.store import SearchFolder, Store
 
 
 class Guard:
@@ -71,7 +71,7 @@ def watch(again: str, store: str, name: str, search_id: str) -> None:
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):
         os.dup2(silence, stream)
-    from search.record.store import Store
+    from search.core.store import Store
     from search.tracking.orphans import end_orphans
 
     place = Store.open(Path(store))

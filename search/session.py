@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from search.config.load import SearchConfig, parse_duration
-from search.engine.cluster import Cluster, disconnect
+from search.core.config import SearchConfig, parse_duration
+from search.core.events import WarmStarted
+from search.core.journal import Journal
+from search.core.redaction import redacted
+from search.core.state import SearchState
+from search.core.store import SearchFolder, Store
 from search.guard import Guard
-from search.record.events import WarmStarted
-from search.record.journal import Journal
-from search.record.redaction import redacted
-from search.record.state import SearchState
-from search.record.store import SearchFolder, Store
+from search.runtime.cluster import Cluster, disconnect
 from trainables import DataInfo, Exported, InputError, Mergeable, SelfTrained, Splits, get_task
 
 if TYPE_CHECKING:
-    from search.engine.search import Search
+    from search.runtime.search import Search
 
 #: Imported while Ray starts, as a session needs them next.
 NEEDED = (
-    "search.engine.trials",
-    "search.finals.variants",
-    "search.finals.retrain",
+    "search.runtime.trials",
+    "search.final.variants",
+    "search.final.retrain",
     "search.tracking.events_to_runs",
     "optuna",
 )
@@ -88,20 +88,20 @@ def _session(  # noqa: C901
     again: str,
 ) -> int:  # fmt: skip
     """See `take_up`."""
-    from search.analysis.plan import Plan
-    from search.analysis.screen import show
-    from search.analysis.summary import trials_of
-    from search.console import Reporter
-    from search.engine.budget import Budget
-    from search.engine.checkpoints import prune
-    from search.engine.failures import cause, told
-    from search.engine.interrupts import Interrupts
-    from search.engine.search import Search
-    from search.engine.trials import run_trials
-    from search.finals.audit import audit
-    from search.finals.ending import AROUND, Ending, Measured, plan_ending, settle_ending
-    from search.finals.retrain import retrain as train_final
-    from search.finals.variants import compare
+    from search.final.audit import audit
+    from search.final.ending import AROUND, Ending, Measured, plan_ending, settle_ending
+    from search.final.retrain import retrain as train_final
+    from search.final.variants import compare
+    from search.live.console import Reporter
+    from search.reports.plan import Plan
+    from search.reports.screen import show
+    from search.reports.summary import trials_of
+    from search.runtime.budget import Budget
+    from search.runtime.checkpoints import prune
+    from search.runtime.failures import cause, told
+    from search.runtime.interrupts import Interrupts
+    from search.runtime.search import Search
+    from search.runtime.trials import run_trials
     from search.tracking.tracker import Tracker
 
     search = Search(config, folder, journal)
@@ -191,9 +191,9 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
     Args:
         local: whether Ray runs here, for this command alone.
     """
-    from search.algorithms.searchers import grid_note
-    from search.analysis.screen import show
-    from search.analysis.summary import counted, trials_of
+    from search.core.searchers.registry import grid_note
+    from search.reports.screen import show
+    from search.reports.summary import counted, trials_of
 
     config = search.config
     sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
@@ -221,8 +221,8 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
 
 def sum_up(console: Console, config: SearchConfig, folder: SearchFolder, state: SearchState) -> None:
     """Prints what a search came to: the test figure first, and the first of the texts that its model wrote."""
-    from search.analysis.screen import show
-    from search.analysis.summary import headline, parts
+    from search.reports.screen import show
+    from search.reports.summary import headline, parts
 
     first, *rest = parts(state, config)
     found = headline(state)
@@ -241,7 +241,7 @@ def next_commands(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, state: SearchState, again: str = ""
 ) -> None:
     """Prints the commands that may come next; after an interruption `again`, which goes on."""
-    from search.analysis.screen import show
+    from search.reports.screen import show
 
     status = state.status
     if status == "interrupted" or (status == "failed" and state.best() is not None):

@@ -27,7 +27,7 @@ CODE = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "toy")])
 OWN_RAY = {"RAY_ADDRESS": ""}
 _CLUSTER = """
 import sys
-from search.engine.cluster import start_here
+from search.runtime.cluster import start_here
 context = start_here(num_cpus=2, include_dashboard=False, log_to_driver=False)
 print("address", context.address_info["gcs_address"], flush=True)
 sys.stdin.read()
@@ -115,7 +115,7 @@ def ray_env() -> Iterator[dict[str, str]]:
 def empty_store(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("empty")
     make = (
-        "import pathlib, sys\nfrom search.record.store import Store\nfrom search.tracking.client import mlflow_client\n"
+        "import pathlib, sys\nfrom search.core.store import Store\nfrom search.tracking.client import mlflow_client\n"
         "mlflow_client(Store(pathlib.Path(sys.argv[1])))"
     )
     subprocess.run([sys.executable, "-c", make, folder], check=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from search.algorithms.scheduler import Scheduler
-from search.algorithms.searchers import Searcher
-from search.config.load import load_config
+from search.core.config import load_config
+from search.core.schedulers.base import Scheduler
+from search.core.searchers.registry import Searcher
 from tests.test_imports import FILES, MODULES, ROOMS, imported, module_of, room_of
 from trainables import (
     TASKS,

@@ -23,18 +23,16 @@ ROOMS = [
     "trainables",
     "search",
     "search.output",
-    "search.config",
+    "search.core",
     "search.gpu",
-    "search.record",
-    "search.algorithms",
-    "search.engine",
-    "search.finals",
+    "search.runtime",
+    "search.final",
     "search.tracking",
     "search.guard",
     "search.exchange",
     "search.new",
-    "search.analysis",
-    "search.console",
+    "search.reports",
+    "search.live",
     "search.session",
     "search.cli",
     "search.api",
@@ -42,9 +40,9 @@ ROOMS = [
 ]
 #: Where alone these may be imported.
 HOMES = {
-    "ray": ("search.engine", "trainables.base.trainable"),
+    "ray": ("search.runtime", "trainables.base.trainable"),
     "mlflow": ("search.tracking",),
-    "optuna": ("search.algorithms", "search.exchange.studies"),
+    "optuna": ("search.core.searchers", "search.exchange.studies"),
 }
 TASKS = {path.parent.name for path in ROOT.glob("trainables/*/task.py")} - {"base", "text"}
 
@@ -103,13 +101,13 @@ def test_each_room_uses_the_rooms_below_it(path):
 @pytest.mark.parametrize(
     ("place", "line", "rule"),
     [
-        ("search/config/load.py", "from search.engine import trials", "search.engine is above search.config"),
-        ("search/record/state.py", "from search.algorithms.pareto import front", "is above search.record"),
-        ("search/finals/audit.py", "import ray", "only search.engine"),
-        ("search/analysis/report.py", "from mlflow.tracking import MlflowClient", "only search.tracking"),
+        ("search/core/config.py", "from search.runtime import trials", "search.runtime is above search.core"),
+        ("search/core/state.py", "from search.reports.importance import importances", "is above search.core"),
+        ("search/final/audit.py", "import ray", "only search.runtime"),
+        ("search/reports/report.py", "from mlflow.tracking import MlflowClient", "only search.tracking"),
         ("trainables/base/files.py", "from trainables.text import tables", "trainables.text is above trainables.base"),
         ("trainables/rnn/task.py", "from trainables.windows import data", "no other task"),
-        ("trainables/base/task.py", "import search.config.load", "search.config is above trainables.base"),
+        ("trainables/base/task.py", "import search.core.config", "search.core is above trainables.base"),
     ],
 )
 def test_an_import_that_is_turned_round_is_found(tmp_path, monkeypatch, place, line, rule):

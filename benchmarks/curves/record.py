@@ -24,8 +24,8 @@ import torch
 
 from benchmarks.curves.tables import EPOCHS, OWN
 from benchmarks.hour import TASKS, epochs, prepared
-from search.algorithms.priors import draw_uniform
-from search.config.load import load_config
+from search.core.config import load_config
+from search.core.searchers.priors import draw_uniform
 
 #: One in so many configurations is trained with a second seed, which says how noisy readings are.
 TWICE = 5

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.curves.systems import System
 from benchmarks.curves.tables import Array, Table
-from search.algorithms.encoding import Encoding
+from search.core.searchers.encoding import Encoding
 from trainables import Params
 
 #: Configurations that random search trains to the end.

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from benchmarks.curves.tables import Table
-from search.algorithms.optuna_searcher import distribution
-from search.algorithms.schedulers import make_scheduler
-from search.algorithms.searchers import make_searcher
-from search.config.load import check_config, load_config
-from search.record.state import Trial
+from search.core.config import check_config, load_config
+from search.core.schedulers.registry import make_scheduler
+from search.core.searchers.optuna_searcher import distribution
+from search.core.searchers.registry import make_searcher
+from search.core.state import Trial
 from trainables import Objective, Params
 
 OBJECTIVE = Objective("loss", "min")

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from search.algorithms.encoding import Encoding
-from search.config.space import Space, parse_space
+from search.core.searchers.encoding import Encoding
+from search.core.space import Space, parse_space
 from trainables import Params
 
 CURVES = Path(__file__).parents[3] / "shared" / "data" / "curves"

@@ -15,7 +15,7 @@ from search.cli.finish import finish
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.record.store import Store
+    from search.core.store import Store
 
 app = typer.Typer(
     help="Searches hyperparameters of deep-learning tasks with Ray Tune, early stopping and MLflow.",
@@ -120,7 +120,7 @@ def run(
 
     def command(console: Console, kept: Store) -> int:
         from search.cli import commands
-        from search.config.load import load_config
+        from search.core.config import load_config
 
         options = commands.RunOptions(data, name, address, retrain, from_, plan, gpus, verbose)
         if command_ is not None or task is None:
@@ -199,7 +199,7 @@ def simulate(
     debug: given.DebugOption = False,
 ) -> None:
     """What another scheduler, budget or number of workers would have made of a search; in seconds."""
-    from search.analysis.simulate import show
+    from search.reports.simulate import show
 
     flags = {"search.scheduler": scheduler and scheduler.value, "search.epochs": epochs}
 

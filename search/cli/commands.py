@@ -17,8 +17,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from rich.console import Console
 
-from search.algorithms.searchers import grid_note, make_searcher
-from search.algorithms.warm_start import from_all, from_search
 from search.cli.preparation import (
     check_no_secret,
     check_writable,
@@ -29,15 +27,17 @@ from search.cli.preparation import (
     prepare_data_again,
     share_gpus,
 )
-from search.config.load import SearchConfig, check_config, digest, load_config
-from search.config.space import check_values
-from search.engine.cluster import connect, disconnect
-from search.engine.placement import fits_here
-from search.record.events import WarmStarted
-from search.record.journal import Journal
-from search.record.redaction import redacted, remember
-from search.record.replay import described, extend, open_to_run, replay
-from search.record.store import SearchFolder, Store
+from search.core.config import SearchConfig, check_config, digest, load_config
+from search.core.events import WarmStarted
+from search.core.journal import Journal
+from search.core.redaction import redacted, remember
+from search.core.replay import described, extend, open_to_run, replay
+from search.core.searchers.registry import grid_note, make_searcher
+from search.core.space import check_values
+from search.core.store import SearchFolder, Store
+from search.core.warm_start import from_all, from_search
+from search.runtime.cluster import connect, disconnect
+from search.runtime.placement import fits_here
 from search.session import DONE, FAILED, NEEDED, Finals, next_commands, sum_up, take_up
 from trainables import (
     Checked,
@@ -139,7 +139,7 @@ def list_tasks(console: Console) -> int:
 
 def _extent(config: SearchConfig) -> str:
     """How much a search does: `8 trials of up to 12 epochs`."""
-    from search.analysis.summary import trials_of
+    from search.reports.summary import trials_of
 
     _, total = make_searcher(config, get_task(config.task).objective)
     budget = config.search.time_budget
@@ -258,7 +258,7 @@ def _run(
         "data": {**config.raw["data"], **splits.info.chosen},
     }  # fmt: skip
     config = check_config(config.task, chosen, config.place)
-    from search.analysis.plan import Plan, plan
+    from search.reports.plan import Plan, plan
 
     if options.plan:
         found = plan(config, splits, cluster.placement)

@@ -21,10 +21,10 @@ import torch
 from rich.console import Console
 
 import search
-from search.config.load import load_config
-from search.engine.placement import local_cpus
-from search.record.redaction import redacted
-from search.record.store import Store
+from search.core.config import load_config
+from search.core.redaction import redacted
+from search.core.store import Store
+from search.runtime.placement import local_cpus
 from trainables import get_task, task_names
 from trainables.base.task import source_line
 

@@ -13,8 +13,8 @@ from search.cli.finish import finish
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.core.store import Store
     from search.exchange.imported import Imported
-    from search.record.store import Store
 
 import_ = typer.Typer(
     help="Read a search that another tool made, to begin with what it found out.", no_args_is_help=True
@@ -54,7 +54,7 @@ def ray(
     """Read an experiment folder of Ray Tune, where a ResultGrid comes from."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.config.load import parse_objective
+        from search.core.config import parse_objective
         from search.exchange.ray_results import read_experiment
 
         wanted = parse_objective(objective, "--objective")
@@ -65,10 +65,10 @@ def ray(
 
 def _keep(console: Console, store: Store, name: str | None, imported: Imported) -> int:
     """Keeps an imported search and says how to go on from it; returns the exit code."""
-    from search.analysis.summary import tally
+    from search.core.readable import figure
+    from search.core.redaction import redacted
     from search.exchange.imported import keep, space_file
-    from search.record.readable import figure
-    from search.record.redaction import redacted
+    from search.reports.summary import tally
 
     def say(line: str) -> None:
         console.print(redacted(line), markup=False, soft_wrap=True)
@@ -96,9 +96,9 @@ def export(
     """Write a search as a study of Optuna, for its dashboard and its analyses."""
 
     def command(console: Console, kept: Store) -> int:
+        from search.core.redaction import redacted
+        from search.core.replay import open_search, replay
         from search.exchange.studies import write_study
-        from search.record.redaction import redacted
-        from search.record.replay import open_search, replay
 
         folder, _, config = open_search(kept, name)
         state, events = replay(folder)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.record.store import Store
+    from search.core.store import Store
 
 
 def finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:
     """Runs a command and exits with its code. An error is printed in a line or two; `--debug` shows its traceback."""
-    from search.analysis.screen import Screen, show
+    from search.core.redaction import redacted
+    from search.core.store import Store
     from search.output import PatientFile
-    from search.record.redaction import redacted
-    from search.record.store import Store
+    from search.reports.screen import Screen, show
     from trainables import InputError
 
     sys.stdout, sys.stderr = PatientFile(sys.stdout), PatientFile(sys.stderr)

@@ -12,7 +12,7 @@ from search.cli.finish import finish
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.record.store import Store
+    from search.core.store import Store
 
 
 def data(
@@ -26,10 +26,10 @@ def data(
     """Write one HTML page of a data set: splits, classes, lengths, leaks and, after a search, doubtful labels."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.analysis.data import show_data
         from search.cli import commands
         from search.cli.preparation import read_data
-        from search.config.load import load_config
+        from search.core.config import load_config
+        from search.reports.data import show_data
 
         commands.check_name(task)
         kept.check()
@@ -61,7 +61,7 @@ def report(
     """Write one HTML file that shows a search, and log it to its run in MLflow."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.analysis.report import report
+        from search.reports.report import report
 
         report(console, kept, name, open_)
         return 0
@@ -82,8 +82,8 @@ def compare(
     """Searches of a task side by side, and their best trials."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.analysis.compare import compare
         from search.cli import commands
+        from search.reports.compare import compare
 
         commands.check_name(task, kept)
         compare(console, kept, task, search, top, form.value)
@@ -101,7 +101,7 @@ def why(
     """Why a trial was proposed, went on, stopped or won: each decision with the figures that it was made from."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.analysis.why import why as explain
+        from search.reports.why import why as explain
 
         for line in explain(kept, name, trial):
             console.print(line, markup=False, soft_wrap=True)

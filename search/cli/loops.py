@@ -14,12 +14,12 @@ from rich.console import Console
 
 from search.cli import commands
 from search.cli.commands import RunOptions
-from search.config.load import SearchConfig, check_config, digest
-from search.config.loops import LOOPS, loop_config, read_space
-from search.config.overrides import argument, flag, lay_over
-from search.config.space import Space
-from search.record.replay import replay
-from search.record.store import Store, read_json
+from search.core.config import SearchConfig, check_config, digest
+from search.core.overrides import argument, flag, lay_over
+from search.core.program_config import LOOPS, loop_config, read_space
+from search.core.replay import replay
+from search.core.space import Space
+from search.core.store import Store, read_json
 from search.session import DONE, FAILED, INTERRUPTED
 from trainables import InputError, offered, task_names
 from trainables.base.files import file_safe, replacing

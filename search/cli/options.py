@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from search.config.names import SchedulerName, SearcherName
+from search.core.names import SchedulerName, SearcherName
 
 Searcher = StrEnum("Searcher", {name: name for name in get_args(SearcherName)})  # type: ignore[misc]
 Scheduler = StrEnum("Scheduler", {name: name for name in get_args(SchedulerName)})  # type: ignore[misc]
@@ -23,7 +23,7 @@ def _task_names() -> list[str]:
 
 
 def _search_names() -> list[str]:
-    from search.record.store import Store
+    from search.core.store import Store
 
     return Store.open(None).names()
 

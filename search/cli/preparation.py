@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console
 
 import search
-from search.config.load import SearchConfig, check_config, parse_duration
-from search.config.overrides import change
-from search.engine.cluster import Cluster, connect
-from search.engine.placement import local_cpus, machines, place
-from search.record.redaction import has_secrets, remember, without_secrets
-from search.record.store import SearchFolder, Store
+from search.core.config import SearchConfig, check_config, parse_duration
+from search.core.overrides import change
+from search.core.redaction import has_secrets, remember, without_secrets
+from search.core.store import SearchFolder, Store
+from search.runtime.cluster import Cluster, connect
+from search.runtime.placement import local_cpus, machines, place
 from search.session import NEEDED
 from trainables import InputError, Precomputed, SelfTrained, Splits, Surveyed, get_task
 from trainables.base.storage import fetch, files_at, is_remote
@@ -23,7 +23,7 @@ from trainables.base.storage import fetch, files_at, is_remote
 
 def read_data(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:
     """The splits of the user's data, or of the demo's; shows a progress bar."""
-    from search.console import data_progress
+    from search.live.console import data_progress
 
     source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
     bar, progress = data_progress(console)
@@ -40,7 +40,7 @@ def prepare_data(console: Console, store: Store, config: SearchConfig, data: str
     Args:
         warn: whether the user's data is looked over for leaks, which become notes.
     """
-    from search.console import data_progress
+    from search.live.console import data_progress
     from trainables import choose_device
 
     task, cache = get_task(config.task), store.cache / config.task
@@ -106,7 +106,7 @@ def share_gpus(
     console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
 ) -> tuple[SearchConfig, Cluster]:
     """Measures the share of a GPU that a trial takes, and puts it in the place of `auto`."""
-    from search.engine.gpu_share import measure
+    from search.runtime.gpu_share import measure
 
     need = measure(config, splits, cluster.placement)
     config = check_config(config.task, change(config.raw, flags={"resources.gpus": need.share}), config.place)
@@ -118,7 +118,7 @@ def fit_epochs(
     console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
 ) -> tuple[SearchConfig, dict[str, float]]:
     """The configuration with as many epochs as the time budget holds; and what `Measured` holds of the pace."""
-    from search.engine.pace import measure_pace, most_epochs
+    from search.runtime.pace import measure_pace, most_epochs
 
     budget, most = str(config.search.time_budget), most_epochs(config, splits.info.sizes["train"])
     pace = measure_pace(config, splits, cluster.placement)

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from search.config.load import SearchConfig
-from search.config.loops import loop_config
-from search.record.events import Event, Failed, Proposed, Result
-from search.record.journal import Journal
-from search.record.replay import described, open_search, replay
-from search.record.state import SearchState
-from search.record.store import SearchFolder, Store
+from search.core.config import SearchConfig
+from search.core.events import Event, Failed, Proposed, Result
+from search.core.journal import Journal
+from search.core.program_config import loop_config
+from search.core.replay import described, open_search, replay
+from search.core.state import SearchState
+from search.core.store import SearchFolder, Store
 from search.tracking.tracker import Tracker
 from trainables import DataInfo, InputError, Params, get_task, offered
 from trainables.base.files import file_safe, replacing

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from search.algorithms.optuna_searcher import distribution
-from search.algorithms.pareto import value_of
-from search.config.load import SearchConfig
+from search.core.config import SearchConfig
+from search.core.events import Event
+from search.core.pareto import value_of
+from search.core.redaction import redacted, remember, without_secrets
+from search.core.searchers.optuna_searcher import distribution
+from search.core.state import SearchState, Trial
 from search.exchange.imported import Imported, ImportedTrial
-from search.record.events import Event
-from search.record.redaction import redacted, remember, without_secrets
-from search.record.state import SearchState, Trial
 from trainables import InputError
 from trainables.base.errors import one_line
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from search.config.load import SearchConfig, load_config
-from search.config.space import Parameter, Plain
+from search.core.config import SearchConfig, load_config
+from search.core.space import Parameter, Plain
 from trainables import (
     Device,
     Exported,

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from search.config.load import SearchConfig
-from search.config.space import Parameter, Plain, Space
+from search.core.config import SearchConfig
+from search.core.space import Parameter, Plain, Space
 from trainables import Device, Diverged, Params, Splits, choose_device, get_task, seed_everything
 from trainables.base import fused
 from trainables.base.training import rng_state

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from search.config.load import parse_objective
-from search.config.loops import read_space
-from search.config.space import parse_space
+from search.core.config import parse_objective
+from search.core.program_config import read_space
+from search.core.space import parse_space
 from trainables import InputError, task_names
 
 #: The two packages that are copied; a new one is called otherwise than `mine`.

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from search.config.load import SearchConfig
-from search.finals.finalists import LEVEL, resample
-from search.record.readable import figure
-from search.record.redaction import redacted
-from search.record.state import SearchState
-from search.record.store import SearchFolder, final_name
+from search.core.config import SearchConfig
+from search.core.readable import figure
+from search.core.redaction import redacted
+from search.core.state import SearchState
+from search.core.store import SearchFolder, final_name
+from search.final.finalists import LEVEL, resample
 from trainables import Bootstrapped, DataInfo, get_task
 
 #: Lines of Python that an exported model may bring, which need nothing of this project.

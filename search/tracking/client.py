@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from search.record.store import Store
+from search.core.store import Store
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

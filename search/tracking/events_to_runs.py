@@ -14,11 +14,9 @@ from typing import Any, assert_never
 import yaml
 from mlflow.tracking import MlflowClient
 
-from search.algorithms.pareto import value_of
-from search.config.load import SearchConfig, digest
-from search.finals.variant_comparison import figures
-from search.record.cost import cost
-from search.record.events import (
+from search.core.config import SearchConfig, digest
+from search.core.cost import cost
+from search.core.events import (
     AuditEvent,
     Compared,
     Decided,
@@ -32,9 +30,11 @@ from search.record.events import (
     Result,
     Retried,
 )  # fmt: skip
-from search.record.redaction import redacted
-from search.record.state import SearchState, Trial
-from search.record.store import SearchFolder, Store
+from search.core.pareto import value_of
+from search.core.redaction import redacted
+from search.core.state import SearchState, Trial
+from search.core.store import SearchFolder, Store
+from search.final.variant_comparison import figures
 from search.tracking.card import write_card
 from search.tracking.names import DELIVERED
 from search.tracking.names import plain as text

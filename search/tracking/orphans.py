@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from search.record.store import SearchFolder, Store
+from search.core.store import SearchFolder, Store
 from search.tracking.client import mlflow_client, quick_and_quiet
 
 

@@ -14,8 +14,8 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from search.record.readable import visible
-from search.record.store import Store
+from search.core.readable import visible
+from search.core.store import Store
 from search.tracking.client import mlflow_client, quick_and_quiet
 from search.tracking.names import model_name
 from trainables import Exported, InputError, get_task

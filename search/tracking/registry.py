@@ -17,7 +17,7 @@ from mlflow.models import Model, infer_signature
 from mlflow.tracking import MlflowClient
 
 import trainables
-from search.record.readable import figure
+from search.core.readable import figure
 from search.tracking import names
 from trainables import InputError, Objective
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from search.algorithms.pareto import nondominated
-from search.record.store import Store
+from search.core.pareto import nondominated
+from search.core.store import Store
 from search.tracking.client import mlflow_client, quick_and_quiet, reading
 from search.tracking.names import DELIVERED, NAME_TAG, experiment_name, original
 from trainables import Objective

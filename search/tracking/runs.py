@@ -15,9 +15,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from search.config.load import SearchConfig
-from search.record.redaction import redacted
-from search.record.store import SearchFolder, Store
+from search.core.config import SearchConfig
+from search.core.redaction import redacted
+from search.core.store import SearchFolder, Store
 from search.tracking import names
 from trainables import DataInfo, InputError
 

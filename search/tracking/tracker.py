@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from search.config.load import SearchConfig
-from search.record.events import Event, Notice
-from search.record.state import SearchState
-from search.record.store import SearchFolder, Store
+from search.core.config import SearchConfig
+from search.core.events import Event, Notice
+from search.core.state import SearchState
+from search.core.store import SearchFolder, Store
 from search.tracking.client import mlflow_client
 from trainables import DataInfo, Objective
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from search.config.load import SearchConfig
-from search.record.store import Store
+from search.core.config import SearchConfig
+from search.core.store import Store
 from search.tracking.names import original, translated
 from trainables import Objective
 

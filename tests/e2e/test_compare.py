@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-from search.record.store import Store
+from search.core.store import Store
 from search.tracking import results
 from tests.outcomes import assert_logged_once
 from tests.outcomes import results as epochs_of

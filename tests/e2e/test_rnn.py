@@ -6,7 +6,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from search.record.readable import figure
+from search.core.readable import figure
 from tests.outcomes import assert_logged_once
 from tests.serving import assert_served_and_reported
 

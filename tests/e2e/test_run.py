@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import torch
 
-from search.analysis.data import doubtful_labels
 from search.cli.app import app
-from search.record.store import Store
+from search.core.store import Store
+from search.reports.data import doubtful_labels
 from tests.conftest import OWN_RAY, Command, outside
 from tests.outcomes import results
 from tests.serving import assert_served_and_reported, free_port, wait_for

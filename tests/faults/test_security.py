@@ -12,7 +12,7 @@ import grpc
 import psutil
 import pytest
 
-from search.engine.cluster import protect_token
+from search.runtime.cluster import protect_token
 from tests.conftest import Command
 from tests.serving import free_port
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from search.record.events import Event
-from search.record.journal import read_events
-from search.record.redaction import redacted
-from search.record.state import SearchState
+from search.core.events import Event
+from search.core.journal import read_events
+from search.core.redaction import redacted
+from search.core.state import SearchState
 from search.tracking.events_to_runs import STATUS, SUMMARY
 from tests.fuzz.known import HELD_BACK
 from tests.fuzz.world import Action, Case, World, broken, play, undisturbed

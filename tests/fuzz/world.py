@@ -30,11 +30,11 @@ import trainables
 from search import session
 from search.cli import commands, loops
 from search.cli.commands import RunOptions
-from search.config.load import check_config, load_config
-from search.record import journal
-from search.record.journal import read_events
-from search.record.state import SearchState
-from search.record.store import SearchFolder, Store
+from search.core import journal
+from search.core.config import check_config, load_config
+from search.core.journal import read_events
+from search.core.state import SearchState
+from search.core.store import SearchFolder, Store
 from search.tracking import registry, tracker
 from tests.fuzz import tiny
 from tests.fuzz.disk import Disk, Killed, Kind

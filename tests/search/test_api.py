@@ -7,10 +7,10 @@ import pytest
 
 import search
 from search.cli.loops import own_task, whole_numbers
-from search.config.loops import loop_config
-from search.config.space import parse_space
-from search.record.journal import Journal
-from search.record.store import Store
+from search.core.journal import Journal
+from search.core.program_config import loop_config
+from search.core.space import parse_space
+from search.core.store import Store
 from search.tracking.results import beside
 from trainables import InputError, offered
 from trainables.loops.command import Command

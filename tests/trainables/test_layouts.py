@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from search.config.load import load_config
+from search.core.config import load_config
 from tests.conftest import SHARED
 from trainables import get_task
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from search.config.load import load_config
+from search.core.config import load_config
 from tests.conftest import SHARED
 from trainables import Splits, get_task
 from trainables.base.task import DataInfo

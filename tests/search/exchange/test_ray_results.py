@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
+from search.core.store import Store
 from search.exchange.imported import keep
 from search.exchange.ray_results import read_experiment
-from search.record.store import Store
 from trainables import InputError
 
 TUNE = """

@@ -5,13 +5,13 @@ import math
 import optuna
 import pytest
 
-from search.algorithms.warm_start import from_search
-from search.config.loops import loop_config
-from search.config.space import parse_space
+from search.core.program_config import loop_config
+from search.core.replay import open_search, replay
+from search.core.space import parse_space
+from search.core.store import Store
+from search.core.warm_start import from_search
 from search.exchange.imported import keep
 from search.exchange.studies import read_study, write_study
-from search.record.replay import open_search, replay
-from search.record.store import Store
 from trainables import InputError
 
 SPACE = {

@@ -1,5 +1,5 @@
-from search.config.load import load_config
-from search.config.space import parse_space
+from search.core.config import load_config
+from search.core.space import parse_space
 from search.gpu.memory import Need, largest
 
 SPACE = parse_space(

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from search.record.store import Store
+from search.core.store import Store
 from search.tracking.client import mlflow_client
 from search.tracking.results import read_runs
 from search.tracking.runs import experiment_id

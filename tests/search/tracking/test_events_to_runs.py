@@ -11,12 +11,12 @@ import mlflow
 import numpy as np
 import pytest
 
-from search.record.store import Store
+from search.core.store import Store
 from search.tracking import events_to_runs as delivery
 from search.tracking import registry, results
 from search.tracking.client import mlflow_client
 from search.tracking.tracker import Tracker
-from tests.search.engine.test_search import result, search_in
+from tests.search.runtime.test_search import result, search_in
 from tests.search.tracking.journals import DESCRIPTION, held, whole_journal, write_final
 from trainables import Objective
 from trainables.base.task import DataInfo

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from search.record.store import Store
+from search.core.store import Store
 from search.tracking import predict
 from trainables import InputError
 

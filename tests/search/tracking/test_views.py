@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from search.config.load import load_config
-from search.config.loops import loop_config
+from search.core.config import load_config
+from search.core.program_config import loop_config
 from search.tracking.views import share_view
 from trainables import Objective
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import search
-from search.config.loops import loop_config
+from search.core.program_config import loop_config
 from trainables import InputError, Numbers, check_params, plain
 from trainables.base.values import refusal
 

@@ -277,7 +277,7 @@ def test_programs_of_one_name_have_places_of_their_own(tmp_path):
 
 @pytest.mark.parametrize("metric", ["a+b", "a&b=c?d", "100%", "loss, mean", "acc@1", "é #x"])
 def test_task_is_found_again_whatever_its_objective_is_called(metric, monkeypatch):
-    from search.config.loops import loop_config
+    from search.core.program_config import loop_config
 
     monkeypatch.setenv("SEARCH_TASKS", "")
     loop_config("odd", {"x": 1}, f"{metric} max", {}, (), "here")

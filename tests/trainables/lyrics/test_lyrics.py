@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from search.config.load import load_config
+from search.core.config import load_config
 from trainables.base.errors import InputError
 from trainables.lyrics import demo
 from trainables.lyrics.task import TASK

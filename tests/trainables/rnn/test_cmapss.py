@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from search.config.load import load_config
+from search.core.config import load_config
 from tests.conftest import SHARED
 from trainables.base.device import choose_device
 from trainables.base.training import run_epoch, seed_everything

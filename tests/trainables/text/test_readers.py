@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from search.config.load import load_config
+from search.core.config import load_config
 from trainables import get_task
 from trainables.base.errors import InputError
 from trainables.base.task import Splits

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import DistilBertForSequenceClassification
 
-from search.config.load import load_config
+from search.core.config import load_config
 from tests.trainables.conftest import assert_units_add_up
 from trainables.base import training
 from trainables.base.batches import rows_on, shuffled_batches

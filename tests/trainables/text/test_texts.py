@@ -323,7 +323,7 @@ def test_two_hundred_thousand_rows_are_read_within_half_a_gigabyte(tmp_path):
     code = f"""
 import resource
 from pathlib import Path
-from search.config.load import load_config
+from search.core.config import load_config
 from trainables.tweets.task import TASK
 data = load_config("tweets", ["data.encoder=packaged"]).data
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from search.config.load import load_config
+from search.core.config import load_config
 from tests.conftest import SHARED
 from tests.trainables.conftest import assert_units_add_up
 from trainables.base import training

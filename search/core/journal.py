@@ -1,0 +1,242 @@
+"""The durable record of a search: one JSON line for each event, on disk before anything acts on it.
+
+The state of a search (its trials and, by replay, its searcher and its rungs) is a function of these lines alone. A
+driver that is killed at any moment therefore resumes where the last line stands, and MLflow can be told again what it
+may have missed. The kinds of events are listed in `events.py`.
+
+A line ends with a checksum of the bytes before it: `{"event": "session", "time": 1, "crc": "9ae0daaf"}`. Lines of
+format 1 have none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Annotated, Any, cast
+
+from search.core.events import VERSION, Event
+from trainables import InputError
+
+#: The content of a line, and the checksum behind it.
+_CHECKED = re.compile(rb'(.*), "crc": "([0-9a-f]{8})"}\n', re.DOTALL)
+
+
+class Journal:
+    """The file of events of one search, held by one process at a time.
+
+    The lock is `flock`. Linux passes it on to an NFS server, so that it holds between machines, unless the folder is
+    mounted with `nolock` or `local_lock`: then it holds between the processes of one machine.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens or creates the file, locks it, and drops a last line that a kill left unfinished.
+
+        Raises:
+            InputError: another process is running this search, the file cannot be written, or `read_events` refuses it.
+        """
+        self.path = path
+        self._file = _locked(path)
+        try:
+            self.events = list(read_events(path))
+        except InputError:
+            self._file.close()
+            raise
+        self._end = sum(len(line) for line in _whole_lines(path))
+        self._file.truncate(self._end)
+        #: The error of the write that failed first; nothing is written after it.
+        self.refused: OSError | None = None
+        self._last = self.events[-1].get("time", 0) if self.events else 0
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def append(self, *events: Event) -> list[Event]:
+        """Adds the time to each event and writes them to disk, all or none.
+
+        Returns:
+            The events as they were written, without their checksums.
+
+        Raises:
+            OSError: the disk refuses them; from then on every call raises it.
+        """
+        self._last = max(self._last, int(time.time() * 1000))  # a clock that is set back moves no event back
+        stamped = [cast(Event, {**_plain(event), "time": self._last}) for event in events]
+        if not self.events and stamped:
+            stamped[0]["version"] = VERSION
+        lines = b"".join(map(_line, stamped))
+        if self.refused:
+            raise self.refused
+        try:
+            written = 0
+            while written < len(lines):
+                written += self._file.write(lines[written:])
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self.refused = error
+            self._file.truncate(self._end)
+            raise
+        self._end += len(lines)
+        self.events += stamped
+        return stamped
+
+    def close(self) -> None:
+        """Closes the file, which another process may then open.
+
+        A file without events is removed, as the search never began. So are the folders of a store above it that are
+        empty then: the search's own, that of all searches, and the store.
+        """
+        if not self._file.closed and not self._end:
+            with suppress(OSError):  # a folder that is not empty
+                self.path.unlink()
+                self.path.parent.rmdir()
+                if self.path.parents[1].name == "searches":
+                    self.path.parents[1].rmdir()
+                    self.path.parents[2].rmdir()
+        self._file.close()
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The file, opened and locked."""
+    name = path.parent.name
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+b", buffering=0)
+        except FileNotFoundError:  # the folder went between the two, with a search that never began
+            continue
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass  # removed before it was locked, by a search that never began
+        except BlockingIOError as error:
+            file.close()
+            raise InputError(f"{name}: this search is running in another process") from error
+        except OSError as error:
+            file.close()
+            raise InputError(
+                f"{path}: cannot be locked ({error.strerror}); keep the store on a file system that has file locks"
+            ) from error
+        file.close()
+
+
+def _line(event: Event) -> bytes:
+    content = json.dumps(event)[:-1].encode()
+    return b'%b, "crc": "%08x"}\n' % (content, zlib.crc32(content))
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    """The event as it is read back, in Python's own types: a task may measure in NumPy's or torch's."""
+    plain: dict[str, Any] = json.loads(json.dumps(event, default=_scalar), parse_int=_int)
+    for key in ("metrics", "test", "baselines"):
+        if key in plain:
+            plain[key] = {name: _number(name, value) for name, value in plain[key].items()}
+    return plain
+
+
+def _number(name: str, value: Any) -> float:
+    """A figure; a truth value counts as 0 or 1. Raises InputError for what no reader of the journal would take."""
+    if not isinstance(value, int | float):
+        raise InputError(f"the metric {name!r} is {value!r}: expected a number")
+    return float(value)
+
+
+def _int(digits: str) -> float:
+    """A whole number; infinity for one beyond every float, as no reader could compare it."""
+    return int(digits) if len(digits) < 300 else float(digits)
+
+
+def _scalar(value: Any) -> Any:
+    if not hasattr(value, "item"):
+        raise TypeError(f"{value!r}: expected text, a number, true, false or null")
+    return value.item()
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    if not path.exists():  # killed before the first event
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """Yields the complete events of a journal; nothing where there is no file. Floats are exact, NaN and infinity too.
+
+    Raises:
+        InputError: a line is no event (the file was edited, or the disk is bad), or a newer version wrote the file.
+    """
+    version, checked, trials = 1, False, 0
+    try:
+        for number, line in enumerate(_whole_lines(path), 1):
+            try:
+                content = _CHECKED.fullmatch(line)
+                if content is None and checked:
+                    raise ValueError("its checksum is missing")
+                if content is not None and zlib.crc32(content[1]) != int(content[2], 16):
+                    raise ValueError("its checksum is another")
+                event = json.loads(line if content is None else content[1] + b"}")
+                version = event.get("version", 1) if number == 1 and isinstance(event, dict) else version
+                if isinstance(version, int) and version > VERSION:
+                    raise InputError(
+                        f"{path}: written in format {version} by a newer trial-search; this one reads up to {VERSION}"
+                    )
+                if content is None and version > 1:
+                    raise ValueError("its checksum is missing")
+                checked = checked or content is not None
+                _check(event, trials)
+                trials += event["event"] == "trial"
+            except (ValueError, RecursionError) as error:
+                why = str(error).split("\n")[0]
+                raise InputError(
+                    f"{path}: line {number} is damaged ({why}): {line[:60]!r}; put a copy of the file back, or delete "
+                    f"this line and all after it, and the search goes on from line {number - 1}"
+                ) from error
+            yield event
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@cache
+def _kinds() -> Any:
+    """Checks an event against the kinds of `events.py`; made when it is first needed."""
+    from pydantic import Field, TypeAdapter
+
+    return TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+def _check(event: Any, trials: int) -> None:
+    """Raises ValueError where this is no event, or not one that can follow `trials` proposals."""
+    from pydantic import ValidationError
+
+    try:
+        _kinds().validate_python(event, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"].startswith("union_tag"):
+            raise ValueError(f"no kind of event is {event.get('event')!r}") from None
+        place = ".".join(map(str, first["loc"][1:]))
+        raise ValueError(f"{place}: {first['msg']}" if place else "it is no event") from None
+    if event["event"] == "trial":
+        if event["number"] != trials:
+            raise ValueError(f"it proposes trial {event['number']}, where trial {trials} comes next")
+        return
+    for key in ("number", "trial", "champion"):
+        if key in event and not 0 <= event[key] < trials:
+            raise ValueError(f"its {key} is {event[key]}, and there are {trials} trials by then")

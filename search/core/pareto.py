@@ -1,0 +1,48 @@
+"""Pareto fronts of searches with several objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from search.core.state import Trial
+from trainables import InputError, Objective
+
+
+def value_of(trial: Trial, objective: Objective) -> float:
+    """The trial's value of an objective at its best epoch; see `measured`."""
+    return measured(trial.curve[trial.best_epoch], objective)
+
+
+def measured(metrics: dict[str, float], objective: Objective) -> float:
+    """An epoch's value of an objective: the validation metric of that name, else any other (`parameters`, say).
+
+    Raises:
+        InputError: there is no such metric.
+    """
+    for key in (f"val_{objective.metric}", objective.metric):
+        if key in metrics:
+            return metrics[key]
+    there = ", ".join(sorted(key.removeprefix("val_") for key in metrics if not key.startswith("train_")))
+    raise InputError(f"search.objective: {objective.metric!r}: no metric of this task; there are {there}")
+
+
+def front(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The Pareto front of the trials that can win, the best in the first objective first."""
+    able = [t for t in trials if t.can_win]
+    losses = np.array([[o.loss(value_of(t, o)) for o in objectives] for t in able]).reshape(len(able), len(objectives))
+    found = [(tuple(row), t) for t, row, best in zip(able, losses, nondominated(losses), strict=True) if best]
+    return [trial for _, trial in sorted(found, key=lambda one: (one[0], one[1].number))]
+
+
+def nondominated(losses: np.ndarray) -> np.ndarray:
+    """Which rows no other row dominates, that is, is at least as good in all columns and better in one.
+
+    Args:
+        losses: (n, objectives), smaller is better.
+
+    Returns:
+        (n,) of bool.
+    """
+    return np.array([not ((losses <= row).all(1) & (losses < row).any(1)).any() for row in losses], dtype=bool)

@@ -1,0 +1,1 @@
+"""Schedulers: when a trial stops, pauses or goes on."""

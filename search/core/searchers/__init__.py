@@ -1,0 +1,1 @@
+"""Searchers: what is tried next."""

@@ -1,0 +1,133 @@
+"""Configurations as arrays: many at a time, for models that look at thousands.
+
+A row has a column for each parameter of the space: where a number lies in its range (0 to 1), or the index of a choice;
+NaN where the parameter does not exist beside the others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from search.core.searchers.priors import CHANGED, CHOSEN, SPREAD, from_unit, to_unit
+from search.core.space import Parameter, Plain, Space
+from trainables import Params
+
+Array = np.ndarray
+
+
+class Encoding:
+    """Between configurations of a space and rows."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._parameters = space.parameters
+
+    def row(self, params: Params) -> Array:
+        """(parameters,): a configuration as a row; a value that the space does not have counts as missing."""
+        return np.array([_code(p, params.get(p.name)) if p.exists(params) else np.nan for p in self._parameters])
+
+    def params(self, row: Array) -> Params:
+        """A row of `draw` or `near` as a configuration."""
+        values = dict(zip((p.name for p in self._parameters), row, strict=True))
+
+        def decode(p: Parameter) -> object:
+            code = values[p.name]
+            return p.choices[int(code)] if p.kind == "choice" else from_unit(p, float(code))
+
+        return self.space.sample(decode)
+
+    def draw(self, rng: np.random.Generator, count: int, fixed: Params, priors: bool = False) -> Array:
+        """(count, parameters): uniform draws, or draws from the priors where there are any.
+
+        Args:
+            fixed: parameters that have this value.
+        """
+        return self._settled(self._drawn(rng, count, priors), fixed)
+
+    def _drawn(self, rng: np.random.Generator, count: int, priors: bool = False) -> Array:
+        """Draws of every parameter, whether it exists or not."""
+        rows = np.empty((count, len(self._parameters)))
+        for column, p in enumerate(self._parameters):
+            units = rng.random(count)
+            if p.kind in ("choice", "value"):
+                rows[:, column] = np.minimum((units * len(p.choices)).astype(int), len(p.choices) - 1)
+                if priors and p.has_prior:
+                    prior = p.choices.index(p.prior)
+                    rows[:, column] = np.where(rng.random(count) < CHOSEN[p.confidence], prior, rows[:, column])
+            elif priors and p.has_prior:
+                rows[:, column] = _reflected(to_unit(p, p.prior) + rng.normal(0, SPREAD[p.confidence], count))
+            else:
+                rows[:, column] = units
+        return rows
+
+    def near(self, rng: np.random.Generator, rows: Array, spread: float, fixed: Params) -> Array:
+        """Rows with about half of their parameters changed a little (numbers by a normal deviation of `spread`)."""
+        count, fresh = len(rows), self._drawn(rng, len(rows))
+        changed = rng.random(rows.shape) < CHANGED
+        changed[np.arange(count), rng.integers(rows.shape[1], size=count)] = True
+        made = np.where(np.isnan(rows), fresh, rows)  # a parameter that comes to exist has any value
+        for column, p in enumerate(self._parameters):
+            if p.kind in ("choice", "value"):
+                moved = fresh[:, column]
+            else:
+                moved = _reflected(made[:, column] + rng.normal(0, spread, count))
+            made[:, column] = np.where(changed[:, column], moved, made[:, column])
+        return self._settled(made, fixed)
+
+    def features(self, rows: Array) -> Array:
+        """(n, features): numbers as they are, choices one-hot. Where a parameter does not exist it has no choice, or
+        the middle of its range, and a feature of its own says so."""
+        columns: list[Array] = []
+        for column, p in enumerate(self._parameters):
+            codes = rows[:, column]
+            if p.kind == "value" and not p.when:
+                continue
+            if p.when and p.kind != "value":
+                columns.append(np.isnan(codes).astype(float))
+            if p.kind == "choice":
+                # Two values that differ are as far apart as a range is long.
+                columns += [(codes == index) / np.sqrt(2) for index in range(len(p.choices))]
+            elif p.kind != "value":
+                columns.append(np.nan_to_num(codes, nan=0.5))
+        return np.stack(columns, 1) if columns else np.zeros((len(rows), 1))
+
+    def _settled(self, rows: Array, fixed: Params) -> Array:
+        """Rounds whole numbers to their steps, fixes what is fixed, and leaves out what does not exist."""
+        rows = rows.copy()
+        for column, p in enumerate(self._parameters):
+            if p.name in fixed:
+                rows[:, column] = _code(p, fixed[p.name])
+            elif p.kind == "int":
+                steps = int((p.high - p.low) // p.step)
+                chosen = np.minimum(steps, (rows[:, column] * (steps + 1)).astype(int))
+                # In the middle of its share of the range, where `from_unit` gives the same number again.
+                rows[:, column] = (chosen + 0.5) / (steps + 1)
+            exists = np.ones(len(rows), dtype=bool)
+            for name, allowed in p.when.items():
+                other = next(i for i, one in enumerate(self._parameters) if one.name == name)
+                exists &= self._is_one_of(rows[:, other], self._parameters[other], allowed)
+            rows[~exists, column] = np.nan
+        return rows
+
+    @staticmethod
+    def _is_one_of(codes: Array, p: Parameter, allowed: tuple[object, ...]) -> Array:
+        if p.kind in ("choice", "value"):
+            return np.isin(codes, [index for index, value in enumerate(p.choices) if value in allowed])
+        return np.array([not np.isnan(code) and from_unit(p, float(code)) in allowed for code in codes])
+
+
+def _code(p: Parameter, value: Plain) -> float:
+    if p.kind in ("choice", "value"):
+        return float(p.choices.index(value)) if value in p.choices else float("nan")
+    if not isinstance(value, int | float):
+        return float("nan")
+    if p.kind == "int":
+        steps = int((p.high - p.low) // p.step)
+        return ((value - p.low) // p.step + 0.5) / (steps + 1)
+    return min(1.0, max(0.0, to_unit(p, value)))
+
+
+def _reflected(units: Array) -> Array:
+    """Numbers beyond 0 or 1 turned back at the border."""
+    turned = np.abs(units) % 2.0
+    return np.where(turned > 1, 2 - turned, turned)

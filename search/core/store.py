@@ -1,0 +1,270 @@
+"""Where results are kept: one folder holds the MLflow store and each search's own files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.core.journal import Journal
+from search.core.redaction import redacted, without_secrets
+from search.core.state import FinalRun
+from trainables import InputError
+from trainables.base.files import replacing
+
+#: What of a search's description may be an address.
+ADDRESSES = ("data", "address", "imported")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: The keys of `search.json` without which a search cannot be opened, and the types of theirs and others' values.
+_NEEDED = ("task", "config", "place")
+_TYPES = {"id": str, "task": str, "config": dict, "place": str, "fingerprint": str, "created": int, "objective": dict}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder with `mlflow.db`, `artifacts/`, `searches/NAME/` and `cache/`.
+
+    Who may write to it can have code run by those who go on with a search of it: `search.json` names the module of a
+    task, and functions are pickles. The commands that only read a search run none of that.
+    """
+
+    root: Path
+
+    @staticmethod
+    def open(option: Path | None) -> Store:
+        """The store in the folder of `--store`, else of `SEARCH_STORE`, else in `mlruns` here."""
+        return Store(Path(option or os.environ.get("SEARCH_STORE") or "mlruns").resolve())
+
+    @property
+    def tracking_uri(self) -> str:
+        """The tracking server: `MLFLOW_TRACKING_URI` if it is set, else this folder's sqlite file."""
+        if named := os.environ.get("MLFLOW_TRACKING_URI"):
+            return named
+        from sqlalchemy.engine import URL
+
+        address = URL.create("sqlite", database=str(self.database)).render_as_string()
+        if address == f"sqlite:///{self.database}":
+            return address
+        # MLflow makes a folder of a quoted path as it stands, unless the address names the driver too.
+        return address.replace("sqlite:", "sqlite+pysqlite:", 1)
+
+    @property
+    def shown(self) -> str:
+        """The place of the results as people read it, without credentials."""
+        return str(self.root) if self.is_local else redacted(self.tracking_uri)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the folder, which is there, can be written to; one on a read-only disk can only be read."""
+        return os.access(self.root, os.W_OK)
+
+    @property
+    def database(self) -> Path:
+        """MLflow's sqlite file, where no server is named."""
+        return self.root / "mlflow.db"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether MLflow's store is this folder rather than a server."""
+        return not os.environ.get("MLFLOW_TRACKING_URI")
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's artifacts, where no server is named."""
+        return self.root / "artifacts"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded data and encoder features, by content; it may be deleted."""
+        return self.root / "cache"
+
+    def check(self) -> None:
+        """Checks that the folder is there, or can be made, and can be written to; makes nothing, as the command may
+        end with another mistake. Raises InputError with the reason."""
+        there = next(path for path in (self.root, *self.root.parents) if path.exists())
+        reason = "is no folder" if not there.is_dir() else "" if os.access(there, os.W_OK) else "is not writable"
+        if reason:
+            raise InputError(
+                f"{self.root}: results cannot be kept there ({there} {reason}); choose another folder with --store DIR "
+                "or SEARCH_STORE"
+            )
+
+    def search(self, name: str) -> SearchFolder:
+        """The folder of a search, which need not exist yet; raises InputError where the name is no plain file name."""
+        if not _NAME.fullmatch(name):
+            raise InputError(f"--name {name!r}: allowed are up to 100 letters, digits, '.', '_' and '-'")
+        return SearchFolder(self.root / "searches" / name)
+
+    def plan(self, key: str) -> Path:
+        """The file of a forecast by `--plan`; `key` is a hash of its configuration and data."""
+        return self.root / "plans" / f"{key}.json"
+
+    def names(self) -> list[str]:
+        """The searches in this store, in alphabetical order."""
+        folder = self.root / "searches"
+        return sorted(p.parent.name for p in folder.glob("*/search.json")) if folder.is_dir() else []
+
+    def descriptions(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The name and the description of each search; stderr names those that cannot be read."""
+        for name in self.names():
+            try:
+                yield name, self.search(name).read(self)
+            except InputError as error:
+                pass_over(error)
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """The folder of one search: its description (`search.json`), its journal, its checkpoints and models."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The search's name."""
+        return self.path.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether the search has begun."""
+        return (self.path / "search.json").exists()
+
+    def begin(self) -> Journal:
+        """Takes the name for a new search, until the journal that is returned is closed. Nothing else of a search may
+        be written before.
+
+        Raises:
+            InputError: there is a search of that name, or it is being started.
+        """
+        if not self.exists:
+            journal = Journal(self.journal)
+            if not self.exists and not journal.events:
+                return journal
+            journal.close()
+        if not self.exists:
+            raise InputError(
+                f"{self.path}: has a journal and no search.json, which an import that was killed may leave: delete the "
+                "folder, or choose another name"
+            )
+        raise InputError(
+            f"--name {self.name}: a search of that name exists; go on with `python -m search resume {self.name}` or "
+            "choose another name"
+        )
+
+    def hold(self, store: Store) -> Journal:
+        """Keeps other processes from running or changing this search, until the journal that is returned is closed.
+
+        Raises:
+            InputError: there is no such search, or another process is running it.
+        """
+        self.read(store)
+        return Journal(self.journal)
+
+    @property
+    def journal(self) -> Path:
+        """The file of its events."""
+        return self.path / "journal.jsonl"
+
+    def final(self, trial: int, seed: int) -> Path:
+        """Where a final training's model and pictures are."""
+        return self.path / final_name(trial, seed)
+
+    def samples(self, final: FinalRun | None) -> list[str]:
+        """The lines that the task wrote of the final model (generated sentences, say); none where it wrote nothing."""
+        path = self.samples_file(final) if final else None
+        return path.read_text().splitlines() if path and path.exists() else []
+
+    def samples_file(self, final: FinalRun) -> Path:
+        """The file of these lines."""
+        return self.final(final.trial, final.seed) / "artifacts" / "samples.txt"
+
+    @property
+    def decision(self) -> Path:
+        """A Markdown file: the comparison of the finalists."""
+        return self.path / "final" / "finalists.md"
+
+    @property
+    def comparison(self) -> Path:
+        """The folder with the comparison of the balanced values."""
+        return self.path / "comparison"
+
+    def errors(self, trial: int, seed: int) -> Path:
+        """A Parquet file with the errors on the test samples of a trial that was trained again."""
+        return self.path / "repeats" / f"{trial:04d}-seed-{seed}.parquet"
+
+    def write(self, description: dict[str, Any]) -> None:
+        """Writes `search.json`, whole or not at all, without the secrets of addresses. Only its owner may read it, as a
+        command may hold a secret that it needs."""
+        shown = {key: without_secrets(description[key]) for key in ADDRESSES if description.get(key)}
+        with replacing(self.path / "search.json") as file:
+            os.fchmod(file.fileno(), 0o600)
+            content = {**description, **shown}
+            file.write(json.dumps({**content, "crc": _checksum(content)}, indent=2).encode())
+
+    def read(self, store: Store | None = None) -> dict[str, Any]:
+        """Reads `search.json`; raises InputError where there is no such search, or the file is damaged."""
+        if not self.exists:
+            store = store or Store(self.path.parent.parent)
+            there = ", ".join(store.names()) or "none yet"
+            raise InputError(f"{self.name}: no search of that name in {store.root} (there: {there})")
+        path = self.path / "search.json"
+        description: dict[str, Any] = read_json(path, "put a copy of it back, or delete the folder of the search")
+        crc = description.pop("crc", None)  # searches from before it have none
+        if crc is not None and crc != _checksum(description):
+            raise InputError(
+                f"{path}: was changed since it was written; if you changed it, delete its line `crc`; else put a copy "
+                "of it back"
+            )
+        wrong = [key for key in _NEEDED if key not in description]
+        wrong += [key for key, kind in _TYPES.items() if not isinstance(description.get(key, kind()), kind)]
+        if not wrong and description.get("objective", {"mode": "min"}).get("mode") not in ("min", "max"):
+            wrong = ["objective"]
+        if wrong:
+            raise InputError(f"{path}: is damaged: {wrong[0]}: {description.get(wrong[0], 'missing')!r}")
+        return description
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The object that a JSON file of the store holds.
+
+    Args:
+        remedy: what the user can do where the file is damaged, as a part of a sentence.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is damaged ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is damaged (it holds no object); {remedy}")
+    return content
+
+
+def pass_over(error: InputError) -> None:
+    """Says on stderr that a search is passed over, and why, where a command is about many."""
+    logging.getLogger(__name__).warning("passed over: %s", redacted(str(error)))
+
+
+def _checksum(description: Mapping[str, Any]) -> str:
+    """Of the content, whatever the order of its keys and its layout."""
+    return f"{zlib.crc32(json.dumps(description, sort_keys=True).encode()):08x}"
+
+
+def final_name(trial: int, seed: int) -> str:
+    """The folder that a final training ends in, below its search's."""
+    return f"final/trial-{trial:04d}-seed-{seed}"
+
+
+def final_progress(run: FinalRun) -> str:
+    """The file, below the search's folder, of a final training's state until it is done."""
+    return f"{final_name(run.trial, run.seed)}-epochs-{run.epochs}.pt"

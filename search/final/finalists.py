@@ -1,0 +1,163 @@
+"""Compares finalists on test: how sure each figure is, and whether the best is better by more than noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.core.events import Verdict
+from search.core.readable import Grid, figure
+from trainables import Objective
+
+#: Confidence of intervals and of a winner.
+LEVEL = 0.95
+#: Number of resampled test sets, and of units that are weighted at a time.
+DRAWS, CHUNK = 2000, 4096
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its interval; `p` is the probability of one that far from zero if it were zero."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def estimate(values: np.ndarray, sampling: float = 0.0) -> Estimate:
+    """Estimates a mean by Student's t.
+
+    Training varies with its seed, and the figure varies with the test set. More seeds make only the first part smaller.
+    The two variances add up, with the degrees of freedom of Welch and Satterthwaite (1947).
+
+    Args:
+        values: (seeds,); the interval of fewer than two is NaN.
+        sampling: variance of the mean over resampled test sets.
+    """
+    mean, count = float(values.mean()), len(values)
+    if count < 2:
+        return Estimate(mean, math.nan, math.nan, math.nan)
+    from scipy import stats  # imported here as it takes most of a second, and most commands estimate nothing
+
+    seeds = float(values.var(ddof=1)) / count
+    total = seeds + sampling
+    if total == 0:
+        return Estimate(mean, mean, mean, float(mean == 0))
+    freedom = (count - 1) * (total / seeds) ** 2 if seeds else math.inf
+    t = stats.t(freedom) if math.isfinite(freedom) else stats.norm()
+    error = math.sqrt(total)
+    reach = float(t.ppf((1 + LEVEL) / 2)) * error
+    return Estimate(mean, mean - reach, mean + reach, float(2 * t.sf(abs(mean) / error)))
+
+
+def resample(
+    units: list[np.ndarray], objective_of: Callable[[np.ndarray], np.ndarray], draws: int = DRAWS
+) -> np.ndarray:
+    """The objective of each model on the same `draws` resampled test sets: (models, draws).
+
+    Args:
+        units: for each model (units, k), as `Bootstrapped.units` returns them, in the same order of units.
+
+    Each unit is drawn a Poisson(1) number of times: the bootstrap for sets too large to index (Chamandy et al. 2012).
+    """
+    rng, count = np.random.default_rng(0), len(units[0])
+    sums = np.zeros((len(units), draws, units[0].shape[1]))
+    for start in range(0, count, CHUNK):
+        part = slice(start, min(start + CHUNK, count))
+        weights = rng.poisson(1.0, (draws, part.stop - start)).astype(np.float32)
+        for model, one in enumerate(units):
+            sums[model] += weights @ one[part].astype(np.float32)
+    return objective_of(sums)
+
+
+def decide(
+    validation: dict[int, float], test: dict[int, np.ndarray], resampled: dict[int, np.ndarray] | None,
+    objective: Objective,
+) -> Verdict:  # fmt: skip
+    """Compares finalists: which is best on test, and which of the others is worse by more than noise.
+
+    Args:
+        validation: the best validation objective of each trial, by which it was chosen.
+        test: (seeds,) for each trial: the test objective with each seed, the same seeds for all.
+        resampled: (seeds, draws) for each trial: that objective on resampled test sets, the same sets for all. None
+            leaves the spread of the test set out.
+
+    Returns:
+        `champion`: the best trial. `winner`: whether it is apart from every other one. `finalists`: for each its trial,
+        val, test, low and high, and for all but the champion the `p` of its paired difference to the champion,
+        corrected for the number of comparisons (Holm 1979).
+    """
+
+    def spread(values: np.ndarray) -> float:
+        return float(values.mean(0).var(ddof=1))
+
+    order = sorted(test, key=lambda t: (objective.loss(float(test[t].mean())), objective.loss(validation[t])))
+    champion, others = order[0], order[1:]
+    p = {}
+    for trial in others:
+        sampling = spread(resampled[trial] - resampled[champion]) if resampled else 0.0
+        p[trial] = estimate(test[trial] - test[champion], sampling).p
+    corrected = holm(p)
+    rows = []
+    for trial in order:
+        found = estimate(test[trial], spread(resampled[trial]) if resampled else 0.0)
+        row = {"trial": trial, "val": validation[trial], "test": found.mean, "low": found.low, "high": found.high}
+        rows.append({**row, **({"p": corrected[trial]} if trial in corrected else {})})
+    return {
+        "champion": champion,
+        "winner": bool(others) and all(value < 1 - LEVEL for value in corrected.values()),
+        "resampled": resampled is not None,
+        "seeds": len(test[champion]),
+        "finalists": rows,
+    }
+
+
+def holm(p: dict[int, float]) -> dict[int, float]:
+    """p values corrected for the number of comparisons (Holm 1979)."""
+    ordered, running, corrected = sorted(p, key=p.__getitem__), 0.0, {}
+    for place, key in enumerate(ordered):
+        running = max(running, min(1.0, (len(p) - place) * p[key]))
+        corrected[key] = running
+    return {key: corrected[key] for key in p}
+
+
+def table(decision: Verdict, metric: str) -> Grid:
+    """The finalists with their figures."""
+    rows = [
+        [
+            str(row["trial"]), figure(row["val"]), figure(row["test"]),
+            f"{figure(row['low'])} to {figure(row['high'])}", f"{row['p']:.3f}" if "p" in row else "",
+        ]
+        for row in decision["finalists"]
+    ]  # fmt: skip
+    return Grid(["trial", f"val {metric}", f"test {metric}", "95 % interval", "p"], rows)
+
+
+def words(decision: Verdict, objective: Objective) -> str:
+    """A paragraph that says what the figures show."""
+    rows, metric = decision["finalists"], objective.metric
+    first, others = rows[0], rows[1:]
+    noise = [str(row["trial"]) for row in others if not row["p"] < 1 - LEVEL]
+    apart = [str(row["trial"]) for row in others if row["p"] < 1 - LEVEL]
+    said = [
+        f"Over {decision['seeds']} seeds, trial {first['trial']} has the best test {metric}: {figure(first['test'])} "
+        f"(95 % interval {figure(first['low'])} to {figure(first['high'])})."
+    ]
+    if decision["winner"]:
+        said.append("It is better than every other finalist by more than chance explains.")
+    elif noise:
+        than = f" It is better than {', '.join(apart)}." if apart else ""
+        said.append(f"Its difference to {', '.join(noise)} is within noise: this does not tell them apart.{than}")
+    if not decision["resampled"]:
+        said.append("The intervals are of the seeds alone: this task does not say how its test set varies.")
+    gaps = [objective.loss(row["test"]) - objective.loss(row["val"]) for row in rows]
+    mean = sum(gaps) / len(gaps)
+    said.append(
+        f"On validation, where they were chosen, the finalists looked {abs(mean):.2g} "
+        f"{'better' if mean > 0 else 'worse'} on average than they are on test."
+    )
+    return " ".join(said)

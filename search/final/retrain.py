@@ -1,0 +1,222 @@
+"""Final training: the best configurations on train and validation together, each tested once for each seed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from search.core.events import FinalEvent
+from search.core.seeds import trial_seed
+from search.core.state import FinalRun, Trial
+from search.core.store import final_name, final_progress
+from search.final import finalists
+from search.runtime.checkpoints import sound_checkpoint
+from search.runtime.placement import Placement
+from search.runtime.remote import follow, remote, share, train_resumably
+from search.runtime.search import Search
+from search.runtime.transfer import storage
+from trainables import (
+    Baselined,
+    Bootstrapped,
+    Exported,
+    Illustrated,
+    InputError,
+    Learner,
+    Mergeable,
+    Params,
+    Sampling,
+    Splits,
+    get_task,
+)
+from trainables.base import training
+from trainables.base.device import choose_device
+from trainables.base.errors import Damaged
+from trainables.base.files import replacing
+from trainables.base.storage import Storage, check_all, digest
+
+#: Added to seeds, so that final trainings draw other numbers than trials.
+_FINAL = 1_000_000
+
+
+def retrain(
+    search: Search, splits: Splits, placement: Placement, seeds: int, count: int = 1, merged: bool = True,
+    planned: int | None = None,
+) -> None:  # fmt: skip
+    """Trains the configurations of the `count` best trials with `seeds` seeds each, and compares several of them.
+
+    Each is trained for the number of epochs that was best in the search (`Trial.steady`); what is done already is not
+    trained again. A training ends as the folder `SearchFolder.final` with `model/`, `artifacts/`, a checkpoint to train
+    on from, an example of the input and the predictions for it.
+
+    Args:
+        merged: False trains nothing: the best trial's own model, of its best epoch, is tested and written.
+        planned: another number of epochs, by the time budget.
+
+    Raises:
+        InputError: no trial succeeded, so there is nothing to train.
+        KeyboardInterrupt: the search was stopped; a resume goes on with each training after its last epoch.
+    """
+    state, folder = search.state, search.folder
+    found = state.finalists(search.config.window if merged else 1)[:count]
+    chosen, epochs = [trial for trial, _ in found], {trial.number: epoch for trial, epoch in found}
+    if not chosen:
+        raise InputError(f"{folder.name}: no trial succeeded, so there is no configuration to train")
+    own = None if merged else sound_checkpoint(search, chosen[0], chosen[0].best_epoch)
+    if not merged and own is None:
+        # The disk had no room for its checkpoint, or damaged it, so its model can only be trained again.
+        return retrain(search, splits, placement, seeds, count)
+    for trial in chosen if merged else ():
+        known = state.finals.get((trial.number, 0))
+        begun = known.epochs if known and known.merged else 0
+        # One that was begun keeps its number, as a plan would be another one now.
+        epochs[trial.number] = begun or planned if planned else max(epochs[trial.number], begun)
+    missing: list[FinalRun] = []
+    for seed in range(seeds if merged else 1):
+        for trial in chosen:
+            run = FinalRun(seed, trial.number, state.params_again(trial), epochs[trial.number], merged)
+            known = state.finals.get((trial.number, seed))
+            if known is None or known.test is None or not known.repeats(run) or _is_damaged(search, known):
+                missing.append(run)
+    at_once = max(1, min(placement.concurrency, len(missing)))
+    cpus = placement.cpus_of(at_once)
+    resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
+    shared = share(splits)
+    train = remote(search, _train, replace(placement, cpus=cpus), "final")
+
+    def start(run: FinalRun) -> Any:
+        search.record({
+            "event": "final_started", "trial": run.trial, "seed": run.seed, "epochs": run.epochs,
+            "params": run.params, "merged": merged,
+        })  # fmt: skip
+        states = [(final_progress(run), None), *([(own.name, own.digest)] if own else [])]
+        return train.remote(
+            search.config.task, shared, run.params, state.trials[run.trial].micro_batches,
+            trial_seed(search.config.search.seed, _FINAL + run.seed), run.epochs,
+            resources, final_name(run.trial, run.seed), states, storage(search, [name for name, _ in states]),
+        )  # fmt: skip
+
+    for position, message in follow(search, [partial(start, run) for run in missing], at_once):
+        run = missing[position]
+        # An epoch that an earlier, killed final training recorded already keeps its first record.
+        if message["event"] == "final_result" and message["epoch"] in state.finals[run.trial, run.seed].curve:
+            continue
+        if message["event"] == "final_finished":
+            message |= {"chosen": count == 1 and run.seed == 0, "spent": state.epochs_trained()}
+        which = {"trial": run.trial, "seed": run.seed, "epochs": run.epochs, "merged": merged}
+        search.record(cast(FinalEvent, {**message, **which}))
+        if message["event"] == "final_finished":
+            search.files.delete(final_progress(run))
+    if len(chosen) > 1:
+        _decide(search, chosen)
+
+
+def _is_damaged(search: Search, run: FinalRun) -> bool:
+    """Whether a file of a finished training's model is not what was written; the listeners are told."""
+    folder = search.folder.final(run.trial, run.seed)
+    try:
+        check_all(folder, run.digests)
+    except Damaged as error:
+        search.announce({"event": "damaged", "file": error.file, "why": error.why})
+        return True
+    return False
+
+
+def _decide(search: Search, best: list[Trial]) -> None:
+    """Compares the finalists over the seeds that all of them have, and writes the verdict and the event."""
+    state, task = search.state, get_task(search.config.task)
+    seeds = min(len(state.tested(trial.number)) for trial in best)
+    runs = {trial.number: state.tested(trial.number)[:seeds] for trial in best}
+    resampled = None
+    if isinstance(task, Bootstrapped):
+        units = [np.load(search.folder.final(r.trial, r.seed) / "units.npy") for group in runs.values() for r in group]
+        of_all = finalists.resample(units, task.objective_of).reshape(len(best), seeds, -1)
+        resampled = dict(zip(runs, of_all, strict=True))
+    test = {n: np.array([r.test[search.objective.metric] for r in group if r.test]) for n, group in runs.items()}
+    validation = {trial.number: trial.best_value for trial in best}
+    decision = finalists.decide(validation, test, resampled, search.objective)
+    table, words = finalists.table(decision, search.objective.metric), finalists.words(decision, search.objective)
+    lines = [*table.markdown(), "", words, ""]
+    with replacing(search.folder.decision) as file:
+        file.write("\n".join(lines).encode())
+    known = dict(state.decision or {})
+    if any(known.get(key) != value for key, value in decision.items()):
+        model = state.finals[decision["champion"], 0]
+        assert model.test is not None  # only tested ones are compared
+        spent = state.epochs_trained()
+        search.record({"event": "decided", **decision, "epochs": model.epochs, "test": model.test, "spent": spent})
+
+
+def _train(
+    name: str, splits: Splits, params: Params, micro_batches: int, seed: int, epochs: int,
+    resources: dict[str, Any], target: str, states: list[tuple[str, str | None]], storage: Storage,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Runs on a worker. Yields the metrics of each epoch, then those of the test once everything is on disk.
+
+    Args:
+        epochs: number of epochs; the schedule is laid out for them, so that the training ends with its lowest rate.
+        target: the folder, below the search's, that the result is written to.
+        states: the file with the state after each epoch, from which a killed training goes on; and, where nothing is to
+            be trained, the checkpoint of the trial's own model.
+
+    Raises:
+        Damaged: nothing is to be trained, and the checkpoint is not what was written.
+    """
+    task = get_task(name)
+    device = choose_device(**resources)
+    kept = states[1:]
+    everything = task.merge(splits) if isinstance(task, Mergeable) and not kept else splits.train
+
+    def build() -> Learner:
+        training.seed_everything(seed)
+        learner = task.build(params, replace(splits, train=everything, val=None), epochs, device)
+        learner.micro_batches = micro_batches
+        for checkpoint, expected in kept:
+            with storage.open_checked(checkpoint, expected) as file:
+                training.load(learner, file)
+        return learner
+
+    def epoch(learner: Learner) -> dict[str, Any]:
+        metrics = training.run_epoch(task, learner, everything, None)
+        samples = {"samples": task.samples(learner)} if isinstance(task, Sampling) else {}
+        return {"event": "final_result", "epoch": learner.epoch, "metrics": metrics, **samples}
+
+    learner = yield from train_resumably(build, epochs, storage, states[:1], epoch)
+    test = task.evaluate(learner, splits.test)
+
+    folder = storage.folder / target
+    part = folder.with_name(f"{folder.name}.part") if storage.sees_folder else Path(tempfile.mkdtemp())
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "artifacts").mkdir(parents=True)
+    training.save(learner, part / "checkpoint.pt")
+    if isinstance(task, Illustrated):
+        task.artifacts(learner, splits.test, splits.info, part / "artifacts")
+    if isinstance(task, Exported):
+        (part / "model").mkdir()
+        task.export(learner, splits.info, part / "model")
+        example = task.example(splits.test, splits.info)
+        example.to_parquet(part / "example.parquet")
+        task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
+    if isinstance(task, Bootstrapped):
+        np.save(part / "units.npy", task.units(learner, splits.test))
+    written = {path.relative_to(part).as_posix(): path for path in sorted(part.rglob("*")) if path.is_file()}
+    digests, files = {}, {}
+    for file, path in written.items():
+        if not file.startswith("artifacts/"):  # the model; pictures are for people, who may do with them as they like
+            with path.open("rb") as opened:
+                digests[file] = digest(opened)
+    if storage.sees_folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    else:
+        files = {f"{target}/{file}": path.read_bytes() for file, path in written.items()}
+        shutil.rmtree(part)
+    baselines = task.baselines(splits) if isinstance(task, Baselined) else {}
+    about = {"test": test, "baselines": baselines, "device": device.name, "digests": digests}
+    yield {"event": "final_finished", **about, "files": files}

@@ -1,0 +1,156 @@
+"""Trains the best trial of each balanced value again over several seeds, so that the values can be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, cast
+
+import pandas as pd
+
+from search.core.events import RepeatEvent, RepeatStarted
+from search.core.seeds import trial_seed
+from search.core.space import Plain
+from search.core.state import Trial
+from search.final import variant_comparison as comparison
+from search.runtime.placement import Placement
+from search.runtime.remote import follow, remote, share
+from search.runtime.search import Search
+from trainables import Diverged, Fusable, Params, Splits, Traced, get_task
+from trainables.base import fused, training
+from trainables.base.device import choose_device
+from trainables.base.files import replacing
+from trainables.base.fused import Member
+
+#: Added to seeds, so that repeats draw other numbers than trials and final trainings.
+_REPEAT = 2_000_000
+
+
+def compare(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
+    """Trains the repeats with `seeds` seeds and writes their comparison, if the search balances several values."""
+    config, state = search.config, search.state
+    if not seeds or len(config.balanced) < 2:
+        return
+    repeat(search, splits, placement, seeds)
+    if not state.compared:
+        name, repeats = str(config.search.balance), list(state.repeats.values())
+        comparison.write(search.folder.comparison, repeats, _errors(search), name, search.objective)
+        search.record({"event": "compared"})
+
+
+def repeat(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
+    """Trains the best configuration of each value with `seeds` seeds; what is done is not trained again.
+
+    A repeat trains on train alone and for all epochs, so that training and validation can be compared. The weights of
+    the epoch that was best on validation are tested.
+
+    Raises:
+        KeyboardInterrupt: the search was stopped; a resume trains unfinished repeats from the beginning.
+    """
+    config = search.config
+    jobs: list[tuple[Trial, list[int]]] = []
+    for value in config.balanced:
+        best = search.state.best(config.search.balance, value)
+        if best is None:
+            continue
+        done = {r.seed for r in search.state.repeats.values() if r.trial == best.number and r.test is not None}
+        missing = [seed for seed in range(seeds) if seed not in done]
+        task = get_task(config.task)
+        together = isinstance(task, Fusable) and task.shape(best.params) is not None
+        jobs += [(best, seeds) for seeds in ([missing] if together else [[seed] for seed in missing]) if seeds]
+    if not jobs:
+        return
+    shared = share(splits)
+    resources = {"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision}
+    train = remote(search, _train, placement, "repeat")
+
+    def start(best: Trial, seeds: list[int]) -> Any:
+        params = search.state.params_again(best)
+        value, trial = params[str(config.search.balance)], best.number
+        search.record(
+            *(RepeatStarted(event="repeat_started", value=value, trial=trial, seed=s, params=params) for s in seeds)
+        )
+        generators = [trial_seed(config.search.seed, _REPEAT + seed) for seed in seeds]
+        names = config.task, shared, params, list(zip(seeds, generators, strict=True))
+        return train.remote(*names, config.search.epochs, resources)
+
+    for position, messages in follow(search, [partial(start, *job) for job in jobs], placement.concurrency):
+        _take(search, jobs[position][0], messages)
+
+
+def _take(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:
+    value = best.params[str(search.config.search.balance)]
+    for message in messages:
+        errors = message.pop("errors", None)
+        if errors is not None:
+            with replacing(search.folder.errors(best.number, message["seed"])) as file:
+                errors.to_parquet(file)
+    known = search.state.repeats
+    search.record(
+        # An epoch that an earlier, killed session recorded already keeps its first record.
+        *(
+            cast(RepeatEvent, {**message, "value": value, "trial": best.number})
+            for message in messages
+            if message["event"] != "repeat_result" or message["epoch"] not in known[value, message["seed"]].curve
+        )
+    )
+
+
+def _train(
+    name: str, splits: Splits, params: Params, seeds: list[tuple[int, int]], epochs: int, resources: dict[str, Any]
+) -> Iterator[list[dict[str, Any]]]:
+    """Runs on a worker. Yields the metrics of each epoch for every seed, then the test of each.
+
+    A seed that diverges yields nothing from then on.
+
+    Args:
+        seeds: the number of each seed, and the seed of its generators.
+    """
+    task = get_task(name)
+    device = choose_device(**resources)
+    running: dict[int, Member] = {}
+    best: dict[int, tuple[float, int, dict[str, Any]]] = {}
+    for seed, generator in seeds:
+        training.seed_everything(generator)
+        running[seed] = Member(task.build(params, splits, epochs, device), training.rng_state())
+    for epoch in range(1, epochs + 1):
+        outcomes = fused.run_epoch(task, list(running.values()), splits.train, splits.val) if running else []
+        results = []
+        for (seed, member), metrics in zip(list(running.items()), outcomes, strict=True):
+            loss = math.nan
+            if not isinstance(metrics, Diverged):
+                loss = task.objective.val_loss(metrics)
+                results.append({"event": "repeat_result", "seed": seed, "epoch": epoch, "metrics": metrics})
+            if not math.isfinite(loss):
+                del running[seed]
+            elif seed not in best or loss < best[seed][0]:
+                weights = {key: tensor.clone() for key, tensor in member.learner.model.state_dict().items()}
+                best[seed] = (loss, epoch, weights)
+        yield results
+    for seed, member in running.items():
+        _, epoch, weights = best[seed]
+        member.learner.model.load_state_dict(weights)
+        yield [
+            {
+                "event": "repeat_finished",
+                "seed": seed,
+                "best_epoch": epoch,
+                "parameters": member.learner.parameters,
+                "test": task.evaluate(member.learner, splits.test),
+                "errors": task.errors(member.learner, splits.test) if isinstance(task, Traced) else None,
+            }
+        ]
+
+
+def _errors(search: Search) -> dict[tuple[Plain, int], pd.DataFrame]:
+    """The errors of the repeats on the test samples, of those whose file is there and sound."""
+    found = {}
+    for key, repeat in search.state.repeats.items():
+        path = search.folder.errors(repeat.trial, repeat.seed)
+        if repeat.test and path.exists():
+            try:
+                found[key] = pd.read_parquet(path)
+            except (OSError, ValueError) as error:  # pyarrow's own are kinds of these
+                search.announce({"event": "damaged", "file": str(path), "why": str(error).split("\n")[0]})
+    return found

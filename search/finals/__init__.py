@@ -1,4 +1,0 @@
-"""The trainings after the trials: the final model, finalists, balanced values over seeds, audits of early stopping.
-
-They run on the cluster through `engine/remote.py`.
-"""

@@ -1,0 +1,432 @@
+"""Shows a running search: a live table on a terminal, lines with their time in a log."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
+from rich.control import Control
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import Progress
+from rich.segment import ControlType
+from rich.text import Text
+
+from search.core.config import parse_duration
+from search.core.events import Event, Failed, FinalResult, Notice, Retried, StepsDone
+from search.core.readable import figure, value, visible
+from search.core.redaction import redacted
+from search.core.state import SearchState, Trial
+from search.reports.columns import RunningImportance, ordered, varied
+from search.reports.remaining import epochs_to_go
+from search.reports.screen import columns_that_fit
+from search.reports.summary import OUTCOMES, counted, shown, tally
+from search.runtime.budget import command_began
+from search.runtime.failures import in_a_line, place
+from search.runtime.search import Search
+
+#: Width and height of the live table where there is no terminal: in a notebook.
+NOTEBOOK = (120, 24)
+#: Seconds without a line after which a log has one on how far the search is, and how far the data is.
+MINUTE, HALF_A_MINUTE = 60.0, 30.0
+#: How an outcome reads in the live table, where it is not as in `OUTCOMES`.
+SHORT = {"paused": "waiting", "stopped_early": "stopped"}
+
+
+class Reporter:
+    """Prints what happens in one search; a listener of the search."""
+
+    def __init__(self, console: Console, search: Search, verbose: bool = False, began: float | None = None) -> None:
+        """
+        Args:
+            verbose: whether every epoch has a line where there is no live table.
+            began: when the command began, by `time.monotonic`; by default now.
+        """
+        self.console, self.search, self.verbose = console, search, verbose
+        self.begun = time.monotonic() if began is None else began
+        #: When the first epoch of this session began, and the epochs that were trained before.
+        self._since: float | None = None
+        self._epochs_before = sum(t.epoch for t in search.state.trials.values())
+        self._live: _LiveTable | _NotebookTable | None = None
+        #: What follows the trials; and when the final training reported first, and its epoch then.
+        self._phase = ""
+        self._final: tuple[float, int] | None = None
+        #: How far long epochs are, by trial; and when a line was last printed.
+        self._progress: dict[int, StepsDone] = {}
+        self._said = time.monotonic()
+        self._importance = RunningImportance(search.config.space, search.objective)
+
+    def live(self) -> AbstractContextManager[Any]:
+        """Shows the live table while the block runs; does nothing where output can show none."""
+        if Console().is_jupyter:
+            self._live = _NotebookTable(self._render)
+            return self._live
+        if not self.console.is_terminal or self.console.is_dumb_terminal:
+            return nullcontext()
+        self._live = _LiveTable(self._render(), self.console)
+        return self._live
+
+    def __call__(self, event: Event | Notice, state: SearchState) -> None:  # noqa: C901
+        """Listens to the search: says what a person should know of an event, or keeps it for the live table."""
+        epochs = self.search.config.search.epochs
+        match event["event"]:
+            case "stopping":
+                self.say(f"stopping ({event['why']}): running trials finish their epoch and save"
+                         + ("; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""))  # fmt: skip
+            case "stalled":
+                numbers = ", ".join(map(str, event["numbers"]))
+                limit = f"{event['limit']} (search.stall_timeout)"
+                self.say(f"trial {numbers} ended no epoch within {limit}: its worker is ended")
+            case "timed_out":
+                self.say(f"trial {event['number']} is over its time (search.trial_timeout) and ends with what it has")
+            case "hint":
+                self.say(f"trial {event['number']}: {event['text']}")
+            case "unclean":
+                self.say(f"a new worker: {in_a_line(event['traceback'])}")
+            case "apart":
+                numbers = ", ".join(map(str, event["numbers"]))
+                self.say(f"trials {numbers} failed together; each goes on alone: {in_a_line(event['traceback'])}")
+            case "damaged":
+                self.say(f"{event['file']} is damaged ({event['why']}) and is passed over")
+            case "retry":
+                halved = f", in {event['micro_batches']} parts a batch" if event["micro_batches"] > 1 else ""
+                self.say(f"trial {event['number']} failed and is taken up again{halved}: {self._reason(event)}")
+            case "failed":
+                self.say(f"trial {event['number']} failed: {self._reason(event)}")
+            case "completed":
+                trial = state.trials[event["number"]]
+                short = f" (its own loop ended before epoch {event['of']})" if trial.ended_itself else ""
+                self._say_epoch(trial, trial.curve[trial.epoch], f"completed{short}", state)
+            case "final_result":
+                which = f"trial {event['trial']}, seed {event['seed']}"
+                self._phase = f"final training of {which}: epoch {event['epoch']} of {event['epochs']}"
+                self._final = self._final or (time.monotonic(), event["epoch"])
+                self._phase = ", ".join([self._phase, *self._final_to_go(event)])
+                if self._due(self.verbose):
+                    self.say(f"{self._phase}; {shown(event['metrics'], 'train_')}")
+                for line in event.get("samples", ()):
+                    self.say(f"  epoch {event['epoch']}: {line}")
+            case "audit_result":
+                self._phase = f"audit of trial {event['number']}: epoch {event['epoch']} of {epochs}"
+                if self._due(self.verbose):
+                    self.say(f"{self._phase}; {shown(event['metrics'], 'val_')}")
+            case "repeat_result":
+                self._phase = f"comparison: {event['value']}, seed {event['seed']}: epoch {event['epoch']} of {epochs}"
+            case "repeat_finished":
+                self.say(f"comparison: {event['value']}, seed {event['seed']}: {shown(event['test'], '')} on test")
+            case "progress":
+                self._progress[event["number"]] = event
+                if self._due():
+                    self.say("; ".join(self._standing()))
+            case "result":
+                if self._since is None:
+                    self._since = time.monotonic() - event["metrics"].get("epoch_seconds", 0.0)
+                self._progress.pop(event["number"], None)
+                if event["outcome"] or self.verbose:
+                    self._say_epoch(state.trials[event["number"]], event["metrics"], event["outcome"], state)
+                elif self._due():
+                    self.say("; ".join(self._standing()))
+
+    def _reason(self, event: Failed | Retried) -> str:
+        """Why a trial failed, and where: a line of the user's own code, or the file with what its command printed."""
+        if event["why"] == "crowded":
+            return "other processes have taken the GPU's memory, the trial being within its share"
+        if event["why"] == "lost":
+            return "its worker was lost"
+        if (where := place(event["traceback"])) is None:
+            log = self.search.folder.path / "trials" / f"{event['number']:04d}" / "output.log"
+            where = f"its output: {log}" if log.exists() else None
+        return in_a_line(event["traceback"]) + (f" ({where})" if where else "")
+
+    def _due(self, always: bool = False) -> bool:
+        """Whether to print a line that repeats what the live table shows: `always`, or after a minute without one."""
+        return not self._live and (always or time.monotonic() - self._said > MINUTE)
+
+    def _say_epoch(self, trial: Trial, metrics: dict[str, float], outcome: str | None, state: SearchState) -> None:
+        """In a log: a trial's epoch or end, its own best, its hyperparameters, and the best trial of the search."""
+        if self._live:
+            return
+        best = state.best()
+        ended = f" {OUTCOMES.get(outcome, outcome)}" if outcome else ""
+        line = f"trial {trial.number}{ended}, epoch {trial.epoch}: {shown(metrics, 'val_')}"
+        if trial.best_epoch:
+            line += f"; its best {figure(trial.best_value)} at epoch {trial.best_epoch}"
+        differing = self._columns(list(state.trials.values()))
+        chosen = {name: trial.params.get(name) for name in differing}
+        if said := " ".join(f"{name}={value(one)}" for name, one in chosen.items() if one is not None):
+            line += f"; {said}"
+        self.say(line + (f"; best so far {figure(best.best_value)} (trial {best.number})" if best else ""))
+
+    def say(self, text: str) -> None:
+        """Prints a line, without secrets; in a log with the time of day and the time since the command began."""
+        self._said = time.monotonic()
+        stamp = "" if self._live else stamped(self.begun)
+        self.console.print(Text(stamp + visible(redacted(text))), soft_wrap=True)
+
+    def _columns(self, trials: Sequence[Trial]) -> list[str]:
+        """The names of the hyperparameters that differ between the trials, the most important first."""
+        found = varied(self.search.config.space.parameters, trials)
+        return [parameter.name for parameter in ordered(found, self._importance.shares)]
+
+    def _render(self) -> _Frame:
+        return _Frame(self._lines)
+
+    def _lines(self, width: int, height: int) -> list[Text]:
+        """The live table: how far the search is, then as many trials as have room."""
+        trials, best = list(self.search.state.trials.values()), self.search.state.best()
+        self._importance.update([trial for trial in trials if trial.can_win])
+        first, *phrases = self._standing()
+        said = _packed([*phrases, *self._rungs()], width)
+        lines = [Text(first, "bold green"), *(Text(line, "cyan") for line in said)]
+        room = height - len(lines) - 1
+        if room < 1 or not trials:
+            return lines[:height]
+        ranked = self.search.state.ranked()
+        over = [t for t in ranked if t.outcome is not None]
+        rest = [t for t in trials if t.outcome is not None and not t.can_win]
+        running = [t for t in trials if t.outcome is None][: room - min(len(over), room // 3)]
+        listed = [*running, *over, *rest][:room]
+        head, *rows = columns_that_fit(self._cells(listed, self._columns(trials)), width)
+        lines.append(Text(head, "bold"))
+        for trial, row in zip(listed, rows, strict=True):
+            lines.append(Text(row, "green" if trial is best else "dim" if trial.over else ""))
+        return lines
+
+    def _cells(self, trials: Sequence[Trial], names: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """The columns of the live table: a heading and a text for each trial."""
+        key, epochs = f"val_{self.search.objective.metric}", self.search.config.search.epochs
+        latest = [trial.curve.get(trial.epoch, {}).get(key) for trial in trials]
+        return [
+            ("trial", [str(trial.number) for trial in trials]),
+            ("", [SHORT.get(trial.outcome or "", OUTCOMES.get(trial.outcome, "")) for trial in trials]),
+            ("epoch", [f"{trial.epoch}/{epochs}" for trial in trials]),
+            ("latest", ["" if one is None else figure(one) for one in latest]),
+            ("best", [figure(trial.best_value) if trial.best_epoch else "" for trial in trials]),
+            *((visible(name), [value(trial.params.get(name)) for trial in trials]) for name in names),
+        ]
+
+    def _standing(self) -> list[str]:
+        """How far the search is, in a few phrases; the first is the best figure."""
+        state, best = self.search.state, self.search.state.best()
+        trials, total = list(state.trials.values()), self.search.total
+        if math.isinf(total):
+            number = f"{counted(len(trials), 'trial')} so far, as many as the budget holds"
+        elif len(trials) < total:
+            number = f"{len(trials)} of {counted(int(total), 'trial')} proposed"
+        else:
+            number = counted(len(trials), "trial") + ("" if all(trial.over for trial in trials) else " proposed")
+        reached = "no trial has a result yet"
+        if best is not None:
+            where = f"(trial {best.number}, epoch {best.best_epoch})"
+            reached = f"best val {self.search.objective.metric} {figure(best.best_value)} {where}"
+        clock = f"elapsed {_clock(time.monotonic() - self.begun)}"
+        left = self._seconds_to_go(trials)
+        return [
+            reached,
+            f"{clock}, about {_clock(left)} to go" if left is not None else clock,
+            *([self._phase] if self._phase else []),
+            f"{number}: {tally(trial.outcome for trial in trials)}" if trials else number,
+            *(f"trial {number}: {_step(event)}" for number, event in self._in_an_epoch()),
+        ]
+
+    def _rungs(self) -> list[str]:
+        """How many trials came to each rung, and what a rung is for; nothing once the trials are over."""
+        reached = {epoch: len(rung) for epoch, rung in self.search.scheduler.rungs().items() if rung}
+        if self._phase or not reached:
+            return []
+        (first, number), *others = reached.items()
+        later = (f"epoch {epoch}: {number}" for epoch, number in others)
+        said = ", ".join([f"rung at epoch {first}: {counted(number, 'trial')}", *later])
+        return [said, f"the best 1 in {self.search.config.search.reduction_factor:g} of a rung go on"]
+
+    def _in_an_epoch(self) -> list[tuple[int, StepsDone]]:
+        """The latest word of each trial that is in that epoch still: words may come later than the epoch's result."""
+        trials = self.search.state.trials
+        return [
+            (number, event) for number, event in sorted(self._progress.items())
+            if trials[number].outcome is None and event["epoch"] > trials[number].epoch
+        ]  # fmt: skip
+
+    def _seconds_to_go(self, trials: Sequence[Trial]) -> float | None:
+        """Seconds until the trials end: by the epochs that are left and the pace of this session, and at most what is
+        left of the time budget. None where neither is known, and after the trials."""
+        now, budget = time.monotonic(), self.search.config.search.time_budget
+        if self._phase or (trials and len(trials) >= self.search.total and all(trial.over for trial in trials)):
+            return None
+        limits = [] if budget is None else [max(0.0, parse_duration(budget) - now + self.begun)]
+        trained = sum(trial.epoch for trial in trials) - self._epochs_before
+        rungs = list(self.search.scheduler.rungs())
+        epochs = epochs_to_go(trials, self.search.total, self.search.config, rungs) if trained > 0 else None
+        if epochs is not None and self._since is not None:
+            limits.append((now - self._since) / trained * epochs)
+        return min(limits, default=None)
+
+    def _final_to_go(self, event: FinalResult) -> list[str]:
+        """`about 1:20 to go`: by the pace of the final training, where it has one seed and more than one epoch."""
+        alone = sum(run.test is None for run in self.search.state.finals.values()) == 1
+        if self._final is None or not alone or not self._final[1] < event["epoch"] < event["epochs"]:
+            return []
+        since, first = self._final
+        left = (time.monotonic() - since) / (event["epoch"] - first) * (event["epochs"] - event["epoch"])
+        return [f"about {_clock(left)} to go"]
+
+
+@dataclass
+class _Frame:
+    """What the live table shows at a moment, made to the size of the terminal that draws it."""
+
+    lines: Callable[[int, int], list[Text]]
+    #: The width of each line as it was drawn last.
+    widths: tuple[int, ...] = ()
+    _last: tuple[Text, ...] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # Trials are added in another thread: a frame that is drawn in that moment is the one before.
+        with suppress(RuntimeError):
+            self._last = tuple(self.lines(options.max_width, max(2, console.height - 1)))
+        widths = []
+        for line in self._last:
+            line.truncate(options.max_width, overflow="ellipsis")
+            widths.append(line.cell_len)
+            yield line
+        self.widths = tuple(widths)
+
+
+class _LiveTable(Live):
+    """The live table on a terminal.
+
+    A terminal that is made narrower wraps the lines that it shows. The next frame then begins as many rows higher.
+    """
+
+    def __init__(self, frame: _Frame, console: Console) -> None:
+        super().__init__(
+            frame, console=console, refresh_per_second=4, transient=True, redirect_stdout=False, redirect_stderr=False,
+            vertical_overflow="crop",
+        )  # fmt: skip
+        self._shown = frame
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        if not self.console.is_interactive:
+            return super().process_renderables(renderables)
+        wrapped = sum((width - 1) // self.console.width for width in self._shown.widths if width)
+        up = Control(*((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * wrapped)
+        cleared, *rest = super().process_renderables(renderables)
+        return [cleared, up, *rest]
+
+
+#: How a table stands in a notebook: columns line up in a monospaced font alone, and a theme may give `pre` another.
+_NOTEBOOK = "<pre style=\"line-height: 1.2; font-family: Menlo, Consolas, 'DejaVu Sans Mono', monospace\">{code}</pre>"
+
+
+class _NotebookTable:
+    """The live table in a notebook: one output of the cell, written anew every second; it stays as it ends."""
+
+    def __init__(self, render: Callable[[], _Frame]) -> None:
+        self._render, self._over = render, threading.Event()
+        self._thread = threading.Thread(target=self._refresh, name="table", daemon=True)
+
+    def __enter__(self) -> None:
+        from IPython.display import HTML, display
+
+        self._shown = display(HTML(self._html()), display_id=True)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _refresh(self) -> None:
+        from IPython.display import HTML
+
+        over = False
+        while not over:
+            over = self._over.wait(1.0)
+            self._shown.update(HTML(self._html()))
+
+    def _html(self) -> str:
+        width, height = NOTEBOOK
+        console = Console(file=io.StringIO(), record=True, width=width, height=height, force_jupyter=False)
+        console.print(self._render())
+        return console.export_html(inline_styles=True, code_format=_NOTEBOOK)
+
+
+def data_progress(console: Console, what: str = "reading the data") -> tuple[AbstractContextManager[Any], Any]:
+    """What shows how far the data is (a bar on a terminal, lines in a log), and the function that a task calls.
+
+    Args:
+        what: what is done, before the task says more.
+    """
+    if not console.is_terminal:
+        log = _DataLog(console, what)
+        return log, log
+    bar = Progress(console=console, transient=True)
+    bars: dict[str, Any] = {}
+
+    def progress(done: int, total: int, what: str) -> None:
+        if what not in bars:
+            bars[what] = bar.add_task(escape(visible(what)), total=total)
+        bar.update(bars[what], completed=done)
+
+    return bar, progress
+
+
+class _DataLog:
+    """Prints every half a minute how far the data is; nothing where it takes less."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self._console, self._begun, self._over = console, command_began(), threading.Event()
+        self._standing = what
+        self._thread = threading.Thread(target=self._print, name="data", daemon=True)
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        self._standing = f"{what}: {done} of {total}"
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _print(self) -> None:
+        while not self._over.wait(HALF_A_MINUTE):
+            self._console.print(Text(stamped(self._begun) + visible(self._standing)), soft_wrap=True)
+
+
+def stamped(begun: float) -> str:
+    """The beginning of a line of a log: the time of day, and the time since `begun` (by `time.monotonic`)."""
+    return f"{time.strftime('%H:%M:%S')}  {_clock(time.monotonic() - begun)}  "
+
+
+def _packed(phrases: Iterable[str], width: int) -> list[str]:
+    """The phrases in as few lines of this width as hold them in their order; a longer one is cut between words."""
+    lines: list[str] = []
+    for phrase in phrases:
+        if cell_len(phrase) > width:
+            lines += textwrap.wrap(phrase, width, subsequent_indent="  ")
+        elif lines and cell_len(lines[-1]) + 3 + cell_len(phrase) <= width:
+            lines[-1] += f"   {phrase}"
+        else:
+            lines.append(phrase)
+    return lines
+
+
+def _step(event: StepsDone) -> str:
+    """How far an epoch is: `step 40 of 366, loss 5.2, 2600 samples/s, 1:20 to go`."""
+    pace = f"{event['samples_per_second']:.0f} samples/s, {_clock(event['left'])} to go"
+    return f"step {event['done']} of {event['of']}, loss {figure(event['loss'])}, {pace}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

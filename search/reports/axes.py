@@ -1,0 +1,168 @@
+"""Axes of hyperparameters and figures: places from 0 to 1, and ticks that a person can read.
+
+The rows of one drawing have different units, so each row is scaled to places by itself. Trials that do not use a
+conditional hyperparameter have a place of their own, below 0.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from search.core.readable import value as significant
+from search.core.readable import visible
+from search.core.space import Parameter, Plain
+from search.core.state import Trial
+from trainables import Objective
+
+#: Where a trial stands that does not use the hyperparameter.
+NOT_USED = -0.28
+#: Most ticks on an axis, and on that of a small figure; most characters of a tick's label, and of a value in a list.
+TICKS, FEW, LABEL, VALUE = 6, 4, 14, 40
+#: Losses whose largest is so many times the smallest have a logarithmic axis.
+WIDE = 10.0
+
+
+def label(value: object, most: int = LABEL) -> str:
+    """A value as text for plotly, which reads some HTML in every label. Long text is cut in its middle."""
+    text = visible(significant(value)).replace("\n", r"\n").replace("\t", r"\t")
+    if len(text) > most:
+        text = text[: most - most // 2 - 1] + "…" + text[-(most // 2) :]
+    return html.escape(text, quote=False)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One row of a drawing: its title, its ticks (place and label), and the place (0 to 1) of a trial; None where the
+    trial has no value."""
+
+    title: str
+    ticks: tuple[tuple[float, str], ...]
+    at: Callable[[Trial], float | None]
+
+    def place(self, trial: Trial) -> float:
+        """The place of a trial; `NOT_USED` where it has no value."""
+        found = self.at(trial)
+        return NOT_USED if found is None else found
+
+    def all_ticks(self, trials: Sequence[Trial]) -> list[tuple[float, str]]:
+        """The ticks, with `not used` where a trial of these has no value."""
+        missing = any(self.at(trial) is None for trial in trials)
+        return [*([(NOT_USED, "not used")] if missing else []), *self.ticks]
+
+
+def value_axis(title: str, values: Callable[[Trial], float], trials: Sequence[Trial], objective: Objective) -> Axis:
+    """The axis of an objective, over the values of the trials."""
+    known = [values(trial) for trial in trials]
+    low, high = min(known), max(known)
+    log = wide(known, objective)
+    scale = _scale(low, high, log)
+    ticks = log_ticks(low, high) if log else linear_ticks(low, high)
+    title = f"{title}, log" if log else title
+    return Axis(title, _labelled(ticks, scale), lambda trial: scale(values(trial)))
+
+
+def parameter_axis(parameter: Parameter, trials: Sequence[Trial], most: int = TICKS) -> Axis:
+    """The axis of a hyperparameter: over its range, widened to the values of the trials, or over its choices.
+
+    Args:
+        most: number of ticks, at most; choices have twice as many.
+    """
+    title = label(parameter.name, VALUE)
+    if parameter.kind in ("choice", "value"):
+        return _choices_axis(parameter, title, most)
+    used = [v for t in trials if (v := _number(parameter, t)) is not None]
+    low, high = min([parameter.low, *used]), max([parameter.high, *used])
+    log = parameter.kind.startswith("log") and low > 0
+    scale = _scale(low, high, log)
+    if parameter.kind == "int":
+        ticks: Sequence[float] = whole_ticks(int(parameter.low), int(parameter.high), parameter.step, most)
+    else:
+        ticks = log_ticks(low, high, most) if log else linear_ticks(low, high, most)
+
+    def at(trial: Trial) -> float | None:
+        value = _number(parameter, trial)
+        return None if value is None else scale(value)
+
+    return Axis(f"{title}, log" if log else title, _labelled(ticks, scale), at)
+
+
+def _number(parameter: Parameter, trial: Trial) -> float | None:
+    value = trial.params.get(parameter.name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not parameter.exists(trial.params):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _choices_axis(parameter: Parameter, title: str, most: int) -> Axis:
+    choices = list(parameter.choices)
+    last = max(1, len(choices) - 1)
+
+    def at(trial: Trial) -> float | None:
+        value: Plain = trial.params.get(parameter.name)
+        if not parameter.exists(trial.params) or not parameter.allows(value):
+            return None
+        return _index(choices, value) / last
+
+    every = math.ceil(len(choices) / (2 * most))
+    ticks = tuple((i / last, label(choice)) for i, choice in enumerate(choices) if i % every == 0)
+    return Axis(title, ticks, at)
+
+
+def _index(choices: list[Plain], value: Plain) -> int:
+    """The place of a value among choices; True is not 1."""
+    return next(i for i, c in enumerate(choices) if c == value and isinstance(c, bool) == isinstance(value, bool))
+
+
+def _scale(low: float, high: float, log: bool) -> Callable[[float], float]:
+    """From values to places: 0 at `low`, 1 at `high`; 0.5 where both are the same."""
+    if low == high:
+        return lambda value: 0.5
+    if log:
+        return lambda value: math.log(value / low) / math.log(high / low)
+    return lambda value: (value - low) / (high - low)
+
+
+def _labelled(ticks: Sequence[float], scale: Callable[[float], float]) -> tuple[tuple[float, str], ...]:
+    return tuple((scale(tick), label(tick)) for tick in ticks)
+
+
+def wide(values: Sequence[float], objective: Objective) -> bool:
+    """Whether values of an objective that is minimized span so much that a logarithmic axis shows them better."""
+    return objective.mode == "min" and bool(values) and min(values) > 0 and max(values) > WIDE * min(values)
+
+
+def whole_ticks(low: int, high: int, step: int = 1, most: int = TICKS) -> list[int]:
+    """At most `most` whole numbers of a range, evenly spaced, each of them a value of the range."""
+    stride = max(1, math.ceil((high - low) // step / (most - 1)))
+    return list(range(low, high + 1, stride * step))
+
+
+def linear_ticks(low: float, high: float, most: int = TICKS) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`."""
+    if low == high:
+        return [low]
+    rough = (high - low) / (most - 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    ticks = [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+    return [min(high, max(low, tick)) for tick in ticks]
+
+
+def log_ticks(low: float, high: float, most: int = TICKS) -> list[float]:
+    """Powers of ten from `low` to `high`; with fewer than three, their 2- and 5-fold too; the ends if nothing else."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    every = max(1, math.ceil((last - first) / (most - 1)))
+    powers = [float(f"1e{power}") for power in range(first, last + 1)]
+
+    def inside(values: Sequence[float]) -> list[float]:
+        return [v for v in values if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)]
+
+    ticks = inside(powers)
+    if len(ticks) < 3:
+        ticks = inside([float(f"{factor * power:.3g}") for power in powers for factor in (1, 2, 5)])
+        every = max(1, math.ceil(len(ticks) / most))
+    return ticks[::every] if len(ticks) >= 2 else [low, high]

@@ -1,0 +1,110 @@
+"""Writes the page that shows what a data set is, before or after a search was run on it."""
+
+from __future__ import annotations
+
+import base64
+import time
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from search.core.config import SearchConfig
+from search.core.readable import visible
+from search.core.redaction import redacted
+from search.core.replay import open_search, replay
+from search.core.store import Store
+from search.reports.pages import render
+from trainables import Finding, Splits, Surveyed, Task, get_task
+from trainables.base.files import replacing
+
+#: Doubtful labels that are listed.
+DOUBTS = 50
+
+
+def show_data(console: Console, store: Store, config: SearchConfig, splits: Splits, show: bool) -> Path:
+    """Writes the page of a data set into the store, prints its warnings and its place, and opens it if `show`."""
+    task, info = get_task(config.task), splits.info
+    leaks = task.leaks(splits) if isinstance(task, Surveyed) else []
+    overview = task.overview(splits) if isinstance(task, Surveyed) else []
+    findings = [*leaks, *doubtful_labels(store, config.task, info.fingerprint), *overview]
+    copies = _copies(task, config.task, leaks)
+    warnings = [f"warning: {finding.warning}" for finding in findings if finding.warning]
+    page = render(
+        "data.html",
+        title=f"{config.task}: data",
+        task=config.task,
+        source=redacted(info.source),
+        sizes=", ".join(f"{count} {name}" for name, count in info.sizes.items()),
+        fingerprint=info.fingerprint,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        warnings=warnings,
+        copies=copies,
+        notes=info.notes,
+        findings=[_shown(finding) for finding in findings],
+        surveyed=isinstance(task, Surveyed),
+    )
+    path = store.root / "data" / f"{config.task}-{info.fingerprint}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(page.encode())
+    for line in (*(f"note: {note}" for note in info.notes), copies, *warnings, f"data: {path}"):
+        console.print(visible(redacted(line)), markup=False, soft_wrap=True)
+    if show:
+        webbrowser.open(path.as_uri())
+    return path
+
+
+def _copies(task: Task, name: str, leaks: Sequence[Finding]) -> str:
+    """Whether validation and test were compared with train, and what was found: one line."""
+    if not isinstance(task, Surveyed):
+        return f"not looked for copies across splits: {name} has no method `leaks`"
+    return f"looked for copies across splits: {'; '.join(one.title for one in leaks) or 'none'}"
+
+
+def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
+    """Test samples whose label the final model of the last search on this data doubts.
+
+    A label is doubted as in confident learning (Northcutt et al. 2021, arXiv:1911.00068): another class is predicted,
+    with at least the probability that this class has on average where it is the label.
+    """
+    known = dict(store.descriptions())
+    for name in sorted(known, key=lambda name: -known[name]["created"]):
+        if (known[name]["task"], known[name]["fingerprint"]) != (task, fingerprint):
+            continue
+        folder, _, _ = open_search(store, name)
+        final = replay(folder)[0].final
+        path = folder.final(final.trial, final.seed) / "artifacts" / "predictions.csv" if final else None
+        if path is None or not path.exists():
+            continue
+        frame = pd.read_csv(path, keep_default_na=False, dtype={"class": str, "predicted": str})
+        if not {"class", "predicted", "probability", "of its label"} <= {*frame.columns}:
+            return []
+        usual = frame.groupby("class")["of its label"].mean()
+        doubted = frame[
+            (frame["class"] != frame["predicted"]) & (frame["probability"] >= frame["predicted"].map(usual))
+        ].nlargest(DOUBTS, "probability")
+        model = f"The final model of the search {name}, which never saw the test samples,"
+        if not len(doubted):
+            return [Finding("Labels to look at again", f"{model} doubts the label of none of the {len(frame)}.")]
+        words = (
+            f"{model} predicts another class for these {len(doubted)}, and is as sure of it as it is of that class "
+            "elsewhere. Some of them are mistakes of the model, and some of whoever labelled them."
+        )
+        return [Finding("Labels to look at again", words, doubted)]
+    return []
+
+
+def _shown(finding: Finding) -> dict[str, Any]:
+    table = pd.DataFrame() if finding.table is None else finding.table
+    rows = table.itertuples(index=False)
+    return {
+        "title": finding.title,
+        "words": finding.words,
+        "picture": base64.b64encode(finding.picture).decode(),
+        "heads": list(table.columns),
+        "rows": [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows],
+    }

@@ -1,0 +1,24 @@
+"""The pages that this program writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from search.core.readable import visible
+
+
+def _shown(given: Any) -> Any:
+    """What stands in place of each expression of a template, before it is escaped; HTML stays as it is."""
+    return visible(given) if type(given) is str else given
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("search.reports", "."), autoescape=True, undefined=StrictUndefined, finalize=_shown
+)
+
+
+def render(template: str, **values: Any) -> str:
+    """The HTML of a template of this folder; raises jinja2.UndefinedError where it names what is not given."""
+    return _TEMPLATES.get_template(template).render(values)

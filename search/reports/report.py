@@ -1,0 +1,398 @@
+"""Writes the report of a search: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import platform
+import time
+import webbrowser
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from plotly.offline import get_plotlyjs
+from rich.console import Console
+
+from search.core.config import SearchConfig
+from search.core.cost import cost
+from search.core.events import Event
+from search.core.pareto import front, value_of
+from search.core.readable import value as significant
+from search.core.redaction import redacted
+from search.core.replay import open_search, replay
+from search.core.schedulers.registry import make_scheduler
+from search.core.state import FinalRun, SearchState, Trial
+from search.core.store import SearchFolder, Store
+from search.final import audit, finalists, variant_comparison
+from search.reports.again import again
+from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
+from search.reports.pages import render
+from search.reports.plan import duration
+from search.reports.summary import configuration, tally
+from search.tracking.client import mlflow_client, quick_and_quiet
+from search.tracking.names import experiment_name
+from trainables import InputError
+from trainables.base.files import replacing
+
+PACKAGES = ("ray", "torch", "transformers", "mlflow", "optuna", "pandas", "numpy")
+#: Trials that the table shows: more are no longer read, and `compare` lists them all.
+ROWS = 100
+
+
+def report(console: Console, store: Store, name: str, show: bool) -> None:
+    """Writes a search's report, logs it to the search's run in MLflow, and opens it in a browser if `show`.
+
+    Raises:
+        InputError: there is no such search, or no trial of it has a result.
+    """
+    folder, description, config = open_search(store, name)
+    path = write(folder, description, config, None if store.is_writable else Path(f"{name}-report.html").resolve())
+    console.print(f"report: {path}", markup=False, soft_wrap=True)
+    if show:
+        webbrowser.open(path.as_uri())
+    if not store.is_writable:
+        console.print(f"{store.root} can only be read: the report is here, and not in MLflow", markup=False)
+        return
+    key = f"tags.`search.id` = '{description['id']}' AND tags.`search.run` = 'parent'"
+    with quick_and_quiet():
+        client = mlflow_client(store)
+        experiment = client.get_experiment_by_name(experiment_name(config.task))
+        for run in client.search_runs([experiment.experiment_id], key) if experiment else ():
+            client.log_artifact(run.info.run_id, str(path))
+
+
+def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfig, path: Path | None = None) -> Path:
+    """Writes the report to `path`, by default into the search's folder; raises InputError if no trial has a result."""
+    state, events = replay(folder)
+    if not any(t.curve for t in state.trials.values()):
+        raise InputError(f"{folder.name}: no trial of it has a result to show yet")
+    page = render(
+        "report.html",
+        title=f"{folder.name}: {config.task}",
+        name=folder.name,
+        task=config.task,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+        status=state.status,
+        head=_head(state, config, events),
+        remarks=_remarks(state),
+        plotly=get_plotlyjs(),
+        drawings=_drawings(state, config, events),
+        stopping=_stopping(state, config),
+        spent=_spent(state, config),
+        comparison=_comparison(folder, state, config),
+        final=_final(folder, state),
+        trials=_trials(folder, state, config),
+        facts=_facts(description, config),
+        again=again(folder, description, config, _origin(events)),
+        settings=redacted(yaml.safe_dump(config.raw, sort_keys=False)),
+    )
+    path = path or folder.path / "report.html"
+    with replacing(path) as file:
+        file.write(page.encode())
+    return path
+
+
+def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[dict[str, Any]]:
+    """What matters: rows of a small table, with `name`, `figure`, `words`, and a `verdict` that is `good` or not."""
+    rows: list[dict[str, Any]] = []
+
+    def row(name: str, figure: str, words: str, verdict: str = "", good: bool = True) -> None:
+        rows.append({"name": name, "figure": figure, "words": redacted(words), "verdict": verdict, "good": good})
+
+    metric, best, final = state.objective.metric, state.best(), state.final
+    if final is not None and final.test is not None:
+        row(f"test {metric}", significant(final.test[metric]), _how(final))
+        for name, value in final.baselines.items():
+            good = state.objective.better(final.test[metric], value)
+            row(f"baseline {name}", significant(value), "on test", "beaten" if good else "NOT beaten", good)
+    if best is None:
+        row("best trial", "", "no trial succeeded")
+    else:
+        when = f"trial {best.number} at epoch {best.best_epoch} of {config.search.epochs}"
+        row(f"best val {metric}", significant(best.best_value), when)
+        row("its configuration", "", configuration(best, config))
+    if config.objectives:
+        numbers = ", ".join(str(t.number) for t in front(state.trials.values(), config.objectives))
+        row("Pareto front", "", f"of {', '.join(config.search.objective or ())}: trials {numbers}")
+    row("trials", str(len(state.trials)), tally(t.outcome for t in state.trials.values()).replace("_", " "))
+    trained = sum(t.seconds for t in state.trials.values())
+    sessions = f" in {state.sessions} sessions" if state.sessions > 1 else ""
+    row(
+        "time",
+        duration(elapsed(events)),
+        f"{sessions} from beginning to end; {duration(trained)} of training in all trials",
+    )
+    return rows
+
+
+def _how(final: FinalRun) -> str:
+    """How a final model was trained."""
+    if not final.merged:
+        own = f"trial {final.trial}'s own model of epoch {final.epochs}"
+        return f"{own}, trained on train alone as the budget holds no more"
+    return f"trial {final.trial} trained again on train+validation, {final.epochs} epochs, seed {final.seed}"
+
+
+def elapsed(events: Sequence[Event]) -> float:
+    """Seconds of all sessions, from the first event of each to its last."""
+    total = 0.0
+    first = last = 0
+    for event in events:
+        now = event.get("time", last)
+        if event["event"] == "session":
+            total += last - first
+            first = now
+        last = now
+    return (total + last - first) / 1000
+
+
+def _remarks(state: SearchState) -> list[str]:
+    """Sentences below the head: what the test figure says of the validation figure."""
+    final, best, metric = state.final, state.best(), state.objective.metric
+    said = []
+    if final is not None and best is not None and final.trial != best.number:
+        said.append(
+            f"Trained again is trial {final.trial}, and not trial {best.number}, which has the best single epoch."
+        )
+    if final is not None and final.test is not None:
+        # The winner's curse: the best of many validation figures flatters the trial that it chose.
+        winner = state.trials[final.trial]
+        gap = state.objective.loss(final.test[metric]) - state.objective.loss(winner.best_value)
+        how = "after training on both" if final.merged else "of the same model"
+        said.append(
+            f"The winner's {metric} was {significant(winner.best_value)} on validation, where it was chosen among "
+            f"{len(state.ranked())} trials, and is {significant(final.test[metric])} on test, {how}: "
+            f"{abs(gap):.2g} {'worse' if gap > 0 else 'better'}."
+        )
+    return said
+
+
+def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[dict[str, Any]]:
+    """The figures as HTML, with what the page says of them."""
+    number, found = 0, []
+    for drawing in drawings(state, config, events):
+        plots = []
+        for figure in drawing.figures:
+            number += 1
+            plots.append(
+                figure.to_html(
+                    full_html=False, include_plotlyjs=False, div_id=f"figure-{number}",
+                    config={"responsive": True, "displayModeBar": False},
+                )
+            )  # fmt: skip
+        words, table = drawing.words, None
+        if drawing.title == FINALISTS and state.decision:
+            words += " " + finalists.words(state.decision, state.objective)
+            grid = finalists.table(state.decision, state.objective.metric)
+            table = _table(grid.heads, grid.rows)
+        found.append({"title": drawing.title, "words": words, "key": _key(drawing), "plots": plots, "table": table})
+    return found
+
+
+def _key(drawing: Drawing) -> list[dict[str, str]]:
+    return [
+        {
+            "name": "best trial" if kind == "best" else kind.replace("_", " "), "colour": STYLES[kind].colour,
+            "sign": STYLES[kind].sign + "\u00a0",
+        }
+        for kind in drawing.key
+    ]  # fmt: skip
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, Any]:
+    return {"heads": list(heads), "rows": [list(row) for row in rows]}
+
+
+def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
+    """The rungs, and what early stopping saved: the epochs that stopped trials did not train, at their own pace."""
+    scheduler = make_scheduler(config)
+    for trial in state.trials.values():  # the order does not matter to a rung; diverged trials left theirs
+        for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
+            if f"val_{state.objective.metric}" in metrics:
+                scheduler.record(trial.number, epoch, state.objective.val_loss(metrics))
+    stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
+    audited = audit.table(state)
+    return {
+        "rule": config.search.scheduler,
+        "rungs": _table(
+            ["rung at epoch", "trials", "stopped there", "best"],
+            (
+                [
+                    str(epoch), str(len(rung)), str(sum(1 for t in stopped if t.epoch == epoch)),
+                    significant(state.objective.loss(min(rung.values()))),
+                ]
+                for epoch, rung in scheduler.rungs().items()
+                if rung
+            ),
+        ),
+        "audit": audit.words(audited, state),
+        "audited": _table(
+            ["trial", "stopped at epoch", "best then", "rank then", "best at the end", "rank at the end"],
+            (
+                [
+                    str(row["trial"]), str(row["epoch"]), significant(row["then"]), str(row["rank_then"]),
+                    significant(row["end"]), str(row["rank_end"]),
+                ]
+                for row in audited
+            ),
+        ),
+        "stopped": len(stopped),
+        "epochs": sum(config.search.epochs - t.epoch for t in stopped),
+        "time": duration(sum(t.seconds / t.epoch * (config.search.epochs - t.epoch) for t in stopped)),
+    }  # fmt: skip
+
+
+def _spent(state: SearchState, config: SearchConfig) -> dict[str, Any]:
+    """Time and money by the outcome of the trials, and the time of what followed them."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in state.trials.values():
+        groups.setdefault(trial.outcome or "running", []).append(trial)
+    rows = []
+    for outcome, trials in sorted(groups.items()):
+        costs = [cost(t, config.resources) for t in trials]
+        cpu, gpu, money = (sum(c.get(key, 0.0) for c in costs) for key in ("cpu_seconds", "gpu_seconds", "cost"))
+        rows.append((outcome.replace("_", " "), len(trials), sum(t.epoch for t in trials), cpu, gpu, money))
+    for name, done in (("final training", state.finals.values()), ("comparison", state.repeats.values())):
+        if curves := [one.curve for one in done if one.curve]:
+            seconds = sum(m.get("epoch_seconds", 0.0) for curve in curves for m in curve.values())
+            rows.append((name, len(curves), sum(map(len, curves)), seconds * config.resources.cpus, 0.0, 0.0))
+    with_gpu, with_money = (any(row[i] for row in rows) for i in (4, 5))
+    heads = [
+        "outcome",
+        "trials",
+        "epochs",
+        "CPU time",
+        *(["GPU time"] if with_gpu else []),
+        *(["cost"] if with_money else []),
+    ]
+    return _table(
+        heads,
+        (
+            [
+                name, str(trials), str(epochs), duration(cpu), *([duration(gpu) if gpu else ""] if with_gpu else []),
+                *([f"{money:.2f}" if money else ""] if with_money else []),
+            ]
+            for name, trials, epochs, cpu, gpu, money in rows
+        ),
+    )  # fmt: skip
+
+
+def _comparison(folder: SearchFolder, state: SearchState, config: SearchConfig) -> dict[str, Any] | None:
+    """The comparison of the balanced values, with its pictures; None where there is none."""
+    frame = variant_comparison.figures(state.repeats.values(), state.objective)
+    if not state.compared or frame.empty:
+        return None
+    name = str(config.search.balance)
+    return {
+        "title": f"The values of {name} compared",
+        "words": variant_comparison.words(frame, name, state.objective),
+        "tables": [_table(grid.heads, grid.rows) for grid in variant_comparison.tables(frame, name)],
+        "pictures": _pictures(folder.comparison),
+    }
+
+
+def _final(folder: SearchFolder, state: SearchState) -> dict[str, Any] | None:
+    """The final model: its test figures with each seed, its own pictures, and what it says."""
+    final = state.final
+    if final is None:
+        return None
+    tested = state.tested(final.trial)
+    metrics = [key for key in (tested[0].test if tested else None) or {} if "/" not in key]
+    tests = {f"seed {run.seed}": run.test for run in tested if run.test}
+    if len(tests) > 1:
+        tests["mean"] = {key: sum(test[key] for test in tests.values()) / len(tests) for key in metrics}
+    rows = [[name, *(significant(test[key]) for key in metrics)] for name, test in tests.items()]
+    rows += [
+        [f"baseline {name}", *(significant(value) if key == state.objective.metric else "" for key in metrics)]
+        for name, value in final.baselines.items()
+    ]
+    how = _how(final)
+    return {
+        "words": f"{how[0].upper()}{how[1:]}. On test:",
+        "tests": _table(["", *metrics], rows),
+        "pictures": _pictures(folder.final(final.trial, final.seed) / "artifacts"),
+        "samples": folder.samples(final),
+    }
+
+
+def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> dict[str, Any]:
+    """The table of the best trials. A cell has its text and, where that is no number, the `key` that it sorts by."""
+    names = [p.name for p in config.space.parameters if p.searched]
+    objectives = config.objectives or (state.objective,)
+    best, every = state.best(), [*state.ranked(), *(t for t in state.trials.values() if not t.can_win)]
+    on_front = {t.number for t in front(state.trials.values(), config.objectives)} if config.objectives else set()
+
+    def cells(trial: Trial) -> Iterator[dict[str, Any]]:
+        mark = " best" if trial is best else " front" if trial.number in on_front else ""
+        yield {"text": f"{trial.number}{mark}", "key": trial.number}
+        yield {"text": (trial.outcome or "running").replace("_", " "), "key": None}
+        yield {"text": trial.epoch, "key": None}
+        yield {"text": duration(trial.seconds), "key": trial.seconds}
+        values: list[object] = [value_of(trial, o) if trial.can_win else None for o in objectives]
+        for value in [*values, *(trial.params.get(name) for name in names)]:
+            text = "" if value is None else significant(value)
+            yield {"text": text, "key": repr(value) if isinstance(value, float) else None}
+
+    shown = every[:ROWS]
+    words = f"{tally(trial.outcome for trial in every).replace('_', ' ')}."
+    if left := len(every) - len(shown):
+        words += (
+            f" The best {len(shown)} are shown and {left} left out; "
+            f"`python -m search compare {config.task} --search {folder.name} --top 0` lists them all."
+        )
+    return {
+        "heads": ["trial", "outcome", "epochs", "time", *(o.metric for o in objectives), *names],
+        "rows": [{"best": trial is best, "cells": list(cells(trial))} for trial in shown],
+        "words": words,
+    }
+
+
+def _pictures(folder: Path) -> list[dict[str, str]]:
+    """The pictures in a folder, base64-encoded."""
+    return [
+        {"name": path.stem.replace("_", " "), "data": base64.b64encode(path.read_bytes()).decode()}
+        for path in sorted(folder.glob("*.png"))
+    ]
+
+
+def _origin(events: Sequence[Event]) -> str | None:
+    """What `--from` was given: a search, whose trials were told, or `auto`, which tells winners alone; else None."""
+    for event in events:
+        if event["event"] == "warm_start":
+            return event["from"] if event["trials"] else "auto"
+    return None
+
+
+def _facts(description: dict[str, Any], config: SearchConfig) -> dict[str, dict[str, str]]:
+    """Tables of the data and the environment."""
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {
+        "Data": {
+            "source": redacted(_source(description, config)),
+            "fingerprint": description["fingerprint"],
+            **{f"data.{key}": redacted(value) for key, value in _flat(config.data)},
+        },
+        "Environment": {
+            "python": platform.python_version(), "machine": platform.platform(), "commit": description["commit"],
+            **versions,
+        },
+    }  # fmt: skip
+
+
+def _source(description: dict[str, Any], config: SearchConfig) -> str:
+    """Where the data come from."""
+    if description.get("imported"):
+        return f"imported from {description['imported']}"
+    own = "whatever the function or the command reads" if "function" in config.data else "the task's demo"
+    return str(description["data"] or own)
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted keys of a section of the configuration with their values as text."""
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "" if value is None else str(value)

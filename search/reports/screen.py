@@ -1,0 +1,89 @@
+"""Prints on a terminal or into a log: texts from elsewhere cannot steer it, and no word is broken."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from functools import partial
+from math import inf, isinf
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from search.core.readable import Grid, visible
+
+#: Most characters of a heading and of a cell in a table on a terminal.
+WIDE = 12
+
+
+class Screen(Console):
+    """A console that shows control characters instead of obeying them, whatever is printed."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
+def show(console: Console, part: str | Grid, style: str = "") -> None:
+    """Prints a line, wrapped between words on a terminal and whole in a log; or a table."""
+    if isinstance(part, str):
+        console.print(Text(fitted(console, visible(part)), style=style), soft_wrap=True)
+    elif console.is_terminal:
+        console.print(_drawn(part))
+    else:
+        for line in part.markdown():
+            console.print(line, markup=False, soft_wrap=True)
+
+
+def fitted(console: Console, line: str) -> str:
+    """A line in as many as it takes on this terminal, cut between words; in a log it stays one.
+
+    A word that is longer than the terminal is wide, such as an address, stays whole, so that it can be copied.
+    """
+    if not console.is_terminal:
+        return line
+    indent = " " * (len(line) - len(line.lstrip(" ")) + 2)
+    fill = partial(textwrap.fill, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(fill(one, max(20, console.width)) for one in line.split("\n"))
+
+
+def _drawn(grid: Grid) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for head in grid.heads:
+        table.add_column(Text(visible(head)), overflow="fold")
+    for row in grid.rows:
+        table.add_row(*(Text(visible(cell)) for cell in row))
+    return table
+
+
+def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, widest: int = WIDE) -> list[str]:
+    """The lines of a table: a heading and a line for each row. The last heading is the number of columns that did not
+    fit, such as `+3`.
+
+    Args:
+        columns: headings with their cells, the most important first.
+        width: of the terminal; infinite for a log, where nothing is cut.
+        widest: most characters of a heading and a cell.
+    """
+    shown: list[list[str]] = []
+    used, most = 0, inf if isinf(width) else widest
+    for place, (heading, cells) in enumerate(columns):
+        column = [_short(cell, most) for cell in (heading, *cells)]
+        size = max(map(cell_len, column))
+        more = f"+{len(columns) - place}"
+        last = place == len(columns) - 1
+        if used + size + (0 if last else 2 + len(more)) > width:
+            shown.append([more, *("" for _ in cells)])
+            break
+        numeric = all(not cell or cell == "-" or cell[0].isdigit() or cell[0] in "-." for cell in cells)
+        pad = str.rjust if numeric else str.ljust
+        shown.append([pad(cell, size + len(cell) - cell_len(cell)) for cell in column])
+        used += size + 2
+    return ["  ".join(row).rstrip() for row in zip(*shown, strict=True)]
+
+
+def _short(text: str, width: float) -> str:
+    """The text, cut to so many columns."""
+    return text if cell_len(text) <= width else set_cell_size(text, int(width) - 1) + "…"

@@ -1,0 +1,92 @@
+"""Decides which checkpoints of a search stay on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from search.core.state import Checkpoint, Trial
+from search.runtime.search import Search
+from trainables.base.errors import Damaged
+from trainables.base.storage import check
+
+
+def tidy(search: Search) -> None:
+    """Brings records and files together while no trial runs: forgets checkpoints whose file is gone, and deletes files
+    that a kill left half-written or unrecorded."""
+    there, known = search.files.names("checkpoints"), set()
+    for trial in search.state.trials.values():
+        trial.checkpoints = [one for one in trial.checkpoints if one.name in there]
+        known |= {one.name for one in trial.checkpoints}
+    for name in there - known:
+        search.files.delete(name)
+
+
+def limit(search: Search, reported: Iterable[int]) -> None:
+    """Deletes checkpoints after an epoch of the trials `reported`.
+
+    Each trial keeps its last and its best one, and all together keep within `max_checkpoint_gb`. The oldest go first;
+    a running trial's last and the search's best never go. A paused trial that loses its last one is stopped.
+    """
+    for number in reported:
+        trial = search.state.trials[number]
+        _keep(search, trial, {_last(trial), trial.best_epoch})
+    trials = search.state.trials.values()
+    excess = sum(one.bytes for t in trials for one in t.checkpoints) - search.config.search.max_checkpoint_gb * 2**30
+    if excess <= 0:
+        return
+    best = search.state.best()
+    for trial in sorted(trials, key=lambda t: (not t.over, t.reported)):
+        needed = set() if trial.over else {_last(trial)}
+        for one in [one for one in trial.checkpoints if one.epoch not in needed]:
+            if excess > 0 and not (trial is best and one.epoch == trial.best_epoch):
+                excess -= one.bytes
+                _delete(search, trial, one)
+    # Then those of paused trials, the ones furthest from a promotion first.
+    for number in sorted(search.state.paused(), key=lambda n: (search.state.trials[n].epoch, -_loss(search, n))):
+        if excess > 0:
+            search.give_up(number)
+            trial = search.state.trials[number]
+            excess -= sum(one.bytes for one in trial.checkpoints)
+            _keep(search, trial, {trial.best_epoch} if trial is best else set())
+
+
+def sound_checkpoint(search: Search, trial: Trial, epoch: int) -> Checkpoint | None:
+    """The checkpoint of a trial's epoch, if it is there and is what was written; the listeners are told if not."""
+    for one in trial.checkpoints:
+        if one.epoch == epoch:
+            try:
+                with search.files.open(one.name) as file:
+                    check(file, one.name, one.digest)
+                return one
+            except Damaged as error:
+                search.announce({"event": "damaged", "file": error.file, "why": error.why})
+            except Exception as error:  # each file system has errors of its own
+                search.announce({"event": "damaged", "file": one.name, "why": str(error).split("\n")[0]})
+    return None
+
+
+def _last(trial: Trial) -> int:
+    return trial.checkpoints[-1].epoch if trial.checkpoints else 0
+
+
+def _loss(search: Search, number: int) -> float:
+    return search.objective.loss(search.state.trials[number].best_value)
+
+
+def prune(search: Search) -> None:
+    """Deletes the checkpoints of a finished search, except those of its best `keep_checkpoints` trials."""
+    tidy(search)
+    kept = {trial.number for trial in search.state.ranked()[: search.config.search.keep_checkpoints]}
+    for trial in search.state.trials.values():
+        if trial.number not in kept and trial.over:
+            _keep(search, trial, set())
+
+
+def _keep(search: Search, trial: Trial, epochs: set[int]) -> None:
+    for one in [one for one in trial.checkpoints if one.epoch not in epochs]:
+        _delete(search, trial, one)
+
+
+def _delete(search: Search, trial: Trial, one: Checkpoint) -> None:
+    search.files.delete(one.name)
+    trial.checkpoints.remove(one)

@@ -1,0 +1,211 @@
+"""Starts Ray here or joins a cluster."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import search
+import trainables
+from search.core.config import SearchConfig
+from search.runtime.placement import Placement, local_cpus, machines, place
+from trainables import InputError
+
+#: Environment of Ray and its workers: they print nothing, and Tune writes no records of its own.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_V2_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # The journal is the state; Tune's own snapshots would only cost time.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_THRESHOLD_S": "1000000",
+    # By default Tune starts one worker after the other, and each takes seconds to import torch.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The placement of this command's trials, and the address of Ray's dashboard."""
+
+    placement: Placement
+    dashboard: str | None
+
+
+def connect(config: SearchConfig, address: str | None, meanwhile: Sequence[str] = ()) -> Cluster:
+    """Starts Ray here or joins the cluster at `address`, and places the trials there.
+
+    Args:
+        meanwhile: modules to import while Ray's servers start, which is mostly waiting.
+
+    Raises:
+        InputError: there is no such cluster, or a trial fits nowhere.
+    """
+    if config.resources.autoscaled and not (address or os.environ.get("RAY_ADDRESS")):
+        raise InputError("resources.autoscaled: true: is for a cluster, which --address names")
+    with ThreadPoolExecutor(1) as pool:
+        imports = pool.map(import_module, meanwhile)
+        dashboard = start_ray(address, config.resources.dashboard, config.task)
+        list(imports)
+    return Cluster(place(config, machines()), dashboard)
+
+
+class _Surroundings:
+    """What Ray changes in the process around a search, as it was before: the caller of `search.run` gets it back."""
+
+    LOGGERS = ("ray", "ray.tune", "ray.train", "ray.data")
+
+    def __init__(self) -> None:
+        self._environment = dict(os.environ)
+        self._levels = {name: logging.getLogger(name).level for name in self.LOGGERS}
+        self._in_main = threading.current_thread() is threading.main_thread()
+        self._sigterm = signal.getsignal(signal.SIGTERM)
+        self._excepthook = sys.excepthook
+
+    def restore(self) -> None:
+        """Sets everything back. Variables of others, which the caller may have set meanwhile, stay."""
+        for key in {*os.environ, *self._environment}:
+            if not key.startswith(("RAY_", "TUNE_")) and key != "PYTHONBREAKPOINT":
+                continue
+            if key in self._environment:
+                os.environ[key] = self._environment[key]
+            else:
+                del os.environ[key]
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+        sys.excepthook = self._excepthook
+        if self._in_main and self._sigterm is not None:
+            signal.signal(signal.SIGTERM, self._sigterm)
+
+
+#: The surroundings of the present session; None while no session is connected.
+_surroundings: _Surroundings | None = None
+
+
+def disconnect() -> None:
+    """Leaves the cluster, or shuts down the one that `connect` started, and restores what Ray changed here."""
+    global _surroundings
+    import ray
+
+    # MLflow's thread goes on meanwhile. Were it to collect garbage with a reference of Ray in it, while Ray's core is
+    # gone and its Python side does not know yet, this process would end without a word (seen once, Ray 2.60).
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        gc.enable()
+        if _surroundings is not None:
+            _surroundings.restore()
+            _surroundings = None
+
+
+def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
+    """Connects to a cluster, or starts one here.
+
+    Args:
+        task: its package travels to the workers, where it is not one of this project.
+
+    Returns:
+        The address of this job in the dashboard, if there is one.
+
+    Raises:
+        InputError: nothing answers at the address, or Ray cannot be started.
+    """
+    global _surroundings
+    _surroundings = _surroundings or _Surroundings()
+    os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
+    import ray
+
+    if ray.is_initialized():
+        raise InputError(
+            "Ray runs in this process already, by a ray.init() of yours: call ray.shutdown() before the search, which "
+            "starts Ray as its trials need it; to train on a cluster name it, as address='auto' or --address auto"
+        )
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and address.startswith("ray://"):
+        raise InputError(
+            f"--address {address}: through Ray's client a search would run, and leave its results, elsewhere; start "
+            "this command on a machine of the cluster (ray attach, ray job submit) with --address auto"
+        )
+    options = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if address:
+            _check_reachable(address)
+            # Workers on other machines find the dependencies there, but not this code.
+            package, where = trainables.travelling(task)
+            own = [Path(str(module.__file__)).parent for module in (search, trainables)]
+            folders = [*own, *([package] if package else [])]
+            environment = {
+                "py_modules": [str(folder) for folder in folders], "env_vars": where, "excludes": ["__pycache__"],
+            }  # fmt: skip
+            context = ray.init(address=address, runtime_env=environment, **options)
+        else:
+            # "local" never joins a cluster that somebody else started on this machine.
+            here = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "num_cpus": local_cpus()}
+            context = start_here(**here, **options)
+    except Exception as error:  # Ray raises many kinds, bare Exception among them
+        reason = str(error).strip().split("\n")[0]
+        what = f"--address {address}: no Ray cluster answers" if address else "Ray cannot be started here"
+        raise InputError(f"{what} ({reason})") from error
+    for name in _Surroundings.LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    job = ray.get_runtime_context().get_job_id()
+    return f"http://{context.dashboard_url}/#/jobs/{job}" if context.dashboard_url else None
+
+
+def start_here(**options: Any) -> Any:
+    """Starts Ray on this machine, in two tries: its processes wait only 15 seconds for each other."""
+    import ray
+
+    protect_token()
+    try:
+        return ray.init(address="local", **options)
+    except Exception:
+        return ray.init(address="local", **options)
+
+
+def protect_token() -> None:
+    """Makes sure that only this user can read the token of Ray's clusters.
+
+    Ray listens on all interfaces, and whoever has the token runs code as this user. Ray 2.60 itself makes the file
+    readable by everybody.
+    """
+    named = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if importlib.util.find_spec("ray._private.authentication") is None or any(os.environ.get(name) for name in named):
+        return  # this Ray has no tokens, or the user keeps theirs elsewhere
+    token = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):  # a home that cannot be written to: Ray says so itself
+        token.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            file = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(file, secrets.token_hex(32).encode())
+            os.close(file)
+        except FileExistsError:
+            if token.stat().st_mode & 0o077:
+                token.chmod(0o600)
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OSError at once where nothing listens; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()

@@ -1,0 +1,21 @@
+"""Measures on a worker how many trials share a GPU (`resources.gpus: auto`)."""
+
+from __future__ import annotations
+
+import ray
+
+from search.core.config import SearchConfig
+from search.gpu import memory
+from search.runtime.placement import Placement
+from trainables import InputError, Splits
+
+
+def measure(config: SearchConfig, splits: Splits, placement: Placement) -> memory.Need:
+    """Trains the largest configuration for an epoch, alone on a GPU; raises InputError where that fails."""
+    resources = {"cpus": placement.cpus, "gpus": 1.0, "precision": config.resources.precision}
+    probe = ray.remote(memory.measure).options(num_cpus=placement.cpus, num_gpus=1, max_retries=0)
+    try:
+        need: memory.Need = ray.get(probe.remote(config, splits.for_search(), resources))
+    except ray.exceptions.RayError as error:
+        raise InputError(f"resources.gpus: auto: the largest configuration cannot be trained: {error}") from error
+    return need

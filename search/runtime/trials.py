@@ -1,0 +1,213 @@
+"""Runs the trials of a search on Ray Tune. Tune reports results and asks for trials; `Search` decides."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher as TuneSearcher
+from ray.tune.stopper import Stopper
+
+from search.core.settings import SearchSection
+from search.runtime import checkpoints
+from search.runtime.bridge import Bridge, numbers_of
+from search.runtime.budget import Budget
+from search.runtime.failures import latest_traceback
+from search.runtime.placement import Placement
+from search.runtime.search import Search
+from search.runtime.transfer import keep, storage
+from trainables import InputError, Splits
+from trainables.base.trainable import TaskTrainable
+
+#: A worker gathers the epochs of so many seconds before it reports: each report costs milliseconds.
+GATHER = 0.5
+
+
+def run_trials(
+    search: Search, splits: Splits, placement: Placement, budget: Budget | None = None,
+    ending: Callable[[], float] = lambda: 0.0,
+) -> None:  # fmt: skip
+    """Runs unfinished trials, and new ones up to the total.
+
+    Returns once every trial is over, or once the search was stopped and each running trial has finished its epoch and
+    is on disk.
+
+    Args:
+        budget: of the whole command; None: no limit.
+        ending: forecasts the seconds of what follows the trials, as the search stands; they are kept free.
+
+    Raises:
+        InputError: the first results showed a mistake in the configuration.
+    """
+    config, folder = search.config, search.folder
+    if search.total == sum(t.over for t in search.state.trials.values()):
+        return
+    checkpoints.tidy(search)
+    bridge = Bridge(search, placement.concurrency, budget or Budget(), ending)
+    trainable = tune.with_parameters(
+        TaskTrainable,
+        task=config.task,
+        splits=splits.for_search(),
+        epochs=config.search.epochs,
+        gather=_gather(config.search),
+        resources={"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision},
+        storage=storage(search),
+        board=bridge.board,
+    )
+    with tempfile.TemporaryDirectory(prefix="search-") as scratch:
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": placement.cpus, "gpu": placement.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=_Proposals(bridge),
+                scheduler=_Decisions(bridge),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=lambda t: f"{config.task}-{folder.name}-{t.config['name']}",
+                trial_dirname_creator=lambda t: t.config["name"],
+            ),
+            run_config=tune.RunConfig(
+                name=folder.name,
+                storage_path=scratch,  # Tune's own records, of which nothing is ever read
+                callbacks=[_Notices(bridge)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a step saves for itself
+                stop=_WhenStopping(bridge),
+                verbose=0,
+                progress_reporter=_Silent(),
+            ),
+        ).fit()
+    if bridge.refused:
+        raise bridge.refused
+    if not search.stopping:
+        search.give_up(*search.state.paused())
+
+
+def _gather(search: SearchSection) -> float:
+    """Seconds that workers gather epochs for; none where a limit goes by each epoch, as a trial that hangs would lose
+    its gathered ones."""
+    return GATHER if search.epoch_budget is None and search.trial_timeout is None else 0.0
+
+
+class _Silent(tune.ProgressReporter):
+    """Tune's own reporter would clear the cell of a notebook, `verbose=0` or not."""
+
+    def should_report(self, trials: list[TuneTrial], done: bool = False) -> bool:
+        return False
+
+    def report(self, trials: list[TuneTrial], done: bool, *sys_info: str) -> None: ...
+
+
+class _Proposals(TuneSearcher):
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self.bridge = bridge
+
+    def suggest(self, trial_id: str) -> Any:
+        if self.bridge.exhausted:
+            return TuneSearcher.FINISHED
+        if len(self.bridge.live) >= self.bridge.concurrency:
+            return None
+        config = self.bridge.next_config()
+        if config is not None:
+            self.bridge.live.add(trial_id)
+        return config
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.bridge.live.discard(trial_id)
+
+    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search is resumed from its journal")
+
+
+class _Decisions(FIFOScheduler):
+    def __init__(self, bridge: Bridge) -> None:
+        super().__init__()
+        self.bridge = bridge
+        self._keeps_workers = False
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        # By default Tune keeps one idle worker: each round of trials would wait seconds for new ones.
+        if not self._keeps_workers:
+            self._keeps_workers = True
+            cache: Any = getattr(tune_controller, "_actor_cache", None)  # Tune's own; nothing public does it
+            if hasattr(cache, "increase_max"):
+                cache.increase_max(trial.placement_group_factory, self.bridge.concurrency)
+            else:
+                logging.getLogger(__name__).warning(
+                    "Ray %s keeps one idle worker only, so that rounds of trials wait for new ones", ray.__version__
+                )
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Chooses no trial out of turn: a free worker takes a trial that has no worker.
+
+        Tune would choose the trial that waits longest and throw away the worker that is starting for it. With trials
+        shorter than the start of a worker, a machine that joins would never train.
+        """
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        search = self.bridge.search
+        for one in result["damaged"]:
+            search.announce({"event": "damaged", "file": one["file"], "why": one["why"]})
+        if failed := result.get("failed"):
+            self.bridge.failed(trial, failed)
+            return TrialScheduler.STOP
+        self.bridge.hint(result["said"])
+        try:
+            written = [one for t in result["trials"] if (one := t["checkpoint"]) and "content" in one]
+            keep(search, {one["name"]: one.pop("content") for one in written})
+            over = search.report(result["trials"], result["device"], result["over"])
+        except OSError:
+            self.bridge.failed(trial, traceback.format_exc())
+            return TrialScheduler.STOP
+        except InputError as error:  # Tune would turn it into a traceback
+            self.bridge.refused = error
+            search.stop("failures")
+            return TrialScheduler.STOP
+        self.bridge.reported.update(numbers_of(trial))
+        if self.bridge.is_over(trial):
+            self.bridge.silent_since.pop(trial, None)
+            return TrialScheduler.STOP
+        self.bridge.silent_since[trial] = time.monotonic()
+        if over:  # an actor gets the calls of one driver in their order, so this comes before the next step
+            trial.temporary_state.ray_actor.drop.remote(sorted(over))
+        return TrialScheduler.CONTINUE
+
+
+class _Notices(tune.Callback):
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
+        self.bridge.silent_since[trial] = time.monotonic()
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
+        self.bridge.failed(trial, latest_traceback(trial.error_file))
+
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        self.bridge.settle()
+
+
+class _WhenStopping(Stopper):
+    """Ends Tune's loop once the search is stopping and no trial is in an epoch."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return bool(self.bridge.search.stopping) and not self.bridge.live

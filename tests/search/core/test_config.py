@@ -1,0 +1,235 @@
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.core.config import check_space, load_config, parse_duration
+from search.core.program_config import loop_config, read_space
+from trainables import TASKS, get_task, offer
+from trainables.base.errors import InputError
+
+
+def test_flags_win_over_set_and_set_over_the_file():
+    config = load_config("windows", ["search.trials=3", "lr=1e-2"], {"search.trials": 5, "search.seed": None})
+    assert config.search.trials == 5
+    assert config.search.seed == 0
+    assert config.space.fixed()["lr"] == 0.01
+
+
+def test_set_replaces_a_parameter_whole():
+    config = load_config("windows", ["lr={uniform: [0.1, 0.2]}", "model.pretrained=some/id"])
+    lr = next(p for p in config.space.parameters if p.name == "lr")
+    assert (lr.kind, lr.low, lr.high) == ("uniform", 0.1, 0.2)
+    assert config.space.fixed()["model.pretrained"] == "some/id"
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["lrr=1"], "--set lrr=1: lrr: unknown key; space has"),
+        (["lrr=1"], "did you mean 'lr'?"),
+        (["search.trails=1"], "did you mean 'trials'?"),
+        (["search.trials=0"], "--set search.trials=0: input should be greater than or equal to 1"),
+        (["search.trials=many"], "--set search.trials=many: input should be a valid integer"),
+        (
+            ["search.searcher=magic"],
+            "--set search.searcher=magic: input should be 'ranks', 'tpe', 'random', 'grid', 'gp' or 'nsga2'",
+        ),
+        (["search.grace_period=99"], "search.grace_period: 99: must be <= search.epochs (12)"),
+        (["search.time_budget=soon"], "--set search.time_budget=soon: 'soon': expected a positive duration"),
+        (["resources.gpus=2"], "resources.gpus: 2: a trial has one GPU; give 1 or a fraction"),
+        (["data.size=big"], "'big': expected a whole number such as the default 96"),
+        (["data.val_fraction=[1]"], "expected a number such as the default 0.15"),
+        (["data.demo=3"], "expected keys inside"),
+        (["model=3"], "space.model is a group; set one of pretrained, freeze in it"),
+        (["lr={loguniform: [0, 0.1]}"], "configs/windows.yaml with --set: space.lr: loguniform [0, 0.1]"),
+        (["lr=abc"], "--set lr=abc: 'abc': expected a number, such as 0.001"),
+        (["width={choice: [4, wide]}"], "'wide': expected a whole number, such as"),
+        (["width=16.5"], "--set width=16.5: 16.5: expected a whole number, such as 12"),
+        (["width={uniform: [8, 16]}"], "expected a whole number >= 1, such as {int: [LOW, HIGH]} gives"),
+        (["width=0"], "--set width=0: expected a whole number >= 1"),
+        (["dropout=-0.1"], "--set dropout=-0.1: expected a number >= 0 and < 1"),
+        (["dropout={uniform: [0.5, 1.5]}"], "1.5: expected a number >= 0 and < 1"),
+        (["norm=bacth"], "--set norm=bacth: allowed are batch, group; did you mean 'batch'?"),
+        (["norm=null"], "--set norm=null: None: allowed are batch, group"),
+        (["norm={choice: [batch, grup]}"], "'grup': allowed are batch, group; did you mean 'group'?"),
+        (["width={value: 8, when: {norm: grup}}"], "when: norm: 'grup': allowed are batch, group"),
+        (["optimizer=adamm"], "--set optimizer=adamm: allowed are adamw, adam, sgd; did you mean 'adam'?"),
+        (["norm={choice: [batch, group], prior: grup}"], "prior 'grup': must be a value of {batch, group}"),
+        (["model.freeze=perhaps"], "'perhaps': expected true or false, such as True"),
+        (["lr"], "--set lr: expected KEY=VALUE"),
+        (["lr={"], "the value is not YAML"),
+    ],
+)
+def test_wrong_setting_is_refused_with_key_value_and_what_is_allowed(sets, message):
+    with pytest.raises(InputError) as error:
+        load_config("windows", sets)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("profile", ["data", "demo"])
+@pytest.mark.parametrize("task", TASKS)
+def test_misspelt_text_of_any_parameter_is_refused_before_anything_starts(task, profile):
+    space = load_config(task, profile=profile).space
+    free = {"model.pretrained"}  # the name of any checkpoint
+    texts = {p.name for p in space.parameters if any(isinstance(v, str) for v in p.choices)} - free
+    assert texts
+    for name in texts:
+        for value in ("x-y", "{choice: [x-y]}"):
+            with pytest.raises(InputError, match=rf"--set {name}=.*x-y.*: allowed are \w+, \w+"):
+                load_config(task, [f"{name}={value}"], profile=profile)
+
+
+@pytest.mark.parametrize("profile", ["data", "demo"])
+@pytest.mark.parametrize("task", TASKS)
+def test_every_value_of_a_file_is_one_that_its_code_takes(task, profile):
+    config, allowed = load_config(task, profile=profile), get_task(task).allowed
+    check_space(config, allowed, {})
+    assert {p.name for p in config.space.parameters} - set(allowed) <= {"model.pretrained"}
+    assert set(allowed) - {"lr", "momentum"} <= {p.name for p in config.space.parameters}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_text_that_only_the_full_space_lists_is_taken_in_the_demo(task):
+    full = load_config(task, profile="data").space
+    for parameter in full.parameters:
+        for value in parameter.choices if any(isinstance(c, str) for c in parameter.choices) else ():
+            load_config(task, [f"{parameter.name}={value}"])
+
+
+def test_choice_of_numbers_lists_examples_and_others_are_taken():
+    assert load_config("windows", ["batch_size=256"]).space.fixed()["batch_size"] == 256
+
+
+def test_flag_is_named_where_its_value_is_wrong():
+    with pytest.raises(InputError, match=r"^--trials 0: input should be greater"):
+        load_config("rnn", [], {"search.trials": 0})
+    with pytest.raises(InputError, match=r"^--time-budget soon: 'soon': expected a positive duration"):
+        load_config("rnn", [], {"search.time_budget": "soon"})
+
+
+SPACE = {"opt": {"choice": ["sgd", "adam"]}, "momentum": {"uniform": [0, 1], "when": {"opt": "sgd"}}}
+
+
+@pytest.mark.parametrize(
+    ("space", "sets", "message"),
+    [
+        (SPACE, ["opt=adm"], "--set opt=adm: allowed are sgd, adam; did you mean 'adam'?"),
+        (SPACE, ["opt={choice: [sdg]}"], "'sdg': allowed are sgd, adam; did you mean 'sgd'?"),
+        (SPACE | {"beta": {"value": 1, "when": {"opt": "adm"}}}, [], "when: opt: 'adm'"),
+        (
+            SPACE | {"beta": {"value": 1, "when": {"opt": ["sgd", "adm"]}}},
+            [],
+            "when: opt: 'adm': allowed are sgd, adam",
+        ),
+    ],
+)
+def test_misspelt_text_in_a_space_of_a_users_own_is_refused(space, sets, message):
+    with pytest.raises(InputError) as error:
+        loop_config("mine", space, "loss min", {}, sets, "here")
+    assert message in str(error.value)
+
+
+def test_space_file_in_another_encoding_is_refused_in_a_line(tmp_path):
+    file = tmp_path / "space.yaml"
+    file.write_bytes("größe: {int: [1, 2]}\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"--space .*space.yaml: not in UTF-8 \(byte 2\)"):
+        read_space(file)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("0.5h", 1800)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0s", "10", "-5m", "m", "1d"])
+def test_wrong_durations_are_refused(text):
+    with pytest.raises(InputError, match="expected a positive duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_demo_is_short_and_real_data_has_a_budget_and_priors(task):
+    demo, data = load_config(task), load_config(task, profile="data")
+    assert demo.search.trials and demo.search.time_budget is None and not demo.search.fit_epochs
+    assert data.search.trials is None and data.search.time_budget == "1h" and data.search.fit_epochs
+    searched = [p for p in data.space.parameters if p.searched]
+    assert searched and all(p.has_prior for p in searched if p.name != "sgd_lr")
+    assert not any(p.has_prior for p in demo.space.parameters)
+    assert set(demo.raw["space"]) == set(data.raw["space"])
+
+
+@pytest.mark.parametrize(
+    ("sets", "flags", "ends"),
+    [
+        ([], {}, (None, "1h", None)),
+        ([], {"search.time_budget": "10m"}, (None, "10m", None)),
+        ([], {"search.trials": 8}, (8, None, None)),
+        (["search.epoch_budget=100"], {}, (None, None, 100)),
+        (["search.trials=8"], {"search.time_budget": "10m"}, (8, "10m", None)),
+    ],
+)
+def test_default_budget_holds_only_where_nothing_else_says_when_to_end(sets, flags, ends):
+    search = load_config("rnn", sets, flags, "data").search
+    assert (search.trials, search.time_budget, search.epoch_budget) == ends
+
+
+def test_epochs_that_are_given_are_not_fitted_to_the_budget():
+    assert load_config("rnn", profile="data").search.fit_epochs
+    assert not load_config("rnn", [], {"search.epochs": 7}, "data").search.fit_epochs
+    assert load_config("rnn", ["search.fit_epochs=true"], {"search.epochs": 7}, "data").search.fit_epochs
+
+
+def test_rounds_take_the_scheduler_that_has_rounds():
+    assert load_config("rnn", [], {"search.deterministic": True}, "data").search.scheduler == "asha"
+    with pytest.raises(InputError, match="asha-promote: has no rounds"):
+        load_config("rnn", ["search.scheduler=asha-promote"], {"search.deterministic": True}, "data")
+
+
+def test_trials_without_a_number_need_a_budget():
+    with pytest.raises(InputError, match=r"search\.trials: null: has no end without a budget"):
+        load_config("rnn", ["search.time_budget=null"], profile="data")
+
+
+def test_digest_follows_content_alone():
+    assert load_config("windows").digest == load_config("windows").digest
+    assert load_config("windows").digest != load_config("windows", ["lr=0.1"]).digest
+
+
+@settings(deadline=None)  # a busy machine takes long to read two YAML files
+@given(st.text(max_size=30))
+def test_no_set_makes_a_traceback(text):
+    try:
+        load_config("windows", [text])
+    except InputError as error:
+        assert "--set" in str(error)
+
+
+def test_few_epochs_that_are_given_bring_the_first_rung_forward():
+    assert load_config("rnn", [], {"search.epochs": 2}, "data").search.grace_period == 2
+    with pytest.raises(InputError, match=r"grace_period: 3: must be <= search\.epochs \(2\)"):
+        load_config("rnn", ["search.grace_period=3"], {"search.epochs": 2}, "data")
+
+
+def own_task(tmp_path, monkeypatch, text: str, profile: str):
+    """The configuration of another package's task whose YAML file holds `text`."""
+    (tmp_path / "mine.py").write_text("TASK = None")
+    (tmp_path / "mine.yaml").write_text(text + "space: {lr: 0.1}\ndata: {}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.setenv("SEARCH_TASKS", "")
+    offer("mine", "mine:TASK")
+    return load_config("mine", profile=profile).search
+
+
+def test_demo_of_the_defaults_wins_over_the_top_level_of_a_task_that_has_a_demo(tmp_path, monkeypatch):
+    text = "search: {epochs: 80, grace_period: 9}\ndemo: {search: {trials: 7}}\n"
+    demo, data = (own_task(tmp_path, monkeypatch, text, profile) for profile in ("demo", "data"))
+    assert (demo.epochs, demo.grace_period, demo.trials, demo.searcher) == (12, 3, 7, "tpe")
+    assert (data.epochs, data.grace_period, data.trials, data.searcher) == (80, 9, None, "ranks")
+
+
+def test_task_without_a_demo_keeps_what_its_file_says(tmp_path, monkeypatch):
+    own = own_task(tmp_path, monkeypatch, "search: {epochs: 80, grace_period: 9}\n", "demo")
+    assert (own.epochs, own.grace_period) == (80, 9)

@@ -1,0 +1,174 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.core.space import parse_space
+from trainables.base.errors import InputError
+
+PLACE = "configs/x.yaml"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"loguniform": [0, 0.1]}, "space.lr: loguniform [0, 0.1]: the lower bound must be > 0"),
+        ({"loguniform": [-1, 1]}, "the lower bound must be > 0"),
+        ({"uniform": [1, 1]}, "space.lr: uniform [1, 1]: the range is empty"),
+        ({"uniform": [2, 1]}, "the range is empty"),
+        ({"uniform": [0, float("inf")]}, "both bounds must be finite"),
+        ({"uniform": [0]}, "expected two numbers"),
+        ({"uniform": ["a", 1]}, "expected two numbers"),
+        ({"uniform": [True, 2]}, "expected two numbers"),
+        ({"int": [1.5, 3]}, "expected two whole numbers"),
+        ({"int": [1, 8], "step": 2}, "step 2: must divide the range 7"),
+        ({"int": [1, 9], "step": 0}, "step 0: must be a whole number >= 1"),
+        ({"choice": []}, "choice []: expected a list with at least one value"),
+        ({"choice": [1, 1]}, "1 stands twice"),
+        ({"choice": [[1, 2]]}, "expected a string, a finite number, true, false or null"),
+        ({"choice": [1], "uniform": [0, 1]}, "uniform and choice given; exactly one is allowed"),
+        ({"uniform": [0, 1], "step": 1}, "unknown key 'step'"),
+        ({"uniform": [0, 1], "when": {"nothing": 1}}, "when: nothing: no such parameter"),
+        ({"uniform": [0, 1], "when": {"kind": "c"}}, "'c' is not a value of kind; allowed: ['a', 'b']"),
+        ({"uniform": [0, 1], "when": 3}, "when 3: expected {parameter: value}"),
+        ({"uniform": [0, 1], "when": {"lr": 1}}, "`when` goes round in a circle"),
+        ({}, "space.lr: {}: expected one of uniform"),
+        ([1, 2], "expected a string, a finite number"),
+    ],
+)
+def test_wrong_entry_is_refused_with_key_value_and_what_is_allowed(spec, message):
+    with pytest.raises(InputError) as error:
+        parse_space({"kind": {"choice": ["a", "b"]}, "lr": spec}, PLACE)
+    assert str(error.value).startswith(f"{PLACE}: space")
+    assert message in str(error.value)
+
+
+def test_condition_on_a_value_that_was_narrowed_away_never_holds():
+    raw = {"opt": {"choice": ["adam", "adamw"]}, "momentum": {"uniform": [0, 1], "when": {"opt": "sgd"}}}
+    space = parse_space(raw, PLACE, narrowed=True)
+    assert space.grid(PLACE) == [{"opt": "adam", "momentum": None}, {"opt": "adamw", "momentum": None}]
+
+
+def test_conditional_parameter_exists_only_under_its_value():
+    space = parse_space(
+        {"momentum": {"uniform": [0, 1], "when": {"opt": "sgd"}}, "opt": {"choice": ["sgd", "adam"]},
+         "beta": {"value": 0.9, "when": {"opt": ["adam"]}}}, PLACE,
+    )  # fmt: skip
+    assert [p.name for p in space.parameters] == ["opt", "momentum", "beta"]
+    answers = {"opt": "adam", "momentum": 0.5}
+    assert space.sample(lambda p: answers[p.name]) == {"opt": "adam", "momentum": None, "beta": 0.9}
+    answers["opt"] = "sgd"
+    assert space.sample(lambda p: answers[p.name]) == {"opt": "sgd", "momentum": 0.5, "beta": None}
+
+
+def test_groups_become_dotted_names():
+    space = parse_space(
+        {
+            "model": {"depth": 3, "head": {"choice": ["a"]}},
+            "x": {"value": 1, "when": {"model": {"depth": 3}}},
+        },
+        PLACE,
+    )
+    assert [p.name for p in space.parameters] == ["model.depth", "model.head", "x"]
+
+
+def test_prior_is_a_value_of_the_range_with_how_sure_it_is():
+    (lr,) = parse_space({"lr": {"loguniform": [1e-4, 1e-1], "prior": 1e-3, "confidence": "high"}}, PLACE).parameters
+    assert (lr.prior, lr.has_prior, lr.confidence) == (1e-3, True, "high")
+    assert lr.describe() == "loguniform [0.0001, 0.1], prior 0.001"
+    (null,) = parse_space({"a": {"choice": [None, 1], "prior": None}}, PLACE).parameters
+    assert null.has_prior and null.prior is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"loguniform": [1e-4, 1e-1], "prior": 1}, "space.a: prior 1: must be a value of loguniform [0.0001, 0.1]"),
+        ({"int": [8, 64], "step": 8, "prior": 12}, "space.a: prior 12: must be a value of int [8, 64] step 8"),
+        ({"choice": ["x", "y"], "prior": "z"}, "space.a: prior 'z': must be a value of {x, y}"),
+        ({"uniform": [0, 1], "prior": True}, "space.a: prior True: must be a value of uniform [0, 1]"),
+        ({"uniform": [0, 1], "prior": 0.5, "confidence": "sure"}, "'sure': allowed are low, medium, high"),
+        ({"uniform": [0, 1], "confidence": "low"}, "is that of a prior, and there is none"),
+        ({"value": 1, "prior": 1}, "space.a: value: unknown key 'prior'; beside it only when"),
+    ],
+)
+def test_wrong_prior_is_refused(spec, message):
+    with pytest.raises(InputError) as error:
+        parse_space({"a": spec}, PLACE)
+    assert message in str(error.value)
+
+
+def test_grid_holds_every_point_once_and_no_dead_branches():
+    space = parse_space(
+        {"opt": {"choice": ["sgd", "adam"]}, "momentum": {"choice": [0.5, 0.9], "when": {"opt": "sgd"}},
+         "width": {"int": [8, 16], "step": 8}}, PLACE,
+    )  # fmt: skip
+    points = space.grid(PLACE)
+    assert len(points) == 6
+    assert len({tuple(p.items()) for p in points}) == 6
+    assert {"opt": "adam", "momentum": None, "width": 16} in points
+
+
+def test_grid_refuses_a_continuous_range_and_says_so():
+    with pytest.raises(InputError, match=r"space\.lr: uniform \[0, 1\]: a grid needs values that can be counted"):
+        parse_space({"lr": {"uniform": [0, 1]}}, PLACE).grid(PLACE)
+
+
+KEYS = st.sampled_from(["uniform", "loguniform", "int", "choice", "value", "when", "step", "prior", "confidence", "a"])
+SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.sampled_from(["sgd", "", "uniform"])
+json_like = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=8
+)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "c"]), json_like, max_size=3))
+def test_no_input_makes_a_traceback(raw):
+    try:
+        space = parse_space(raw, PLACE)
+    except InputError as error:
+        assert PLACE in str(error)
+    else:
+        space.sample(lambda p: (p.values() or (p.low,))[0])
+
+
+def test_range_of_four_thousand_million_whole_numbers_takes_no_memory():
+    space = parse_space({"seed": {"int": [0, 2**32 - 1], "prior": 42}, "x": 1}, "x.yaml")
+    seed = space.parameters[0]
+    assert seed.allows(2**32 - 1) and seed.allows(7.0)
+    assert not any(seed.allows(value) for value in (2**32, -1, 0.5, True, "7", None))
+    assert space.choices()["seed"] is None
+    with pytest.raises(InputError, match=r"space: the grid has more than 100,000 points"):
+        space.grid("x.yaml")
+
+
+def test_condition_on_a_large_range_names_the_range():
+    raw = {"n": {"int": [0, 10**9]}, "x": {"uniform": [0, 1], "when": {"n": -1}}}
+    with pytest.raises(InputError, match=r"-1 is not a value of n; allowed: int \[0, 1e\+09\]"):
+        parse_space(raw, "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("spec", "limit"),
+    [
+        ({"int": [0, 2**64]}, r"2\*\*63 - 1"),
+        ({"int": [-(2**62), 2**62 + 1]}, r"2\*\*63 - 1"),
+        ({"int": [0, 10**400]}, r"2\*\*63 - 1"),
+        ({"uniform": [0, 10**400]}, r"1\.798e\+308"),
+        ({"loguniform": [1, 10**400]}, r"1\.798e\+308"),
+    ],
+)
+def test_bound_that_no_searcher_can_hold_is_refused(spec, limit):
+    with pytest.raises(InputError, match=rf"x\.yaml: space\.seed: .*both bounds must be finite.* at most {limit}"):
+        parse_space({"seed": spec}, "x.yaml")
+
+
+def test_longest_range_of_whole_numbers_is_searched():
+    space = parse_space({"seed": {"int": [0, 2**63 - 1]}}, "x.yaml")
+    assert space.choices()["seed"] is None
+
+
+def test_whole_number_beyond_every_float_is_refused_in_a_choice():
+    with pytest.raises(
+        InputError, match=r"space\.n: a whole number of 1329 bits: allowed are up to 1023, as in a float"
+    ):
+        parse_space({"n": {"choice": ["a", 10**400]}}, "x.yaml")
+    assert parse_space({"n": {"choice": [2**64, -5]}}, "x.yaml").parameters[0].choices == (2**64, -5)

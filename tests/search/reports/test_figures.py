@@ -1,0 +1,199 @@
+"""What the figures of a search show: places, ticks, words, and that no name or value becomes markup."""
+
+import random
+
+import pytest
+
+from search.core.readable import value as significant
+from search.core.space import parse_space
+from search.core.state import Trial
+from search.reports import figures
+from search.reports.axes import NOT_USED, label, linear_ticks, log_ticks, parameter_axis, whole_ticks
+from tests.search.reports.made import made, state_of
+
+SPACE = {
+    "lr": {"loguniform": [1e-5, 1e-1]},
+    "layers": {"int": [1, 6]},
+    "optimizer": {"choice": ["sgd", "adamw"]},
+    "decay": {"loguniform": [1e-6, 1e-1], "when": {"optimizer": "adamw"}},
+}
+
+
+def results(count, spread=1.0):
+    draw, found = random.Random(0), []
+    for _ in range(count):
+        optimizer = draw.choice(["sgd", "adamw"])
+        params = {
+            "lr": 10 ** draw.uniform(-5, -1), "layers": draw.randint(1, 6), "optimizer": optimizer,
+            "decay": 10 ** draw.uniform(-6, -1) if optimizer == "adamw" else None,
+        }  # fmt: skip
+        values = [0.01 * spread ** draw.random() * (1 + draw.random() / epoch) for epoch in range(1, 4)]
+        found.append((params, values, draw.choice(["completed", "stopped_early", "diverged", "failed"])))
+    return found
+
+
+def drawn(tmp_path, trials, space=SPACE, **more):
+    _, folder, _, config = made(tmp_path, space, trials, **more)
+    state, events = state_of(folder, config)
+    return {one.title: one for one in figures.drawings(state, config, events)}, state
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """Thirty trials whose losses span a factor of ten thousand."""
+    return drawn(tmp_path_factory.mktemp("figures"), results(30, 1e4))
+
+
+def every(drawings):
+    return [figure for one in drawings.values() for figure in one.figures]
+
+
+def test_figures_need_no_webgl(usual):
+    kinds = {trace.type for figure in every(usual[0]) for trace in figure.data}
+    assert kinds <= {"scatter", "bar"}
+
+
+def test_conditional_numeric_axis_stays_numeric_and_has_a_place_for_what_is_not_used():
+    (*_, decay) = parse_space(SPACE, "test").parameters
+    trials = [Trial(0, {"optimizer": "adamw", "decay": 1e-6}, 0), Trial(1, {"optimizer": "adamw", "decay": 1e-1}, 0),
+              Trial(2, {"optimizer": "sgd", "decay": None}, 0)]  # fmt: skip
+    axis = parameter_axis(decay, trials)
+    assert [axis.place(trial) for trial in trials] == [0, 1, NOT_USED]
+    assert [text for _, text in axis.all_ticks(trials)] == [
+        "not used", "1e-06", "1e-05", "0.0001", "0.001", "0.01", "0.1",
+    ]  # fmt: skip
+    assert axis.title == "decay, log"
+    assert "not used" not in [text for _, text in axis.all_ticks(trials[:2])]
+
+
+def test_null_that_is_a_choice_is_a_choice_and_true_is_not_one():
+    (parameter,) = parse_space({"clip": {"choice": [None, 1, True]}}, "test").parameters
+    trials = [Trial(0, {"clip": None}, 0), Trial(1, {"clip": 1}, 0), Trial(2, {"clip": True}, 0)]
+    axis = parameter_axis(parameter, trials)
+    assert [axis.place(trial) for trial in trials] == [0, 0.5, 1]
+
+
+def test_ticks_are_values_that_a_hyperparameter_can_have():
+    assert whole_ticks(1, 6) == [1, 2, 3, 4, 5, 6]
+    assert whole_ticks(16, 128, 16) == [16, 48, 80, 112]
+    assert len(whole_ticks(0, 2**32 - 1)) <= 6
+    assert linear_ticks(0, 0.5) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert log_ticks(1e-3, 1e-2) == [0.001, 0.002, 0.005, 0.01]
+    assert log_ticks(0.031, 0.034) == [0.031, 0.034]
+
+
+def test_labels_have_few_digits_and_no_markup():
+    assert significant(0.0013876543) == "0.001388"
+    assert significant(1e-6) == "1e-06"
+    assert label("<a href='javascript:x'>&\x1b[31m", 60) == "&lt;a href='javascript:x'&gt;&amp;\\x1b[31m"
+    assert len(label("x" * 100)) == 14
+
+
+def test_every_axis_has_a_title(usual):
+    for title, one in usual[0].items():
+        for figure in one.figures:
+            axes = (figure.layout.xaxis, figure.layout.yaxis)
+            if title == "Configurations":
+                names = {note.text for note in figure.layout.annotations if note.text.startswith("<b>")}
+                assert names == {"<b>lr, log</b>", "<b>layers</b>", "<b>optimizer</b>", "<b>decay, log</b>",
+                                 "<b>loss (lower is better), log</b>"}  # fmt: skip
+            else:
+                assert all(axis.title.text for axis in axes), title
+
+
+def test_losses_that_span_much_have_a_log_axis_and_others_do_not(usual, tmp_path):
+    assert usual[0]["Learning curves"].figures[0].layout.yaxis.type == "log"
+    near, _ = drawn(tmp_path, results(12))
+    assert near["Learning curves"].figures[0].layout.yaxis.type != "log"
+
+
+@pytest.mark.parametrize(
+    "title", ["Best so far", "Learning curves", "Objective against each hyperparameter", "Configurations"]
+)
+def test_hover_has_the_hyperparameters_of_the_trial(usual, title):
+    drawings, state = usual
+    best = state.best()
+    texts = [text for figure in drawings[title].figures for trace in figure.data for text in trace.text or () if text]
+    own = [text for text in texts if f"<b>trial {best.number}</b>" in text]
+    assert own
+    assert all(f"lr: {best.params['lr']:.4g}" in text and f"layers: {best.params['layers']}" in text for text in own)
+    assert all(("decay: " in text) == (best.params["decay"] is not None) for text in own)
+
+
+def test_colours_are_explained(usual):
+    drawings, state = usual
+    kinds = {t.outcome.replace("_", " ") for t in state.trials.values() if t is not state.best() and t.can_win}
+    curves = {trace.name for trace in drawings["Learning curves"].figures[0].data}
+    assert curves >= {"best trial", *kinds}
+    scatter = drawings["Objective against each hyperparameter"]
+    assert {k.replace("_", " ") for k in scatter.key} == {"best", *kinds}
+    assert [trace.name for trace in drawings["Configurations"].figures[0].data] == [
+        "other trials", "best quarter", "best trial",
+    ]  # fmt: skip
+
+
+def test_figures_are_the_same_each_time(tmp_path):
+    _, folder, _, config = made(tmp_path, SPACE, results(12))
+    state, events = state_of(folder, config)
+    first, second = ([f.to_json() for d in figures.drawings(state, config, events) for f in d.figures] for _ in "12")
+    assert first == second
+
+
+def test_figures_of_thousands_of_trials_are_thinned_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "POINTS", 200)
+    monkeypatch.setattr(figures, "CURVE", 5)
+    trials = [({"x": i / 100}, [1 + i / 100 - e / 50 for e in range(20)], "completed") for i in range(100)]
+    drawings, state = drawn(tmp_path, trials, {"x": {"uniform": [0, 1]}})
+    for title in ("Learning curves", "Objective against each hyperparameter", "Configurations"):
+        one = drawings[title]
+        points = sum(sum(y is not None for y in trace.y) for trace in one.figures[0].data)
+        if title == "Objective against each hyperparameter":
+            assert points == 100, "so many are drawn whole"
+        else:
+            assert points <= 200 and (points == 200 or "Drawn are" in one.words)
+    assert "at most 5 epochs" in drawings["Learning curves"].words
+    assert "of 100 trials: the" in drawings["Learning curves"].words
+    best = [y for t in drawings["Learning curves"].figures[0].data if t.name == "best trial" for y in t.y if y]
+    assert min(best) == state.best().best_value
+
+
+def test_front_joins_the_trials_that_no_other_beats(tmp_path):
+    trials = [({"x": x}, [loss], "completed") for x, loss in ((0.1, 3.0), (0.2, 2.0), (0.3, 1.0))]
+    flags = {"search.objective": ["loss min", "size min"], "search.searcher": "nsga2"}
+    drawings, _ = drawn(tmp_path, trials, {"x": {"uniform": [0, 1]}}, flags=flags, extra={"size": 5.0})
+    figure = drawings["loss against size"].figures[0]
+    assert list(figure.data[1].y) == [1.0]
+    assert all("size 5" in text for text in figure.data[0].text)
+    assert figure.layout.xaxis.title.text == "size (lower is better)"
+
+
+def test_importance_says_what_it_was_made_from(usual):
+    words = usual[0]["Importance"].words
+    assert "A conditional hyperparameter counts on the trials in which it exists (decay " in words
+    bars = usual[0]["Importance"].figures[0].data[0]
+    assert set(bars.y) == set(SPACE)
+    assert bars.error_x.array is not None and bars.error_x.arrayminus is not None
+    assert all("interval" in text for text in bars.text)
+
+
+def test_importance_of_too_few_trials_is_words(tmp_path):
+    drawings, _ = drawn(tmp_path, [({"x": 0.1}, [1.0], "completed")], {"x": {"uniform": [0, 1]}})
+    assert not drawings["Importance"].figures
+    assert "1 trials have a result" in drawings["Importance"].words
+
+
+def test_finalists_have_intervals_their_hyperparameters_and_a_line_of_equality(tmp_path):
+    trials = [({"x": x}, [loss], "completed") for x, loss in ((0.1, 0.5), (0.2, 0.6))]
+    rows = [{"trial": 0, "val": 0.5, "test": 0.7, "low": 0.6, "high": 0.8},
+            {"trial": 1, "val": 0.6, "test": 0.75, "low": 0.7, "high": 0.8, "p": 0.3}]  # fmt: skip
+    _, folder, _, config = made(tmp_path, {"x": {"uniform": [0, 1]}}, trials)
+    state, _ = state_of(folder, config)
+    assert figures.finalists(state, config) is None
+    state.decision = {"champion": 0, "winner": False, "resampled": True, "seeds": 5, "finalists": rows}
+    found = figures.finalists(state, config)
+    equal, first, second = found.figures[0].data
+    assert list(equal.x) == list(equal.y) == [0.5, 0.6]
+    assert list(first.error_y.array) == pytest.approx([0.1]) and list(first.error_y.arrayminus) == pytest.approx([0.1])
+    assert "test loss 0.7 (0.6 to 0.8)" in first.text[0] and "x: 0.1" in first.text[0]
+    assert second.name == "trial 1"
+    assert "above the dotted line test is worse" in found.words

@@ -1,0 +1,216 @@
+"""What a person sees in a report, and what a report does with names and values that are markup."""
+
+import html
+import re
+import shutil
+import time
+
+import pytest
+
+from search.core.readable import visible
+from search.reports import report
+from search.reports.pages import render
+from search.reports.plan import duration
+from tests.search.reports.made import made
+from tests.search.reports.test_figures import SPACE, results
+
+#: A text that runs a script if a page takes it for HTML, ends a script, holds an escape and a mark of direction, and
+#: cannot be encoded.
+EVIL = "</script><script>pwned=1</script><img src=x onerror=pwned=1>\x1b[31m\u202e\ud800\x00"
+
+
+def page_of(tmp_path, trials, space=SPACE, **more):
+    _, folder, description, config = made(tmp_path, space, trials, **more)
+    return report.write(folder, description, config).read_text(), folder
+
+
+def text_of(page):
+    """The words of a page, without scripts and tags."""
+    page = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page)))
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    return page_of(tmp_path_factory.mktemp("report"), [*results(110), ({}, [], "failed")])
+
+
+def test_head_of_the_report_has_the_figures_that_matter(usual):
+    page, _ = usual
+    text = text_of(page).split("Best so far")[0]
+    assert re.search(r"best val loss 0\.01\d* trial \d+ at epoch \d of 10", text)
+    assert re.search(r"trials 111 \d+ completed, \d+ stopped early, \d+ diverged, \d+ failed", text)
+    assert "from beginning to end; 11 min of training in all trials" in text, "330 epochs of two seconds"
+    assert "|" not in text, "no Markdown"
+
+
+def test_trials_table_has_every_hyperparameter_marks_the_best_and_counts_what_it_leaves_out(usual):
+    page, folder = usual
+    table = page.split('<table class="sortable">')[1].split("</table>")[0]
+    heads = [re.sub("<[^>]+>", "", head) for head in re.findall(r"<th>(.*?)</th>", table)]
+    assert heads == ["trial", "outcome", "epochs", "time", "loss", *SPACE]
+    rows = table.split("<tr")[2:]
+    assert len(rows) == 100
+    assert [" best</td>" in row for row in rows] == [True] + [False] * 99
+    assert "The best 100 are shown and 11 left out" in text_of(page)
+    assert f"compare mine --search {folder.name} --top 0" in text_of(page)
+    keys = [float(re.findall(r'data-key="([^"]+)"', row)[2]) for row in rows[:20]]
+    assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize(("about", "source"), [
+    ({}, "whatever the function or the command reads"), ({"imported": "study.db"}, "imported from study.db"),
+])  # fmt: skip
+def test_data_of_a_training_of_ones_own_is_no_demo(tmp_path, about, source):
+    _, folder, description, config = made(
+        tmp_path, {"x": {"uniform": [0, 1]}}, [({"x": 0.1}, [1], "completed")], **about
+    )
+    text = text_of(report.write(folder, description, config).read_text())
+    assert f"source {source} fingerprint" in text and "demo" not in text.split("fingerprint")[0]
+
+
+def test_again_has_a_command_and_no_dictionaries(usual):
+    text = text_of(usual[0]).split("Again")[1]
+    assert "search.run( mine," in text
+    assert "trials=111" in text
+    assert "search: objective: null" in text, "all settings are YAML"
+
+
+def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp_path):
+    picture = bytes.fromhex("89504e470d0a1a0a")
+    begin = (
+        {"event": "trial", "number": 0, "params": {"x": 0.1, "kind": "a"}, "seed": 0, "time": 0},
+        {"event": "result", "number": 0, "epoch": 1, "outcome": "completed", "diverged": None, "device": "cpu",
+         "metrics": {"val_loss": 0.3, "epoch_seconds": 1.0}, "time": 5},
+        {"event": "final_started", "trial": 0, "seed": 0, "params": {"x": 0.1}, "epochs": 2, "merged": True,
+         "time": 6},
+        {"event": "final_finished", "trial": 0, "seed": 0, "epochs": 2, "test": {"loss": 0.5, "mae": 0.25},
+         "baselines": {"ridge": 0.4}, "chosen": True, "device": "cpu", "spent": 1, "time": 7},
+        {"event": "repeat_started", "value": "a", "seed": 0, "trial": 0, "params": {"x": 0.1}, "time": 8},
+        {"event": "repeat_result", "value": "a", "seed": 0, "trial": 0, "epoch": 1, "time": 8,
+         "metrics": {"val_loss": 0.3, "train_loss": 0.2, "epoch_seconds": 1.0}},
+        {"event": "repeat_finished", "value": "a", "seed": 0, "trial": 0, "best_epoch": 1, "parameters": 3,
+         "test": {"loss": 0.6}, "time": 9},
+        {"event": "compared", "time": 9},
+    )  # fmt: skip
+    space = {"x": {"uniform": [0, 1]}, "kind": {"choice": ["a", "b"]}}
+    _, folder, description, config = made(tmp_path, space, [], sets=("search.balance=kind",), begin=begin)
+    for path in (folder.comparison / "curves_of_seeds.png", folder.final(0, 0) / "artifacts" / "predictions.png"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(picture)
+    page = report.write(folder, description, config).read_text()
+    final = page.split("<h2>The final model</h2>")[1].split("<h2>")[0]
+    compared = page.split("<h2>The values of kind compared</h2>")[1].split("<h2>")[0]
+    assert re.findall(r'alt="([^"]+)"', final) == ["predictions"]
+    assert re.findall(r'alt="([^"]+)"', compared) == ["curves of seeds"]
+    head = text_of(page).split("Best so far")[0]
+    assert "test loss 0.5 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
+    assert "baseline ridge 0.4 on test NOT beaten" in head
+    assert "loss mae seed 0 0.5 0.25 baseline ridge 0.4" in text_of(final)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (0.0123, "0.012 s"), (33.2, "33 s"), (720, "12 min"),
+                                               (5040, "84 min"), (5400, "1.5 h")])  # fmt: skip
+def test_durations_are_read_at_a_glance(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_time_of_a_search_is_that_of_its_sessions():
+    events = [{"event": "session", "time": 1000}, {"event": "ended", "time": 4000},
+              {"event": "session", "time": 900_000}, {"event": "ended", "time": 905_000}]  # fmt: skip
+    assert report.elapsed(events) == 8
+
+
+def evil(tmp_path):
+    """A report in which every name and value from outside is `EVIL`."""
+    space = {EVIL: {"uniform": [0, 1]}, "kind": {"choice": [EVIL, "<b>b</b>"]}}
+    trials = [({EVIL: i / 9, "kind": (EVIL, "<b>b</b>")[i % 2]}, [1.0 + i], "completed") for i in range(9)]
+    _, folder, description, config = made(tmp_path, space, trials, objective=f"{EVIL[:-2]} min", fingerprint=EVIL)
+    return report.write(folder, description, config)
+
+
+def test_names_and_values_cannot_become_markup(tmp_path):
+    page = evil(tmp_path).read_text()
+    # The scripts of a page are plotly's, those of the figures and that of the template; no other begins.
+    assert "pwned=1</script>" not in page
+    assert "<img src=x" not in page
+    assert "\x1b" not in page.replace("\\u001b", "")
+    assert "\u202e" not in text_of(page)
+    assert "\\x1b[31m\\u202e\\ud800\\x00" in text_of(page)
+
+
+def test_control_characters_are_visible_and_new_lines_stay():
+    assert visible("a\x1b[31m\u2066b\n\tc é \U0001f600") == "a\\x1b[31m\\u2066b\n\tc é \U0001f600"
+    data = dict.fromkeys(("task", "source", "sizes", "fingerprint", "made", "title"), EVIL)
+    finding = {"title": EVIL, "words": EVIL, "picture": "", "heads": [EVIL], "rows": [[EVIL]]}
+    page = render("data.html", **data, warnings=[EVIL], copies=EVIL, notes=[EVIL], findings=[finding], surveyed=True)
+    page.encode()
+    assert "<script>" not in page and "<img" not in page and "\x1b" not in page
+    assert page.count("&lt;/script&gt;") >= 10
+
+
+def browser(*arguments):
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("no chromium and chromedriver on this machine")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", *arguments):
+        options.add_argument(argument)
+    options.binary_location = shutil.which("chromium")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+
+
+def opened(page, path, width, scheme):
+    """Opens a report at a width, and waits until its figures are drawn; returns their number."""
+    page.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    page.get(path.as_uri())
+    drawn = (
+        "return [...document.querySelectorAll('.plotly-graph-div')].map(f => f.querySelectorAll('.main-svg').length)"
+    )
+    deadline = time.monotonic() + 60
+    while not all(counts := page.execute_script(drawn)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert counts and all(counts)
+    return len(counts)
+
+
+@pytest.mark.slow
+def test_report_in_a_browser_is_whole_without_webgl_at_any_width_and_in_print(usual, tmp_path):
+    _, folder = usual
+    page = browser("--disable-webgl", "--disable-3d-apis")
+    try:
+        for width, scheme, ground in ((390, "dark", "rgb(18, 18, 18)"), (1200, "light", "rgb(255, 255, 255)")):
+            assert opened(page, folder.path / "report.html", width, scheme) == 4 + len(SPACE)
+            assert page.execute_script("return getComputedStyle(document.body).backgroundColor") == ground
+            text = page.execute_script("return getComputedStyle(document.querySelector('.xtick text')).fill")
+            assert (sum(map(int, re.findall(r"\d+", text))) > 600) == (scheme == "dark"), "text stands out"
+            wide, inner = page.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+            assert wide <= inner, "what is too wide scrolls by itself, not the page"
+        for head, at in (("lr", 5), ("trial", 0)):
+            page.execute_script(f"document.querySelectorAll('.sortable th button')[{at}].click()")
+            column = page.execute_script(
+                f"return [...document.querySelectorAll('.sortable tbody tr')].map(r => r.cells[{at}].dataset.key ?? '')"
+            )
+            known = [float(one) for one in column if one]
+            assert known == sorted(known) and len(known) > 90, head
+        page.execute_script("dispatchEvent(new Event('beforeprint'))")
+        sizes = page.execute_script("return [...document.querySelectorAll('.main-svg')].map(s => s.clientWidth)")
+        assert max(sizes) <= 680, "a figure fits the width of a page of paper"
+        assert page.execute_script("return performance.getEntriesByType('resource').map(r => r.name)") == []
+        assert page.get_log("browser") == []
+        path = evil(tmp_path)
+        opened(page, path, 1200, "light")
+        assert page.execute_script("return typeof pwned") == "undefined"
+        labels = page.execute_script("return [...document.querySelectorAll('svg text')].map(t => t.textContent)")
+        assert any("<b>b</b>" in one for one in labels), "a label shows its text"
+        assert page.get_log("browser") == []
+    finally:
+        page.quit()

@@ -1,0 +1,110 @@
+"""What stands at the end of a search, and how it is printed."""
+
+import io
+
+import pytest
+
+from search.core.config import load_config
+from search.core.readable import Grid
+from search.core.state import SearchState
+from search.core.store import Store
+from search.reports.screen import Screen, show
+from search.reports.summary import headline, parts, summary, tally
+from search.session import sum_up
+from trainables import Objective
+
+RMSE = Objective("rmse", "min")
+CONFIG = load_config("rnn", ["search.trials=3"], {}, "data")
+
+
+def state(test: float = 0.0912, baselines: dict | None = None) -> SearchState:
+    """Three trials, of which the second is the best, and its final training."""
+    found = SearchState(RMSE)
+    for number, value in enumerate([0.5, 0.1, 1e-6]):
+        params = {"lr": 0.00312345 * (number + 1), "variant": "vanilla", "hidden": 32, "momentum": 0.9, "keep": None}
+        found.apply({"event": "trial", "number": number, "params": params, "seed": 0})
+        told = {"event": "result", "number": number, "epoch": 2, "metrics": {"val_rmse": value}, "diverged": None}
+        outcome = ("stopped_early", "completed", "diverged")[number]
+        found.apply({**told, "outcome": outcome, "device": "cpu", "time": 0})
+    final = {"trial": 1, "seed": 0, "epochs": 2}
+    found.apply({"event": "final_started", "params": {}, **final})
+    told = {"test": {"mse": 1e-6, "rmse": test}, "baselines": baselines or {}, "device": "cpu", "spent": 3}
+    found.apply({"event": "final_finished", "chosen": True, **final, **told})
+    return found
+
+
+def test_first_line_is_the_test_figure_beside_the_best_baseline():
+    found = state(baselines={"constant": 0.4663, "ridge": 0.1384})
+    assert headline(found) == ("test rmse 0.09120   ridge baseline 0.1384", True)
+    lines = summary(found, CONFIG)
+    assert lines[0] == "test rmse 0.09120   ridge baseline 0.1384"
+    assert lines[1] == "best: trial 1, val rmse 0.1000 at epoch 2"
+    assert lines[2] == "  lr=0.006247 variant=vanilla hidden=32", "the learning rate first, nothing that is the same"
+    assert lines[3] == "test (trial 1, retrained on train+validation, 2 epochs, seed 0): mse 1.000e-06  rmse 0.09120"
+    assert lines[4] == "baselines (test rmse): constant 0.4663, ridge 0.1384"
+    assert lines[5] == "trials: 1 completed, 1 stopped early, 1 diverged"
+
+
+def test_single_epoch_that_early_stopping_saved_is_one_epoch():
+    lines = summary(state(), load_config("rnn", (), {"search.trials": 3, "search.epochs": 3}, "data"))
+    assert "early stopping: 1 epoch saved, 6 trained (14% less)" in lines
+
+
+def test_model_that_does_not_beat_the_best_baseline_is_told_in_the_first_line():
+    said, beats = headline(state(test=0.2, baselines={"constant": 0.4663, "ridge": 0.1384}))
+    assert said == "test rmse 0.2000   ridge baseline 0.1384   the searched model does NOT beat the baseline 'ridge'"
+    assert not beats
+
+
+def test_without_a_test_figure_the_best_trial_comes_first():
+    found = state()
+    found.final = None
+    assert headline(found) is None and parts(found, CONFIG)[0] == "best: trial 1, val rmse 0.1000 at epoch 2"
+
+
+def test_outcomes_are_counted_in_plain_words():
+    assert tally([None, "paused", "paused", "stopped_early"]) == "1 training, 2 waiting at a rung, 1 stopped early"
+
+
+def printed(write, terminal: bool) -> str:
+    console = Screen(
+        file=io.StringIO(), width=60, force_terminal=terminal, color_system="standard" if terminal else None
+    )
+    write(console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(("test", "colour"), [(0.0912, "\x1b[1;32m"), (0.2, "\x1b[1;33m")], ids=["beats", "does not"])
+def test_first_line_has_a_colour_on_a_terminal_alone(tmp_path, test, colour):
+    found = state(test, {"ridge": 0.1384})
+
+    def write(console):
+        sum_up(console, CONFIG, Store(tmp_path).search("s"), found)
+
+    assert printed(write, terminal=True).startswith(colour)
+    assert "\x1b" not in printed(write, terminal=False)
+
+
+def test_table_is_drawn_on_a_terminal_and_markdown_in_a_log():
+    grid = Grid(["variant", "test"], [["vanilla", "0.1122"]])
+    assert printed(lambda console: show(console, grid), terminal=False).splitlines()[1] == "| --- | --- |"
+    drawn = printed(lambda console: show(console, grid), terminal=True)
+    assert "|" not in drawn and "vanilla" in drawn and "0.1122" in drawn
+
+
+def test_words_stay_whole_on_a_terminal_and_an_address_on_one_line():
+    address = "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=12a19fd9a669"
+    text = "a sentence that is longer than the terminal is wide, so that it takes more than a single line"
+    lines = printed(lambda console: [show(console, text), show(console, address)], terminal=True).splitlines()
+    assert lines[-1] == address
+    assert " ".join(line.strip() for line in lines[:-1]) == text and max(map(len, lines[:-1])) <= 60
+    assert printed(lambda console: show(console, text), terminal=False) == text + "\n"
+
+
+def test_two_of_the_texts_that_a_model_wrote_are_printed_and_the_file_of_the_rest_is_named(tmp_path):
+    folder, found = Store(tmp_path).search("s"), state()
+    file = folder.samples_file(found.final)
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(f"sentence {n}\n" for n in range(10)))
+    lines = printed(lambda console: sum_up(console, CONFIG, folder, found), terminal=False).splitlines()
+    assert lines[-4:] == ["  sentence 0", "  sentence 1", "  and 8 more in", str(file)]
