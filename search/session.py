@@ -139,7 +139,7 @@ def _session(  # noqa: C901
                     planned = settle_ending(search, splits, cluster.placement, budget, measured)
                     finals = Finals(config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
             if finals and not search.cut_off and search.state.best() is not None:
-                if finals.merged and not isinstance(get_task(config.task), Mergeable):
+                if finals.merged and not isinstance(search.task, Mergeable):
                     reporter.say(f"the final training is on train alone, as {config.task} has no `merge`")
                 train_final(
                     search, splits, cluster.placement, finals.seeds, finals.count, finals.merged, finals.planned

@@ -10,7 +10,7 @@ from search.runtime.budget import Budget
 from search.runtime.pace import measure_final
 from search.runtime.placement import Placement
 from search.runtime.search import Search
-from trainables import Fusable, Splits, get_task
+from trainables import Fusable, Splits
 
 #: Shares of a budget that the final training, and everything after the trials, may take at most; and the final training
 #: where it gains by more epochs than its trial had, which is more than a few more trials would bring, and where no
@@ -131,7 +131,7 @@ def _comparison(search: Search, placement: Placement, seeds: int) -> float:
     """Seconds of the comparison of the balanced values with so many seeds."""
     config, state = search.config, search.state
     best = [state.best(config.search.balance, value) for value in config.balanced]
-    together = isinstance(get_task(config.task), Fusable)
+    together = isinstance(search.task, Fusable)
     share = FUSED if together else 1.0
     each = [MARGIN * share * seeds * config.search.epochs * _pace(trial) for trial in best if trial is not None]
     return max([sum(each) / placement.concurrency, *(each if together else ())], default=0.0) + AROUND / 2

@@ -130,7 +130,7 @@ def _is_damaged(search: Search, run: FinalRun) -> bool:
 
 def _decide(search: Search, best: list[Trial]) -> None:
     """Compares the finalists over the seeds that all of them have, and writes the verdict and the event."""
-    state, task = search.state, get_task(search.config.task)
+    state, task = search.state, search.task
     seeds = min(len(state.tested(trial.number)) for trial in best)
     runs = {trial.number: state.tested(trial.number)[:seeds] for trial in best}
     resampled = None

@@ -56,7 +56,7 @@ def repeat(search: Search, splits: Splits, placement: Placement, seeds: int) -> 
             continue
         done = {r.seed for r in search.state.repeats.values() if r.trial == best.number and r.test is not None}
         missing = [seed for seed in range(seeds) if seed not in done]
-        task = get_task(config.task)
+        task = search.task
         together = isinstance(task, Fusable) and task.shape(best.params) is not None
         jobs += [(best, seeds) for seeds in ([missing] if together else [[seed] for seed in missing]) if seeds]
     if not jobs:

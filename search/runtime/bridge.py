@@ -23,7 +23,7 @@ from search.runtime.placement import machines, place
 from search.runtime.progress import EpochProgress
 from search.runtime.search import Search
 from search.runtime.transfer import content
-from trainables import Fusable, InputError, get_task
+from trainables import Fusable, InputError
 
 #: Seconds between two counts of the machines that are there.
 RECOUNT = 2.0
@@ -105,7 +105,7 @@ class Bridge:
         if not self.waiting:
             return []
         first = self.waiting[0]
-        task, group = get_task(search.config.task), [first]
+        task, group = search.task, [first]
         if fuse > 1 and first.number not in self.alone:
             assert isinstance(task, Fusable)  # checked before the search began
             shape = task.shape(first.params)

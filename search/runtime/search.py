@@ -40,7 +40,8 @@ class Search:
     def __init__(self, config: SearchConfig, folder: SearchFolder, journal: Journal | None = None) -> None:
         """Replays the journal, which is opened unless the command holds it already; raises InputError as `Journal`."""
         self.config, self.folder = config, folder
-        self.objective = get_task(config.task).objective
+        self.task = get_task(config.task)
+        self.objective = self.task.objective
         self.searcher, self.total = make_searcher(config, self.objective)
         self.scheduler = make_scheduler(config)
         self.state = SearchState(self.objective)
@@ -51,7 +52,7 @@ class Search:
         self.listeners: list[Listener] = []
         self.stopping: Stop | None = None
         #: Whether the trials run their epochs themselves, and come to an end of their own.
-        self.runs_itself = isinstance(get_task(config.task), SelfTrained)
+        self.runs_itself = isinstance(self.task, SelfTrained)
         #: Whether no new trial begins, as the time that is left would not hold one.
         self.closed = False
         for event in self.journal.events:
