@@ -93,8 +93,8 @@ def _session(  # noqa: C901
     from search.final.retrain import retrain as train_final
     from search.final.variants import compare
     from search.live.console import Reporter
+    from search.live.screen import show
     from search.reports.plan import Plan
-    from search.reports.screen import show
     from search.reports.summary import trials_of
     from search.runtime.budget import Budget
     from search.runtime.checkpoints import prune
@@ -192,7 +192,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         local: whether Ray runs here, for this command alone.
     """
     from search.core.searchers.registry import grid_note
-    from search.reports.screen import show
+    from search.live.screen import show
     from search.reports.summary import counted, trials_of
 
     config = search.config
@@ -221,7 +221,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
 
 def sum_up(console: Console, config: SearchConfig, folder: SearchFolder, state: SearchState) -> None:
     """Prints what a search came to: the test figure first, and the first of the texts that its model wrote."""
-    from search.reports.screen import show
+    from search.live.screen import show
     from search.reports.summary import headline, parts
 
     first, *rest = parts(state, config)
@@ -241,7 +241,7 @@ def next_commands(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, state: SearchState, again: str = ""
 ) -> None:
     """Prints the commands that may come next; after an interruption `again`, which goes on."""
-    from search.reports.screen import show
+    from search.live.screen import show
 
     status = state.status
     if status == "interrupted" or (status == "failed" and state.best() is not None):

@@ -338,7 +338,7 @@ def _resume(
     # A command that gave the search more may have been killed before its session began.
     waits = description.get("extended_after") == state.sessions
     over = state.status == "finished" and not state.unfinished() and not waits
-    if over and has_whole(store, config.task, description["id"], len(events)):
+    if over and has_whole(store, description["id"], len(events)):
         console.print(f"search {name} is finished", markup=False, soft_wrap=True)
         sum_up(console, config, folder, state)
         next_commands(console, store, config, folder, state)

@@ -26,9 +26,9 @@ from search.core.events import Event, Failed, FinalResult, Notice, Retried, Step
 from search.core.readable import figure, value, visible
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
+from search.live.screen import columns_that_fit
 from search.reports.columns import RunningImportance, ordered, varied
 from search.reports.remaining import epochs_to_go
-from search.reports.screen import columns_that_fit
 from search.reports.summary import OUTCOMES, counted, shown, tally
 from search.runtime.budget import command_began
 from search.runtime.failures import in_a_line, place

@@ -6,14 +6,12 @@ import base64
 import importlib.metadata
 import platform
 import time
-import webbrowser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from plotly.offline import get_plotlyjs
-from rich.console import Console
 
 from search.core.config import SearchConfig
 from search.core.cost import cost
@@ -31,8 +29,6 @@ from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
 from search.reports.pages import render
 from search.reports.plan import duration
 from search.reports.summary import configuration, tally
-from search.tracking.client import mlflow_client, quick_and_quiet
-from search.tracking.names import experiment_name
 from trainables import InputError
 from trainables.base.files import replacing
 
@@ -41,29 +37,22 @@ PACKAGES = ("ray", "torch", "transformers", "mlflow", "optuna", "pandas", "numpy
 ROWS = 100
 
 
-def report(console: Console, store: Store, name: str, show: bool) -> None:
-    """Writes a search's report, logs it to the search's run in MLflow, and opens it in a browser if `show`.
+def report_search(store: Store, name: str) -> Path:
+    """Writes the report of a search and returns its path: `report.html` in the folder of the search.
+
+    Of a store that can only be read, the report is `NAME-report.html` in the current folder.
 
     Raises:
         InputError: there is no such search, or no trial of it has a result.
     """
     folder, description, config = open_search(store, name)
-    path = write(folder, description, config, None if store.is_writable else Path(f"{name}-report.html").resolve())
-    console.print(f"report: {path}", markup=False, soft_wrap=True)
-    if show:
-        webbrowser.open(path.as_uri())
-    if not store.is_writable:
-        console.print(f"{store.root} can only be read: the report is here, and not in MLflow", markup=False)
-        return
-    key = f"tags.`search.id` = '{description['id']}' AND tags.`search.run` = 'parent'"
-    with quick_and_quiet():
-        client = mlflow_client(store)
-        experiment = client.get_experiment_by_name(experiment_name(config.task))
-        for run in client.search_runs([experiment.experiment_id], key) if experiment else ():
-            client.log_artifact(run.info.run_id, str(path))
+    path = None if store.is_writable else Path(f"{name}-report.html").resolve()
+    return write_report(folder, description, config, path)
 
 
-def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfig, path: Path | None = None) -> Path:
+def write_report(
+    folder: SearchFolder, description: dict[str, Any], config: SearchConfig, path: Path | None = None
+) -> Path:
     """Writes the report to `path`, by default into the search's folder; raises InputError if no trial has a result."""
     state, events = replay(folder)
     if not any(t.curve for t in state.trials.values()):

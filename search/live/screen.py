@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from functools import partial
@@ -15,8 +16,8 @@ from rich.text import Text
 
 from search.core.readable import Grid, visible
 
-#: Most characters of a heading and of a cell in a table on a terminal.
-WIDE = 12
+#: Most characters of a heading and of a cell in a table on a terminal; and of tables with the names of searches.
+WIDE, WIDEST = 12, 32
 
 
 class Screen(Console):
@@ -35,6 +36,16 @@ def show(console: Console, part: str | Grid, style: str = "") -> None:
     else:
         for line in part.markdown():
             console.print(line, markup=False, soft_wrap=True)
+
+
+def show_columns(console: Console, grid: Grid) -> None:
+    """Prints a table with as many columns as the terminal holds, the first ones; in a log all of them."""
+    columns = [(head, [row[place] for row in grid.rows]) for place, head in enumerate(grid.heads)]
+    lines = columns_that_fit(columns, console.width if console.is_terminal else inf, WIDEST)
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+    if lines and re.search(r"\+\d+$", lines[0]):
+        show(console, "(a wider terminal shows more columns, `--format csv` all of them)")
 
 
 def fitted(console: Console, line: str) -> str:
