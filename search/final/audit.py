@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -23,46 +22,43 @@ if TYPE_CHECKING:
 
 
 def audit(search: Search, splits: Splits, placement: Placement) -> None:
-    """Trains `audit_stopping` of the stopped trials, drawn with the search's seed, for all epochs.
+    """Trains `audit_stopping` of the stopped trials, drawn with the seed of the search, for all epochs.
 
-    A trial goes on from its last checkpoint if that is still there, else it begins anew. The result of the search does
-    not change.
+    A trial continues from its last checkpoint, or from its first epoch if that checkpoint was deleted. The result of
+    the search does not change.
 
     Raises:
-        KeyboardInterrupt: the search was stopped; a resume goes on after the last epoch of each.
+        KeyboardInterrupt: the search was stopped; a resume continues each audit after its last epoch.
     """
-    # Not above: what an audit found is told without importing Ray.
-    from search.runtime.remote import follow, remote, share
+    # Imported here, so that a report shows an audit without importing Ray.
+    from search.runtime.remote import is_recorded, run_jobs
     from search.runtime.transfer import storage
 
     config, state = search.config, search.state
-    stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
+    stopped = [trial for trial in state.trials.values() if trial.outcome == "stopped_early"]
     order = np.random.default_rng(config.search.seed).permutation(len(stopped))
     done = state.audited()
     left = [stopped[i] for i in order if stopped[i].number not in done]
-    left.sort(key=lambda t: t.number not in state.audits)  # those that were begun come first
-    jobs = left[: max(0, config.search.audit_stopping - len(done))]
-    if not jobs:
-        return
-    resources = {"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision}
-    shared = share(splits.for_search())
-    train = remote(search, _train, placement, "audit")
+    left.sort(key=lambda trial: trial.number not in state.audits)  # first the audits that were begun
 
-    def start(trial: Trial) -> Any:
+    def arguments(trial: Trial) -> tuple[Any, ...]:
         search.record({"event": "audit_started", "number": trial.number})
-        states = [(progress(trial), None), *((one.name, one.digest) for one in reversed(trial.checkpoints))]
-        return train.remote(
-            config.task, shared, trial.params, trial.micro_batches, trial.seed, config.search.epochs, resources, states,
+        states = [(progress(trial), None), *((saved.name, saved.digest) for saved in reversed(trial.checkpoints))]
+        return (
+            trial.params, trial.micro_batches, trial.seed, config.search.epochs, states,
             storage(search, [name for name, _ in states]),
         )  # fmt: skip
 
-    for position, message in follow(search, [partial(start, trial) for trial in jobs], placement.concurrency):
-        trial = jobs[position]
-        known = trial.curve | state.audits[trial.number].curve
-        if message["event"] == "audit_finished" or message["epoch"] not in known:
+    def on_message(trial: Trial, message: dict[str, Any]) -> None:
+        if not is_recorded(message, trial.curve | state.audits[trial.number].curve):
             search.record(cast(AuditEvent, {**message, "number": trial.number}))
         if message["event"] == "audit_finished":
             search.files.delete(progress(trial))
+
+    run_jobs(
+        search, splits.for_search(), placement, "audit", left[: max(0, config.search.audit_stopping - len(done))],
+        train_audit, arguments, on_message, lambda trial: f"the audit of trial {trial.number}",
+    )  # fmt: skip
 
 
 def progress(trial: Trial) -> str:
@@ -70,8 +66,8 @@ def progress(trial: Trial) -> str:
     return f"audit/{trial.number:04d}.pt"
 
 
-def _train(
-    name: str, splits: Splits, params: Params, micro_batches: int, seed: int, epochs: int, resources: dict[str, Any],
+def train_audit(
+    name: str, splits: Splits, resources: dict[str, Any], params: Params, micro_batches: int, seed: int, epochs: int,
     states: list[tuple[str, str | None]], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Runs on a worker. Yields the metrics of each epoch after the newest of the files `states`, up to the last epoch

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from search.core.store import final_name, final_progress
 from search.final import finalists
 from search.runtime.checkpoints import sound_checkpoint
 from search.runtime.placement import Placement
-from search.runtime.remote import follow, remote, share, train_resumably
+from search.runtime.remote import is_recorded, run_jobs, train_resumably
 from search.runtime.search import Search
 from search.runtime.transfer import storage
 from trainables import (
@@ -85,34 +84,34 @@ def retrain(
             if known is None or known.test is None or not known.repeats(run) or _is_damaged(search, known):
                 missing.append(run)
     at_once = max(1, min(placement.concurrency, len(missing)))
-    cpus = placement.cpus_of(at_once)
-    resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
-    shared = share(splits)
-    train = remote(search, _train, replace(placement, cpus=cpus), "final")
 
-    def start(run: FinalRun) -> Any:
+    def arguments(run: FinalRun) -> tuple[Any, ...]:
         search.record({
             "event": "final_started", "trial": run.trial, "seed": run.seed, "epochs": run.epochs,
             "params": run.params, "merged": merged,
         })  # fmt: skip
         states = [(final_progress(run), None), *([(own.name, own.digest)] if own else [])]
-        return train.remote(
-            search.config.task, shared, run.params, state.trials[run.trial].micro_batches,
-            trial_seed(search.config.search.seed, _FINAL + run.seed), run.epochs,
-            resources, final_name(run.trial, run.seed), states, storage(search, [name for name, _ in states]),
+        return (
+            run.params, state.trials[run.trial].micro_batches,
+            trial_seed(search.config.search.seed, _FINAL + run.seed), run.epochs, final_name(run.trial, run.seed),
+            states, storage(search, [name for name, _ in states]),
         )  # fmt: skip
 
-    for position, message in follow(search, [partial(start, run) for run in missing], at_once):
-        run = missing[position]
-        # An epoch that an earlier, killed final training recorded already keeps its first record.
-        if message["event"] == "final_result" and message["epoch"] in state.finals[run.trial, run.seed].curve:
-            continue
+    def on_message(run: FinalRun, message: dict[str, Any]) -> None:
+        if is_recorded(message, state.finals[run.trial, run.seed].curve):
+            return
         if message["event"] == "final_finished":
             message |= {"chosen": count == 1 and run.seed == 0, "spent": state.epochs_trained()}
         which = {"trial": run.trial, "seed": run.seed, "epochs": run.epochs, "merged": merged}
         search.record(cast(FinalEvent, {**message, **which}))
         if message["event"] == "final_finished":
             search.files.delete(final_progress(run))
+
+    run_jobs(
+        search, splits, replace(placement, cpus=placement.cpus_of(at_once), concurrency=at_once), "final", missing,
+        train_final_model, arguments, on_message,
+        lambda run: f"the final training of trial {run.trial} with seed {run.seed}",
+    )  # fmt: skip
     if len(chosen) > 1:
         _decide(search, chosen)
 
@@ -153,9 +152,9 @@ def _decide(search: Search, best: list[Trial]) -> None:
         search.record({"event": "decided", **decision, "epochs": model.epochs, "test": model.test, "spent": spent})
 
 
-def _train(
-    name: str, splits: Splits, params: Params, micro_batches: int, seed: int, epochs: int,
-    resources: dict[str, Any], target: str, states: list[tuple[str, str | None]], storage: Storage,
+def train_final_model(
+    name: str, splits: Splits, resources: dict[str, Any], params: Params, micro_batches: int, seed: int, epochs: int,
+    target: str, states: list[tuple[str, str | None]], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Runs on a worker. Yields the metrics of each epoch, then those of the test once everything is on disk.
 

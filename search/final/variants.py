@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, cast
 
 import pandas as pd
@@ -15,7 +14,7 @@ from search.core.space import Plain
 from search.core.state import Trial
 from search.final import variant_comparison as comparison
 from search.runtime.placement import Placement
-from search.runtime.remote import follow, remote, share
+from search.runtime.remote import is_recorded, run_jobs
 from search.runtime.search import Search
 from trainables import Diverged, Fusable, Params, Splits, Traced, get_task
 from trainables.base import fused, training
@@ -59,27 +58,27 @@ def repeat(search: Search, splits: Splits, placement: Placement, seeds: int) -> 
         task = search.task
         together = isinstance(task, Fusable) and task.shape(best.params) is not None
         jobs += [(best, seeds) for seeds in ([missing] if together else [[seed] for seed in missing]) if seeds]
-    if not jobs:
-        return
-    shared = share(splits)
-    resources = {"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision}
-    train = remote(search, _train, placement, "repeat")
+    balance = str(config.search.balance)
 
-    def start(best: Trial, seeds: list[int]) -> Any:
+    def arguments(job: tuple[Trial, list[int]]) -> tuple[Any, ...]:
+        best, seeds = job
         params = search.state.params_again(best)
-        value, trial = params[str(config.search.balance)], best.number
-        search.record(
-            *(RepeatStarted(event="repeat_started", value=value, trial=trial, seed=s, params=params) for s in seeds)
-        )
+        search.record(*(
+            RepeatStarted(event="repeat_started", value=params[balance], trial=best.number, seed=seed, params=params)
+            for seed in seeds
+        ))  # fmt: skip
         generators = [trial_seed(config.search.seed, _REPEAT + seed) for seed in seeds]
-        names = config.task, shared, params, list(zip(seeds, generators, strict=True))
-        return train.remote(*names, config.search.epochs, resources)
+        return params, list(zip(seeds, generators, strict=True)), config.search.epochs
 
-    for position, messages in follow(search, [partial(start, *job) for job in jobs], placement.concurrency):
-        _take(search, jobs[position][0], messages)
+    run_jobs(
+        search, splits, placement, "repeat", jobs, train_repeats_of_value, arguments,
+        lambda job, messages: _record_repeats(search, job[0], messages),
+        lambda job: f"the repeats of trial {job[0].number} with the seeds {', '.join(map(str, job[1]))}",
+    )  # fmt: skip
 
 
-def _take(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:
+def _record_repeats(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:
+    """Writes the errors on the test samples as files, and records the rest."""
     value = best.params[str(search.config.search.balance)]
     for message in messages:
         errors = message.pop("errors", None)
@@ -87,18 +86,15 @@ def _take(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:
             with replacing(search.folder.errors(best.number, message["seed"])) as file:
                 errors.to_parquet(file)
     known = search.state.repeats
-    search.record(
-        # An epoch that an earlier, killed session recorded already keeps its first record.
-        *(
-            cast(RepeatEvent, {**message, "value": value, "trial": best.number})
-            for message in messages
-            if message["event"] != "repeat_result" or message["epoch"] not in known[value, message["seed"]].curve
-        )
-    )
+    search.record(*(
+        cast(RepeatEvent, {**message, "value": value, "trial": best.number})
+        for message in messages
+        if not is_recorded(message, known[value, message["seed"]].curve)
+    ))  # fmt: skip
 
 
-def _train(
-    name: str, splits: Splits, params: Params, seeds: list[tuple[int, int]], epochs: int, resources: dict[str, Any]
+def train_repeats_of_value(
+    name: str, splits: Splits, resources: dict[str, Any], params: Params, seeds: list[tuple[int, int]], epochs: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Runs on a worker. Yields the metrics of each epoch for every seed, then the test of each.
 
