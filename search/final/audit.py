@@ -104,7 +104,7 @@ def table(state: SearchState) -> list[dict[str, Any]]:
         `trial`. `epoch`: where it was stopped. `then`, `end`: its best objective up to there, and over all epochs.
         `rank_then`, `rank_end`: its rank among all trials with either.
     """
-    key, loss = f"val_{state.objective.metric}", state.objective.loss
+    key, loss = state.objective.key, state.objective.loss
     others = {t.number: loss(t.best_value) for t in state.trials.values() if t.can_win}
     rows = []
     for number in state.audited():

@@ -71,7 +71,7 @@ def _row(repeat: Repeat, objective: Objective) -> dict[str, Plain]:
 def _gap(metrics: dict[str, float], objective: Objective) -> float:
     """By how much validation is worse than training, in the objective; in the loss if training measures only that."""
     measured = objective if f"train_{objective.metric}" in metrics else Objective("loss", "min")
-    return measured.loss(metrics[f"val_{measured.metric}"]) - measured.loss(metrics[f"train_{measured.metric}"])
+    return measured.loss(metrics[measured.key]) - measured.loss(metrics[f"train_{measured.metric}"])
 
 
 def apart(one: pd.Series, other: pd.Series) -> bool:

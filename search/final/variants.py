@@ -19,6 +19,7 @@ from search.runtime.search import Search
 from trainables import Diverged, Fusable, Params, Splits, Traced, get_task
 from trainables.base import fused, training
 from trainables.base.device import choose_device
+from trainables.base.errors import first_line
 from trainables.base.files import replacing
 from trainables.base.fused import Member
 
@@ -148,5 +149,5 @@ def _errors(search: Search) -> dict[tuple[Plain, int], pd.DataFrame]:
             try:
                 found[key] = pd.read_parquet(path)
             except (OSError, ValueError) as error:  # pyarrow's own are kinds of these
-                search.announce({"event": "damaged", "file": str(path), "why": str(error).split("\n")[0]})
+                search.announce({"event": "damaged", "file": str(path), "why": first_line(error)})
     return found

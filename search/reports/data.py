@@ -51,7 +51,7 @@ def write_data_page(store: Store, config: SearchConfig, splits: Splits) -> DataP
         warnings=warnings,
         copies=copies,
         notes=info.notes,
-        findings=[_shown(finding) for finding in findings],
+        findings=[_finding_for_page(finding) for finding in findings],
         surveyed=isinstance(task, Surveyed),
     )
     path = store.root / "data" / f"{config.task}-{info.fingerprint}.html"
@@ -102,7 +102,7 @@ def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
     return []
 
 
-def _shown(finding: Finding) -> dict[str, Any]:
+def _finding_for_page(finding: Finding) -> dict[str, Any]:
     table = pd.DataFrame() if finding.table is None else finding.table
     rows = table.itertuples(index=False)
     return {

@@ -17,6 +17,7 @@ from search.core.config import SearchConfig
 from search.core.cost import cost
 from search.core.events import Event
 from search.core.pareto import front, value_of
+from search.core.readable import duration
 from search.core.readable import value as significant
 from search.core.redaction import redacted
 from search.core.replay import open_search, replay
@@ -27,7 +28,6 @@ from search.final import audit, finalists, variant_comparison
 from search.reports.again import again
 from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
 from search.reports.pages import render
-from search.reports.plan import duration
 from search.reports.summary import configuration, tally
 from trainables import InputError
 from trainables.base.files import replacing
@@ -199,7 +199,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
     scheduler = make_scheduler(config)
     for trial in state.trials.values():  # the order does not matter to a rung; diverged trials left theirs
         for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
-            if f"val_{state.objective.metric}" in metrics:
+            if state.objective.key in metrics:
                 scheduler.record(trial.number, epoch, state.objective.val_loss(metrics))
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     audited = audit.table(state)

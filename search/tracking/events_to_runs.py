@@ -203,7 +203,7 @@ class Delivery:
         # A figure that is delivered again has the same time, so that it stands there once.
         fresh = standing[0] > self._shown[0]
         self.runs.log(self.parent, {
-            f"best_val_{self.objective.metric}": best.best_value,
+            f"best_{self.objective.key}": best.best_value,
             "best_trial": float(best.number),
             "best_epoch": float(best.best_epoch),
             "epochs_trained": float(standing[0]),
@@ -297,7 +297,7 @@ class Delivery:
         trial = self._state.trials[number]
         self.runs.set_tags(run_id, {"outcome": outcome})
         if trial.curve:
-            best = {f"best_val_{self.objective.metric}": trial.best_value, "best_epoch": float(trial.best_epoch)}
+            best = {f"best_{self.objective.key}": trial.best_value, "best_epoch": float(trial.best_epoch)}
             others = {f"at_best_epoch/{o.metric}": value_of(trial, o) for o in self.config.objectives[1:]}
             spent = {_TOTAL.get(name, name): value for name, value in cost(trial, self.config.resources).items()}
             figures = ((best | others) if trial.can_win else {}) | spent

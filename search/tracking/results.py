@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from search.core.config import parse_objective
-from search.core.overrides import first_line
 from search.core.store import Store
 from search.reports.compare import SearchTable
 from search.reports.frames import free_columns
 from search.tracking.client import mlflow_client, quick_and_quiet
 from search.tracking.names import DELIVERED, NAME_TAG, original
 from trainables import Objective
+from trainables.base.errors import first_line
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

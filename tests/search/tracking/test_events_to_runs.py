@@ -256,7 +256,7 @@ def test_texts_and_numbers_that_no_database_takes_are_delivered(store):
     assert found["trial-1"]["params"] == {"pair": "[1.5, 3]", "flag": "True"}
     (table,) = results.tracked_searches(store, "windows")
     assert "n" * 300 in table.trials
-    metrics = found["trial-0"]["metrics"]
+    metrics = found["trial-1"]["metrics"]
     assert any("__cut__" in name for name in metrics) and not {"val_huge", "val_inf"} & {*metrics}
 
 
