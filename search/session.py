@@ -88,10 +88,10 @@ def _session(  # noqa: C901
     again: str,
 ) -> int:  # fmt: skip
     """See `take_up`."""
-    from search.final.audit import audit
+    from search.final.audit import audit_stopped_trials
     from search.final.ending import AROUND, Ending, Measured, plan_ending, settle_ending
-    from search.final.retrain import retrain as train_final
-    from search.final.variants import compare
+    from search.final.retrain import train_final_models
+    from search.final.variants import compare_variants
     from search.live.console import Reporter
     from search.live.screen import show
     from search.reports.plan import Plan
@@ -132,16 +132,16 @@ def _session(  # noqa: C901
                 search.reopen()
                 run_trials(search, splits, cluster.placement, budget, lambda: ending().seconds)
                 if description["retrain"] and not search.cut_off:
-                    compare(search, splits, cluster.placement, ending().seeds)
+                    compare_variants(search, splits, cluster.placement, ending().seeds)
                 if not search.cut_off:
-                    audit(search, splits, cluster.placement)
+                    audit_stopped_trials(search, splits, cluster.placement)
                 if description["retrain"]:
                     planned = settle_ending(search, splits, cluster.placement, budget, measured)
                     finals = Finals(config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
             if finals and not search.cut_off and search.state.best() is not None:
                 if finals.merged and not isinstance(search.task, Mergeable):
                     reporter.say(f"the final training is on train alone, as {config.task} has no `merge`")
-                train_final(
+                train_final_models(
                     search, splits, cluster.placement, finals.seeds, finals.count, finals.merged, finals.planned
                 )
         if search.stopping in ("interrupted", "disk full"):

@@ -1,4 +1,4 @@
-"""Audits early stopping: trains some of the stopped trials to the end, to see whether one would have won."""
+"""Audits early stopping: trains some of the stopped trials for all epochs and asks whether one would have won."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainables import Learner
 
 
-def audit(search: Search, splits: Splits, placement: Placement) -> None:
+def audit_stopped_trials(search: Search, splits: Splits, placement: Placement) -> None:
     """Trains `audit_stopping` of the stopped trials, drawn with the seed of the search, for all epochs.
 
     A trial continues from its last checkpoint, or from its first epoch if that checkpoint was deleted. The result of
@@ -57,16 +57,16 @@ def audit(search: Search, splits: Splits, placement: Placement) -> None:
 
     run_jobs(
         search, splits.for_search(), placement, "audit", left[: max(0, config.search.audit_stopping - len(done))],
-        train_audit, arguments, on_message, lambda trial: f"the audit of trial {trial.number}",
+        audit_worker, arguments, on_message, lambda trial: f"the audit of trial {trial.number}",
     )  # fmt: skip
 
 
 def progress(trial: Trial) -> str:
-    """The file, below the search's folder, with the state of an audited trial."""
+    """The file with the state of an audited trial, relative to the folder of the search."""
     return f"audit/{trial.number:04d}.pt"
 
 
-def train_audit(
+def audit_worker(
     name: str, splits: Splits, resources: dict[str, Any], params: Params, micro_batches: int, seed: int, epochs: int,
     states: list[tuple[str, str | None]], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
@@ -97,12 +97,12 @@ def train_audit(
     yield {"event": "audit_finished", "outcome": outcome}
 
 
-def table(state: SearchState) -> list[dict[str, Any]]:
-    """A row for each audited trial, the best at the end first.
+def audit_rows(state: SearchState) -> list[dict[str, Any]]:
+    """A row for each audited trial, sorted by its rank after all epochs.
 
     Keys:
-        `trial`. `epoch`: where it was stopped. `then`, `end`: its best objective up to there, and over all epochs.
-        `rank_then`, `rank_end`: its rank among all trials with either.
+        `trial`. `epoch`: the epoch at which it was stopped. `then`: its best objective up to that epoch. `end`: its
+        best objective over all epochs. `rank_then`, `rank_end`: its rank among all trials with either objective.
     """
     key, loss = state.objective.key, state.objective.loss
     others = {t.number: loss(t.best_value) for t in state.trials.values() if t.can_win}
@@ -118,8 +118,8 @@ def table(state: SearchState) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["rank_end"])
 
 
-def words(rows: list[dict[str, Any]], state: SearchState) -> str:
-    """A paragraph on what the audit found, from the rows of `table`; empty where nothing was audited."""
+def audit_paragraph(rows: list[dict[str, Any]], state: SearchState) -> str:
+    """A paragraph about the rows of `audit_rows`; empty where no trial was audited."""
     best = state.best()
     if not rows or best is None:
         return ""
@@ -128,14 +128,15 @@ def words(rows: list[dict[str, Any]], state: SearchState) -> str:
     moved = sum(row["rank_end"] != row["rank_then"] for row in rows)
     metric, first = state.objective.metric, rows[0]
     regret = abs(first["end"] - best.best_value) if won else 0.0
-    said = (
+    paragraph = (
         f"Of {stopped} stopped trials {len(rows)} were trained to the end: {len(won)} would have been better than the "
         f"winner, {moved} changed rank; the best came to {metric} {figure(first['end'])} (trial {first['trial']}), the "
         f"winner has {figure(best.best_value)}: a regret of {regret:.2g}."
     )
     if not won and len(rows) < stopped:
-        # Of n drawn at random none: with 95 % confidence fewer than 1 - 0.05^(1/n) of all (the rule of three, exactly).
-        said += (
+        # Exact rule of three: if none of n random trials won, the share of winners is below 1 - 0.05^(1/n) with 95 %
+        # confidence.
+        paragraph += (
             f" With 95 % confidence fewer than {1 - 0.05 ** (1 / len(rows)):.0%} of the stopped ones would have won."
         )
-    return said
+    return paragraph

@@ -1,4 +1,4 @@
-"""Trains the best trial of each balanced value again over several seeds, so that the values can be compared."""
+"""Trains the best trial of each variant (a value of `search.balance`) again with several seeds, and compares them."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from trainables.base.fused import Member
 _REPEAT = 2_000_000
 
 
-def compare(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
-    """Trains the repeats with `seeds` seeds and writes their comparison, if the search balances several values."""
+def compare_variants(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
+    """Trains the repeats and writes their comparison, if the search balances several values and `seeds` is not 0."""
     config, state = search.config, search.state
     if not seeds or len(config.balanced) < 2:
         return
-    repeat(search, splits, placement, seeds)
+    train_repeats(search, splits, placement, seeds)
     if not state.compared:
         name, repeats = str(config.search.balance), list(state.repeats.values())
-        comparison.write(search.folder.comparison, repeats, _errors(search), name, search.objective)
+        comparison.write_variant_comparison(search.folder.comparison, repeats, _errors(search), name, search.objective)
         search.record({"event": "compared"})
 
 
-def repeat(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
-    """Trains the best configuration of each value with `seeds` seeds; what is done is not trained again.
+def train_repeats(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
+    """Trains the best configuration of each variant with `seeds` seeds; finished repeats are not trained again.
 
-    A repeat trains on train alone and for all epochs, so that training and validation can be compared. The weights of
-    the epoch that was best on validation are tested.
+    A repeat trains on the training split alone and for all epochs, so that training and validation can be compared.
+    The weights of its best epoch on validation are tested.
 
     Raises:
         KeyboardInterrupt: the search was stopped; a resume trains unfinished repeats from the beginning.
@@ -72,7 +72,7 @@ def repeat(search: Search, splits: Splits, placement: Placement, seeds: int) -> 
         return params, list(zip(seeds, generators, strict=True)), config.search.epochs
 
     run_jobs(
-        search, splits, placement, "repeat", jobs, train_repeats_of_value, arguments,
+        search, splits, placement, "repeat", jobs, repeats_worker, arguments,
         lambda job, messages: _record_repeats(search, job[0], messages),
         lambda job: f"the repeats of trial {job[0].number} with the seeds {', '.join(map(str, job[1]))}",
     )  # fmt: skip
@@ -94,7 +94,7 @@ def _record_repeats(search: Search, best: Trial, messages: list[dict[str, Any]])
     ))  # fmt: skip
 
 
-def train_repeats_of_value(
+def repeats_worker(
     name: str, splits: Splits, resources: dict[str, Any], params: Params, seeds: list[tuple[int, int]], epochs: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Runs on a worker. Yields the metrics of each epoch for every seed, then the test of each.
@@ -141,7 +141,7 @@ def train_repeats_of_value(
 
 
 def _errors(search: Search) -> dict[tuple[Plain, int], pd.DataFrame]:
-    """The errors of the repeats on the test samples, of those whose file is there and sound."""
+    """The errors on the test samples of each repeat whose file exists and is sound."""
     found = {}
     for key, repeat in search.state.repeats.items():
         path = search.folder.errors(repeat.trial, repeat.seed)

@@ -173,8 +173,8 @@ def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event])
             )  # fmt: skip
         words, table = drawing.words, None
         if drawing.title == FINALISTS and state.decision:
-            words += " " + finalists.words(state.decision, state.objective)
-            grid = finalists.table(state.decision, state.objective.metric)
+            words += " " + finalists.finalists_paragraph(state.decision, state.objective)
+            grid = finalists.finalists_grid(state.decision, state.objective.metric)
             table = _table(grid.heads, grid.rows)
         found.append({"title": drawing.title, "words": words, "key": _key(drawing), "plots": plots, "table": table})
     return found
@@ -202,7 +202,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
             if state.objective.key in metrics:
                 scheduler.record(trial.number, epoch, state.objective.val_loss(metrics))
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
-    audited = audit.table(state)
+    audited = audit.audit_rows(state)
     return {
         "rule": config.search.scheduler,
         "rungs": _table(
@@ -216,7 +216,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
                 if rung
             ),
         ),
-        "audit": audit.words(audited, state),
+        "audit": audit.audit_paragraph(audited, state),
         "audited": _table(
             ["trial", "stopped at epoch", "best then", "rank then", "best at the end", "rank at the end"],
             (
@@ -270,14 +270,14 @@ def _spent(state: SearchState, config: SearchConfig) -> dict[str, Any]:
 
 def _comparison(folder: SearchFolder, state: SearchState, config: SearchConfig) -> dict[str, Any] | None:
     """The comparison of the balanced values, with its pictures; None where there is none."""
-    frame = variant_comparison.figures(state.repeats.values(), state.objective)
+    frame = variant_comparison.variant_figures(state.repeats.values(), state.objective)
     if not state.compared or frame.empty:
         return None
     name = str(config.search.balance)
     return {
         "title": f"The values of {name} compared",
-        "words": variant_comparison.words(frame, name, state.objective),
-        "tables": [_table(grid.heads, grid.rows) for grid in variant_comparison.tables(frame, name)],
+        "words": variant_comparison.variants_paragraph(frame, name, state.objective),
+        "tables": [_table(grid.heads, grid.rows) for grid in variant_comparison.variant_grids(frame, name)],
         "pictures": _pictures(folder.comparison),
     }
 

@@ -34,7 +34,7 @@ from search.core.pareto import value_of
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder, Store
-from search.final.variant_comparison import figures
+from search.final.variant_comparison import variant_figures
 from search.tracking.card import write_card
 from search.tracking.names import DELIVERED
 from search.tracking.names import plain as text
@@ -429,7 +429,7 @@ class Delivery:
                 self.runs.terminate(run_id, "FINISHED", event["time"])
         if self.folder.comparison.exists():
             self.client.log_artifacts(self.parent, str(self.folder.comparison), "comparison")
-        frame = figures(self._state.repeats.values(), self.objective)
+        frame = variant_figures(self._state.repeats.values(), self.objective)
         for value, row in frame.iterrows():
             named = {f"comparison/{value}/{key}": float(row[key]) for key in ("test", "low", "high", "seconds")}
             self.runs.log(self.parent, named, 0, event["time"])
