@@ -72,9 +72,7 @@ def experiment_id(client: MlflowClient, store: Store, task: str) -> str:
     if known is None:
         location = store.artifacts.as_uri() if store.is_local else None
         try:
-            # With this tag MLflow's page shows training runs rather than traces.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            return str(client.create_experiment(name, artifact_location=location, tags=kind))
+            return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:
             known = client.get_experiment_by_name(name)
             if known is None:
