@@ -260,7 +260,7 @@ def next_commands(
         ):
             show(console, f"  {_command(command, store)}")
     else:
-        show(console, "no trial succeeded; the tracebacks are artifacts of their runs in MLflow")
+        show(console, "the tracebacks are artifacts of the runs in MLflow")
 
 
 def _command(rest: str, store: Store) -> str:

@@ -245,10 +245,20 @@ def predict(
 
     def command(console: Console, kept: Store) -> int:
         from search.cli import commands
-        from search.tracking.predict import predict
+        from search.core.readable import visible
+        from search.tracking.predict import predict_inputs, predict_to_file
 
         commands.check_name(task)
-        predict(kept, task, inputs, form.value, output)
+        if output is not None:
+            print(f"{predict_to_file(kept, task, inputs, output)} predictions in {output}")
+            return 0
+        predictions = predict_inputs(kept, task, inputs)
+        if form.value == "json":
+            sys.stdout.write(predictions.reset_index(names="input").to_json(orient="records", indent=2) + "\n")
+        elif form.value == "csv":
+            predictions.to_csv(sys.stdout, index_label="input")
+        else:
+            sys.stdout.write(visible(predictions.iloc[:, :2].to_string()) + "\n")
         return 0
 
     finish(command, store, debug)
