@@ -354,7 +354,7 @@ def _resume(
 
 def _deliver(console: Console, store: Store, name: str, source: str, extended: bool) -> int:
     """Sends what MLflow lacks of an imported search, which has nothing to train; returns the exit code."""
-    from search.exchange.imported import deliver
+    from search.exchange.imported import deliver_imported
 
     if extended:
         raise InputError(
@@ -362,7 +362,7 @@ def _deliver(console: Console, store: Store, name: str, source: str, extended: b
         )
     folder = store.search(name)
     events = len(replay(folder)[1])
-    left = deliver(store, folder, lambda line: console.print(line, markup=False, soft_wrap=True))
+    left = deliver_imported(store, folder, lambda line: console.print(line, markup=False, soft_wrap=True))
     console.print(
         f"search {name} was imported from {source} and has nothing to train; MLflow has {events - left} of its "
         f"{events} events",
@@ -406,10 +406,10 @@ def _retrain(
 def promote(console: Console, store: Store, name: str, version: int) -> int:
     """Makes a registered version the champion; returns the exit code."""
     from search.tracking.client import mlflow_client, quick_and_quiet
-    from search.tracking.registry import promote as move
+    from search.tracking.registry import promote_version
 
     with quick_and_quiet():
-        said = move(mlflow_client(store), name, version)
+        said = promote_version(mlflow_client(store), name, version)
     console.print(said, markup=False, soft_wrap=True)
     return DONE
 
@@ -417,18 +417,18 @@ def promote(console: Console, store: Store, name: str, version: int) -> int:
 def ui(console: Console, store: Store, port: int, show: bool) -> int:
     """Prints where the last search of each task is shown, and replaces this process by MLflow's server on the store."""
     from search.tracking.client import mlflow_client
-    from search.tracking.views import latest, pages
+    from search.tracking.views import latest_searches, search_pages
 
     if not store.is_local:
         raise InputError(
             f"MLFLOW_TRACKING_URI={store.tracking_uri}: the server runs there already; open it in a browser"
         )
-    searches = latest(mlflow_client(store))
+    searches = latest_searches(mlflow_client(store))
     for name, experiment, key in searches:
-        table, curves = pages(store, experiment, key, port)
+        table, curves = search_pages(store, experiment, key, port)
         console.print(f"{name}: {table}\n  curves: {curves}", markup=False, soft_wrap=True)
     if show:
-        address = pages(store, *searches[0][1:], port)[0] if searches else f"http://127.0.0.1:{port}"
+        address = search_pages(store, *searches[0][1:], port)[0] if searches else f"http://127.0.0.1:{port}"
         subprocess.Popen([sys.executable, "-c", _OPEN, f"http://127.0.0.1:{port}/health", address])
     backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
     here = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -60,7 +60,9 @@ class Imported:
     notes: list[str] = field(default_factory=list)
 
 
-def keep(store: Store, name: str | None, imported: Imported, warn: Callable[[str], None]) -> tuple[str, SearchState]:
+def keep_imported(
+    store: Store, name: str | None, imported: Imported, warn: Callable[[str], None]
+) -> tuple[str, SearchState]:  # fmt: skip
     """Writes an imported search into the store, its journal and MLflow.
 
     Args:
@@ -103,12 +105,12 @@ def keep(store: Store, name: str | None, imported: Imported, warn: Callable[[str
                 part.path.rename(folder.path)
             except OSError as error:
                 raise InputError(f"{folder.name}: a search of that name was begun by now") from error
-            if left := deliver(store, folder, warn):
+            if left := deliver_imported(store, folder, warn):
                 warn(f"MLflow lacks {left} events, which are kept; send them: python -m search resume {folder.name}")
     return folder.name, replay(folder)[0]
 
 
-def deliver(store: Store, folder: SearchFolder, warn: Callable[[str], None]) -> int:
+def deliver_imported(store: Store, folder: SearchFolder, warn: Callable[[str], None]) -> int:
     """Sends the events of an imported search to MLflow that it lacks.
 
     Returns:

@@ -25,7 +25,8 @@ from search.core.replay import open_search, replay
 from search.core.schedulers.registry import make_scheduler
 from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
-from search.final import audit, finalists, variant_comparison
+from search.final import finalists, variant_comparison
+from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.again import again
 from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
 from search.reports.frames import trials_frame
@@ -204,7 +205,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
             if state.objective.key in metrics:
                 scheduler.record(trial.number, epoch, state.objective.val_loss(metrics))
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
-    audited = audit.audit_rows(state)
+    audited = audit_rows(state)
     return {
         "rule": config.search.scheduler,
         "rungs": _table(
@@ -218,7 +219,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
                 if rung
             ),
         ),
-        "audit": audit.audit_paragraph(audited, state),
+        "audit": audit_paragraph(audited, state),
         "audited": _table(
             ["trial", "stopped at epoch", "best then", "rank then", "best at the end", "rank at the end"],
             (

@@ -11,7 +11,8 @@ from search.core.config import SearchConfig
 from search.core.pareto import front, value_of
 from search.core.readable import Grid, figure, value, visible
 from search.core.state import FinalRun, SearchState, Trial
-from search.final import audit, finalists, variant_comparison
+from search.final import finalists, variant_comparison
+from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.columns import ordered
 
 #: The outcomes in the order in which they are counted, and the words for them; None: the trial is running.
@@ -117,7 +118,7 @@ def _effort(state: SearchState, config: SearchConfig) -> list[str]:
         lines.append(
             f"early stopping: {counted(saved, 'epoch')} saved, {spent} trained ({saved / (saved + spent):.0%} less)"
         )
-    if said := audit.audit_paragraph(audit.audit_rows(state), state):
+    if said := audit_paragraph(audit_rows(state), state):
         lines.append(said)
     return lines
 

@@ -40,7 +40,7 @@ from search.tracking.names import DELIVERED
 from search.tracking.names import plain as text
 from search.tracking.registry import register
 from search.tracking.runs import MissingRun, RefusedRun, Runs, plain, reason, refused
-from search.tracking.views import pages, share_view, view_key
+from search.tracking.views import search_pages, share_view, view_key
 from trainables import DataInfo, Exported, Objective, get_task
 from trainables.base.errors import Damaged
 from trainables.base.storage import check_all
@@ -139,7 +139,7 @@ class Delivery:
     @property
     def pages(self) -> list[str]:
         """The addresses of the search in MLflow's page."""
-        return pages(self.store, self.runs.experiment, view_key(self.description))
+        return search_pages(self.store, self.runs.experiment, view_key(self.description))
 
     @property
     def delivered(self) -> int:

@@ -92,7 +92,7 @@ def _cut_card(card: str) -> str:
     return card[: card.rindex("\n", 0, _CARD - 100)] + "\n\nThe rest is in `model_card.md`, an artifact of its run.\n"
 
 
-def promote(client: MlflowClient, task: str, version: int) -> str:
+def promote_version(client: MlflowClient, task: str, version: int) -> str:
     """Makes a version the champion; raises InputError where there is no such version."""
     name = names.model_name(task)
     known = {int(v.version): v for v in _versions(client, name)}

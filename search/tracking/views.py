@@ -62,7 +62,7 @@ def view_key(description: dict[str, Any]) -> str:
     return str(description["id"])[:12]
 
 
-def pages(store: Store, experiment: str, key: str, port: int = PORT) -> list[str]:
+def search_pages(store: Store, experiment: str, key: str, port: int = PORT) -> list[str]:
     """The addresses of the table and of the curves of a search in MLflow's page.
 
     Empty where the tracking server is a database: the address of its page is unknown.
@@ -74,7 +74,7 @@ def pages(store: Store, experiment: str, key: str, port: int = PORT) -> list[str
     return [table, f"{table}&compareRunsMode=CHART"]
 
 
-def latest(client: MlflowClient) -> list[tuple[str, str, str]]:
+def latest_searches(client: MlflowClient) -> list[tuple[str, str, str]]:
     """The last search of each experiment that has a view, newest first: name, experiment and key."""
     found = []
     for experiment in client.search_experiments():
