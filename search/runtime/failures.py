@@ -35,8 +35,8 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 def cause(traceback: str) -> Failure:
     """The cause of a failure; `lost` where nothing was raised."""
-    found: Failure = next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
-    return "crowded" if found == "memory" and _by_others(traceback) else found
+    matching: Failure = next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
+    return "crowded" if matching == "memory" and _by_others(traceback) else matching
 
 
 def told(traceback: str) -> str:
@@ -54,10 +54,10 @@ def cut(traceback: str) -> str:
 
 def in_a_line(traceback: str) -> str:
     """The message of a traceback in one line; for a command what was wrong and the last line of its output."""
-    _, _, said = traceback.rpartition("TrainingError: ")
-    _, _, said = said.rpartition("CommandFailed: ")
-    lines = said.strip().splitlines() or ["no message"]
-    if said == traceback or len(lines) == 1:
+    _, _, message = traceback.rpartition("TrainingError: ")
+    _, _, message = message.rpartition("CommandFailed: ")
+    lines = message.strip().splitlines() or ["no message"]
+    if message == traceback or len(lines) == 1:
         return lines[-1].strip()
     return f"{lines[0].strip()} {'... ' if len(lines) > 2 else ''}{lines[-1].strip()}"
 

@@ -355,14 +355,14 @@ class Delivery:
         damage = self._damage(trial)
         if damage:
             made = f"python -m search retrain {self.folder.name}"
-            said = f"no model is registered, as {damage}; make it again: {made}"
+            sentence = f"no model is registered, as {damage}; make it again: {made}"
         elif isinstance(get_task(self.config.task), Exported):
             card = write_card(
                 self.folder, self.config, self.description, self.info, self._state, trial, self.store.tracking_uri,
                 run_id,
             )  # fmt: skip
             self.client.log_text(run_id, text(card), "model_card.md")
-            said = register(
+            sentence = register(
                 self.client, self.config.task, self.objective, run_id,
                 self.folder.final(trial, 0), test, self.info.test_fingerprint,
                 {"search": self.folder.name, "trial": str(trial), "config": digest(plain(self.config.raw)),
@@ -370,9 +370,9 @@ class Delivery:
             )  # fmt: skip
         else:
             kept = self.folder.final(trial, 0) / "checkpoint.pt"
-            said = f"no model is registered, as {self.config.task} has no `export`; its state is {kept}"
-        if said not in self.registered:
-            self.registered.append(said)
+            sentence = f"no model is registered, as {self.config.task} has no `export`; its state is {kept}"
+        if sentence not in self.registered:
+            self.registered.append(sentence)
 
     def _damage(self, trial: int) -> Damaged | None:
         """The damage to the files of a final model; None where they are sound."""

@@ -68,18 +68,18 @@ class _Pending:
 def experiment_id(client: MlflowClient, store: Store, task: str) -> str:
     """The id of the experiment of a task, which is created if it is missing; two searches may do so at once."""
     name = names.experiment_name(task)
-    known = client.get_experiment_by_name(name)
-    if known is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         location = store.artifacts.as_uri() if store.is_local else None
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:
-            known = client.get_experiment_by_name(name)
-            if known is None:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    if known.lifecycle_stage == "deleted":
-        client.restore_experiment(known.experiment_id)
-    return str(known.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
 
 
 class Runs:
