@@ -31,7 +31,7 @@ from search.reports.columns import RunningImportance, ordered, varied
 from search.reports.remaining import epochs_to_go
 from search.reports.summary import OUTCOMES, counted, shown, tally
 from search.runtime.budget import command_began
-from search.runtime.failures import failure_in_a_line, in_a_line, place
+from search.runtime.failures import failure_in_a_line, in_a_line, user_line
 from search.runtime.search import Search
 
 #: Width and height of the live table in a notebook.
@@ -163,7 +163,7 @@ class Reporter:
         if event["why"] == "lost":
             return "its worker was lost"
         log = self.search.folder.path / "trials" / f"{event['number']:04d}" / "output.log"
-        known = place(event["traceback"]) is not None or not log.exists()
+        known = user_line(event["traceback"]) is not None or not log.exists()
         return failure_in_a_line(event["traceback"]) + ("" if known else f" (its output: {log})")
 
     def _due(self, always: bool = False) -> bool:

@@ -68,16 +68,16 @@ def failure_in_a_line(traceback: str) -> str:
     >>> failure_in_a_line('  File "/home/me/train.py", line 12, in train\\nValueError: boom')
     'ValueError: boom (/home/me/train.py:12)'
     """
-    where = place(traceback)
+    where = user_line(traceback)
     return in_a_line(traceback) + (f" ({where})" if where else "")
 
 
 def sign(traceback: str) -> str:
     """Identifies failures of the same kind: the line of code and the message without numbers."""
-    return f"{place(traceback)} {re.sub(r'[0-9.]+', '#', in_a_line(traceback))}"
+    return f"{user_line(traceback)} {re.sub(r'[0-9.]+', '#', in_a_line(traceback))}"
 
 
-def place(traceback: str) -> str | None:
+def user_line(traceback: str) -> str | None:
     """The innermost line of the user's own code in a traceback, such as `train.py:12`; None where no line is."""
     own = [(file, line) for file, line in _FRAME.findall(traceback) if not _is_installed(file)]
     if not own:

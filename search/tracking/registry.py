@@ -53,9 +53,9 @@ def register(
         "data.test_fingerprint": test_fingerprint,
         f"test_{metric}": repr(float(test[metric])),
     }.items():
-        client.set_model_version_tag(name, version, names.translated(key), names.plain(value))
+        client.set_model_version_tag(name, version, names.translated(key), names.storable_text(value))
 
-    client.update_model_version(name, version, _cut_card(names.plain(card)))
+    client.update_model_version(name, version, _cut_card(names.storable_text(card)))
     champion = _champion(client, name)
     mine = f"{task} version {version} ({objective.test_key} {figure(test[metric])})"
     if champion is None:

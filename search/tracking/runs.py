@@ -40,7 +40,7 @@ class RefusedRun(LookupError):
     """MLflow refused to create a run. A warning said so, and the items of the run are left out."""
 
 
-def refused(error: Exception) -> bool:
+def is_refusal(error: Exception) -> bool:
     """Whether the same request can never succeed, because its content is wrong."""
     if isinstance(error, MlflowException):
         return error.error_code in _REFUSALS
@@ -49,7 +49,7 @@ def refused(error: Exception) -> bool:
     return isinstance(error, InputError | ValueError | TypeError | LookupError | AttributeError)
 
 
-def reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The first line of an error, behind the name of its class unless MLflow raised it."""
     first = first_line(error)
     return first if isinstance(error, MlflowException) else f"{type(error).__name__}: {first}"
@@ -151,11 +151,11 @@ class Runs:
             }
             if role != "parent":
                 common["mlflow.parentRunId"] = self["parent"]
-            shown = names.plain(redacted(name), names.RUN_NAME)
+            shown = names.storable_text(redacted(name), names.RUN_NAME)
             try:
                 run = self.client.create_run(self.experiment, start, _tags(common | tags), shown)
             except MlflowException as error:
-                if refused(error):
+                if is_refusal(error):
                     self._refused.add(key)
                 raise
             self._known[key] = run.info.run_id
@@ -165,8 +165,8 @@ class Runs:
         """Logs the data set as an input of the run; `context` is its use, such as `train, test`."""
         profile = json.dumps({"sizes": self.info.sizes, "classes": list(self.info.classes)})
         dataset = Dataset(
-            name=names.plain(Path(redacted(self.info.source)).name, 500), digest=self.info.fingerprint[:36],
-            source_type="local", source=json.dumps({"uri": names.plain(redacted(self.info.source))}),
+            name=names.storable_text(Path(redacted(self.info.source)).name, 500), digest=self.info.fingerprint[:36],
+            source_type="local", source=json.dumps({"uri": names.storable_text(redacted(self.info.source))}),
             profile=profile[:16000],
         )  # fmt: skip
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
@@ -181,7 +181,7 @@ class Runs:
         """Logs parameters without secrets. Parameters that are None are left out."""
         for name, value in params.items():
             if value is not None:
-                shown = names.plain(redacted(str(plain(value))), names.PARAM)
+                shown = names.storable_text(redacted(str(python_values(value))), names.PARAM)
                 self._pending[run_id].params[self._named(run_id, name)] = shown
 
     def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
@@ -240,7 +240,7 @@ class Runs:
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise MissingRun(self.key_of(run_id)) from error
-            if not refused(error):
+            if not is_refusal(error):
                 raise
             if self.client.get_run(run_id).info.lifecycle_stage == "deleted":  # by a user, just now
                 self.client.restore_run(run_id)
@@ -257,18 +257,18 @@ class Runs:
                 return
             (item,) = [*metrics, *params, *tags]
             self._warn(
-                f"MLflow takes no {names.original(item.key)!r} in run {self.key_of(run_id)} ({reason(error)}); it is "
-                "left out there and stands in the journal"
+                f"MLflow takes no {names.original(item.key)!r} in run {self.key_of(run_id)} ({reason_of(error)}); it "
+                "is left out there and stands in the journal"
             )
 
 
-def plain(value: Any) -> Any:
+def python_values(value: Any) -> Any:
     """A value, or lists and mappings of values, with Python's types instead of NumPy's."""
     return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
 
 
 def _tags(tags: dict[str, str]) -> dict[str, str]:
-    return {names.translated(key): names.plain(redacted(value), names.TAG) for key, value in tags.items()}
+    return {names.translated(key): names.storable_text(redacted(value), names.TAG) for key, value in tags.items()}
 
 
 def _number(value: Any) -> float:
