@@ -88,6 +88,7 @@ def _session(  # noqa: C901
     again: str,
 ) -> int:  # fmt: skip
     """See `take_up`."""
+    from search.core.failures import cause, told
     from search.final.audit import audit
     from search.final.ending import AROUND, Ending, Measured, plan_ending, settle_ending
     from search.final.retrain import retrain as train_final
@@ -98,7 +99,6 @@ def _session(  # noqa: C901
     from search.reports.summary import trials_of
     from search.runtime.budget import Budget
     from search.runtime.checkpoints import prune
-    from search.runtime.failures import cause, told
     from search.runtime.interrupts import Interrupts
     from search.runtime.search import Search
     from search.runtime.trials import run_trials
@@ -191,7 +191,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
     Args:
         local: whether Ray runs here, for this command alone.
     """
-    from search.core.searchers.registry import grid_note
+    from search.core.searchers import searcher_note
     from search.reports.screen import show
     from search.reports.summary import counted, trials_of
 
@@ -202,7 +202,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         f"search {search.folder.name}: task {config.task}, {trials_of(search.total)} of up to {config.search.epochs} "
         f"epochs, {config.search.searcher} + {config.search.scheduler}, {cluster.placement.describe()}",
         f"data: {about}, fingerprint {info.fingerprint}",
-        *(f"note: {note}" for note in (*info.notes, grid_note(config)) if note),
+        *(f"note: {note}" for note in (*info.notes, searcher_note(config)) if note),
     ]
     if cluster.dashboard:
         until = ", and is there only while this command runs" if local else ""
@@ -213,7 +213,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         over, paused = counted(sum(t.over for t in trials), "trial"), len(search.state.paused())
         waiting = f", {paused} at a rung wait to be promoted" if paused else ""
         going_on = len(search.state.unfinished())
-        kept = "what they kept" if search.runs_itself else "their checkpoints"
+        kept = "what they kept" if search.study.ends_itself else "their checkpoints"
         lines.append(f"resumed: {over} over, {going_on} to go on from {kept}{waiting}")
     for line in lines:
         show(console, redacted(line))

@@ -11,7 +11,7 @@ import ray
 
 from search.core.config import SearchConfig, check_config
 from search.core.overrides import lay_over
-from search.core.searchers.registry import make_searcher
+from search.core.searchers import make_searcher
 from search.runtime.placement import Placement
 from trainables import InputError, Learner, Mergeable, Params, Splits, get_task, seed_everything
 from trainables.base import training
