@@ -78,9 +78,9 @@ class TrialEpochs:
     """How long a trial may be.
 
     Attributes:
-        epochs: of a full trial.
-        first_rung: the epoch after which the first weak trials stop.
-        max_epoch_seconds: configurations with longer epochs are not tried.
+        epochs: Epochs of a full trial.
+        first_rung: The epoch after which the first weak trials stop.
+        max_epoch_seconds: Configurations with longer epochs are not tried.
     """
 
     epochs: int
@@ -101,16 +101,16 @@ def with_epochs(config: SearchConfig, trials: TrialEpochs) -> SearchConfig:
 
 @dataclass(frozen=True)
 class TrialsSoFar:
-    """What a plan needs to know of the trials.
+    """What the plan reads of the trials of a search.
 
     Attributes:
-        epoch_seconds: mean seconds of an epoch (training and validation) of the best trial.
-        trained_epochs: epochs that the best trial was trained.
-        best_epochs: epochs after which it was best. Its final training has as many, unless the plan changes that.
-        improving: whether more epochs would improve the winner: the best trial improved at its last epoch and, if it
+        epoch_seconds: Mean seconds of an epoch (training and validation) of the best trial.
+        trained_epochs: Epochs that the best trial was trained.
+        best_epochs: Epochs after which it was best. Its final training has as many, unless the plan changes that.
+        improving: Whether more epochs would improve the winner: the best trial still improved at its end, and, if it
             was stopped early, so did at least half of the complete trials.
-        longest_improving: epochs of the longest running trial that improved at its last epoch; 0 without one.
-        compared_epoch_seconds: mean seconds of an epoch of the best trial of each balanced value.
+        longest_improving: Epochs of the longest running trial that still improves; 0 if none does.
+        compared_epoch_seconds: Mean seconds of an epoch of the best trial of each balanced value.
     """
 
     epoch_seconds: float
@@ -148,11 +148,11 @@ class FinalPlan:
     """What follows the trials.
 
     Attributes:
-        comparison_seeds: seeds of the comparison of balanced values; 0: there is none.
-        retrain: whether the best configuration is trained on train and validation. If not, the best trial's own model
-            is tested.
-        epochs: of the final training; None: as many as were best in the search.
-        seconds: that all of this takes, which the trials must leave; 0 without a budget.
+        comparison_seeds: Seeds of the comparison of balanced values. 0: no comparison.
+        retrain: True: the best configuration is trained on train and validation. False: the best trial's own model is
+            tested.
+        epochs: Epochs of the final training. None: as many as were best in the search.
+        seconds: Seconds of the comparison and the final training, which are reserved. 0 without a budget.
     """
 
     comparison_seeds: int
@@ -175,10 +175,10 @@ class TimePlan:
     >>> fit.epochs, fit.first_rung, round(fit.max_epoch_seconds)
     (9, 1, 45)
 
-    2. The plan of the search. Epochs of trials were cut from 40 to 9; the final training may have 40 again.
+    2. The epochs of trials were cut from 40 to 9. The final training may have up to 40.
 
     >>> plan = TimePlan(
-    ...     budget_seconds=900, trial_epochs_full=9, most_final_epochs=40, train_samples=1600, validation_samples=400,
+    ...     budget_seconds=900, full_trial_epochs=9, most_final_epochs=40, train_samples=1600, validation_samples=400,
     ...     workers=2, alone_ratio=0.6, worker_start_seconds=6,
     ... )
     >>> plan.around_seconds  # four starts of a worker
@@ -195,8 +195,8 @@ class TimePlan:
     (True, None, 184)
 
     4. A full trial takes 9 x 30 s = 270 s. New trials start until 270 s + 184 s = 454 s are left, which is after 7:26.
-       Trials stop when 184 s are left, which is after 11:56. They stop earlier, by an epoch at most, if a running epoch
-       would end later.
+       Trials finish their running epoch and stop as soon as the longest running epoch would end with no more than 184 s
+       left: after 11:56 at the latest.
 
     >>> plan.may_start_trial(600, final.seconds, epoch_seconds=30)
     True
@@ -220,23 +220,23 @@ class TimePlan:
     30
 
     Attributes:
-        budget_seconds: seconds of the whole command, from its start to its end; infinite without a budget.
-        trial_epochs_full: epochs of a full trial.
-        most_final_epochs: epochs that the final training may have.
-        train_samples: samples of the split `train`.
-        validation_samples: samples of the split `validation`.
-        workers: trainings that run at once.
-        alone_ratio: seconds of an epoch that trains alone with the cores of all, divided by the seconds beside others.
-        worker_start_seconds: seconds in which a worker starts.
-        retrain: whether a final training is wanted.
-        final_seeds: seeds of the final training.
-        comparison_seeds: seeds that are wanted for the comparison of balanced values; 0: there is none.
-        fused: whether the seeds of a comparison train as one batched model.
-        shares: the constants of the plan.
+        budget_seconds: Seconds of the whole command, from its start to its end; infinite without a budget.
+        full_trial_epochs: Epochs of a full trial.
+        most_final_epochs: Most epochs of the final training.
+        train_samples: Samples of the split train.
+        validation_samples: Samples of the split validation.
+        workers: Trainings that run at once.
+        alone_ratio: Seconds of an epoch that trains alone on all cores, divided by its seconds beside other trials.
+        worker_start_seconds: Seconds in which a worker starts.
+        retrain: Whether a final training is wanted.
+        final_seeds: Seeds of the final training.
+        comparison_seeds: Seeds that are wanted for the comparison of balanced values. 0: no comparison.
+        fused: Whether the seeds of a comparison train as one batched model.
+        shares: The constants of the plan.
     """
 
     budget_seconds: float = inf
-    trial_epochs_full: int = 1
+    full_trial_epochs: int = 1
     most_final_epochs: int = 1
     train_samples: int = 1
     validation_samples: int = 0
@@ -258,13 +258,13 @@ class TimePlan:
         """The plan of a search whose trials have the epochs that the configuration says.
 
         Args:
-            sizes: samples of each split; without entries for data whose size is unknown.
-            most_final_epochs: None: as many as a full trial.
+            sizes: Samples of the splits `train` and `val`; they may be missing if no final training is wanted.
+            most_final_epochs: None: the epochs of a full trial.
         """
         settings = config.search
         return cls(
             budget_seconds=budget_seconds,
-            trial_epochs_full=settings.epochs,
+            full_trial_epochs=settings.epochs,
             most_final_epochs=most_final_epochs or settings.epochs,
             train_samples=sizes.get("train", 1),
             validation_samples=sizes.get("val", 0),
@@ -280,12 +280,12 @@ class TimePlan:
     # Before the trials
 
     def trial_epochs(self, epoch_seconds: float, most_epochs: int, first_rung: int) -> TrialEpochs:
-        """The epochs of a full trial, for a measured epoch.
+        """The epochs of a full trial, from the seconds of a measured epoch.
 
         Args:
-            epoch_seconds: of an epoch of the first configuration, as trials run side by side.
-            most_epochs: of the configuration.
-            first_rung: of the configuration; it moves in proportion to the epochs.
+            epoch_seconds: Seconds of an epoch (training and validation) while as many trials train as fit at once.
+            most_epochs: Epochs of a trial that the configuration says.
+            first_rung: First rung that the configuration says. It moves in proportion to the epochs.
         """
         shares, budget = self.shares, self.budget_seconds
         fitting = int(shares.full_trial * budget / epoch_seconds)
@@ -294,7 +294,7 @@ class TimePlan:
         return TrialEpochs(epochs, first, shares.slowest_trial * shares.full_trial * budget / epochs)
 
     def longest_final_training(self, configured_epochs: int) -> int:
-        """The epochs that a final training may have: those of the configuration, more if train is small."""
+        """The most epochs of a final training: those of the configuration, and more if train is small."""
         factor = min(self.shares.most_epochs_factor, max(1.0, self.shares.enough_samples / self.train_samples))
         return round(configured_epochs * factor)
 
@@ -304,19 +304,19 @@ class TimePlan:
         """Whether a new trial, with epochs as long as the best trial's, could train to its last epoch.
 
         Args:
-            left_seconds: until the budget ends.
+            left_seconds: Seconds until the budget ends.
             reserved_seconds: `FinalPlan.seconds`.
-            epoch_seconds: mean seconds of an epoch of the best trial.
+            epoch_seconds: Mean seconds of an epoch of the best trial.
         """
-        return left_seconds - reserved_seconds >= epoch_seconds * self.trial_epochs_full
+        return left_seconds - reserved_seconds >= epoch_seconds * self.full_trial_epochs
 
     def must_stop_trials(self, left_seconds: float, reserved_seconds: float, running_seconds: list[float]) -> bool:
-        """Whether trials stop now: the longest running epoch ends when the time that follows is reserved.
+        """Whether the trials must stop after their running epochs: another epoch would run into the reserved time.
 
         Args:
-            left_seconds: until the budget ends.
+            left_seconds: Seconds until the budget ends.
             reserved_seconds: `FinalPlan.seconds`.
-            running_seconds: for each running trial, the seconds until its epoch is expected to end.
+            running_seconds: For each running trial, the seconds until its epoch is expected to end.
         """
         return left_seconds - reserved_seconds <= max(running_seconds, default=0.0)
 
@@ -334,14 +334,14 @@ class TimePlan:
     ) -> FinalPlan:
         """Plans what follows the trials, as if they ended now.
 
-        The comparison gives way first: it gets fewer seeds, then none. The final training gives way next: it gets fewer
-        epochs, as long as they are as many steps as the best trial had. (Its epochs are longer, as it trains on
-        validation too.) If these do not fit either, the best trial's own model is taken.
+        What does not fit gives way in this order. The comparison gets fewer seeds, then none. The final training gets
+        fewer epochs, but at least as many steps as the best trial had; its epochs have more steps, as it trains on
+        validation too. Otherwise there is no final training.
 
         Args:
             trials: None: no trial can win yet.
-            left_seconds: until the budget ends.
-            final_epoch_seconds: measured seconds of an epoch of the final training; None: forecast from the trials.
+            left_seconds: Seconds until the budget ends.
+            final_epoch_seconds: Measured seconds of an epoch of the final training. None: forecast from the trials.
         """
         if not self.retrain:
             return FinalPlan(0, False, None, 0.0 if isinf(self.budget_seconds) else self.shares.least_around_seconds)
@@ -354,19 +354,21 @@ class TimePlan:
         share = self.shares.growing_final_training if own_share else self.shares.final_training
         share_seconds, free_seconds = share * self.budget_seconds, left_seconds - self.around_seconds
         most_seconds = max(share_seconds, free_seconds)
-        epoch = self._final_epoch_seconds(trials, final_epoch_seconds)
-        as_many_steps = ceil(trials.best_epochs / (self._merged_samples / self.train_samples))
-        # Measured after the trials, it may have all the time that they left.
-        if epoch * as_many_steps > (most_seconds if final_epoch_seconds else share_seconds):
+        epoch_seconds = self._final_epoch_seconds(trials, final_epoch_seconds)
+        # So many epochs of train and validation are as many steps as `best_epochs` epochs of train.
+        fewest_epochs = ceil(trials.best_epochs / (self._merged_samples / self.train_samples))
+        # An epoch is measured after the last trial. Then the final training may take all the time that is left.
+        if epoch_seconds * fewest_epochs > (most_seconds if final_epoch_seconds else share_seconds):
             return self._with_comparison(trials, False, None, self.around_seconds)
         epochs = None
         if growing:
-            epochs = max(trials.best_epochs, min(self.most_final_epochs, int(free_seconds / epoch)))
-        if epoch * trials.best_epochs > most_seconds:
-            epochs = int(most_seconds / epoch)
+            epochs = max(trials.best_epochs, min(self.most_final_epochs, int(free_seconds / epoch_seconds)))
+        if epoch_seconds * trials.best_epochs > most_seconds:
+            epochs = int(most_seconds / epoch_seconds)
         # A running trial that improves may be best after its next epoch. Its final training then has as many epochs.
-        coming = self.most_final_epochs if growing else max(trials.best_epochs, trials.longest_improving + 1)
-        return self._with_comparison(trials, True, epochs, self.around_seconds + min(share_seconds, epoch * coming))
+        likely_epochs = self.most_final_epochs if growing else max(trials.best_epochs, trials.longest_improving + 1)
+        final_seconds = min(share_seconds, epoch_seconds * likely_epochs)
+        return self._with_comparison(trials, True, epochs, self.around_seconds + final_seconds)
 
     def worth_measuring(self, final: FinalPlan, trials: TrialsSoFar | None, left_seconds: float) -> bool:
         """Whether a measured epoch of the final training may change the plan, and time is left to measure it."""
@@ -391,14 +393,14 @@ class TimePlan:
         """Adds the comparison with as many seeds as fit; at least two, as one seed shows no spread."""
         limit = self.shares.after_trials * self.budget_seconds
         for seeds in range(self.comparison_seeds, 1, -1):
-            together = seconds + self._comparison_seconds(trials, seeds)
-            if together <= limit:
-                return FinalPlan(seeds, retrain, epochs, together)
+            seconds_of_both = seconds + self._comparison_seconds(trials, seeds)
+            if seconds_of_both <= limit:
+                return FinalPlan(seeds, retrain, epochs, seconds_of_both)
         return FinalPlan(0, retrain, epochs, seconds)
 
     def _comparison_seconds(self, trials: TrialsSoFar, seeds: int) -> float:
-        """Seconds of the comparison: the trainings share the workers; fused seeds are one training each value."""
+        """Seconds of the comparison. Its trainings share the workers; the fused seeds of a value have one worker."""
         factor = self.shares.safety * (self.shares.fused_seeds if self.fused else 1.0)
-        each = [factor * seeds * self.trial_epochs_full * seconds for seconds in trials.compared_epoch_seconds]
+        each = [factor * seeds * self.full_trial_epochs * seconds for seconds in trials.compared_epoch_seconds]
         longest = max(each, default=0.0) if self.fused else 0.0
         return max(sum(each) / self.workers, longest) + self.shares.comparison_around_seconds

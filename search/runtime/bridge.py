@@ -173,7 +173,8 @@ class Bridge:
         if math.isinf(self._budget.seconds) or search.stopping:
             return
         trials, left, now = search.state.trials, self._budget.left, time.monotonic()
-        reserved = plan.after_trials(TrialsSoFar.from_state(search.config, search.state), left).seconds
+        seen = TrialsSoFar.from_state(search.config, search.state) if plan.retrain else None
+        reserved = plan.after_trials(seen, left).seconds
         running = [
             max(0.0, trials[n].seconds / trials[n].epoch - (now - since))
             for trial, since in self.silent_since.items()

@@ -13,7 +13,7 @@ from trainables import get_task
 
 #: 15 minutes on two workers, epochs of 30 s: the example of the docstring.
 PLAN = TimePlan(
-    budget_seconds=900, trial_epochs_full=9, most_final_epochs=40, train_samples=1600, validation_samples=400,
+    budget_seconds=900, full_trial_epochs=9, most_final_epochs=40, train_samples=1600, validation_samples=400,
     workers=2, alone_ratio=0.6, worker_start_seconds=6,
 )  # fmt: skip
 #: The best trial had nine epochs and was best after seven.
@@ -63,7 +63,7 @@ def test_plan_reads_seeds_and_sizes_of_a_search():
     config = load_config("rnn", ["search.epochs=9", "search.retrain_seeds=2"])
     plan = TimePlan.from_config(config, {"train": 80, "val": 20, "test": 10}, workers=4, budget_seconds=900)
     assert (plan.train_samples, plan.validation_samples, plan.workers) == (80, 20, 4)
-    assert (plan.trial_epochs_full, plan.most_final_epochs) == (9, 9)
+    assert (plan.full_trial_epochs, plan.most_final_epochs) == (9, 9)
     assert (plan.final_seeds, plan.comparison_seeds) == (2, 5), "the demo compares three variants with five seeds"
     one = load_config("rnn", ["search.balance=null"])
     assert TimePlan.from_config(one, {}, workers=1).comparison_seeds == 0, "nothing is balanced, nothing is compared"
@@ -98,7 +98,7 @@ class Clock:
                     continue
                 workers[worker] += 1
                 best, begun[worker] = max(best, workers[worker]), self.now
-                if workers[worker] == self.plan.trial_epochs_full:
+                if workers[worker] == self.plan.full_trial_epochs:
                     workers[worker], more = 0, self.plan.may_start_trial(left, reserved, self.epoch_seconds)
                     trials, begun[worker] = trials + more, self.now if more else None
                 if stopped:
@@ -136,7 +136,7 @@ def test_trials_stop_when_their_epochs_end_in_the_reserved_time():
 
 
 def test_without_a_budget_everything_is_done():
-    plan = TimePlan(trial_epochs_full=10, comparison_seeds=5)
+    plan = TimePlan(full_trial_epochs=10, comparison_seeds=5)
     assert plan.after_trials(DONE, left_seconds=float("inf")) == FinalPlan(5, True, None, 0.0)
 
 
