@@ -19,7 +19,7 @@ from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.guard import Guard
 from search.runtime.cluster import Cluster, disconnect
-from trainables import DataInfo, Exported, InputError, Mergeable, SelfTrained, Splits, get_task
+from trainables import DataInfo, Exported, Fusable, InputError, Mergeable, SelfTrained, Splits, get_task
 
 if TYPE_CHECKING:
     from search.runtime.search import Search
@@ -89,8 +89,8 @@ def _session(  # noqa: C901
 ) -> int:  # fmt: skip
     """See `take_up`."""
     from search.core.failures import cause, told
+    from search.core.time_plan import TimePlan, TrialsSoFar
     from search.final.audit import audit
-    from search.final.ending import AROUND, Ending, Measured, plan_ending, settle_ending
     from search.final.retrain import retrain as train_final
     from search.final.variants import compare
     from search.live.console import Reporter
@@ -100,6 +100,7 @@ def _session(  # noqa: C901
     from search.runtime.budget import Budget
     from search.runtime.checkpoints import prune
     from search.runtime.interrupts import Interrupts
+    from search.runtime.pace import plan_final
     from search.runtime.search import Search
     from search.runtime.trials import run_trials
     from search.tracking.tracker import Tracker
@@ -114,15 +115,12 @@ def _session(  # noqa: C901
     _greet(console, store, search, splits.info, cluster, local)
     tracker.start(search.journal.events)
 
-    measured = Measured(
-        description.get("most_epochs", config.search.epochs), description.get("alone", 1.0),
-        description.get("worker_start", 0.0),
+    plan = TimePlan.from_config(
+        config, splits.info.sizes, cluster.placement.concurrency, budget.seconds,
+        most_final_epochs=description.get("most_epochs"), alone_ratio=description.get("alone", 1.0),
+        worker_start_seconds=description.get("worker_start", 0.0), retrain=description["retrain"],
+        fused=isinstance(search.task, Fusable),
     )  # fmt: skip
-
-    def ending() -> Ending:
-        if not description["retrain"]:
-            return Ending(0, False, None, AROUND if limit else 0.0)
-        return plan_ending(search, splits, cluster.placement, budget, measured)
 
     status = "failed"
     try:
@@ -130,14 +128,16 @@ def _session(  # noqa: C901
             search.record({"event": "session"}, *([warm] if warm else []))
             if finals is None:
                 search.reopen()
-                run_trials(search, splits, cluster.placement, budget, lambda: ending().seconds)
+                run_trials(search, splits, cluster.placement, budget, plan)
                 if description["retrain"] and not search.cut_off:
-                    compare(search, splits, cluster.placement, ending().seeds)
+                    trials = TrialsSoFar.from_state(config, search.state)
+                    seeds = plan.after_trials(trials, budget.left).comparison_seeds
+                    compare(search, splits, cluster.placement, seeds)
                 if not search.cut_off:
                     audit(search, splits, cluster.placement)
                 if description["retrain"]:
-                    planned = settle_ending(search, splits, cluster.placement, budget, measured)
-                    finals = Finals(config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
+                    final = plan_final(plan, search, splits, cluster.placement, budget)
+                    finals = Finals(config.search.retrain_seeds, 1, final.retrain, final.epochs)
             if finals and not search.cut_off and search.state.best() is not None:
                 if finals.merged and not isinstance(search.task, Mergeable):
                     reporter.say(f"the final training is on train alone, as {config.task} has no `merge`")

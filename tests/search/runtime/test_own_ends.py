@@ -14,6 +14,7 @@ from search.core.overrides import change
 from search.core.program_config import loop_config
 from search.core.replay import described, replay
 from search.core.store import Store
+from search.core.time_plan import TimePlan
 from search.live.console import Reporter
 from search.reports.compare import _overview
 from search.reports.simulate import decisions, simulate
@@ -60,7 +61,7 @@ class Driven:
         self.search = Search(self.config, self.folder)
         self.search.record({"event": "session"})
         self.search.reopen()
-        self.bridge = Bridge(self.search, 1, Budget(), lambda: 0.0)
+        self.bridge = Bridge(self.search, 1, Budget(), TimePlan())
 
     def kill(self, **more):
         self.search.journal.close()
