@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trainables
 from search.core.config import SearchConfig
-from search.core.replay import metric_of, open_search, replay
+from search.core.record import SearchRecord
+from search.core.replay import open_search, replay
 from search.core.state import SearchState
 from search.core.state import Trial as Recorded
 from search.core.store import SearchFolder, Store
@@ -149,8 +150,8 @@ def open(name: str, store: str | Path | None = None) -> Found:
     'mine'
     """
     kept = Store.open(_path(store))
-    folder, description, config = open_search(kept, name)
-    return Found(kept, folder, config, description)
+    folder, record, config = open_search(kept, name)
+    return Found(kept, folder, config, record)
 
 
 def searches(store: str | Path | None = None) -> list[str]:
@@ -207,7 +208,7 @@ class Found:
     _store: Store
     _folder: SearchFolder
     _config: SearchConfig
-    _description: dict[str, Any]
+    _record: SearchRecord
 
     def __repr__(self) -> str:
         from search.reports.summary import trials_of
@@ -336,16 +337,15 @@ class Found:
     def _replace(self, train: TrainingFunction, changed_code: bool) -> None:
         from trainables.loops.task import Code
 
-        code, data, description = Code.of(train), self._config.data, self._folder.read(self._store)
+        code, data, record = Code.of(train), self._config.data, self._folder.read(self._store)
         if (function := data.get("function")) is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
         kept, known = self._store.root / function, None
         with suppress(InputError):  # a file that is damaged or gone is written again
             known = Code.read(kept, data.get("folder", ""))
+        changed = [] if code.digest == record.fingerprint else [code.name]
         if known is not None:
             changed = code.changed(known)
-        else:
-            changed = [] if code.digest == description["fingerprint"] else [code.name]
         if not changed and known is not None and (known.parts or known.command):
             return
         if changed and not changed_code:
@@ -355,7 +355,7 @@ class Found:
                 "is of the old one: resume(train, changed_code=True) goes on all the same, search.run(...) begins anew"
             )
         code.write(kept)
-        self._folder.write({**description, "fingerprint": code.digest})
+        self._folder.write(replace(record, fingerprint=code.digest))
 
     def _why(self) -> str:
         """The reason of the last trial that failed, and where its output is; empty where none failed."""
@@ -374,7 +374,7 @@ class Found:
 
     @property
     def _metric(self) -> str:
-        return metric_of(self._description)
+        return self._record.metric
 
 
 @contextmanager

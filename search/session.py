@@ -7,13 +7,14 @@ import os
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from search.core.config import SearchConfig, parse_duration
 from search.core.events import WarmStarted
 from search.core.journal import Journal
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
@@ -53,7 +54,7 @@ class Finals:
 
 
 def take_up(
-    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, record: SearchRecord,
     splits: Splits, cluster: Cluster, journal: Journal, finals: Finals | None = None, warm: WarmStarted | None = None,
     verbose: bool = False,
 ) -> int:  # fmt: skip
@@ -76,14 +77,12 @@ def take_up(
     again = f"resume {folder.name}"
     if finals is not None:
         again = f"retrain {folder.name} --finalists {finals.count} --seeds {finals.seeds}"
-    with Guard(_command(again, store), store, folder, description["id"]):
-        return _session(
-            console, store, config, folder, description, splits, cluster, journal, finals, warm, verbose, again
-        )
+    with Guard(_command(again, store), store, folder, record.id):
+        return _session(console, store, config, folder, record, splits, cluster, journal, finals, warm, verbose, again)
 
 
 def _session(  # noqa: C901
-    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, record: SearchRecord,
     splits: Splits, cluster: Cluster, journal: Journal, finals: Finals | None, warm: WarmStarted | None, verbose: bool,
     again: str,
 ) -> int:  # fmt: skip
@@ -108,19 +107,18 @@ def _session(  # noqa: C901
     limit = config.search.time_budget if finals is None else None
     budget = Budget(math.inf if limit is None else parse_duration(limit))
     reporter = Reporter(console, search, verbose, budget.began)
-    tracker = Tracker(store, folder, config, description, splits.info, search.objective, reporter.say)
+    tracker = Tracker(store, folder, config, record, splits.info, search.objective, reporter.say)
     search.listeners += [tracker, reporter]
-    local = not (description["address"] or os.environ.get("RAY_ADDRESS"))
+    local = not (record.address or os.environ.get("RAY_ADDRESS"))
     _greet(console, store, search, splits.info, cluster, local)
     tracker.start(search.journal.events)
 
     measured = Measured(
-        description.get("most_epochs", config.search.epochs), description.get("alone", 1.0),
-        description.get("worker_start", 0.0),
-    )  # fmt: skip
+        config.search.epochs if record.most_epochs is None else record.most_epochs, record.alone, record.worker_start
+    )
 
     def ending() -> Ending:
-        if not description["retrain"]:
+        if not record.retrain:
             return Ending(0, False, None, AROUND if limit else 0.0)
         return plan_ending(search, splits, cluster.placement, budget, measured)
 
@@ -131,11 +129,11 @@ def _session(  # noqa: C901
             if finals is None:
                 search.reopen()
                 run_trials(search, splits, cluster.placement, budget, lambda: ending().seconds)
-                if description["retrain"] and not search.cut_off:
+                if record.retrain and not search.cut_off:
                     compare(search, splits, cluster.placement, ending().seeds)
                 if not search.cut_off:
                     audit(search, splits, cluster.placement)
-                if description["retrain"]:
+                if record.retrain:
                     planned = settle_ending(search, splits, cluster.placement, budget, measured)
                     finals = Finals(config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
             if finals and not search.cut_off and search.state.best() is not None:
@@ -164,7 +162,7 @@ def _session(  # noqa: C901
             why = search.journal.refused.strerror
             raise InputError(f"{folder.journal}: {why}; make room and go on with: {_command(again, store)}")
     sum_up(console, config, folder, search.state)
-    if forecast := description["plan"]:
+    if forecast := record.plan:
         show(console, Plan(**forecast).beside(search.journal.events))
     for line in tracker.registered:
         show(console, f"registry: {line}")

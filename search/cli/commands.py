@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -30,8 +30,9 @@ from search.cli.preparation import (
 from search.core.config import SearchConfig, check_config, digest, load_config
 from search.core.events import WarmStarted
 from search.core.journal import Journal
+from search.core.record import SearchRecord, task_fields
 from search.core.redaction import redacted, remember
-from search.core.replay import described, extend, open_to_run, replay
+from search.core.replay import extend, open_to_run, replay
 from search.core.searchers.registry import grid_note, make_searcher
 from search.core.space import check_values
 from search.core.store import SearchFolder, Store
@@ -49,7 +50,6 @@ from trainables import (
     Splits,
     Task,
     get_task,
-    offered,
     task_names,
 )
 from trainables.base.storage import is_remote
@@ -115,7 +115,7 @@ def check_name(task: str, store: Store | None = None) -> None:
     """Raises InputError if there is no such task; one that only a search of the store knows is there too."""
     known = task_names()
     if store is not None and task not in known:
-        known += sorted({about["task"] for _, about in store.descriptions()})
+        known += sorted({record.task for _, record in store.records()})
     if task not in known:
         raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{suggestion(task, known)}")
 
@@ -247,7 +247,7 @@ def _run(
     if config.resources.gpus == "auto" and cluster.placement.gpus:
         config, cluster = share_gpus(console, config, splits, cluster)
     forecast = store.plan(digest([config.raw, splits.info.fingerprint]))  # before what differs from run to run
-    measured: dict[str, float] = {}
+    measured: dict[str, Any] = {}
     if config.search.fit_epochs and config.search.time_budget:
         config, measured = fit_epochs(console, config, splits, cluster)
     # Values that were found now and decide what is tried hold for every later session.
@@ -267,27 +267,23 @@ def _run(
             console.print(line, markup=False, soft_wrap=True)
         disconnect()
         return DONE
-    description = {
-        "id": uuid.uuid4().hex,
-        "task": config.task,
-        "offered": offered(config.task),
-        "objective": described(config.task),
-        "config": config.raw,
-        "place": config.place,
-        "data": options.data if not options.data or is_remote(options.data) else str(Path(options.data).resolve()),
-        "fingerprint": splits.info.fingerprint,
-        "address": options.address,
-        "retrain": options.retrain and not isinstance(get_task(config.task), SelfTrained),
-        "start_from": options.start_from,
+    record = SearchRecord(
+        **task_fields(config.task),
+        config=config.raw,
+        place=config.place,
+        id=uuid.uuid4().hex,
+        data=options.data if not options.data or is_remote(options.data) else str(Path(options.data).resolve()),
+        fingerprint=splits.info.fingerprint,
+        address=options.address,
+        retrain=options.retrain and not isinstance(get_task(config.task), SelfTrained),
+        start_from=options.start_from,
+        plan=asdict(Plan.read(forecast)) if forecast.exists() else None,
+        commit=commit_here(),
+        created=int(time.time() * 1000),
         **measured,
-        "plan": asdict(Plan.read(forecast)) if forecast.exists() else None,
-        "commit": commit_here(),
-        "created": int(time.time() * 1000),
-    }
-    folder.write(description)
-    return take_up(
-        console, store, config, folder, description, splits, cluster, journal, warm=warm, verbose=options.verbose
     )
+    folder.write(record)
+    return take_up(console, store, config, folder, record, splits, cluster, journal, warm=warm, verbose=options.verbose)
 
 
 def _warm_start(
@@ -328,28 +324,28 @@ def _resume(
 ) -> int:  # fmt: skip
     from search.tracking.results import has_whole
 
-    if source := store.search(name).read(store).get("imported"):
+    if source := store.search(name).read(store).imported:
         return _deliver(console, store, name, source, any(more.values()))
-    folder, description, config = open_to_run(store, name)
+    folder, record, config = open_to_run(store, name)
     state, events = replay(folder)
     if any(more.values()):
         config = extend(config, more)
-        description = {**description, "config": config.raw, "extended_after": state.sessions}
+        record = replace(record, config=config.raw, extended_after=state.sessions)
     # A command that gave the search more may have been killed before its session began.
-    waits = description.get("extended_after") == state.sessions
+    waits = record.extended_after == state.sessions
     over = state.status == "finished" and not state.unfinished() and not waits
-    if over and has_whole(store, config.task, description["id"], len(events)):
+    if over and has_whole(store, config.task, record.id, len(events)):
         console.print(f"search {name} is finished", markup=False, soft_wrap=True)
         sum_up(console, config, folder, state)
         next_commands(console, store, config, folder, state)
         return DONE
-    splits = prepare_data_again(console, store, config, folder, description, data)
+    splits = prepare_data_again(console, store, config, folder, record, data)
     warm, begun = None, any(event["event"] in ("warm_start", "trial") for event in events)
-    if (earlier := description.get("start_from")) and not begun:  # a kill came before the event
+    if (earlier := record.start_from) and not begun:  # a kill came before the event
         warm = _warm_start(console, store, config, earlier, splits)
-    cluster, description = connect_again(config, description, address)
-    folder.write(description)
-    return take_up(console, store, config, folder, description, splits, cluster, journal, warm=warm, verbose=verbose)
+    cluster, record = connect_again(config, record, address)
+    folder.write(record)
+    return take_up(console, store, config, folder, record, splits, cluster, journal, warm=warm, verbose=verbose)
 
 
 def _deliver(console: Console, store: Store, name: str, source: str, extended: bool) -> int:
@@ -388,7 +384,7 @@ def _retrain(
     console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None,
     data: str | None, journal: Journal,
 ) -> int:  # fmt: skip
-    folder, description, config = open_to_run(store, name)
+    folder, record, config = open_to_run(store, name)
     if isinstance(get_task(config.task), SelfTrained):
         raise InputError(f"{name}: {config.task} is a training of your own: its best trial's state is its model")
     state, _ = replay(folder)
@@ -396,11 +392,11 @@ def _retrain(
         raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")
     if finalists > 1 and seeds == 1:
         raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
-    splits = prepare_data_again(console, store, config, folder, description, data)
-    cluster, description = connect_again(config, description, address)
-    folder.write(description)
+    splits = prepare_data_again(console, store, config, folder, record, data)
+    cluster, record = connect_again(config, record, address)
+    folder.write(record)
     seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
-    return take_up(console, store, config, folder, description, splits, cluster, journal, Finals(seeds, finalists))
+    return take_up(console, store, config, folder, record, splits, cluster, journal, Finals(seeds, finalists))
 
 
 def promote(console: Console, store: Store, name: str, version: int) -> int:

@@ -16,12 +16,12 @@ from search.cli import commands
 from search.cli.commands import RunOptions
 from search.core.config import SearchConfig, check_config, digest
 from search.core.overrides import argument, flag, lay_over
-from search.core.program_config import LOOPS, loop_config, read_space
+from search.core.program_config import loop_config, read_space
 from search.core.replay import replay
 from search.core.space import Space
 from search.core.store import Store, read_json
 from search.session import DONE, FAILED, INTERRUPTED
-from trainables import InputError, offered, task_names
+from trainables import LOOP_TASK, InputError, registered_address, task_names
 from trainables.base.files import file_safe, replacing
 from trainables.loops.command import Command
 from trainables.loops.task import Code
@@ -86,7 +86,7 @@ def own_task(store: Store, code: Code) -> str:
         lost = "delete it: programs of one name may then share a task"
         known: dict[str, str] = read_json(path, lost) if path.exists() else _earlier(store)
         folder = file_safe(Path(code.origin.rpartition(":")[0] or code.origin).parent.name)
-        installed = {name for name in task_names() if not (offered(name) or "").startswith(LOOPS)}
+        installed = {name for name in task_names() if not (registered_address(name) or "").startswith(LOOP_TASK)}
         names = [name for name, origin in known.items() if origin == code.origin]
         names += [code.name, f"{folder}.{code.name}", f"{code.name}-{digest(code.origin)[:6]}"]
         own = (code.origin, code.folder)
@@ -99,9 +99,9 @@ def own_task(store: Store, code: Code) -> str:
 def _earlier(store: Store) -> dict[str, str]:
     """The tasks of a store whose programs are not kept yet, each with the folder of its program."""
     return {
-        about["task"]: str(about["config"].get("data", {}).get("folder", ""))
-        for _, about in store.descriptions()
-        if about.get("offered")
+        record.task: str(record.config.get("data", {}).get("folder", ""))
+        for _, record in store.records()
+        if record.offered
     }
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 import search
 from search.core.config import SearchConfig, check_config, parse_duration
 from search.core.overrides import change
+from search.core.record import SearchRecord
 from search.core.redaction import has_secrets, remember, without_secrets
 from search.core.store import SearchFolder, Store
 from search.runtime.cluster import Cluster, connect
@@ -57,7 +58,7 @@ def prepare_data(console: Console, store: Store, config: SearchConfig, data: str
 
 
 def prepare_data_again(
-    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, description: dict[str, Any],
+    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, record: SearchRecord,
     data: str | None = None,
 ) -> Splits:  # fmt: skip
     """The splits of a search that goes on.
@@ -68,7 +69,7 @@ def prepare_data_again(
     Raises:
         InputError: the data changed since the search began, or its address lacks a secret.
     """
-    source = data or description["data"]
+    source = data or record.data
     if source is not None and data is None and "***" in source:
         raise InputError(
             f"{folder.name}: its data is at {source}, whose secret is not kept; give the whole address again with "
@@ -76,30 +77,28 @@ def prepare_data_again(
         )
     remember(source)
     splits = prepare_data(console, store, config, source)
-    if description["fingerprint"] not in (splits.info.fingerprint, *splits.info.earlier):
+    if record.fingerprint not in (splits.info.fingerprint, *splits.info.earlier):
         raise InputError(
             f"{folder.name}: the data at {source} changed since the search began (fingerprint "
-            f"{splits.info.fingerprint}, was {description['fingerprint']}); put it back, or start a new search"
+            f"{splits.info.fingerprint}, was {record.fingerprint}); put it back, or start a new search"
         )
     return splits
 
 
-def connect_again(
-    config: SearchConfig, description: dict[str, Any], address: str | None
-) -> tuple[Cluster, dict[str, Any]]:
+def connect_again(config: SearchConfig, record: SearchRecord, address: str | None) -> tuple[Cluster, SearchRecord]:
     """Connects to the cluster of the session before, or to `address` from now on; raises InputError.
 
     Returns:
-        The cluster, and the description with its address.
+        The cluster, and the record with its address.
     """
     if address is not None:
-        description = {**description, "address": None if address == "local" else address}
+        record = replace(record, address=None if address == "local" else address)
     try:
-        cluster = connect(config, description["address"], NEEDED)
+        cluster = connect(config, record.address, NEEDED)
     except InputError as error:
         hint = "" if address else "; --address names another cluster, `--address local` starts one here"
-        raise InputError(f"{error}{hint}" if description["address"] else str(error)) from error
-    return cluster, description
+        raise InputError(f"{error}{hint}" if record.address else str(error)) from error
+    return cluster, record
 
 
 def share_gpus(
@@ -116,7 +115,7 @@ def share_gpus(
 
 def fit_epochs(
     console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
-) -> tuple[SearchConfig, dict[str, float]]:
+) -> tuple[SearchConfig, dict[str, Any]]:
     """The configuration with as many epochs as the time budget holds; and what `Measured` holds of the pace."""
     from search.runtime.pace import measure_pace, most_epochs
 

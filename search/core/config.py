@@ -19,7 +19,7 @@ import search
 from search.core.overrides import SECTIONS, Named, change, first_line, flag, given_by, lay_over
 from search.core.settings import Resources, SearchSection, Section
 from search.core.space import Plain, Space, check_values, listed, parse_space
-from trainables import Allowed, InputError, Limited, Objective, get_task, offered_config
+from trainables import Allowed, InputError, Limited, Objective, get_task, task_config_file
 
 S = TypeVar("S", bound=Section)
 #: Whether the configuration is for the user's data or for the demo.
@@ -93,7 +93,7 @@ def load_config(
     Raises:
         InputError: naming the file or flag, the key, the value and what is allowed.
     """
-    path = file or offered_config(task) or configs_folder() / f"{task}.yaml"
+    path = file or task_config_file(task) or configs_folder() / f"{task}.yaml"
     place = f"{path.parent.name}/{path.name}"
     defaults, demo = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
     own, own_demo = _read_config(path, place)

@@ -20,6 +20,7 @@ from search.core.cost import cost
 from search.core.events import Event
 from search.core.pareto import front, value_of
 from search.core.readable import value as significant
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.replay import open_search, replay
 from search.core.schedulers.registry import make_scheduler
@@ -47,15 +48,15 @@ def report(console: Console, store: Store, name: str, show: bool) -> None:
     Raises:
         InputError: there is no such search, or no trial of it has a result.
     """
-    folder, description, config = open_search(store, name)
-    path = write(folder, description, config, None if store.is_writable else Path(f"{name}-report.html").resolve())
+    folder, record, config = open_search(store, name)
+    path = write(folder, record, config, None if store.is_writable else Path(f"{name}-report.html").resolve())
     console.print(f"report: {path}", markup=False, soft_wrap=True)
     if show:
         webbrowser.open(path.as_uri())
     if not store.is_writable:
         console.print(f"{store.root} can only be read: the report is here, and not in MLflow", markup=False)
         return
-    key = f"tags.`search.id` = '{description['id']}' AND tags.`search.run` = 'parent'"
+    key = f"tags.`search.id` = '{record.id}' AND tags.`search.run` = 'parent'"
     with quick_and_quiet():
         client = mlflow_client(store)
         experiment = client.get_experiment_by_name(experiment_name(config.task))
@@ -63,7 +64,7 @@ def report(console: Console, store: Store, name: str, show: bool) -> None:
             client.log_artifact(run.info.run_id, str(path))
 
 
-def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfig, path: Path | None = None) -> Path:
+def write(folder: SearchFolder, record: SearchRecord, config: SearchConfig, path: Path | None = None) -> Path:
     """Writes the report to `path`, by default into the search's folder; raises InputError if no trial has a result."""
     state, events = replay(folder)
     if not any(t.curve for t in state.trials.values()):
@@ -84,8 +85,8 @@ def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
         comparison=_comparison(folder, state, config),
         final=_final(folder, state),
         trials=_trials(folder, state, config),
-        facts=_facts(description, config),
-        again=again(folder, description, config, _origin(events)),
+        facts=_facts(record, config),
+        again=again(folder, record, config, _origin(events)),
         settings=redacted(yaml.safe_dump(config.raw, sort_keys=False)),
     )
     path = path or folder.path / "report.html"
@@ -365,28 +366,28 @@ def _origin(events: Sequence[Event]) -> str | None:
     return None
 
 
-def _facts(description: dict[str, Any], config: SearchConfig) -> dict[str, dict[str, str]]:
+def _facts(record: SearchRecord, config: SearchConfig) -> dict[str, dict[str, str]]:
     """Tables of the data and the environment."""
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {
         "Data": {
-            "source": redacted(_source(description, config)),
-            "fingerprint": description["fingerprint"],
+            "source": redacted(_source(record, config)),
+            "fingerprint": record.fingerprint,
             **{f"data.{key}": redacted(value) for key, value in _flat(config.data)},
         },
         "Environment": {
-            "python": platform.python_version(), "machine": platform.platform(), "commit": description["commit"],
+            "python": platform.python_version(), "machine": platform.platform(), "commit": record.commit,
             **versions,
         },
     }  # fmt: skip
 
 
-def _source(description: dict[str, Any], config: SearchConfig) -> str:
+def _source(record: SearchRecord, config: SearchConfig) -> str:
     """Where the data come from."""
-    if description.get("imported"):
-        return f"imported from {description['imported']}"
+    if record.imported:
+        return f"imported from {record.imported}"
     own = "whatever the function or the command reads" if "function" in config.data else "the task's demo"
-    return str(description["data"] or own)
+    return str(record.data or own)
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from search.core.events import Event, Moved, Result
 from search.core.journal import read_events
 from search.core.readable import figure
 from search.core.readable import value as shown
-from search.core.replay import objective_of, open_search
+from search.core.replay import open_search
 from search.core.schedulers.base import Scheduler
 from search.core.schedulers.registry import make_scheduler
 from search.core.searchers.registry import Searcher, make_searcher
@@ -30,9 +30,9 @@ def why(store: Store, name: str, number: int) -> list[str]:
     Raises:
         InputError: there is no such search or trial.
     """
-    folder, description, config = open_search(store, name)
+    folder, record, config = open_search(store, name)
     events = list(read_events(folder.journal))
-    told = _Story(config, objective_of(description), number, description.get("imported"))
+    told = _Story(config, record.objective, number, record.imported)
     # Fused trials report together, in one write of the journal, and are recorded before one of them is judged. Others
     # may have reported in the same millisecond, one after the other.
     fused = config.search.fuse > 1

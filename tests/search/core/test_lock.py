@@ -129,8 +129,8 @@ def test_import_that_mlflow_missed_is_delivered_by_resume(tmp_path, monkeypatch,
     with pytest.raises(InputError, match="was imported from sqlite:///x and has nothing to train"):
         commands.resume(QUIET, store, name, {"trials": "+1"}, None)
     assert commands.resume(QUIET, store, name, {}, None) == 0
-    events, about = list(read_events(store.search(name).journal)), store.search(name).read(store)
-    assert has_whole(store, about["task"], about["id"], len(events))
+    events, record = list(read_events(store.search(name).journal)), store.search(name).read(store)
+    assert has_whole(store, record.task, record.id, len(events))
 
 
 def test_new_searches_keep_their_objective(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_new_searches_keep_their_objective(tmp_path, monkeypatch):
     monkeypatch.setattr("search.exchange.imported.PATIENCE", 0.2)
     store = Store(tmp_path)
     name, _ = keep(store, None, FOUND, lambda line: None)
-    _, description, _ = open_search(store, name)
-    assert description["objective"] == {"metric": "loss", "mode": "min", "tuned": [], "named": "loss"}
+    _, record, _ = open_search(store, name)
+    assert record.objective_stored == {"metric": "loss", "mode": "min", "tuned": [], "named": "loss"}
     written = json.loads((store.search(name).path / "search.json").read_text())
-    assert written == {**description, "crc": written["crc"]}
+    assert written == {**record.to_json(), "crc": written["crc"]}

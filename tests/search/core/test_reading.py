@@ -12,6 +12,7 @@ import search
 from search.cli import commands
 from search.core.config import load_config
 from search.core.program_config import loop_config
+from search.core.record import SearchRecord
 from search.core.replay import open_search, replay
 from search.core.store import Store
 from search.core.warm_start import from_all
@@ -26,7 +27,7 @@ from search.tracking.predict import predict
 from trainables.base.errors import InputError
 
 
-def kept(store: Store, name: str, config, **about) -> None:
+def kept(store: Store, name: str, config, **fields) -> None:
     """A finished search of one trial."""
     made = Search(config, store.search(name))
     made.record({"event": "session"})
@@ -35,10 +36,8 @@ def kept(store: Store, name: str, config, **about) -> None:
     result = {"epoch": 1, "metrics": metrics, "diverged": None, "checkpoint": None}
     made.report([{"number": trial.number, **result}], "cpu")
     made.end("finished")
-    store.search(name).write({
-        "id": name, "task": config.task, "config": config.raw, "place": config.place, "fingerprint": "f",
-        "created": 1, "commit": "none", "data": None, "address": None, "retrain": False, "plan": None, **about,
-    })  # fmt: skip
+    own = {"id": name, "fingerprint": "f", "created": 1, "retrain": False, **fields}
+    store.search(name).write(SearchRecord(config.task, config.raw, config.place, **own))
 
 
 def loop(monkeypatch):
@@ -59,7 +58,7 @@ def evil(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "about",
     [
-        {"offered": "evil:TASK", "objective": {"metric": "loss", "mode": "min", "tuned": [], "named": "loss"}},
+        {"offered": "evil:TASK", "objective_stored": {"metric": "loss", "mode": "min", "tuned": [], "named": "loss"}},
         {"offered": "trainables.loops.task:LoopTask?metric=loss&mode=min"},
     ],
     ids=["new", "old"],
@@ -69,9 +68,9 @@ def test_reading_a_search_runs_nothing_that_its_store_names(tmp_path, monkeypatc
     kept(store, "s", loop(monkeypatch), **about)
     monkeypatch.setenv("SEARCH_TASKS", "")  # as in a process that knows nothing of it
     commands.check_name("mine", store)
-    folder, description, config = open_search(store, "s")
+    folder, record, config = open_search(store, "s")
     why(store, "s", 0)
-    write_report(folder, description, config)
+    write_report(folder, record, config)
     show(Console(quiet=True), store, "s", {}, [], 1)
     write_study(config, replay(folder)[0], "s", f"sqlite:///{tmp_path}/out.db")
     found = search.open("s", store.root)
@@ -179,6 +178,6 @@ def test_changed_search_json_is_refused_until_its_checksum_is_deleted(tmp_path, 
 
 def test_search_json_with_an_unknown_mode_is_damaged(tmp_path, monkeypatch):
     store = Store(tmp_path)
-    kept(store, "s", loop(monkeypatch), objective={"metric": "loss", "mode": "up", "tuned": [], "named": "loss"})
+    kept(store, "s", loop(monkeypatch), objective_stored={"metric": "loss", "mode": "up", "tuned": [], "named": "loss"})
     with pytest.raises(InputError, match=r"search\.json: is damaged: objective: \{'metric': 'loss', 'mode': 'up'"):
         open_search(store, "s")

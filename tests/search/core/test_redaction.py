@@ -3,6 +3,7 @@ import string
 import subprocess
 import sys
 import traceback
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -14,6 +15,7 @@ from search.cli.commands import RunOptions, run
 from search.cli.preparation import prepare_data_again
 from search.core import redaction
 from search.core.config import load_config
+from search.core.record import SearchRecord
 from search.core.redaction import redacted, remember, without_secrets
 from search.core.store import Store
 from trainables import InputError
@@ -91,28 +93,28 @@ def secret_in(root, secret: str) -> list[str]:
 
 
 SECRET = "cor/rect@horse"
-#: Without these a description is damaged.
-NEEDED = {"task": "rnn", "config": {}, "place": "here"}
+#: A record with its required fields alone.
+NEEDED = SearchRecord("rnn", {}, "here")
 
 
-def test_description_of_a_search_keeps_no_secret_and_is_its_owners_alone(tmp_path):
+def test_record_of_a_search_keeps_no_secret_and_is_its_owners_alone(tmp_path):
     folder = Store(tmp_path).search("s")
-    folder.write({
-        "data": f"https://ann:{SECRET}@host/data.csv?sig=abcdefgh", "address": f"http://ann:{SECRET}@h",
-        "imported": f"mssql+pyodbc:///?odbc_connect=PWD%3D{quote(SECRET, safe='')}", **NEEDED,
-    })  # fmt: skip
+    folder.write(replace(
+        NEEDED, data=f"https://ann:{SECRET}@host/data.csv?sig=abcdefgh", address=f"http://ann:{SECRET}@h",
+        imported=f"mssql+pyodbc:///?odbc_connect=PWD%3D{quote(SECRET, safe='')}",
+    ))  # fmt: skip
     assert not secret_in(tmp_path, SECRET) and not secret_in(tmp_path, quote(SECRET, safe=""))
     assert (folder.path / "search.json").stat().st_mode & 0o777 == 0o600
-    assert folder.read(Store(tmp_path)) == {
-        "data": "https://***@host/data.csv?sig=***", "address": "http://***@h",
-        "imported": "mssql+pyodbc:///?odbc_connect=***", **NEEDED,
-    }  # fmt: skip
+    assert folder.read(Store(tmp_path)) == replace(
+        NEEDED, data="https://***@host/data.csv?sig=***", address="http://***@h",
+        imported="mssql+pyodbc:///?odbc_connect=***",
+    )  # fmt: skip
 
 
 def test_resume_asks_for_the_address_whose_secret_is_not_kept(tmp_path):
     store, config = Store(tmp_path), load_config("rnn", profile="data")
     folder = store.search("s")
-    folder.write({"data": f"https://ann:{SECRET}@host/data.csv", "fingerprint": "f", **NEEDED})
+    folder.write(replace(NEEDED, data=f"https://ann:{SECRET}@host/data.csv", fingerprint="f"))
     with pytest.raises(
         InputError, match=r"s: its data is at https://\*\*\*@host/data\.csv, whose secret .* --data URI"
     ):

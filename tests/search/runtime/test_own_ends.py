@@ -12,7 +12,8 @@ from rich.console import Console
 from search.core.config import check_config
 from search.core.overrides import change
 from search.core.program_config import loop_config
-from search.core.replay import described, replay
+from search.core.record import SearchRecord, task_fields
+from search.core.replay import replay
 from search.core.store import Store
 from search.live.console import Reporter
 from search.reports.compare import _overview
@@ -24,7 +25,7 @@ from search.runtime.search import Search
 from search.runtime.transfer import storage
 from search.runtime.trials import _Decisions
 from search.tracking import results
-from trainables import DataInfo, Objective, Splits, offered
+from trainables import DataInfo, Objective, Splits
 from trainables.base.trainable import TaskTrainable
 from trainables.loops.command import Command
 from trainables.loops.task import Code
@@ -47,10 +48,7 @@ class Driven:
         self.config = loop_config("mine", {"x": {"uniform": [0.0, 1.0]}}, "val_loss min", given, (), "test")
         code = Code.of(train)
         self.splits = Splits(code, None, None, DataInfo("mine", "", "", {}))
-        self.folder.write({
-            "task": "mine", "offered": offered("mine"), "objective": described("mine"), "config": self.config.raw,
-            "place": "test",
-        })  # fmt: skip
+        self.folder.write(SearchRecord(**task_fields("mine"), config=self.config.raw, place="test"))
         self.open()
 
     def open(self, **more):
