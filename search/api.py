@@ -15,7 +15,6 @@ from search.core.config import SearchConfig
 from search.core.record import SearchRecord
 from search.core.replay import open_search, replay
 from search.core.state import SearchState
-from search.core.state import Trial as Recorded
 from search.core.store import SearchFolder, Store
 from trainables import InputError
 
@@ -264,36 +263,16 @@ class Found:
         """A row for each trial, by number: its `outcome`, number of `epochs`, `best_epoch`, the objective's value
         there, `seconds`, and a column for each hyperparameter. One that is called like another column, such as
         `epochs`, has the column `params_epochs`."""
-        import pandas as pd
+        from search.reports.frames import trials_frame
 
-        from search.tracking.results import beside
-
-        trials = self._trials()
-        own = ["trial", "outcome", "epochs", "best_epoch", self._metric, "seconds"]
-        columns = beside(dict.fromkeys(name for trial in trials for name in trial.params), own)
-        rows = [
-            (t.number, t.outcome or "running", t.epoch, t.best_epoch, t.best_value, t.seconds,
-             *(t.params.get(name) for name in columns))
-            for t in trials
-        ]  # fmt: skip
-        return pd.DataFrame(rows, columns=[*own, *columns.values()]).set_index("trial")
+        return trials_frame(self._state(), metric=self._metric)
 
     def curves(self) -> pd.DataFrame:
         """A row for each epoch of each trial: `trial`, `epoch`, and every metric; metrics that are called so are
         `metrics_trial` and `metrics_epoch`."""
-        import pandas as pd
+        from search.reports.frames import curves_frame
 
-        from search.tracking.results import beside
-
-        trials, own = self._trials(), ["trial", "epoch"]
-        names = dict.fromkeys(name for trial in trials for metrics in trial.curve.values() for name in metrics)
-        columns = beside(names, own, "metrics_")
-        rows = [
-            {"trial": t.number, "epoch": epoch, **{columns[name]: value for name, value in metrics.items()}}
-            for t in trials
-            for epoch, metrics in t.curve.items()
-        ]
-        return pd.DataFrame(rows)
+        return curves_frame(self._state())
 
     def resume(
         self, train: TrainingFunction | None = None, *, trials: int | str | None = None,
@@ -369,9 +348,6 @@ class Found:
     def _state(self) -> SearchState:
         return replay(self._folder)[0]
 
-    def _trials(self) -> list[Recorded]:
-        return [trial for _, trial in sorted(self._state().trials.items())]
-
     @property
     def _metric(self) -> str:
         return self._record.metric
@@ -396,8 +372,8 @@ def _path(store: str | Path | None) -> Path | None:
 def _console() -> Console:
     from rich.console import Console
 
+    from search.live.screen import Screen
     from search.output import PatientFile
-    from search.reports.screen import Screen
 
     # In a notebook lines are plain text; the live table has an output of its own.
     terminal = False if Console().is_jupyter else None

@@ -87,13 +87,13 @@ def _session(  # noqa: C901
     again: str,
 ) -> int:  # fmt: skip
     """See `take_up`."""
-    from search.final.audit import audit
+    from search.final.audit import audit_stopped_trials
     from search.final.ending import AROUND, Ending, Measured, plan_ending, settle_ending
-    from search.final.retrain import retrain as train_final
-    from search.final.variants import compare
+    from search.final.retrain import train_final_models
+    from search.final.variants import compare_variants
     from search.live.console import Reporter
+    from search.live.screen import show
     from search.reports.plan import Plan
-    from search.reports.screen import show
     from search.reports.summary import trials_of
     from search.runtime.budget import Budget
     from search.runtime.checkpoints import prune
@@ -130,16 +130,16 @@ def _session(  # noqa: C901
                 search.reopen()
                 run_trials(search, splits, cluster.placement, budget, lambda: ending().seconds)
                 if record.retrain and not search.cut_off:
-                    compare(search, splits, cluster.placement, ending().seeds)
+                    compare_variants(search, splits, cluster.placement, ending().seeds)
                 if not search.cut_off:
-                    audit(search, splits, cluster.placement)
+                    audit_stopped_trials(search, splits, cluster.placement)
                 if record.retrain:
                     planned = settle_ending(search, splits, cluster.placement, budget, measured)
                     finals = Finals(config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
             if finals and not search.cut_off and search.state.best() is not None:
                 if finals.merged and not isinstance(search.task, Mergeable):
                     reporter.say(f"the final training is on train alone, as {config.task} has no `merge`")
-                train_final(
+                train_final_models(
                     search, splits, cluster.placement, finals.seeds, finals.count, finals.merged, finals.planned
                 )
         if search.stopping in ("interrupted", "disk full"):
@@ -190,7 +190,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         local: whether Ray runs here, for this command alone.
     """
     from search.core.searchers.registry import grid_note
-    from search.reports.screen import show
+    from search.live.screen import show
     from search.reports.summary import counted, trials_of
 
     config = search.config
@@ -219,7 +219,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
 
 def sum_up(console: Console, config: SearchConfig, folder: SearchFolder, state: SearchState) -> None:
     """Prints what a search came to: the test figure first, and the first of the texts that its model wrote."""
-    from search.reports.screen import show
+    from search.live.screen import show
     from search.reports.summary import headline, parts
 
     first, *rest = parts(state, config)
@@ -239,7 +239,7 @@ def next_commands(
     console: Console, store: Store, config: SearchConfig, folder: SearchFolder, state: SearchState, again: str = ""
 ) -> None:
     """Prints the commands that may come next; after an interruption `again`, which goes on."""
-    from search.reports.screen import show
+    from search.live.screen import show
 
     status = state.status
     if status == "interrupted" or (status == "failed" and state.best() is not None):

@@ -334,7 +334,7 @@ def _resume(
     # A command that gave the search more may have been killed before its session began.
     waits = record.extended_after == state.sessions
     over = state.status == "finished" and not state.unfinished() and not waits
-    if over and has_whole(store, config.task, record.id, len(events)):
+    if over and has_whole(store, record.id, len(events)):
         console.print(f"search {name} is finished", markup=False, soft_wrap=True)
         sum_up(console, config, folder, state)
         next_commands(console, store, config, folder, state)

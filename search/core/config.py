@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 import search
-from search.core.overrides import SECTIONS, Named, change, first_line, flag, given_by, lay_over
+from search.core.overrides import SECTIONS, Named, change, flag, given_by, lay_over
 from search.core.settings import Resources, SearchSection, Section
 from search.core.space import Plain, Space, check_values, listed, parse_space
 from trainables import Allowed, InputError, Limited, Objective, get_task, task_config_file
+from trainables.base.errors import first_line
 
 S = TypeVar("S", bound=Section)
 #: Whether the configuration is for the user's data or for the demo.

@@ -126,7 +126,7 @@ def space_file(store: Store, name: str) -> Path:
 
 def _events(imported: Imported, config: SearchConfig) -> list[Event]:
     """The journal of the search: each trial, its epochs, its end."""
-    metric = f"val_{get_task(config.task).objective.metric}"
+    metric = get_task(config.task).objective.key
     events: list[Event] = [{"event": "session"}]
     for number, trial in enumerate(imported.trials):
         events.append(Proposed(event="trial", number=number, params=trial.params, seed=0))

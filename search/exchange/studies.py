@@ -150,7 +150,7 @@ def _frozen(trial: Trial, config: SearchConfig, state: SearchState, kind: Any, o
     """The trial in Optuna's terms."""
     import optuna
 
-    metric = f"val_{state.objective.metric}"
+    metric = state.objective.key
     had = [p for p in config.space.parameters if p.searched and p.name in trial.params and p.exists(trial.params)]
     had = [p for p in had if p.allows(trial.params[p.name])]
     complete = kind == optuna.trial.TrialState.COMPLETE

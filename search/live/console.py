@@ -23,12 +23,12 @@ from rich.text import Text
 
 from search.core.config import parse_duration
 from search.core.events import Event, Failed, FinalResult, Notice, Retried, StepsDone
-from search.core.readable import figure, value, visible
+from search.core.readable import clock, figure, value, visible
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
+from search.live.screen import columns_that_fit
 from search.reports.columns import RunningImportance, ordered, varied
 from search.reports.remaining import epochs_to_go
-from search.reports.screen import columns_that_fit
 from search.reports.summary import OUTCOMES, counted, shown, tally
 from search.runtime.budget import command_began
 from search.runtime.failures import in_a_line, place
@@ -203,7 +203,7 @@ class Reporter:
 
     def _cells(self, trials: Sequence[Trial], names: Sequence[str]) -> list[tuple[str, list[str]]]:
         """The columns of the live table: a heading and a text for each trial."""
-        key, epochs = f"val_{self.search.objective.metric}", self.search.config.search.epochs
+        key, epochs = self.search.objective.key, self.search.config.search.epochs
         latest = [trial.curve.get(trial.epoch, {}).get(key) for trial in trials]
         return [
             ("trial", [str(trial.number) for trial in trials]),
@@ -228,11 +228,11 @@ class Reporter:
         if best is not None:
             where = f"(trial {best.number}, epoch {best.best_epoch})"
             reached = f"best val {self.search.objective.metric} {figure(best.best_value)} {where}"
-        clock = f"elapsed {_clock(time.monotonic() - self.begun)}"
+        elapsed = f"elapsed {clock(time.monotonic() - self.begun)}"
         left = self._seconds_to_go(trials)
         return [
             reached,
-            f"{clock}, about {_clock(left)} to go" if left is not None else clock,
+            f"{elapsed}, about {clock(left)} to go" if left is not None else elapsed,
             *([self._phase] if self._phase else []),
             f"{number}: {tally(trial.outcome for trial in trials)}" if trials else number,
             *(f"trial {number}: {_step(event)}" for number, event in self._in_an_epoch()),
@@ -277,7 +277,7 @@ class Reporter:
             return []
         since, first = self._final
         left = (time.monotonic() - since) / (event["epoch"] - first) * (event["epochs"] - event["epoch"])
-        return [f"about {_clock(left)} to go"]
+        return [f"about {clock(left)} to go"]
 
 
 @dataclass
@@ -404,7 +404,7 @@ class _DataLog:
 
 def stamped(begun: float) -> str:
     """The beginning of a line of a log: the time of day, and the time since `begun` (by `time.monotonic`)."""
-    return f"{time.strftime('%H:%M:%S')}  {_clock(time.monotonic() - begun)}  "
+    return f"{time.strftime('%H:%M:%S')}  {clock(time.monotonic() - begun)}  "
 
 
 def _packed(phrases: Iterable[str], width: int) -> list[str]:
@@ -422,11 +422,5 @@ def _packed(phrases: Iterable[str], width: int) -> list[str]:
 
 def _step(event: StepsDone) -> str:
     """How far an epoch is: `step 40 of 366, loss 5.2, 2600 samples/s, 1:20 to go`."""
-    pace = f"{event['samples_per_second']:.0f} samples/s, {_clock(event['left'])} to go"
+    pace = f"{event['samples_per_second']:.0f} samples/s, {clock(event['left'])} to go"
     return f"step {event['done']} of {event['of']}, loss {figure(event['loss'])}, {pace}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

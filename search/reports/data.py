@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import time
-import webbrowser
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from search.core.config import SearchConfig
 from search.core.readable import visible
@@ -25,8 +24,16 @@ from trainables.base.files import replacing
 DOUBTS = 50
 
 
-def show_data(console: Console, store: Store, config: SearchConfig, splits: Splits, show: bool) -> Path:
-    """Writes the page of a data set into the store, prints its warnings and its place, and opens it if `show`."""
+@dataclass(frozen=True)
+class DataPage:
+    """The page of a data set, and the lines that a person should read at once: notes, copies, warnings, the path."""
+
+    path: Path
+    lines: tuple[str, ...]
+
+
+def write_data_page(store: Store, config: SearchConfig, splits: Splits) -> DataPage:
+    """Writes the page of a data set into the folder `data` of the store."""
     task, info = get_task(config.task), splits.info
     leaks = task.leaks(splits) if isinstance(task, Surveyed) else []
     overview = task.overview(splits) if isinstance(task, Surveyed) else []
@@ -44,18 +51,15 @@ def show_data(console: Console, store: Store, config: SearchConfig, splits: Spli
         warnings=warnings,
         copies=copies,
         notes=info.notes,
-        findings=[_shown(finding) for finding in findings],
+        findings=[_finding_for_page(finding) for finding in findings],
         surveyed=isinstance(task, Surveyed),
     )
     path = store.root / "data" / f"{config.task}-{info.fingerprint}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(page.encode())
-    for line in (*(f"note: {note}" for note in info.notes), copies, *warnings, f"data: {path}"):
-        console.print(visible(redacted(line)), markup=False, soft_wrap=True)
-    if show:
-        webbrowser.open(path.as_uri())
-    return path
+    lines = (*(f"note: {note}" for note in info.notes), copies, *warnings, f"data: {path}")
+    return DataPage(path, tuple(visible(redacted(line)) for line in lines))
 
 
 def _copies(task: Task, name: str, leaks: Sequence[Finding]) -> str:
@@ -97,7 +101,7 @@ def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
     return []
 
 
-def _shown(finding: Finding) -> dict[str, Any]:
+def _finding_for_page(finding: Finding) -> dict[str, Any]:
     table = pd.DataFrame() if finding.table is None else finding.table
     rows = table.itertuples(index=False)
     return {

@@ -87,7 +87,7 @@ def drawings(state: SearchState, config: SearchConfig, events: Sequence[Event]) 
 
 def best_so_far(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> Drawing | None:
     """The best objective of all trials against the time of the sessions, without the time between them."""
-    key, objective = f"val_{state.objective.metric}", state.objective
+    key, objective = state.objective.key, state.objective
     seconds: list[float] = []
     best: list[float] = []
     text: list[str] = []
@@ -118,7 +118,7 @@ def best_so_far(state: SearchState, config: SearchConfig, events: Sequence[Event
 
 def curves(state: SearchState, config: SearchConfig) -> Drawing | None:
     """Learning curves. The trials of one outcome are one line with gaps, which a browser draws as one path."""
-    metric, best = f"val_{state.objective.metric}", state.best()
+    metric, best = state.objective.key, state.best()
     ranked = state.ranked()
     others = [t for t in state.trials.values() if not t.can_win]
     known = {t.number: _curve(t, metric) for t in (*ranked, *others)}
@@ -324,7 +324,7 @@ def finalists(state: SearchState, config: SearchConfig) -> Drawing | None:
             )
         )  # fmt: skip
     figure.update_layout(showlegend=True)
-    _dress(figure, 400, f"best {_title(state.objective, f'val_{metric}')}", f"test {label(metric, VALUE)}")
+    _dress(figure, 400, f"best {_title(state.objective, state.objective.key)}", f"test {label(metric, VALUE)}")
     side = "above" if state.objective.mode == "min" else "below"
     words = f"Validation chose the finalists and flatters them: {side} the dotted line test is worse. "
     words += "Bars are 95 % intervals."

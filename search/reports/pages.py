@@ -9,13 +9,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from search.core.readable import visible
 
 
-def _shown(given: Any) -> Any:
+def _visible_text(given: Any) -> Any:
     """What stands in place of each expression of a template, before it is escaped; HTML stays as it is."""
     return visible(given) if type(given) is str else given
 
 
 _TEMPLATES = Environment(
-    loader=PackageLoader("search.reports", "."), autoescape=True, undefined=StrictUndefined, finalize=_shown
+    loader=PackageLoader("search.reports", "."), autoescape=True, undefined=StrictUndefined, finalize=_visible_text
 )
 
 

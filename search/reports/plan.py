@@ -16,6 +16,7 @@ import numpy as np
 from search.core.config import SearchConfig, check_config, parse_duration
 from search.core.events import Event, Result
 from search.core.overrides import change
+from search.core.readable import duration
 from search.core.searchers.registry import make_searcher
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder, read_json
@@ -83,13 +84,6 @@ class Plan:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write(json.dumps(asdict(self)).encode())
-
-
-def duration(seconds: float) -> str:
-    """A time as people read it: `0.4 s`, `45 s`, `12 min`, `3.4 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 or not seconds else f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _size(gb: float) -> str:
@@ -169,7 +163,7 @@ def forecast(
         state = SearchState(objective)
         for number, quality in enumerate(rng.permutation(total)):
             once, each = seconds[rng.integers(len(seconds))]
-            value = {f"val_{objective.metric}": objective.loss(float(quality))}
+            value = {objective.key: objective.loss(float(quality))}
             curve = {e: {**value, "epoch_seconds": once if e == 1 else each} for e in range(1, search.epochs + 1)}
             state.trials[number] = Trial(number, {}, 0, curve)
         outcome = simulate(config, state, workers, limit)

@@ -6,19 +6,18 @@ import base64
 import importlib.metadata
 import platform
 import time
-import webbrowser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from plotly.offline import get_plotlyjs
-from rich.console import Console
 
 from search.core.config import SearchConfig
 from search.core.cost import cost
 from search.core.events import Event
 from search.core.pareto import front, value_of
+from search.core.readable import duration
 from search.core.readable import value as significant
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
@@ -30,10 +29,7 @@ from search.final import audit, finalists, variant_comparison
 from search.reports.again import again
 from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
 from search.reports.pages import render
-from search.reports.plan import duration
 from search.reports.summary import configuration, tally
-from search.tracking.client import mlflow_client, quick_and_quiet
-from search.tracking.names import experiment_name
 from trainables import InputError
 from trainables.base.files import replacing
 
@@ -42,29 +38,20 @@ PACKAGES = ("ray", "torch", "transformers", "mlflow", "optuna", "pandas", "numpy
 ROWS = 100
 
 
-def report(console: Console, store: Store, name: str, show: bool) -> None:
-    """Writes a search's report, logs it to the search's run in MLflow, and opens it in a browser if `show`.
+def report_search(store: Store, name: str) -> Path:
+    """Writes the report of a search and returns its path: `report.html` in the folder of the search.
+
+    Of a store that can only be read, the report is `NAME-report.html` in the current folder.
 
     Raises:
         InputError: there is no such search, or no trial of it has a result.
     """
     folder, record, config = open_search(store, name)
-    path = write(folder, record, config, None if store.is_writable else Path(f"{name}-report.html").resolve())
-    console.print(f"report: {path}", markup=False, soft_wrap=True)
-    if show:
-        webbrowser.open(path.as_uri())
-    if not store.is_writable:
-        console.print(f"{store.root} can only be read: the report is here, and not in MLflow", markup=False)
-        return
-    key = f"tags.`search.id` = '{record.id}' AND tags.`search.run` = 'parent'"
-    with quick_and_quiet():
-        client = mlflow_client(store)
-        experiment = client.get_experiment_by_name(experiment_name(config.task))
-        for run in client.search_runs([experiment.experiment_id], key) if experiment else ():
-            client.log_artifact(run.info.run_id, str(path))
+    path = None if store.is_writable else Path(f"{name}-report.html").resolve()
+    return write_report(folder, record, config, path)
 
 
-def write(folder: SearchFolder, record: SearchRecord, config: SearchConfig, path: Path | None = None) -> Path:
+def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfig, path: Path | None = None) -> Path:
     """Writes the report to `path`, by default into the search's folder; raises InputError if no trial has a result."""
     state, events = replay(folder)
     if not any(t.curve for t in state.trials.values()):
@@ -185,8 +172,8 @@ def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event])
             )  # fmt: skip
         words, table = drawing.words, None
         if drawing.title == FINALISTS and state.decision:
-            words += " " + finalists.words(state.decision, state.objective)
-            grid = finalists.table(state.decision, state.objective.metric)
+            words += " " + finalists.finalists_paragraph(state.decision, state.objective)
+            grid = finalists.finalists_grid(state.decision, state.objective.metric)
             table = _table(grid.heads, grid.rows)
         found.append({"title": drawing.title, "words": words, "key": _key(drawing), "plots": plots, "table": table})
     return found
@@ -211,10 +198,10 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
     scheduler = make_scheduler(config)
     for trial in state.trials.values():  # the order does not matter to a rung; diverged trials left theirs
         for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
-            if f"val_{state.objective.metric}" in metrics:
+            if state.objective.key in metrics:
                 scheduler.record(trial.number, epoch, state.objective.val_loss(metrics))
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
-    audited = audit.table(state)
+    audited = audit.audit_rows(state)
     return {
         "rule": config.search.scheduler,
         "rungs": _table(
@@ -228,7 +215,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
                 if rung
             ),
         ),
-        "audit": audit.words(audited, state),
+        "audit": audit.audit_paragraph(audited, state),
         "audited": _table(
             ["trial", "stopped at epoch", "best then", "rank then", "best at the end", "rank at the end"],
             (
@@ -282,14 +269,14 @@ def _spent(state: SearchState, config: SearchConfig) -> dict[str, Any]:
 
 def _comparison(folder: SearchFolder, state: SearchState, config: SearchConfig) -> dict[str, Any] | None:
     """The comparison of the balanced values, with its pictures; None where there is none."""
-    frame = variant_comparison.figures(state.repeats.values(), state.objective)
+    frame = variant_comparison.variant_figures(state.repeats.values(), state.objective)
     if not state.compared or frame.empty:
         return None
     name = str(config.search.balance)
     return {
         "title": f"The values of {name} compared",
-        "words": variant_comparison.words(frame, name, state.objective),
-        "tables": [_table(grid.heads, grid.rows) for grid in variant_comparison.tables(frame, name)],
+        "words": variant_comparison.variants_paragraph(frame, name, state.objective),
+        "tables": [_table(grid.heads, grid.rows) for grid in variant_comparison.variant_grids(frame, name)],
         "pictures": _pictures(folder.comparison),
     }
 

@@ -48,12 +48,15 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
         said += _tested(state, final)
     if state.compared:
         name = str(config.search.balance)
-        frame = variant_comparison.figures(state.repeats.values(), state.objective)
+        frame = variant_comparison.variant_figures(state.repeats.values(), state.objective)
         if not frame.empty:
-            said += variant_comparison.tables(frame, name)
-            said.append(variant_comparison.words(frame, name, state.objective))
+            said += variant_comparison.variant_grids(frame, name)
+            said.append(variant_comparison.variants_paragraph(frame, name, state.objective))
     if state.decision:
-        said += [finalists.table(state.decision, metric), finalists.words(state.decision, state.objective)]
+        said += [
+            finalists.finalists_grid(state.decision, metric),
+            finalists.finalists_paragraph(state.decision, state.objective),
+        ]
     if config.objectives:
         said.append(f"Pareto front of {', '.join(config.search.objective or ())}:")
         for trial in front(state.trials.values(), config.objectives):
@@ -111,7 +114,7 @@ def _effort(state: SearchState, config: SearchConfig) -> list[str]:
         lines.append(
             f"early stopping: {counted(saved, 'epoch')} saved, {spent} trained ({saved / (saved + spent):.0%} less)"
         )
-    if said := audit.words(audit.table(state), state):
+    if said := audit.audit_paragraph(audit.audit_rows(state), state):
         lines.append(said)
     return lines
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from search.core.state import Checkpoint, Trial
 from search.runtime.search import Search
-from trainables.base.errors import Damaged
+from trainables.base.errors import Damaged, first_line
 from trainables.base.storage import check
 
 
@@ -61,7 +61,7 @@ def sound_checkpoint(search: Search, trial: Trial, epoch: int) -> Checkpoint | N
             except Damaged as error:
                 search.announce({"event": "damaged", "file": error.file, "why": error.why})
             except Exception as error:  # each file system has errors of its own
-                search.announce({"event": "damaged", "file": one.name, "why": str(error).split("\n")[0]})
+                search.announce({"event": "damaged", "file": one.name, "why": first_line(error)})
     return None
 
 

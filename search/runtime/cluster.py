@@ -24,6 +24,7 @@ import trainables
 from search.core.config import SearchConfig
 from search.runtime.placement import Placement, local_cpus, machines, place
 from trainables import InputError
+from trainables.base.errors import first_line
 
 #: Environment of Ray and its workers: they print nothing, and Tune writes no records of its own.
 _QUIET = {
@@ -163,7 +164,7 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
             here = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "num_cpus": local_cpus()}
             context = start_here(**here, **options)
     except Exception as error:  # Ray raises many kinds, bare Exception among them
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         what = f"--address {address}: no Ray cluster answers" if address else "Ray cannot be started here"
         raise InputError(f"{what} ({reason})") from error
     for name in _Surroundings.LOGGERS:

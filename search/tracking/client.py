@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from search.core.store import Store
 
@@ -73,12 +72,6 @@ def _copied(store: Store) -> Store:
         if (file := Path(f"{store.database}{suffix}")).exists():
             shutil.copyfile(file, f"{copy.database}{suffix}")
     return copy
-
-
-def reading(store: Store) -> sqlite3.Connection:
-    """A connection that only reads the store's database, on a read-only disk too."""
-    there = store if store.is_writable else _copied(store)
-    return sqlite3.connect(f"file:{quote(str(there.database))}?mode=ro", uri=True, timeout=60)
 
 
 def _make_tables(uri: str, store: Store) -> None:

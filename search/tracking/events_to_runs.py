@@ -35,7 +35,7 @@ from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder, Store
-from search.final.variant_comparison import figures
+from search.final.variant_comparison import variant_figures
 from search.tracking.card import write_card
 from search.tracking.names import DELIVERED
 from search.tracking.names import plain as text
@@ -204,7 +204,7 @@ class Delivery:
         # A figure that is delivered again has the same time, so that it stands there once.
         fresh = standing[0] > self._shown[0]
         self.runs.log(self.parent, {
-            f"best_val_{self.objective.metric}": best.best_value,
+            f"best_{self.objective.key}": best.best_value,
             "best_trial": float(best.number),
             "best_epoch": float(best.best_epoch),
             "epochs_trained": float(standing[0]),
@@ -298,7 +298,7 @@ class Delivery:
         trial = self._state.trials[number]
         self.runs.set_tags(run_id, {"outcome": outcome})
         if trial.curve:
-            best = {f"best_val_{self.objective.metric}": trial.best_value, "best_epoch": float(trial.best_epoch)}
+            best = {f"best_{self.objective.key}": trial.best_value, "best_epoch": float(trial.best_epoch)}
             others = {f"at_best_epoch/{o.metric}": value_of(trial, o) for o in self.config.objectives[1:]}
             spent = {_TOTAL.get(name, name): value for name, value in cost(trial, self.config.resources).items()}
             figures = ((best | others) if trial.can_win else {}) | spent
@@ -430,7 +430,7 @@ class Delivery:
                 self.runs.terminate(run_id, "FINISHED", event["time"])
         if self.folder.comparison.exists():
             self.client.log_artifacts(self.parent, str(self.folder.comparison), "comparison")
-        frame = figures(self._state.repeats.values(), self.objective)
+        frame = variant_figures(self._state.repeats.values(), self.objective)
         for value, row in frame.iterrows():
             named = {f"comparison/{value}/{key}": float(row[key]) for key in ("test", "low", "high", "seconds")}
             self.runs.log(self.parent, named, 0, event["time"])

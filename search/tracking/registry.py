@@ -51,7 +51,7 @@ def register(
     }.items():
         client.set_model_version_tag(name, version, names.translated(key), names.plain(value))
 
-    client.update_model_version(name, version, _short(names.plain(card)))
+    client.update_model_version(name, version, _cut_card(names.plain(card)))
     champion = _champion(client, name)
     mine = f"{task} version {version} (test {metric} {figure(test[metric])})"
     if champion is None:
@@ -71,7 +71,7 @@ def register(
     return f"{mine} does not beat the champion, version {champion.version} ({figure(theirs)}), which stays champion"
 
 
-def _short(card: str) -> str:
+def _cut_card(card: str) -> str:
     """The card, cut at a line so that it fits into the column that MLflow has for it."""
     if len(card) <= _CARD:
         return card

@@ -21,6 +21,7 @@ from search.core.redaction import redacted
 from search.core.store import SearchFolder, Store
 from search.tracking import names
 from trainables import DataInfo, InputError
+from trainables.base.errors import first_line
 
 #: MLflow takes at most 1,000 items in a request, of which 100 may be parameters and 100 tags.
 _METRICS, _OTHERS = 800, 100
@@ -51,8 +52,8 @@ def refused(error: Exception) -> bool:
 
 def reason(error: Exception) -> str:
     """The first line of an error; an error of Python's own says little without its kind."""
-    first = str(error).strip().split("\n")[0]
-    return first if first and isinstance(error, MlflowException) else f"{type(error).__name__}: {first}"
+    first = first_line(error)
+    return first if isinstance(error, MlflowException) else f"{type(error).__name__}: {first}"
 
 
 @dataclasses.dataclass
@@ -72,9 +73,7 @@ def experiment_id(client: MlflowClient, store: Store, task: str) -> str:
     if known is None:
         location = store.artifacts.as_uri() if store.is_local else None
         try:
-            # With this tag MLflow's page shows training runs rather than traces.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            return str(client.create_experiment(name, artifact_location=location, tags=kind))
+            return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:
             known = client.get_experiment_by_name(name)
             if known is None:

@@ -37,7 +37,7 @@ def share_view(
             # Without these a line is smoothed by 70 of 100.
             "lineSmoothness": 0, "useGlobalLineSmoothing": True, "xAxisKey": "step", "useGlobalXaxisKey": True,
         }
-        for curve in map(translated, dict.fromkeys((f"val_{objective.metric}", "val_loss", "train_loss")))
+        for curve in map(translated, dict.fromkeys((objective.key, "val_loss", "train_loss")))
     ]  # fmt: skip
     state = {
         "searchFilter": f"tags.search = '{name}'",

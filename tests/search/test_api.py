@@ -12,7 +12,6 @@ from search.core.program_config import loop_config
 from search.core.record import SearchRecord
 from search.core.space import parse_space
 from search.core.store import Store
-from search.tracking.results import beside
 from trainables import InputError, registered_address
 from trainables.loops.command import Command
 from trainables.loops.task import Code
@@ -77,13 +76,6 @@ def test_metrics_that_are_called_like_columns_stand_beside_them(found):
     curves = found.curves()
     assert list(curves["epoch"]) == [1, 2] and list(curves["trial"]) == [0, 0]
     assert curves["metrics_epoch"][0] == 3.0 and curves["metrics_trial"][1] == 9.0
-
-
-def test_column_keeps_its_name_unless_it_is_taken():
-    assert beside(["lr", "epochs"], ["trial", "epochs"]) == {"lr": "lr", "epochs": "params_epochs"}
-    assert beside(["trial", "params_trial"], ["trial"]) == {
-        "trial": "params_params_trial", "params_trial": "params_trial",
-    }  # fmt: skip
 
 
 def test_search_shows_itself_in_a_line_and_in_a_notebook_as_a_table(found):

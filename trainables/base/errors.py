@@ -21,6 +21,11 @@ class Damaged(Exception):
         return f"{self.file} is damaged: {self.why}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of the message of an error; the name of its class where it has no message."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
+
+
 def one_line(text: object, most: int = 200) -> str:
     """What a file says, for a message: on one line, without control characters, at most so long."""
     plain = "".join(sign if sign.isprintable() else " " for sign in str(text)[: 10 * most])

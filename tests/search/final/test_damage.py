@@ -24,8 +24,8 @@ def trained(tmp_path):
     splits = get_task("toy").prepare({"size": 64, "pause": 0, "fault": "none", "once": ""}, None, tmp_path, None)
 
     def train(epochs: int = 3, states=(("final/progress.pt", None),)):
-        messages = retrain._train(
-            "toy", splits, PARAMS, 1, 7, 3, CPU, "final/done", list(states), Storage(tmp_path, b"mark")
+        messages = retrain.final_worker(
+            "toy", splits, CPU, PARAMS, 1, 7, 3, "final/done", list(states), Storage(tmp_path, b"mark")
         )
         said = []
         for message in messages:
@@ -108,7 +108,7 @@ def test_audit_passes_over_damaged_states(tmp_path):
 
     def audited():
         states = [("audit/0000.pt", None)]
-        return list(audit._train("toy", splits, PARAMS, 1, 7, 3, CPU, states, storage))
+        return list(audit.audit_worker("toy", splits, CPU, PARAMS, 1, 7, 3, states, storage))
 
     whole = [one.get("metrics", {}).get("val_loss") for one in audited()]
     (tmp_path / "audit/0000.pt").write_bytes(bytes(4096))

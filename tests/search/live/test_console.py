@@ -13,7 +13,7 @@ from rich.console import Console
 from search.core.config import load_config
 from search.core.store import Store
 from search.live.console import Reporter, data_progress
-from search.reports.screen import Screen
+from search.live.screen import Screen
 from search.runtime.search import Search
 from tests.conftest import CODE
 
@@ -131,7 +131,7 @@ def test_texts_from_a_configuration_do_not_steer_the_terminal(tmp_path, evil):
 _DRAW = """
 import sys, time
 from pathlib import Path
-from search.reports.screen import Screen
+from search.live.screen import Screen
 from search.core.config import load_config
 from search.live.console import Reporter
 from search.runtime.search import Search

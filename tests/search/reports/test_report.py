@@ -7,10 +7,9 @@ import time
 
 import pytest
 
-from search.core.readable import visible
+from search.core.readable import duration, visible
 from search.reports import report
 from search.reports.pages import render
-from search.reports.plan import duration
 from tests.search.reports.made import made
 from tests.search.reports.test_figures import SPACE, results
 

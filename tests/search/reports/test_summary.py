@@ -8,7 +8,7 @@ from search.core.config import load_config
 from search.core.readable import Grid
 from search.core.state import SearchState
 from search.core.store import Store
-from search.reports.screen import Screen, show
+from search.live.screen import Screen, show
 from search.reports.summary import headline, parts, summary, tally
 from search.session import sum_up
 from trainables import Objective

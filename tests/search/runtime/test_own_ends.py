@@ -3,7 +3,6 @@
 import io
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from ray.tune.schedulers import TrialScheduler
@@ -16,7 +15,6 @@ from search.core.record import SearchRecord, task_fields
 from search.core.replay import replay
 from search.core.store import Store
 from search.live.console import Reporter
-from search.reports.compare import _overview
 from search.reports.simulate import decisions, simulate
 from search.reports.why import _Story
 from search.runtime.bridge import Bridge
@@ -24,8 +22,7 @@ from search.runtime.budget import Budget
 from search.runtime.search import Search
 from search.runtime.transfer import storage
 from search.runtime.trials import _Decisions
-from search.tracking import results
-from trainables import DataInfo, Objective, Splits
+from trainables import DataInfo, Splits
 from trainables.base.trainable import TaskTrainable
 from trainables.loops.command import Command
 from trainables.loops.task import Code
@@ -349,18 +346,3 @@ def test_readers_of_the_journal_know_how_trials_ended(driven):
     assert told[0][0] == "epoch 4: complete, as 4 epochs are the most that a trial gets"
     assert told[1][0] == "epoch 2: complete, as its own loop ended there, 2 epochs before the last that a trial gets"
     assert told[1][1].startswith("in the end: completed; best val_loss 1.000 at epoch 1, place 2 of 6")
-
-
-def test_failed_trial_with_a_result_is_ranked_where_searches_are_compared():
-    rows = {
-        "a": ("0", "completed", "0.5"), "b": ("1", "failed", "0.1"), "c": ("2", "failed", None),
-        "d": ("3", "diverged", None),
-    }  # fmt: skip
-    columns = ["tag.trial", "tag.outcome", "metric.best_val_loss"]
-    runs = pd.DataFrame.from_dict(rows, orient="index", columns=columns).assign(**{"tag.role": "trial"})
-    runs["metric.best_val_loss"] = runs["metric.best_val_loss"].astype(float)
-    runs["tag.search"], runs["metric.seconds"] = "s", 1.0
-    frame = results.trials(runs, ["s"], [Objective("loss", "min")])
-    assert list(frame["trial"]) == [1, 0, 2, 3] and frame["behind"].tolist()[:2] == [0.0, 0.4]
-    lost = _overview(runs.assign(**{"tag.searcher": "x", "tag.scheduler": "x"}).set_index("tag.search"), frame, "loss")
-    assert lost["seconds of failed trials"].tolist() == [2.0], "only trials without a result count"

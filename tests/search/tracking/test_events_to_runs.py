@@ -121,11 +121,8 @@ def test_names_that_mlflow_refuses_are_delivered_and_read_back(delivered):
     trial = found["trial-0"]
     assert trial["metrics"]["val_acc__at__1"] == [(1, 0.25, 5000), (2, 0.3, 6000)]
     assert trial["params"]["lr__open__0__close__"] == "0.1"
-    frame = results.read_runs(store, "windows")
-    assert set(frame.loc[frame["tag.role"] == "trial", "metric.val_acc@1"]) == {0.3, 0.23}
-    assert set(frame["param.lr[0]"].dropna()) == {"0.1", "0.2"}
-    table = results.trials(frame, ["s"], [Objective("accuracy", "max")])
-    assert table["lr[0]"].tolist() == [0.1, 0.2]
+    (table,) = results.tracked_searches(store, "windows")
+    assert table.trials["lr[0]"].tolist() == [0.1, 0.2] and table.trials["a//b"].tolist() == ["x", "x"]
     (version,) = found["versions"]
     assert version[1]["test_accuracy"] == "0.55"
 
@@ -165,10 +162,10 @@ def forget_database(store: Store) -> None:
 def test_deleted_database_gets_the_whole_search_again(delivered, empty_store):
     store, before = delivered
     events = len(whole_journal())
-    assert results.has_whole(store, "windows", "1", events)
-    assert not results.has_whole(store, "windows", "1", events + 1)
+    assert results.has_whole(store, "1", events)
+    assert not results.has_whole(store, "1", events + 1)
     forget_database(store)
-    assert not results.has_whole(store, "windows", "1", events)
+    assert not results.has_whole(store, "1", events)
     assert send(store, whole_journal()) == []
     assert held(store) == before
 
@@ -257,9 +254,10 @@ def test_texts_and_numbers_that_no_database_takes_are_delivered(store):
     assert found["trial-0"]["params"]["array"] == "0.5"
     assert len(found["trial-0"]["params"]["long"]) == 6000
     assert found["trial-1"]["params"] == {"pair": "[1.5, 3]", "flag": "True"}
-    frame = results.read_runs(store, "windows")
-    assert f"param.{'n' * 300}" in frame and f"metric.{'m' * 300}" in frame
-    assert "metric.val_huge" not in frame and "metric.val_inf" not in frame
+    (table,) = results.tracked_searches(store, "windows")
+    assert "n" * 300 in table.trials
+    metrics = found["trial-1"]["metrics"]
+    assert any("__cut__" in name for name in metrics) and not {"val_huge", "val_inf"} & {*metrics}
 
 
 @contextlib.contextmanager

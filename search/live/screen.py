@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from functools import partial
@@ -15,8 +16,8 @@ from rich.text import Text
 
 from search.core.readable import Grid, visible
 
-#: Most characters of a heading and of a cell in a table on a terminal.
-WIDE = 12
+#: Most characters of a heading and of a cell in a table on a terminal; and of tables with the names of searches.
+WIDE, WIDEST = 12, 32
 
 
 class Screen(Console):
@@ -34,7 +35,22 @@ def show(console: Console, part: str | Grid, style: str = "") -> None:
         console.print(_drawn(part))
     else:
         for line in part.markdown():
-            console.print(line, markup=False, soft_wrap=True)
+            say(console, line)
+
+
+def say(console: Console, line: str) -> None:
+    """Prints a line as it stands: nothing in it is markup, and it stays one line."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def show_columns(console: Console, grid: Grid) -> None:
+    """Prints a table with as many columns as the terminal holds, the first ones; in a log all of them."""
+    columns = [(head, [row[place] for row in grid.rows]) for place, head in enumerate(grid.heads)]
+    lines = columns_that_fit(columns, console.width if console.is_terminal else inf, WIDEST)
+    for line in lines:
+        say(console, line)
+    if lines and re.search(r"\+\d+$", lines[0]):
+        show(console, "(a wider terminal shows more columns, `--format csv` all of them)")
 
 
 def fitted(console: Console, line: str) -> str:
@@ -70,7 +86,7 @@ def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, wid
     shown: list[list[str]] = []
     used, most = 0, inf if isinf(width) else widest
     for place, (heading, cells) in enumerate(columns):
-        column = [_short(cell, most) for cell in (heading, *cells)]
+        column = [_cut_to_width(cell, most) for cell in (heading, *cells)]
         size = max(map(cell_len, column))
         more = f"+{len(columns) - place}"
         last = place == len(columns) - 1
@@ -84,6 +100,6 @@ def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, wid
     return ["  ".join(row).rstrip() for row in zip(*shown, strict=True)]
 
 
-def _short(text: str, width: float) -> str:
+def _cut_to_width(text: str, width: float) -> str:
     """The text, cut to so many columns."""
     return text if cell_len(text) <= width else set_cell_size(text, int(width) - 1) + "…"
