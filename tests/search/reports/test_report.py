@@ -20,7 +20,7 @@ EVIL = "</script><script>pwned=1</script><img src=x onerror=pwned=1>\x1b[31m\u20
 
 def page_of(tmp_path, trials, space=SPACE, **more):
     _, folder, record, config = made(tmp_path, space, trials, **more)
-    return report.write(folder, record, config).read_text(), folder
+    return report.write_report(folder, record, config).read_text(), folder
 
 
 def text_of(page):
@@ -62,7 +62,7 @@ def test_trials_table_has_every_hyperparameter_marks_the_best_and_counts_what_it
 ])  # fmt: skip
 def test_data_of_a_training_of_ones_own_is_no_demo(tmp_path, about, source):
     _, folder, record, config = made(tmp_path, {"x": {"uniform": [0, 1]}}, [({"x": 0.1}, [1], "completed")], **about)
-    text = text_of(report.write(folder, record, config).read_text())
+    text = text_of(report.write_report(folder, record, config).read_text())
     assert f"source {source} fingerprint" in text and "demo" not in text.split("fingerprint")[0]
 
 
@@ -95,7 +95,7 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
     for path in (folder.comparison / "curves_of_seeds.png", folder.final(0, 0) / "artifacts" / "predictions.png"):
         path.parent.mkdir(parents=True)
         path.write_bytes(picture)
-    page = report.write(folder, record, config).read_text()
+    page = report.write_report(folder, record, config).read_text()
     final = page.split("<h2>The final model</h2>")[1].split("<h2>")[0]
     compared = page.split("<h2>The values of kind compared</h2>")[1].split("<h2>")[0]
     assert re.findall(r'alt="([^"]+)"', final) == ["predictions"]
@@ -123,7 +123,7 @@ def evil(tmp_path):
     space = {EVIL: {"uniform": [0, 1]}, "kind": {"choice": [EVIL, "<b>b</b>"]}}
     trials = [({EVIL: i / 9, "kind": (EVIL, "<b>b</b>")[i % 2]}, [1.0 + i], "completed") for i in range(9)]
     _, folder, record, config = made(tmp_path, space, trials, objective=f"{EVIL[:-2]} min", fingerprint=EVIL)
-    return report.write(folder, record, config)
+    return report.write_report(folder, record, config)
 
 
 def test_names_and_values_cannot_become_markup(tmp_path):
