@@ -113,7 +113,8 @@ def load_config(
             spaces.append(parse_space(lay_over(whole, own_demo)["space"], f"{place}: demo", narrowed=True))
     given = given_by(sets, flags, named)
     config = check_config(task, change(raw, sets, flags, named), place + " with --set" if sets else place, given)
-    if sets:  # what stands in the file is checked when a search begins, as that takes the task's own module
+    if sets or any(key.startswith("space.") for key in flags or ()):
+        # The values of the file are checked when a search begins, as that imports the module of the task.
         found = get_task(task)
         check_space(config, {**listed(*spaces), **(found.allowed if isinstance(found, Limited) else {})}, given)
     return config

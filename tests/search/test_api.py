@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import search
-from search.cli.loops import own_task, whole_numbers
 from search.core.journal import Journal
 from search.core.program_config import loop_config
 from search.core.record import SearchRecord
 from search.core.space import parse_space
 from search.core.store import Store
+from search.programs import own_task, whole_numbers
 from trainables import InputError, registered_address
 from trainables.loops.command import Command
 from trainables.loops.task import Code

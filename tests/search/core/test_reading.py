@@ -21,8 +21,10 @@ from search.reports.compare import compare_searches
 from search.reports.report import report_search, write_report
 from search.reports.simulate import show
 from search.reports.why import why
+from search.runs import check_task_name
 from search.runtime.search import Search
 from search.tracking.predict import predict
+from trainables import get_task
 from trainables.base.errors import InputError
 
 
@@ -66,7 +68,7 @@ def test_reading_a_search_runs_nothing_that_its_store_names(tmp_path, monkeypatc
     store = Store(tmp_path / "store")
     kept(store, "s", loop(monkeypatch), **about)
     monkeypatch.setenv("SEARCH_TASKS", "")  # as in a process that knows nothing of it
-    commands.check_name("mine", store)
+    check_task_name("mine", store)
     folder, record, config = open_search(store, "s")
     why(store, "s", 0)
     write_report(folder, record, config)
@@ -118,7 +120,7 @@ def test_damaged_searches_are_passed_over_by_commands_about_all(tmp_path, caplog
         assert sum(f"/{name}/" in line for line in caplog.messages) == 1
     caplog.clear()
     with pytest.raises(InputError, match="unknown"):
-        commands.check_name("no-such-task", store)
+        check_task_name("no-such-task", store)
     assert len(caplog.messages) == len(TORN)
     assert "sound" in search.searches(tmp_path)
 
@@ -126,7 +128,7 @@ def test_damaged_searches_are_passed_over_by_commands_about_all(tmp_path, caplog
 def test_tuned_metrics_and_the_name_of_the_objective_are_kept(tmp_path):
     store = Store(tmp_path)
     kept(store, "old", load_config("tweets", ["search.epochs=1", "search.trials=1"]))
-    assert replay(store.search("old"))[0].objective.tuned == commands.get_task("tweets").objective.tuned
+    assert replay(store.search("old"))[0].objective.tuned == get_task("tweets").objective.tuned
     assert np.isclose(search.open("old", tmp_path).best.value, 0.5)
 
 

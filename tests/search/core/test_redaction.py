@@ -9,16 +9,16 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
-from search.cli.commands import RunOptions, run
-from search.cli.preparation import prepare_data_again
 from search.core import redaction
 from search.core.config import load_config
 from search.core.record import SearchRecord
 from search.core.redaction import redacted, remember, without_secrets
 from search.core.store import Store
-from trainables import InputError
+from search.observer import Observer
+from search.preparation import prepare_data_again
+from search.runs import RunOptions, run
+from trainables import InputError, get_task
 
 
 @pytest.mark.parametrize(
@@ -118,13 +118,13 @@ def test_resume_asks_for_the_address_whose_secret_is_not_kept(tmp_path):
     with pytest.raises(
         InputError, match=r"s: its data is at https://\*\*\*@host/data\.csv, whose secret .* --data URI"
     ):
-        prepare_data_again(Console(), store, config, folder, folder.read(store))
+        prepare_data_again(Observer(), store, config, get_task("rnn"), "s", folder.read(store))
 
 
 def test_storage_with_a_secret_is_refused_before_anything_is_kept(tmp_path):
     config = load_config("rnn", (f"search.storage=ftp://ann:{SECRET}@host/x",))
     with pytest.raises(InputError, match=r"--storage ftp://\*\*\*@host/x: the secret in it would be kept") as refused:
-        run(Console(), Store(tmp_path), config, RunOptions(None, "s", None, False, None))
+        run(Store(tmp_path), config, RunOptions(name="s"), Observer())
     assert SECRET not in "".join(traceback.format_exception_only(refused.value))
     assert not secret_in(tmp_path, SECRET)
 

@@ -1,4 +1,4 @@
-"""What happens before a session: data, cluster, how many epochs fit, where checkpoints go."""
+"""The steps before a session: reading the data, connecting to Ray, measuring the pace, checking the storage."""
 
 from __future__ import annotations
 
@@ -7,64 +7,93 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 import search
 from search.core.config import SearchConfig, check_config, parse_duration
 from search.core.overrides import change
 from search.core.record import SearchRecord
 from search.core.redaction import has_secrets, remember, without_secrets
-from search.core.store import SearchFolder, Store
+from search.core.space import check_values
+from search.core.store import Store
+from search.observer import Observer
 from search.runtime.cluster import Cluster, connect
 from search.runtime.placement import local_cpus, machines, place
-from search.session import NEEDED
-from trainables import InputError, Precomputed, SelfTrained, Splits, Surveyed, get_task
+from trainables import (
+    Checked,
+    Fusable,
+    InputError,
+    Limited,
+    Objective,
+    Precomputed,
+    SelfTrained,
+    Splits,
+    Surveyed,
+    Task,
+    get_task,
+)
 from trainables.base.storage import fetch, files_at, is_remote
 
+#: Modules that are imported while Ray starts, as a session needs them next.
+NEEDED = ("search.session", "optuna")
 
-def read_data(console: Console, store: Store, config: SearchConfig, data: str | None) -> Splits:
-    """The splits of the user's data, or of the demo's; shows a progress bar."""
-    from search.live.console import data_progress
 
+def check_task(config: SearchConfig) -> Task:
+    """The task of a configuration; raises InputError if the task cannot do what the configuration asks for."""
+    task = get_task(config.task)
+    own = task.objective
+    if config.objectives and config.objectives[0] != Objective(own.metric, own.mode):
+        raise InputError(
+            f"{config.place}: search.objective: {config.search.objective}: the first must be the task's own, "
+            f"{own.metric} {own.mode}, which early stopping and the final training go by"
+        )
+    if isinstance(task, Limited):
+        check_values(config.space, task.allowed, lambda name: f"{config.place}: space.{name}")
+    if isinstance(task, Checked):
+        task.check(config.space.fixed())
+    if config.search.fuse > 1 and not isinstance(task, Fusable):
+        place = f"{config.place}: search.fuse: {config.search.fuse}"
+        raise InputError(f"{place}: {config.task} trains its trials one by one; allowed is 1")
+    return task
+
+
+def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task, data: str | None) -> Splits:
+    """The splits of the user's data, or of the task's demo data where `data` is None."""
     source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
-    bar, progress = data_progress(console)
-    task, settings = get_task(config.task), config.data
+    settings = config.data
     if isinstance(task, SelfTrained):  # a function may log there; the address is not kept, as it may hold a password
         settings = {**settings, "tracking": store.tracking_uri}
-    with bar:
+    with observer.progress("reading the data") as progress:
         return task.prepare(settings, source, store.cache / config.task, progress)
 
 
-def prepare_data(console: Console, store: Store, config: SearchConfig, data: str | None, warn: bool = False) -> Splits:
-    """The splits with all that trials share.
+def prepare_data(
+    observer: Observer, store: Store, config: SearchConfig, task: Task, data: str | None, warn: bool = False
+) -> Splits:
+    """The splits, with the features that all trials share.
 
     Args:
-        warn: whether the user's data is looked over for leaks, which become notes.
+        warn: whether the user's data is searched for leaks, which become notes.
     """
-    from search.live.console import data_progress
     from trainables import choose_device
 
-    task, cache = get_task(config.task), store.cache / config.task
-    splits = read_data(console, store, config, data)
+    splits = read_data(observer, store, config, task, data)
     if warn and data is not None and isinstance(task, Surveyed):
         warnings = [finding.warning for finding in task.leaks(splits) if finding.warning]
         splits = replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *warnings)))
-    bar, progress = data_progress(console, "computing what all trials share")
-    with bar:
-        if isinstance(task, Precomputed):
-            device = choose_device(local_cpus(), 1, config.resources.precision)
-            splits = task.precompute(splits, config.space.choices(), device, cache, progress)
+    if isinstance(task, Precomputed):
+        device = choose_device(local_cpus(), 1, config.resources.precision)
+        with observer.progress("computing what all trials share") as progress:
+            splits = task.precompute(splits, config.space.choices(), device, store.cache / config.task, progress)
     return splits
 
 
 def prepare_data_again(
-    console: Console, store: Store, config: SearchConfig, folder: SearchFolder, record: SearchRecord,
+    observer: Observer, store: Store, config: SearchConfig, task: Task, name: str, record: SearchRecord,
     data: str | None = None,
 ) -> Splits:  # fmt: skip
-    """The splits of a search that goes on.
+    """The splits of a search that is resumed.
 
     Args:
-        data: where the data is now; None: where it was.
+        data: the address of the data now; None: as it was.
 
     Raises:
         InputError: the data changed since the search began, or its address lacks a secret.
@@ -72,24 +101,28 @@ def prepare_data_again(
     source = data or record.data
     if source is not None and data is None and "***" in source:
         raise InputError(
-            f"{folder.name}: its data is at {source}, whose secret is not kept; give the whole address again with "
-            "--data URI"
+            f"{name}: its data is at {source}, whose secret is not kept; give the whole address again with --data URI"
         )
     remember(source)
-    splits = prepare_data(console, store, config, source)
+    splits = prepare_data(observer, store, config, task, source)
     if record.fingerprint not in (splits.info.fingerprint, *splits.info.earlier):
         raise InputError(
-            f"{folder.name}: the data at {source} changed since the search began (fingerprint "
+            f"{name}: the data at {source} changed since the search began (fingerprint "
             f"{splits.info.fingerprint}, was {record.fingerprint}); put it back, or start a new search"
         )
     return splits
 
 
-def connect_again(config: SearchConfig, record: SearchRecord, address: str | None) -> tuple[Cluster, SearchRecord]:
-    """Connects to the cluster of the session before, or to `address` from now on; raises InputError.
+def connect_again(
+    config: SearchConfig, record: SearchRecord, address: str | None
+) -> tuple[Cluster, SearchRecord]:  # fmt: skip
+    """Connects to the cluster of the last session, or to `address` from now on.
 
     Returns:
         The cluster, and the record with its address.
+
+    Raises:
+        InputError: the cluster cannot be reached.
     """
     if address is not None:
         record = replace(record, address=None if address == "local" else address)
@@ -102,36 +135,39 @@ def connect_again(config: SearchConfig, record: SearchRecord, address: str | Non
 
 
 def share_gpus(
-    console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
+    observer: Observer, config: SearchConfig, splits: Splits, cluster: Cluster
 ) -> tuple[SearchConfig, Cluster]:
-    """Measures the share of a GPU that a trial takes, and puts it in the place of `auto`."""
+    """Measures the share of a GPU that a trial needs, and replaces `resources.gpus: auto` by it."""
     from search.runtime.gpu_share import measure
 
     need = measure(config, splits, cluster.placement)
     config = check_config(config.task, change(config.raw, flags={"resources.gpus": need.share}), config.place)
-    console.print(need.describe(), markup=False, soft_wrap=True)
+    observer.say(need.describe())
     return config, replace(cluster, placement=place(config, machines()))
 
 
 def fit_epochs(
-    console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
+    observer: Observer, config: SearchConfig, splits: Splits, cluster: Cluster
 ) -> tuple[SearchConfig, dict[str, Any]]:
-    """The configuration with as many epochs as the time budget holds; and what `Measured` holds of the pace."""
+    """Measures the pace, and sets the number of epochs that the time budget holds.
+
+    Returns:
+        The configuration, and the fields of `SearchRecord` that a later session needs of the pace.
+    """
     from search.runtime.pace import measure_pace, most_epochs
 
     budget, most = str(config.search.time_budget), most_epochs(config, splits.info.sizes["train"])
     pace = measure_pace(config, splits, cluster.placement)
     config = pace.fit(config, parse_duration(budget))
-    console.print(
+    observer.say(
         f"an epoch takes about {pace.seconds:.1f} s: in {budget} a trial has up to {config.search.epochs} epochs, and "
-        f"weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)",
-        markup=False, soft_wrap=True,
-    )  # fmt: skip
+        f"weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)"
+    )
     return config, {"alone": pace.alone, "most_epochs": most, "worker_start": pace.start}
 
 
 def check_no_secret(uri: str | None) -> None:
-    """Raises InputError if a storage's URI holds a secret, which would be kept with the search."""
+    """Raises InputError if the URI of a storage holds a secret, as `search.json` would hold it too."""
     if uri is not None and has_secrets(uri):
         raise InputError(
             f"--storage {without_secrets(uri)}: the secret in it would be kept with the search; give it in the "
@@ -153,7 +189,7 @@ def check_writable(uri: str) -> str:
 
 
 def commit_here() -> str:
-    """The commit of this checkout, with `-dirty` if files differ; `none` outside a checkout."""
+    """The git commit of this program, with `-dirty` if files differ; `none` outside a checkout."""
     here = Path(str(search.__file__)).parent
     try:
         answer = subprocess.run(
