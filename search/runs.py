@@ -252,7 +252,7 @@ def promote(store: Store, task: str, version: int) -> str:
         InputError: there is no such version.
     """
     from search.tracking.client import mlflow_client, quick_and_quiet
-    from search.tracking.registry import promote as promote_version
+    from search.tracking.registry import promote_version
 
     with quick_and_quiet():
         return promote_version(mlflow_client(store), task, version)
@@ -352,7 +352,7 @@ def _mlflow_has(store: Store, record: SearchRecord, events: int) -> bool:
 
 def _deliver_imported(store: Store, name: str, extended: bool, observer: Observer) -> SearchOutcome:
     """Sends MLflow the events that it lacks of an imported search, which has nothing to train."""
-    from search.exchange.imported import deliver
+    from search.exchange.imported import deliver_imported
 
     folder, record, config = open_to_run(store, name)
     if extended:
@@ -360,7 +360,7 @@ def _deliver_imported(store: Store, name: str, extended: bool, observer: Observe
             f"{name}: was imported from {record.imported} and has nothing to train; begin with it: run --from {name}"
         )
     state, events = replay(folder)
-    left = deliver(store, folder, observer.say)
+    left = deliver_imported(store, folder, observer.say)
     note = (
         f"search {name} was imported from {record.imported} and has nothing to train; MLflow has {len(events) - left} "
         f"of its {len(events)} events"

@@ -275,11 +275,21 @@ def predict(
     """Predict with the registered champion of a task."""
 
     def command(console: Console, kept: Store) -> int:
+        from search.core.readable import visible
         from search.runs import check_task_name
-        from search.tracking.predict import predict
+        from search.tracking.predict import predict_inputs, predict_to_file
 
         check_task_name(task)
-        predict(kept, task, inputs, form.value, output)
+        if output is not None:
+            print(f"{predict_to_file(kept, task, inputs, output)} predictions in {output}")
+            return 0
+        predictions = predict_inputs(kept, task, inputs)
+        if form.value == "json":
+            sys.stdout.write(predictions.reset_index(names="input").to_json(orient="records", indent=2) + "\n")
+        elif form.value == "csv":
+            predictions.to_csv(sys.stdout, index_label="input")
+        else:
+            sys.stdout.write(visible(predictions.iloc[:, :2].to_string()) + "\n")
         return 0
 
     finish(command, store, debug)

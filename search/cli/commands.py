@@ -181,18 +181,18 @@ def new(console: Console, name: str, function: str | None, space: Path | None, o
 def ui(console: Console, store: Store, port: int, show: bool) -> int:
     """Prints the page of the last search of each task, and replaces this process by MLflow's server on the store."""
     from search.tracking.client import mlflow_client
-    from search.tracking.views import latest, pages
+    from search.tracking.views import latest_searches, search_pages
 
     if not store.is_local:
         raise InputError(
             f"MLFLOW_TRACKING_URI={store.tracking_uri}: the server runs there already; open it in a browser"
         )
-    searches = latest(mlflow_client(store))
+    searches = latest_searches(mlflow_client(store))
     for name, experiment, key in searches:
-        table, curves = pages(store, experiment, key, port)
+        table, curves = search_pages(store, experiment, key, port)
         say(console, f"{name}: {table}\n  curves: {curves}")
     if show:
-        address = pages(store, *searches[0][1:], port)[0] if searches else f"http://127.0.0.1:{port}"
+        address = search_pages(store, *searches[0][1:], port)[0] if searches else f"http://127.0.0.1:{port}"
         subprocess.Popen([sys.executable, "-c", _OPEN, f"http://127.0.0.1:{port}/health", address])
     backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
     here = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from search.core.events import AuditEvent
-from search.core.readable import figure
-from search.core.state import SearchState, Trial
+from search.core.state import Trial
 from search.runtime.placement import Placement
-from trainables import Params, Splits, get_task
+from search.runtime.remote import is_recorded, run_jobs, train_resumably
+from search.runtime.search import Search
+from search.runtime.transfer import storage
+from trainables import Learner, Params, Splits, get_task
+from trainables.base import training
 from trainables.base.device import choose_device
 from trainables.base.storage import Storage
-
-if TYPE_CHECKING:
-    from search.runtime.search import Search
-    from trainables import Learner
 
 
 def audit_stopped_trials(search: Search, splits: Splits, placement: Placement) -> None:
@@ -30,10 +29,6 @@ def audit_stopped_trials(search: Search, splits: Splits, placement: Placement) -
     Raises:
         KeyboardInterrupt: the search was stopped; a resume continues each audit after its last epoch.
     """
-    # Imported here, so that a report shows an audit without importing Ray.
-    from search.runtime.remote import is_recorded, run_jobs
-    from search.runtime.transfer import storage
-
     config, state = search.config, search.state
     stopped = [trial for trial in state.trials.values() if trial.outcome == "stopped_early"]
     order = np.random.default_rng(config.search.seed).permutation(len(stopped))
@@ -72,9 +67,6 @@ def audit_worker(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Runs on a worker. Yields the metrics of each epoch after the newest of the files `states`, up to the last epoch
     or until the training diverges."""
-    from search.runtime.remote import train_resumably
-    from trainables.base import training
-
     task = get_task(name)
     device = choose_device(**resources)
 
@@ -95,48 +87,3 @@ def audit_worker(
     except training.Diverged:
         outcome = "diverged"
     yield {"event": "audit_finished", "outcome": outcome}
-
-
-def audit_rows(state: SearchState) -> list[dict[str, Any]]:
-    """A row for each audited trial, sorted by its rank after all epochs.
-
-    Keys:
-        `trial`. `epoch`: the epoch at which it was stopped. `then`: its best objective up to that epoch. `end`: its
-        best objective over all epochs. `rank_then`, `rank_end`: its rank among all trials with either objective.
-    """
-    key, loss = state.objective.key, state.objective.loss
-    others = {t.number: loss(t.best_value) for t in state.trials.values() if t.can_win}
-    rows = []
-    for number in state.audited():
-        trial = state.trials[number]
-        end = min([loss(trial.best_value), *(loss(m[key]) for m in state.audits[number].curve.values() if key in m)])
-        rank = {
-            when: 1 + sum(value < mine for other, value in others.items() if other != number)
-            for when, mine in (("rank_then", loss(trial.best_value)), ("rank_end", end))
-        }
-        rows.append({"trial": number, "epoch": trial.epoch, "then": trial.best_value, "end": loss(end), **rank})
-    return sorted(rows, key=lambda row: row["rank_end"])
-
-
-def audit_paragraph(rows: list[dict[str, Any]], state: SearchState) -> str:
-    """A paragraph about the rows of `audit_rows`; empty where no trial was audited."""
-    best = state.best()
-    if not rows or best is None:
-        return ""
-    stopped = sum(t.outcome == "stopped_early" for t in state.trials.values())
-    won = [row for row in rows if state.objective.better(row["end"], best.best_value)]
-    moved = sum(row["rank_end"] != row["rank_then"] for row in rows)
-    metric, first = state.objective.metric, rows[0]
-    regret = abs(first["end"] - best.best_value) if won else 0.0
-    paragraph = (
-        f"Of {stopped} stopped trials {len(rows)} were trained to the end: {len(won)} would have been better than the "
-        f"winner, {moved} changed rank; the best came to {metric} {figure(first['end'])} (trial {first['trial']}), the "
-        f"winner has {figure(best.best_value)}: a regret of {regret:.2g}."
-    )
-    if not won and len(rows) < stopped:
-        # Exact rule of three: if none of n random trials won, the share of winners is below 1 - 0.05^(1/n) with 95 %
-        # confidence.
-        paragraph += (
-            f" With 95 % confidence fewer than {1 - 0.05 ** (1 / len(rows)):.0%} of the stopped ones would have won."
-        )
-    return paragraph

@@ -147,7 +147,7 @@ def finalists_grid(decision: Verdict, metric: str) -> Grid:
         ]
         for row in decision["finalists"]
     ]  # fmt: skip
-    return Grid(["trial", f"val {metric}", f"test {metric}", "95 % interval", "p"], rows)
+    return Grid(["trial", f"val_{metric}", f"test_{metric}", "95 % interval", "p"], rows)
 
 
 def finalists_paragraph(decision: Verdict, objective: Objective) -> str:
@@ -157,7 +157,7 @@ def finalists_paragraph(decision: Verdict, objective: Objective) -> str:
     noise = [str(row["trial"]) for row in others if not row["p"] < 1 - LEVEL]
     apart = [str(row["trial"]) for row in others if row["p"] < 1 - LEVEL]
     said = [
-        f"Over {decision['seeds']} seeds, trial {first['trial']} has the best test {metric}: {figure(first['test'])} "
+        f"Over {decision['seeds']} seeds, trial {first['trial']} has the best test_{metric}: {figure(first['test'])} "
         f"(95 % interval {figure(first['low'])} to {figure(first['high'])})."
     ]
     if decision["winner"]:

@@ -76,13 +76,12 @@ def train_final_models(
         begun = known.epochs if known and known.merged else 0
         # A training that was begun keeps its number of epochs: the plan would be different now.
         epochs[trial.number] = begun or planned if planned else max(epochs[trial.number], begun)
-    missing: list[FinalRun] = []
-    for seed in range(seeds if merged else 1):
-        for trial in chosen:
-            run = FinalRun(seed, trial.number, state.params_again(trial), epochs[trial.number], merged)
-            known = state.finals.get((trial.number, seed))
-            if known is None or known.test is None or not known.repeats(run) or _is_damaged(search, known):
-                missing.append(run)
+    runs = [
+        FinalRun(seed, trial.number, state.params_again(trial), epochs[trial.number], merged)
+        for seed in range(seeds if merged else 1)
+        for trial in chosen
+    ]
+    missing = [run for run in runs if not _is_done(search, run)]
     at_once = max(1, min(placement.concurrency, len(missing)))
 
     def arguments(run: FinalRun) -> tuple[Any, ...]:
@@ -114,6 +113,12 @@ def train_final_models(
     )  # fmt: skip
     if len(chosen) > 1:
         _decide(search, chosen)
+
+
+def _is_done(search: Search, run: FinalRun) -> bool:
+    """Whether the same training is finished and its model is sound."""
+    known = search.state.finals.get((run.trial, run.seed))
+    return known is not None and known.test is not None and known.repeats(run) and not _is_damaged(search, known)
 
 
 def _is_damaged(search: Search, run: FinalRun) -> bool:

@@ -100,7 +100,7 @@ def variants_paragraph(frame: pd.DataFrame, name: str, objective: Objective) -> 
     """A paragraph about the rows of `variant_figures`."""
     first = frame.iloc[0]
     seeds = f"{first['seeds']:.0f} seeds"
-    metric = f"test {objective.metric}"
+    metric = objective.test_key
     said = [
         f"Over {seeds}, {name} {frame.index[0]} has the best {metric}: {figure(first['test'])} "
         f"(95 % interval {figure(first['low'])} to {figure(first['high'])})."
@@ -117,7 +117,7 @@ def variants_paragraph(frame: pd.DataFrame, name: str, objective: Objective) -> 
     quick, slow = frame["epochs_to_near"].idxmin(), frame["epochs_to_near"].idxmax()
     if frame.at[quick, "epochs_to_near"] < frame.at[slow, "epochs_to_near"]:
         said.append(
-            f"{quick} comes within {NEAR:.0%} of its best validation {objective.metric} first, after "
+            f"{quick} comes within {NEAR:.0%} of its best {objective.key} first, after "
             f"{frame.at[quick, 'epochs_to_near']:.1f} epochs on average; {slow} needs "
             f"{frame.at[slow, 'epochs_to_near']:.1f}."
         )
@@ -143,7 +143,7 @@ def write_variant_comparison(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     frame.to_csv(folder / "comparison.csv", index_label=name)
-    lines = [f"# {name} compared by test {objective.metric}", ""]
+    lines = [f"# {name} compared by {objective.test_key}", ""]
     for grid in variant_grids(frame, name):
         lines += [*grid.markdown(), ""]
     (folder / "comparison.md").write_text("\n".join([*lines, variants_paragraph(frame, name, objective), ""]))

@@ -1,4 +1,4 @@
-"""Prints on a terminal or into a log: texts from elsewhere cannot steer it, and no word is broken."""
+"""Prints lines and tables on a terminal or into a log. Control characters in a text are shown, not obeyed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from rich.text import Text
 
 from search.core.readable import Grid, visible
 
-#: Most characters of a heading and of a cell in a table on a terminal; and of tables with the names of searches.
+#: Most characters of a heading and of a cell: in the live table, and in tables with names of searches.
 WIDE, WIDEST = 12, 32
 
 
 class Screen(Console):
-    """A console that shows control characters instead of obeying them, whatever is printed."""
+    """A console that shows control characters of every text instead of obeying them."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)
 
 
 def show(console: Console, part: str | Grid, style: str = "") -> None:
-    """Prints a line, wrapped between words on a terminal and whole in a log; or a table."""
+    """Prints a table or a line. A terminal wraps the line between words; a log gets it whole."""
     if isinstance(part, str):
         console.print(Text(fitted(console, visible(part)), style=style), soft_wrap=True)
     elif console.is_terminal:
@@ -39,12 +39,12 @@ def show(console: Console, part: str | Grid, style: str = "") -> None:
 
 
 def say(console: Console, line: str) -> None:
-    """Prints a line as it stands: nothing in it is markup, and it stays one line."""
+    """Prints a line without markup and without wrapping."""
     console.print(line, markup=False, soft_wrap=True)
 
 
 def show_columns(console: Console, grid: Grid) -> None:
-    """Prints a table with as many columns as the terminal holds, the first ones; in a log all of them."""
+    """Prints the first columns of a table, as many as fit the terminal; a log gets all of them."""
     columns = [(head, [row[place] for row in grid.rows]) for place, head in enumerate(grid.heads)]
     lines = columns_that_fit(columns, console.width if console.is_terminal else inf, WIDEST)
     for line in lines:
@@ -54,9 +54,9 @@ def show_columns(console: Console, grid: Grid) -> None:
 
 
 def fitted(console: Console, line: str) -> str:
-    """A line in as many as it takes on this terminal, cut between words; in a log it stays one.
+    """A line wrapped between words to the width of the terminal; a log gets it whole.
 
-    A word that is longer than the terminal is wide, such as an address, stays whole, so that it can be copied.
+    A word longer than the width, such as an address, stays whole, so that it can be copied.
     """
     if not console.is_terminal:
         return line
@@ -75,12 +75,13 @@ def _drawn(grid: Grid) -> Table:
 
 
 def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, widest: int = WIDE) -> list[str]:
-    """The lines of a table: a heading and a line for each row. The last heading is the number of columns that did not
-    fit, such as `+3`.
+    """The lines of a table: the headings, and a line for each row.
+
+    If columns do not fit, the last heading is their number, such as `+3`.
 
     Args:
         columns: headings with their cells, the most important first.
-        width: of the terminal; infinite for a log, where nothing is cut.
+        width: of the terminal; infinite for a log: nothing is cut.
         widest: most characters of a heading and a cell.
     """
     shown: list[list[str]] = []
@@ -101,5 +102,5 @@ def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, wid
 
 
 def _cut_to_width(text: str, width: float) -> str:
-    """The text, cut to so many columns."""
+    """The text, cut to `width` columns of the terminal."""
     return text if cell_len(text) <= width else set_cell_size(text, int(width) - 1) + "…"

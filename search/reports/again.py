@@ -1,4 +1,4 @@
-"""The command that repeats a search: every setting in it that is not the task's default."""
+"""Writes the command that repeats a search, with every setting that differs from the defaults of the task."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ FLAGS = {
 }  # fmt: skip
 #: Arguments of `search.run` that are keys of the section `search`.
 ARGUMENTS = ("trials", "epochs", "time_budget", "searcher", "scheduler", "concurrency", "seed")
-#: Keys that take others along (`change`), so that they are set first.
+#: Keys that change other keys too (see `change`): they are set first.
 LEADING = ("search.trials", "search.epoch_budget", "search.epochs", "search.deterministic")
-#: The file that a command's space is written to, as the page names it.
+#: The name that the page gives to the file with the space of a command.
 SPACE_FILE = "space.yaml"
 
 
@@ -42,9 +42,9 @@ class Again:
     """How a search is repeated.
 
     Attributes:
-        command: a line for a shell, or lines of Python; empty where only another tool can repeat it.
-        space: the content of `SPACE_FILE`, which a line with `--command` reads; else empty.
-        words: what has to be done before; empty for nothing.
+        command: a line for a shell, or lines of Python; empty if only another tool can repeat the search.
+        space: the content of `SPACE_FILE` for a line with `--command`; else empty.
+        words: a sentence about what has to be done before; may be empty.
     """
 
     command: str
@@ -56,7 +56,7 @@ def again(folder: SearchFolder, record: SearchRecord, config: SearchConfig, orig
     """How the search is repeated with the same configuration.
 
     Args:
-        origin: the search (or searches) whose results its searcher was told first; None for none.
+        origin: the value of `--from`, if the searcher got results of earlier searches.
     """
     if record.imported:
         return Again("", words=f"The search was imported from {record.imported}; the tool that made it repeats it.")
@@ -73,7 +73,7 @@ def again(folder: SearchFolder, record: SearchRecord, config: SearchConfig, orig
     known = load_config(config.task, profile="data", file=LOOPS_FILE).raw
     start = {**known, "space": wanted["space"], "data": wanted["data"]}
     if command is not None and not command.get("environment"):
-        # The command line sets this scheduler for a command, as a process that is paused is ended.
+        # The command line sets this scheduler for a command: a command cannot be paused.
         start = change(start, flags={"search.scheduler": "asha"})
         line = ["python", "-m", "search", "run", "--command", command["text"], "--space", SPACE_FILE]
         line += ["--objective", objective]
@@ -92,7 +92,7 @@ def again(folder: SearchFolder, record: SearchRecord, config: SearchConfig, orig
 
 
 def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:
-    """The configuration without what a run adds to it: the storage's folder for this search."""
+    """The configuration as the user gave it: a run adds the folder of the search to `search.storage`."""
     storage = config.raw["search"].get("storage")
     if storage is None:
         return config.raw
@@ -108,15 +108,15 @@ def _task_command(record: SearchRecord, config: SearchConfig, wanted: dict[str, 
 
 
 def _others(record: SearchRecord, config: SearchConfig, origin: str | None) -> list[str]:
-    """The flags that are no part of the configuration."""
+    """The flags that are not part of the configuration."""
     words = ["--from", origin] if origin else []
     words += ["--address", str(record.address)] if record.address else []
-    own = "function" in config.data  # a training of somebody's program has no final training to leave out
+    own = "function" in config.data  # a search of a function has no final training
     return [*words, *(["--no-retrain"] if not record.retrain and not own else [])]
 
 
 def _changes(start: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """The keys, and their values, that lead from a configuration to another by `change`, and no more of them."""
+    """The keys and values with which `change` turns the configuration `start` into `wanted`, as few as possible."""
     given: dict[str, Any] = {}
     while True:
         reached = change(start, [_set(key, value) for key, value in given.items()])
@@ -128,7 +128,7 @@ def _changes(start: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differences(have: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted keys whose values differ, with the wanted ones; the spec of a hyperparameter is one value."""
+    """The dotted keys whose values differ, with the wanted values. The spec of a hyperparameter is one value."""
     for name, value in wanted.items():
         known = have.get(name)
         groups = isinstance(value, Mapping) and isinstance(known, Mapping)
@@ -155,19 +155,19 @@ def _flags(changes: Mapping[str, Any]) -> list[str]:
 
 
 def _is_plain(key: str) -> bool:
-    """Whether a key names a hyperparameter that `--set` knows without `space.` before it."""
+    """Whether `--set` accepts the key of a hyperparameter without `space.`."""
     return key.startswith("space.") and key.split(".")[1] not in SECTIONS
 
 
 def _set(key: str, value: Any) -> str:
-    """`KEY=VALUE`, the value as JSON, which YAML reads. A word that YAML takes for nothing else has no quotes."""
+    """`KEY=VALUE` with the value as JSON, which YAML reads; a word that YAML reads as text has no quotes."""
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_]+", value) and _read(value) == value:
         return f"{key}={value}"
     return f"{key}={_json(value)}"
 
 
 def _json(value: Any) -> str:
-    """A value as JSON that YAML reads as the same value, with no character that is not printable."""
+    """A value as JSON that YAML reads as the same value; characters that cannot be printed are escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
@@ -177,9 +177,9 @@ def _read(text: str) -> Any:
 
 
 def _command_of(source: Path) -> dict[str, Any] | None:
-    """The fields of the `Command` that was searched, read from its source as text; None where it was a function.
+    """The fields of the searched `Command`, read from its source text; None if a function was searched.
 
-    The function itself is a pickle, which a report does not open.
+    A report does not open the pickle of the function, because that runs code.
     """
     try:
         call = ast.parse(source.read_text().strip(), mode="eval").body

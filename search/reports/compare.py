@@ -34,7 +34,7 @@ class SearchTable:
         fingerprint: of its data.
         algorithms: its searcher and its scheduler, such as `tpe + asha`.
         test: the test objective of its model; NaN where nothing was tested.
-        trials: as `trials_frame` returns it, with the names of the objectives as columns.
+        trials: as `trials_frame` returns it, with the column `val_METRIC`.
     """
 
     id: str
@@ -53,11 +53,11 @@ class Comparison:
     """The searches of one task, compared.
 
     Attributes:
-        metric: the objective.
-        searches: a row for each search: `search`, `searcher`, `trials` (counted by outcome), `best val METRIC`,
-            `test METRIC`, `epochs`, `seconds`, `seconds of failed trials`, `seconds of stopped trials`, and `cost`
+        objective: of all these searches.
+        searches: a row for each search: `search`, `searcher`, `trials` (counted by outcome), `best val_METRIC`,
+            `test_METRIC`, `epochs`, `seconds`, `seconds of failed trials`, `seconds of stopped trials`, and `cost`
             where the searches have prices.
-        trials: a row for each trial, the best one first. `search`, `trial`, `outcome`. METRIC: the best on validation;
+        trials: a row for each trial, the best one first. `search`, `trial`, `outcome`. `val_METRIC`: the best value;
             NaN for a trial that diverged. `behind`: how much worse it is than the best trial. A column for each
             further objective, and `front`: whether the trial is on the Pareto front. `best_epoch`, `epochs`,
             `seconds`, `cost`. A column for each hyperparameter that differs between trials.
@@ -65,7 +65,7 @@ class Comparison:
     """
 
     task: str
-    metric: str
+    objective: Objective
     searches: pd.DataFrame
     trials: pd.DataFrame
     left_out: tuple[str, ...]
@@ -166,9 +166,9 @@ def _compare_task(tables: Sequence[SearchTable], last_is_reference: bool) -> Com
         text = f"not compared, as their objective is other than {reference.name}'s ({_goal(objective)}): "
         left_out.append(text + ", ".join(other_objective))
     trials, hyperparameters = rank_trials(same, reference.objectives)
-    searches = _searches_frame(same, trials, objective.metric)
+    searches = _searches_frame(same, trials, objective)
     return Comparison(
-        reference.task, objective.metric, searches, trials, tuple(left_out), tuple(hyperparameters)
+        reference.task, objective, searches, trials, tuple(left_out), tuple(hyperparameters)
     )  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def _goal(objective: Objective) -> str:
 
 def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) -> tuple[pd.DataFrame, list[str]]:
     """All trials of these searches, the best first: `Comparison.trials`, and the columns of its hyperparameters."""
-    metrics = [objective.metric for objective in objectives]
+    metrics = [objectives[0].key, *(objective.metric for objective in objectives[1:])]
     measured = {"search", "trial", "outcome", "epochs", "best_epoch", "behind", "front", "seconds", "cost"}
     frames = [table.trials.reset_index().assign(search=table.name) for table in tables]
     frame = pd.concat(frames, ignore_index=True)
@@ -187,7 +187,10 @@ def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) 
     for name in [*metrics, "best_epoch"]:
         frame[name] = frame[name].where(ranked) if name in frame else math.nan
     frame["best_epoch"] = frame["best_epoch"].astype("Int64")
-    losses = pd.DataFrame({o.metric: frame[o.metric] * (1 if o.mode == "min" else -1) for o in objectives})
+    losses = pd.DataFrame({
+        name: frame[name] * (1 if objective.mode == "min" else -1)
+        for name, objective in zip(metrics, objectives, strict=True)
+    })  # fmt: skip
     frame["behind"] = losses.iloc[:, 0] - losses.iloc[:, 0].min()
     own = ["search", "trial", "outcome", metrics[0], "behind"]
     if len(objectives) > 1:
@@ -199,27 +202,27 @@ def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) 
     own += ["best_epoch", "epochs", "seconds"]
     if frame.get("cost", pd.Series(dtype=float)).gt(0).any():  # else nobody gave a price
         own.append("cost")
-    measured |= {*metrics, *(objective.metric for table in tables for objective in table.objectives)}
+    measured |= {*metrics, *(objective.metric for table in tables for objective in table.objectives[1:])}
     given = [str(name) for name in frame.columns if name not in measured]
     varied = [name for name in given if frame[name].map(repr).nunique() > 1]
     order = frame.assign(_loss=losses.iloc[:, 0]).sort_values(["_loss", "search", "trial"], kind="stable").index
     return frame.loc[order, [*own, *varied]].reset_index(drop=True), varied
 
 
-def _searches_frame(tables: Sequence[SearchTable], trials: pd.DataFrame, metric: str) -> pd.DataFrame:
+def _searches_frame(tables: Sequence[SearchTable], trials: pd.DataFrame, objective: Objective) -> pd.DataFrame:
     """A row for each search, the one with the best trial first; see `Comparison.searches`."""
     by_name, rows = {table.name: table for table in tables}, []
     for name, group in trials.groupby("search", sort=False):
         table = by_name[str(name)]
         # A failed trial with a result counts by its result.
-        lost = group["outcome"].isin(LOST) & group[metric].isna()
+        lost = group["outcome"].isin(LOST) & group[objective.key].isna()
         rows.append(
             {
                 "search": name,
                 "searcher": table.algorithms,
                 "trials": tally(group["outcome"]),
-                f"best val {metric}": group[metric].iloc[0],
-                f"test {metric}": table.test,
+                f"best {objective.key}": group[objective.key].iloc[0],
+                objective.test_key: table.test,
                 "epochs": int(group["epochs"].sum()),
                 "seconds": group["seconds"].sum(),
                 "seconds of failed trials": group.loc[lost, "seconds"].sum(),

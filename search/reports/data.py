@@ -1,4 +1,4 @@
-"""Writes the page that shows what a data set is, before or after a search was run on it."""
+"""Writes the page of a data set: splits, copies across splits, doubtful labels."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from search.reports.pages import render
 from trainables import Finding, Splits, Surveyed, Task, get_task
 from trainables.base.files import replacing
 
-#: Doubtful labels that are listed.
+#: Most doubtful labels in the list.
 DOUBTS = 50
 
 
 @dataclass(frozen=True)
 class DataPage:
-    """The page of a data set, and the lines that a person should read at once: notes, copies, warnings, the path."""
+    """The path of the page, and lines to print: notes, copies, warnings, the path."""
 
     path: Path
     lines: tuple[str, ...]
@@ -63,7 +63,7 @@ def write_data_page(store: Store, config: SearchConfig, splits: Splits) -> DataP
 
 
 def _copies(task: Task, name: str, leaks: Sequence[Finding]) -> str:
-    """Whether validation and test were compared with train, and what was found: one line."""
+    """One line: whether validation and test were compared with train, and the result."""
     if not isinstance(task, Surveyed):
         return f"not looked for copies across splits: {name} has no method `leaks`"
     return f"looked for copies across splits: {'; '.join(one.title for one in leaks) or 'none'}"
@@ -72,8 +72,8 @@ def _copies(task: Task, name: str, leaks: Sequence[Finding]) -> str:
 def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
     """Test samples whose label the final model of the last search on this data doubts.
 
-    A label is doubted as in confident learning (Northcutt et al. 2021, arXiv:1911.00068): another class is predicted,
-    with at least the probability that this class has on average where it is the label.
+    A label is doubtful as in confident learning (Northcutt et al. 2021, arXiv:1911.00068): the model predicts another
+    class, with at least the mean probability of that class among the samples that have it as their label.
     """
     for name, record in sorted(store.records(), key=lambda pair: -pair[1].created):
         if (record.task, record.fingerprint) != (task, fingerprint):

@@ -30,14 +30,14 @@ def trials_frame(
         one whose name is taken, such as `epochs`, has the column `params_epochs`.
 
     Args:
-        metric: the name of the column METRIC; by default the name of the objective.
+        metric: the name of the column METRIC; by default `val_` and the objective, such as `val_loss`.
         objectives: of a search with several objectives; the first one is the search's own.
         resources: CPUs, GPUs and prices of a trial.
         parameters: names of the hyperparameters; by default those of any trial.
     """
     trials = [state.trials[number] for number in sorted(state.trials)]
     further = objectives[1:]
-    own = ["trial", "outcome", "epochs", "best_epoch", metric or state.objective.metric]
+    own = ["trial", "outcome", "epochs", "best_epoch", metric or state.objective.key]
     own += [*(objective.metric for objective in further), "seconds", *(["cost"] if resources else [])]
     if parameters is None:
         parameters = dict.fromkeys(name for trial in trials for name in trial.params)

@@ -20,6 +20,7 @@ from search.core.searchers.registry import Searcher, make_searcher
 from search.core.state import SearchState
 from search.core.store import Store
 from search.core.warm_start import as_trials
+from search.runtime.failures import failure_in_a_line
 from search.runtime.search import first_of_round
 from trainables import InputError, Objective
 
@@ -119,9 +120,10 @@ class _Story:
             case "timed_out":
                 self.lines.append(f"ended inside an epoch: over its time (trial_timeout {self._timeout})")
             case "retry":
-                self.lines.append(f"failed and was taken up again ({event['why']}): {_last(event['traceback'])}")
+                why = failure_in_a_line(event["traceback"])
+                self.lines.append(f"failed and was taken up again ({event['why']}): {why}")
             case "failed":
-                self.lines.append(f"failed for good ({event['why']}): {_last(event['traceback'])}")
+                self.lines.append(f"failed for good ({event['why']}): {failure_in_a_line(event['traceback'])}")
 
     def _say_result(self, event: Result) -> None:
         epoch, outcome = event["epoch"], event["outcome"]
@@ -181,8 +183,3 @@ class _Story:
             how = "trained again on train and validation" if chosen.merged else "its own model taken as it is"
             return [line, f"the search's model is of this trial: {how}, {chosen.epochs} epochs"]
         return [line]
-
-
-def _last(traceback: str) -> str:
-    lines = traceback.strip().splitlines()
-    return lines[-1].strip() if lines else "no message"

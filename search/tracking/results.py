@@ -108,7 +108,7 @@ def _read_search(client: MlflowClient, parent: Run) -> SearchTable:
     trials = _find_runs(client, f"tags.`search.id` = '{search}' AND tags.role = 'trial'")
     return SearchTable(
         search, tags["search"], tags["task"], int(tags["created"]), tags.get("data.fingerprint", ""), objectives,
-        f"{tags['searcher']} + {tags['scheduler']}", metrics.get(f"test_{objectives[0].metric}", math.nan),
+        f"{tags['searcher']} + {tags['scheduler']}", metrics.get(objectives[0].test_key, math.nan),
         _trials_frame([*trials], objectives),
     )  # fmt: skip
 
@@ -116,7 +116,7 @@ def _read_search(client: MlflowClient, parent: Run) -> SearchTable:
 def _trials_frame(runs: list[Run], objectives: tuple[Objective, ...]) -> pd.DataFrame:
     """The trials of one search, with the columns of `search.reports.frames.trials_frame`."""
     first, *further = objectives
-    own = ["trial", "outcome", "epochs", "best_epoch", first.metric, *(o.metric for o in further), "seconds", "cost"]
+    own = ["trial", "outcome", "epochs", "best_epoch", first.key, *(o.metric for o in further), "seconds", "cost"]
     given = [_originals(run, "params") for run in runs]
     columns = free_columns(dict.fromkeys(name for params in given for name in params), own)
     rows = []

@@ -29,13 +29,13 @@ def searched(module_command):
 def test_trials_of_several_searches_stand_in_one_ranking(searched):
     frame = pd.read_csv(io.StringIO(searched.run("compare", "toy", "--format", "csv", "--top", "0")))
     assert len(frame) == 10 and set(frame["search"]) == {"one", "two"}
-    assert frame["score"].is_monotonic_decreasing
-    assert frame["behind"].tolist() == pytest.approx((frame["score"].max() - frame["score"]).tolist())
+    assert frame["val_score"].is_monotonic_decreasing
+    assert frame["behind"].tolist() == pytest.approx((frame["val_score"].max() - frame["val_score"]).tolist())
     events = searched.events("one")
     for _, row in frame[frame["search"] == "one"].iterrows():
         curve = [e for e in epochs_of(events) if e["number"] == row["trial"]]
         assert row["epochs"] == len(curve)
-        assert row["score"] == max(e["metrics"]["val_score"] for e in curve)
+        assert row["val_score"] == max(e["metrics"]["val_score"] for e in curve)
         assert row["seconds"] == pytest.approx(sum(e["metrics"]["epoch_seconds"] for e in curve))
         assert row["cost"] == pytest.approx(row["seconds"]), "3600 an hour for one CPU"
         params = next(e["params"] for e in events if e["event"] == "trial" and e["number"] == row["trial"])

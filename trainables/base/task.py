@@ -36,6 +36,11 @@ class Objective:
         """The name of the objective among the metrics of an epoch, such as `val_accuracy`."""
         return f"val_{self.metric}"
 
+    @property
+    def test_key(self) -> str:
+        """The name of the objective on the test split, such as `test_accuracy`."""
+        return f"test_{self.metric}"
+
     def loss(self, value: float) -> float:
         """`value` turned so that smaller is better."""
         return value if self.mode == "min" else -value

@@ -266,12 +266,17 @@ class LoopTask:
                 f"the metrics hold {engines!r} beside the objective {self.metric!r}, which the search keeps under that "
                 f"name: give another name to one of them, or search with objective='{engines} {self.objective.mode}'"
             )
-        return metrics | {
-            engines: value,
+        measured = {
             "epoch_seconds": time.perf_counter() - begun,
             "peak_memory_mib": memory.mib(),
             **energy.measured(),
         }
+        if taken := sorted(metrics.keys() & measured.keys()):
+            raise TrainingError(
+                f"the metrics hold {taken[0]!r}, which the search measures itself: give yours another name, such as "
+                f"'own_{taken[0]}'"
+            )
+        return metrics | {engines: value, **measured}
 
 
 def _settle(code: Code) -> None:

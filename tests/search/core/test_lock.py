@@ -15,7 +15,7 @@ from search.core.config import load_config
 from search.core.journal import read_events
 from search.core.replay import open_search
 from search.core.store import Store
-from search.exchange.imported import Imported, ImportedTrial, keep
+from search.exchange.imported import Imported, ImportedTrial, keep_imported
 from search.observer import Observer
 from search.programs import Program, run_program
 from search.runs import RunOptions
@@ -49,7 +49,7 @@ def test_second_run_of_a_name_is_refused_and_changes_nothing(tmp_path):
         with pytest.raises(InputError, match=RUNNING):
             run_program(store, PROGRAM, options, Observer())
         with pytest.raises(InputError, match=RUNNING):
-            keep(store, "s", Imported("x", "s", "loss", "min", {}, []), print)
+            keep_imported(store, "s", Imported("x", "s", "loss", "min", {}, []), print)
         assert files(tmp_path) == before
     assert not (tmp_path / "searches" / "s").exists()
 
@@ -102,10 +102,10 @@ IMPORT = """
 import os, signal, sys
 from pathlib import Path
 from search.core.store import SearchFolder, Store
-from search.exchange.imported import keep
+from search.exchange.imported import keep_imported
 from tests.search.core.test_lock import FOUND
 SearchFolder.write = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
-keep(Store(Path(sys.argv[1])), None, FOUND, print)
+keep_imported(Store(Path(sys.argv[1])), None, FOUND, print)
 """
 
 
@@ -116,7 +116,7 @@ def test_import_that_was_killed_before_its_end_is_made_again_with_every_trial_on
     assert store.names() == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setattr("search.exchange.imported.PATIENCE", 0.2)
-    name, state = keep(store, None, FOUND, lambda line: None)
+    name, state = keep_imported(store, None, FOUND, lambda line: None)
     assert (
         [event["event"] for event in read_events(store.search(name).journal)].count("trial") == len(state.trials) == 3
     )
@@ -127,7 +127,7 @@ def test_import_that_mlflow_missed_is_delivered_by_resume(tmp_path, monkeypatch,
     with monkeypatch.context() as away:
         away.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         away.setattr("search.exchange.imported.PATIENCE", 0.2)
-        name, _ = keep(store, None, FOUND, said.append)
+        name, _ = keep_imported(store, None, FOUND, said.append)
     assert f"send them: python -m search resume {name}" in said[-1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     store.database.write_bytes(empty_store.read_bytes())
@@ -142,7 +142,7 @@ def test_new_searches_keep_their_objective(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setattr("search.exchange.imported.PATIENCE", 0.2)
     store = Store(tmp_path)
-    name, _ = keep(store, None, FOUND, lambda line: None)
+    name, _ = keep_imported(store, None, FOUND, lambda line: None)
     _, record, _ = open_search(store, name)
     assert record.objective_stored == {"metric": "loss", "mode": "min", "tuned": [], "named": "loss"}
     written = json.loads((store.search(name).path / "search.json").read_text())

@@ -23,7 +23,7 @@ from search.reports.simulate import show
 from search.reports.why import why
 from search.runs import check_task_name
 from search.runtime.search import Search
-from search.tracking.predict import predict
+from search.tracking.predict import predict_inputs
 from trainables import get_task
 from trainables.base.errors import InputError
 
@@ -158,7 +158,7 @@ def test_store_on_a_read_only_disk_is_read_by_each_command_that_only_reads(read_
     (comparison,) = compare_searches(read_only, "rnn")
     assert comparison.trials["search"].tolist() == ["s"]
     with pytest.raises(InputError, match="toy: no registered champion"):
-        predict(read_only, "toy", ["1,2,3,4"], "table")
+        predict_inputs(read_only, "toy", ["1,2,3,4"])
     with pytest.raises(InputError, match=r"journal\.jsonl: cannot be written: Read-only file system"):
         commands.resume(console, read_only, "s", {}, None)
 

@@ -54,7 +54,7 @@ def test_words_claim_a_difference_only_where_intervals_are_apart():
         return comparison.variants_paragraph(comparison.variant_figures(repeats, MSE), "kind", MSE)
 
     clear, vague = said([1.0, 1.01, 1.02], [2.0, 2.01, 2.02]), said([1.0, 2.0, 3.0], [2.0, 2.5, 3.5])
-    assert "kind a has the best test mse: 1.01" in clear
+    assert "kind a has the best test_mse: 1.01" in clear
     assert "the intervals do not touch" in clear
     assert "does not tell the two apart" in vague
     assert "do not touch" not in vague

@@ -45,18 +45,18 @@ def table(name, frame, fingerprint="f", objective=LOSS, created=0):
 def test_trials_frame_has_a_row_for_each_trial():
     frame = trials_frame(state_of([0.5, 0.3, 0.4], []), objectives=[LOSS, Objective("size", "min")])
     assert frame.index.tolist() == [0, 1] and frame.index.name == "trial"
-    assert list(frame.columns) == ["outcome", "epochs", "best_epoch", "loss", "size", "seconds", "lr"]
+    assert list(frame.columns) == ["outcome", "epochs", "best_epoch", "val_loss", "size", "seconds", "lr"]
     assert frame.loc[0].tolist() == ["completed", 3, 2, 0.3, 7.0, 1.5, 0.1]
-    assert np.isnan(frame.loc[1, "loss"]) and np.isnan(frame.loc[1, "size"]) and frame.loc[1, "epochs"] == 0
+    assert np.isnan(frame.loc[1, "val_loss"]) and np.isnan(frame.loc[1, "size"]) and frame.loc[1, "epochs"] == 0
 
 
 def test_trials_frame_keeps_the_names_of_its_own_columns():
-    frame = trials_frame(state_of([0.5], params=[{"epochs": 9, "loss": 8}]), metric="val_loss")
-    assert (frame.loc[0, "epochs"], frame.loc[0, "params_epochs"], frame.loc[0, "loss"]) == (1, 9, 8)
+    frame = trials_frame(state_of([0.5], params=[{"epochs": 9, "loss": 8}]), metric="loss")
+    assert (frame.loc[0, "epochs"], frame.loc[0, "params_epochs"], frame.loc[0, "params_loss"]) == (1, 9, 8)
 
 
 def test_frames_of_a_search_without_trials_are_empty():
-    assert trials_frame(state_of()).columns.tolist() == ["outcome", "epochs", "best_epoch", "loss", "seconds"]
+    assert trials_frame(state_of()).columns.tolist() == ["outcome", "epochs", "best_epoch", "val_loss", "seconds"]
     assert curves_frame(state_of()).columns.tolist() == ["trial", "epoch"]
 
 
@@ -77,7 +77,12 @@ def test_failed_trial_with_a_result_is_ranked_and_a_diverged_one_is_not():
     frame = trials_frame(state_of([0.5], [0.1], [], [0.01], outcomes=outcomes))
     trials, hyperparameters = rank_trials([table("s", frame)], [LOSS])
     assert trials["trial"].tolist() == [1, 0, 2, 3] and hyperparameters == ["lr"]
-    assert trials["behind"].tolist()[:2] == [0.0, 0.4] and trials["loss"].isna().tolist() == [False, False, True, True]
+    assert trials["behind"].tolist()[:2] == [0.0, 0.4] and trials["val_loss"].isna().tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_trials_on_the_pareto_front_are_marked():
@@ -87,7 +92,7 @@ def test_trials_on_the_pareto_front_are_marked():
     objectives = (LOSS, Objective("size", "min"))
     trials, _ = rank_trials([table("s", trials_frame(state, objectives=objectives))], objectives)
     assert trials["front"].tolist() == [True, True] and trials["size"].tolist() == [9.0, 3.0]
-    assert trials.columns.tolist()[:7] == ["search", "trial", "outcome", "loss", "behind", "front", "size"]
+    assert trials.columns.tolist()[:7] == ["search", "trial", "outcome", "val_loss", "behind", "front", "size"]
 
 
 def test_searches_that_cannot_be_ranked_together_are_named_with_the_reason(tmp_path):
@@ -112,9 +117,9 @@ def test_compare_reads_the_journals_of_a_store(tmp_path, monkeypatch):
     kept(Store(tmp_path), "one", config, **about)
     kept(Store(tmp_path), "two", config, **about)
     (found,) = compare_searches(Store(tmp_path))
-    assert (found.task, found.metric) == ("mine", "loss")
+    assert (found.task, found.objective) == ("mine", LOSS)
     assert found.searches["search"].tolist() == ["one", "two"]
-    assert found.searches["best val loss"].tolist() == [0.5, 0.5] and np.isnan(found.searches["test loss"]).all()
+    assert found.searches["best val_loss"].tolist() == [0.5, 0.5] and np.isnan(found.searches["test_loss"]).all()
     searches, trials = found.grids(top=1)
     assert len(trials.rows) == 1 and "worse by" in trials.heads and searches.heads[0] == "search"
     assert len(pd.read_csv(io.StringIO(comparisons_as_csv([found], 0)))) == 2

@@ -37,7 +37,7 @@ def usual(tmp_path_factory):
 def test_head_of_the_report_has_the_figures_that_matter(usual):
     page, _ = usual
     text = text_of(page).split("Best so far")[0]
-    assert re.search(r"best val loss 0\.01\d* trial \d+ at epoch \d of 10", text)
+    assert re.search(r"best val_loss 0\.01\d* trial \d+ at epoch \d of 10", text)
     assert re.search(r"trials 111 \d+ completed, \d+ stopped early, \d+ diverged, \d+ failed", text)
     assert "from beginning to end; 11 min of training in all trials" in text, "330 epochs of two seconds"
     assert "|" not in text, "no Markdown"
@@ -47,7 +47,7 @@ def test_trials_table_has_every_hyperparameter_marks_the_best_and_counts_what_it
     page, folder = usual
     table = page.split('<table class="sortable">')[1].split("</table>")[0]
     heads = [re.sub("<[^>]+>", "", head) for head in re.findall(r"<th>(.*?)</th>", table)]
-    assert heads == ["trial", "outcome", "epochs", "time", "loss", *SPACE]
+    assert heads == ["trial", "outcome", "epochs", "time", "val_loss", *SPACE]
     rows = table.split("<tr")[2:]
     assert len(rows) == 100
     assert [" best</td>" in row for row in rows] == [True] + [False] * 99
@@ -101,7 +101,7 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
     assert re.findall(r'alt="([^"]+)"', final) == ["predictions"]
     assert re.findall(r'alt="([^"]+)"', compared) == ["curves of seeds"]
     head = text_of(page).split("Best so far")[0]
-    assert "test loss 0.5 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
+    assert "test_loss 0.5 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
     assert "baseline ridge 0.4 on test NOT beaten" in head
     assert "loss mae seed 0 0.5 0.25 baseline ridge 0.4" in text_of(final)
 

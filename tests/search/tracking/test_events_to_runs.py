@@ -13,12 +13,12 @@ import pytest
 
 from search.core.store import Store
 from search.tracking import events_to_runs as delivery
-from search.tracking import registry, results
+from search.tracking import predict, registry, results
 from search.tracking.client import mlflow_client
 from search.tracking.tracker import Tracker
 from tests.search.runtime.test_search import result, search_in
 from tests.search.tracking.journals import RECORD, held, whole_journal, write_final
-from trainables import Objective
+from trainables import InputError, Objective
 from trainables.base.task import DataInfo
 
 INFO = DataInfo(source="demo", fingerprint="f", test_fingerprint="t", sizes={})
@@ -127,6 +127,20 @@ def test_names_that_mlflow_refuses_are_delivered_and_read_back(delivered):
     assert version[1]["test_accuracy"] == "0.55"
 
 
+def test_champion_whose_files_changed_since_it_was_registered_is_refused(delivered, monkeypatch):
+    store, found = delivered
+    (version,) = found["versions"]
+    assert version[1]["model.digest"] == registry.model_digest(store.search("s").final(0, 0) / "model")
+    loaded = []
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", loaded.append)
+    predict.load_champion(store, "windows")
+    (weights,) = store.artifacts.rglob("artifacts/model/weights")
+    weights.write_text("2")
+    with pytest.raises(InputError, match=r"windows version 1: the files of its model changed .*search retrain s"):
+        predict.load_champion(store, "windows")
+    assert len(loaded) == 1
+
+
 def test_run_names_say_what_a_run_is(delivered):
     _, found = delivered
     named = {key: run["name"] for key, run in found.items() if isinstance(run, dict)}
@@ -139,10 +153,10 @@ def test_run_names_say_what_a_run_is(delivered):
 def test_parent_run_describes_the_search_and_shows_its_best(delivered):
     _, found = delivered
     tags = found["parent"]["tags"]
-    assert tags["best"] == "trial 0: val accuracy 0.6 at epoch 2"
+    assert tags["best"] == "trial 0: val_accuracy 0.6 at epoch 2"
     for part in ("windows", "Best so far: trial 0", "python -m search resume s", "`class_weights`"):
         assert part in tags["mlflow.note.content"]
-    assert found["trial-1"]["tags"]["best"] == "val accuracy 0.46 at epoch 3"
+    assert found["trial-1"]["tags"]["best"] == "val_accuracy 0.46 at epoch 3"
 
 
 def test_parent_run_shows_the_best_while_trials_run(store):
