@@ -154,16 +154,19 @@ def fit_epochs(
     Returns:
         The configuration, and the fields of `SearchRecord` that a later session needs of the pace.
     """
-    from search.runtime.pace import measure_pace, most_epochs
+    from search.core.time_plan import TimePlan, with_epochs
+    from search.runtime.pace import measure_pace
 
-    budget, most = str(config.search.time_budget), most_epochs(config, splits.info.sizes["train"])
+    budget, settings = str(config.search.time_budget), config.search
     pace = measure_pace(config, splits, cluster.placement)
-    config = pace.fit(config, parse_duration(budget))
+    plan = TimePlan(parse_duration(budget), train_samples=splits.info.sizes["train"])
+    most = plan.longest_final_training(settings.epochs)
+    config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, settings.epochs, settings.grace_period))
     observer.say(
-        f"an epoch takes about {pace.seconds:.1f} s: in {budget} a trial has up to {config.search.epochs} epochs, and "
-        f"weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)"
+        f"an epoch takes about {pace.epoch_seconds:.1f} s: in {budget} a trial has up to {config.search.epochs} "
+        f"epochs, and weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)"
     )
-    return config, {"alone": pace.alone, "most_epochs": most, "worker_start": pace.start}
+    return config, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}
 
 
 def check_no_secret(uri: str | None) -> None:

@@ -18,8 +18,8 @@ from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.searchers.registry import grid_note
 from search.core.store import SearchFolder, Store
+from search.core.time_plan import TimePlan, TrialsSoFar
 from search.final.audit import audit_stopped_trials
-from search.final.ending import AROUND, Ending, Measured, plan_ending, settle_ending
 from search.final.retrain import train_final_models
 from search.final.variants import compare_variants
 from search.guard import Guard
@@ -31,10 +31,11 @@ from search.runtime.checkpoints import prune
 from search.runtime.cluster import Cluster, disconnect
 from search.runtime.failures import cause
 from search.runtime.interrupts import Interrupts
+from search.runtime.pace import plan_final
 from search.runtime.search import Listener, Search
 from search.runtime.trials import run_trials
 from search.tracking import tracker
-from trainables import InputError, Mergeable, Splits
+from trainables import Fusable, InputError, Mergeable, Splits
 
 #: The seconds that the end of a command waits for a tracking server that does not answer.
 PATIENCE = 10.0
@@ -88,6 +89,12 @@ class Session:
         self.search = Search(config, prepared.folder, prepared.journal)
         limit = config.search.time_budget if prepared.final_trainings is None else None
         self.budget = Budget(math.inf if limit is None else parse_duration(limit))
+        record = prepared.record
+        self.plan = TimePlan.from_config(
+            config, prepared.splits.info.sizes, prepared.cluster.placement.concurrency, self.budget.seconds,
+            most_final_epochs=record.most_epochs, alone_ratio=record.alone, worker_start_seconds=record.worker_start,
+            retrain=record.retrain, fused=isinstance(self.search.task, Fusable),
+        )  # fmt: skip
         self.tracker = tracker.Tracker(
             prepared.store, prepared.folder, config, prepared.record, prepared.splits.info, self.search.objective,
             observer.say,
@@ -139,17 +146,16 @@ class Session:
 
     def run_trials(self) -> None:
         """Trains trials until none is left, or a budget ends."""
-        prepared = self.prepared
         self.search.reopen()
-        run_trials(
-            self.search, prepared.splits, prepared.cluster.placement, self.budget, lambda: self._ending().seconds
-        )
+        run_trials(self.search, self.prepared.splits, self.prepared.cluster.placement, self.budget, self.plan)
 
     def compare(self) -> None:
         """Compares the balanced values of the search, with several seeds each."""
         prepared = self.prepared
         if prepared.record.retrain and not self.search.cut_off:
-            compare_variants(self.search, prepared.splits, prepared.cluster.placement, self._ending().seeds)
+            trials = TrialsSoFar.from_state(prepared.config, self.search.state)
+            seeds = self.plan.after_trials(trials, self.budget.left).comparison_seeds
+            compare_variants(self.search, prepared.splits, prepared.cluster.placement, seeds)
 
     def audit(self) -> None:
         """Trains some stopped trials to the end, to measure what stopping cost."""
@@ -160,10 +166,9 @@ class Session:
         """The final training that the time budget holds; None where the search ends without one."""
         if not self.prepared.record.retrain or self.search.cut_off:
             return None
-        planned = settle_ending(
-            self.search, self.prepared.splits, self.prepared.cluster.placement, self.budget, self._measured()
-        )
-        return FinalTrainings(self.prepared.config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
+        prepared = self.prepared
+        final = plan_final(self.plan, self.search, prepared.splits, prepared.cluster.placement, self.budget)
+        return FinalTrainings(prepared.config.search.retrain_seeds, 1, final.retrain, final.epochs)
 
     def train_final(self, final: FinalTrainings) -> None:
         """Runs the final trainings, if a trial has a result and the search was not cut off."""
@@ -202,18 +207,6 @@ class Session:
             return "failed"
         prune(self.search)
         return "finished"
-
-    def _measured(self) -> Measured:
-        record = self.prepared.record
-        most = self.prepared.config.search.epochs if record.most_epochs is None else record.most_epochs
-        return Measured(most, record.alone, record.worker_start)
-
-    def _ending(self) -> Ending:
-        """The plan for the time after the trials, as the search stands."""
-        if not self.prepared.record.retrain:
-            return Ending(0, False, None, 0.0 if math.isinf(self.budget.seconds) else AROUND)
-        placement = self.prepared.cluster.placement
-        return plan_ending(self.search, self.prepared.splits, placement, self.budget, self._measured())
 
     def _outcome(self, undelivered: int) -> SearchOutcome:
         prepared, search = self.prepared, self.search

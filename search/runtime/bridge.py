@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from search.core.config import parse_duration
 from search.core.events import Moved
 from search.core.redaction import redacted
 from search.core.state import Trial
+from search.core.time_plan import TimePlan, TrialsSoFar
 from search.runtime import checkpoints
 from search.runtime.budget import Budget
 from search.runtime.failures import cause, cut
@@ -32,9 +33,9 @@ RECOUNT = 2.0
 class Bridge:
     """What the adapters to Tune (searcher, scheduler, callback) share: live trials, and the queue of those to come."""
 
-    def __init__(self, search: Search, concurrency: int, budget: Budget, ending: Callable[[], float]) -> None:
+    def __init__(self, search: Search, concurrency: int, budget: Budget, plan: TimePlan) -> None:
         self.search, self._fits, self._counted = search, concurrency, time.monotonic()
-        self._budget, self._ending = budget, ending
+        self._budget, self._plan = budget, plan
         self.board = f"progress-{uuid.uuid4().hex}"
         self._progress = EpochProgress(self.board, search.announce)
         self.live: set[str] = set()
@@ -167,22 +168,23 @@ class Bridge:
         self._progress.ask(time.monotonic() - min(self.silent_since.values(), default=math.inf))
 
     def _keep_time(self) -> None:
-        """Stops the search when what follows the trials needs the time that is left, running epochs included; and
-        begins no new trial once one like the best could not train to its end."""
-        if math.isinf(self._budget.seconds) or self.search.stopping:
+        """Stops the trials, or starts no new one, when the time plan says so."""
+        search, plan = self.search, self._plan
+        if math.isinf(self._budget.seconds) or search.stopping:
             return
-        trials, left = self.search.state.trials, self._budget.left - self._ending()
-        now = time.monotonic()
+        trials, left, now = search.state.trials, self._budget.left, time.monotonic()
+        seen = TrialsSoFar.from_state(search.config, search.state) if plan.retrain else None
+        reserved = plan.after_trials(seen, left).seconds
         running = [
             max(0.0, trials[n].seconds / trials[n].epoch - (now - since))
             for trial, since in self.silent_since.items()
             for n in numbers_of(trial)
             if trials[n].epoch
         ]
-        if left <= max(running, default=0.0):
-            self.search.stop("time budget")
-        elif (best := self.search.state.best()) is not None:
-            self.search.closed = left < best.seconds / best.epoch * self.search.config.search.epochs
+        if plan.must_stop_trials(left, reserved, running):
+            search.stop("time budget")
+        elif (best := search.state.best()) is not None:
+            search.closed = not plan.may_start_trial(left, reserved, best.seconds / best.epoch)
 
     def _watch(self) -> None:
         """Ends the workers of trials that are over their time limit, or hang."""

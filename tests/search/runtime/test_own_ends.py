@@ -14,6 +14,7 @@ from search.core.program_config import loop_config
 from search.core.record import SearchRecord, task_fields
 from search.core.replay import replay
 from search.core.store import Store
+from search.core.time_plan import TimePlan
 from search.live.console import Reporter
 from search.reports.simulate import decisions, simulate
 from search.reports.why import _Story
@@ -55,7 +56,7 @@ class Driven:
         self.search = Search(self.config, self.folder)
         self.search.record({"event": "session"})
         self.search.reopen()
-        self.bridge = Bridge(self.search, 1, Budget(), lambda: 0.0)
+        self.bridge = Bridge(self.search, 1, Budget(), TimePlan())
 
     def kill(self, **more):
         self.search.journal.close()
