@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,9 +52,9 @@ class BestTrial:
 
 @dataclass(frozen=True, repr=False)
 class SearchResult:
-    """A search as its journal shows it. The journal is read once, when it is first needed.
+    """A search at the moment when it was opened: `search.run` and `search.open` read its journal once.
 
-    `search.open(name)` reads the journal again. `resume` and `retrain` return a new result.
+    `resume` and `retrain` return a new result.
 
     >>> found = search.open("mine")
     >>> found
@@ -73,6 +72,8 @@ class SearchResult:
     _folder: SearchFolder
     _config: SearchConfig
     _record: SearchRecord
+    _state: SearchState
+    _events: list[Event]
 
     def __repr__(self) -> str:
         from search.reports.summary import trials_of
@@ -263,26 +264,22 @@ class SearchResult:
 
     def _last_failure(self) -> str:
         """The reason of the last failed trial, for a message; without one, how to continue."""
-        failed = [event for event in self._journal[1] if event["event"] == "failed"]
+        failed = [event for event in self._events if event["event"] == "failed"]
         if not failed:
             return " yet; found.resume() goes on with it"
         last = failed[-1]
         reason = last["traceback"].strip().split("\n")[-1].strip()
         return f"; the last one that failed is trial {last['number']}: {reason}"
 
-    @property
-    def _state(self) -> SearchState:
-        return self._journal[0]
-
-    @cached_property
-    def _journal(self) -> tuple[SearchState, list[Event]]:
-        return replay(self._folder)
-
 
 def open_result(store: Store, name: str) -> SearchResult:
-    """The result of a search of the store; raises InputError where there is no search of that name."""
+    """The result of a search of the store.
+
+    Raises:
+        InputError: there is no search of that name, or its record or journal is damaged.
+    """
     folder, record, config = open_search(store, name)
-    return SearchResult(store, folder, config, record)
+    return SearchResult(store, folder, config, record, *replay(folder))
 
 
 @contextmanager

@@ -2,7 +2,11 @@
 
 
 class SearchError(Exception):
-    """The base of the errors of the Python API. `search.errors` lists them."""
+    """The base of the errors of the Python API: `except search.SearchError` catches each of them.
+
+    >>> issubclass(search.InputError, search.SearchError) and issubclass(search.InputError, ValueError)
+    True
+    """
 
 
 class InputError(SearchError, ValueError):
