@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from search.core.config import SearchConfig, parse_duration
 from search.core.events import WarmStarted
+from search.core.failures import cause
 from search.core.journal import Journal
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
-from search.core.searchers.registry import grid_note
+from search.core.searchers import searcher_note
 from search.core.store import SearchFolder, Store
 from search.core.time_plan import TimePlan, TrialsSoFar
 from search.final.audit import audit_stopped_trials
@@ -29,7 +30,6 @@ from search.reports.summary import counted, trials_of
 from search.runtime.budget import Budget
 from search.runtime.checkpoints import prune
 from search.runtime.cluster import Cluster, disconnect
-from search.runtime.failures import cause
 from search.runtime.interrupts import Interrupts
 from search.runtime.pace import plan_final
 from search.runtime.search import Listener, Search
@@ -227,7 +227,7 @@ class Session:
         )
         sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
         yield f"data: {f'{info.source} ({sizes})' if sizes else info.source}, fingerprint {info.fingerprint}"
-        yield from (f"note: {note}" for note in (*info.notes, grid_note(config)) if note)
+        yield from (f"note: {note}" for note in (*info.notes, searcher_note(config)) if note)
         if cluster.dashboard:
             starts_ray = not (prepared.record.address or os.environ.get("RAY_ADDRESS"))
             until = ", and is there only while this command runs" if starts_ray else ""
@@ -237,5 +237,5 @@ class Session:
         if trials := search.state.trials.values():
             over, paused = counted(sum(t.over for t in trials), "trial"), len(search.state.paused())
             waiting = f", {paused} at a rung wait to be promoted" if paused else ""
-            kept = "what they kept" if search.runs_itself else "their checkpoints"
+            kept = "what they kept" if search.study.ends_itself else "their checkpoints"
             yield f"resumed: {over} over, {len(search.state.unfinished())} to go on from {kept}{waiting}"

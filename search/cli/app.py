@@ -228,12 +228,14 @@ def simulate(
     debug: given.DebugOption = False,
 ) -> None:
     """What another scheduler, budget or number of workers would have made of a search; in seconds."""
-    from search.reports.simulate import show
+    from search.live.screen import say
+    from search.reports.simulate import simulated_beside_logged
 
     flags = {"search.scheduler": scheduler and scheduler.value, "search.epochs": epochs}
 
     def command(console: Console, kept: Store) -> int:
-        show(console, kept, name, flags, set_, concurrency)
+        for line in simulated_beside_logged(kept, name, flags, set_, concurrency):
+            say(console, line)
         return 0
 
     finish(command, store, debug)

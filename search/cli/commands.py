@@ -19,7 +19,7 @@ from search.cli.finish import DONE, FAILED, INTERRUPTED
 from search.core.config import SearchConfig, load_config
 from search.core.journal import Journal
 from search.core.redaction import redacted
-from search.core.searchers.registry import grid_note, make_searcher
+from search.core.searchers import make_searcher, searcher_note
 from search.core.store import Store
 from search.live.observer import ConsoleObserver
 from search.live.screen import say
@@ -151,7 +151,7 @@ def dry_run(console: Console, config: SearchConfig, data: str | None) -> int:
     say(console, f"configuration: {config.place} {profile}")
     console.print(f"placement: {placement.describe()} (on this machine)")
     console.print(_extent(config, task), markup=False)
-    if note := grid_note(config):
+    if note := searcher_note(config):
         say(console, f"note: {note}")
     for number in range(int(min(5, total))):
         say(console, f"configuration {number}: {json.dumps(searcher.ask(number))}")

@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 import search
 from search.core.overrides import SECTIONS, Named, change, flag, given_by, lay_over
+from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.settings import Resources, SearchSection, Section
 from search.core.space import Plain, Space, check_values, listed, parse_space
 from trainables import Allowed, InputError, Limited, Objective, get_task, task_config_file
@@ -44,6 +45,12 @@ class SearchConfig:
         """The values of the balanced parameter, which trials take in turn; `(None,)` where nothing is balanced."""
         parameter = next((p for p in self.space.parameters if p.name == self.search.balance), None)
         return parameter.choices if parameter else (None,)
+
+    @property
+    def turns(self) -> tuple[str, tuple[Plain, ...]] | None:
+        """The balanced parameter and its values, where trials take several values in turn."""
+        name, values = self.search.balance, self.balanced
+        return (name, values) if name and len(values) > 1 else None
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -179,7 +186,8 @@ def check_config(
             raise InputError(f"{place}: {section}: {raw.get(section)!r}: expected a mapping")
     given = given or {}
     search = _validate(SearchSection, raw["search"], f"{place}: search", given)
-    if search.grace_period > search.epochs and search.scheduler != "none":
+    searcher, scheduler = SEARCHERS.get(search.searcher), SCHEDULERS.get(search.scheduler)
+    if search.grace_period > search.epochs and scheduler.compares:
         raise InputError(
             f"{place}: search.grace_period: {search.grace_period}: must be <= search.epochs ({search.epochs})"
         )
@@ -197,13 +205,13 @@ def check_config(
             f"{place}: resources.gpus: {config.resources.gpu_share:g}: a trial has one GPU; give 1 or a fraction, "
             "and the other GPUs run more trials at once"
         )
-    if search.deterministic and search.scheduler in ("asha-promote", "asha-predict"):
+    if search.deterministic and scheduler.pauses_trials:
         raise InputError(f"{place}: search.scheduler: {search.scheduler}: has no rounds; with --deterministic: asha")
     if config.resources.autoscaled and search.concurrency is None:
         raise InputError(f"{place}: resources.autoscaled: true: search.concurrency must say how many trials at once")
     _check_balance(search.balance, config.space, f"{place}: search.balance")
     _check_objectives(config)
-    if search.searcher == "grid":
+    if searcher.is_finite:
         config.space.grid(place)
     elif search.trials is None and search.time_budget is None and search.epoch_budget is None:
         raise InputError(
@@ -229,8 +237,9 @@ def _check_objectives(config: SearchConfig) -> None:
     metrics = [objective.metric for objective in config.objectives]
     if config.search.objective is not None and (len(metrics) < 2 or len(set(metrics)) < len(metrics)):
         raise InputError(f"{place}.objective: {config.search.objective}: expected two or more different ones, or null")
-    if metrics and searcher not in ("nsga2", "random", "grid"):
-        raise InputError(f"{place}.searcher: {searcher}: has one objective; for several: nsga2, random, grid")
+    if metrics and not SEARCHERS.get(searcher).several_objectives:
+        able = ", ".join(name for name in SEARCHERS.names() if SEARCHERS.get(name).several_objectives)
+        raise InputError(f"{place}.searcher: {searcher}: has one objective; for several: {able}")
 
 
 def _check_balance(name: str | None, space: Space, place: str) -> None:
@@ -274,7 +283,7 @@ def _validate(model: type[S], raw: dict[str, Any], place: str, given: Mapping[st
         if first["type"] == "extra_forbidden":
             allowed = ", ".join(model.model_fields)
             raise InputError(f"{place}.{key}: unknown key; allowed are {allowed}") from None
-        message = first["msg"][0].lower() + first["msg"][1:]
+        message = (first["msg"][0].lower() + first["msg"][1:]).removeprefix("value error, ")
         section = place.rpartition(": ")[2]
         if (source := given.get(f"{section}.{first['loc'][0]}")) is not None:
             raise InputError(f"{source}: {message}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from search.core.config import SearchConfig
+from search.core.failures import told
 from search.core.redaction import redacted
 from search.core.state import SearchState
 from search.core.store import SearchFolder
@@ -12,7 +13,6 @@ from search.live.screen import show
 from search.outcome import SearchOutcome, command_line
 from search.reports.plan import Plan
 from search.reports.summary import headline, parts, trials_of
-from search.runtime.failures import told
 from trainables import Exported, SelfTrained
 
 #: The number of lines of a model's own text that are printed; a file has all of them.

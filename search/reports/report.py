@@ -23,9 +23,10 @@ from search.core.readable import value as significant
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.replay import open_search, replay
-from search.core.schedulers.registry import make_scheduler
+from search.core.searchers.base import RecordedSearcher
 from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
+from search.core.study import Study
 from search.final import finalists, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.again import again
@@ -70,7 +71,7 @@ def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfi
         remarks=_remarks(state),
         plotly=get_plotlyjs(),
         drawings=_drawings(state, config, events),
-        stopping=_stopping(state, config),
+        stopping=_stopping(state, config, events),
         spent=_spent(state, config),
         comparison=_comparison(folder, state, config),
         final=_final(folder, state),
@@ -196,13 +197,9 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, Any
     return {"heads": list(heads), "rows": [list(row) for row in rows]}
 
 
-def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
+def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> dict[str, Any]:
     """The rungs, the epochs and the time that early stopping saved, and the audit of stopped trials."""
-    scheduler = make_scheduler(config)
-    for trial in state.trials.values():  # a rung does not depend on the order; diverged trials left their rungs
-        for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
-            if state.objective.key in metrics:
-                scheduler.record(trial.number, epoch, state.objective.val_loss(metrics))
+    study = Study(config, state.objective, searcher=RecordedSearcher(state.trials), events=events)
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     audited = audit_rows(state)
     return {
@@ -214,7 +211,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
                     str(epoch), str(len(rung)), str(sum(1 for t in stopped if t.epoch == epoch)),
                     significant(state.objective.loss(min(rung.values()))),
                 ]
-                for epoch, rung in scheduler.rungs().items()
+                for epoch, rung in study.rungs().items()
                 if rung
             ),
         ),

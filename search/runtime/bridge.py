@@ -13,13 +13,12 @@ import ray
 from ray.tune.experiment import Trial as TuneTrial
 
 from search.core.config import parse_duration
-from search.core.events import Moved
+from search.core.failures import cause, cut
 from search.core.redaction import redacted
 from search.core.state import Trial
 from search.core.time_plan import TimePlan, TrialsSoFar
 from search.runtime import checkpoints
 from search.runtime.budget import Budget
-from search.runtime.failures import cause, cut
 from search.runtime.placement import machines, place
 from search.runtime.progress import EpochProgress
 from search.runtime.search import Search
@@ -83,7 +82,7 @@ class Bridge:
                     "params": trial.params,
                     "seed": trial.seed,
                     "micro_batches": trial.micro_batches,
-                    "decisions": [epoch for epoch in epochs if search.scheduler.decides(trial.number, epoch)],
+                    "decisions": [epoch for epoch in epochs if search.study.scheduler.decides(trial.number, epoch)],
                     "resume_from": [(one.name, one.digest) for one in reversed(trial.checkpoints)],
                     "carried": {
                         name: ray.put(one)
@@ -184,7 +183,7 @@ class Bridge:
         if plan.must_stop_trials(left, reserved, running):
             search.stop("time budget")
         elif (best := search.state.best()) is not None:
-            search.closed = not plan.may_start_trial(left, reserved, best.seconds / best.epoch)
+            search.study.closed = not plan.may_start_trial(left, reserved, best.seconds / best.epoch)
 
     def _watch(self) -> None:
         """Ends the workers of trials that are over their time limit, or hang."""
@@ -192,11 +191,11 @@ class Bridge:
         for trial, since in list(self.silent_since.items()):
             silent = time.monotonic() - since
             running = [n for n in numbers_of(trial) if not search.state.trials[n].idle]
-            late = [n for n in running if search.is_over_time(n, silent / len(running))]
+            late = [n for n in running if search.study.is_over_time(n, silent / len(running))]
             stalled = limit is not None and silent > parse_duration(limit)
             if not (late or stalled) or trial.temporary_state.ray_actor is None:
                 continue
-            search.record(*(Moved(event="timed_out", number=number) for number in late))
+            search.end_late(late)
             if stalled and limit is not None:
                 search.announce({"event": "stalled", "numbers": running, "limit": limit})
                 for number in running:  # what hangs after its epochs would have to train them again
@@ -211,7 +210,7 @@ class Bridge:
         """Whether nothing runs and nothing is left to run. (What runs may still fail and be taken up again.)"""
         search = self.search
         return not self.live and (
-            bool(search.stopping) or not (self.waiting or search.has_more or search.promotable() is not None)
+            bool(search.stopping) or not (self.waiting or search.study.has_more or search.study.promote() is not None)
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from search.core.config import SearchConfig
-from search.core.searchers.registry import make_searcher
+from search.core.searchers import make_searcher
 from search.core.time_plan import FinalPlan, TimePlan, TrialsSoFar
 from search.runtime.budget import Budget
 from search.runtime.placement import Placement

@@ -15,12 +15,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.stopper import Stopper
 
+from search.core.failures import latest_traceback
 from search.core.settings import SearchSection
 from search.core.time_plan import TimePlan
 from search.runtime import checkpoints
 from search.runtime.bridge import Bridge, numbers_of
 from search.runtime.budget import Budget
-from search.runtime.failures import latest_traceback
 from search.runtime.placement import Placement
 from search.runtime.search import Search
 from search.runtime.transfer import keep, storage

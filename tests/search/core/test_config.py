@@ -34,7 +34,7 @@ def test_set_replaces_a_parameter_whole():
         (["search.trials=many"], "--set search.trials=many: input should be a valid integer"),
         (
             ["search.searcher=magic"],
-            "--set search.searcher=magic: input should be 'ranks', 'tpe', 'random', 'grid', 'gp' or 'nsga2'",
+            "--set search.searcher=magic: allowed are ranks, tpe, gp, random, grid, nsga2",
         ),
         (["search.grace_period=99"], "search.grace_period: 99: must be <= search.epochs (12)"),
         (["search.time_budget=soon"], "--set search.time_budget=soon: 'soon': expected a positive duration"),

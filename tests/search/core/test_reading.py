@@ -19,7 +19,7 @@ from search.core.warm_start import from_all
 from search.exchange.studies import write_study
 from search.reports.compare import compare_searches
 from search.reports.report import report_search, write_report
-from search.reports.simulate import show
+from search.reports.simulate import simulated_beside_logged
 from search.reports.why import why
 from search.runs import check_task_name
 from search.runtime.search import Search
@@ -72,7 +72,7 @@ def test_reading_a_search_runs_nothing_that_its_store_names(tmp_path, monkeypatc
     folder, record, config = open_search(store, "s")
     why(store, "s", 0)
     write_report(folder, record, config)
-    show(Console(quiet=True), store, "s", {}, [], 1)
+    simulated_beside_logged(store, "s", {}, [], 1)
     write_study(config, replay(folder)[0], "s", f"sqlite:///{tmp_path}/out.db")
     found = search.open("s", store.root)
     assert found.best.value == 0.5
@@ -152,7 +152,7 @@ def test_store_on_a_read_only_disk_is_read_by_each_command_that_only_reads(read_
     assert report_search(read_only, "s") == tmp_path / "s-report.html"
     assert (tmp_path / "s-report.html").exists()
     why(read_only, "s", 0)
-    show(console, read_only, "s", {}, [], 1)
+    simulated_beside_logged(read_only, "s", {}, [], 1)
     write_study(open_search(read_only, "s")[2], replay(read_only.search("s"))[0], "s", f"sqlite:///{tmp_path}/out.db")
     assert search.open("s", read_only.root).best.value == 0.5
     (comparison,) = compare_searches(read_only, "rnn")

@@ -126,8 +126,8 @@ def test_loop_that_ends_early_is_complete_with_the_epochs_that_it_has(driven):
 
 def test_searcher_hears_once_of_a_trial_that_ended_by_itself(driven):
     one = driven(stops_by_itself, trials=4, searcher="tpe")
-    told, tell = [], one.search.searcher.tell
-    one.search.searcher.tell = lambda trial: (told.append((trial.number, trial.epoch)), tell(trial))
+    told, tell = [], one.search.study.searcher.tell
+    one.search.study.searcher.tell = lambda trial: (told.append((trial.number, trial.epoch)), tell(trial))
     one.run()
     assert told == [(0, 4), (1, 2), (2, 4), (3, 2)]
     one.kill(trials=5)
