@@ -8,7 +8,7 @@ import pytest
 
 from search.core.config import load_config
 from search.core.schedulers.base import Scheduler
-from search.core.searchers.registry import Searcher
+from search.core.searchers.base import Searcher
 from tests.test_imports import FILES, MODULES, ROOMS, imported, module_of, room_of
 from trainables import (
     TASKS,

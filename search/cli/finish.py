@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from search.core.store import Store
 
+#: Exit codes of a search: finished, failed, interrupted.
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
 
 def finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:
     """Runs a command and exits with its code. An error is printed in a line or two; `--debug` shows its traceback."""

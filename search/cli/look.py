@@ -28,15 +28,18 @@ def data(
     """Write one HTML page of a data set: splits, classes, lengths, leaks and, after a search, doubtful labels."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.cli import commands
-        from search.cli.preparation import read_data
         from search.core.config import load_config
+        from search.live.observer import ConsoleObserver
+        from search.preparation import read_data
         from search.reports.data import write_data_page
+        from search.runs import check_task_name
+        from trainables import get_task
 
-        commands.check_name(task)
+        check_task_name(task)
         kept.check()
         config = load_config(task, set_, {}, "demo" if data is None else "data")
-        page = write_data_page(kept, config, read_data(console, kept, config, data))
+        splits = read_data(ConsoleObserver(console), kept, config, get_task(task), data)
+        page = write_data_page(kept, config, splits)
         for line in page.lines:
             console.print(line, markup=False, soft_wrap=True)
         if open_:
@@ -67,16 +70,13 @@ def report(
     """Write one HTML file that shows a search, and log it to its run in MLflow."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.reports.report import report_search
-        from search.tracking.results import log_report
+        from search import runs
 
-        path = report_search(kept, name)
+        path = runs.report(kept, name)
         console.print(f"report: {path}", markup=False, soft_wrap=True)
         if open_:
             webbrowser.open(path.as_uri())
-        if kept.is_writable:
-            log_report(kept, kept.search(name).read(kept)["id"], str(path))
-        else:
+        if not kept.is_writable:
             console.print(f"{kept.root} can only be read: the report is here, and not in MLflow", markup=False)
         return 0
 
@@ -96,16 +96,16 @@ def compare(
     """Searches of a task side by side, and their best trials."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.cli import commands
         from search.live.screen import show_columns
         from search.reports.compare import compare_searches, comparisons_as_csv, comparisons_as_json
+        from search.runs import check_task_name
         from search.tracking.results import searches_of_server
 
         def warn(line: str) -> None:
             print(line, file=sys.stderr)
 
         if task is not None:
-            commands.check_name(task, kept)
+            check_task_name(task, kept)
         comparisons = compare_searches(kept, task, search, searches_of_server(kept, task, warn))
         if form.value == "csv":
             sys.stdout.write(comparisons_as_csv(comparisons, top))

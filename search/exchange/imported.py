@@ -17,11 +17,12 @@ from search.core.config import SearchConfig
 from search.core.events import Event, Failed, Proposed, Result
 from search.core.journal import Journal
 from search.core.program_config import loop_config
-from search.core.replay import described, open_search, replay
+from search.core.record import SearchRecord, task_fields
+from search.core.replay import open_search, replay
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.tracking.tracker import Tracker
-from trainables import DataInfo, InputError, Params, get_task, offered
+from trainables import DataInfo, InputError, Params, get_task
 from trainables.base.files import file_safe, replacing
 from trainables.base.task import array_digest
 
@@ -85,12 +86,10 @@ def keep_imported(
     task, objective = f"imported-{folder.name}", f"{imported.metric} {imported.mode}"
     config = loop_config(task, imported.space, objective, flags, (), imported.source)
     digest = array_digest([json.dumps([dict(t.params) for t in imported.trials], sort_keys=True, default=str).encode()])
-    description = {
-        "id": uuid.uuid4().hex, "task": task, "offered": offered(task), "objective": described(task),
-        "config": config.raw, "place": config.place, "data": None, "fingerprint": digest, "address": None,
-        "retrain": False, "plan": None, "commit": "none", "created": int(time.time() * 1000),
-        "imported": imported.source,
-    }  # fmt: skip
+    record = SearchRecord(
+        **task_fields(task), config=config.raw, place=config.place, id=uuid.uuid4().hex, fingerprint=digest,
+        retrain=False, created=int(time.time() * 1000), imported=imported.source,
+    )  # fmt: skip
     searches = folder.path.parent
     searches.mkdir(parents=True, exist_ok=True)
     # The folder is made elsewhere and then moved: the search exists completely or not at all.
@@ -100,7 +99,7 @@ def keep_imported(
             journal.append(*_events(imported, config))
             with replacing(part.path / "space.yaml") as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.create(dict(imported.space))).encode())
-            part.write(description)
+            part.write(record)
             try:
                 part.path.rename(folder.path)
             except OSError as error:
@@ -116,11 +115,11 @@ def deliver_imported(store: Store, folder: SearchFolder, warn: Callable[[str], N
     Returns:
         The number of events that MLflow still lacks, because its server does not answer.
     """
-    _, description, config = open_search(store, folder.name)
+    _, record, config = open_search(store, folder.name)
     state, events = replay(folder)
-    digest = description["fingerprint"]
-    info = DataInfo(f"imported from {description['imported']}", digest, digest, {})
-    tracker = Tracker(store, folder, config, description, info, state.objective, warn)
+    digest = record.fingerprint
+    info = DataInfo(f"imported from {record.imported}", digest, digest, {})
+    tracker = Tracker(store, folder, config, record, info, state.objective, warn)
     tracker.start(events)
     return tracker.close(PATIENCE)
 

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from search.core.config import parse_duration
 from search.core.events import AuditResult, Event, Failed, FinalResult, Notice, RepeatResult, Retried, StepsDone
+from search.core.failures import failure_in_a_line, in_a_line, user_line
 from search.core.readable import clock, figure, value, visible
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
@@ -31,7 +32,6 @@ from search.reports.columns import RunningImportance, ordered, varied
 from search.reports.remaining import epochs_to_go
 from search.reports.summary import OUTCOMES, counted, shown, tally
 from search.runtime.budget import command_began
-from search.runtime.failures import failure_in_a_line, in_a_line, user_line
 from search.runtime.search import Search
 
 #: Width and height of the live table in a notebook.
@@ -259,7 +259,7 @@ class Reporter:
 
     def _rungs(self) -> list[str]:
         """The number of trials that reached each rung; empty after the trials."""
-        reached = {epoch: len(rung) for epoch, rung in self.search.scheduler.rungs().items() if rung}
+        reached = {epoch: len(rung) for epoch, rung in self.search.study.rungs().items() if rung}
         if self._phase or not reached:
             return []
         (first, number), *others = reached.items()
@@ -283,7 +283,7 @@ class Reporter:
             return None
         limits = [] if budget is None else [max(0.0, parse_duration(budget) - now + self.begun)]
         trained = sum(trial.epoch for trial in trials) - self._epochs_before
-        rungs = list(self.search.scheduler.rungs())
+        rungs = list(self.search.study.rungs())
         epochs = epochs_to_go(trials, self.search.total, self.search.config, rungs) if trained > 0 else None
         if epochs is not None and self._since is not None:
             limits.append((now - self._since) / trained * epochs)

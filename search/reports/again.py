@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from search.core.config import SearchConfig, load_config
 from search.core.overrides import SECTIONS, change
 from search.core.program_config import LOOPS_FILE
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
-from search.core.replay import metric_of, objective_of
 from search.core.space import is_spec
 from search.core.store import SearchFolder
 from trainables import task_names
@@ -52,25 +52,23 @@ class Again:
     words: str = ""
 
 
-def again(folder: SearchFolder, description: dict[str, Any], config: SearchConfig, origin: str | None) -> Again:
+def again(folder: SearchFolder, record: SearchRecord, config: SearchConfig, origin: str | None) -> Again:
     """How the search is repeated with the same configuration.
 
     Args:
         origin: the value of `--from`, if the searcher got results of earlier searches.
     """
-    if description.get("imported"):
-        return Again(
-            "", words=f"The search was imported from {description['imported']}; the tool that made it repeats it."
-        )
+    if record.imported:
+        return Again("", words=f"The search was imported from {record.imported}; the tool that made it repeats it.")
     wanted = _as_given(folder, config)
     if "function" not in config.data:
         if config.task not in task_names():
             return Again(
                 "", words=f"The task {config.task} is not installed here, so its default settings are unknown."
             )
-        return Again(redacted(shlex.join(_task_command(description, config, wanted, origin))))
+        return Again(redacted(shlex.join(_task_command(record, config, wanted, origin))))
     source = folder.path.parents[1] / Path(config.data["function"]).with_suffix(".py")
-    objective = f"{metric_of(description)} {objective_of(description).mode}"
+    objective = f"{record.metric} {record.objective.mode}"
     command = _command_of(source)
     known = load_config(config.task, profile="data", file=LOOPS_FILE).raw
     start = {**known, "space": wanted["space"], "data": wanted["data"]}
@@ -80,7 +78,7 @@ def again(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
         line = ["python", "-m", "search", "run", "--command", command["text"], "--space", SPACE_FILE]
         line += ["--objective", objective]
         line += ["--pattern", command["pattern"]] if command.get("pattern") else []
-        line += [*_flags(_changes(start, wanted)), *_others(description, config, origin)]
+        line += [*_flags(_changes(start, wanted)), *_others(record, config, origin)]
         before = f"In {command['folder']}, with this {SPACE_FILE}:" if command.get("folder") else ""
         space = "\n".join(f"{_json(name)}: {_json(spec)}" for name, spec in wanted["space"].items())
         return Again(redacted(shlex.join(line)), redacted(space), before)
@@ -90,7 +88,7 @@ def again(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
     else:
         train = source.stem
     words = f"Its source, when the search began, is in {source}."
-    return Again(redacted(_python(train, objective, _changes(start, wanted), wanted, description, origin)), "", words)
+    return Again(redacted(_python(train, objective, _changes(start, wanted), wanted, record, origin)), "", words)
 
 
 def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:
@@ -102,21 +100,19 @@ def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:
     return {**config.raw, "search": {**config.raw["search"], "storage": given}}
 
 
-def _task_command(
-    description: Mapping[str, Any], config: SearchConfig, wanted: dict[str, Any], origin: str | None
-) -> list[str]:
-    data = description["data"]
+def _task_command(record: SearchRecord, config: SearchConfig, wanted: dict[str, Any], origin: str | None) -> list[str]:
+    data = record.data
     words = ["python", "-m", "search", "run", config.task, *(["--data", str(data)] if data else [])]
     start = load_config(config.task, profile="data" if data else "demo").raw
-    return [*words, *_flags(_changes(start, wanted)), *_others(description, config, origin)]
+    return [*words, *_flags(_changes(start, wanted)), *_others(record, config, origin)]
 
 
-def _others(description: Mapping[str, Any], config: SearchConfig, origin: str | None) -> list[str]:
+def _others(record: SearchRecord, config: SearchConfig, origin: str | None) -> list[str]:
     """The flags that are not part of the configuration."""
     words = ["--from", origin] if origin else []
-    words += ["--address", str(description["address"])] if description.get("address") else []
+    words += ["--address", str(record.address)] if record.address else []
     own = "function" in config.data  # a search of a function has no final training
-    return [*words, *(["--no-retrain"] if not description.get("retrain", True) and not own else [])]
+    return [*words, *(["--no-retrain"] if not record.retrain and not own else [])]
 
 
 def _changes(start: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +191,7 @@ def _command_of(source: Path) -> dict[str, Any] | None:
 
 
 def _python(
-    train: str, objective: str, changes: Mapping[str, Any], wanted: dict[str, Any], description: Mapping[str, Any],
+    train: str, objective: str, changes: Mapping[str, Any], wanted: dict[str, Any], record: SearchRecord,
     origin: str | None,
 ) -> str:  # fmt: skip
     """The call of `search.run`."""
@@ -211,7 +207,7 @@ def _python(
             settings[name] = value
     named |= {"settings": settings} if settings else {}
     named |= {"resources": resources} if resources else {}
-    named |= {"address": description["address"]} if description.get("address") else {}
+    named |= {"address": record.address} if record.address else {}
     named |= {"start_from": origin} if origin else {}
     return _call("search.run", [train], named)
 

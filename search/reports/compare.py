@@ -128,11 +128,11 @@ def compare_searches(
 
 def read_tables(store: Store, task: str | None = None) -> Iterable[SearchTable]:
     """Reads the searches of a store from their journals; the log names those that are damaged."""
-    for name, description in store.descriptions():
-        if task not in (None, description["task"]):
+    for name, record in store.records():
+        if task not in (None, record.task):
             continue
         try:
-            folder, description, config = open_search(store, name)
+            folder, record, config = open_search(store, name)
             state, _ = replay(folder)
         except InputError as error:
             pass_over(error)
@@ -140,8 +140,7 @@ def read_tables(store: Store, task: str | None = None) -> Iterable[SearchTable]:
         objectives = tuple(config.objectives) or (state.objective,)
         test = (state.final.test if state.final else None) or {}
         yield SearchTable(
-            str(description.get("id", name)), name, config.task, int(description.get("created", 0)),
-            str(description.get("fingerprint", "")), objectives,
+            record.id or name, name, config.task, record.created, record.fingerprint, objectives,
             f"{config.search.searcher} + {config.search.scheduler}",
             test.get(state.objective.metric, math.nan),
             trials_frame(state, objectives=objectives, resources=config.resources),

@@ -75,9 +75,8 @@ def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
     A label is doubtful as in confident learning (Northcutt et al. 2021, arXiv:1911.00068): the model predicts another
     class, with at least the mean probability of that class among the samples that have it as their label.
     """
-    known = dict(store.descriptions())
-    for name in sorted(known, key=lambda name: -known[name]["created"]):
-        if (known[name]["task"], known[name]["fingerprint"]) != (task, fingerprint):
+    for name, record in sorted(store.records(), key=lambda pair: -pair[1].created):
+        if (record.task, record.fingerprint) != (task, fingerprint):
             continue
         folder, _, _ = open_search(store, name)
         final = replay(folder)[0].final

@@ -20,11 +20,13 @@ from search.core.events import Event
 from search.core.pareto import front
 from search.core.readable import duration
 from search.core.readable import value as significant
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.replay import open_search, replay
-from search.core.schedulers.registry import make_scheduler
+from search.core.searchers.base import RecordedSearcher
 from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
+from search.core.study import Study
 from search.final import finalists, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.again import again
@@ -48,14 +50,12 @@ def report_search(store: Store, name: str) -> Path:
     Raises:
         InputError: there is no such search, or no trial of it has a result.
     """
-    folder, description, config = open_search(store, name)
+    folder, record, config = open_search(store, name)
     path = None if store.is_writable else Path(f"{name}-report.html").resolve()
-    return write_report(folder, description, config, path)
+    return write_report(folder, record, config, path)
 
 
-def write_report(
-    folder: SearchFolder, description: dict[str, Any], config: SearchConfig, path: Path | None = None
-) -> Path:
+def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfig, path: Path | None = None) -> Path:
     """Writes the report, by default into the folder of the search; raises InputError if no trial has a result."""
     state, events = replay(folder)
     if not any(t.curve for t in state.trials.values()):
@@ -71,13 +71,13 @@ def write_report(
         remarks=_remarks(state),
         plotly=get_plotlyjs(),
         drawings=_drawings(state, config, events),
-        stopping=_stopping(state, config),
+        stopping=_stopping(state, config, events),
         spent=_spent(state, config),
         comparison=_comparison(folder, state, config),
         final=_final(folder, state),
         trials=_trials(folder, state, config),
-        facts=_facts(description, config),
-        again=again(folder, description, config, _origin(events)),
+        facts=_facts(record, config),
+        again=again(folder, record, config, _origin(events)),
         settings=redacted(yaml.safe_dump(config.raw, sort_keys=False)),
     )
     path = path or folder.path / "report.html"
@@ -197,13 +197,9 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, Any
     return {"heads": list(heads), "rows": [list(row) for row in rows]}
 
 
-def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
+def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> dict[str, Any]:
     """The rungs, the epochs and the time that early stopping saved, and the audit of stopped trials."""
-    scheduler = make_scheduler(config)
-    for trial in state.trials.values():  # a rung does not depend on the order; diverged trials left their rungs
-        for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
-            if state.objective.key in metrics:
-                scheduler.record(trial.number, epoch, state.objective.val_loss(metrics))
+    study = Study(config, state.objective, searcher=RecordedSearcher(state.trials), events=events)
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     audited = audit_rows(state)
     return {
@@ -215,7 +211,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
                     str(epoch), str(len(rung)), str(sum(1 for t in stopped if t.epoch == epoch)),
                     significant(state.objective.loss(min(rung.values()))),
                 ]
-                for epoch, rung in scheduler.rungs().items()
+                for epoch, rung in study.rungs().items()
                 if rung
             ),
         ),
@@ -363,28 +359,28 @@ def _origin(events: Sequence[Event]) -> str | None:
     return None
 
 
-def _facts(description: dict[str, Any], config: SearchConfig) -> dict[str, dict[str, str]]:
+def _facts(record: SearchRecord, config: SearchConfig) -> dict[str, dict[str, str]]:
     """Tables of the data and the environment."""
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {
         "Data": {
-            "source": redacted(_source(description, config)),
-            "fingerprint": description["fingerprint"],
+            "source": redacted(_source(record, config)),
+            "fingerprint": record.fingerprint,
             **{f"data.{key}": redacted(value) for key, value in _flat(config.data)},
         },
         "Environment": {
-            "python": platform.python_version(), "machine": platform.platform(), "commit": description["commit"],
+            "python": platform.python_version(), "machine": platform.platform(), "commit": record.commit,
             **versions,
         },
     }  # fmt: skip
 
 
-def _source(description: dict[str, Any], config: SearchConfig) -> str:
+def _source(record: SearchRecord, config: SearchConfig) -> str:
     """The source of the data."""
-    if description.get("imported"):
-        return f"imported from {description['imported']}"
+    if record.imported:
+        return f"imported from {record.imported}"
     own = "whatever the function or the command reads" if "function" in config.data else "the task's demo"
-    return str(description["data"] or own)
+    return str(record.data or own)
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

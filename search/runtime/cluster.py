@@ -152,7 +152,7 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
         if address:
             _check_reachable(address)
             # Workers on other machines find the dependencies there, but not this code.
-            package, where = trainables.travelling(task)
+            package, where = trainables.package_for_workers(task)
             own = [Path(str(module.__file__)).parent for module in (search, trainables)]
             folders = [*own, *([package] if package else [])]
             environment = {

@@ -10,6 +10,7 @@ import pandas as pd
 
 from search.core.config import SearchConfig
 from search.core.readable import figure
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.state import SearchState
 from search.core.store import SearchFolder, final_name
@@ -27,7 +28,7 @@ print(model.predict(frame))  # a pandas DataFrame: {columns}"""
 
 
 def write_card(
-    folder: SearchFolder, config: SearchConfig, description: dict[str, Any], info: DataInfo, state: SearchState,
+    folder: SearchFolder, config: SearchConfig, record: SearchRecord, info: DataInfo, state: SearchState,
     number: int, tracking_uri: str, run_id: str,
 ) -> str:  # fmt: skip
     """Writes `model_card.md` beside a tested final model, and returns it.
@@ -43,7 +44,7 @@ def write_card(
     searched = {p.name for p in config.space.parameters if p.searched}
     known = {key: value for key, value in final.params.items() if value is not None}
     sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
-    made = time.strftime("%Y-%m-%d", time.localtime(description["created"] / 1000))
+    made = time.strftime("%Y-%m-%d", time.localtime(record.created / 1000))
     trained = "train and validation" if final.merged else "train alone"
     test = f"{state.objective.test_key} {figure(final.test[metric])}{_interval(task, folder, number)}"
     others = [f"test_{key} {figure(value)}" for key, value in final.test.items() if key != metric and "/" not in key]
@@ -62,7 +63,7 @@ def write_card(
         "",
         f"- {len(state.trials)} trials ({', '.join(f'{n} {o}' for o, n in outcomes.items())}), "
         f"{config.search.searcher} and {config.search.scheduler}, seed {config.search.seed}, begun on {made}, "
-        f"commit `{description['commit']}`",
+        f"commit `{record.commit}`",
         f"- trial {number}: {state.objective.key} {figure(trial.best_value)} at epoch {trial.best_epoch}; the best of "
         "many validation figures flatters, so only the test figure counts",
         f"- then trained on {trained} for {final.epochs} epochs with seed 0",

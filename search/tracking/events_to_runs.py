@@ -31,6 +31,7 @@ from search.core.events import (
     Retried,
 )  # fmt: skip
 from search.core.pareto import value_of
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder, Store
@@ -69,14 +70,14 @@ class Delivery:
 
     def __init__(
         self, client: MlflowClient, store: Store, folder: SearchFolder, config: SearchConfig,
-        description: dict[str, Any], info: DataInfo, objective: Objective, warn: Callable[[str], None],
+        record: SearchRecord, info: DataInfo, objective: Objective, warn: Callable[[str], None],
     ) -> None:  # fmt: skip
         """Finds the runs of the search, and creates its parent run if it is missing.
 
         Args:
             warn: gets a sentence about each item that MLflow refuses for good.
         """
-        self.client, self.store, self.folder, self.config, self.description = client, store, folder, config, description
+        self.client, self.store, self.folder, self.config, self.record = client, store, folder, config, record
         self.info, self.objective, self._warn = info, objective, warn
         #: The state of the search after the delivered events. What is written depends only on it.
         self._state = SearchState(objective)
@@ -86,13 +87,13 @@ class Delivery:
         #: A sentence for each final model that was registered.
         self.registered: list[str] = []
         self._running: set[str] = set()
-        self.runs = Runs(client, store, folder, config, description, info, warn)
-        self.parent = self.runs.make("parent", folder.name, "parent", description["created"], {
+        self.runs = Runs(client, store, folder, config, record, info, warn)
+        self.parent = self.runs.make("parent", folder.name, "parent", record.created, {
             DELIVERED: "0",  # a parent run without this tag was made before MLflow kept the number
             "config": digest(python_values(config.raw)),
             "data.source": info.source,
             "data.notes": "; ".join(info.notes),
-            "created": str(description["created"]),
+            "created": str(record.created),
             "objective": ", ".join(config.search.objective or [f"{objective.metric} {objective.mode}"]),
             "searcher": config.search.searcher,
             "scheduler": config.search.scheduler,
@@ -113,7 +114,7 @@ class Delivery:
             shown = redacted(yaml.safe_dump(config, sort_keys=False))
             self.client.log_text(self.parent, storable_text(shown), "config.yaml")
         with self._leaving_out("view"):
-            key, about = view_key(self.description), (self.parent, self.config, self.objective)
+            key, about = view_key(self.record.id), (self.parent, self.config, self.objective)
             share_view(self.client, self.runs.experiment, key, self.folder.name, *about)
         with self._leaving_out("data set"):
             self.runs.log_dataset(self.parent, "search")
@@ -138,7 +139,7 @@ class Delivery:
     @property
     def pages(self) -> list[str]:
         """The addresses of the search in MLflow's page."""
-        return search_pages(self.store, self.runs.experiment, view_key(self.description))
+        return search_pages(self.store, self.runs.experiment, view_key(self.record.id))
 
     @property
     def delivered(self) -> int:
@@ -357,7 +358,7 @@ class Delivery:
             sentence = f"no model is registered, as {damage}; make it again: {made}"
         elif isinstance(get_task(self.config.task), Exported):
             card = write_card(
-                self.folder, self.config, self.description, self.info, self._state, trial, self.store.tracking_uri,
+                self.folder, self.config, self.record, self.info, self._state, trial, self.store.tracking_uri,
                 run_id,
             )  # fmt: skip
             self.client.log_text(run_id, storable_text(card), "model_card.md")
@@ -365,7 +366,7 @@ class Delivery:
                 self.client, self.config.task, self.objective, run_id,
                 self.folder.final(trial, 0), test, self.info.test_fingerprint,
                 {"search": self.folder.name, "trial": str(trial), "config": digest(python_values(self.config.raw)),
-                 "git.commit": self.description["commit"], "data.fingerprint": self.info.fingerprint}, card,
+                 "git.commit": self.record.commit, "data.fingerprint": self.info.fingerprint}, card,
             )  # fmt: skip
         else:
             kept = self.folder.final(trial, 0) / "checkpoint.pt"

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from search.core.config import SearchConfig
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.store import SearchFolder, Store
 from search.tracking import names
@@ -87,10 +88,10 @@ class Runs:
 
     def __init__(
         self, client: MlflowClient, store: Store, folder: SearchFolder, config: SearchConfig,
-        description: dict[str, Any], info: DataInfo, warn: Callable[[str], None],
+        record: SearchRecord, info: DataInfo, warn: Callable[[str], None],
     ) -> None:  # fmt: skip
         """Finds the runs. `warn` gets a sentence about each item that MLflow refuses."""
-        self.client, self.folder, self.config, self.description, self.info = client, folder, config, description, info
+        self.client, self.folder, self.config, self.record, self.info = client, folder, config, record, info
         self.experiment = experiment_id(client, store, config.task)
         #: The number of events of the journal that MLflow has, and a digest of the last of them.
         self.delivered, self.mark = 0, ""
@@ -102,7 +103,7 @@ class Runs:
         token = None
         while True:
             page = client.search_runs(
-                [self.experiment], f"tags.`search.id` = '{description['id']}'", ViewType.ALL, page_token=token
+                [self.experiment], f"tags.`search.id` = '{record.id}'", ViewType.ALL, page_token=token
             )
             for run in page:
                 key = run.data.tags["search.run"]
@@ -136,7 +137,7 @@ class Runs:
         """
         if key not in self._known:
             common = {
-                "search.id": self.description["id"],
+                "search.id": self.record.id,
                 "search.run": key,
                 "search": self.folder.name,
                 "task": self.config.task,
@@ -144,7 +145,7 @@ class Runs:
                 "data.fingerprint": self.info.fingerprint,
                 "data.test_fingerprint": self.info.test_fingerprint,
                 **{f"data.{name}": str(value) for name, value in self.info.chosen.items()},
-                "git.commit": self.description["commit"],
+                "git.commit": self.record.commit,
                 "seed": str(self.config.search.seed),
                 "mlflow.user": os.environ.get("USER", "unknown"),
                 "mlflow.source.name": "python -m search",

@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from search.core.config import SearchConfig
 from search.core.events import Event, Notice
+from search.core.record import SearchRecord
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.tracking.client import mlflow_client
@@ -33,11 +34,11 @@ class Tracker:
     """Delivers the journal of one search to MLflow from a thread; a listener of the search."""
 
     def __init__(
-        self, store: Store, folder: SearchFolder, config: SearchConfig, description: dict[str, Any],
+        self, store: Store, folder: SearchFolder, config: SearchConfig, record: SearchRecord,
         info: DataInfo, objective: Objective, warn: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.store, self.folder, self.warn = store, folder, warn
-        self._about = store, folder, config, description, info, objective, self._say
+        self._about = store, folder, config, record, info, objective, self._say
         self._delivery: Delivery | None = None
         self._database: tuple[int, int] | None = None
         #: The events of the journal; and the number of those that MLflow has, which only the thread changes.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from mlflow.tracking import MlflowClient
 
@@ -57,9 +56,9 @@ def share_view(
     client.set_experiment_tag(experiment, f"{_TAG}{key}", json.dumps(state))
 
 
-def view_key(description: dict[str, Any]) -> str:
+def view_key(search_id: str) -> str:
     """The key of the view of a search, from the id of the search."""
-    return str(description["id"])[:12]
+    return search_id[:12]
 
 
 def search_pages(store: Store, experiment: str, key: str, port: int = PORT) -> list[str]:
@@ -82,7 +81,7 @@ def latest_searches(client: MlflowClient) -> list[tuple[str, str, str]]:
             [experiment.experiment_id], "tags.`search.run` = 'parent'", order_by=["start_time DESC"], max_results=1
         )
         for run in last:
-            key = view_key({"id": run.data.tags["search.id"]})
+            key = view_key(run.data.tags["search.id"])
             if f"{_TAG}{key}" in experiment.tags:
                 searches.append((run.info.start_time, run.data.tags["search"], experiment.experiment_id, key))
     return [(name, str(experiment), key) for _, name, experiment, key in sorted(searches, reverse=True)]

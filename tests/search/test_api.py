@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import search
-from search.cli.loops import own_task, whole_numbers
 from search.core.journal import Journal
 from search.core.program_config import loop_config
+from search.core.record import SearchRecord
 from search.core.space import parse_space
 from search.core.store import Store
-from trainables import InputError, offered
+from search.programs import own_task, whole_numbers
+from trainables import InputError, registered_address
 from trainables.loops.command import Command
 from trainables.loops.task import Code
 
@@ -31,10 +32,8 @@ def written(store, name, *events, space=SPACE):
     journal = Journal(folder.journal)
     journal.append({"event": "session"}, *events)
     journal.close()
-    folder.write(
-        {"id": "x", "task": "train", "offered": offered("train"), "config": config.raw, "place": "here", "data": None,
-         "fingerprint": "f", "address": None, "retrain": False, "plan": None, "commit": "none", "created": 1}
-    )  # fmt: skip
+    own = {"id": "x", "offered": registered_address("train"), "fingerprint": "f", "retrain": False, "created": 1}
+    folder.write(SearchRecord("train", config.raw, "here", **own))
     return search.open(name, store)
 
 
@@ -137,14 +136,10 @@ def test_program_that_is_called_like_a_task_is_never_that_task(tmp_path, name, m
 def test_program_goes_on_as_the_task_that_an_earlier_version_made_of_it(tmp_path):
     store, program = Store(tmp_path / "store"), code(tmp_path / "a")
     folder = store.search("old")
-    folder.write(
-        {"task": "main", "offered": "x:y?z=1", "place": "here", "config": {"data": {"folder": program.folder}}}
-    )
+    folder.write(SearchRecord("main", {"data": {"folder": program.folder}}, "here", offered="x:y?z=1"))
     assert own_task(store, program) == "main"
     store = Store(tmp_path / "other")
-    store.search("old").write(
-        {"task": "main", "offered": "x:y?z=1", "place": "here", "config": {"data": {"folder": "/elsewhere"}}}
-    )
+    store.search("old").write(SearchRecord("main", {"data": {"folder": "/elsewhere"}}, "here", offered="x:y?z=1"))
     assert own_task(store, program) == "a.main"
     assert json.loads((store.root / "functions" / "tasks.json").read_text())["main"] == "/elsewhere"
 

@@ -1,8 +1,16 @@
-"""The error that a user can cause. Nothing below imports anything else of this project."""
+"""The errors that a user can cause. This module imports nothing of this project."""
 
 
-class InputError(Exception):
-    """What the user gave cannot be used. The message names the place, the value and what is allowed.
+class SearchError(Exception):
+    """The base of the errors of the Python API: `except search.SearchError` catches each of them.
+
+    >>> issubclass(search.InputError, search.SearchError) and issubclass(search.InputError, ValueError)
+    True
+    """
+
+
+class InputError(SearchError, ValueError):
+    """An argument, a file or a setting cannot be used. The message names the place, the value and what is allowed.
 
     >>> search.open("none")
     Traceback (most recent call last):

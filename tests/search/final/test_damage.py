@@ -3,6 +3,7 @@
 import pytest
 
 from search.core.config import load_config
+from search.core.record import SearchRecord
 from search.core.store import Store
 from search.final import audit, retrain
 from search.runtime.checkpoints import sound_checkpoint
@@ -133,7 +134,7 @@ def test_damaged_final_model_is_not_registered_and_is_named(tmp_path, empty_stor
          "spent": 3, "digests": {"checkpoint.pt": "crc32:00000000"}},
     )  # fmt: skip
     said = []
-    tracker = Tracker(store, search.folder, search.config, {"id": "1", "created": 0, "commit": "none"},
+    tracker = Tracker(store, search.folder, search.config, SearchRecord("", {}, "", id="1"),
                       DataInfo("demo", "f", "t", {}), search.objective, said.append)  # fmt: skip
     tracker.start(search.journal.events)
     assert tracker.close(60) == 0

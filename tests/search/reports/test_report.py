@@ -19,8 +19,8 @@ EVIL = "</script><script>pwned=1</script><img src=x onerror=pwned=1>\x1b[31m\u20
 
 
 def page_of(tmp_path, trials, space=SPACE, **more):
-    _, folder, description, config = made(tmp_path, space, trials, **more)
-    return report.write_report(folder, description, config).read_text(), folder
+    _, folder, record, config = made(tmp_path, space, trials, **more)
+    return report.write_report(folder, record, config).read_text(), folder
 
 
 def text_of(page):
@@ -61,10 +61,8 @@ def test_trials_table_has_every_hyperparameter_marks_the_best_and_counts_what_it
     ({}, "whatever the function or the command reads"), ({"imported": "study.db"}, "imported from study.db"),
 ])  # fmt: skip
 def test_data_of_a_training_of_ones_own_is_no_demo(tmp_path, about, source):
-    _, folder, description, config = made(
-        tmp_path, {"x": {"uniform": [0, 1]}}, [({"x": 0.1}, [1], "completed")], **about
-    )
-    text = text_of(report.write_report(folder, description, config).read_text())
+    _, folder, record, config = made(tmp_path, {"x": {"uniform": [0, 1]}}, [({"x": 0.1}, [1], "completed")], **about)
+    text = text_of(report.write_report(folder, record, config).read_text())
     assert f"source {source} fingerprint" in text and "demo" not in text.split("fingerprint")[0]
 
 
@@ -93,11 +91,11 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
         {"event": "compared", "time": 9},
     )  # fmt: skip
     space = {"x": {"uniform": [0, 1]}, "kind": {"choice": ["a", "b"]}}
-    _, folder, description, config = made(tmp_path, space, [], sets=("search.balance=kind",), begin=begin)
+    _, folder, record, config = made(tmp_path, space, [], sets=("search.balance=kind",), begin=begin)
     for path in (folder.comparison / "curves_of_seeds.png", folder.final(0, 0) / "artifacts" / "predictions.png"):
         path.parent.mkdir(parents=True)
         path.write_bytes(picture)
-    page = report.write_report(folder, description, config).read_text()
+    page = report.write_report(folder, record, config).read_text()
     final = page.split("<h2>The final model</h2>")[1].split("<h2>")[0]
     compared = page.split("<h2>The values of kind compared</h2>")[1].split("<h2>")[0]
     assert re.findall(r'alt="([^"]+)"', final) == ["predictions"]
@@ -124,8 +122,8 @@ def evil(tmp_path):
     """A report in which every name and value from outside is `EVIL`."""
     space = {EVIL: {"uniform": [0, 1]}, "kind": {"choice": [EVIL, "<b>b</b>"]}}
     trials = [({EVIL: i / 9, "kind": (EVIL, "<b>b</b>")[i % 2]}, [1.0 + i], "completed") for i in range(9)]
-    _, folder, description, config = made(tmp_path, space, trials, objective=f"{EVIL[:-2]} min", fingerprint=EVIL)
-    return report.write_report(folder, description, config)
+    _, folder, record, config = made(tmp_path, space, trials, objective=f"{EVIL[:-2]} min", fingerprint=EVIL)
+    return report.write_report(folder, record, config)
 
 
 def test_names_and_values_cannot_become_markup(tmp_path):

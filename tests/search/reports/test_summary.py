@@ -8,9 +8,9 @@ from search.core.config import load_config
 from search.core.readable import Grid
 from search.core.state import SearchState
 from search.core.store import Store
+from search.live.outcome import print_summary
 from search.live.screen import Screen, show
 from search.reports.summary import headline, parts, summary, tally
-from search.session import sum_up
 from trainables import Objective
 
 RMSE = Objective("rmse", "min")
@@ -79,7 +79,7 @@ def test_first_line_has_a_colour_on_a_terminal_alone(tmp_path, test, colour):
     found = state(test, {"ridge": 0.1384})
 
     def write(console):
-        sum_up(console, CONFIG, Store(tmp_path).search("s"), found)
+        print_summary(console, CONFIG, Store(tmp_path).search("s"), found)
 
     assert printed(write, terminal=True).startswith(colour)
     assert "\x1b" not in printed(write, terminal=False)
@@ -106,5 +106,5 @@ def test_two_of_the_texts_that_a_model_wrote_are_printed_and_the_file_of_the_res
     file = folder.samples_file(found.final)
     file.parent.mkdir(parents=True)
     file.write_text("".join(f"sentence {n}\n" for n in range(10)))
-    lines = printed(lambda console: sum_up(console, CONFIG, folder, found), terminal=False).splitlines()
+    lines = printed(lambda console: print_summary(console, CONFIG, folder, found), terminal=False).splitlines()
     assert lines[-4:] == ["  sentence 0", "  sentence 1", "  and 8 more in", str(file)]

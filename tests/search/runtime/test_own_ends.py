@@ -11,17 +11,19 @@ from rich.console import Console
 from search.core.config import check_config
 from search.core.overrides import change
 from search.core.program_config import loop_config
-from search.core.replay import described, replay
+from search.core.record import SearchRecord, task_fields
+from search.core.replay import replay
 from search.core.store import Store
+from search.core.time_plan import TimePlan
 from search.live.console import Reporter
 from search.reports.simulate import decisions, simulate
 from search.reports.why import _Story
-from search.runtime.bridge import Bridge
 from search.runtime.budget import Budget
 from search.runtime.search import Search
 from search.runtime.transfer import storage
 from search.runtime.trials import _Decisions
-from trainables import DataInfo, Splits, offered
+from search.runtime.tune_runner import TuneRunner
+from trainables import DataInfo, Splits
 from trainables.base.trainable import TaskTrainable
 from trainables.loops.command import Command
 from trainables.loops.task import Code
@@ -44,10 +46,7 @@ class Driven:
         self.config = loop_config("mine", {"x": {"uniform": [0.0, 1.0]}}, "val_loss min", given, (), "test")
         code = Code.of(train)
         self.splits = Splits(code, None, None, DataInfo("mine", "", "", {}))
-        self.folder.write({
-            "task": "mine", "offered": offered("mine"), "objective": described("mine"), "config": self.config.raw,
-            "place": "test",
-        })  # fmt: skip
+        self.folder.write(SearchRecord(**task_fields("mine"), config=self.config.raw, place="test"))
         self.open()
 
     def open(self, **more):
@@ -57,7 +56,7 @@ class Driven:
         self.search = Search(self.config, self.folder)
         self.search.record({"event": "session"})
         self.search.reopen()
-        self.bridge = Bridge(self.search, 1, Budget(), lambda: 0.0)
+        self.runner = TuneRunner(self.search, 1, Budget(), TimePlan())
 
     def kill(self, **more):
         self.search.journal.close()
@@ -65,7 +64,7 @@ class Driven:
 
     def begin(self):
         """The next trial of Tune, with its worker; None where there is none."""
-        if (config := self.bridge.next_config()) is None:
+        if (config := self.runner.queue.next_config()) is None:
             return None
         worker = TaskTrainable.__new__(TaskTrainable)
         worker.setup(
@@ -77,7 +76,7 @@ class Driven:
     def step(self, begun) -> bool:
         """Has a worker train until a decision is due; returns whether its trial goes on there."""
         trial, worker = begun
-        return _Decisions(self.bridge).on_trial_result(None, trial, worker.step()) == TrialScheduler.CONTINUE
+        return _Decisions(self.runner).on_trial_result(None, trial, worker.step()) == TrialScheduler.CONTINUE
 
     def run(self):
         while begun := self.begin():
@@ -127,8 +126,8 @@ def test_loop_that_ends_early_is_complete_with_the_epochs_that_it_has(driven):
 
 def test_searcher_hears_once_of_a_trial_that_ended_by_itself(driven):
     one = driven(stops_by_itself, trials=4, searcher="tpe")
-    told, tell = [], one.search.searcher.tell
-    one.search.searcher.tell = lambda trial: (told.append((trial.number, trial.epoch)), tell(trial))
+    told, tell = [], one.search.study.searcher.tell
+    one.search.study.searcher.tell = lambda trial: (told.append((trial.number, trial.epoch)), tell(trial))
     one.run()
     assert told == [(0, 4), (1, 2), (2, 4), (3, 2)]
     one.kill(trials=5)
@@ -261,9 +260,9 @@ def test_trial_that_hangs_after_its_last_epoch_fails_and_is_not_trained_again(dr
     tune.temporary_state.ray_actor = "worker"
     ended = []
     monkeypatch.setattr("ray.kill", ended.append)
-    one.bridge.silent_since[tune] -= 2
-    one.bridge.settle()
-    one.bridge.failed(tune, "the worker is lost")
+    one.runner.watchdog.since[tune] -= 2
+    one.runner.settle()
+    one.runner.failed(tune, "the worker is lost")
     assert ended == ["worker"] and one.outcomes == [("failed", 4)]
     assert "did not come to its end within 1s" in one.events("failed")[0]["traceback"]
     assert one.search.state.best().number == 0

@@ -17,7 +17,7 @@ from search.tracking import predict, registry, results
 from search.tracking.client import mlflow_client
 from search.tracking.tracker import Tracker
 from tests.search.runtime.test_search import result, search_in
-from tests.search.tracking.journals import DESCRIPTION, held, whole_journal, write_final
+from tests.search.tracking.journals import RECORD, held, whole_journal, write_final
 from trainables import InputError, Objective
 from trainables.base.task import DataInfo
 
@@ -35,7 +35,7 @@ def send(store: Store, events: list[dict]) -> list[str]:
     """Delivers a journal as a session does; returns what the user was told."""
     search, said = search_in(store.root), []
     search.journal.close()
-    tracker = Tracker(store, search.folder, search.config, DESCRIPTION, INFO, search.objective, said.append)
+    tracker = Tracker(store, search.folder, search.config, RECORD, INFO, search.objective, said.append)
     tracker.start(events)
     assert tracker.close(patience=10.0) == 0
     return said
@@ -54,7 +54,7 @@ def test_training_that_kills_cut_off_before_mlflow_heard_of_it_is_one_run(store)
     audit = {"event": "audit_started", "number": 0}
     final = {"event": "final_started", "trial": 0, "seed": 0, "epochs": 3, "params": params}
     search.record(*[repeat, audit, final] * 3)
-    about = store, search.folder, search.config, DESCRIPTION, INFO, search.objective, print
+    about = store, search.folder, search.config, RECORD, INFO, search.objective, print
     delivery.Delivery(mlflow_client(store), *about).deliver(search.journal.events)
     found = runs(store)
     assert found.keys() == {"parent", "trial-0", "repeat-0-1", "audit-0", "final-0-0-3"}
@@ -64,7 +64,7 @@ def test_training_that_kills_cut_off_before_mlflow_heard_of_it_is_one_run(store)
 
 def test_parent_run_whose_making_was_cut_off_is_whole_the_next_time(store, monkeypatch):
     search = search_in(store.root)
-    about = store, search.folder, search.config, DESCRIPTION, INFO, search.objective, print
+    about = store, search.folder, search.config, RECORD, INFO, search.objective, print
     client = mlflow_client(store)
     with monkeypatch.context() as away:
         away.setattr(client, "log_batch", lambda *batch: (_ for _ in ()).throw(ConnectionError("gone")))
@@ -92,7 +92,7 @@ def test_server_that_comes_back_as_the_search_ends_has_all_of_it(store, monkeypa
     monkeypatch.setattr(delivery, "Delivery", Away)
     search, said = search_in(store.root), []
     search.propose()
-    tracker = Tracker(store, search.folder, search.config, DESCRIPTION, INFO, search.objective, said.append)
+    tracker = Tracker(store, search.folder, search.config, RECORD, INFO, search.objective, said.append)
     search.listeners.append(tracker)
     tracker.start(search.journal.events)
     search.report([result(0, 1, 0.5)], "cpu")
