@@ -39,11 +39,6 @@ def cause(traceback: str) -> Failure:
     return "crowded" if matching == "memory" and _by_others(traceback) else matching
 
 
-def told(traceback: str) -> str:
-    """The part of a traceback that helps the user: the message of a `mistake`, else the whole traceback."""
-    return traceback.rpartition("TrainingError: ")[2] if cause(traceback) == "mistake" else traceback
-
-
 def cut(traceback: str) -> str:
     """A traceback for the journal: long lines are cut, and the middle of a long traceback is left out."""
     lines = [line if len(line) <= WIDTH else f"{line[:WIDTH]}..." for line in traceback.splitlines()]
