@@ -29,6 +29,7 @@ from search.core.events import (
     RepeatEvent,
     Result,
     Retried,
+    TrialEvent,
 )  # fmt: skip
 from search.core.pareto import value_of
 from search.core.record import SearchRecord
@@ -222,16 +223,10 @@ class Delivery:
                 self.runs.set_tags(self.parent, {"warm_start": f"{len(event['trials'])} trials of {event['from']}"})
             case "trial":
                 self._trial(event)
-            case "result":
-                self._result(event)
-            case "retry" | "failed":
-                self._failure(event)
-            case "reopened" | "promoted":
-                self._end_trial(event["number"], event["time"], None)
-            case "timed_out" | "stopped_early" | "paused" | "interrupted" | "completed" as outcome:
-                self._end_trial(event["number"], event["time"], outcome)
-            case "checkpoint":
-                pass
+            case "result" | "checkpoint" | "retry" | "failed":
+                self._trial_event(event)
+            case "promoted" | "stopped_early" | "paused" | "timed_out" | "interrupted" | "reopened" | "completed":
+                self._trial_event(event)
             case "final_started" | "final_result" | "final_finished":
                 self._final(event)
             case "repeat_started" | "repeat_result" | "repeat_finished":
@@ -244,6 +239,21 @@ class Delivery:
                 self._decided(event)
             case "ended":
                 self._ended(event)
+            case _:
+                assert_never(event)
+
+    def _trial_event(self, event: TrialEvent) -> None:
+        match event["event"]:
+            case "result":
+                self._result(event)
+            case "retry" | "failed":
+                self._failure(event)
+            case "reopened" | "promoted":
+                self._end_trial(event["number"], event["time"], None)
+            case "timed_out" | "stopped_early" | "paused" | "interrupted" | "completed" as outcome:
+                self._end_trial(event["number"], event["time"], outcome)
+            case "checkpoint":
+                pass
             case _:
                 assert_never(event)
 
