@@ -8,6 +8,9 @@
 | docs/reference/commands.md, below its mark | the commands and options of search/cli/app.py |
 | docs/reference/python.md | the docstrings of the names in `search.__all__` |
 | docs/reference/events.md | the classes of search/core/events.py |
+| docs/reference/modules.md | the first paragraph of each module's docstring |
+| the drawing of docs/architecture.md | the imports between the packages |
+| benchmarks/results.md | benchmarks/results.json and the docstrings of the benchmarks |
 
 `tests/test_docs.py` fails if a file differs from what this program writes.
 """
@@ -16,9 +19,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -28,14 +33,36 @@ import yaml
 from pydantic import BaseModel
 
 import search
+from benchmarks import __main__ as benchmarks
 from search.cli.app import app
 from search.core.settings import Group, Resources, SearchSection
+from tests import test_imports
 
 ROOT = Path(__file__).parent.parent
 DEFAULTS = ROOT / "configs" / "defaults.yaml"
 REFERENCE = ROOT / "docs" / "reference"
 SECTIONS: dict[str, type[BaseModel]] = {"search": SearchSection, "resources": Resources}
 WIDTH = 110
+#: What the drawing says of each package, beside its name.
+ROOMS = defaultdict(str) | {
+    "search.cli": "commands, options, exit codes",
+    "search.api": "what import search offers",
+    "search.session": "one run or resume, start to end",
+    "search.live": "the table in the terminal",
+    "search.reports": "summary, compare, report, why, simulate",
+    "search.tracking": "MLflow",
+    "search.exchange": "searches of Optuna and Ray Tune",
+    "search.new": "packages for own tasks",
+    "search.final": "trainings after the trials",
+    "search.runtime": "trials on Ray",
+    "search.core": "what is decided, and what happened",
+    "search.gpu": "memory and speed of a GPU",
+    "search.guard": "speaks if the driver died",
+    "search.output": "output that survives a closed pipe",
+    "trainables.base": "interface, training loop, files",
+    "trainables.text": "what text tasks share",
+    "trainables": "windows, rnn, tweets, lyrics, wikitext, loops",
+}
 #: The order of the commands on their page.
 ORDER = [
     "run", "resume", "retrain", "list", "data", "new", "ui", "report", "compare", "why", "simulate", "promote",
@@ -123,9 +150,12 @@ def help_texts() -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def bounds(field: Any) -> str:
-    """The type and the bounds of a field, in words: `integer >= 1, or null`."""
-    schema = field_schema(field)
+def bounds(key: str, field: Any) -> str:
+    """The type and the bounds of a setting, in words: `integer >= 1, null`."""
+    if key in ("search.searcher", "search.scheduler"):
+        return f"the name of a {key.partition('.')[2]}, of this project or of an entry point `{key}s`"
+    section, _, name = key.partition(".")
+    schema = SECTIONS[section].model_json_schema()["properties"][name]
     parts = schema.get("anyOf", [schema])
     words = []
     for part in parts:
@@ -136,15 +166,6 @@ def bounds(field: Any) -> str:
         limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
         words.append(" ".join([name, *(f"{sign} {part[key]:g}" for key, sign in limits.items() if key in part)]))
     return ", ".join(words)
-
-
-def field_schema(field: Any) -> dict[str, Any]:
-    for model in SECTIONS.values():
-        for key, known in model.model_fields.items():
-            if known is field:
-                found: dict[str, Any] = model.model_json_schema()["properties"][key]
-                return found
-    raise AssertionError("no such field")
 
 
 def settings_page(values: dict[str, Any]) -> str:
@@ -166,7 +187,7 @@ def settings_page(values: dict[str, Any]) -> str:
             section, name = key.split(".")
             flag = field.json_schema_extra["flag"]
             lines += ["", f"### {key}", "", *textwrap.wrap(field.description, 120), ""]
-            facts = [f"type: {bounds(field)}", f"default: `{scalar(values[section][name])}`"]
+            facts = [f"type: {bounds(key, field)}", f"default: `{scalar(values[section][name])}`"]
             if section == "search" and name in demo:
                 facts.append(f"demo: `{scalar(demo[name])}`")
             facts.append(f"flag: `{flag}`" if flag else f"`--set '{key}={example(field)}'`")
@@ -357,6 +378,75 @@ def events_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def modules_page() -> str:
+    """A table for each package: module, and the first paragraph of its docstring."""
+    lines = [
+        "# Modules", "", MARK, "",
+        "Every module with the first paragraph of its docstring. [Architecture](../architecture.md) explains them.",
+    ]  # fmt: skip
+    folders: dict[Path, list[Path]] = {}
+    for path in test_imports.FILES:
+        folders.setdefault(path.parent, []).append(path)
+    for folder in sorted(folders):
+        lines += ["", f"## {folder.relative_to(ROOT)}", ""]
+        table = []
+        for path in sorted(folders[folder]):
+            text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].split())
+            if path.name == "__init__.py":
+                lines += [text, ""] if text else []
+            elif path.name != "__main__.py":
+                table.append(row(f"`{path.name}`", text))
+        lines += ["| module | |", "|---|---|", *table] if table else []
+    return re.sub(r"\n{3,}", "\n\n", "\n".join([*lines, ""]))
+
+
+def room_graph() -> dict[str, set[str]]:
+    """The packages (rooms of tests/test_imports.py) that each package imports, without `search` itself."""
+    graph: dict[str, set[str]] = {}
+    for path in test_imports.FILES:
+        module = test_imports.module_of(path)
+        user = test_imports.room_of(module)
+        used = {test_imports.room_of(name) for name in test_imports.imported(path) & test_imports.MODULES}
+        if user not in ("search", "search.__main__"):
+            graph.setdefault(user, set()).update(used - {user, "search", "search.__main__"})
+    graph["trainables.base"] = set()  # what it imports of `trainables` are names for other packages
+    return graph
+
+
+def drawing() -> str:
+    """The packages and their imports in Mermaid. An import that follows from others is left out."""
+    graph = room_graph()
+
+    def reach(room: str, seen: set[str]) -> set[str]:
+        for other in graph.get(room, set()) - seen:
+            seen.add(other)
+            reach(other, seen)
+        return seen
+
+    def name(room: str) -> str:
+        return "tasks" if room == "trainables" else room.rpartition(".")[2]
+
+    boxes = [f'        {name(room)}["{name(room)}<br/>{ROOMS[room]}"]' for room in graph]
+    inside = [box for room, box in zip(graph, boxes, strict=True) if room.startswith("search.")]
+    tasks = [box for room, box in zip(graph, boxes, strict=True) if not room.startswith("search.")]
+    arrows = []
+    for room in sorted(graph):
+        for other in sorted(graph[room]):
+            if not any(other in reach(between, set()) for between in graph[room] - {other}):
+                arrows.append(f"    {name(room)} --> {name(other)}")
+    return "\n".join([
+        "```mermaid", "flowchart TB", "    subgraph search", *sorted(inside), "    end", "    subgraph trainables",
+        *sorted(tasks), "    end", *arrows, "```",
+    ])  # fmt: skip
+
+
+def architecture() -> str:
+    """docs/architecture.md with its drawing."""
+    before, _, rest = (ROOT / "docs" / "architecture.md").read_text().partition("<!-- drawing -->\n")
+    _, mark, after = rest.partition("<!-- /drawing -->")
+    return f"{before}<!-- drawing -->\n{drawing()}\n{mark}{after}"
+
+
 def generated() -> dict[Path, str]:
     """Every generated file with its text."""
     values = yaml.safe_load(DEFAULTS.read_text())
@@ -367,6 +457,9 @@ def generated() -> dict[Path, str]:
         REFERENCE / "commands.md": below_mark(REFERENCE / "commands.md", commands_section()),
         REFERENCE / "python.md": python_page(),
         REFERENCE / "events.md": events_page(),
+        REFERENCE / "modules.md": modules_page(),
+        ROOT / "docs" / "architecture.md": architecture(),
+        benchmarks.PAGE: benchmarks.page(json.loads(benchmarks.RESULTS.read_text())),
     }
 
 
