@@ -129,8 +129,8 @@ def help_texts() -> str:
     lines = [
         '"""Help text and shown default of each flag that sets a setting.',
         "",
-        "Written by `python -m docs.generate` from search/core/settings.py. `--help` reads this module, because the",
-        "import of pydantic takes longer than the rest of `--help`.",
+        "Written by `python -m docs.generate` from search/core/settings.py. `--help` reads this module,",
+        "so that it need not import the settings with everything that they import.",
         '"""',
         "",
         "# fmt: off",
