@@ -19,7 +19,7 @@ from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.guard import Guard
 from search.runtime.cluster import Cluster, disconnect
-from trainables import DataInfo, Exported, InputError, Mergeable, SelfTrained, Splits, get_task
+from trainables import DataInfo, Exported, Fusable, InputError, Mergeable, SelfTrained, Splits, get_task
 
 if TYPE_CHECKING:
     from search.runtime.search import Search
@@ -88,8 +88,9 @@ def _session(  # noqa: C901
     again: str,
 ) -> int:  # fmt: skip
     """See `take_up`."""
+    from search.core.failures import cause, told
+    from search.core.time_plan import TimePlan, TrialsSoFar
     from search.final.audit import audit
-    from search.final.ending import AROUND, Ending, Measured, plan_ending, settle_ending
     from search.final.retrain import retrain as train_final
     from search.final.variants import compare
     from search.live.console import Reporter
@@ -98,8 +99,8 @@ def _session(  # noqa: C901
     from search.reports.summary import trials_of
     from search.runtime.budget import Budget
     from search.runtime.checkpoints import prune
-    from search.runtime.failures import cause, told
     from search.runtime.interrupts import Interrupts
+    from search.runtime.pace import plan_final
     from search.runtime.search import Search
     from search.runtime.trials import run_trials
     from search.tracking.tracker import Tracker
@@ -114,15 +115,12 @@ def _session(  # noqa: C901
     _greet(console, store, search, splits.info, cluster, local)
     tracker.start(search.journal.events)
 
-    measured = Measured(
-        description.get("most_epochs", config.search.epochs), description.get("alone", 1.0),
-        description.get("worker_start", 0.0),
+    plan = TimePlan.from_config(
+        config, splits.info.sizes, cluster.placement.concurrency, budget.seconds,
+        most_final_epochs=description.get("most_epochs"), alone_ratio=description.get("alone", 1.0),
+        worker_start_seconds=description.get("worker_start", 0.0), retrain=description["retrain"],
+        fused=isinstance(search.task, Fusable),
     )  # fmt: skip
-
-    def ending() -> Ending:
-        if not description["retrain"]:
-            return Ending(0, False, None, AROUND if limit else 0.0)
-        return plan_ending(search, splits, cluster.placement, budget, measured)
 
     status = "failed"
     try:
@@ -130,14 +128,16 @@ def _session(  # noqa: C901
             search.record({"event": "session"}, *([warm] if warm else []))
             if finals is None:
                 search.reopen()
-                run_trials(search, splits, cluster.placement, budget, lambda: ending().seconds)
+                run_trials(search, splits, cluster.placement, budget, plan)
                 if description["retrain"] and not search.cut_off:
-                    compare(search, splits, cluster.placement, ending().seeds)
+                    trials = TrialsSoFar.from_state(config, search.state)
+                    seeds = plan.after_trials(trials, budget.left).comparison_seeds
+                    compare(search, splits, cluster.placement, seeds)
                 if not search.cut_off:
                     audit(search, splits, cluster.placement)
                 if description["retrain"]:
-                    planned = settle_ending(search, splits, cluster.placement, budget, measured)
-                    finals = Finals(config.search.retrain_seeds, 1, planned.retrain, planned.epochs)
+                    final = plan_final(plan, search, splits, cluster.placement, budget)
+                    finals = Finals(config.search.retrain_seeds, 1, final.retrain, final.epochs)
             if finals and not search.cut_off and search.state.best() is not None:
                 if finals.merged and not isinstance(search.task, Mergeable):
                     reporter.say(f"the final training is on train alone, as {config.task} has no `merge`")
@@ -191,7 +191,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
     Args:
         local: whether Ray runs here, for this command alone.
     """
-    from search.core.searchers.registry import grid_note
+    from search.core.searchers import searcher_note
     from search.reports.screen import show
     from search.reports.summary import counted, trials_of
 
@@ -202,7 +202,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         f"search {search.folder.name}: task {config.task}, {trials_of(search.total)} of up to {config.search.epochs} "
         f"epochs, {config.search.searcher} + {config.search.scheduler}, {cluster.placement.describe()}",
         f"data: {about}, fingerprint {info.fingerprint}",
-        *(f"note: {note}" for note in (*info.notes, grid_note(config)) if note),
+        *(f"note: {note}" for note in (*info.notes, searcher_note(config)) if note),
     ]
     if cluster.dashboard:
         until = ", and is there only while this command runs" if local else ""
@@ -213,7 +213,7 @@ def _greet(console: Console, store: Store, search: Search, info: DataInfo, clust
         over, paused = counted(sum(t.over for t in trials), "trial"), len(search.state.paused())
         waiting = f", {paused} at a rung wait to be promoted" if paused else ""
         going_on = len(search.state.unfinished())
-        kept = "what they kept" if search.runs_itself else "their checkpoints"
+        kept = "what they kept" if search.study.ends_itself else "their checkpoints"
         lines.append(f"resumed: {over} over, {going_on} to go on from {kept}{waiting}")
     for line in lines:
         show(console, redacted(line))

@@ -32,7 +32,7 @@ from search.core.events import WarmStarted
 from search.core.journal import Journal
 from search.core.redaction import redacted, remember
 from search.core.replay import described, extend, open_to_run, replay
-from search.core.searchers.registry import grid_note, make_searcher
+from search.core.searchers import make_searcher, searcher_note
 from search.core.space import check_values
 from search.core.store import SearchFolder, Store
 from search.core.warm_start import from_all, from_search
@@ -159,7 +159,7 @@ def dry_run(console: Console, config: SearchConfig, data: str | None) -> int:
     console.print(f"configuration: {config.place} {profile}", markup=False, soft_wrap=True)
     console.print(f"placement: {placement.describe()} (on this machine)")
     console.print(_extent(config), markup=False)
-    if note := grid_note(config):
+    if note := searcher_note(config):
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     for number in range(int(min(5, total))):
         console.print(f"configuration {number}: {json.dumps(searcher.ask(number))}", markup=False, soft_wrap=True)

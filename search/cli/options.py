@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
 from search.cli.help_texts import DEFAULT, HELP
-from search.core.names import SchedulerName, SearcherName
+from search.core.registry import SCHEDULERS, SEARCHERS
 
-Searcher = StrEnum("Searcher", {name: name for name in get_args(SearcherName)})  # type: ignore[misc]
-Scheduler = StrEnum("Scheduler", {name: name for name in get_args(SchedulerName)})  # type: ignore[misc]
+Searcher = StrEnum("Searcher", {name: name for name in SEARCHERS.names()})  # type: ignore[misc]
+Scheduler = StrEnum("Scheduler", {name: name for name in SCHEDULERS.names()})  # type: ignore[misc]
 Format = StrEnum("Format", "table csv json md")
 PredictionFormat = StrEnum("PredictionFormat", "table csv json")
 

@@ -117,18 +117,21 @@ def share_gpus(
 def fit_epochs(
     console: Console, config: SearchConfig, splits: Splits, cluster: Cluster
 ) -> tuple[SearchConfig, dict[str, float]]:
-    """The configuration with as many epochs as the time budget holds; and what `Measured` holds of the pace."""
-    from search.runtime.pace import measure_pace, most_epochs
+    """The configuration with as many epochs as the time budget holds; and what a resume needs for its `TimePlan`."""
+    from search.core.time_plan import TimePlan, with_epochs
+    from search.runtime.pace import measure_pace
 
-    budget, most = str(config.search.time_budget), most_epochs(config, splits.info.sizes["train"])
+    budget, settings = str(config.search.time_budget), config.search
     pace = measure_pace(config, splits, cluster.placement)
-    config = pace.fit(config, parse_duration(budget))
+    plan = TimePlan(parse_duration(budget), train_samples=splits.info.sizes["train"])
+    most = plan.longest_final_training(settings.epochs)
+    config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, settings.epochs, settings.grace_period))
     console.print(
-        f"an epoch takes about {pace.seconds:.1f} s: in {budget} a trial has up to {config.search.epochs} epochs, and "
-        f"weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)",
+        f"an epoch takes about {pace.epoch_seconds:.1f} s: in {budget} a trial has up to {config.search.epochs} "
+        f"epochs, and weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)",
         markup=False, soft_wrap=True,
     )  # fmt: skip
-    return config, {"alone": pace.alone, "most_epochs": most, "worker_start": pace.start}
+    return config, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}
 
 
 def check_no_secret(uri: str | None) -> None:

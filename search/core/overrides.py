@@ -57,7 +57,7 @@ def change(
     if "search.epochs" in given and "search.grace_period" not in given:
         raw["search"]["grace_period"] = max(1, min(raw["search"]["grace_period"], raw["search"]["epochs"]))
     if raw["search"].get("deterministic") and "search.scheduler" not in given:
-        raw["search"]["scheduler"] = "asha"  # promotion has no rounds
+        raw["search"]["scheduler"] = "asha"  # a scheduler that promotes trials has no rounds
     return raw
 
 

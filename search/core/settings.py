@@ -11,9 +11,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from search.core.names import SchedulerName, SearcherName
+from search.core.registry import SCHEDULERS, SEARCHERS, Registry
+from trainables.base.values import suggestion
+
+
+def _known(registry: Registry) -> AfterValidator:
+    """Accepts the names of a registry; another name is an error that lists them."""
+
+    def check(name: str) -> str:
+        if name not in (names := registry.names()):
+            raise ValueError(f"allowed are {', '.join(names)}{suggestion(name, names)}")
+        return name
+
+    return AfterValidator(check)
+
+
+#: A name of `SEARCHERS`, and of `SCHEDULERS`.
+SearcherName = Annotated[str, _known(SEARCHERS)]
+SchedulerName = Annotated[str, _known(SCHEDULERS)]
 
 #: The groups of settings, in the order of the reference page and of `run --help`.
 Group = Literal["Search", "Early stopping", "Budget", "After the trials", "Failures", "Checkpoints", "Resources"]

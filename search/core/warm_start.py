@@ -6,6 +6,7 @@ from collections import Counter
 
 from search.core.config import SearchConfig
 from search.core.events import EarlierTrial, WarmStarted
+from search.core.registry import SEARCHERS
 from search.core.replay import objective_of, open_search, replay
 from search.core.state import Trial
 from search.core.store import Store, pass_over
@@ -61,9 +62,9 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
         InputError: there is no such search, it is of another task, or nothing of it can be used.
     """
     place = f"--from {name}"
-    if config.search.searcher not in ("ranks", "tpe", "gp"):
-        learn = "ranks, tpe and gp do"
-        raise InputError(f"{place}: the {config.search.searcher} searcher learns nothing from trials; {learn}")
+    if not SEARCHERS.get(config.search.searcher).learns:
+        able = ", ".join(name for name in SEARCHERS.names() if SEARCHERS.get(name).learns)
+        raise InputError(f"{place}: the {config.search.searcher} searcher learns nothing from trials; use {able}")
     folder, description, earlier = open_search(store, name)
     if earlier.task != config.task and not description.get("imported"):
         raise InputError(f"{place}: a search of {earlier.task}, not of {config.task}")

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from search.core.config import parse_duration
 from search.core.events import Event, Failed, FinalResult, Notice, Retried, StepsDone
+from search.core.failures import in_a_line, place
 from search.core.readable import figure, value, visible
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
@@ -31,7 +32,6 @@ from search.reports.remaining import epochs_to_go
 from search.reports.screen import columns_that_fit
 from search.reports.summary import OUTCOMES, counted, shown, tally
 from search.runtime.budget import command_began
-from search.runtime.failures import in_a_line, place
 from search.runtime.search import Search
 
 #: Width and height of the live table where there is no terminal: in a notebook.
@@ -240,7 +240,7 @@ class Reporter:
 
     def _rungs(self) -> list[str]:
         """How many trials came to each rung, and what a rung is for; nothing once the trials are over."""
-        reached = {epoch: len(rung) for epoch, rung in self.search.scheduler.rungs().items() if rung}
+        reached = {epoch: len(rung) for epoch, rung in self.search.study.rungs().items() if rung}
         if self._phase or not reached:
             return []
         (first, number), *others = reached.items()
@@ -264,7 +264,7 @@ class Reporter:
             return None
         limits = [] if budget is None else [max(0.0, parse_duration(budget) - now + self.begun)]
         trained = sum(trial.epoch for trial in trials) - self._epochs_before
-        rungs = list(self.search.scheduler.rungs())
+        rungs = list(self.search.study.rungs())
         epochs = epochs_to_go(trials, self.search.total, self.search.config, rungs) if trained > 0 else None
         if epochs is not None and self._since is not None:
             limits.append((now - self._since) / trained * epochs)

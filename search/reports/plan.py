@@ -16,7 +16,7 @@ import numpy as np
 from search.core.config import SearchConfig, check_config, parse_duration
 from search.core.events import Event, Result
 from search.core.overrides import change
-from search.core.searchers.registry import make_searcher
+from search.core.searchers import make_searcher
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder, read_json
 from search.reports.simulate import simulate

@@ -7,6 +7,7 @@ from math import inf, isinf
 from statistics import fmean
 
 from search.core.config import SearchConfig
+from search.core.registry import SCHEDULERS
 from search.core.state import Trial
 
 
@@ -26,13 +27,14 @@ def epochs_to_go(trials: Sequence[Trial], total: float, config: SearchConfig, ru
     left = inf if search.epoch_budget is None else max(0.0, search.epoch_budget - spent)
     if isinf(total):
         return None if isinf(left) else left
-    if search.scheduler in ("asha-promote", "asha-predict"):
+    scheduler = SCHEDULERS.get(search.scheduler)
+    if scheduler.pauses_trials:
         expected = _promoted(trials, int(total), len(config.balanced), search.reduction_factor, [*rungs, search.epochs])
     else:
         over = [trial.epoch for trial in trials if trial.over]
-        if not over and search.scheduler != "none":
+        if not over and scheduler.compares:
             return None if isinf(left) else left
-        each = search.epochs if search.scheduler == "none" else fmean(over)
+        each = fmean(over) if scheduler.compares else search.epochs
         coming = (total - len(trials)) * each
         expected = coming + sum(max(0.0, each - trial.epoch) for trial in trials if not trial.over)
     return min(left, expected)

@@ -22,9 +22,10 @@ from search.core.pareto import front, value_of
 from search.core.readable import value as significant
 from search.core.redaction import redacted
 from search.core.replay import open_search, replay
-from search.core.schedulers.registry import make_scheduler
+from search.core.searchers.base import RecordedSearcher
 from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
+from search.core.study import Study
 from search.final import audit, finalists, variant_comparison
 from search.reports.again import again
 from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
@@ -79,7 +80,7 @@ def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
         remarks=_remarks(state),
         plotly=get_plotlyjs(),
         drawings=_drawings(state, config, events),
-        stopping=_stopping(state, config),
+        stopping=_stopping(state, config, events),
         spent=_spent(state, config),
         comparison=_comparison(folder, state, config),
         final=_final(folder, state),
@@ -205,13 +206,9 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, Any
     return {"heads": list(heads), "rows": [list(row) for row in rows]}
 
 
-def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
+def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> dict[str, Any]:
     """The rungs, and what early stopping saved: the epochs that stopped trials did not train, at their own pace."""
-    scheduler = make_scheduler(config)
-    for trial in state.trials.values():  # the order does not matter to a rung; diverged trials left theirs
-        for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
-            if f"val_{state.objective.metric}" in metrics:
-                scheduler.record(trial.number, epoch, state.objective.val_loss(metrics))
+    study = Study(config, state.objective, searcher=RecordedSearcher(state.trials), events=events)
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     audited = audit.table(state)
     return {
@@ -223,7 +220,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
                     str(epoch), str(len(rung)), str(sum(1 for t in stopped if t.epoch == epoch)),
                     significant(state.objective.loss(min(rung.values()))),
                 ]
-                for epoch, rung in scheduler.rungs().items()
+                for epoch, rung in study.rungs().items()
                 if rung
             ),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,12 +13,12 @@ import ray
 from ray.tune.experiment import Trial as TuneTrial
 
 from search.core.config import parse_duration
-from search.core.events import Moved
+from search.core.failures import cause, cut
 from search.core.redaction import redacted
 from search.core.state import Trial
+from search.core.time_plan import TimePlan, TrialsSoFar
 from search.runtime import checkpoints
 from search.runtime.budget import Budget
-from search.runtime.failures import cause, cut
 from search.runtime.placement import machines, place
 from search.runtime.progress import EpochProgress
 from search.runtime.search import Search
@@ -32,9 +32,9 @@ RECOUNT = 2.0
 class Bridge:
     """What the adapters to Tune (searcher, scheduler, callback) share: live trials, and the queue of those to come."""
 
-    def __init__(self, search: Search, concurrency: int, budget: Budget, ending: Callable[[], float]) -> None:
+    def __init__(self, search: Search, concurrency: int, budget: Budget, plan: TimePlan) -> None:
         self.search, self._fits, self._counted = search, concurrency, time.monotonic()
-        self._budget, self._ending = budget, ending
+        self._budget, self._plan = budget, plan
         self.board = f"progress-{uuid.uuid4().hex}"
         self._progress = EpochProgress(self.board, search.announce)
         self.live: set[str] = set()
@@ -82,7 +82,7 @@ class Bridge:
                     "params": trial.params,
                     "seed": trial.seed,
                     "micro_batches": trial.micro_batches,
-                    "decisions": [epoch for epoch in epochs if search.scheduler.decides(trial.number, epoch)],
+                    "decisions": [epoch for epoch in epochs if search.study.scheduler.decides(trial.number, epoch)],
                     "resume_from": [(one.name, one.digest) for one in reversed(trial.checkpoints)],
                     "carried": {
                         name: ray.put(one)
@@ -167,22 +167,23 @@ class Bridge:
         self._progress.ask(time.monotonic() - min(self.silent_since.values(), default=math.inf))
 
     def _keep_time(self) -> None:
-        """Stops the search when what follows the trials needs the time that is left, running epochs included; and
-        begins no new trial once one like the best could not train to its end."""
-        if math.isinf(self._budget.seconds) or self.search.stopping:
+        """Stops the trials, or starts no new one, when the time plan says so."""
+        search, plan = self.search, self._plan
+        if math.isinf(self._budget.seconds) or search.stopping:
             return
-        trials, left = self.search.state.trials, self._budget.left - self._ending()
-        now = time.monotonic()
+        trials, left, now = search.state.trials, self._budget.left, time.monotonic()
+        seen = TrialsSoFar.from_state(search.config, search.state) if plan.retrain else None
+        reserved = plan.after_trials(seen, left).seconds
         running = [
             max(0.0, trials[n].seconds / trials[n].epoch - (now - since))
             for trial, since in self.silent_since.items()
             for n in numbers_of(trial)
             if trials[n].epoch
         ]
-        if left <= max(running, default=0.0):
-            self.search.stop("time budget")
-        elif (best := self.search.state.best()) is not None:
-            self.search.closed = left < best.seconds / best.epoch * self.search.config.search.epochs
+        if plan.must_stop_trials(left, reserved, running):
+            search.stop("time budget")
+        elif (best := search.state.best()) is not None:
+            search.study.closed = not plan.may_start_trial(left, reserved, best.seconds / best.epoch)
 
     def _watch(self) -> None:
         """Ends the workers of trials that are over their time limit, or hang."""
@@ -190,11 +191,11 @@ class Bridge:
         for trial, since in list(self.silent_since.items()):
             silent = time.monotonic() - since
             running = [n for n in numbers_of(trial) if not search.state.trials[n].idle]
-            late = [n for n in running if search.is_over_time(n, silent / len(running))]
+            late = [n for n in running if search.study.is_over_time(n, silent / len(running))]
             stalled = limit is not None and silent > parse_duration(limit)
             if not (late or stalled) or trial.temporary_state.ray_actor is None:
                 continue
-            search.record(*(Moved(event="timed_out", number=number) for number in late))
+            search.end_late(late)
             if stalled and limit is not None:
                 search.announce({"event": "stalled", "numbers": running, "limit": limit})
                 for number in running:  # what hangs after its epochs would have to train them again
@@ -209,7 +210,7 @@ class Bridge:
         """Whether nothing runs and nothing is left to run. (What runs may still fail and be taken up again.)"""
         search = self.search
         return not self.live and (
-            bool(search.stopping) or not (self.waiting or search.has_more or search.promotable() is not None)
+            bool(search.stopping) or not (self.waiting or search.study.has_more or search.study.promote() is not None)
         )
 
 

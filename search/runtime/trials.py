@@ -6,7 +6,6 @@ import logging
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -16,11 +15,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.stopper import Stopper
 
+from search.core.failures import latest_traceback
 from search.core.settings import SearchSection
+from search.core.time_plan import TimePlan
 from search.runtime import checkpoints
 from search.runtime.bridge import Bridge, numbers_of
 from search.runtime.budget import Budget
-from search.runtime.failures import latest_traceback
 from search.runtime.placement import Placement
 from search.runtime.search import Search
 from search.runtime.transfer import keep, storage
@@ -33,7 +33,7 @@ GATHER = 0.5
 
 def run_trials(
     search: Search, splits: Splits, placement: Placement, budget: Budget | None = None,
-    ending: Callable[[], float] = lambda: 0.0,
+    plan: TimePlan | None = None,
 ) -> None:  # fmt: skip
     """Runs unfinished trials, and new ones up to the total.
 
@@ -42,7 +42,7 @@ def run_trials(
 
     Args:
         budget: of the whole command; None: no limit.
-        ending: forecasts the seconds of what follows the trials, as the search stands; they are kept free.
+        plan: says when trials stop, so that the final training ends within the budget. None: no limit.
 
     Raises:
         InputError: the first results showed a mistake in the configuration.
@@ -51,7 +51,7 @@ def run_trials(
     if search.total == sum(t.over for t in search.state.trials.values()):
         return
     checkpoints.tidy(search)
-    bridge = Bridge(search, placement.concurrency, budget or Budget(), ending)
+    bridge = Bridge(search, placement.concurrency, budget or Budget(), plan or TimePlan())
     trainable = tune.with_parameters(
         TaskTrainable,
         task=config.task,

@@ -14,6 +14,7 @@ from search.core.overrides import change
 from search.core.program_config import loop_config
 from search.core.replay import described, replay
 from search.core.store import Store
+from search.core.time_plan import TimePlan
 from search.live.console import Reporter
 from search.reports.compare import _overview
 from search.reports.simulate import decisions, simulate
@@ -60,7 +61,7 @@ class Driven:
         self.search = Search(self.config, self.folder)
         self.search.record({"event": "session"})
         self.search.reopen()
-        self.bridge = Bridge(self.search, 1, Budget(), lambda: 0.0)
+        self.bridge = Bridge(self.search, 1, Budget(), TimePlan())
 
     def kill(self, **more):
         self.search.journal.close()
@@ -130,8 +131,8 @@ def test_loop_that_ends_early_is_complete_with_the_epochs_that_it_has(driven):
 
 def test_searcher_hears_once_of_a_trial_that_ended_by_itself(driven):
     one = driven(stops_by_itself, trials=4, searcher="tpe")
-    told, tell = [], one.search.searcher.tell
-    one.search.searcher.tell = lambda trial: (told.append((trial.number, trial.epoch)), tell(trial))
+    told, tell = [], one.search.study.searcher.tell
+    one.search.study.searcher.tell = lambda trial: (told.append((trial.number, trial.epoch)), tell(trial))
     one.run()
     assert told == [(0, 4), (1, 2), (2, 4), (3, 2)]
     one.kill(trials=5)

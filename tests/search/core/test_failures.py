@@ -7,8 +7,8 @@ import traceback
 import pytest
 import torch
 
-from search.runtime.failures import cause
-from search.runtime.failures import told as shown
+from search.core.failures import cause
+from search.core.failures import told as shown
 from trainables.loops.errors import TrainingError
 
 
