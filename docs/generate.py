@@ -46,10 +46,10 @@ WIDTH = 110
 #: What the drawing says of each package, beside its name.
 ROOMS = defaultdict(str) | {
     "search.cli": "commands, options, exit codes",
-    "search.api": "what import search offers",
-    "search.session": "one run or resume, start to end",
+    "search.api": "the library: api, result, specs, errors",
+    "search.runs": "puts a search together: runs, programs, preparation, session, outcome, observer",
     "search.live": "the table in the terminal",
-    "search.reports": "summary, compare, report, why, simulate",
+    "search.reports": "frames, summary, compare, report, why, simulate",
     "search.tracking": "MLflow",
     "search.exchange": "searches of Optuna and Ray Tune",
     "search.new": "packages for own tasks",
@@ -63,6 +63,9 @@ ROOMS = defaultdict(str) | {
     "trainables.text": "what text tasks share",
     "trainables": "windows, rnn, tweets, lyrics, wikitext, loops",
 }
+#: Modules that share a box of the drawing, with the box.
+BOXES = {f"search.{name}": "search.api" for name in ("result", "specs", "errors")}
+BOXES |= {f"search.{name}": "search.runs" for name in ("programs", "preparation", "session", "outcome", "observer")}
 #: The order of the commands on their page.
 ORDER = [
     "run", "resume", "retrain", "list", "data", "new", "ui", "report", "compare", "why", "simulate", "promote",
@@ -400,13 +403,18 @@ def modules_page() -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join([*lines, ""]))
 
 
-def room_graph() -> dict[str, set[str]]:
-    """The packages (rooms of tests/test_imports.py) that each package imports, without `search` itself."""
+def box_of(module: str) -> str:
+    """The box of the drawing that a module belongs to."""
+    room = test_imports.room_of(module)
+    return BOXES.get(room, room)
+
+
+def box_graph() -> dict[str, set[str]]:
+    """The boxes that each box imports. `search` itself has no box."""
     graph: dict[str, set[str]] = {}
     for path in test_imports.FILES:
-        module = test_imports.module_of(path)
-        user = test_imports.room_of(module)
-        used = {test_imports.room_of(name) for name in test_imports.imported(path) & test_imports.MODULES}
+        user = box_of(test_imports.module_of(path))
+        used = {box_of(name) for name in test_imports.imported(path) & test_imports.MODULES}
         if user not in ("search", "search.__main__"):
             graph.setdefault(user, set()).update(used - {user, "search", "search.__main__"})
     graph["trainables.base"] = set()  # what it imports of `trainables` are names for other packages
@@ -415,7 +423,7 @@ def room_graph() -> dict[str, set[str]]:
 
 def drawing() -> str:
     """The packages and their imports in Mermaid. An import that follows from others is left out."""
-    graph = room_graph()
+    graph = box_graph()
 
     def reach(room: str, seen: set[str]) -> set[str]:
         for other in graph.get(room, set()) - seen:

@@ -1,4 +1,4 @@
-"""The commands with their flags and exit codes; what each does is in `commands.py`."""
+"""The commands with their flags. `commands.py` runs them and returns their exit codes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from search.cli import options as given
 from search.cli.finish import finish
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
     from rich.console import Console
 
     from search.core.store import Store
+    from search.programs import Program
 
 app = typer.Typer(
     help="Search the hyperparameters of deep-learning tasks. To begin: `run windows`, or `new NAME` for your own task.",
@@ -130,19 +134,44 @@ def run(
     def command(console: Console, kept: Store) -> int:
         from search.cli import commands
         from search.core.config import load_config
+        from search.runs import RunOptions, check_task_name
 
-        options = commands.RunOptions(data, name, address, retrain, from_, plan, gpus, verbose)
+        options = RunOptions(data, name, address, retrain, from_, gpus)
         if command_ is not None or task is None:
-            from search.cli.loops import run_command
-
-            return run_command(
-                console, kept, (task, command_, space, objective, pattern), flags, set_, options, dry_run
-            )
-        commands.check_name(task)
+            program = _program(task, command_, space, objective, pattern, data, plan, flags, set_)
+            return commands.run_command(console, kept, program, options, dry_run, verbose)
+        check_task_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
-        return commands.dry_run(console, config, data) if dry_run else commands.run(console, kept, config, options)
+        if dry_run:
+            return commands.dry_run(console, config, data)
+        if plan:
+            return commands.plan(console, kept, config, options)
+        return commands.run(console, kept, config, options, verbose)
 
     finish(command, store, debug)
+
+
+def _program(
+    task: str | None, command: str | None, space: Path | None, objective: str | None, pattern: str | None,
+    data: str | None, plan: bool, flags: Mapping[str, Any], sets: Sequence[str],
+) -> Program:  # fmt: skip
+    """The program that `run --command` searches; raises InputError where an option is missing or does not fit."""
+    from search.core.program_config import read_space
+    from search.programs import Program
+    from trainables import InputError
+    from trainables.loops.command import Command
+
+    if command is None:
+        raise InputError("run: what? a TASK that `python -m search list` shows, or --command")
+    if task is not None:
+        raise InputError(f"run {task} --command ...: give a task or a command, not both")
+    if data is not None:
+        raise InputError(f"--data {data}: a command has its own data")
+    if plan:
+        raise InputError("--plan: only a TASK has a forecast; time a short run: --trials 2 --epochs 2")
+    if space is None or objective is None:
+        raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
+    return Program(Command(command, pattern), read_space(space), objective, flags, sets)
 
 
 @app.command()
@@ -196,12 +225,14 @@ def simulate(
     debug: given.DebugOption = False,
 ) -> None:
     """Replay a search with another scheduler, budget or number of workers: which trials would it have stopped?"""
-    from search.reports.simulate import show
+    from search.live.screen import say
+    from search.reports.simulate import simulated_beside_logged
 
     flags = {"search.scheduler": scheduler and scheduler.value, "search.epochs": epochs}
 
     def command(console: Console, kept: Store) -> int:
-        show(console, kept, name, flags, set_, concurrency)
+        for line in simulated_beside_logged(kept, name, flags, set_, concurrency):
+            say(console, line)
         return 0
 
     finish(command, store, debug)
@@ -217,10 +248,12 @@ def promote(
     """Make a version of the registered model the champion, which `predict` uses, whatever its test figure is."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.cli import commands
+        from search.live.screen import say
+        from search.runs import check_task_name, promote
 
-        commands.check_name(task)
-        return commands.promote(console, kept, task, version)
+        check_task_name(task)
+        say(console, promote(kept, task, version))
+        return 0
 
     finish(command, store, debug)
 
@@ -250,11 +283,21 @@ def predict(
     """Predict with the champion: the registered model of a task that is in use."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.cli import commands
-        from search.tracking.predict import predict
+        from search.core.readable import visible
+        from search.runs import check_task_name
+        from search.tracking.predict import predict_inputs, predict_to_file
 
-        commands.check_name(task)
-        predict(kept, task, inputs, form.value, output)
+        check_task_name(task)
+        if output is not None:
+            print(f"{predict_to_file(kept, task, inputs, output)} predictions in {output}")
+            return 0
+        predictions = predict_inputs(kept, task, inputs)
+        if form.value == "json":
+            sys.stdout.write(predictions.reset_index(names="input").to_json(orient="records", indent=2) + "\n")
+        elif form.value == "csv":
+            predictions.to_csv(sys.stdout, index_label="input")
+        else:
+            sys.stdout.write(visible(predictions.iloc[:, :2].to_string()) + "\n")
         return 0
 
     finish(command, store, debug)

@@ -88,13 +88,13 @@ def _keep(console: Console, store: Store, name: str | None, imported: Imported) 
     """Keeps an imported search and says how to go on from it; returns the exit code."""
     from search.core.readable import figure
     from search.core.redaction import redacted
-    from search.exchange.imported import keep, space_file
+    from search.exchange.imported import keep_imported, space_file
     from search.reports.summary import tally
 
     def say(line: str) -> None:
         console.print(redacted(line), markup=False, soft_wrap=True)
 
-    name, state = keep(store, name, imported, say)
+    name, state = keep_imported(store, name, imported, say)
     outcomes = tally(trial.outcome for trial in state.trials.values())
     say(f"search {name}: {imported.name} of {imported.source}; {outcomes}")
     for note in imported.notes:

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 import search
-from search.core.overrides import SECTIONS, Named, change, first_line, flag, given_by, lay_over
+from search.core.overrides import SECTIONS, Named, change, flag, given_by, lay_over
 from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.settings import Resources, SearchSection, Section
 from search.core.space import Plain, Space, check_values, listed, parse_space
-from trainables import Allowed, InputError, Limited, Objective, get_task, offered_config
+from trainables import Allowed, InputError, Limited, Objective, get_task, task_config_file
+from trainables.base.errors import first_line
 
 S = TypeVar("S", bound=Section)
 #: Whether the configuration is for the user's data or for the demo.
@@ -112,7 +113,7 @@ def load_config(
     Raises:
         InputError: naming the file or flag, the key, the value and what is allowed.
     """
-    path = file or offered_config(task) or configs_folder() / f"{task}.yaml"
+    path = file or task_config_file(task) or configs_folder() / f"{task}.yaml"
     place = f"{path.parent.name}/{path.name}"
     defaults, demo = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
     own, own_demo = _read_config(path, place)
@@ -131,7 +132,8 @@ def load_config(
             spaces.append(parse_space(lay_over(whole, own_demo)["space"], f"{place}: demo", narrowed=True))
     given = given_by(sets, flags, named)
     config = check_config(task, change(raw, sets, flags, named), place + " with --set" if sets else place, given)
-    if sets:  # what stands in the file is checked when a search begins, as that takes the task's own module
+    if sets or any(key.startswith("space.") for key in flags or ()):
+        # The values of the file are checked when a search begins, as that imports the module of the task.
         found = get_task(task)
         check_space(config, {**listed(*spaces), **(found.allowed if isinstance(found, Limited) else {})}, given)
     return config

@@ -1,4 +1,4 @@
-"""Tells from its traceback why a trial failed."""
+"""Finds out from the traceback of a trial why it failed, and says it in a line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sysconfig
 from pathlib import Path
 from typing import Literal
 
-#: An exception; out of memory; a GPU whose memory others took, the trial being within its share; a full disk; a lost or
-#: hanging worker or machine; a worker that the trial before left unclean; a mistake in somebody's training, which comes
-#: again however often it is tried.
+#: `error`: an exception. `memory`: out of memory. `crowded`: the trial is within its share of the GPU, and other
+#: processes took the rest. `disk`: the disk is full. `lost`: the worker or its machine is gone, or hangs. `unclean`:
+#: the trial before left something in the worker. `mistake`: the user's training is wrong; a retry would fail again.
 Failure = Literal["error", "memory", "crowded", "disk", "lost", "unclean", "mistake"]
 
-#: The first that matches counts: a process without disk or memory may raise other errors on its way.
+#: The first pattern that matches counts: a process without disk or memory may raise further errors.
 _SIGNS: dict[Failure, str] = {
     "disk": r"No space left on device|Disk quota exceeded",
     "memory": r"OutOfMemoryError|\bMemoryError\b|can't allocate memory|CUDA out of memory|running low on memory",
@@ -20,13 +20,13 @@ _SIGNS: dict[Failure, str] = {
     "mistake": r"\bTrainingError: ",
     "error": r"Traceback|ray::",
 }
-#: What CUDA says where memory is refused: asked for, free, the process's own, and its share of the GPU.
+#: The figures in CUDA's message: memory asked for, free, used by the process, and allowed to the process.
 _REFUSED = re.compile(
     r"Tried to allocate ([\d.]+ \w+).*?of which ([\d.]+ \w+) is free.*?this process has ([\d.]+ \w+) memory in use"
     r"(?:\. ([\d.]+ \w+) allowed)?",
     re.DOTALL,
 )
-#: Characters of a line, and lines at either end, that are kept of a traceback. Real ones have some forty short lines.
+#: Number of characters of a line, and of lines at either end, that are kept. Most tracebacks have about 40 short lines.
 WIDTH, LINES = 1000, 200
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
@@ -34,18 +34,18 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def cause(traceback: str) -> Failure:
-    """The cause that a traceback shows; `lost` where nothing was raised."""
+    """The cause of a failure; `lost` where nothing was raised."""
     found: Failure = next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
     return "crowded" if found == "memory" and _by_others(traceback) else found
 
 
 def told(traceback: str) -> str:
-    """What a person needs of a traceback: of a mistake in a training only what it says, else all of it."""
+    """The part of a traceback that helps the user: the message of a `mistake`, else the whole traceback."""
     return traceback.rpartition("TrainingError: ")[2] if cause(traceback) == "mistake" else traceback
 
 
 def cut(traceback: str) -> str:
-    """A traceback as the journal keeps it: long lines, such as a printed array, and the middle of many are left out."""
+    """A traceback for the journal: long lines are cut, and the middle of a long traceback is left out."""
     lines = [line if len(line) <= WIDTH else f"{line[:WIDTH]}..." for line in traceback.splitlines()]
     if len(lines) > 2 * LINES:
         lines[LINES:-LINES] = [f"... ({len(lines) - 2 * LINES} lines)"]
@@ -53,7 +53,7 @@ def cut(traceback: str) -> str:
 
 
 def in_a_line(traceback: str) -> str:
-    """What a traceback says in the end, in one line: of a command what was wrong, and the last line of its output."""
+    """The message of a traceback in one line; for a command what was wrong and the last line of its output."""
     _, _, said = traceback.rpartition("TrainingError: ")
     _, _, said = said.rpartition("CommandFailed: ")
     lines = said.strip().splitlines() or ["no message"]
@@ -62,13 +62,23 @@ def in_a_line(traceback: str) -> str:
     return f"{lines[0].strip()} {'... ' if len(lines) > 2 else ''}{lines[-1].strip()}"
 
 
+def failure_in_a_line(traceback: str) -> str:
+    """The message of a traceback in one line, with the line of the user's code that raised it, if there is one.
+
+    >>> failure_in_a_line('  File "/home/me/train.py", line 12, in train\\nValueError: boom')
+    'ValueError: boom (/home/me/train.py:12)'
+    """
+    where = place(traceback)
+    return in_a_line(traceback) + (f" ({where})" if where else "")
+
+
 def sign(traceback: str) -> str:
-    """What failures of one kind have in common: what they say, without numbers, and where."""
+    """Identifies failures of the same kind: the line of code and the message without numbers."""
     return f"{place(traceback)} {re.sub(r'[0-9.]+', '#', in_a_line(traceback))}"
 
 
 def place(traceback: str) -> str | None:
-    """The innermost line of the user's own code in a traceback, such as `train.py:12`; None where there is none."""
+    """The innermost line of the user's own code in a traceback, such as `train.py:12`; None where no line is."""
     own = [(file, line) for file, line in _FRAME.findall(traceback) if not _is_installed(file)]
     if not own:
         return None
@@ -78,16 +88,16 @@ def place(traceback: str) -> str | None:
 
 
 def _is_installed(file: str) -> bool:
-    """Whether a file of a traceback is a library's, or this program's."""
+    """Whether a file of a traceback belongs to a library or to this program."""
     ours = [Path(__file__).parents[2] / package for package in ("search", "trainables")]
     known = [*ours, *(Path(folder) for folder in sysconfig.get_paths().values())]
-    packages = {"site-packages", "dist-packages"}  # those of another machine, whose worker it was
+    packages = {"site-packages", "dist-packages"}  # of another machine
     path = Path(file)
     return file.startswith("<") or bool(packages & set(path.parts)) or any(map(path.is_relative_to, known))
 
 
 def _by_others(traceback: str) -> bool:
-    """Whether a GPU refused memory that was within the process's own share: others have taken more than theirs."""
+    """Whether a GPU refused memory although the process was within its share: other processes took more than theirs."""
     refused = _REFUSED.search(traceback)
     if refused is None or refused[4] is None:
         return False
@@ -101,7 +111,7 @@ def _bytes(figure: str) -> float:
 
 
 def latest_traceback(error_file: str | None) -> str:
-    """The latest error of a trial of Tune, from the file to which Tune appends each."""
+    """The latest traceback of a trial, from the file to which Ray Tune appends every traceback of the trial."""
     try:
         latest = Path(str(error_file)).read_text().split("Failure # ")[-1]
     except OSError:

@@ -12,6 +12,7 @@ from yaml import YAMLError
 
 from search.core.space import KINDS, is_spec
 from trainables import InputError
+from trainables.base.errors import first_line
 from trainables.base.values import suggestion
 
 SECTIONS = ("search", "resources", "data", "space")
@@ -150,8 +151,3 @@ def _values(spec: Any) -> list[Any]:
 def _kind(value: Any) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "keys inside"}
     return names.get(type(value), type(value).__name__)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return str(error).strip().split("\n")[0]

@@ -11,10 +11,8 @@ import trainables
 from search.core.config import SearchConfig, check_config, check_space, load_config, parse_objective, read_yaml
 from search.core.overrides import Named, change, flag, given_by
 from search.core.space import listed, parse_space
-from trainables import offer, plain
+from trainables import LOOP_TASK, plain, register_task
 
-#: The task of all of these; which objective it has is told in its place.
-LOOPS = "trainables.loops.task:LoopTask"
 #: The YAML file of all of these.
 LOOPS_FILE = Path(str(trainables.__file__)).parent / "loops" / "loops.yaml"
 
@@ -41,7 +39,7 @@ def loop_config(
     """
     wanted = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
-    offer(task, f"{LOOPS}?{urlencode({'metric': wanted.metric, 'mode': wanted.mode})}")
+    register_task(task, f"{LOOP_TASK}?{urlencode({'metric': wanted.metric, 'mode': wanted.mode})}")
     raw = load_config(task, flags=flags, profile="data", named=named).raw
     own, given = parse_space(space, place), given_by(sets)
     config = check_config(task, change({**raw, "space": space}, sets), place, given)

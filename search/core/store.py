@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from search.core.journal import Journal
+from search.core.record import SearchRecord
 from search.core.redaction import redacted, without_secrets
 from search.core.state import FinalRun
 from trainables import InputError
 from trainables.base.files import replacing
 
-#: What of a search's description may be an address.
+#: The fields of a record that may hold an address with a secret.
 ADDRESSES = ("data", "address", "imported")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-#: The keys of `search.json` without which a search cannot be opened, and the types of theirs and others' values.
-_NEEDED = ("task", "config", "place")
-_TYPES = {"id": str, "task": str, "config": dict, "place": str, "fingerprint": str, "created": int, "objective": dict}
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,8 @@ class Store:
         folder = self.root / "searches"
         return sorted(p.parent.name for p in folder.glob("*/search.json")) if folder.is_dir() else []
 
-    def descriptions(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The name and the description of each search; stderr names those that cannot be read."""
+    def records(self) -> Iterator[tuple[str, SearchRecord]]:
+        """The name and the record of each search. A warning on stderr names each search that cannot be read."""
         for name in self.names():
             try:
                 yield name, self.search(name).read(self)
@@ -121,7 +119,7 @@ class Store:
 
 @dataclass(frozen=True)
 class SearchFolder:
-    """The folder of one search: its description (`search.json`), its journal, its checkpoints and models."""
+    """The folder of one search: its record (`search.json`), its journal, its checkpoints and models."""
 
     path: Path
 
@@ -198,36 +196,30 @@ class SearchFolder:
         """A Parquet file with the errors on the test samples of a trial that was trained again."""
         return self.path / "repeats" / f"{trial:04d}-seed-{seed}.parquet"
 
-    def write(self, description: dict[str, Any]) -> None:
+    def write(self, record: SearchRecord) -> None:
         """Writes `search.json`, whole or not at all, without the secrets of addresses. Only its owner may read it, as a
         command may hold a secret that it needs."""
-        shown = {key: without_secrets(description[key]) for key in ADDRESSES if description.get(key)}
+        content = record.to_json()
+        content |= {key: without_secrets(content[key]) for key in ADDRESSES if content[key]}
         with replacing(self.path / "search.json") as file:
             os.fchmod(file.fileno(), 0o600)
-            content = {**description, **shown}
             file.write(json.dumps({**content, "crc": _checksum(content)}, indent=2).encode())
 
-    def read(self, store: Store | None = None) -> dict[str, Any]:
+    def read(self, store: Store | None = None) -> SearchRecord:
         """Reads `search.json`; raises InputError where there is no such search, or the file is damaged."""
         if not self.exists:
             store = store or Store(self.path.parent.parent)
             there = ", ".join(store.names()) or "none yet"
             raise InputError(f"{self.name}: no search of that name in {store.root} (there: {there})")
         path = self.path / "search.json"
-        description: dict[str, Any] = read_json(path, "put a copy of it back, or delete the folder of the search")
-        crc = description.pop("crc", None)  # searches from before it have none
-        if crc is not None and crc != _checksum(description):
+        content = read_json(path, "put a copy of it back, or delete the folder of the search")
+        crc = content.pop("crc", None)  # old files have no checksum
+        if crc is not None and crc != _checksum(content):
             raise InputError(
                 f"{path}: was changed since it was written; if you changed it, delete its line `crc`; else put a copy "
                 "of it back"
             )
-        wrong = [key for key in _NEEDED if key not in description]
-        wrong += [key for key, kind in _TYPES.items() if not isinstance(description.get(key, kind()), kind)]
-        if not wrong and description.get("objective", {"mode": "min"}).get("mode") not in ("min", "max"):
-            wrong = ["objective"]
-        if wrong:
-            raise InputError(f"{path}: is damaged: {wrong[0]}: {description.get(wrong[0], 'missing')!r}")
-        return description
+        return SearchRecord.from_json(content, path)
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -255,9 +247,9 @@ def pass_over(error: InputError) -> None:
     logging.getLogger(__name__).warning("passed over: %s", redacted(str(error)))
 
 
-def _checksum(description: Mapping[str, Any]) -> str:
-    """Of the content, whatever the order of its keys and its layout."""
-    return f"{zlib.crc32(json.dumps(description, sort_keys=True).encode()):08x}"
+def _checksum(content: Mapping[str, Any]) -> str:
+    """A checksum of the content, which does not depend on the order of its keys or the layout of the file."""
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def final_name(trial: int, seed: int) -> str:

@@ -146,7 +146,7 @@ def resume(bench: Bench, device: Device, checkpoint: Path) -> dict[str, Any]:
         training.load(again, checkpoint)
         found = bench.epoch(again)
     same = all(torch.equal(a, b) for a, b in zip(_tensors(whole), _tensors(again), strict=True))
-    metric = f"val_{bench.task.objective.metric}"
+    metric = bench.task.objective.key
     same_value = found[metric] == expected[metric]
     return {"ok": same and same_value, "values": [expected[metric], found[metric]], "not_deterministic": without}
 

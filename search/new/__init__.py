@@ -13,6 +13,7 @@ from search.core.config import parse_objective
 from search.core.program_config import read_space
 from search.core.space import parse_space
 from trainables import InputError, task_names
+from trainables.base.errors import first_line
 
 #: The two packages that are copied; a new one is called otherwise than `mine`.
 TEMPLATES = Path(__file__).parent
@@ -55,7 +56,7 @@ def new_from_function(name: str, target: Path, function: str, space: Path, objec
         source = Path(file).read_text()
         defined = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        raise InputError(f"{place}: {file} cannot be read ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{place}: {file} cannot be read ({first_line(error)})") from error
     if called not in defined:
         raise InputError(f"{place}: expected FILE:FUNCTION; {file} defines {', '.join(defined) or 'no function'}")
     wanted = parse_objective(objective, "--objective")

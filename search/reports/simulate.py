@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
-
 from search.core.config import SearchConfig, check_config
 from search.core.events import Event, Moved
 from search.core.overrides import change
@@ -146,10 +144,10 @@ class _Simulation:
             self.study.apply(event)
 
 
-def show(
-    console: Console, store: Store, name: str, flags: dict[str, Any], sets: list[str], concurrency: int | None
-) -> None:
-    """Prints the simulated search beside the logged one.
+def simulated_beside_logged(
+    store: Store, name: str, flags: dict[str, Any], sets: list[str], concurrency: int | None
+) -> list[str]:
+    """Lines with the simulated search beside the logged one.
 
     Raises:
         InputError: there is no such search, it has no result, or a key cannot be changed in that way.
@@ -160,7 +158,6 @@ def show(
     if best is None:
         raise InputError(f"{name}: no trial of it has a result to go by")
     same, total = decisions(config, events, state)
-    console.print(f"the logged search: {same} of {total} early-stopping decisions come out as they were logged")
     other = check_config(config.task, change(config.raw, sets, flags), f"{config.place} with --set")
     workers = concurrency or other.search.concurrency or fits_here(config).concurrency
     spent = sum(t.epoch for t in state.trials.values())
@@ -168,6 +165,7 @@ def show(
     unknown = list(found.trials.values()).count("unknown")
     metric = state.objective.metric
     lines = [
+        f"the logged search: {same} of {total} early-stopping decisions come out as they were logged",
         f"logged:    {tally(t.outcome for t in state.trials.values())}; {spent} epochs; "
         f"best {metric} {figure(best.best_value)} (trial {best.number})",
         f"simulated: {tally(found.trials.values())}; {found.epochs} epochs; {found.seconds:.0f} s of training on "
@@ -175,11 +173,10 @@ def show(
     ]
     if found.best is not None:
         value = state.objective.loss(found.best_loss)
-        lines[1] += f"; best {metric} {figure(value)} (trial {found.best})"
+        lines[2] += f"; best {metric} {figure(value)} (trial {found.best})"
     if unknown:
         lines.append(
             f"{unknown} trials were stopped in the logged search before the simulated one would have: they "
             "are used as far as they went"
         )
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+    return lines

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from search.core.events import Event, Proposed, Result
+from search.core.failures import failure_in_a_line
 from search.core.journal import read_events
-from search.core.program_config import LOOPS
 from search.core.readable import figure
 from search.core.readable import value as shown
-from search.core.replay import objective_of, open_search
+from search.core.replay import open_search
 from search.core.store import Store
 from search.core.study import Study, TrialResult
-from trainables import InputError
+from trainables import LOOP_TASK, InputError
 
 #: What an event says of its trial. `{epoch}` is the trial's last epoch, `{reason}` the event's reason.
 _LINES = {
@@ -43,10 +43,10 @@ def why(store: Store, name: str, number: int) -> list[str]:
     Raises:
         InputError: there is no such search or trial.
     """
-    folder, description, config = open_search(store, name)
-    ends_itself = str(description.get("offered") or "").startswith(LOOPS)
-    study = Study(config, objective_of(description), ends_itself=ends_itself)
-    story = _Story(study, number, description.get("imported"))
+    folder, record, config = open_search(store, name)
+    ends_itself = (record.offered or "").startswith(LOOP_TASK)
+    study = Study(config, record.objective, ends_itself=ends_itself)
+    story = _Story(study, number, record.imported)
     # Fused trials report together, in one write of the journal, and are compared with each other. Other trials may have
     # reported in the same millisecond, one after the other.
     fused = config.search.fuse > 1
@@ -123,9 +123,10 @@ class _Story:
             case "result":
                 self._add_result(event, reason)
             case "retry":
-                self.lines.append(f"failed and was taken up again ({event['why']}): {_last(event['traceback'])}")
+                why = failure_in_a_line(event["traceback"])
+                self.lines.append(f"failed and was taken up again ({event['why']}): {why}")
             case "failed":
-                self.lines.append(f"failed for good ({event['why']}): {_last(event['traceback'])}")
+                self.lines.append(f"failed for good ({event['why']}): {failure_in_a_line(event['traceback'])}")
             case kind if kind in _LINES:
                 epoch = self.study.state.trials[self.number].epoch
                 self.lines.append(_LINES[kind].format(epoch=epoch, reason=reason))
@@ -161,8 +162,3 @@ class _Story:
             how = "trained again on train and validation" if chosen.merged else "its own model taken as it is"
             return [line, f"the search's model is of this trial: {how}, {chosen.epochs} epochs"]
         return [line]
-
-
-def _last(traceback: str) -> str:
-    lines = traceback.strip().splitlines()
-    return lines[-1].strip() if lines else "no message"

@@ -6,13 +6,15 @@ from collections.abc import Iterable
 
 from search.core.state import Checkpoint, Trial
 from search.runtime.search import Search
-from trainables.base.errors import Damaged
+from trainables.base.errors import Damaged, first_line
 from trainables.base.storage import check
 
 
 def tidy(search: Search) -> None:
-    """Brings records and files together while no trial runs: forgets checkpoints whose file is gone, and deletes files
-    that a kill left half-written or unrecorded."""
+    """Makes the records and the files of checkpoints agree; call it while no trial runs.
+
+    Checkpoints without a file are forgotten. Files without a record, which a kill left, are deleted.
+    """
     there, known = search.files.names("checkpoints"), set()
     for trial in search.state.trials.values():
         trial.checkpoints = [one for one in trial.checkpoints if one.name in there]
@@ -24,8 +26,9 @@ def tidy(search: Search) -> None:
 def limit(search: Search, reported: Iterable[int]) -> None:
     """Deletes checkpoints after an epoch of the trials `reported`.
 
-    Each trial keeps its last and its best one, and all together keep within `max_checkpoint_gb`. The oldest go first;
-    a running trial's last and the search's best never go. A paused trial that loses its last one is stopped.
+    Each trial keeps its last and its best checkpoint. If all checkpoints together are larger than
+    `max_checkpoint_gb`, the oldest are deleted, except the last one of a running trial and the best one of the search.
+    A paused trial that loses its last checkpoint is stopped.
     """
     for number in reported:
         trial = search.state.trials[number]
@@ -41,7 +44,7 @@ def limit(search: Search, reported: Iterable[int]) -> None:
             if excess > 0 and not (trial is best and one.epoch == trial.best_epoch):
                 excess -= one.bytes
                 _delete(search, trial, one)
-    # Then those of paused trials, the ones furthest from a promotion first.
+    # Then the checkpoints of paused trials, beginning with the trial that is furthest from a promotion.
     for number in sorted(search.state.paused(), key=lambda n: (search.state.trials[n].epoch, -_loss(search, n))):
         if excess > 0:
             search.give_up(number)
@@ -51,7 +54,7 @@ def limit(search: Search, reported: Iterable[int]) -> None:
 
 
 def sound_checkpoint(search: Search, trial: Trial, epoch: int) -> Checkpoint | None:
-    """The checkpoint of a trial's epoch, if it is there and is what was written; the listeners are told if not."""
+    """The checkpoint of an epoch; None where it is missing or damaged, of which the listeners get a notice."""
     for one in trial.checkpoints:
         if one.epoch == epoch:
             try:
@@ -60,8 +63,8 @@ def sound_checkpoint(search: Search, trial: Trial, epoch: int) -> Checkpoint | N
                 return one
             except Damaged as error:
                 search.announce({"event": "damaged", "file": error.file, "why": error.why})
-            except Exception as error:  # each file system has errors of its own
-                search.announce({"event": "damaged", "file": one.name, "why": str(error).split("\n")[0]})
+            except Exception as error:  # each file system raises its own errors
+                search.announce({"event": "damaged", "file": one.name, "why": first_line(error)})
     return None
 
 

@@ -58,7 +58,7 @@ def run_trials(
         splits=splits.for_search(),
         epochs=config.search.epochs,
         gather=_gather(config.search),
-        resources={"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision},
+        resources=placement.training_resources(config),
         storage=storage(search),
         board=bridge.board,
     )

@@ -1,8 +1,16 @@
-"""The error that a user can cause. Nothing below imports anything else of this project."""
+"""The errors that a user can cause. This module imports nothing of this project."""
 
 
-class InputError(Exception):
-    """What the user gave cannot be used. The message names the place, the value and what is allowed.
+class SearchError(Exception):
+    """The base of the errors of the Python API: `except search.SearchError` catches each of them.
+
+    >>> issubclass(search.InputError, search.SearchError) and issubclass(search.InputError, ValueError)
+    True
+    """
+
+
+class InputError(SearchError, ValueError):
+    """An argument, a file or a setting cannot be used. The message names the place, the value and what is allowed.
 
     >>> search.open("none")
     Traceback (most recent call last):
@@ -19,6 +27,11 @@ class Damaged(Exception):
 
     def __str__(self) -> str:
         return f"{self.file} is damaged: {self.why}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the message of an error; the name of its class where it has no message."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
 
 
 def one_line(text: object, most: int = 200) -> str:

@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol, cast
 import fsspec
 import numpy as np
 
-from trainables.base.errors import Damaged, InputError
+from trainables.base.errors import Damaged, InputError, first_line
 from trainables.base.files import broken, replacing
 from trainables.base.hub import fetch_dataset
 from trainables.base.task import array_digest
@@ -191,7 +191,7 @@ class Storage:
         except FileNotFoundError:
             raise
         except Exception as error:  # each file system has errors of its own
-            raise Damaged(name, _words(error)) from error
+            raise Damaged(name, first_line(error)) from error
         try:
             check(file, name, expected)
             file.seek(0)
@@ -238,7 +238,7 @@ def check(file: IO[bytes], name: str, expected: str | None) -> None:
     except Damaged:
         raise
     except Exception as error:  # torn files make `zipfile` raise nearly anything; file systems have errors of their own
-        raise Damaged(name, _words(error)) from error
+        raise Damaged(name, first_line(error)) from error
 
 
 def check_all(folder: Path, digests: Mapping[str, str]) -> None:
@@ -249,11 +249,7 @@ def check_all(folder: Path, digests: Mapping[str, str]) -> None:
             with path.open("rb") as file:
                 check(file, str(path), expected)
         except OSError as error:
-            raise Damaged(str(path), _words(error)) from error
-
-
-def _words(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
+            raise Damaged(str(path), first_line(error)) from error
 
 
 def cached_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -181,6 +181,7 @@ def _without_halves(value: Any) -> Any:
 
 def _separator(text: str, expected: str) -> str:
     """The separator that gives all rows the same number of columns, the expected one first; else the expected one."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 characters by default; an article has more
     for separator in expected + SEPARATORS.replace(expected, ""):
         widths = {len(row) for row in csv.reader(io.StringIO(text), delimiter=separator) if row}
         if len(widths) == 1 and widths.pop() > 1:

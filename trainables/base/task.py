@@ -31,13 +31,23 @@ class Objective:
     #: trainings that repeat the configuration get those of its best epoch as hyperparameters of that name.
     tuned: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """The name of the objective among the metrics of an epoch, such as `val_accuracy`."""
+        return f"val_{self.metric}"
+
+    @property
+    def test_key(self) -> str:
+        """The name of the objective on the test split, such as `test_accuracy`."""
+        return f"test_{self.metric}"
+
     def loss(self, value: float) -> float:
         """`value` turned so that smaller is better."""
         return value if self.mode == "min" else -value
 
     def val_loss(self, metrics: dict[str, float]) -> float:
         """The loss of an epoch on validation."""
-        return self.loss(metrics[f"val_{self.metric}"])
+        return self.loss(metrics[self.key])
 
     def better(self, value: float, than: float) -> bool:
         """Whether `value` is strictly better."""

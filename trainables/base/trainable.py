@@ -194,7 +194,7 @@ class TaskTrainable(tune.Trainable):
     def _result(self, outcome: dict[str, float] | training.Diverged) -> dict[str, Any]:
         if isinstance(outcome, training.Diverged):
             return {"metrics": {}, "diverged": str(outcome)}
-        key = f"val_{self._task.objective.metric}"
+        key = self._task.objective.key
         return {"metrics": outcome, "diverged": None if math.isfinite(outcome[key]) else f"{key} is {outcome[key]}"}
 
     def _is_decided(self, result: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from trainables.base.device import Device
-from trainables.base.errors import Damaged
+from trainables.base.errors import Damaged, first_line
 from trainables.base.files import replacing
 from trainables.base.health import EnergyMeter, MemoryPeak, dead_relus
 
@@ -168,7 +168,7 @@ def restore(
         except Exception as error:
             if digest is not None:
                 raise
-            damaged.append(Damaged(name, f"{type(error).__name__}: {error}".split("\n")[0]))
+            damaged.append(Damaged(name, f"{type(error).__name__}: {first_line(error)}"))
             learner = build()
     return learner, damaged
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from trainables.base.errors import SearchError
 
-class TrainingError(Exception):
+
+class TrainingError(SearchError):
     """A training function did what the search cannot go on with; the message says what, and what is expected.
 
     >>> raise search.TrainingError("the metric 'loss' is 'low': expected a number")

@@ -25,7 +25,7 @@ import cloudpickle
 import torch
 
 from trainables.base.device import Device
-from trainables.base.errors import InputError
+from trainables.base.errors import InputError, first_line
 from trainables.base.files import file_safe, replacing
 from trainables.base.health import EnergyMeter, MemoryPeak
 from trainables.base.storage import digest
@@ -175,7 +175,7 @@ def _pickled(train: TrainingFunction) -> bytes:
         return _by_value(train, home)
     except (TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"train: the function cannot be sent to workers ({str(error).splitlines()[0]}); open files, locks and "
+            f"train: the function cannot be sent to workers ({first_line(error)}); open files, locks and "
             "the like inside it"
         ) from error
 
@@ -266,12 +266,17 @@ class LoopTask:
                 f"the metrics hold {engines!r} beside the objective {self.metric!r}, which the search keeps under that "
                 f"name: give another name to one of them, or search with objective='{engines} {self.objective.mode}'"
             )
-        return metrics | {
-            engines: value,
+        measured = {
             "epoch_seconds": time.perf_counter() - begun,
             "peak_memory_mib": memory.mib(),
             **energy.measured(),
         }
+        if taken := sorted(metrics.keys() & measured.keys()):
+            raise TrainingError(
+                f"the metrics hold {taken[0]!r}, which the search measures itself: give yours another name, such as "
+                f"'own_{taken[0]}'"
+            )
+        return metrics | {engines: value, **measured}
 
 
 def _settle(code: Code) -> None:
@@ -307,5 +312,5 @@ def _advance(learner: Loop) -> dict[str, float]:
         if isinstance(error.__cause__, SystemExit) and said:  # argparse prints what is wrong, and exits
             raise TrainingError(f"{error}; its last line: {said[-1]} {where}") from error
         if said:  # in the last line, as that is what people are shown first
-            error.add_note(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} {where}")
+            error.add_note(f"{type(error).__name__}: {first_line(error)} {where}")
         raise

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from trainables.base.device import Device
+from trainables.base.errors import first_line
 from trainables.base.training import Ended, rng_state, set_rng_state
 from trainables.loops import trainers
 from trainables.loops.errors import Stopped, TrainingError
@@ -281,7 +282,7 @@ def _check_state(name: str, part: Any) -> None:
         file.seek(0)
         torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.PickleError, TypeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise TrainingError(
             f"the state of {name!r} cannot be kept ({reason}); allowed are tensors, numbers, text, lists and "
             "dictionaries"

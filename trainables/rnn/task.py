@@ -32,6 +32,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, rows_on
+from trainables.base.errors import first_line
 from trainables.base.files import UNLIMITED, read_files
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.tables import TABLES, read_frame
@@ -227,7 +228,7 @@ class RnnTask:
             try:
                 values = features(frame).to_numpy(dtype=np.float64)
             except ValueError as error:
-                raise InputError(f"{argument}: not a table of numbers ({str(error).splitlines()[0]})") from error
+                raise InputError(f"{argument}: not a table of numbers ({first_line(error)})") from error
             if not len(values) or not np.isfinite(values).all():
                 raise InputError(f"{argument}: empty, or holds values that are not finite")
             rows[argument] = values.tolist()

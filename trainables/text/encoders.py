@@ -20,7 +20,7 @@ from torch import nn
 
 from trainables.base.batches import read_only
 from trainables.base.device import Device
-from trainables.base.errors import InputError
+from trainables.base.errors import InputError, first_line
 from trainables.base.storage import cached_array
 from trainables.base.task import Progress, array_digest
 from trainables.text.ragged import Ragged
@@ -76,7 +76,7 @@ def check(name: str) -> None:
     try:
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise InputError(
             f"data.encoder: {name!r} cannot be loaded ({reason}); allowed are auto, packaged, a hub id or a folder"
         ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from trainables.base.errors import first_line
 from trainables.windows.gradients import Gradients, mix
 from trainables.windows.model import resized
 
@@ -59,7 +60,5 @@ def write(portable: Portable, classes: tuple[str, ...], decode_size: int, folder
                 torch.testing.assert_close(loaded(some), portable(some), atol=1e-5, rtol=1e-4)
         except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
             (folder / FILE).unlink(missing_ok=True)  # some checkpoints' code cannot be exported
-            usage = (
-                f"# torch.export does not take this network: {(str(error) or type(error).__name__).splitlines()[0]}\n"
-            )
+            usage = f"# torch.export does not take this network: {first_line(error)}\n"
     (folder / "usage.py").write_text(usage)

@@ -34,6 +34,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, read_only, shuffled_rows
+from trainables.base.errors import first_line
 from trainables.base.files import files_below, read_whole
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.survey import classes_found
@@ -89,7 +90,7 @@ class WindowsTask:
         try:
             pretrained_config(name)
         except (OSError, ValueError) as error:
-            reason = str(error).split("\n")[0]
+            reason = first_line(error)
             raise InputError(
                 f"model.pretrained: {name!r} cannot be loaded ({reason}); allowed are a hub id or a folder of a "
                 "transformers image-classification checkpoint, or null for the small residual network"

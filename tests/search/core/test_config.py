@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from search.core.config import check_space, load_config, parse_duration
 from search.core.program_config import loop_config, read_space
-from trainables import TASKS, get_task, offer
+from trainables import TASKS, get_task, register_task
 from trainables.base.errors import InputError
 
 
@@ -219,7 +219,7 @@ def own_task(tmp_path, monkeypatch, text: str, profile: str):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     monkeypatch.setenv("SEARCH_TASKS", "")
-    offer("mine", "mine:TASK")
+    register_task("mine", "mine:TASK")
     return load_config("mine", profile=profile).search
 
 

@@ -1,22 +1,18 @@
 """The page of a data set says what was looked for, and not only what was found."""
 
-import io
-
 import numpy as np
-from rich.console import Console
 
 from search.core.config import load_config
 from search.core.store import Store
-from search.reports.data import show_data
+from search.reports.data import write_data_page
 from tests.conftest import ROOT
 from trainables import DataInfo, Splits, get_task
 
 
 def shown(tmp_path, task: str, splits: Splits) -> tuple[str, str]:
     """What is printed, and the page."""
-    out = io.StringIO()
-    path = show_data(Console(file=out, width=500), Store(tmp_path), load_config(task), splits, show=False)
-    return out.getvalue(), path.read_text()
+    page = write_data_page(Store(tmp_path), load_config(task), splits)
+    return "\n".join(page.lines), page.path.read_text()
 
 
 def sequences(values: list[np.ndarray]):

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from search.core.config import load_config
+from search.core.record import SearchRecord
 from search.core.store import Store
 from search.reports.why import why
 from search.runtime.search import Search
@@ -42,7 +43,7 @@ def search_with(folder, *sets: str) -> tuple[Store, Search]:
         elif not search.report([reported], "cpu"):
             running.append(number)
     search.end("finished")
-    search.folder.write({"task": "windows", "config": config.raw, "place": config.place})
+    search.folder.write(SearchRecord("windows", config.raw, config.place))
     return store, search
 
 

@@ -3,7 +3,6 @@
 import io
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from ray.tune.schedulers import TrialScheduler
@@ -12,11 +11,11 @@ from rich.console import Console
 from search.core.config import check_config
 from search.core.overrides import change
 from search.core.program_config import loop_config
-from search.core.replay import described, replay
+from search.core.record import SearchRecord, task_fields
+from search.core.replay import replay
 from search.core.store import Store
 from search.core.time_plan import TimePlan
 from search.live.console import Reporter
-from search.reports.compare import _overview
 from search.reports.simulate import decisions, simulate
 from search.reports.why import _Story
 from search.runtime.bridge import Bridge
@@ -24,8 +23,7 @@ from search.runtime.budget import Budget
 from search.runtime.search import Search
 from search.runtime.transfer import storage
 from search.runtime.trials import _Decisions
-from search.tracking import results
-from trainables import DataInfo, Objective, Splits, offered
+from trainables import DataInfo, Splits
 from trainables.base.trainable import TaskTrainable
 from trainables.loops.command import Command
 from trainables.loops.task import Code
@@ -48,10 +46,7 @@ class Driven:
         self.config = loop_config("mine", {"x": {"uniform": [0.0, 1.0]}}, "val_loss min", given, (), "test")
         code = Code.of(train)
         self.splits = Splits(code, None, None, DataInfo("mine", "", "", {}))
-        self.folder.write({
-            "task": "mine", "offered": offered("mine"), "objective": described("mine"), "config": self.config.raw,
-            "place": "test",
-        })  # fmt: skip
+        self.folder.write(SearchRecord(**task_fields("mine"), config=self.config.raw, place="test"))
         self.open()
 
     def open(self, **more):
@@ -352,18 +347,3 @@ def test_readers_of_the_journal_know_how_trials_ended(driven):
     assert told[0][0] == "epoch 4: complete, as 4 epochs are the most that a trial gets"
     assert told[1][0] == "epoch 2: complete, as its own loop ended there, 2 epochs before the last that a trial gets"
     assert told[1][1].startswith("in the end: completed; best val_loss 1.000 at epoch 1, place 2 of 6")
-
-
-def test_failed_trial_with_a_result_is_ranked_where_searches_are_compared():
-    rows = {
-        "a": ("0", "completed", "0.5"), "b": ("1", "failed", "0.1"), "c": ("2", "failed", None),
-        "d": ("3", "diverged", None),
-    }  # fmt: skip
-    columns = ["tag.trial", "tag.outcome", "metric.best_val_loss"]
-    runs = pd.DataFrame.from_dict(rows, orient="index", columns=columns).assign(**{"tag.role": "trial"})
-    runs["metric.best_val_loss"] = runs["metric.best_val_loss"].astype(float)
-    runs["tag.search"], runs["metric.seconds"] = "s", 1.0
-    frame = results.trials(runs, ["s"], [Objective("loss", "min")])
-    assert list(frame["trial"]) == [1, 0, 2, 3] and frame["behind"].tolist()[:2] == [0.0, 0.4]
-    lost = _overview(runs.assign(**{"tag.searcher": "x", "tag.scheduler": "x"}).set_index("tag.search"), frame, "loss")
-    assert lost["seconds of failed trials"].tolist() == [2.0], "only trials without a result count"

@@ -11,7 +11,7 @@ import cloudpickle
 import pytest
 import torch
 
-from trainables import get_task, offer
+from trainables import get_task, register_task
 from trainables.base import training
 from trainables.base.device import Device
 from trainables.base.errors import InputError
@@ -281,7 +281,7 @@ def test_task_is_found_again_whatever_its_objective_is_called(metric, monkeypatc
 
     monkeypatch.setenv("SEARCH_TASKS", "")
     loop_config("odd", {"x": 1}, f"{metric} max", {}, (), "here")
-    offer("other", "trainables.loops.task:LoopTask?metric=loss&mode=min")
+    register_task("other", "trainables.loops.task:LoopTask?metric=loss&mode=min")
     task = get_task("odd")
     assert (task.metric, task.objective.mode) == (metric, "max")
     assert get_task("other").metric == "loss"

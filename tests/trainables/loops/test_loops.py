@@ -70,6 +70,13 @@ def test_training_that_is_saved_after_any_epoch_goes_on_to_the_same_bits(functio
         assert curve(again, 4 - done) == whole[done:]
 
 
+@pytest.mark.parametrize("name", ["epoch_seconds", "peak_memory_mib"])
+def test_metric_that_the_search_measures_itself_is_refused(name):
+    learner = loop(lambda trial: iter_of({"val_loss": 0.5, name: 9.0}))
+    with pytest.raises(TrainingError, match=f"the metrics hold '{name}', which the search measures itself"):
+        training.run_epoch(TASK, learner, None, None)
+
+
 def test_metrics_keep_their_names_and_the_objective_is_the_engines_too():
     metrics = training.run_epoch(LoopTask("mine", "loss", "min"), Loop(
         lambda trial: iter_of({"loss": 0.5, "accuracy": torch.tensor(0.25)}), Trial({}, 0, 3, torch.device("cpu")), CPU,
