@@ -29,18 +29,19 @@ class Registry:
 
     def names(self) -> list[str]:
         """The names of this project, then those of other packages. A name of this project cannot be replaced."""
-        return [*self.own, *sorted(_entry_points(self.group).keys() - self.own.keys())]
+        return [*self.own, *sorted(entry_points_of(self.group).keys() - self.own.keys())]
 
     def get(self, name: str) -> Any:
         """The object of this name, which is imported now; raises KeyError for an unknown name."""
         if name in self.own:
             module, _, attribute = self.own[name].partition(":")
             return getattr(import_module(module), attribute)
-        return _entry_points(self.group)[name].load()
+        return entry_points_of(self.group)[name].load()
 
 
 @cache
-def _entry_points(group: str) -> dict[str, EntryPoint]:
+def entry_points_of(group: str) -> dict[str, EntryPoint]:
+    """The entry points of a group, read once in a process."""
     return {point.name: point for point in entry_points(group=group)}
 
 

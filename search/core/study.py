@@ -37,8 +37,8 @@ from trainables import Objective, Params
 #: A search ends after this many trials that fail in the same way, one after the other, if no trial has a result. Two
 #: trials may share the bad value of a hyperparameter.
 SAME_FAILURES = 3
-#: Stop a trial whose epoch took this many times `search.max_epoch_seconds`. The limit follows from measured epochs, and
-#: a measurement of less than a second is off by up to half (runtime/pace.py).
+#: Stop a trial whose epoch took more than this many times `search.max_epoch_seconds`. Not measured; by arithmetic, with
+#: the limit that `TimePlan` sets, all epochs of such a trial would take 2 * 1.5 * 0.3 = 0.9 of the time budget.
 SLOW = 2
 
 
