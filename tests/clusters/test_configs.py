@@ -72,4 +72,4 @@ def test_slurm_script_is_sound():
 
 @pytest.mark.parametrize("name", ["aws.yaml", "kuberay.yaml", "mlflow.yaml", "slurm.sh"])
 def test_every_file_is_explained(name):
-    assert f"configs/cluster/{name}" in (ROOT / "docs" / "clusters.md").read_text()
+    assert f"configs/cluster/{name}" in (ROOT / "docs" / "howto" / "cluster.md").read_text()
