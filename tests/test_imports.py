@@ -51,6 +51,8 @@ HOMES = {
     "ray": ("search.runtime", "trainables.base.trainable"),
     "mlflow": ("search.tracking",),
     "optuna": ("search.core.searchers", "search.exchange.studies"),
+    "rich": ("search.cli", "search.live", "search.gpu.examine"),
+    "typer": ("search.cli",),
 }
 #: Modules outside `search.cli` and `search.live` that print, with the reason.
 PRINTING = {
