@@ -101,6 +101,9 @@ FOUND = {
     "whole number beyond every float": (None, replace(MODEL, retrain=False, metrics={"size": (10**400,)}), []),
     "shortened journal": ("shortened", SMALL, [Go(), Damage("journal", "truncate", 0.5), Go(trials=1)]),
     "torn search.json": ("description", SMALL, [Go(), Damage("search.json", "truncate", 0.5)]),
+    "more trials before a command that asked for more epochs": (
+        None, replace(SMALL, scheduler="asha-predict", warm=True), [Go(), Go(Fault("more", 1), epochs=1)],
+    ),
     "torn count of delivered events": ("description", SMALL, [Go(), Damage("delivered", "truncate", 0.0)]),
 }  # fmt: skip
 

@@ -167,6 +167,8 @@ class World:
         self.exact = True
         #: Whether lines of the journal that MLflow had are gone, so that their epochs were trained and told again.
         self.told_again = False
+        #: Whether the search was finished as the command began that runs now.
+        self._finished = False
         self.acknowledged: list[dict[str, Any]] = []
         self._trackers: list[Any] = []
         self._epochs_left: int | None = None
@@ -209,9 +211,7 @@ class World:
     # commands
 
     def _go(self, action: Go) -> None:
-        begun, state = self.folder.exists, self._state()
-        finished = bool(state and state.status == "finished")
-        before = self._extent()
+        begun, self._finished = self.folder.exists, self._is_finished()
         more = {"trials": f"+{action.trials}" if action.trials else None,
                 "epochs": f"+{action.epochs}" if action.epochs else None}  # fmt: skip
         command = partial(self.resume, more) if begun else self.run
@@ -220,17 +220,25 @@ class World:
         self._check_ended(ended)
         if ended.how == "refused" and begun and self._description() != kept and not action.fault:
             raise broken("refused", f"{ended.text!r}, and yet search.json changed")
-        after = self._extent()
-        if after is None or after == before:
+        self._note_request()
+
+    def _note_request(self) -> None:
+        """Notes the trials and epochs of search.json, if the command that ended has changed them.
+
+        `_finished` tells whether the search was finished as that command began. Trials for a search that is not
+        finished belong to the request before.
+        """
+        extent = self._extent()
+        if extent is None or (self.requests and extent == self.requests[-1]):
             return
-        if not self.requests or finished:
-            self.requests.append(after)
+        if not self.requests or self._finished:
+            self.requests.append(extent)
         else:
             # The trials that were added are the ones that a larger search would have had, if nothing that was decided
             # depends on their number.
             ordered = self.case.scheduler in ("none", "asha", "median", "hyperband")
-            self.exact &= ordered and self.requests[-1][1] == after[1]
-            self.requests[-1] = after
+            self.exact &= ordered and self.requests[-1][1] == extent[1]
+            self.requests[-1] = extent
 
     def run(self, name: str = NAME) -> None:
         """The command that starts the search."""
@@ -291,10 +299,16 @@ class World:
             return Ended("raw", f"{type(error).__name__}: {error}", error)
 
     def second(self, command: Callable[[], Any]) -> None:
-        """Runs a second command while the first stands still."""
-        before = self._description()
+        """Runs a second command while the first stands still.
+
+        Where the first does not hold the lock yet, or no longer, the second is a request of its own.
+        """
+        self._note_request()
+        before, self._finished = self._description(), self._is_finished()
         with self.disk.other_process():
             ended = self._ended(command)
+        self._note_request()
+        self._finished = self._is_finished()
         try:
             self._check_ended(ended)
             if ended.how == "refused" and self._description() != before:
@@ -474,8 +488,8 @@ class World:
         section = json.loads(found)["config"]["search"] if found else None
         return (section["trials"], section["epochs"]) if section else None
 
-    def _state(self) -> SearchState | None:
-        return self.state() if self.folder.exists and self.folder.journal.exists() else None
+    def _is_finished(self) -> bool:
+        return self.folder.exists and self.folder.journal.exists() and self.state().status == "finished"
 
     def state(self) -> SearchState:
         """The state that the journal adds up to."""
