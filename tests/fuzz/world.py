@@ -7,6 +7,8 @@ and the disk by `disk.py`.
 
 from __future__ import annotations
 
+import copy
+import functools
 import gc
 import io
 import json
@@ -27,10 +29,10 @@ import torch
 from rich.console import Console
 
 import trainables
-from search import session
+from search import guard, session
 from search.cli import commands, loops
 from search.cli.commands import RunOptions
-from search.core import journal
+from search.core import config, journal
 from search.core.config import check_config, load_config
 from search.core.journal import read_events
 from search.core.state import SearchState
@@ -351,6 +353,7 @@ class World:
             patch.setattr(gc, "freeze", lambda: None)
             patch.setattr(commands, "commit_here", lambda: "none")
             patch.setattr(trainables, "entry_points", lambda **_: [])
+            _spare_time(patch)
             self._watch_journal(patch)
             self._watch_tracker(patch)
             try:
@@ -590,6 +593,27 @@ def _placed(fault: Fault | None, world: World) -> tuple[Kind | None, int, Callab
 def _interrupt(times: int) -> None:
     for _ in range(times):
         signal.raise_signal(signal.SIGINT)
+
+
+def _spare_time(patch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes a third of a sequence and changes nothing that the promises are about."""
+    # A process for each command, which speaks once the driver is dead; here a dead driver is an exception.
+    patch.setattr(guard.Guard, "__enter__", lambda this: this)
+    # The files of the configuration, which never change here.
+    patch.setattr(config, "read_yaml", _read_yaml)
+    # Without a device torch keeps each seed for later, together with the stack of the call.
+    for device in (torch.cuda, torch.xpu, torch.mtia):
+        patch.setattr(device, "manual_seed_all", lambda seed: None)
+
+
+def _read_yaml(path: Path, *names: str) -> dict[str, Any]:
+    written = path.stat().st_mtime_ns if path.exists() else None
+    return copy.deepcopy(_read_once(written, path, *names))
+
+
+@functools.cache
+def _read_once(written: int | None, path: Path, *names: str, read: Callable[..., Any] = config.read_yaml) -> Any:
+    return read(path, *names)
 
 
 def _clear(root: Path) -> None:
