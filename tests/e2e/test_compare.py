@@ -25,7 +25,7 @@ def searched(module_command):
     return module_command
 
 
-def test_trials_of_several_searches_stand_in_one_ranking(searched):
+def test_compare_ranks_trials_of_several_searches(searched):
     frame = pd.read_csv(io.StringIO(searched.run("compare", "toy", "--format", "csv", "--top", "0")))
     assert len(frame) == 10 and set(frame["search"]) == {"one", "two"}
     assert frame["score"].is_monotonic_decreasing
@@ -41,7 +41,7 @@ def test_trials_of_several_searches_stand_in_one_ranking(searched):
         assert row["lr"] == pytest.approx(params["lr"]) and row["index"] == params["index"]
 
 
-def test_formats_hold_the_same_trials(searched):
+def test_compare_formats(searched):
     records = json.loads(searched.run("compare", "toy", "--search", "one", "--format", "json"))
     markdown = searched.run("compare", "toy", "--search", "one", "--format", "md")
     table = searched.run("compare", "toy", "--search", "one", "--top", "2")
@@ -50,7 +50,7 @@ def test_formats_hold_the_same_trials(searched):
     assert "2 of 6 trials; --top 0 shows all" in table
 
 
-def test_database_and_server_are_read_alike(searched, monkeypatch):
+def test_runs_read_from_database_and_server(searched, monkeypatch):
     """A server is read through MLflow's client; here both read the same store."""
     store = Store(searched.folder / "mlruns")
     direct = results.read_runs(store, "toy")
@@ -58,7 +58,7 @@ def test_database_and_server_are_read_alike(searched, monkeypatch):
     pd.testing.assert_frame_equal(direct.sort_index(), through.sort_index(), check_dtype=False, check_names=False)
 
 
-def test_search_on_other_data_is_named_and_not_ranked(searched):
+def test_compare_search_on_other_data(searched):
     searched.run("run", "toy", "--name", "other", "--no-retrain", "--set", "data.size=80", "--epochs", "1")
     output = searched.run("compare", "toy", "--search", "one", "--search", "other", "--format", "csv", "--top", "0")
     assert "not compared, as their data is other than other's" in output
@@ -66,7 +66,7 @@ def test_search_on_other_data_is_named_and_not_ranked(searched):
     assert "no such search of toy; there are" in searched.run("compare", "toy", "--search", "nope", code=2)
 
 
-def test_simulation_makes_the_logged_decisions_again_and_others(searched):
+def test_simulate_logged_and_other_scheduler(searched):
     output = searched.run("simulate", "one")
     same, total = output.split(" early-stopping")[0].split("the logged search: ")[1].split(" of ")
     assert same == total and int(total) > 5
@@ -74,7 +74,7 @@ def test_simulation_makes_the_logged_decisions_again_and_others(searched):
     assert "unknown" in output and "are used as far as they went" in output
 
 
-def test_report_is_one_file_that_needs_nothing_else_and_is_logged(searched):
+def test_report_is_one_file_and_is_logged(searched):
     output = searched.run("report", "one")
     path = searched.folder / "mlruns" / "searches" / "one" / "report.html"
     assert f"report: {path}" in output
@@ -88,13 +88,14 @@ def test_report_is_one_file_that_needs_nothing_else_and_is_logged(searched):
     assert "no search of that name" in searched.run("report", "nope", code=2)
 
 
-def test_version_is_promoted_by_hand(searched):
+def test_promote_version(searched):
     assert "there are 1" in searched.run("promote", "toy", "9", code=2)
     assert "toy version 1" in searched.run("promote", "toy", "1")
 
 
 @pytest.mark.nightly
-def test_finished_search_given_more_goes_on_as_if_it_always_had_it(command, module_command):
+def test_resume_with_more_trials_and_epochs(command, module_command):
+    """The search ends as one that had them from the start."""
     whole = (*ONE[:3], "whole", *ONE[4:9], "9", *ONE[10:])
     module_command.run(*whole)
     command.run(*ONE)

@@ -29,7 +29,8 @@ def audited(command):
     return curves
 
 
-def test_audit_goes_on_from_where_trials_were_stopped_and_changes_no_result(searched):
+def test_audit_continues_stopped_trials(searched):
+    """Other results do not change."""
     before = [e for e in searched.events("s") if e["event"] in ("trial", "result", "final_finished")]
     output = searched.run("resume", "s", "--audit-stopping", "+1")
     curves = audited(searched)
@@ -42,7 +43,7 @@ def test_audit_goes_on_from_where_trials_were_stopped_and_changes_no_result(sear
     assert after == before
 
 
-def test_audited_trial_comes_to_what_it_would_have_come_to(searched, tmp_path_factory):
+def test_audit_equals_search_without_stopping(searched, tmp_path_factory):
     # The same search without a scheduler: with a searcher that samples at random nothing else differs.
     alone = type(searched)(tmp_path_factory.mktemp("alone"), searched.env, searched.empty_store)
     common = ("--searcher", "random", "--no-retrain", "--trials", "4")
@@ -57,7 +58,7 @@ def test_audited_trial_comes_to_what_it_would_have_come_to(searched, tmp_path_fa
     assert found == whole
 
 
-def test_finalists_are_trained_with_the_same_seeds_and_compared(searched):
+def test_retrain_finalists_same_seeds(searched):
     output = searched.run("retrain", "s", "--finalists", "2", "--seeds", "3")
     assert "MLflow lacks" not in output and "registry: toy version" in output
     (decision,) = [e for e in searched.events("s") if e["event"] == "decided"]
@@ -72,7 +73,7 @@ def test_finalists_are_trained_with_the_same_seeds_and_compared(searched):
     assert "error: --seeds 1: finalists" in searched.run("retrain", "s", "--finalists", "2", "--seeds", "1", code=2)
 
 
-def test_decision_and_audit_are_in_mlflow_and_in_the_report(searched):
+def test_decision_and_audit_in_mlflow_and_report(searched):
     assert_logged_once(searched, "toy", "s")
     client, runs = searched.runs("toy")
     (parent,) = [r for r in runs if r.data.tags["search"] == "s" and r.data.tags["role"] == "parent"]
@@ -88,7 +89,7 @@ def test_decision_and_audit_are_in_mlflow_and_in_the_report(searched):
     assert "trained to the end" in page and "rank at the end" in page and "Validation against test" in page
 
 
-def test_several_objectives_give_a_front(module_command):
+def test_pareto_front_of_two_objectives(module_command):
     objectives = ("--searcher", "nsga2", "--set", "search.objective=[score max, gradient_norm min]")
     output = module_command.run(*SEARCH, "--name", "p", *objectives, "--set", "search.startup_trials=4")
     events = module_command.events("p")
@@ -105,7 +106,7 @@ def test_several_objectives_give_a_front(module_command):
     assert "Pareto front" in (module_command.folder / "mlruns/searches/p/report.html").read_text()
 
 
-def test_objective_that_no_epoch_measures_is_one_clear_error(module_command):
+def test_objective_that_no_epoch_measures(module_command):
     objectives = ("--searcher", "nsga2", "--set", "search.objective=[score max, speed max]")
     output = module_command.run(*SEARCH, "--name", "wrong", *objectives, code=2)
     assert "error: search.objective: 'speed': no metric of this task; there are " in output

@@ -3,7 +3,7 @@
 from collections import Counter
 
 
-def test_search_with_diverging_and_raising_trials_ends_well(command):
+def test_search_with_diverging_and_raising_trials(command):
     output = command.run(
         "run", "toy", "--name", "faulty", "--concurrency", "2", "--epochs", "3",
         "--set", "index={int: [0, 9]}", "--set", "data.fault=some", "--set", "search.max_failures=1",

@@ -12,7 +12,7 @@ SEARCH = (
 )  # fmt: skip
 
 
-def test_plan_starts_no_search_and_stands_beside_what_it_took(command):
+def test_plan_starts_no_search(command):
     arguments = (*SEARCH, "--epochs", "6", "--scheduler", "asha", "--set", "search.reduction_factor=2")
     output = command.run(*arguments, "--plan")
     low, high = map(int, re.search(r"about \d+ epochs \((\d+) to (\d+)\)", output).groups())

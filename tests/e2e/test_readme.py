@@ -96,7 +96,7 @@ def in_the_readme() -> list[str]:
     return [one.split("  ")[0].strip() for one in typed + listed]
 
 
-def test_no_command_is_missing_here():
+def test_all_commands_are_tested():
     elsewhere = {
         "doctor",  # test_install.py
         "run --command 'python train.py --lr {lr}' --space FILE --objective 'val_loss min'",  # test_loops.py
@@ -123,7 +123,7 @@ def test_command(newcomer, text):
         assert "trials: " in output and "best: trial " in output
 
 
-def test_shell_completes_commands_tasks_and_searches(newcomer):
+def test_shell_completion(newcomer):
     home, scripts = newcomer.folder / "home", Path(sys.executable).parent
     home.mkdir()
     env = {
