@@ -4,6 +4,8 @@ Commands share one Ray: starting it takes longer than most of the searches here.
 no cluster start their own with `OWN_RAY`.
 """
 
+import gc
+import io
 import json
 import os
 import secrets
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,21 +53,45 @@ class Command:
     program: tuple[str, ...] = ("-m", "search")
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen:
-        database = self.folder / "mlruns" / "mlflow.db"
-        if self.empty_store and not database.exists():
-            database.parent.mkdir(exist_ok=True)
-            shutil.copy(self.empty_store, database)
+        self._put_store()
         return subprocess.Popen(
             [sys.executable, *self.program, *arguments], cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             env={**outside(), "PYTHONPATH": CODE, "SEARCH_STORE": str(self.folder / "mlruns"), **self.env, **env},
         )  # fmt: skip
 
+    def _put_store(self) -> None:
+        database = self.folder / "mlruns" / "mlflow.db"
+        if self.empty_store and not database.exists():
+            database.parent.mkdir(exist_ok=True)
+            shutil.copy(self.empty_store, database)
+
     def run(self, *arguments: str, code: int = 0, **env: str) -> str:
         process = self.start(*arguments, **env)
         output, _ = process.communicate(timeout=280)
         assert process.returncode == code, output
         return output
+
+    def call(self, *arguments: str, code: int = 0, **env: str) -> str:
+        """As `run`, in the process of the test. For commands that start no Ray.
+
+        A process of its own would import torch and MLflow first, which takes three seconds of a core.
+        """
+        from search.cli.app import app
+
+        self._put_store()
+        output = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
+            patch.chdir(self.folder)
+            for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+                patch.delenv(name)
+            for name, value in {"SEARCH_STORE": str(self.folder / "mlruns"), **env}.items():
+                patch.setenv(name, value)
+            patch.setattr(gc, "freeze", lambda: None)  # as nothing follows in a process of its own
+            with pytest.raises(SystemExit) as left:
+                app(list(arguments), prog_name="python -m search")
+        assert left.value.code == code, output.getvalue()
+        return output.getvalue()
 
     def until(self, process: subprocess.Popen, name: str, ready) -> None:
         """Waits for `ready(events)`, while the command runs."""

@@ -26,7 +26,7 @@ def searched(module_command):
 
 
 def test_compare_ranks_trials_of_several_searches(searched):
-    frame = pd.read_csv(io.StringIO(searched.run("compare", "toy", "--format", "csv", "--top", "0")))
+    frame = pd.read_csv(io.StringIO(searched.call("compare", "toy", "--format", "csv", "--top", "0")))
     assert len(frame) == 10 and set(frame["search"]) == {"one", "two"}
     assert frame["score"].is_monotonic_decreasing
     assert frame["behind"].tolist() == pytest.approx((frame["score"].max() - frame["score"]).tolist())
@@ -42,9 +42,9 @@ def test_compare_ranks_trials_of_several_searches(searched):
 
 
 def test_compare_formats(searched):
-    records = json.loads(searched.run("compare", "toy", "--search", "one", "--format", "json"))
-    markdown = searched.run("compare", "toy", "--search", "one", "--format", "md")
-    table = searched.run("compare", "toy", "--search", "one", "--top", "2")
+    records = json.loads(searched.call("compare", "toy", "--search", "one", "--format", "json"))
+    markdown = searched.call("compare", "toy", "--search", "one", "--format", "md")
+    table = searched.call("compare", "toy", "--search", "one", "--top", "2")
     assert [r["search"] for r in records] == ["one"] * 6
     assert markdown.count("| one |") == 7, "six trials and the search"
     assert "2 of 6 trials; --top 0 shows all" in table
@@ -60,22 +60,22 @@ def test_runs_read_from_database_and_server(searched, monkeypatch):
 
 def test_compare_search_on_other_data(searched):
     searched.run("run", "toy", "--name", "other", "--no-retrain", "--set", "data.size=80", "--epochs", "1")
-    output = searched.run("compare", "toy", "--search", "one", "--search", "other", "--format", "csv", "--top", "0")
+    output = searched.call("compare", "toy", "--search", "one", "--search", "other", "--format", "csv", "--top", "0")
     assert "not compared, as their data is other than other's" in output
     assert output.count("other,") == 4 and "\none," not in output
-    assert "no such search of toy; there are" in searched.run("compare", "toy", "--search", "nope", code=2)
+    assert "no such search of toy; there are" in searched.call("compare", "toy", "--search", "nope", code=2)
 
 
 def test_simulate_logged_and_other_scheduler(searched):
-    output = searched.run("simulate", "one")
+    output = searched.call("simulate", "one")
     same, total = output.split(" early-stopping")[0].split("the logged search: ")[1].split(" of ")
     assert same == total and int(total) > 5
-    output = searched.run("simulate", "one", "--scheduler", "none", "--concurrency", "3")
+    output = searched.call("simulate", "one", "--scheduler", "none", "--concurrency", "3")
     assert "unknown" in output and "are used as far as they went" in output
 
 
 def test_report_is_one_file_and_is_logged(searched):
-    output = searched.run("report", "one")
+    output = searched.call("report", "one")
     path = searched.folder / "mlruns" / "searches" / "one" / "report.html"
     assert f"report: {path}" in output
     page = path.read_text()
@@ -85,12 +85,12 @@ def test_report_is_one_file_and_is_logged(searched):
     client, runs = searched.runs("toy")
     parent = next(r for r in runs if r.data.tags["role"] == "parent" and r.data.tags["search"] == "one")
     assert "report.html" in {a.path for a in client.list_artifacts(parent.info.run_id)}
-    assert "no search of that name" in searched.run("report", "nope", code=2)
+    assert "no search of that name" in searched.call("report", "nope", code=2)
 
 
 def test_promote_version(searched):
-    assert "there are 1" in searched.run("promote", "toy", "9", code=2)
-    assert "toy version 1" in searched.run("promote", "toy", "1")
+    assert "there are 1" in searched.call("promote", "toy", "9", code=2)
+    assert "toy version 1" in searched.call("promote", "toy", "1")
 
 
 @pytest.mark.nightly
@@ -99,7 +99,7 @@ def test_resume_with_more_trials_and_epochs(command, module_command):
     whole = (*ONE[:3], "whole", *ONE[4:9], "9", *ONE[10:])
     module_command.run(*whole)
     command.run(*ONE)
-    assert "it can only be given more" in command.run("resume", "one", "--trials", "3", code=2)
+    assert "it can only be given more" in command.call("resume", "one", "--trials", "3", code=2)
     command.run("resume", "one", "--trials", "+3")
     trials, other = (
         [(e["number"], e["params"]) for e in c.events(n) if e["event"] == "trial"]

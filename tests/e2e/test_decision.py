@@ -70,7 +70,7 @@ def test_retrain_finalists_same_seeds(searched):
         assert row["low"] < row["test"] < row["high"]
     assert decision["champion"] == trials[0] and decision["resampled"]
     assert ("within noise" in output) != decision["winner"]
-    assert "error: --seeds 1: finalists" in searched.run("retrain", "s", "--finalists", "2", "--seeds", "1", code=2)
+    assert "error: --seeds 1: finalists" in searched.call("retrain", "s", "--finalists", "2", "--seeds", "1", code=2)
 
 
 def test_decision_and_audit_in_mlflow_and_report(searched):
@@ -84,7 +84,7 @@ def test_decision_and_audit_in_mlflow_and_report(searched):
     assert newest.tags["trial"] == str(decision["champion"])
     audits = [r for r in runs if r.data.tags["search"] == "s" and r.data.tags["role"] == "audit"]
     assert len(audits) == 3 and {r.info.status for r in audits} == {"FINISHED"}
-    searched.run("report", "s")
+    searched.call("report", "s")
     page = (searched.folder / "mlruns/searches/s/report.html").read_text()
     assert "trained to the end" in page and "rank at the end" in page and "Validation against test" in page
 
@@ -95,14 +95,14 @@ def test_pareto_front_of_two_objectives(module_command):
     events = module_command.events("p")
     front = [int(line.split("trial ")[1].split(":")[0]) for line in output.split("Pareto front")[1].splitlines()
              if line.startswith("  trial ")]  # fmt: skip
-    records = json.loads(module_command.run("compare", "toy", "--search", "p", "--top", "0", "--format", "json"))
+    records = json.loads(module_command.call("compare", "toy", "--search", "p", "--top", "0", "--format", "json"))
     assert sorted(front) == sorted(r["trial"] for r in records if r["front"])
     for one in records:
         mine = [e["metrics"] for e in results(events) if e["number"] == one["trial"]]
         assert one["gradient_norm"] == pytest.approx(max(mine, key=lambda m: m["val_score"])["gradient_norm"])
         better = [r for r in records if r["score"] > one["score"] and r["gradient_norm"] < one["gradient_norm"]]
         assert not (one["front"] and better)
-    module_command.run("report", "p")
+    module_command.call("report", "p")
     assert "Pareto front" in (module_command.folder / "mlruns/searches/p/report.html").read_text()
 
 

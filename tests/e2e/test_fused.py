@@ -95,5 +95,5 @@ def test_fused_group_with_a_failing_trial(command):
 
 
 def test_fuse_refused_by_task(command):
-    output = command.run("run", "toy", "--set", "search.fuse=4", code=2)
+    output = command.call("run", "toy", "--set", "search.fuse=4", code=2)
     assert "search.fuse: 4: toy trains its trials one by one; allowed is 1" in output

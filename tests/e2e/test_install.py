@@ -46,9 +46,9 @@ def test_doctor_describes_this_machine(command):
 
 
 def test_cli_version_suggestions_no_colours(command):
-    assert command.run("--version").startswith("trial-search ")
-    assert "did you mean 'windows'?" in command.run("run", "window", code=2)
-    assert "did you mean 'epochs'?" in command.run("run", "rnn", "--set", "search.epoch=3", code=2)
-    assert "--trials" in command.run("run", "rnn", "--trails", "3", code=2)
+    assert command.call("--version").startswith("trial-search ")
+    assert "did you mean 'windows'?" in command.call("run", "window", code=2)
+    assert "did you mean 'epochs'?" in command.call("run", "rnn", "--set", "search.epoch=3", code=2)
+    assert "--trials" in command.call("run", "rnn", "--trails", "3", code=2)
     for arguments in (["list"], ["run", "rnn", "--dry-run"], ["--help"]):
         assert "\x1b[" not in command.run(*arguments)

@@ -88,11 +88,11 @@ def test_result_equals_mlflow(module_command, uninterrupted):
 
 @pytest.mark.slow
 def test_function_compare_report_and_source(module_command, uninterrupted):
-    compared = module_command.run("compare", "train")
+    compared = module_command.call("compare", "train")
     assert "asha" in compared
-    assert "report.html" in module_command.run("report", "s")
+    assert "report.html" in module_command.call("report", "s")
     assert "def train(trial):" in (module_command.folder / "mlruns" / "functions" / "s" / "train.py").read_text()
-    assert "its best trial's state is its model" in module_command.run("retrain", "s", code=2)
+    assert "its best trial's state is its model" in module_command.call("retrain", "s", code=2)
 
 
 def test_function_source_changed(module_command, uninterrupted):
@@ -233,13 +233,13 @@ def test_command_script_changed(command):
         "--trials", "1", "--epochs", "1", "--name", "s", "--set", "resources.dashboard=false",
     )  # fmt: skip
     (command.folder / "train.sh").write_text(SHELL.replace("0.05", "0.01"))
-    said = command.run("resume", "s", "--trials", "+1", code=2)
+    said = command.call("resume", "s", "--trials", "+1", code=2)
     assert "s: train.sh changed since the search began" in said and "resume(changed_code=True)" in said
     go_on = "import search; search.open('s').resume(changed_code=True, trials='2')"
     replace(command, program=("-c", go_on)).run()
     trials = [event["number"] for event in command.events("s") if event["event"] == "completed"]
     assert trials == [0, 1]
-    assert "is finished" in command.run("resume", "s"), "the new script is the search's from then on"
+    assert "is finished" in command.call("resume", "s"), "the new script is the search's from then on"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_command_script_changed(command):
     ],
 )
 def test_command_options_mistakes(command, arguments, said):
-    output = command.run("run", *arguments, code=2)
+    output = command.call("run", *arguments, code=2)
     assert said in output and "Traceback" not in output
 
 

@@ -56,6 +56,9 @@ COMMANDS = {
     'predict wikitext "the history of"': [],
 }  # fmt: skip
 
+#: Commands that start no Ray, which run in the process of the test.
+WITHOUT_RAY = ("list", "compare", "report", "simulate", "why", "export", "promote", "predict", "data")
+
 
 @pytest.fixture(scope="module")
 def newcomer(module_command):
@@ -118,7 +121,8 @@ def test_command(newcomer, text):
         os.killpg(server.pid, signal.SIGTERM)
         server.communicate(timeout=30)
         return
-    output = newcomer.run(*arguments, *COMMANDS[text], BROWSER="true")
+    run = newcomer.call if arguments[0] in WITHOUT_RAY else newcomer.run
+    output = run(*arguments, *COMMANDS[text], BROWSER="true")
     if arguments[0] == "run" and not {"--dry-run", "--plan"} & set(arguments):
         assert "trials: " in output and "best: trial " in output
 

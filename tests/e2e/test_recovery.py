@@ -36,10 +36,10 @@ def test_late_bloomer_killed_after_first_rung(module_command, late):
 
 def test_resume_of_finished_search(module_command, late):
     before = module_command.events("late")
-    output = module_command.run("resume", "late")
+    output = module_command.call("resume", "late")
     assert "search late is finished" in output
     assert "best: trial " in output
-    assert "python -m search resume late" in module_command.run(*LATE, code=2)
+    assert "python -m search resume late" in module_command.call(*LATE, code=2)
     assert module_command.events("late") == before
     assert_logged_once(module_command, "toy", "late")
 

@@ -62,11 +62,11 @@ def test_predict_sequence_from_file(searched):
     command, _ = searched
     table = command.folder / "sequence.csv"
     pd.DataFrame([[0.1 * k] * 10 for k in range(5)], columns=[f"x{i}" for i in range(10)]).to_csv(table, index=False)
-    (row,) = json.loads(command.run("predict", "rnn", str(table), "--format", "json"))
+    (row,) = json.loads(command.call("predict", "rnn", str(table), "--format", "json"))
     assert row["input"] == str(table)
     assert isinstance(row["prediction"], float)
     pd.DataFrame([[0.0] * 3]).to_csv(table, index=False)
-    assert "expected (length, 10)" in command.run("predict", "rnn", str(table), code=2)
+    assert "expected (length, 10)" in command.call("predict", "rnn", str(table), code=2)
 
 
 @pytest.mark.nightly

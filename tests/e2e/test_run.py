@@ -136,9 +136,9 @@ def test_champion_predicts_as_in_final_test(searched, tmp_path):
     assert [row["class"] for row in predicted] == list(expected["predicted"])
     assert [row["probability"] for row in predicted] == pytest.approx(list(expected["probability"]), abs=1e-5)
 
-    printed = json.loads(command.run("predict", "windows", str(tmp_path / "00.png"), "--format", "json"))
+    printed = json.loads(command.call("predict", "windows", str(tmp_path / "00.png"), "--format", "json"))
     assert printed[0]["class"] == expected["predicted"][0]
-    assert "bad.png" in command.run("predict", "windows", str(bad_picture(tmp_path)), code=2)
+    assert "bad.png" in command.call("predict", "windows", str(bad_picture(tmp_path)), code=2)
 
 
 def test_model_card_and_its_code(searched, tmp_path):
@@ -178,7 +178,7 @@ def test_model_card_and_its_code(searched, tmp_path):
 def test_data_page_and_doubtful_labels(searched):
     command, _ = searched
     given = [part for part in TINY if part.startswith("data.")]
-    output = command.run("data", "windows", *(word for part in given for word in ("--set", part)))
+    output = command.call("data", "windows", *(word for part in given for word in ("--set", part)))
     page = Path(output.split("data: ")[-1].strip())
     assert page.parent == command.folder / "mlruns" / "data"
     text = page.read_text()
@@ -332,7 +332,7 @@ def test_bad_input_writes_nothing(command, monkeypatch, capfd):
 
 def test_dry_run_starts_nothing(command):
     command.empty_store = None
-    output = command.run("run", "windows", "--dry-run", "--trials", "7")
+    output = command.call("run", "windows", "--dry-run", "--trials", "7")
     assert "trials: 7" in output
     assert output.count("\nconfiguration ") == 5
     assert "1 CPU a trial, " in output
@@ -340,7 +340,7 @@ def test_dry_run_starts_nothing(command):
 
 
 def test_list_of_tasks(command):
-    output = command.run("list")
+    output = command.call("list")
     for part in ("windows", "max accuracy on validation", "pictures drawn by code", "loguniform [0.001, 0.01]", "toy"):
         assert part in output
 

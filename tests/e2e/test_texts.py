@@ -78,7 +78,7 @@ def test_predict_texts_and_files(tweets):
     command, _ = tweets
     file = command.folder / "in.txt"
     file.write_text("started chemo today\ngreat match\n")
-    rows = json.loads(command.run("predict", "tweets", "my arm is broken", str(file), "--format", "json"))
+    rows = json.loads(command.call("predict", "tweets", "my arm is broken", str(file), "--format", "json"))
     assert [row["input"] for row in rows] == ["my arm is broken", f"{file}:1", f"{file}:2"]
     assert all(row["class"] in ("medical", "other") for row in rows)
 

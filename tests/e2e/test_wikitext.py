@@ -57,7 +57,7 @@ def test_diverged_trial_and_baseline(searched):
 
 def test_predict_continues_prompt(searched):
     command, _ = searched
-    (row,) = json.loads(command.run("predict", "wikitext", "the name of the", "--format", "json"))
+    (row,) = json.loads(command.call("predict", "wikitext", "the name of the", "--format", "json"))
     assert 10 <= len(row["continuation"].split()) <= 25
     assert row["perplexity"] > 1
 
