@@ -73,17 +73,19 @@ class Command:
         return output
 
     def call(self, *arguments: str, code: int = 0, **env: str) -> str:
-        """As `run`, in the process of the test. For commands that start no Ray.
+        """As `run`, in the process of the test and without Ray: trials train here, one after the other (ray_here.py).
 
-        A process of its own would import torch and MLflow first, which takes three seconds of a core.
+        A process of its own imports torch and MLflow first, which takes three seconds of a core, and Ray's workers do
+        so again. For commands whose processes are not what the test is about.
         """
         from search.cli.app import app
+        from tests.ray_here import ray_here
 
         self._put_store()
         output = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output), ray_here():
             patch.chdir(self.folder)
-            for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            for name in [name for name in os.environ if name.startswith(("MLFLOW_", "RAY_"))]:
                 patch.delenv(name)
             for name, value in {"SEARCH_STORE": str(self.folder / "mlruns"), **env}.items():
                 patch.setenv(name, value)
@@ -155,6 +157,17 @@ def empty_store(tmp_path_factory) -> Path:
 @pytest.fixture
 def command(tmp_path, ray_env, empty_store) -> Command:
     return Command(tmp_path, ray_env, empty_store)
+
+
+@pytest.fixture
+def here(tmp_path, empty_store) -> Command:
+    """For tests that only `call` commands: no Ray is started."""
+    return Command(tmp_path, OWN_RAY, empty_store)
+
+
+@pytest.fixture(scope="module")
+def module_here(tmp_path_factory, empty_store) -> Command:
+    return Command(tmp_path_factory.mktemp("here"), OWN_RAY, empty_store)
 
 
 @pytest.fixture(scope="module")

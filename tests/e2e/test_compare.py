@@ -19,10 +19,10 @@ ONE = (
 
 
 @pytest.fixture(scope="module")
-def searched(module_command):
-    module_command.run(*ONE)
-    module_command.run("run", "toy", "--name", "two", "--no-retrain", "--set", "lr=0.1", "--epochs", "2")
-    return module_command
+def searched(module_here):
+    module_here.call(*ONE)
+    module_here.call("run", "toy", "--name", "two", "--no-retrain", "--set", "lr=0.1", "--epochs", "2")
+    return module_here
 
 
 def test_compare_ranks_trials_of_several_searches(searched):
@@ -59,7 +59,7 @@ def test_runs_read_from_database_and_server(searched, monkeypatch):
 
 
 def test_compare_search_on_other_data(searched):
-    searched.run("run", "toy", "--name", "other", "--no-retrain", "--set", "data.size=80", "--epochs", "1")
+    searched.call("run", "toy", "--name", "other", "--no-retrain", "--set", "data.size=80", "--epochs", "1")
     output = searched.call("compare", "toy", "--search", "one", "--search", "other", "--format", "csv", "--top", "0")
     assert "not compared, as their data is other than other's" in output
     assert output.count("other,") == 4 and "\none," not in output
@@ -94,19 +94,19 @@ def test_promote_version(searched):
 
 
 @pytest.mark.nightly
-def test_resume_with_more_trials_and_epochs(command, module_command):
+def test_resume_with_more_trials_and_epochs(here, module_here):
     """The search ends as one that had them from the start."""
     whole = (*ONE[:3], "whole", *ONE[4:9], "9", *ONE[10:])
-    module_command.run(*whole)
-    command.run(*ONE)
-    assert "it can only be given more" in command.call("resume", "one", "--trials", "3", code=2)
-    command.run("resume", "one", "--trials", "+3")
+    module_here.call(*whole)
+    here.call(*ONE)
+    assert "it can only be given more" in here.call("resume", "one", "--trials", "3", code=2)
+    here.call("resume", "one", "--trials", "+3")
     trials, other = (
         [(e["number"], e["params"]) for e in c.events(n) if e["event"] == "trial"]
-        for c, n in ((command, "one"), (module_command, "whole"))
+        for c, n in ((here, "one"), (module_here, "whole"))
     )
     assert len(trials) == 9 and trials == other
-    command.run("resume", "one", "--epochs", "6")
-    reached = {e["number"]: e["epoch"] for e in epochs_of(command.events("one"))}
+    here.call("resume", "one", "--epochs", "6")
+    reached = {e["number"]: e["epoch"] for e in epochs_of(here.events("one"))}
     assert max(reached.values()) == 6
-    assert_logged_once(command, "toy", "one")
+    assert_logged_once(here, "toy", "one")

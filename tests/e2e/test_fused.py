@@ -28,12 +28,12 @@ def outcomes(command: Command) -> dict:
 
 @pytest.fixture(scope="module")
 def fused(module_command):
-    module_command.run(*FUSED, "--no-retrain")
+    module_command.call(*FUSED, "--no-retrain")
     return module_command
 
 
 def test_fused_curves_equal_single_curves(command, fused):
-    command.run(*FOUR, "--scheduler", "none", "--no-retrain")
+    command.call(*FOUR, "--scheduler", "none", "--no-retrain")
     alone, together = curves(command), curves(fused)
     assert len(alone) == 16
     assert {number for number, _ in together} == {0, 1, 2, 3}

@@ -18,8 +18,8 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def searched(module_command):
-    return module_command, module_command.run(*SMALL)
+def searched(module_here):
+    return module_here, module_here.call(*SMALL)
 
 
 def repeats(command):

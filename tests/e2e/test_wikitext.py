@@ -15,8 +15,8 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def searched(module_command):
-    return module_command, module_command.run("run", "wikitext", "--name", "w", *TINY)
+def searched(module_here):
+    return module_here, module_here.call("run", "wikitext", "--name", "w", *TINY)
 
 
 def test_samples_of_each_epoch(searched):

@@ -10,7 +10,7 @@ TOY = ("run", "toy", "--name", "s", "--epochs", "3", "--no-retrain")
 
 
 def test_out_of_memory_halves_micro_batch(command):
-    output = command.run(*TOY, "--set", "data.fault=memory")
+    output = command.call(*TOY, "--set", "data.fault=memory")
     assert output.count("is taken up again, in 2 parts a batch: torch.OutOfMemoryError") == 4
     assert "4 completed" in output
     _, runs = command.runs("toy")
@@ -47,7 +47,7 @@ def test_trial_timeout_in_an_epoch(command):
 
 
 def test_max_failed_in_a_row_stops_search(command):
-    output = command.run(*TOY, "--set", "data.fault=raise", "--set", "search.max_failed_in_a_row=2", code=1)
+    output = command.call(*TOY, "--set", "data.fault=raise", "--set", "search.max_failed_in_a_row=2", code=1)
     assert "2 trials failed in a row, the last one so:" in output
     assert "toy_faults.py" in output and "RuntimeError: the cause is not the configuration" in output
     assert len([e for e in command.events("s") if e["event"] == "trial"]) == 2
@@ -61,7 +61,7 @@ def test_unclean_worker_is_replaced(command):
 
 
 def test_epoch_budget_ends_search(command):
-    output = command.run("run", "toy", "--name", "s", "--epochs", "3", "--set", "search.epoch_budget=5")
+    output = command.call("run", "toy", "--name", "s", "--epochs", "3", "--set", "search.epoch_budget=5")
     assert "stopping (epoch budget)" in output
     assert "1 interrupted, 1 completed" in output
     assert "is the first champion" in output

@@ -13,9 +13,9 @@ checked (promises.py):
 4. No raw error: what ends a command is an `InputError` of one line, or Ctrl-C.
 
 **What is real.** Commands, journal, state, searchers, schedulers, checkpoints, `TaskTrainable`, the final training, the
-tracker's thread and MLflow on sqlite. In the place of Ray stand a few of its functions (ray_here.py): one trial trains
-at a time in this thread, so that the same sequence always does the same. A kill is an exception of the operation of the
-disk or the database that it meets (disk.py), after which no operation of that command takes place any more.
+tracker's thread and MLflow on sqlite. `tests/ray_here.py` stands for Ray: one trial trains at a time in this thread, so
+that the same sequence always does the same. A kill is an exception of the operation of the disk or the database that it
+meets (disk.py), after which no operation of that command takes place any more.
 
 **How many.** 40 sequences in the default suite and 300 with `-m "slow or not slow"`, in tests of 40, each with a seed
 of its own. More, with other seeds, on several processes::

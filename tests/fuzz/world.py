@@ -1,8 +1,8 @@
 """One search in a world that goes wrong: commands, faults, and what a sequence of them leaves.
 
-`Case` says what is searched, `Go`, `Database` and `Damage` what happens. `play` does it, and
-ends with one undisturbed resume. The commands are the real ones, from `search.cli`; Ray is replaced by `ray_here.py`,
-and the disk by `disk.py`.
+`Case` says what is searched, `Go`, `Database` and `Damage` what happens. `play` does it, and ends with one undisturbed
+resume. The commands are the real ones, from `search.cli`; `tests/ray_here.py` stands for Ray, and `disk.py` for the
+disk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from search.tracking import registry, tracker
 from tests.fuzz import tiny
 from tests.fuzz.disk import Disk, Killed, Kind
 from tests.fuzz.known import HELD_BACK
-from tests.fuzz.ray_here import LostWorker, ray_here
+from tests.ray_here import LostWorker, ray_here
 from trainables import InputError, Objective
 
 NAME, EARLIER = "s", "earlier"
