@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from trainables.base import plots
+from trainables.base.splitting import SPLITS
 from trainables.base.task import Splits
 
-SPLITS = ("train", "val", "test")
 #: The largest number of rows of a finding's table.
 SHOWN = 50
 

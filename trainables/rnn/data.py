@@ -11,14 +11,14 @@ import numpy as np
 from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base.copies import staying
 from trainables.base.files import Allowance, broken, read_files, split_of
+from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.tables import TABLES, find, listed, read_frame
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
 from trainables.rnn.tables import GROUPS, TARGETS, Table, read_tables
 
 ARRAYS = {".npy", ".npz", ".pkl", ".pickle"}
-SPLITS = ("train", "val", "test")
-#: The largest number of type float32, in which networks compute.
+#: The largest float32, the type in which networks compute.
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -68,14 +68,20 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
     else:
         parts, target, group = _read(data, source, notes)
         chosen = {"target": target} | ({"group": group} if group is not None else {})
-    train, place = parts["train"], str(source or "demo")
-    for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
-        if name not in parts:
-            train, parts[name] = _split_off(train, fraction, data["split_seed"], place)
+    place = str(source or "demo")
+    splitter = Splitter.of(data)
+
+    def cut(_: str, train: SequenceSplit, fraction: float) -> tuple[SequenceSplit, SequenceSplit]:
+        groups = len(np.unique(train.groups))
+        if groups < 2:
+            raise InputError(f"{place}: {groups} group of sequences left to split; at least 2 are needed")
+        stay, leave = splitter.by_group(train.groups, fraction)
+        return train.take(stay), train.take(leave)
+
+    splitter.complete(parts, cut)
     widths = {name: part.values.shape[1] for name, part in parts.items()}
     if len(set(widths.values())) > 1:
-        raise InputError(f"{place}: widths differ between the splits: {widths}")
-    parts["train"] = train
+        raise InputError(f"{place}: the splits have different numbers of features: {widths}")
     keys = {name: [part.sequence(i).tobytes() for i in range(len(part))] for name, part in parts.items()}
     for name, kept in staying(keys, "sequences", place, notes).items():
         if len(kept) < len(parts[name]):
@@ -244,14 +250,3 @@ def _numbers(value: Any, place: str) -> np.ndarray:
         if np.iscomplexobj(value):
             raise ValueError("complex numbers")
         return np.asarray(value, dtype=np.float64)
-
-
-def _split_off(split: SequenceSplit, fraction: float, seed: int, place: str) -> tuple[SequenceSplit, SequenceSplit]:
-    """Splits off a fraction of the groups, as sequences of one group must not be on both sides."""
-    groups = np.unique(split.groups)
-    if len(groups) < 2:
-        raise InputError(f"{place}: {len(groups)} group of sequences left to split; at least 2 are needed")
-    shuffled = np.random.default_rng(seed).permutation(groups)
-    taken = shuffled[: min(max(1, round(fraction * len(groups))), len(groups) - 1)]
-    mask = np.isin(split.groups, taken)
-    return split.take(np.flatnonzero(~mask)), split.take(np.flatnonzero(mask))

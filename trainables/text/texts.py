@@ -12,6 +12,7 @@ import pandas as pd
 
 from trainables.base.errors import InputError
 from trainables.base.files import SPLITS, Allowance, read_files, split_of
+from trainables.base.splitting import Splitter
 from trainables.base.tables import TABLES, listed
 from trainables.base.task import DataInfo, Splits, array_digest
 from trainables.text.duplicates import clean, remove_overlap
@@ -91,12 +92,23 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
         split: TextSplit(frame["text"].to_numpy(dtype=object), frame["label"].map(codes).to_numpy(dtype=np.int64))
         for split, frame in frames.items()
     }
-    for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
-        if name not in parts:
-            seed, keep = data["split_seed"], rare == "train"
-            parts["train"], parts[name] = stratified(parts["train"], classes, fraction, seed, source, keep)
-            if not len(parts[name]):
-                raise InputError(f"{source}: no text can be cut off for {name}: every label has a single one")
+    splitter = Splitter.of(data)
+
+    def refuse(code: int, count: int) -> InputError | None:
+        if rare == "train":
+            return None
+        return InputError(
+            f"{source}: label {classes[code]!r:.60} has {count} text left to split; at least 2 are needed "
+            "(--set data.rare=drop leaves such classes out, data.rare=train keeps them in train)"
+        )
+
+    def cut(name: str, train: TextSplit, fraction: float) -> tuple[TextSplit, TextSplit]:
+        stay, leave = splitter.by_class(train.labels, fraction, refuse, len(classes))
+        if not len(leave):
+            raise InputError(f"{source}: no text can be cut off for {name}: every label has a single text")
+        return train.take(stay), train.take(leave)
+
+    splitter.complete(parts, cut)
     counts = np.bincount(parts["train"].labels, minlength=len(classes))
     notes.append("classes in train: " + ", ".join(f"{c} {n}" for c, n in zip(classes, counts, strict=True)))
     info = DataInfo(
@@ -133,33 +145,6 @@ def _common_folders(names: list[PurePosixPath]) -> int:
             break
         shared += 1
     return shared
-
-
-def stratified(
-    split: TextSplit, classes: tuple[str, ...], fraction: float, seed: int, place: str, keep: bool = False
-) -> tuple[TextSplit, TextSplit]:
-    """Cuts off `fraction` of every class, at least one text; returns what stays and what was cut off.
-
-    Args:
-        keep: whether the text of a class that has one stays, and none is cut off.
-
-    Raises:
-        InputError: a class has too few texts for both.
-    """
-    rng = np.random.default_rng(seed)
-    taken = np.zeros(len(split), dtype=bool)
-    for code, name in enumerate(classes):
-        members = np.flatnonzero(split.labels == code)
-        if len(members) < 2 and keep:
-            continue
-        if len(members) < 2:
-            raise InputError(
-                f"{place}: label {name!r:.60} has {len(members)} text left to split; at least 2 are needed "
-                "(--set data.rare=drop leaves such classes out, data.rare=train keeps them in train)"
-            )
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        taken[rng.permutation(members)[:count]] = True
-    return split.take(np.flatnonzero(~taken)), split.take(np.flatnonzero(taken))
 
 
 def merge(splits: Splits) -> TextSplit:

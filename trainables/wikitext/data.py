@@ -13,6 +13,7 @@ import torch
 from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base import tables
 from trainables.base.files import Allowance, broken, read_files, split_of
+from trainables.base.splitting import Splitter
 from trainables.text.tables import read_column
 from trainables.wikitext.tokenizer import END, START, UNKNOWN, basic_english, decode, encode, vocabulary
 
@@ -134,16 +135,19 @@ def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, lis
         split.extend(line for text in read for line in text.splitlines())
     if "train" not in found:
         raise InputError(f"{source}: there is a {' and a '.join(found)} split but no train")
-    for part, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
-        if part not in found:
-            lines, what = found["train"], "lines"
-            if not round(fraction * len(lines)):  # one of them would be much more than was asked for
-                words = " ".join(lines).split()
-                lines = [" ".join(words[start : start + PIECE]) for start in range(0, len(words), PIECE)]
-                what = f"pieces of {PIECE} words"
-            cut = len(lines) - max(1, round(fraction * len(lines)))
-            found["train"], found[part] = lines[:cut], lines[cut:]
-            notes.append(f"{part}: the last {len(lines) - cut} {what} of train")
+
+    def cut(split: str, lines: list[str], fraction: float) -> tuple[list[str], list[str]]:
+        """Cuts the last lines off: shuffled lines of one text would be neighbours of training lines."""
+        what = "lines"
+        if not round(fraction * len(lines)):  # one line is much more than the fraction
+            words = " ".join(lines).split()
+            lines = [" ".join(words[start : start + PIECE]) for start in range(0, len(words), PIECE)]
+            what = f"pieces of {PIECE} words"
+        end = len(lines) - max(1, round(fraction * len(lines)))
+        notes.append(f"{split}: the last {len(lines) - end} {what} of train")
+        return lines[:end], lines[end:]
+
+    Splitter.of(data).complete(found, cut)
     return found
 
 

@@ -21,13 +21,13 @@ from trainables.base.copies import staying
 from trainables.base.errors import one_line
 from trainables.base.files import SPLITS as FOLDERS
 from trainables.base.files import Allowance, broken, check_source, read_member, read_whole, split_of
+from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.storage import cached_array
 from trainables.windows import demo, listed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 #: What a file with such a suffix may be. Pillow knows more, and starts another program for some (Ghostscript for EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -306,28 +306,16 @@ def _demo(
 def _complete(
     given: dict[str, ImageSplit], classes: tuple[str, ...], data: dict[str, Any], place: str
 ) -> list[ImageSplit]:
-    """Splits off what the data lacks, stratified and seeded: first test, then val."""
-    train = given["train"]
-    result = dict(given)
-    for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
-        if name not in given:
-            kept, taken = _stratify(train, classes, fraction, data["split_seed"], f"{place}: train")
-            train, result[name] = train.take(kept), train.take(taken)
-    result["train"] = train
-    return [result[name] for name in SPLITS]
+    """Cuts the missing splits off train, stratified by class."""
+    splitter = Splitter.of(data)
 
+    def refuse(code: int, count: int) -> InputError:
+        return InputError(f"{place}: train/{classes[code]}: {count} image left to split; at least 2 are needed")
 
-def _stratify(
-    split: ImageSplit, classes: tuple[str, ...], fraction: float, seed: int, place: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the pictures that stay and of those that are split off, at least one of every class each."""
-    rng = np.random.default_rng(seed)
-    kept, taken = [], []
-    for label, name in enumerate(classes):
-        index = rng.permutation(np.flatnonzero(split.labels == label))
-        if len(index) < 2:
-            raise InputError(f"{place}/{name}: {len(index)} image left to split; at least 2 are needed")
-        cut = min(max(1, round(fraction * len(index))), len(index) - 1)
-        taken.append(index[:cut])
-        kept.append(index[cut:])
-    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(taken))
+    def cut(_: str, train: ImageSplit, fraction: float) -> tuple[ImageSplit, ImageSplit]:
+        stay, leave = splitter.by_class(train.labels, fraction, refuse, len(classes))
+        return train.take(stay), train.take(leave)
+
+    parts = dict(given)
+    splitter.complete(parts, cut)
+    return [parts[name] for name in SPLITS]

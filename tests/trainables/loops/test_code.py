@@ -341,7 +341,7 @@ def test_failure_names_the_file_with_the_output_in_its_last_line(tmp_path):
     with pytest.raises(ValueError, match="no such column") as error:
         run("def train(trial):\n    print('reading')\n    raise ValueError('no such column')\n", tmp_path)
     assert error.value.__notes__ == [
-        f"ValueError: no such column (what it printed is in {tmp_path}/trials/0000/output.log)"
+        f"ValueError: no such column (its output is in {tmp_path}/trials/0000/output.log)"
     ]
 
 
