@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from trainables import DataInfo, InputError, Splits, array_digest
+from trainables.base.columns import GROUPS, TARGETS
 from trainables.base.copies import staying
 from trainables.base.files import Allowance, broken, read_files, split_of
 from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.tables import TABLES, find, listed, read_frame
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
-from trainables.rnn.tables import GROUPS, TARGETS, Table, read_tables
+from trainables.rnn.tables import Table, read_tables
 
 ARRAYS = {".npy", ".npz", ".pkl", ".pickle"}
 #: The largest float32, the type in which networks compute.

@@ -32,6 +32,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, rows_on
+from trainables.base.columns import step_features
 from trainables.base.files import UNLIMITED, read_files
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.tables import TABLES, read_frame
@@ -53,7 +54,6 @@ from trainables.rnn.model import (
     steps_of,
 )  # fmt: skip
 from trainables.rnn.ridge import Ridge, fit_ridge
-from trainables.rnn.tables import features
 
 EVAL_BATCH = 256
 #: Batches are cut from buckets of so many batches, in which shuffled sequences are sorted by length: little padding.
@@ -225,7 +225,7 @@ class RnnTask:
             (name, content), *_ = read_files(Path(argument), TABLES, UNLIMITED)
             frame = read_frame(content, name, argument, numbers=True)
             try:
-                values = features(frame).to_numpy(dtype=np.float64)
+                values = step_features(frame).to_numpy(dtype=np.float64)
             except ValueError as error:
                 raise InputError(f"{argument}: not a table of numbers ({str(error).splitlines()[0]})") from error
             if not len(values) or not np.isfinite(values).all():

@@ -360,7 +360,7 @@ EXITS = {
         ("import sys; sys.exit('no data')", "the function called sys.exit: no data"),
         (
             "import argparse; argparse.ArgumentParser().parse_args(['--lr', '1'])",
-            r"^the function called sys.exit with code 2; its last line: .*unrecognized arguments: --lr 1 \(what .*\)$",
+            r"^the function called sys.exit with code 2; its last line: .*unrecognized arguments: --lr 1 \(its output .*\)$",
         ),
     ],
 )
