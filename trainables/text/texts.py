@@ -1,4 +1,4 @@
-"""Labelled texts: reads them, drops duplicates, and splits them by class."""
+"""Reads labelled texts, drops duplicates, and splits the texts by class."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ class TextSplit:
         return TextSplit(self.texts[index], self.labels[index])
 
 
-#: Reads one file of labelled texts into a frame of two string columns, `text` and `label`; a person is told what
-#: `attrs["notes"]` says.
+#: Reads one file of labelled texts into a frame of two string columns, `text` and `label`. The frame's `attrs["notes"]`
+#: holds sentences for the user.
 Reader = Callable[[bytes, PurePosixPath, str, Allowance], pd.DataFrame]
 
 
 def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collection[str] = TABLES) -> Splits:
-    """Reads the texts at `source` as splits. A split that is not given is cut off train, each class in proportion.
+    """Reads the texts at `source` as splits. Missing splits are cut off train, stratified by class.
 
     Args:
         data: the `data` section of the configuration.
         read: reads one file.
 
     Raises:
-        InputError: naming the file, the line or the column, and what is allowed.
+        InputError: the texts cannot be used; the message names the file, the line or the column.
     """
     frames: dict[str, list[pd.DataFrame]] = {}
     allowance = Allowance(data["max_unpacked_gb"])
     files = [*read_files(source, suffixes, allowance)]
-    below = _common_folders([name for name, _ in files])
+    common = _common_folders([name for name, _ in files])
     for name, content in files:
-        part = PurePosixPath(*name.parts[below:])
+        path = PurePosixPath(*name.parts[common:])
         place = str(source) if source.is_file() and len(name.parts) == 1 else str(source / name)
-        alone = len(files) == 1 and source.is_file()  # whatever it is called
-        split = "train" if alone else split_of(part, whole=part.suffix.lower() not in TABLES)
-        frames.setdefault(split, []).append(read(content, part, place, allowance))
+        alone = len(files) == 1 and source.is_file()  # a single file is train, whatever its name is
+        split = "train" if alone else split_of(path, whole=path.suffix.lower() not in TABLES)
+        frames.setdefault(split, []).append(read(content, path, place, allowance))
     notes = [note for parts in frames.values() for frame in parts for note in frame.attrs.get("notes", ())]
     together = {split: clean(pd.concat(parts, ignore_index=True), split, notes) for split, parts in frames.items()}
     if "train" not in together:
@@ -67,11 +67,11 @@ def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collecti
 
 
 def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str, notes: list[str]) -> Splits:
-    """Makes `Splits` of frames with `text` and `label`, by split; classes are those of train, in alphabetical order.
+    """Makes `Splits` of frames with `text` and `label`, by split. The classes are those of train, sorted.
 
     Raises:
-        InputError: a split has no text, or there are too few classes, or too few texts of a class and `data.rare` does
-            not say what becomes of them.
+        InputError: a split is empty, train has one class, another split has a class that train lacks, or a class has
+            too few texts to split and `data.rare` is null.
     """
     rare = data.get("rare")
     if rare not in (None, "drop", "train"):
@@ -123,7 +123,7 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
 
 
 def _without_rare(frames: dict[str, pd.DataFrame], notes: list[str]) -> dict[str, pd.DataFrame]:
-    """Leaves classes out that have less than a text for each split that train gives."""
+    """Leaves out classes with fewer texts than the number of splits that are made of train."""
     counts = frames["train"]["label"].value_counts()
     small = sorted(counts.index[counts < 1 + len({"val", "test"} - set(frames))])
     if not small:
@@ -138,7 +138,7 @@ def _digest(parts: list[TextSplit], classes: tuple[str, ...]) -> str:
 
 
 def _common_folders(names: list[PurePosixPath]) -> int:
-    """The number of leading folders that all names share, as in a zip of one folder; not counting a split's name."""
+    """The number of leading folders that all names share, as in a zip of one folder. It ends at the name of a split."""
     shared = 0
     while all(len(n.parts) > shared + 1 and n.parts[shared] == names[0].parts[shared] for n in names):
         if names[0].parts[shared].lower() in SPLITS:

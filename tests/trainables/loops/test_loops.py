@@ -380,7 +380,7 @@ for epoch in range(int(os.environ["SEARCH_EPOCH"]), 4):
 def test_evaluation_at_epoch_0_before_the_training_is_not_taken_for_an_epoch(script):
     one = loop(Command(script(reports(0, 1, 2, 3, 4))), lr=1)
     curve(one, 4)
-    with pytest.raises(TrainingError, match="reports epochs 0 to 4, one more than the 4 of a trial: if epoch 0 is an evaluation before"):
+    with pytest.raises(TrainingError, match="reports epochs 0 to 4, one more than the 4 of a trial: if epoch 0"):
         training.run_epoch(TASK, one, None, None)
 
 
