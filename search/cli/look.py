@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def data(
     task: given.TaskArgument,
     data: given.DataOption = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     set_: given.SetOption = [],  # noqa: B006 - typer copies it
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Write one HTML page of a data set: splits, classes, lengths, leaks and, after a search, doubtful labels."""
+    """Write an HTML page about a data set: splits, classes, lengths, samples that splits share, doubtful labels."""
 
     def command(console: Console, kept: Store) -> int:
         from search.core.config import load_config
@@ -50,12 +50,12 @@ def data(
 
 
 def ui(
-    port: Annotated[int, typer.Option(metavar="N", help="Port on 127.0.0.1.")] = 5000,
-    open_: Annotated[bool, typer.Option("--open", help="Open the last search in the browser.")] = False,
+    port: Annotated[int, typer.Option(metavar="N", help="Serve on this port of 127.0.0.1.")] = 5000,
+    open_: Annotated[bool, typer.Option("--open", help="Open the newest search in the browser.")] = False,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Open the MLflow UI on this store, bound to 127.0.0.1."""
+    """Start the web page of MLflow on the store, on 127.0.0.1 only."""
     from search.cli import commands
 
     finish(lambda console, kept: commands.ui(console, kept, port, open_), store, debug)
@@ -63,11 +63,11 @@ def ui(
 
 def report(
     name: given.NameArgument,
-    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Write one HTML file that shows a search, and log it to its run in MLflow."""
+    """Write an HTML page about a search: curves, hyperparameters, early stopping, costs, model. MLflow gets a copy."""
 
     def command(console: Console, kept: Store) -> int:
         from search import runs
@@ -86,14 +86,22 @@ def report(
 def compare(
     task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only searches of this task.")] = None,
     search: Annotated[
-        list[str], typer.Option("--search", metavar="NAME", help="Only these searches. [default: all]")
+        list[str],
+        typer.Option(
+            "--search",
+            metavar="NAME",
+            show_default="all searches of the task",
+            help="Show this search only; may be given several times.",
+        ),
     ] = [],  # noqa: B006 - typer copies it
-    top: Annotated[int, typer.Option(metavar="N", min=0, help="So many of the best trials; 0: all.")] = 20,
-    form: Annotated[given.Format, typer.Option("--format", help="How to print it.")] = given.Format.table,
+    top: Annotated[int, typer.Option(metavar="N", min=0, help="Show the N best trials. 0: all trials.")] = 20,
+    form: Annotated[
+        given.Format, typer.Option("--format", metavar="FORMAT", help="Print as table, csv, json or md (Markdown).")
+    ] = given.Format.table,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Searches of a task side by side, and their best trials."""
+    """Compare the searches of a task, and list their best trials."""
 
     def command(console: Console, kept: Store) -> int:
         from search.live.screen import show_columns
@@ -131,11 +139,11 @@ def compare(
 
 def why(
     name: given.NameArgument,
-    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Its number.")],
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of a trial. Example: 7")],
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Why a trial was proposed, went on, stopped or won: each decision with the figures that it was made from."""
+    """Explain each decision on a trial: why it was proposed, continued, stopped or won, with the figures."""
 
     def command(console: Console, kept: Store) -> int:
         from search.reports.why import why as explain
