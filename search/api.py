@@ -64,7 +64,8 @@ def run(
         retrain: whether the search of a task ends with a final training on train and validation.
         verbose: whether each epoch has a line where no live table is shown.
         observer: receives what a person may want to see; by default it is printed.
-        callbacks: functions that receive each event and the state of the search, `callback(event, state)`.
+        callbacks: functions that receive each event and the state of the search, `callback(event, state)`, after the
+            event is in the journal. A callback that raises is named in a line and called no more.
 
     Raises:
         InputError: an argument is wrong; the message names it, its value and what is allowed.

@@ -28,6 +28,7 @@ from search.observer import Observer
 from search.outcome import SearchOutcome, command_line
 from search.reports.summary import counted, trials_of
 from search.runtime.budget import Budget
+from search.runtime.callbacks import callback_listeners
 from search.runtime.checkpoints import prune
 from search.runtime.cluster import Cluster, disconnect
 from search.runtime.interrupts import Interrupts
@@ -99,7 +100,7 @@ class Session:
             prepared.store, prepared.folder, config, prepared.record, prepared.splits.info, self.search.objective,
             observer.say,
         )  # fmt: skip
-        self.search.listeners += [self.tracker, *prepared.listeners]
+        self.search.listeners += [self.tracker, *callback_listeners(prepared.listeners, observer.say)]
         self.command = f"resume {name}"
         if (final := prepared.final_trainings) is not None:
             self.command = f"retrain {name} --finalists {final.finalists} --seeds {final.seeds}"

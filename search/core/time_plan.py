@@ -1,6 +1,6 @@
 """Splits a time budget between trials, the comparison of balanced values and the final training.
 
-`TimePlan` only calculates. `search/runtime/pace.py` measures; `search/runtime/bridge.py` stops the trials.
+`TimePlan` only calculates. `search/runtime/pace.py` measures; `search/runtime/tune_runner.py` stops the trials.
 """
 
 from __future__ import annotations

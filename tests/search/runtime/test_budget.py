@@ -8,9 +8,9 @@ import pytest
 from search.core.config import load_config
 from search.core.store import Store
 from search.core.time_plan import TimePlan
-from search.runtime.bridge import Bridge
 from search.runtime.budget import Budget, call_begins
 from search.runtime.search import Search
+from search.runtime.tune_runner import TuneRunner
 
 
 def test_budget_of_a_call_begins_with_the_call_and_that_of_a_command_with_its_process():
@@ -56,8 +56,8 @@ def test_trials_of_a_quarter_of_an_hour_end_when_the_final_training_is_due(
         search.config, {"train": 1600, "val": 400}, 2, 900, most_final_epochs=40, alone_ratio=0.6,
         worker_start_seconds=6,
     )  # fmt: skip
-    bridge = Bridge(search, 2, Budget(900, time.monotonic() - (900 - seconds_left)), plan)
-    bridge.silent_since[TuneTrial()] = time.monotonic() - epoch_running
-    bridge.settle()
+    runner = TuneRunner(search, 2, Budget(900, time.monotonic() - (900 - seconds_left)), plan)
+    runner.watchdog.since[TuneTrial()] = time.monotonic() - epoch_running
+    runner.settle()
     assert (search.stopping == "time budget") == stops
-    assert stops or search.has_more == starts_trials
+    assert stops or search.study.has_more == starts_trials

@@ -18,11 +18,11 @@ from search.core.time_plan import TimePlan
 from search.live.console import Reporter
 from search.reports.simulate import decisions, simulate
 from search.reports.why import _Story
-from search.runtime.bridge import Bridge
 from search.runtime.budget import Budget
 from search.runtime.search import Search
 from search.runtime.transfer import storage
 from search.runtime.trials import _Decisions
+from search.runtime.tune_runner import TuneRunner
 from trainables import DataInfo, Splits
 from trainables.base.trainable import TaskTrainable
 from trainables.loops.command import Command
@@ -56,7 +56,7 @@ class Driven:
         self.search = Search(self.config, self.folder)
         self.search.record({"event": "session"})
         self.search.reopen()
-        self.bridge = Bridge(self.search, 1, Budget(), TimePlan())
+        self.runner = TuneRunner(self.search, 1, Budget(), TimePlan())
 
     def kill(self, **more):
         self.search.journal.close()
@@ -64,7 +64,7 @@ class Driven:
 
     def begin(self):
         """The next trial of Tune, with its worker; None where there is none."""
-        if (config := self.bridge.next_config()) is None:
+        if (config := self.runner.queue.next_config()) is None:
             return None
         worker = TaskTrainable.__new__(TaskTrainable)
         worker.setup(
@@ -76,7 +76,7 @@ class Driven:
     def step(self, begun) -> bool:
         """Has a worker train until a decision is due; returns whether its trial goes on there."""
         trial, worker = begun
-        return _Decisions(self.bridge).on_trial_result(None, trial, worker.step()) == TrialScheduler.CONTINUE
+        return _Decisions(self.runner).on_trial_result(None, trial, worker.step()) == TrialScheduler.CONTINUE
 
     def run(self):
         while begun := self.begin():
@@ -260,9 +260,9 @@ def test_trial_that_hangs_after_its_last_epoch_fails_and_is_not_trained_again(dr
     tune.temporary_state.ray_actor = "worker"
     ended = []
     monkeypatch.setattr("ray.kill", ended.append)
-    one.bridge.silent_since[tune] -= 2
-    one.bridge.settle()
-    one.bridge.failed(tune, "the worker is lost")
+    one.runner.watchdog.since[tune] -= 2
+    one.runner.settle()
+    one.runner.failed(tune, "the worker is lost")
     assert ended == ["worker"] and one.outcomes == [("failed", 4)]
     assert "did not come to its end within 1s" in one.events("failed")[0]["traceback"]
     assert one.search.state.best().number == 0
