@@ -472,11 +472,12 @@ def generated() -> dict[Path, str]:
 
 
 def main() -> int:
-    changed = [path for path, text in generated().items() if not path.exists() or path.read_text() != text]
+    texts = generated()
+    changed = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     for path in changed:
         print(path.relative_to(ROOT))
         if "--check" not in sys.argv:
-            path.write_text(generated()[path])
+            path.write_text(texts[path])
     return 1 if changed and "--check" in sys.argv else 0
 
 
