@@ -267,7 +267,7 @@ def docstring(value: Any) -> str:
         else:
             lines.append("  " + line.strip() if line.startswith("     ") else line.strip())
     if examples:
-        lines += ["", "```pycon", ">>> " + examples.rstrip(), "```"]
+        lines += ["", "```text", ">>> " + examples.rstrip(), "```"]
     return "\n".join(lines).strip()
 
 

@@ -51,6 +51,8 @@ HOMES = {
     "ray": ("search.runtime", "trainables.base.trainable"),
     "mlflow": ("search.tracking",),
     "optuna": ("search.core.searchers", "search.exchange.studies"),
+    "rich": ("search.cli", "search.live", "search.gpu.examine"),
+    "typer": ("search.cli",),
 }
 #: Modules outside `search.cli` and `search.live` that print, with the reason.
 PRINTING = {
@@ -178,3 +180,13 @@ def test_help_imports_nothing_heavy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def test_core_imports_nothing_heavy():
+    code = (
+        "import sys, importlib, pkgutil, search.core as core\n"
+        "for found in pkgutil.walk_packages(core.__path__, 'search.core.'): importlib.import_module(found.name)\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'pandas', 'rich', 'typer', 'plotly'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""Loads the configuration of a search: defaults, the task's YAML, `--set` and flags are merged, then checked."""
+"""Loads the configuration of a search: merges defaults, the task's YAML, `--set` and flags, and checks the result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Profile = Literal["data", "demo"]
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """A checked configuration. `raw` holds all of it as plain data; `check_config` makes it an object again."""
+    """A checked configuration. `raw` holds the same as plain data, from which `check_config` makes it again."""
 
     task: str
     search: SearchSection
@@ -42,13 +42,13 @@ class SearchConfig:
 
     @property
     def balanced(self) -> tuple[Plain, ...]:
-        """The values of the balanced parameter, which trials take in turn; `(None,)` where nothing is balanced."""
+        """The values of the balanced parameter, which trials take in turn; `(None,)` without such a parameter."""
         parameter = next((p for p in self.space.parameters if p.name == self.search.balance), None)
         return parameter.choices if parameter else (None,)
 
     @property
     def turns(self) -> tuple[str, tuple[Plain, ...]] | None:
-        """The balanced parameter and its values, where trials take several values in turn."""
+        """The balanced parameter with its values, if it has several."""
         name, values = self.search.balance, self.balanced
         return (name, values) if name and len(values) > 1 else None
 
@@ -88,7 +88,7 @@ def epochs_averaged(epochs: int, window: int = 3, from_epochs: int = 21) -> int:
 
 
 def configs_folder() -> Path:
-    """The folder of the YAML files: the installed package's, else the checkout's."""
+    """The folder of the YAML files: in an installed package `search/configs`, in a checkout `configs`."""
     package = Path(str(search.__file__)).parent
     packaged = package / "configs"
     return packaged if packaged.is_dir() else package.parent / "configs"
@@ -140,7 +140,7 @@ def load_config(
 
 
 def _read_config(path: Path, place: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """A YAML file without its section `demo`, and that section; None where the file has no such section."""
+    """The content of a YAML file without its section `demo`, and that section; None for a file without one."""
     own = read_yaml(path, place, f"the sections {', '.join(SECTIONS)}")
     demo = own.pop("demo", None)
     if demo is not None and (not isinstance(demo, dict) or set(demo) - set(SECTIONS)):
@@ -149,7 +149,7 @@ def _read_config(path: Path, place: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds; raises InputError, with what is `expected` where it holds something else."""
+    """The mapping that a YAML file holds; raises InputError, which names what is `expected`, for another content."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except UnicodeDecodeError as error:
@@ -162,7 +162,7 @@ def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
 
 
 def check_space(config: SearchConfig, allowed: Allowed, given: Mapping[str, str]) -> None:
-    """Raises InputError where the space names a value that a hyperparameter cannot have; `given` is of `given_by`."""
+    """Raises InputError if the space has a value that is not `allowed`. `given` is the result of `given_by`."""
     check_values(config.space, allowed, lambda name: given.get(f"space.{name}", f"{config.place}: space.{name}"))
 
 
@@ -173,7 +173,7 @@ def check_config(
 
     Args:
         place: what messages name as the source, such as `configs/rnn.yaml with --set`.
-        given: of single keys another source, such as `--trials 0`, as `given_by` returns it.
+        given: the result of `given_by`: messages name `--trials 0` instead of `place` for that key.
 
     Raises:
         InputError: as `load_config`.
@@ -251,7 +251,7 @@ def _check_balance(name: str | None, space: Space, place: str) -> None:
 
 
 def digest(value: Any) -> str:
-    """A short hash of plain data; equal content has an equal hash, whatever the order of its keys."""
+    """A short hash of plain data, which does not depend on the order of keys."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
@@ -259,10 +259,10 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 
 
 def parse_duration(text: str, place: str = "--time-budget") -> float:
-    """The seconds that `90s`, `30m` or `1h30m` stand for.
+    """The number of seconds of a duration such as `90s`, `30m` or `1h30m`.
 
     Raises:
-        InputError: the text is something else, or no time at all.
+        InputError: the text is no duration, or its duration is 0.
     """
     match = _DURATION.fullmatch(str(text).strip())
     hours, minutes, seconds = (float(g) if g else 0.0 for g in match.groups()) if match else (0.0, 0.0, 0.0)

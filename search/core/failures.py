@@ -35,13 +35,8 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 def cause(traceback: str) -> Failure:
     """The cause of a failure; `lost` where nothing was raised."""
-    found: Failure = next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
-    return "crowded" if found == "memory" and _by_others(traceback) else found
-
-
-def told(traceback: str) -> str:
-    """The part of a traceback that helps the user: the message of a `mistake`, else the whole traceback."""
-    return traceback.rpartition("TrainingError: ")[2] if cause(traceback) == "mistake" else traceback
+    matching: Failure = next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
+    return "crowded" if matching == "memory" and _by_others(traceback) else matching
 
 
 def cut(traceback: str) -> str:
@@ -54,10 +49,10 @@ def cut(traceback: str) -> str:
 
 def in_a_line(traceback: str) -> str:
     """The message of a traceback in one line; for a command what was wrong and the last line of its output."""
-    _, _, said = traceback.rpartition("TrainingError: ")
-    _, _, said = said.rpartition("CommandFailed: ")
-    lines = said.strip().splitlines() or ["no message"]
-    if said == traceback or len(lines) == 1:
+    _, _, message = traceback.rpartition("TrainingError: ")
+    _, _, message = message.rpartition("CommandFailed: ")
+    lines = message.strip().splitlines() or ["no message"]
+    if message == traceback or len(lines) == 1:
         return lines[-1].strip()
     return f"{lines[0].strip()} {'... ' if len(lines) > 2 else ''}{lines[-1].strip()}"
 
@@ -68,16 +63,16 @@ def failure_in_a_line(traceback: str) -> str:
     >>> failure_in_a_line('  File "/home/me/train.py", line 12, in train\\nValueError: boom')
     'ValueError: boom (/home/me/train.py:12)'
     """
-    where = place(traceback)
+    where = user_line(traceback)
     return in_a_line(traceback) + (f" ({where})" if where else "")
 
 
 def sign(traceback: str) -> str:
     """Identifies failures of the same kind: the line of code and the message without numbers."""
-    return f"{place(traceback)} {re.sub(r'[0-9.]+', '#', in_a_line(traceback))}"
+    return f"{user_line(traceback)} {re.sub(r'[0-9.]+', '#', in_a_line(traceback))}"
 
 
-def place(traceback: str) -> str | None:
+def user_line(traceback: str) -> str | None:
     """The innermost line of the user's own code in a traceback, such as `train.py:12`; None where no line is."""
     own = [(file, line) for file, line in _FRAME.findall(traceback) if not _is_installed(file)]
     if not own:

@@ -55,8 +55,11 @@ def _config_of(record: SearchRecord, defaults: dict[str, Any]) -> SearchConfig:
 
 
 def replay(folder: SearchFolder) -> tuple[SearchState, list[Event]]:
-    """The state of a search and its events, read from the journal without locking it; raises InputError where that or
-    `search.json` is damaged."""
+    """The state and the events of a search, read from the journal without a lock.
+
+    Raises:
+        InputError: the journal or `search.json` is damaged.
+    """
     state, events = SearchState(folder.read().objective), list(read_events(folder.journal))
     for event in events:
         state.apply(event)
@@ -64,13 +67,13 @@ def replay(folder: SearchFolder) -> tuple[SearchState, list[Event]]:
 
 
 def extend(config: SearchConfig, more: dict[str, str | None]) -> SearchConfig:
-    """The configuration of a search that is given more trials, epochs, audits or time.
+    """The configuration with more trials, epochs, audits or time.
 
     Args:
-        more: new values by key; `+N` adds to a number, None leaves it.
+        more: new values by key; `+N` adds to a number, None keeps it.
 
     Raises:
-        InputError: a value is no number, or less than the search has.
+        InputError: a value is no number, or is smaller than the present one.
     """
     changed = dict(config.raw["search"])
     for key, text in more.items():

@@ -1,4 +1,4 @@
-"""Begins a search with what earlier searches of its task found out (`--from NAME`, or `--from auto`)."""
+"""Starts a search from the results of earlier searches: `--from NAME` or `--from auto`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from search.core.state import Trial
 from search.core.store import Store, pass_over
 from trainables import InputError, Objective, Params, get_task
 
-#: Winners of earlier searches that `--from auto` tries first, at most.
+#: The largest number of earlier winners that `--from auto` tries first.
 WINNERS = 3
 
 

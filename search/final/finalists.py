@@ -78,8 +78,8 @@ def resample(
     for start in range(0, count, CHUNK):
         part = slice(start, min(start + CHUNK, count))
         weights = rng.poisson(1.0, (draws, part.stop - start)).astype(np.float32)
-        for model, one in enumerate(units):
-            sums[model] += weights @ one[part].astype(np.float32)
+        for model, values in enumerate(units):
+            sums[model] += weights @ values[part].astype(np.float32)
     return objective_of(sums)
 
 
@@ -113,8 +113,14 @@ def decide(
     corrected = holm(p)
     rows = []
     for trial in order:
-        found = estimate(test[trial], spread(resampled[trial]) if resampled else 0.0)
-        row = {"trial": trial, "val": validation[trial], "test": found.mean, "low": found.low, "high": found.high}
+        interval = estimate(test[trial], spread(resampled[trial]) if resampled else 0.0)
+        row = {
+            "trial": trial,
+            "val": validation[trial],
+            "test": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+        }
         rows.append({**row, **({"p": corrected[trial]} if trial in corrected else {})})
     return {
         "champion": champion,
@@ -156,21 +162,21 @@ def finalists_paragraph(decision: Verdict, objective: Objective) -> str:
     first, others = rows[0], rows[1:]
     noise = [str(row["trial"]) for row in others if not row["p"] < 1 - LEVEL]
     apart = [str(row["trial"]) for row in others if row["p"] < 1 - LEVEL]
-    said = [
+    sentences = [
         f"Over {decision['seeds']} seeds, trial {first['trial']} has the best test_{metric}: {figure(first['test'])} "
         f"(95 % interval {figure(first['low'])} to {figure(first['high'])})."
     ]
     if decision["winner"]:
-        said.append("It is better than every other finalist by more than chance explains.")
+        sentences.append("It is better than every other finalist by more than chance explains.")
     elif noise:
         than = f" It is better than {', '.join(apart)}." if apart else ""
-        said.append(f"Its difference to {', '.join(noise)} is within noise: this does not tell them apart.{than}")
+        sentences.append(f"Its difference to {', '.join(noise)} is within noise: this does not tell them apart.{than}")
     if not decision["resampled"]:
-        said.append("The intervals are of the seeds alone: this task does not say how its test set varies.")
+        sentences.append("The intervals are of the seeds alone: this task does not say how its test set varies.")
     gaps = [objective.loss(row["test"]) - objective.loss(row["val"]) for row in rows]
     mean = sum(gaps) / len(gaps)
-    said.append(
+    sentences.append(
         f"On validation, where they were chosen, the finalists looked {abs(mean):.2g} "
         f"{'better' if mean > 0 else 'worse'} on average than they are on test."
     )
-    return " ".join(said)
+    return " ".join(sentences)

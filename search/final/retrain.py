@@ -63,8 +63,8 @@ def train_final_models(
         KeyboardInterrupt: the search was stopped; a resume continues each training after its last epoch.
     """
     state, folder = search.state, search.folder
-    found = state.finalists(search.config.window if merged else 1)[:count]
-    chosen, epochs = [trial for trial, _ in found], {trial.number: epoch for trial, epoch in found}
+    candidates = state.finalists(search.config.window if merged else 1)[:count]
+    chosen, epochs = [trial for trial, _ in candidates], {trial.number: epoch for trial, epoch in candidates}
     if not chosen:
         raise InputError(f"{folder.name}: no trial succeeded, so there is no configuration to train")
     own = None if merged else sound_checkpoint(search, chosen[0], chosen[0].best_epoch)

@@ -38,10 +38,11 @@ def variant_figures(repeats: Iterable[Repeat], objective: Objective) -> pd.DataF
         return done
     rows = {}
     for value, group in done.groupby("value", sort=False):
-        found = estimate(group["test"].to_numpy())
+        interval = estimate(group["test"].to_numpy())
         means = group.drop(columns=["value"]).mean()
         rows[value] = {
-            "test": means["test"], "low": found.low, "high": found.high, "epochs_to_near": means["epochs_to_near"],
+            "test": means["test"], "low": interval.low, "high": interval.high,
+            "epochs_to_near": means["epochs_to_near"],
             "gap_at_best": means["gap_at_best"], "gap_at_end": means["gap_at_end"],
             "parameters": int(means["parameters"]), "seconds": means["seconds"], "seeds": len(group),
             "trial": int(means["trial"]),
@@ -101,7 +102,7 @@ def variants_paragraph(frame: pd.DataFrame, name: str, objective: Objective) -> 
     first = frame.iloc[0]
     seeds = f"{first['seeds']:.0f} seeds"
     metric = objective.test_key
-    said = [
+    sentences = [
         f"Over {seeds}, {name} {frame.index[0]} has the best {metric}: {figure(first['test'])} "
         f"(95 % interval {figure(first['low'])} to {figure(first['high'])})."
     ]
@@ -113,24 +114,24 @@ def variants_paragraph(frame: pd.DataFrame, name: str, objective: Objective) -> 
             else "the intervals overlap, so this comparison does not tell the two apart"
         )
         share = f"{change:.0%}" if change >= 0.1 else f"{change:.1%}"
-        said.append(f"{value} is at {figure(row['test'])}, {share} worse; {verdict}.")
+        sentences.append(f"{value} is at {figure(row['test'])}, {share} worse; {verdict}.")
     quick, slow = frame["epochs_to_near"].idxmin(), frame["epochs_to_near"].idxmax()
     if frame.at[quick, "epochs_to_near"] < frame.at[slow, "epochs_to_near"]:
-        said.append(
+        sentences.append(
             f"{quick} comes within {NEAR:.0%} of its best {objective.key} first, after "
             f"{frame.at[quick, 'epochs_to_near']:.1f} epochs on average; {slow} needs "
             f"{frame.at[slow, 'epochs_to_near']:.1f}."
         )
     wide = frame["gap_at_end"].idxmax()
-    said.append(
+    sentences.append(
         f"The widest gap between training and validation at the end is that of {wide} "
         f"({figure(frame.at[wide, 'gap_at_end'])}, after {figure(frame.at[wide, 'gap_at_best'])} at its best epoch)."
     )
     small, large = frame["parameters"].idxmin(), frame["parameters"].idxmax()
     if frame.at[small, "parameters"] < frame.at[large, "parameters"]:
         times = frame.at[large, "parameters"] / frame.at[small, "parameters"]
-        said.append(f"{large} has {times:.3g} times the parameters of {small}.")
-    return " ".join(said)
+        sentences.append(f"{large} has {times:.3g} times the parameters of {small}.")
+    return " ".join(sentences)
 
 
 def write_variant_comparison(

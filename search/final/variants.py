@@ -142,12 +142,12 @@ def repeats_worker(
 
 def _errors(search: Search) -> dict[tuple[Plain, int], pd.DataFrame]:
     """The errors on the test samples of each repeat whose file exists and is sound."""
-    found = {}
+    errors = {}
     for key, repeat in search.state.repeats.items():
         path = search.folder.errors(repeat.trial, repeat.seed)
         if repeat.test and path.exists():
             try:
-                found[key] = pd.read_parquet(path)
+                errors[key] = pd.read_parquet(path)
             except (OSError, ValueError) as error:  # pyarrow's own are kinds of these
                 search.announce({"event": "damaged", "file": str(path), "why": first_line(error)})
-    return found
+    return errors

@@ -22,8 +22,8 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from search.core.config import parse_duration
-from search.core.events import Event, Failed, FinalResult, Notice, Retried, StepsDone
-from search.core.failures import failure_in_a_line, in_a_line, place
+from search.core.events import AuditResult, Event, Failed, FinalResult, Notice, RepeatResult, Retried, StepsDone
+from search.core.failures import failure_in_a_line, in_a_line, user_line
 from search.core.readable import clock, figure, value, visible
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
@@ -75,33 +75,14 @@ class Reporter:
         self._live = _LiveTable(self._render(), self.console)
         return self._live
 
-    def __call__(self, event: Event | Notice, state: SearchState) -> None:  # noqa: C901
+    def __call__(self, event: Event | Notice, state: SearchState) -> None:
         """Prints a line about an event that a person should know, or keeps the event for the live table."""
-        epochs = self.search.config.search.epochs
+        if (line := self._sentence(event)) is not None:
+            self.say(line)
+            return
         match event["event"]:
-            case "stopping":
-                self.say(f"stopping ({event['why']}): running trials finish their epoch and save"
-                         + ("; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""))  # fmt: skip
-            case "stalled":
-                numbers = ", ".join(map(str, event["numbers"]))
-                limit = f"{event['limit']} (search.stall_timeout)"
-                self.say(f"trial {numbers} ended no epoch within {limit}: its worker is ended")
-            case "timed_out":
-                self.say(f"trial {event['number']} is over its time (search.trial_timeout) and ends with what it has")
-            case "hint":
-                self.say(f"trial {event['number']}: {event['text']}")
-            case "unclean":
-                self.say(f"a new worker: {in_a_line(event['traceback'])}")
-            case "apart":
-                numbers = ", ".join(map(str, event["numbers"]))
-                self.say(f"trials {numbers} failed together; each goes on alone: {in_a_line(event['traceback'])}")
-            case "damaged":
-                self.say(f"{event['file']} is damaged ({event['why']}) and is passed over")
-            case "retry":
-                halved = f", in {event['micro_batches']} parts a batch" if event["micro_batches"] > 1 else ""
-                self.say(f"trial {event['number']} failed and is taken up again{halved}: {self._reason(event)}")
-            case "failed":
-                self.say(f"trial {event['number']} failed: {self._reason(event)}")
+            case "final_result" | "audit_result" | "repeat_result":
+                self._follow(event)
             case "stopped_early":
                 trial = state.trials[event["number"]]
                 self._say_epoch(trial, trial.curve.get(trial.epoch, {}), "stopped_early", state)
@@ -109,6 +90,51 @@ class Reporter:
                 trial = state.trials[event["number"]]
                 short = f" (its own loop ended before epoch {event['of']})" if trial.ended_itself else ""
                 self._say_epoch(trial, trial.curve[trial.epoch], f"completed{short}", state)
+            case "progress":
+                self._progress[event["number"]] = event
+                self._say_standing()
+            case "result":
+                if self._since is None:
+                    self._since = time.monotonic() - event["metrics"].get("epoch_seconds", 0.0)
+                self._progress.pop(event["number"], None)
+                if event["outcome"] or self.verbose:
+                    self._say_epoch(state.trials[event["number"]], event["metrics"], event["outcome"], state)
+                else:
+                    self._say_standing()
+
+    def _sentence(self, event: Event | Notice) -> str | None:
+        """The line about an event that is always printed; None where there is none."""
+        match event["event"]:
+            case "stopping":
+                again = "; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""
+                return f"stopping ({event['why']}): running trials finish their epoch and save{again}"
+            case "stalled":
+                numbers, limit = _listed(event["numbers"]), f"{event['limit']} (search.stall_timeout)"
+                return f"trial {numbers} ended no epoch within {limit}: its worker is ended"
+            case "timed_out":
+                return f"trial {event['number']} is over its time (search.trial_timeout) and ends with what it has"
+            case "hint":
+                return f"trial {event['number']}: {event['text']}"
+            case "unclean":
+                return f"a new worker: {in_a_line(event['traceback'])}"
+            case "apart":
+                reason = in_a_line(event["traceback"])
+                return f"trials {_listed(event['numbers'])} failed together; each goes on alone: {reason}"
+            case "damaged":
+                return f"{event['file']} is damaged ({event['why']}) and is passed over"
+            case "retry":
+                halved = f", in {event['micro_batches']} parts a batch" if event["micro_batches"] > 1 else ""
+                return f"trial {event['number']} failed and is taken up again{halved}: {self._reason(event)}"
+            case "failed":
+                return f"trial {event['number']} failed: {self._reason(event)}"
+            case "repeat_finished":
+                return f"comparison: {event['value']}, seed {event['seed']}: {shown(event['test'], '')} on test"
+        return None
+
+    def _follow(self, event: FinalResult | AuditResult | RepeatResult) -> None:
+        """Keeps an epoch of a training after the trials for the live table; a log gets a line."""
+        epochs = self.search.config.search.epochs
+        match event["event"]:
             case "final_result":
                 which = f"trial {event['trial']}, seed {event['seed']}"
                 self._phase = f"final training of {which}: epoch {event['epoch']} of {event['epochs']}"
@@ -124,20 +150,11 @@ class Reporter:
                     self.say(f"{self._phase}; {shown(event['metrics'], 'val_')}")
             case "repeat_result":
                 self._phase = f"comparison: {event['value']}, seed {event['seed']}: epoch {event['epoch']} of {epochs}"
-            case "repeat_finished":
-                self.say(f"comparison: {event['value']}, seed {event['seed']}: {shown(event['test'], '')} on test")
-            case "progress":
-                self._progress[event["number"]] = event
-                if self._due():
-                    self.say("; ".join(self._standing()))
-            case "result":
-                if self._since is None:
-                    self._since = time.monotonic() - event["metrics"].get("epoch_seconds", 0.0)
-                self._progress.pop(event["number"], None)
-                if event["outcome"] or self.verbose:
-                    self._say_epoch(state.trials[event["number"]], event["metrics"], event["outcome"], state)
-                elif self._due():
-                    self.say("; ".join(self._standing()))
+
+    def _say_standing(self) -> None:
+        """Prints the progress of the search in a log, after a minute without a line."""
+        if self._due():
+            self.say("; ".join(self._standing()))
 
     def _reason(self, event: Failed | Retried) -> str:
         """Why a trial failed, with the line of the user's code, or the file with the output of the command."""
@@ -146,7 +163,7 @@ class Reporter:
         if event["why"] == "lost":
             return "its worker was lost"
         log = self.search.folder.path / "trials" / f"{event['number']:04d}" / "output.log"
-        known = place(event["traceback"]) is not None or not log.exists()
+        known = user_line(event["traceback"]) is not None or not log.exists()
         return failure_in_a_line(event["traceback"]) + ("" if known else f" (its output: {log})")
 
     def _due(self, always: bool = False) -> bool:
@@ -422,6 +439,10 @@ def _packed(phrases: Iterable[str], width: int) -> list[str]:
         else:
             lines.append(phrase)
     return lines
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _step(event: StepsDone) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.console import Console
 
 from search.core.config import SearchConfig
-from search.core.failures import told
+from search.core.failures import cause
 from search.core.redaction import redacted
 from search.core.state import SearchState
 from search.core.store import SearchFolder
-from search.live.screen import show
+from search.live.screen import say, show
 from search.outcome import SearchOutcome, command_line
 from search.reports.plan import Plan
 from search.reports.summary import headline, parts, trials_of
@@ -47,8 +47,10 @@ def _print_session(console: Console, outcome: SearchOutcome) -> None:
         show(console, f"MLflow lacks {outcome.undelivered} events, which are kept; send them: {again}")
     if outcome.stopping == "failures":
         failed = outcome.state.failed_in_a_row
-        show(console, f"{trials_of(len(failed))} failed in a row, the last one so:")
-        console.print(told(failed[-1]), markup=False, soft_wrap=True)
+        known = cause(failed[-1]) == "mistake"  # its one line was printed when the trial failed
+        show(console, f"{trials_of(len(failed))} failed in a row{'' if known else ', the last one so:'}")
+        if not known:
+            say(console, failed[-1])
 
 
 def print_summary(console: Console, config: SearchConfig, folder: SearchFolder, state: SearchState) -> None:
@@ -84,4 +86,4 @@ def print_next_commands(console: Console, outcome: SearchOutcome) -> None:
         ):
             show(console, f"  {command_line(command, store)}")
     else:
-        show(console, "no trial succeeded; the tracebacks are artifacts of their runs in MLflow")
+        show(console, "the tracebacks are artifacts of the runs in MLflow")

@@ -69,6 +69,6 @@ class RunningImportance:
 
     def _work_out(self, trials: Sequence[Trial]) -> None:
         try:
-            self.shares = {one.name: one.share for one in importances(trials, self._space, self._objective)}
+            self.shares = {item.name: item.share for item in importances(trials, self._space, self._objective)}
         except (ValueError, RuntimeError):  # such as equal results of all trials: the order stays
             return

@@ -66,7 +66,7 @@ def _copies(task: Task, name: str, leaks: Sequence[Finding]) -> str:
     """One line: whether validation and test were compared with train, and the result."""
     if not isinstance(task, Surveyed):
         return f"not looked for copies across splits: {name} has no method `leaks`"
-    return f"looked for copies across splits: {'; '.join(one.title for one in leaks) or 'none'}"
+    return f"looked for copies across splits: {'; '.join(finding.title for finding in leaks) or 'none'}"
 
 
 def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:

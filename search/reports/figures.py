@@ -82,10 +82,10 @@ class Drawing:
 
 def drawings(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[Drawing]:
     """All drawings of a search; those for which it has no trials are left out."""
-    found = [best_so_far(state, config, events), curves(state, config), scatter(state, config), parallel(state, config)]
-    found += [pareto(state, config, other) for other in config.objectives[1:]]
-    found += [finalists(state, config), importance(state, config)]
-    return [one for one in found if one is not None]
+    drawn = [best_so_far(state, config, events), curves(state, config), scatter(state, config), parallel(state, config)]
+    drawn += [pareto(state, config, other) for other in config.objectives[1:]]
+    drawn += [finalists(state, config), importance(state, config)]
+    return [drawing for drawing in drawn if drawing is not None]
 
 
 def best_so_far(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> Drawing | None:
@@ -184,12 +184,12 @@ def scatter(state: SearchState, config: SearchConfig) -> Drawing | None:
     for parameter in searched:
         axis, figure = parameter_axis(parameter, trials, FEW), go.Figure()
         for kind, style in STYLES.items():
-            there = [t for t in trials if _kind(t, best) == kind]
-            if there:
+            of_kind = [t for t in trials if _kind(t, best) == kind]
+            if of_kind:
                 figure.add_trace(
                     go.Scatter(
-                        x=[axis.place(t) for t in there], y=[t.best_value for t in there], mode="markers",
-                        text=[_hover(t, config, _result(t, state.objective)) for t in there], showlegend=False,
+                        x=[axis.place(t) for t in of_kind], y=[t.best_value for t in of_kind], mode="markers",
+                        text=[_hover(t, config, _result(t, state.objective)) for t in of_kind], showlegend=False,
                         hovertemplate="%{text}<extra></extra>",
                         marker={"color": style.colour, "symbol": style.symbol, "size": 9 if kind == "best" else 7},
                     )
@@ -317,13 +317,13 @@ def finalists(state: SearchState, config: SearchConfig) -> Drawing | None:
     )
     for row in rows:
         style = STYLES["best" if row is rows[0] else "completed"]
-        said = f"{_of(state.objective.key, row['val'])}<br>{_of(state.objective.test_key, row['test'])}"
+        text = f"{_of(state.objective.key, row['val'])}<br>{_of(state.objective.test_key, row['test'])}"
         if np.isfinite(row["low"]):
-            said += f" ({significant(row['low'])} to {significant(row['high'])})"
+            text += f" ({significant(row['low'])} to {significant(row['high'])})"
         figure.add_trace(
             go.Scatter(
                 x=[row["val"]], y=[row["test"]], name=f"trial {row['trial']}", mode="markers",
-                text=[_hover(state.trials[row["trial"]], config, said)], hovertemplate="%{text}<extra></extra>",
+                text=[_hover(state.trials[row["trial"]], config, text)], hovertemplate="%{text}<extra></extra>",
                 marker={"color": style.colour, "symbol": style.symbol, "size": 10},
                 error_y={"array": [row["high"] - row["test"]], "arrayminus": [row["test"] - row["low"]]},
             )
@@ -344,26 +344,26 @@ def importance(state: SearchState, config: SearchConfig) -> Drawing | None:
     if not trials or not searched:
         return None
     try:
-        found = importances(trials, config.space, state.objective)
+        computed = importances(trials, config.space, state.objective)
     except ValueError as error:
         return Drawing("Importance", f"No importance: {error}.")
-    bars = list(reversed(found))
+    bars = list(reversed(computed))
     figure = go.Figure(
         go.Bar(
-            x=[one.share for one in bars], y=[label(one.name, BAR) for one in bars], orientation="h",
+            x=[item.share for item in bars], y=[label(item.name, BAR) for item in bars], orientation="h",
             marker_color=STYLES["completed"].colour, hovertemplate="%{text}<extra></extra>", textposition="none",
-            error_x={"array": [one.high - one.share for one in bars], "color": STYLES["best"].colour,
-                     "arrayminus": [one.share - one.low for one in bars]},
+            error_x={"array": [item.high - item.share for item in bars], "color": STYLES["best"].colour,
+                     "arrayminus": [item.share - item.low for item in bars]},
             text=[
-                f"{label(one.name, VALUE)}: {one.share:.0%}, interval {one.low:.0%} to {one.high:.0%}<br>from "
-                f"{one.trials} of {len(trials)} trials" for one in bars
+                f"{label(item.name, VALUE)}: {item.share:.0%}, interval {item.low:.0%} to {item.high:.0%}<br>from "
+                f"{item.trials} of {len(trials)} trials" for item in bars
             ],
         )
     )  # fmt: skip
     _dress(figure, 90 + 28 * len(bars), "share of the variance of ranks", "hyperparameter")
     figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
     # Seven pixels for each character, and the axis title: the automatic margin of plotly overlaps in print.
-    figure.update_layout(margin_l=45 + 7 * max(len(one.name[:BAR]) for one in bars))
+    figure.update_layout(margin_l=45 + 7 * max(len(item.name[:BAR]) for item in bars))
     figure.update_yaxes(type="category", ticks="", automargin=False)
     part = f" of {len(every)}, drawn at random" if len(trials) < len(every) else ""
     words = (
@@ -371,10 +371,10 @@ def importance(state: SearchState, config: SearchConfig) -> Drawing | None:
         f"(main effects of fANOVA). Orange bars hold {LEVEL:.0%} of what resampled trials give: where two of them "
         "overlap, the order may be chance."
     )
-    if some := [one for one in found if one.trials < len(trials)]:
-        listed = ", ".join(f"{one.name} {one.trials}" for one in some)
+    if some := [item for item in computed if item.trials < len(trials)]:
+        listed = ", ".join(f"{item.name} {item.trials}" for item in some)
         words += f" A conditional hyperparameter counts on the trials in which it exists ({listed})."
-    left = {p.name for p in searched} - {one.name for one in found}
+    left = {p.name for p in searched} - {item.name for item in computed}
     if left:
         words += f" Left out, as too few trials have them: {', '.join(sorted(left))}."
     if len(trials) < ENOUGH:
@@ -439,8 +439,8 @@ def _hover(trial: Trial, config: SearchConfig, first: str = "") -> str:
     lines = [f"{label(p.name, VALUE)}: {label(trial.params[p.name], VALUE)}" for p in used]
     if len(lines) > LISTED:
         lines = [*lines[:LISTED], f"and {len(lines) - LISTED} more"]
-    said = f"<b>trial {trial.number}</b>, {_words(trial.outcome or 'running')}"
-    return "<br>".join([*([first] if first else []), said, *lines])
+    head = f"<b>trial {trial.number}</b>, {_words(trial.outcome or 'running')}"
+    return "<br>".join([*([first] if first else []), head, *lines])
 
 
 def _dress(figure: go.Figure, height: int, x: str | None, y: str | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -47,11 +48,12 @@ def trials_frame(
             trial.number, trial.outcome or "running", trial.epoch, trial.best_epoch, trial.best_value,
             *(_at_best(trial, objective) for objective in further),
             trial.seconds, *([cost(trial, resources)["cost"]] if resources else []),
-            *(trial.params.get(name) for name in columns),
+            *(_without_halves(trial.params.get(name)) for name in columns),
         )
         for trial in trials
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=[*own, *columns.values()]).set_index("trial")
+    names = [_without_halves(name) for name in (*own, *columns.values())]
+    return pd.DataFrame(rows, columns=names).set_index("trial")
 
 
 def curves_frame(state: SearchState) -> pd.DataFrame:
@@ -65,11 +67,15 @@ def curves_frame(state: SearchState) -> pd.DataFrame:
     names = dict.fromkeys(name for trial in trials for metrics in trial.curve.values() for name in metrics)
     columns = free_columns(names, own, "metrics_")
     rows = [
-        {"trial": trial.number, "epoch": epoch, **{columns[name]: value for name, value in metrics.items()}}
+        {
+            "trial": trial.number,
+            "epoch": epoch,
+            **{_without_halves(columns[name]): value for name, value in metrics.items()},
+        }
         for trial in trials
         for epoch, metrics in trial.curve.items()
     ]
-    return pd.DataFrame(rows, columns=[*own, *columns.values()])
+    return pd.DataFrame(rows, columns=[*own, *map(_without_halves, columns.values())])
 
 
 def free_columns(names: Iterable[str], taken: Iterable[str], prefix: str = "params_") -> dict[str, str]:
@@ -85,6 +91,11 @@ def free_columns(names: Iterable[str], taken: Iterable[str], prefix: str = "para
             columns[name] = prefix + columns[name]
         used.add(columns[name])
     return {name: columns[name] for name in names}
+
+
+def _without_halves(value: Any) -> Any:
+    """A text with escapes such as `\\ud800` for halves of characters, which pandas refuses; other values unchanged."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _at_best(trial: Trial, objective: Objective) -> float:

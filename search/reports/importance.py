@@ -103,11 +103,11 @@ def importances(trials: Sequence[Trial], space: Space, objective: Objective) -> 
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(shares, [tail, 1 - tail], axis=0)
     number = dict(zip((p.name for p in space.parameters), counts, strict=True))
-    found = [
+    result = [
         Importance(probe.parameter.name, float(share), float(least), float(most), int(number[probe.parameter.name]))
         for probe, share, least, most in zip(probes, shares.mean(0), low, high, strict=True)
     ]
-    return sorted(found, key=lambda one: (-one.share, one.name))
+    return sorted(result, key=lambda importance: (-importance.share, importance.name))
 
 
 def _probe(encoding: Encoding, parameter: Parameter) -> _Probe | None:

@@ -143,9 +143,9 @@ def elapsed(events: Sequence[Event]) -> float:
 def _remarks(state: SearchState) -> list[str]:
     """Sentences below the head that compare the test figure with the validation figure."""
     final, best, metric = state.final, state.best(), state.objective.metric
-    said = []
+    remarks = []
     if final is not None and best is not None and final.trial != best.number:
-        said.append(
+        remarks.append(
             f"Trained again is trial {final.trial}, and not trial {best.number}, which has the best single epoch."
         )
     if final is not None and final.test is not None:
@@ -153,17 +153,17 @@ def _remarks(state: SearchState) -> list[str]:
         winner = state.trials[final.trial]
         gap = state.objective.loss(final.test[metric]) - state.objective.loss(winner.best_value)
         how = "after training on both" if final.merged else "of the same model"
-        said.append(
+        remarks.append(
             f"The winner's {metric} was {significant(winner.best_value)} on validation, where it was chosen among "
             f"{len(state.ranked())} trials, and is {significant(final.test[metric])} on test, {how}: "
             f"{abs(gap):.2g} {'worse' if gap > 0 else 'better'}."
         )
-    return said
+    return remarks
 
 
 def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[dict[str, Any]]:
     """The figures as HTML, with their headings and words."""
-    number, found = 0, []
+    number, rows = 0, []
     for drawing in drawings(state, config, events):
         plots = []
         for figure in drawing.figures:
@@ -179,8 +179,8 @@ def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event])
             words += " " + finalists.finalists_paragraph(state.decision, state.objective)
             grid = finalists.finalists_grid(state.decision, state.objective.metric)
             table = _table(grid.heads, grid.rows)
-        found.append({"title": drawing.title, "words": words, "key": _key(drawing), "plots": plots, "table": table})
-    return found
+        rows.append({"title": drawing.title, "words": words, "key": _key(drawing), "plots": plots, "table": table})
+    return rows
 
 
 def _key(drawing: Drawing) -> list[dict[str, str]]:
@@ -242,8 +242,8 @@ def _spent(state: SearchState, config: SearchConfig) -> dict[str, Any]:
         costs = [cost(t, config.resources) for t in trials]
         cpu, gpu, money = (sum(c.get(key, 0.0) for c in costs) for key in ("cpu_seconds", "gpu_seconds", "cost"))
         rows.append((outcome.replace("_", " "), len(trials), sum(t.epoch for t in trials), cpu, gpu, money))
-    for name, done in (("final training", state.finals.values()), ("comparison", state.repeats.values())):
-        if curves := [one.curve for one in done if one.curve]:
+    for name, runs in (("final training", state.finals.values()), ("comparison", state.repeats.values())):
+        if curves := [run.curve for run in runs if run.curve]:
             seconds = sum(m.get("epoch_seconds", 0.0) for curve in curves for m in curve.values())
             rows.append((name, len(curves), sum(map(len, curves)), seconds * config.resources.cpus, 0.0, 0.0))
     with_gpu, with_money = (any(row[i] for row in rows) for i in (4, 5))

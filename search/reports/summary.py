@@ -37,36 +37,36 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
     metric, best, final = state.objective.metric, state.best(), state.final
     if best is None:
         return ["no trial succeeded", *_effort(state, config)]
-    found = headline(state)
-    said: list[str | Grid] = [found[0]] if found else []
-    said.append(
+    first = headline(state)
+    lines: list[str | Grid] = [first[0]] if first else []
+    lines.append(
         f"best: trial {best.number}, {state.objective.key} {figure(best.best_value)} at epoch {best.best_epoch}"
     )
-    said.append(f"  {configuration(best, config)}")
+    lines.append(f"  {configuration(best, config)}")
     if final is not None:
         if final.trial != best.number and config.window > 1 and not state.decision and final.merged:
-            said.append(
+            lines.append(
                 f"trained again is trial {final.trial}: its best {config.window} neighbouring epochs are the best on "
                 "average, and a single one may be lucky"
             )
-        said += _tested(state, final)
+        lines += _tested(state, final)
     if state.compared:
         name = str(config.search.balance)
         frame = variant_comparison.variant_figures(state.repeats.values(), state.objective)
         if not frame.empty:
-            said += variant_comparison.variant_grids(frame, name)
-            said.append(variant_comparison.variants_paragraph(frame, name, state.objective))
+            lines += variant_comparison.variant_grids(frame, name)
+            lines.append(variant_comparison.variants_paragraph(frame, name, state.objective))
     if state.decision:
-        said += [
+        lines += [
             finalists.finalists_grid(state.decision, metric),
             finalists.finalists_paragraph(state.decision, state.objective),
         ]
     if config.objectives:
-        said.append(f"Pareto front of {', '.join(config.search.objective or ())}:")
+        lines.append(f"Pareto front of {', '.join(config.search.objective or ())}:")
         for trial in front(state.trials.values(), config.objectives):
             reached = "  ".join(f"{o.metric} {figure(value_of(trial, o))}" for o in config.objectives)
-            said.append(f"  trial {trial.number}: {reached}  {configuration(trial, config)}")
-    return [*said, *_effort(state, config)]
+            lines.append(f"  trial {trial.number}: {reached}  {configuration(trial, config)}")
+    return [*lines, *_effort(state, config)]
 
 
 def headline(state: SearchState) -> tuple[str, bool] | None:
@@ -78,14 +78,14 @@ def headline(state: SearchState) -> tuple[str, bool] | None:
     final, objective = state.final, state.objective
     if final is None or final.test is None:
         return None
-    said = f"{objective.test_key} {figure(final.test[objective.metric])}"
+    line = f"{objective.test_key} {figure(final.test[objective.metric])}"
     if not final.baselines:
-        return said, True
+        return line, True
     name = min(final.baselines, key=lambda name: objective.loss(final.baselines[name]))
-    said += f"   {name} baseline {figure(final.baselines[name])}"
+    line += f"   {name} baseline {figure(final.baselines[name])}"
     if objective.better(final.test[objective.metric], final.baselines[name]):
-        return said, True
-    return f"{said}   the searched model does NOT beat the baseline {name!r}", False
+        return line, True
+    return f"{line}   the searched model does NOT beat the baseline {name!r}", False
 
 
 def _tested(state: SearchState, final: FinalRun) -> list[str | Grid]:
@@ -118,8 +118,8 @@ def _effort(state: SearchState, config: SearchConfig) -> list[str]:
         lines.append(
             f"early stopping: {counted(saved, 'epoch')} saved, {spent} trained ({saved / (saved + spent):.0%} less)"
         )
-    if said := audit_paragraph(audit_rows(state), state):
-        lines.append(said)
+    if paragraph := audit_paragraph(audit_rows(state), state):
+        lines.append(paragraph)
     return lines
 
 

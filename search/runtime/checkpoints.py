@@ -15,11 +15,11 @@ def tidy(search: Search) -> None:
 
     Checkpoints without a file are forgotten. Files without a record, which a kill left, are deleted.
     """
-    there, known = search.files.names("checkpoints"), set()
+    files, recorded = search.files.names("checkpoints"), set()
     for trial in search.state.trials.values():
-        trial.checkpoints = [one for one in trial.checkpoints if one.name in there]
-        known |= {one.name for one in trial.checkpoints}
-    for name in there - known:
+        trial.checkpoints = [saved for saved in trial.checkpoints if saved.name in files]
+        recorded |= {saved.name for saved in trial.checkpoints}
+    for name in files - recorded:
         search.files.delete(name)
 
 
@@ -34,37 +34,39 @@ def limit(search: Search, reported: Iterable[int]) -> None:
         trial = search.state.trials[number]
         _keep(search, trial, {_last(trial), trial.best_epoch})
     trials = search.state.trials.values()
-    excess = sum(one.bytes for t in trials for one in t.checkpoints) - search.config.search.max_checkpoint_gb * 2**30
+    excess = (
+        sum(saved.bytes for t in trials for saved in t.checkpoints) - search.config.search.max_checkpoint_gb * 2**30
+    )
     if excess <= 0:
         return
     best = search.state.best()
     for trial in sorted(trials, key=lambda t: (not t.over, t.reported)):
         needed = set() if trial.over else {_last(trial)}
-        for one in [one for one in trial.checkpoints if one.epoch not in needed]:
-            if excess > 0 and not (trial is best and one.epoch == trial.best_epoch):
-                excess -= one.bytes
-                _delete(search, trial, one)
+        for saved in [saved for saved in trial.checkpoints if saved.epoch not in needed]:
+            if excess > 0 and not (trial is best and saved.epoch == trial.best_epoch):
+                excess -= saved.bytes
+                _delete(search, trial, saved)
     # Then the checkpoints of paused trials, beginning with the trial that is furthest from a promotion.
     for number in sorted(search.state.paused(), key=lambda n: (search.state.trials[n].epoch, -_loss(search, n))):
         if excess > 0:
             search.give_up(number)
             trial = search.state.trials[number]
-            excess -= sum(one.bytes for one in trial.checkpoints)
+            excess -= sum(saved.bytes for saved in trial.checkpoints)
             _keep(search, trial, {trial.best_epoch} if trial is best else set())
 
 
 def sound_checkpoint(search: Search, trial: Trial, epoch: int) -> Checkpoint | None:
     """The checkpoint of an epoch; None where it is missing or damaged, of which the listeners get a notice."""
-    for one in trial.checkpoints:
-        if one.epoch == epoch:
+    for saved in trial.checkpoints:
+        if saved.epoch == epoch:
             try:
-                with search.files.open(one.name) as file:
-                    check(file, one.name, one.digest)
-                return one
+                with search.files.open(saved.name) as file:
+                    check(file, saved.name, saved.digest)
+                return saved
             except Damaged as error:
                 search.announce({"event": "damaged", "file": error.file, "why": error.why})
             except Exception as error:  # each file system raises its own errors
-                search.announce({"event": "damaged", "file": one.name, "why": first_line(error)})
+                search.announce({"event": "damaged", "file": saved.name, "why": first_line(error)})
     return None
 
 
@@ -86,10 +88,10 @@ def prune(search: Search) -> None:
 
 
 def _keep(search: Search, trial: Trial, epochs: set[int]) -> None:
-    for one in [one for one in trial.checkpoints if one.epoch not in epochs]:
-        _delete(search, trial, one)
+    for saved in [saved for saved in trial.checkpoints if saved.epoch not in epochs]:
+        _delete(search, trial, saved)
 
 
-def _delete(search: Search, trial: Trial, one: Checkpoint) -> None:
-    search.files.delete(one.name)
-    trial.checkpoints.remove(one)
+def _delete(search: Search, trial: Trial, saved: Checkpoint) -> None:
+    search.files.delete(saved.name)
+    trial.checkpoints.remove(saved)

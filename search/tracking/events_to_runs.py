@@ -37,10 +37,9 @@ from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder, Store
 from search.final.variant_comparison import variant_figures
 from search.tracking.card import write_card
-from search.tracking.names import DELIVERED
-from search.tracking.names import plain as text
+from search.tracking.names import DELIVERED, storable_text
 from search.tracking.registry import register
-from search.tracking.runs import MissingRun, RefusedRun, Runs, plain, reason, refused
+from search.tracking.runs import MissingRun, RefusedRun, Runs, is_refusal, python_values, reason_of
 from search.tracking.views import search_pages, share_view, view_key
 from trainables import DataInfo, Exported, Objective, get_task
 from trainables.base.errors import Damaged
@@ -91,7 +90,7 @@ class Delivery:
         self.runs = Runs(client, store, folder, config, record, info, warn)
         self.parent = self.runs.make("parent", folder.name, "parent", record.created, {
             DELIVERED: "0",  # a parent run without this tag was made before MLflow kept the number
-            "config": digest(plain(config.raw)),
+            "config": digest(python_values(config.raw)),
             "data.source": info.source,
             "data.notes": "; ".join(info.notes),
             "created": str(record.created),
@@ -106,14 +105,14 @@ class Delivery:
 
     def _describe(self) -> None:
         """Logs the configuration, the view for MLflow's page and the data set to the parent run."""
-        config = plain(self.config.raw)
+        config = python_values(self.config.raw)
         raw = {f"{s}.{k}": v for s in ("search", "resources", "data") for k, v in config[s].items()}
         space = {f"space.{p.name}": p.describe() for p in self.config.space.parameters}
         self.runs.log_params(self.parent, raw | space)
         self.runs.flush(self.parent)
         with self._leaving_out("configuration"):
             shown = redacted(yaml.safe_dump(config, sort_keys=False))
-            self.client.log_text(self.parent, text(shown), "config.yaml")
+            self.client.log_text(self.parent, storable_text(shown), "config.yaml")
         with self._leaving_out("view"):
             key, about = view_key(self.record.id), (self.parent, self.config, self.objective)
             share_view(self.client, self.runs.experiment, key, self.folder.name, *about)
@@ -187,9 +186,9 @@ class Delivery:
         except RefusedRun:
             pass  # `Runs.make` warned already
         except Exception as error:
-            if not refused(error):
+            if not is_refusal(error):
                 raise
-            self._warn(f"MLflow takes no {what} of {self.folder.name} ({reason(error)}); it is left out there")
+            self._warn(f"MLflow takes no {what} of {self.folder.name} ({reason_of(error)}); it is left out there")
 
     def _standing(self) -> tuple[int, int | None]:
         """The epochs that the trials have trained, and the number of the best trial."""
@@ -253,7 +252,7 @@ class Delivery:
         known = key in self.runs
         run_id = self.runs.make(key, f"trial {number:03d}", "trial", event["time"], {
             "trial": str(number),
-            "config": digest(plain(event["params"])),
+            "config": digest(python_values(event["params"])),
             "trial.seed": str(event["seed"]),
             "outcome": "running",
         })  # fmt: skip
@@ -277,13 +276,13 @@ class Delivery:
     def _failure(self, event: Retried | Failed) -> None:
         run_id = self.runs[f"trial-{event['number']}"]
         if event["event"] == "failed":
-            self.client.log_text(run_id, text(event["traceback"]), "traceback.txt")
+            self.client.log_text(run_id, storable_text(event["traceback"]), "traceback.txt")
             self._end_trial(event["number"], event["time"], "failed")
             return
         self.runs.set_tags(run_id, {"retried": event["why"]})
         if event["micro_batches"] > 1:
             self.runs.set_tags(run_id, {"micro_batches": str(event["micro_batches"])})
-        self.client.log_text(run_id, text(event["traceback"]), "traceback-retried.txt")
+        self.client.log_text(run_id, storable_text(event["traceback"]), "traceback-retried.txt")
 
     def _end_trial(self, number: int, time: int, outcome: str | None) -> None:
         """Sets the outcome of a trial's run; None: the trial runs again."""
@@ -322,8 +321,8 @@ class Delivery:
         name = "final" if not self.runs.of("final") else f"final, trial {event['trial']:03d}, seed {seed}"
         if event["event"] == "final_started":
             run_id = self.runs.make(key, name, "final", event["time"], {
-                "config": digest(plain(event["params"])), "final.seed": str(seed), "final.epochs": str(event["epochs"]),
-                "final.trial": str(event["trial"]),
+                "config": digest(python_values(event["params"])), "final.seed": str(seed),
+                "final.epochs": str(event["epochs"]), "final.trial": str(event["trial"]),
             })  # fmt: skip
             self.client.update_run(run_id, status="RUNNING")
             self.runs.log_params(run_id, event["params"])
@@ -334,7 +333,7 @@ class Delivery:
             self.runs.log(run_id, event["metrics"], event["epoch"], event["time"])
             if "samples" in event:
                 self.client.log_text(
-                    run_id, text("\n".join(event["samples"])), f"samples/epoch-{event['epoch']:04d}.txt"
+                    run_id, storable_text("\n".join(event["samples"])), f"samples/epoch-{event['epoch']:04d}.txt"
                 )
             return
         self.runs.log(run_id, {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"])
@@ -356,24 +355,24 @@ class Delivery:
         damage = self._damage(trial)
         if damage:
             made = f"python -m search retrain {self.folder.name}"
-            said = f"no model is registered, as {damage}; make it again: {made}"
+            sentence = f"no model is registered, as {damage}; make it again: {made}"
         elif isinstance(get_task(self.config.task), Exported):
             card = write_card(
                 self.folder, self.config, self.record, self.info, self._state, trial, self.store.tracking_uri,
                 run_id,
             )  # fmt: skip
-            self.client.log_text(run_id, text(card), "model_card.md")
-            said = register(
+            self.client.log_text(run_id, storable_text(card), "model_card.md")
+            sentence = register(
                 self.client, self.config.task, self.objective, run_id,
                 self.folder.final(trial, 0), test, self.info.test_fingerprint,
-                {"search": self.folder.name, "trial": str(trial), "config": digest(plain(self.config.raw)),
+                {"search": self.folder.name, "trial": str(trial), "config": digest(python_values(self.config.raw)),
                  "git.commit": self.record.commit, "data.fingerprint": self.info.fingerprint}, card,
             )  # fmt: skip
         else:
             kept = self.folder.final(trial, 0) / "checkpoint.pt"
-            said = f"no model is registered, as {self.config.task} has no `export`; its state is {kept}"
-        if said not in self.registered:
-            self.registered.append(said)
+            sentence = f"no model is registered, as {self.config.task} has no `export`; its state is {kept}"
+        if sentence not in self.registered:
+            self.registered.append(sentence)
 
     def _damage(self, trial: int) -> Damaged | None:
         """The damage to the files of a final model; None where they are sound."""

@@ -60,7 +60,7 @@ def original(name: str) -> str:
 
 def experiment_name(task: str) -> str:
     """The name of the experiment of a task. MLflow accepts every character there, and at most `EXPERIMENT` of them."""
-    return plain(task) if len(task) <= EXPERIMENT else _cut(task, plain(task), EXPERIMENT)
+    return storable_text(task) if len(task) <= EXPERIMENT else _cut(task, storable_text(task), EXPERIMENT)
 
 
 def model_name(task: str) -> str:
@@ -68,10 +68,10 @@ def model_name(task: str) -> str:
     return _translated(task, _REFUSED_MODEL, LONGEST)
 
 
-def plain(text: str, longest: int | None = None) -> str:
+def storable_text(text: str, longest: int | None = None) -> str:
     r"""The text without characters that a database or a request refuses, cut at `longest` characters.
 
-    >>> plain("a\x00b")
+    >>> storable_text("a\x00b")
     'a\\x00b'
     """
     return text.replace("\0", r"\x00").encode(errors="backslashreplace").decode()[:longest]

@@ -53,9 +53,9 @@ def register(
         "data.test_fingerprint": test_fingerprint,
         f"test_{metric}": repr(float(test[metric])),
     }.items():
-        client.set_model_version_tag(name, version, names.translated(key), names.plain(value))
+        client.set_model_version_tag(name, version, names.translated(key), names.storable_text(value))
 
-    client.update_model_version(name, version, _cut_card(names.plain(card)))
+    client.update_model_version(name, version, _cut_card(names.storable_text(card)))
     champion = _champion(client, name)
     mine = f"{task} version {version} ({objective.test_key} {figure(test[metric])})"
     if champion is None:
@@ -95,14 +95,14 @@ def _cut_card(card: str) -> str:
 def promote_version(client: MlflowClient, task: str, version: int) -> str:
     """Makes a version the champion; raises InputError where there is no such version."""
     name = names.model_name(task)
-    known = {int(v.version): v for v in _versions(client, name)}
-    if version not in known:
-        there = ", ".join(map(str, sorted(known))) or "none yet"
-        raise InputError(f"{task} version {version}: not registered; there are {there}")
+    versions = {int(v.version): v for v in _versions(client, name)}
+    if version not in versions:
+        existing = ", ".join(map(str, sorted(versions))) or "none yet"
+        raise InputError(f"{task} version {version}: not registered; there are {existing}")
     before = _champion(client, name)
     client.set_registered_model_alias(name, "champion", str(version))
     tested = ", ".join(
-        f"{names.original(k)} {figure(float(v))}" for k, v in known[version].tags.items() if k.startswith("test_")
+        f"{names.original(k)} {figure(float(v))}" for k, v in versions[version].tags.items() if k.startswith("test_")
     )
     return f"{task} version {version} ({tested}) is the champion by hand; before it was {_named(before)}"
 
@@ -132,8 +132,8 @@ def log_model(client: MlflowClient, task: str, run_id: str, folder: Path) -> str
     with contextlib.suppress(MlflowException):  # from the second search on it exists
         client.create_registered_model(name)
     # MLflow would look `models:/` up at the address of the process, which belongs to the user.
-    there = client.tracking_uri.startswith("http")
-    source = model.model_uri if there else model.artifact_location
+    on_server = client.tracking_uri.startswith("http")
+    source = model.model_uri if on_server else model.artifact_location
     return str(
         client.create_model_version(name, source, run_id, model_id=model.model_id, await_creation_for=None).version
     )
@@ -144,17 +144,17 @@ def _logged(client: MlflowClient, experiment: str, run_id: str) -> LoggedModel |
 
     Further models of the run are deleted; earlier versions of this program left them after a kill.
     """
-    found: list[LoggedModel] = []
+    models: list[LoggedModel] = []
     token = None
     while True:
         page = client.search_logged_models([experiment], "name = 'model'", page_token=token)
-        found += [model for model in page if model.source_run_id == run_id]
+        models += [model for model in page if model.source_run_id == run_id]
         if not (token := page.token):
             break
-    found.sort(key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp))
-    for model in found[1:]:
+    models.sort(key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp))
+    for model in models[1:]:
         client.delete_logged_model(model.model_id)
-    return found[0] if found else None
+    return models[0] if models else None
 
 
 def _save(target: Path, task: str, run_id: str, model: LoggedModel, folder: Path) -> None:

@@ -132,7 +132,7 @@ def _trials_frame(runs: list[Run], objectives: tuple[Objective, ...]) -> pd.Data
         ])  # fmt: skip
     frame = pd.DataFrame(rows, columns=[*own, *columns.values()])
     for column in columns.values():
-        frame[column] = _as_numbers(frame[column])
+        frame[column] = _as_values(frame[column])
     return frame.set_index("trial").sort_index()
 
 
@@ -147,7 +147,9 @@ def _originals(run: Run, kind: str) -> dict[str, Any]:
     return {name(shown): value for shown, value in getattr(run.data, kind).items()}
 
 
-def _as_numbers(values: pd.Series) -> pd.Series:
-    """The values as numbers if all of them are numbers, else as they are."""
+def _as_values(values: pd.Series) -> pd.Series:
+    """The texts of a parameter as truth values or numbers if all of them are, else as they are."""
+    if set(values.dropna()) <= {"True", "False"}:
+        return values.map({"True": True, "False": False})
     numbers = pd.to_numeric(values, errors="coerce")
     return numbers if numbers.notna().sum() == values.notna().sum() else values

@@ -41,7 +41,7 @@ class RefusedRun(LookupError):
     """MLflow refused to create a run. A warning said so, and the items of the run are left out."""
 
 
-def refused(error: Exception) -> bool:
+def is_refusal(error: Exception) -> bool:
     """Whether the same request can never succeed, because its content is wrong."""
     if isinstance(error, MlflowException):
         return error.error_code in _REFUSALS
@@ -50,7 +50,7 @@ def refused(error: Exception) -> bool:
     return isinstance(error, InputError | ValueError | TypeError | LookupError | AttributeError)
 
 
-def reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The first line of an error, behind the name of its class unless MLflow raised it."""
     first = first_line(error)
     return first if isinstance(error, MlflowException) else f"{type(error).__name__}: {first}"
@@ -69,18 +69,18 @@ class _Pending:
 def experiment_id(client: MlflowClient, store: Store, task: str) -> str:
     """The id of the experiment of a task, which is created if it is missing; two searches may do so at once."""
     name = names.experiment_name(task)
-    known = client.get_experiment_by_name(name)
-    if known is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         location = store.artifacts.as_uri() if store.is_local else None
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:
-            known = client.get_experiment_by_name(name)
-            if known is None:
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-    if known.lifecycle_stage == "deleted":
-        client.restore_experiment(known.experiment_id)
-    return str(known.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return str(experiment.experiment_id)
 
 
 class Runs:
@@ -152,11 +152,11 @@ class Runs:
             }
             if role != "parent":
                 common["mlflow.parentRunId"] = self["parent"]
-            shown = names.plain(redacted(name), names.RUN_NAME)
+            shown = names.storable_text(redacted(name), names.RUN_NAME)
             try:
                 run = self.client.create_run(self.experiment, start, _tags(common | tags), shown)
             except MlflowException as error:
-                if refused(error):
+                if is_refusal(error):
                     self._refused.add(key)
                 raise
             self._known[key] = run.info.run_id
@@ -166,8 +166,8 @@ class Runs:
         """Logs the data set as an input of the run; `context` is its use, such as `train, test`."""
         profile = json.dumps({"sizes": self.info.sizes, "classes": list(self.info.classes)})
         dataset = Dataset(
-            name=names.plain(Path(redacted(self.info.source)).name, 500), digest=self.info.fingerprint[:36],
-            source_type="local", source=json.dumps({"uri": names.plain(redacted(self.info.source))}),
+            name=names.storable_text(Path(redacted(self.info.source)).name, 500), digest=self.info.fingerprint[:36],
+            source_type="local", source=json.dumps({"uri": names.storable_text(redacted(self.info.source))}),
             profile=profile[:16000],
         )  # fmt: skip
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
@@ -182,7 +182,7 @@ class Runs:
         """Logs parameters without secrets. Parameters that are None are left out."""
         for name, value in params.items():
             if value is not None:
-                shown = names.plain(redacted(str(plain(value))), names.PARAM)
+                shown = names.storable_text(redacted(str(python_values(value))), names.PARAM)
                 self._pending[run_id].params[self._named(run_id, name)] = shown
 
     def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
@@ -241,7 +241,7 @@ class Runs:
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise MissingRun(self.key_of(run_id)) from error
-            if not refused(error):
+            if not is_refusal(error):
                 raise
             if self.client.get_run(run_id).info.lifecycle_stage == "deleted":  # by a user, just now
                 self.client.restore_run(run_id)
@@ -258,18 +258,18 @@ class Runs:
                 return
             (item,) = [*metrics, *params, *tags]
             self._warn(
-                f"MLflow takes no {names.original(item.key)!r} in run {self.key_of(run_id)} ({reason(error)}); it is "
-                "left out there and stands in the journal"
+                f"MLflow takes no {names.original(item.key)!r} in run {self.key_of(run_id)} ({reason_of(error)}); it "
+                "is left out there and stands in the journal"
             )
 
 
-def plain(value: Any) -> Any:
+def python_values(value: Any) -> Any:
     """A value, or lists and mappings of values, with Python's types instead of NumPy's."""
     return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
 
 
 def _tags(tags: dict[str, str]) -> dict[str, str]:
-    return {names.translated(key): names.plain(redacted(value), names.TAG) for key, value in tags.items()}
+    return {names.translated(key): names.storable_text(redacted(value), names.TAG) for key, value in tags.items()}
 
 
 def _number(value: Any) -> float:

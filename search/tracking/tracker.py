@@ -99,7 +99,7 @@ class Tracker:
                 self._deliver_all()
 
     def _deliver_all(self) -> None:
-        from search.tracking.runs import reason, refused
+        from search.tracking.runs import is_refusal, reason_of
 
         pause, lag, anew = 0.5, LAG, False
         while not self._giving_up.is_set():
@@ -108,13 +108,15 @@ class Tracker:
                 anew = self._attempt(events, anew)
             except Exception as error:
                 self._delivery = None  # the next attempt asks MLflow how many events it has
-                if refused(error):
-                    self._say(f"MLflow takes nothing of {self.folder.name} ({reason(error)}); it stands in the journal")
+                if is_refusal(error):
+                    self._say(
+                        f"MLflow takes nothing of {self.folder.name} ({reason_of(error)}); it stands in the journal"
+                    )
                     self._done = len(events)
                 else:
                     # Whatever the error (server down, disk full, locked database), training goes on.
                     if not self._failing:
-                        self.warn(f"MLflow cannot be written ({reason(error)}); kept in the journal, trying again")
+                        self.warn(f"MLflow cannot be written ({reason_of(error)}); kept in the journal, trying again")
                     self._failing = True
                     if self._closing.wait(pause):  # when the command ends, pauses are short
                         self._giving_up.wait(0.5)

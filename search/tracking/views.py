@@ -75,7 +75,7 @@ def search_pages(store: Store, experiment: str, key: str, port: int = PORT) -> l
 
 def latest_searches(client: MlflowClient) -> list[tuple[str, str, str]]:
     """The last search of each experiment that has a view, newest first: name, experiment and key."""
-    found = []
+    searches = []
     for experiment in client.search_experiments():
         last = client.search_runs(
             [experiment.experiment_id], "tags.`search.run` = 'parent'", order_by=["start_time DESC"], max_results=1
@@ -83,5 +83,5 @@ def latest_searches(client: MlflowClient) -> list[tuple[str, str, str]]:
         for run in last:
             key = view_key(run.data.tags["search.id"])
             if f"{_TAG}{key}" in experiment.tags:
-                found.append((run.info.start_time, run.data.tags["search"], experiment.experiment_id, key))
-    return [(name, str(experiment), key) for _, name, experiment, key in sorted(found, reverse=True)]
+                searches.append((run.info.start_time, run.data.tags["search"], experiment.experiment_id, key))
+    return [(name, str(experiment), key) for _, name, experiment, key in sorted(searches, reverse=True)]

@@ -20,7 +20,7 @@ from trainables import InputError
 #: Runs a task, and asks for everything that the Python API gives of it. Ray is replaced, as in tests/fuzz.
 PROGRAM = """
 import sys
-import numpy as np
+import pandas as pd
 import search
 from tests.fuzz.ray_here import ray_here
 
@@ -48,9 +48,9 @@ assert observer.lines[0].startswith("search s: task rnn, 1 trial of up to 1 epoc
 assert events[:2] == ["session", "trial"] and events[-1] == "ended", events
 assert found.report().name == "report.html" and any("proposed" in line for line in again.why(0))
 assert search.compare("rnn").searches["search"].tolist() == ["s"]
-np.savez("new.npz", x=np.zeros((1, 5, 10), dtype=np.float32))
-champion = search.predict("rnn", ["new.npz"])
-assert len(champion) == 1 and champion["prediction"].notna().all()
+pd.DataFrame([[0.1 * k] * 10 for k in range(5)], columns=[f"x{i}" for i in range(10)]).to_csv("new.csv", index=False)
+predictions = search.predict("rnn", ["new.csv"])
+assert len(predictions) == 1 and predictions["prediction"].notna().all()
 assert "is the champion by hand" in search.promote("rnn", 1)
 assert not [name for name in sys.modules if name.startswith("search.cli")]
 """

@@ -7,8 +7,7 @@ import traceback
 import pytest
 import torch
 
-from search.core.failures import cause
-from search.core.failures import told as shown
+from search.core.failures import cause, failure_in_a_line, in_a_line
 from trainables.loops.errors import TrainingError
 
 
@@ -67,10 +66,14 @@ def test_worker_that_says_nothing_was_lost():
     assert cause("Task was killed due to the node running low on memory.") == "memory"
 
 
-def test_of_a_mistake_only_what_it_says_is_shown_and_of_an_error_everything():
+def test_failure_in_a_line_of_a_mistake_has_only_its_message():
     def no_metric():
         raise TrainingError("the function yielded loss, without the objective 'val_loss'")
 
     assert cause(told(no_metric)) == "mistake"
-    assert shown(told(no_metric)).strip() == "the function yielded loss, without the objective 'val_loss'"
-    assert "Traceback" in shown(told(lambda: 1 / 0))
+    assert in_a_line(told(no_metric)) == "the function yielded loss, without the objective 'val_loss'"
+
+
+def test_failure_in_a_line_names_the_line_of_the_users_code():
+    traceback = 'Traceback:\n  File "/home/me/train.py", line 12, in train\nValueError: boom'
+    assert failure_in_a_line(traceback) == "ValueError: boom (/home/me/train.py:12)"

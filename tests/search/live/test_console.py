@@ -283,3 +283,15 @@ def test_in_a_pipe_a_trial_has_a_line_as_it_ends_and_every_epoch_has_one_on_dema
     assert len(full.console.file.getvalue().splitlines()) == epoch - 1
     assert "best val_mse " in lines[0] and "1 trial so far, as many as the budget holds: 1 training" in lines[0]
     assert lines[1:] == [full.console.file.getvalue().splitlines()[-1]]
+
+
+def test_trial_that_waited_at_a_rung_and_ends_has_a_line_in_a_log(paused):
+    out = io.StringIO()
+    paused.listeners.append(Reporter(Console(file=out, width=500), paused))
+    waiting = list(paused.state.paused())
+    paused.give_up(*waiting)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == len(waiting) == 15
+    assert (
+        f"trial {waiting[0]} stopped early, epoch 2: val_mse" in lines[0] and "best so far 0.1000 (trial 0)" in lines[0]
+    )

@@ -60,6 +60,11 @@ def test_frames_of_a_search_without_trials_are_empty():
     assert curves_frame(state_of()).columns.tolist() == ["trial", "epoch"]
 
 
+def test_frames_hold_texts_with_halves_of_characters():
+    frame = trials_frame(state_of([0.5], params=[{"a\ud800": "b\ud800"}]))
+    assert frame.loc[0, "a\\ud800"] == "b\\ud800"
+
+
 def test_curves_frame_has_a_row_for_each_epoch():
     frame = curves_frame(state_of([0.5, 0.3], [0.2]))
     assert frame[["trial", "epoch", "val_loss"]].to_numpy().tolist() == [[0, 1, 0.5], [0, 2, 0.3], [1, 1, 0.2]]

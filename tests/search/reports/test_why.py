@@ -71,6 +71,16 @@ def test_each_decision_is_told_with_figures_that_lead_to_it(tmp_path, scheduler)
     assert f"place 1 of {len(search.state.ranked())}" in why(store, "s", best.number)[-1]
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "asha-predict", "hyperband", "median"])
+def test_journal_without_reasons_leads_to_the_same_lines(tmp_path, scheduler):
+    store, search = search_with(tmp_path, f"search.scheduler={scheduler}", "search.max_failures=0")
+    with_reasons = [why(store, "s", number) for number in search.state.trials]
+    assert all("reason" in event for event in search.journal.events if event["event"] in ("trial", "promoted"))
+    older = [{k: v for k, v in event.items() if k not in ("reason", "version")} for event in search.journal.events]
+    search.folder.journal.write_text("".join(json.dumps(event) + "\n" for event in older))
+    assert [why(store, "s", number) for number in search.state.trials] == with_reasons
+
+
 def test_imported_trial_has_no_reason_that_its_tool_did_not_keep(tmp_path):
     results = [({"x": 0.1}, [0.5, 0.4, 0.3, 0.2], "completed"), ({"x": 0.2}, [0.9], "stopped_early")]
     store, *_ = made(tmp_path, {"x": {"uniform": [0, 1]}}, results, flags={"search.epochs": 4}, imported="study.db")

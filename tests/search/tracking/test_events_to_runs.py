@@ -351,5 +351,8 @@ def test_registration_that_was_killed_anywhere_is_one_model_and_one_version(stor
         (version,) = [v for v in client.search_model_versions("name = 'windows'") if v.run_id == run_id]
         assert version.source == models[0].artifact_location, name
         assert client.get_model_version_by_alias("windows", "champion").version == version.version, name
-        assert version.tags == {"trial": "0", "data.test_fingerprint": "t", "test_accuracy": repr(number / 10)}
+        digest = registry.model_digest(folder / "model")
+        assert version.tags == {
+            "trial": "0", "data.test_fingerprint": "t", "test_accuracy": repr(number / 10), "model.digest": digest,
+        }  # fmt: skip
         assert [o.model_id for o in client.get_run(run_id).outputs.model_outputs] == [models[0].model_id], name
