@@ -267,7 +267,7 @@ def docstring(value: Any) -> str:
         else:
             lines.append("  " + line.strip() if line.startswith("     ") else line.strip())
     if examples:
-        lines += ["", "```pycon", ">>> " + examples.rstrip(), "```"]
+        lines += ["", "```text", ">>> " + examples.rstrip(), "```"]
     return "\n".join(lines).strip()
 
 
@@ -472,11 +472,12 @@ def generated() -> dict[Path, str]:
 
 
 def main() -> int:
-    changed = [path for path, text in generated().items() if not path.exists() or path.read_text() != text]
+    texts = generated()
+    changed = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     for path in changed:
         print(path.relative_to(ROOT))
         if "--check" not in sys.argv:
-            path.write_text(generated()[path])
+            path.write_text(texts[path])
     return 1 if changed and "--check" in sys.argv else 0
 
 

@@ -42,9 +42,12 @@ def test_links(page):
         assert not anchor or anchor in anchors(there), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("path", generate.generated(), ids=lambda p: p.name)
+GENERATED = generate.generated()
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=lambda p: p.name)
 def test_generated_files(path):
-    assert path.read_text() == generate.generated()[path], "run `python -m docs.generate`"
+    assert path.read_text() == GENERATED[path], "run `python -m docs.generate`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -138,9 +141,12 @@ def test_set_examples_of_own_data():
 # Help texts
 
 
+COMMANDS = dict(generate.commands())
+
+
 def options() -> list[tuple[str, typing.Any]]:
     """Every option and argument with its command."""
-    return [(name, option) for name, command in generate.commands() for option in command.params]
+    return [(name, option) for name, command in COMMANDS.items() for option in command.params]
 
 
 def test_every_option_has_a_help_text():
@@ -241,12 +247,11 @@ def test_python_blocks_compile(page):
 
 def test_commands_parse():
     """Every command of the docs has options that exist. tests/e2e/test_readme.py runs them."""
-    known = dict(generate.commands())
     for text in commands():
         words = shlex.split(text)
-        name = next((n for n in (" ".join(words[:2]), words[0]) if n in known), None)
+        name = next((n for n in (" ".join(words[:2]), words[0]) if n in COMMANDS), None)
         assert name, text
-        flags = {flag for option in known[name].params for flag in (*option.opts, *option.secondary_opts)}
+        flags = {flag for option in COMMANDS[name].params for flag in (*option.opts, *option.secondary_opts)}
         assert {word for word in words if word.startswith("--")} <= flags, text
 
 

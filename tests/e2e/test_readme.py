@@ -94,6 +94,7 @@ ELSEWHERE = {
     "new NAME --from-function train.py:train --space space.yaml --objective 'val_loss min'": "tests/search/test_new.py",
     "run TASK --data YOURS --time-budget 15m": "as with engines/ above",
     "run rnn --plan": "as with TASK above",
+    "run rnn --searcher sobol --scheduler patience": "tests of examples/plugins",
     "run windows --address HOST:PORT": "tests/clusters",
     "resume NAME --address HOST:PORT": "tests/clusters",
     "resume NAME --data URI": "tests/clusters/test_storage.py",

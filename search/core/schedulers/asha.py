@@ -110,7 +110,7 @@ class PredictingAsha(PromotingAsha):
 
     A configuration that begins slowly is not lost where the model has seen similar ones end well. Rank and model both
     err, so they take turns: searches of the benchmark `curves` took 0.24 of random's epochs in the mean, by rank alone
-    0.28 (docs/schedulers.md).
+    0.28 (benchmarks/early_stopping.md).
     """
 
     def _by_rank(self, rank: str, better: int, trials: int) -> Decision:
