@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from search.cli.finish import DONE, INTERRUPTED
 from search.core.journal import read_events
-from search.session import DONE, INTERRUPTED
 
 Events = list[dict[str, Any]]
 

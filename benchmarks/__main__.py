@@ -1,20 +1,21 @@
-"""Runs the benchmarks, all or those named, and writes docs/benchmarks.md: `python -m benchmarks [NAME...]`.
+"""Runs benchmarks, all or the named ones, and writes benchmarks/results.md: `python -m benchmarks [NAME...]`.
 
-Each is a program of its own that prints what it measures, ends with a line that sums it up, and exits with 1 where its
-claim is missed or the results that it compares differ. What was measured last stays in benchmarks/results.json, so that
-one may be run again alone; the machine should have nothing else to do.
+Each benchmark is a program that prints its measurements and ends with one line of summary. It exits with 1 if its
+claim is missed, or if the results that it compares differ. benchmarks/results.json keeps the last output of each
+benchmark, so that one of them can be run again alone. Nothing else should run on the machine. `--page` runs nothing
+and writes the page from results.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from search.cli.doctor import software
 from search.runtime.placement import local_cpus
 
 HERE = Path(__file__).parent
-RESULTS, PAGE = HERE / "results.json", HERE.parent / "docs" / "benchmarks.md"
-#: Name and arguments.
+RESULTS, PAGE = HERE / "results.json", HERE / "results.md"
+#: The arguments of each benchmark, by name.
 ALL = {
     "start": ["--pairs", "5"],
     "overhead": ["--pairs", "5"],
@@ -32,11 +33,17 @@ ALL = {
     "frozen_features": ["--pairs", "5"],
     "images": ["--pairs", "5"],
     "fused_rnn": ["--pairs", "5"],
-    "scale": ["--pairs", "1", "--docs", "docs"],
+    "scale": ["--pairs", "1", "--docs", "benchmarks"],
     "hour": [],
     "killed": [],
     "functions": ["--pairs", "3"],
     "curves": ["--seeds", "3"],
+}
+#: Benchmarks that print a table for another page.
+ELSEWHERE = {
+    "hour": "[tasks.md](tasks.md)",
+    "killed": "[from other tools](../docs/howto/from-other-tools.md#after-a-kill)",
+    "functions": "[from other tools](../docs/howto/from-other-tools.md#what-it-costs)",
 }
 
 
@@ -61,35 +68,45 @@ def run(name: str) -> dict[str, Any]:
 
 
 def page(results: dict[str, dict[str, Any]]) -> str:
+    """The Markdown of benchmarks/results.md."""
     lines = [
         "# Benchmarks", "",
-        "`python -m benchmarks` runs them all and writes this page; `python -m benchmarks NAME` one of them. What is",
-        "compared is run in turns in one go, on the same work, and checked to come to the same results.", "",
+        "Written by `python -m benchmarks`, which runs all benchmarks; `python -m benchmarks NAME` runs one. The",
+        "programs of a benchmark take turns on the same machine and the same work. Each benchmark checks that they",
+        "come to the same results. What was tried and did not help: [tried.md](tried.md).", "",
         "| benchmark | claim | measured | |", "|---|---|---|---|",
     ]  # fmt: skip
-    claims = {name: _claim(name) for name in ALL}
-    for name, found in results.items():
-        held = "held" if found["held"] else "**missed**"
-        lines.append(f"| [{name}](#{name}) | {claims[name][0]} | {found['output'][-1]} | {held} |")
-    for name, found in results.items():
-        lines += ["", f"## {name}", "", *claims[name][1], "", f"{found['when']}, {found['machine']}:", "", "```"]
-        lines += [f"$ {found['command']}", *found["output"], "```"]
-    return "\n".join([*lines, "", (HERE / "tried.md").read_text()])
+    for name in ALL:
+        claim, _ = _claim(name)
+        if name in results:
+            held = "held" if results[name]["held"] else "**missed**"
+            lines.append(f"| [{name}](#{name}) | {claim} | {results[name]['output'][-1]} | {held} |")
+        else:
+            lines.append(f"| {name} | {claim} | see {ELSEWHERE[name]} | |")
+    for name, result in results.items():
+        lines += ["", f"## {name}", "", *_claim(name)[1], "", f"{result['when']}, {result['machine']}:", "", "```text"]
+        lines += [f"$ {result['command']}", *result["output"], "```"]
+    return "\n".join([*lines, ""])
 
 
 def _claim(name: str) -> tuple[str, list[str]]:
-    """The first line of its docstring, and the rest."""
-    first, _, rest = (import_module(f"benchmarks.{name}").__doc__ or "").partition("\n")
+    """The first line of a benchmark's docstring, and its other lines; the benchmark is not imported."""
+    path = HERE / f"{name}.py" if (HERE / f"{name}.py").exists() else HERE / name / "__init__.py"
+    first, _, rest = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")
     return first.removeprefix("Claim: "), rest.strip().splitlines()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; all without")
-    names = parser.parse_args().names or list(ALL)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ALL)}; without a name: all")
+    parser.add_argument("--page", action="store_true", help="run nothing, write results.md from results.json")
+    options = parser.parse_args()
+    names = options.names or ([] if options.page else list(ALL))
     if unknown := [name for name in names if name not in ALL]:
         parser.error(f"{unknown[0]}: no such benchmark; there are {', '.join(ALL)}")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if options.page:
+        PAGE.write_text(page(results))
     for name in names:
         print(f"{name}: {_claim(name)[0]}", flush=True)
         results[name] = run(name)

@@ -1,8 +1,8 @@
 """Claim: forty short trials of a training function are not slower than as a function trainable of Ray Tune.
 
-Whole programs, start and end included, in turns: those of docs/migrating.md with forty trials of up to five epochs, two
-at a time. Both stop trials by ASHA, take their proposals from Optuna's TPE and save each epoch's state. The search
-writes a journal and MLflow besides. Exits with 1 where the median of the ratios is above 1.
+Whole programs, start and end included, in turns: those of docs/howto/from-other-tools.md with forty trials of up to
+five epochs, two at a time. Both stop trials by ASHA, take their proposals from Optuna's TPE and save each epoch's
+state. The search writes a journal and MLflow besides. Exits with 1 where the median of the ratios is above 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def seconds(system: str) -> float:
     program = programs()[system]
     for before, after in SHORT[system]:
         if before not in program:
-            raise SystemExit(f"docs/migrating.md: {system}: {before} is not there")
+            raise SystemExit(f"docs/howto/from-other-tools.md: {system}: {before} is not there")
         program = program.replace(before, after)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "training.py").write_text(programs()["training"])

@@ -1,8 +1,8 @@
 """Claim: a search that is killed at any epoch and resumed ends with the same best trial, to the bit, as without.
 
-The programs of docs/migrating.md (Ray Tune, Optuna and this project) run with one trial at a time: once to the end, and
-then killed with SIGKILL after so many epochs and started again. Prints the table that stands on that page; with
-`--write` it is written there. Exits with 1 where this project's best differs from the uninterrupted one's.
+The programs of docs/howto/from-other-tools.md (Ray Tune, Optuna and this project) run with one trial at a time: once to
+the end, and then killed with SIGKILL after so many epochs and started again. Prints the table of that page; `--write`
+writes it there. Exits with 1 where this project's best differs from the uninterrupted one's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "migrating.md"
+PAGE = Path(__file__).parents[1] / "docs" / "howto" / "from-other-tools.md"
 KILLS = (15, 40, 90)
 #: Added to the training of each: a file with a byte for each epoch.
 COUNTED = """
@@ -72,7 +72,7 @@ def run(system: str, kill_at: int | None = None) -> Ended:
         (folder / "tune_digits.py").write_text(programs()[system].replace(before, after))
         counter = folder / "epochs"
         counter.touch()
-        here = str(PAGE.parents[1])
+        here = str(PAGE.parents[2])
         environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "SEARCH_STORE")}
         environment |= {"EPOCHS": str(counter), "PYTHONPATH": os.pathsep.join([here, place])}
         program = [sys.executable, "tune_digits.py"]

@@ -2,7 +2,7 @@
 
 One cluster of 20 Ray nodes with one simulated CPU each, all processes of this machine. On it, in turns: a search of the
 toy task (ASHA, TPE, checkpoints, journal, MLflow) through the real command, and benchmarks/bare_tuner.py with the same
-training, the same sampler and no logging. `--docs docs` draws the plot of docs/scale.md.
+training, the same sampler and no logging. `--docs benchmarks` draws the plot of benchmarks/scale.md.
 """
 
 from __future__ import annotations

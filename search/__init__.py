@@ -1,6 +1,6 @@
-"""Hyperparameter search: Ray Tune runs it, Optuna proposes, MLflow keeps it, a journal makes it resumable.
+"""Hyperparameter search on Ray Tune, with proposals by Optuna, runs in MLflow, and a journal to resume from.
 
-From Python: `search.run(train, space, objective)`; from the shell: `python -m search run TASK`.
+From Python: `search.run(train, space, objective)`. From the shell: `python -m search run TASK`.
 """
 
 from __future__ import annotations
@@ -9,20 +9,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.api import Best, Found, choice, integer, loguniform, open, run, searches, tasks, uniform
-    from trainables.base.errors import InputError
-    from trainables.loops.errors import TrainingError
+    from search.api import compare, open, plan, predict, promote, run, searches, tasks
+    from search.errors import InputError, SearchError, TrainingError
+    from search.observer import Observer
+    from search.result import BestTrial, SearchResult
+    from search.specs import choice, integer, loguniform, uniform
     from trainables.loops.trial import Trial
 
 __version__ = "0.1.0"
 __all__ = [
-    "Best", "Command", "Found", "InputError", "TrainingError", "Trial", "choice", "integer", "loguniform", "open",
-    "run", "searches", "tasks", "uniform",
+    "BestTrial", "Command", "InputError", "Observer", "SearchError", "SearchResult", "TrainingError", "Trial", "choice",
+    "compare", "integer", "loguniform", "open", "plan", "predict", "promote", "run", "searches", "tasks", "uniform",
 ]  # fmt: skip
-#: Where the public names are defined; they are imported when they are first used.
+#: The module of each public name. A module is imported when one of its names is first used.
 _PLACES = dict.fromkeys(__all__, "search.api") | {
-    "Trial": "trainables.loops.trial", "TrainingError": "trainables.loops.errors",
-    "InputError": "trainables.base.errors", "Command": "trainables.loops.command",
+    **dict.fromkeys(("choice", "integer", "loguniform", "uniform"), "search.specs"),
+    **dict.fromkeys(("InputError", "SearchError", "TrainingError"), "search.errors"),
+    "BestTrial": "search.result", "SearchResult": "search.result", "Observer": "search.observer",
+    "Trial": "trainables.loops.trial", "Command": "trainables.loops.command",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Says how to continue when the driver of a search dies.
+"""Prints the command that continues a search if the driver of the search dies.
 
 A driver can end without a chance to say anything: the kernel kills it for memory, or Ray's core ends the process
 because its raylet is gone. A small process therefore waits for the end of the driver. If the driver did not end by

@@ -1,6 +1,6 @@
 """Ray's public functions, as far as a search uses them, in this process and without a server.
 
-The search's own code runs unchanged above them: `connect`, `run_trials` with its bridge to Tune, `TaskTrainable`, and
+The search's own code runs unchanged above them: `connect`, `run_trials` with its `TuneRunner`, `TaskTrainable`, and
 the generators of the final training. One trial trains at a time, in the calling thread, so that a sequence of faults
 always meets the same step.
 """

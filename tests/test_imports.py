@@ -27,15 +27,23 @@ ROOMS = [
     "search.gpu",
     "search.runtime",
     "search.final",
+    "search.reports",
     "search.tracking",
     "search.guard",
     "search.exchange",
     "search.new",
-    "search.reports",
-    "search.live",
+    "search.observer",
+    "search.outcome",
     "search.session",
-    "search.cli",
+    "search.preparation",
+    "search.runs",
+    "search.programs",
+    "search.live",
+    "search.errors",
+    "search.specs",
+    "search.result",
     "search.api",
+    "search.cli",
     "search.__main__",
 ]
 #: Where alone these may be imported.
@@ -43,6 +51,13 @@ HOMES = {
     "ray": ("search.runtime", "trainables.base.trainable"),
     "mlflow": ("search.tracking",),
     "optuna": ("search.core.searchers", "search.exchange.studies"),
+    "rich": ("search.cli", "search.live", "search.gpu.examine"),
+    "typer": ("search.cli",),
+}
+#: Modules outside `search.cli` and `search.live` that print, with the reason.
+PRINTING = {
+    "search.guard": "is a process of its own, which speaks after the driver died",
+    "search.gpu.examine": "shows the table of `doctor --gpu` on the console that the command gives it",
 }
 TASKS = {path.parent.name for path in ROOT.glob("trainables/*/task.py")} - {"base", "text"}
 
@@ -118,6 +133,29 @@ def test_an_import_that_is_turned_round_is_found(tmp_path, monkeypatch, place, l
     assert any(rule in found for found in wrong_imports(path))
 
 
+def test_only_the_command_line_imports_the_command_line():
+    users = {module_of(path) for path in FILES if any(f"{name}.".startswith("search.cli.") for name in imported(path))}
+    assert {module for module in users if not f"{module}.".startswith("search.cli.")} == {"search.__main__"}
+
+
+def prints(path: Path) -> list[str]:
+    """The calls in a file that print: `print(...)`, `console.print(...)`, `sys.stdout.write(...)`, `Console(...)`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("print", "Console", "Screen") or called.endswith((".print", "stdout.write", "stderr.write")):
+                found.append(f"line {node.lineno}: {called}")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_only_the_command_line_and_the_live_table_print(path):
+    module = module_of(path)
+    if not f"{module}.".startswith(("search.cli.", "search.live.")):
+        assert bool(prints(path)) == (module in PRINTING), prints(path)
+
+
 def test_no_module_imports_itself_through_others():
     uses = {module_of(path): imported(path) & MODULES for path in FILES}
     # What stands in a function or under TYPE_CHECKING counts too: a circle is a circle for who reads.
@@ -142,3 +180,13 @@ def test_help_imports_nothing_heavy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def test_core_imports_nothing_heavy():
+    code = (
+        "import sys, importlib, pkgutil, search.core as core\n"
+        "for found in pkgutil.walk_packages(core.__path__, 'search.core.'): importlib.import_module(found.name)\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'pandas', 'rich', 'typer', 'plotly'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

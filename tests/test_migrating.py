@@ -1,4 +1,4 @@
-"""The programs of docs/migrating.md run, those for other tools with fewer trials, and ours does what the page says."""
+"""The programs of docs/howto/from-other-tools.md: each runs (other tools with fewer trials); ours survives kills."""
 
 import os
 import subprocess

@@ -24,7 +24,7 @@ def train(trial: search.Trial) -> Iterator[dict[str, float]]:
         yield {"val_loss": model(torch.randn(4, 2)).sum().item() + epoch + trial.params["lr"]}
 
 
-found: search.Found = search.run(
+found: search.SearchResult = search.run(
     train,
     space={
         "lr": search.loguniform(1e-4, 1e-1, prior=1e-3), "width": search.integer(16, 64, step=16),
@@ -32,7 +32,7 @@ found: search.Found = search.run(
     },
     objective="val_loss min", trials=2, epochs=2, resources={"cpus": 1},
 )
-best: search.Best = found.best
+best: search.BestTrial = found.best
 value: float = best.value
 print(value, best.params["lr"], found.trials().shape, found.curves().shape)
 names: list[str] = [*search.searches(), *search.tasks(), search.open("mine").resume(trials="+2").name]

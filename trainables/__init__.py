@@ -1,7 +1,7 @@
-"""The tasks, in plain PyTorch: nothing here knows Ray, Optuna or MLflow, `base/trainable.py` apart.
+"""The tasks, in plain PyTorch. Only `base/trainable.py` imports Ray; no file imports Optuna or MLflow.
 
-What a task of another package needs is imported from here, `from trainables import Learner, Objective, Splits`: these
-addresses do not move.
+A task of another package imports its names from here, `from trainables import Learner, Objective, Splits`. These
+addresses do not change.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from trainables.base.batches import shuffled_batches
     from trainables.base.device import Device, choose_device
     from trainables.base.errors import InputError
-    from trainables.base.fused import Fusable, Stack
+    from trainables.base.fused import Stack
     from trainables.base.optimizers import make_optimizer, make_schedule
-    from trainables.base.survey import Finding, Surveyed
+    from trainables.base.survey import Finding
     from trainables.base.task import (
         Baselined,
         Bootstrapped,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         DataInfo,
         Described,
         Exported,
+        Fusable,
         Illustrated,
         Limited,
         Mergeable,
@@ -37,13 +38,15 @@ if TYPE_CHECKING:
         Precomputed,
         Progress,
         Sampling,
+        SelfTrained,
         Splits,
+        Surveyed,
         Task,
         Traced,
         array_digest,
         content_digest,
     )  # fmt: skip
-    from trainables.base.training import Diverged, Learner, SelfTrained, fit_batches, not_finite, seed_everything
+    from trainables.base.training import Diverged, Learner, fit_batches, not_finite, seed_everything
     from trainables.base.values import Allowed, Numbers, check_params, plain
 
 __all__ = [
@@ -55,11 +58,13 @@ __all__ = [
 ]  # fmt: skip
 #: Where the public names are defined. They are imported when they are first used: all but the first three need torch.
 _MODULES = ("errors", "values", "task", "device", "batches", "optimizers", "training", "fused", "survey")
-#: Packages written before these rooms imported the public names from `trainables.task` and `trainables.training`.
-for _address in ("task", "training"):
-    globals()[_address] = sys.modules[f"{__name__}.{_address}"] = sys.modules[__name__]
+#: Older task packages import the public names from `trainables.task` and `trainables.training`
+#: (tests/compatibility has one).
+for _alias in ("task", "training"):
+    globals()[_alias] = sys.modules[f"{__name__}.{_alias}"] = sys.modules[__name__]
 
-#: The module of each task, whose `TASK` it is. A new task is a folder, a YAML file and a line here.
+#: The module of each task of this package; its attribute `TASK` is the task. A new task is a folder, a YAML file and a
+#: line here.
 TASKS = {
     "windows": "trainables.windows.task",
     "rnn": "trainables.rnn.task",
@@ -67,6 +72,8 @@ TASKS = {
     "lyrics": "trainables.lyrics.task",
     "wikitext": "trainables.wikitext.task",
 }
+#: The address of the task class for training functions, commands and imported searches.
+LOOP_TASK = "trainables.loops.task:LoopTask"
 
 
 def __getattr__(name: str) -> Any:
@@ -77,8 +84,8 @@ def __getattr__(name: str) -> Any:
 
 
 def task_names() -> list[str]:
-    """The tasks of this package, then those of others: entry points of group `search.tasks`, and `SEARCH_TASKS`."""
-    return [*TASKS, *sorted(_offered().keys() - TASKS.keys())]
+    """The names of the tasks of this package, then those of other packages."""
+    return [*TASKS, *sorted(_addresses().keys() - TASKS.keys())]
 
 
 def get_task(name: str) -> Task:
@@ -87,62 +94,70 @@ def get_task(name: str) -> Task:
     Raises:
         KeyError: no such task; the command line checks the name first.
     """
-    module, _, attribute = _place(name).partition(":")
+    module, _, attribute = _address(name).partition(":")
     attribute, _, arguments = attribute.partition("?")
     task: Any = getattr(import_module(module), attribute)
-    return task(name, **dict(parse_qsl(arguments))) if arguments else task
+    task = task(name, **dict(parse_qsl(arguments))) if arguments else task
+    import_module("trainables.base.task").check_task(task)
+    return task
 
 
-def offer(name: str, place: str) -> None:
-    """Makes a task known to this process and to the workers that it starts.
+def register_task(name: str, address: str) -> None:
+    """Registers a task in this process and in the worker processes that it starts.
+
+    The registry is the environment variable SEARCH_TASKS, as workers inherit the environment and nothing else. It holds
+    `NAME=ADDRESS` for each task, with a comma between two tasks.
 
     Args:
-        place: `module:attribute`; with `?key=value&...` the attribute is called with the name and these to make it.
+        address: `module:attribute` of a task object. `module:factory?key=value&...` makes the task by a call,
+            `factory(name, key="value", ...)`: a training function is a `LoopTask` with its metric and mode.
     """
-    named = _named() | {name: place}
-    os.environ["SEARCH_TASKS"] = ",".join(f"{key}={value}" for key, value in named.items())
+    tasks = _registered() | {name: address}
+    os.environ["SEARCH_TASKS"] = ",".join(f"{key}={value}" for key, value in tasks.items())
 
 
-def offered(name: str) -> str | None:
-    """The place of a task that `offer` made known; None for others, which are found where they are installed."""
-    return _named().get(name)
+def registered_address(name: str) -> str | None:
+    """The address of a task in SEARCH_TASKS; None for an installed task."""
+    return _registered().get(name)
 
 
-def offered_config(name: str) -> Path | None:
+def task_config_file(name: str) -> Path | None:
     """The YAML file of another package's task, which lies beside its module; None for the tasks of this package."""
     if name in TASKS:
         return None
-    place = _place(name)
-    file = Path(str(import_module(place.partition(":")[0]).__file__))
-    return file.with_name(f"{file.parent.name if '?' in place else name}.yaml")
+    address = _address(name)
+    file = Path(str(import_module(address.partition(":")[0]).__file__))
+    return file.with_name(f"{file.parent.name if '?' in address else name}.yaml")
 
 
-def travelling(name: str) -> tuple[Path | None, dict[str, str]]:
-    """What workers on other machines need for a task of another package.
+def package_for_workers(name: str) -> tuple[Path | None, dict[str, str]]:
+    """What workers on other machines need to import a task of another package.
 
     Returns:
-        Its folder or file, and environment variables that name the task, as a folder that is sent has no entry points.
+        The folder or file of the package, and the environment variables that name the task. A folder that is sent to a
+        worker has no entry points.
     """
     if name in TASKS:
         return None, {}
-    place = _place(name)
-    package = import_module(place.partition(":")[0].partition(".")[0])
-    where = {"SEARCH_TASKS": f"{name}={place}"}
+    address = _address(name)
+    package = import_module(address.partition(":")[0].partition(".")[0])
+    environment = {"SEARCH_TASKS": f"{name}={address}"}
     if package.__name__ == __name__:
-        return None, where
+        return None, environment
     file = Path(str(package.__file__))
-    return file.parent if hasattr(package, "__path__") else file, where
+    return file.parent if hasattr(package, "__path__") else file, environment
 
 
-def _place(name: str) -> str:
-    """`module:attribute` of a task. For those of this package the installed entry points, on disk, are not read."""
-    return f"{TASKS[name]}:TASK" if name in TASKS else _offered()[name]
+def _address(name: str) -> str:
+    """The address of a task. For a task of this package no entry point is read from disk."""
+    return f"{TASKS[name]}:TASK" if name in TASKS else _addresses()[name]
 
 
-def _offered() -> dict[str, str]:
-    """`module:attribute` of each task of other packages."""
-    return {point.name: point.value for point in entry_points(group="search.tasks")} | _named()
+def _addresses() -> dict[str, str]:
+    """The address of each task of other packages: of entry points in the group `search.tasks`, and of SEARCH_TASKS."""
+    return {point.name: point.value for point in entry_points(group="search.tasks")} | _registered()
 
 
-def _named() -> dict[str, str]:
-    return dict(one.split("=", 1) for one in os.environ.get("SEARCH_TASKS", "").split(",") if "=" in one)
+def _registered() -> dict[str, str]:
+    """The address of each task in SEARCH_TASKS."""
+    return dict(entry.split("=", 1) for entry in os.environ.get("SEARCH_TASKS", "").split(",") if "=" in entry)

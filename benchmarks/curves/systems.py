@@ -13,10 +13,9 @@ from typing import Any, Literal, Protocol
 
 from benchmarks.curves.tables import Table
 from search.core.config import check_config, load_config
-from search.core.schedulers.registry import make_scheduler
+from search.core.events import Event
 from search.core.searchers.optuna_searcher import distribution
-from search.core.searchers.registry import make_searcher
-from search.core.state import Trial
+from search.core.study import Study, TrialResult
 from trainables import Objective, Params
 
 OBJECTIVE = Objective("loss", "min")
@@ -49,47 +48,34 @@ class Ours:
         config = check_config(
             "rnn", {**raw, "search": {**raw["search"], **own, **settings}, "space": table.space}, table.name
         )
-        self._searcher: Any = make_searcher(config, OBJECTIVE)[0]
-        self._searcher.learn([], first)
-        self._scheduler = make_scheduler(config)
-        self._epochs = table.epochs
-        self._trials: dict[int, Trial] = {}
-        self._paused: dict[int, int] = {}
+        self._study = Study(config, OBJECTIVE)
+        self._study.searcher.learn([], first)
+        #: The trial that was proposed and not taken yet.
+        self._proposed: Event | None = None
 
     def next(self) -> tuple[int, Params | None]:
-        if (promoted := self._scheduler.promoted(self._paused, None, self._searcher.prefer)) is not None:
-            del self._paused[promoted]
-            self._trials[promoted].outcome = None
-            return promoted, None
-        number = len(self._trials)
-        params = self._searcher.ask(number)
-        self._trials[number] = Trial(number, params, 0)
-        return number, params
+        event = self._study.propose()
+        assert event is not None  # a search without an end always has a trial to train
+        if event["event"] == "trial":
+            self._proposed = event
+            return event["number"], event["params"]
+        self._study.apply(event)
+        return event["number"], None  # type: ignore[typeddict-item]
 
     def takes(self, number: int, params: Params) -> None:
-        self._trials[number].params = params
-        if (asked := getattr(self._searcher, "_asked", {}).pop(number, None)) is not None:
-            self._searcher.study.tell(asked, state=self._searcher._optuna.trial.TrialState.FAIL)
-        self._searcher.replay(self._trials[number])
+        assert self._proposed is not None
+        self._study.apply({**self._proposed, "params": params})  # type: ignore[misc, typeddict-item]
 
     def report(self, number: int, epoch: int, loss: float) -> Fate:
-        trial, scheduler = self._trials[number], self._scheduler
         diverged = math.isnan(loss)
-        trial.take(epoch, {} if diverged else {"val_loss": loss, "epoch_seconds": 1.0}, OBJECTIVE)
-        if diverged:
-            trial.outcome = "diverged"
-            scheduler.remove(number)
-        else:
-            scheduler.record(number, epoch, loss)
-            if epoch >= self._epochs:
-                trial.outcome = "completed"
-            elif scheduler.should_stop(number, epoch, loss):
-                trial.outcome = "stopped_early"
-            elif scheduler.pauses(number, epoch):
-                trial.outcome, self._paused[number] = "paused", epoch
-        if trial.idle:
-            self._searcher.tell(trial)
-        return "goes on" if not trial.idle else "pauses" if trial.outcome == "paused" else "is over"
+        metrics = {} if diverged else {"val_loss": loss, "epoch_seconds": 1.0}
+        events, decisions = self._study.report(
+            [TrialResult(number, epoch, metrics, "loss is nan" if diverged else None)]
+        )
+        for event in events:
+            self._study.apply(event)
+        fates: dict[str, Fate] = {"continue": "goes on", "pause": "pauses", "stop": "is over"}
+        return fates[decisions[number].kind]
 
 
 class Optuna:

@@ -1,4 +1,4 @@
-"""The commands with their flags and exit codes; what each does is in `commands.py`."""
+"""The commands with their flags. `commands.py` runs them and returns their exit codes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from search.cli import options as given
 from search.cli.finish import finish
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
     from rich.console import Console
 
     from search.core.store import Store
+    from search.programs import Program
 
 app = typer.Typer(
-    help="Searches hyperparameters of deep-learning tasks with Ray Tune, early stopping and MLflow.",
+    help="Search the hyperparameters of deep-learning tasks. To begin: `run windows`, or `new NAME` for your own task.",
     no_args_is_help=True, pretty_exceptions_enable=False,
 )  # fmt: skip
 
@@ -30,7 +34,10 @@ app.command("export")(exchange.export)
 @app.callback()
 def main_(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=lambda asked: _version(asked), help="Say which it is.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=lambda asked: _version(asked), help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Takes the flags that stand before a command."""
@@ -46,17 +53,27 @@ def _version(asked: bool) -> None:
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the task, and of its Python package.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the new task and of its Python package. Example: engines")
+    ],
     function: Annotated[
-        str | None, typer.Option("--from-function", metavar="FILE:FUNC", help="Make it around a training function.")
+        str | None,
+        typer.Option(
+            "--from-function",
+            metavar="FILE:FUNC",
+            help="Make the task from this training function. Example: train.py:train",
+        ),
     ] = None,
-    space: Annotated[Path | None, typer.Option(metavar="FILE", help="With --from-function: its space.")] = None,
+    space: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read the search space of --from-function from this YAML file.")
+    ] = None,
     objective: Annotated[
-        str | None, typer.Option(metavar="GOAL", help="With --from-function: what counts, such as `val_loss min`.")
+        str | None,
+        typer.Option(metavar="GOAL", help="Optimize this metric of --from-function. Example: 'val_loss min'"),
     ] = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Make a task of your own: a package that runs at once, to be changed."""
+    """Create a Python package with a task of your own. It runs at once; edit it step by step."""
 
     def command(console: Console, _: Store) -> int:
         from search.cli import commands
@@ -68,7 +85,7 @@ def new(
 
 @app.command("list")
 def list_(debug: given.DebugOption = False) -> None:
-    """Tasks, their objective, their data source now, their search space."""
+    """List the tasks with their metric, the source of their demo data, and their search space."""
     from search.cli import commands
 
     finish(lambda console, _: commands.list_tasks(console), None, debug)
@@ -77,39 +94,35 @@ def list_(debug: given.DebugOption = False) -> None:
 @app.command()
 def run(
     task: given.TaskOrNothing = None,
+    data: given.DataOption = None,
     command_: given.CommandOption = None,
     space: given.SpaceOption = None,
     objective: given.ObjectiveOption = None,
     pattern: given.PatternOption = None,
-    data: given.DataOption = None,
-    name: given.NewNameOption = None,
-    trials: Annotated[int | None, typer.Option(metavar="N", help="Configurations to try.")] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Most epochs a trial.")] = None,
-    searcher: Annotated[given.Searcher | None, typer.Option(help="Who proposes configurations.")] = None,
-    scheduler: Annotated[given.Scheduler | None, typer.Option(help="Who stops weak trials.")] = None,
-    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Trials at once. [default: what fits]")] = None,
-    cpus: Annotated[float | None, typer.Option(metavar="X", help="CPUs a trial.")] = None,
-    gpus: given.GpusOption = None,
-    time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
-    storage: Annotated[str | None, typer.Option(metavar="URI", help="Where checkpoints are kept: s3://...")] = None,
-    audit_stopping: given.AuditOption = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of everything drawn.")] = None,
-    deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="In rounds, so that it does not matter which trial is faster.")
-    ] = False,
-    address: given.AddressOption = None,
+    trials: given.TrialsOption = None,
+    epochs: given.EpochsOption = None,
+    searcher: given.SearcherOption = None,
     set_: given.SetOption = [],  # noqa: B006 - typer copies it
     from_: given.FromOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, start nothing.")] = False,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Train two epochs, forecast epochs, hours and disk, start no search.")
-    ] = False,
-    retrain: Annotated[bool, typer.Option(help="Train the best configuration on train+validation and test it.")] = True,
-    verbose: given.VerboseOption = False,
+    seed: given.SeedOption = None,
+    deterministic: given.DeterministicOption = False,
+    scheduler: given.SchedulerOption = None,
+    audit_stopping: given.AuditOption = None,
+    time_budget: given.TimeBudgetOption = None,
+    concurrency: given.ConcurrencyOption = None,
+    cpus: given.CpusOption = None,
+    gpus: given.GpusOption = None,
+    address: given.AddressOption = None,
+    dry_run: given.DryRunOption = False,
+    plan: given.PlanOption = False,
+    name: given.NewNameOption = None,
+    retrain: given.RetrainOption = True,
+    storage: given.StorageOption = None,
     store: given.StoreOption = None,
+    verbose: given.VerboseOption = False,
     debug: given.DebugOption = False,
 ) -> None:
-    """Search the hyperparameters of a task, retrain the best, test and register it."""
+    """Search the hyperparameters of a task or script, then retrain, test and register the best model."""
     flags = {
         "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher and searcher.value,
         "search.scheduler": scheduler and scheduler.value, "search.concurrency": concurrency,
@@ -121,41 +134,60 @@ def run(
     def command(console: Console, kept: Store) -> int:
         from search.cli import commands
         from search.core.config import load_config
+        from search.runs import RunOptions, check_task_name
 
-        options = commands.RunOptions(data, name, address, retrain, from_, plan, gpus, verbose)
+        options = RunOptions(data, name, address, retrain, from_, gpus)
         if command_ is not None or task is None:
-            from search.cli.loops import run_command
-
-            return run_command(
-                console, kept, (task, command_, space, objective, pattern), flags, set_, options, dry_run
-            )
-        commands.check_name(task)
+            program = _program(task, command_, space, objective, pattern, data, plan, flags, set_)
+            return commands.run_command(console, kept, program, options, dry_run, verbose)
+        check_task_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
-        return commands.dry_run(console, config, data) if dry_run else commands.run(console, kept, config, options)
+        if dry_run:
+            return commands.dry_run(console, config, data)
+        if plan:
+            return commands.plan(console, kept, config, options)
+        return commands.run(console, kept, config, options, verbose)
 
     finish(command, store, debug)
+
+
+def _program(
+    task: str | None, command: str | None, space: Path | None, objective: str | None, pattern: str | None,
+    data: str | None, plan: bool, flags: Mapping[str, Any], sets: Sequence[str],
+) -> Program:  # fmt: skip
+    """The program that `run --command` searches; raises InputError where an option is missing or does not fit."""
+    from search.core.program_config import read_space
+    from search.programs import Program
+    from trainables import InputError
+    from trainables.loops.command import Command
+
+    if command is None:
+        raise InputError("run: what? a TASK that `python -m search list` shows, or --command")
+    if task is not None:
+        raise InputError(f"run {task} --command ...: give a task or a command, not both")
+    if data is not None:
+        raise InputError(f"--data {data}: a command has its own data")
+    if plan:
+        raise InputError("--plan: only a TASK has a forecast; time a short run: --trials 2 --epochs 2")
+    if space is None or objective is None:
+        raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
+    return Program(Command(command, pattern), read_space(space), objective, flags, sets)
 
 
 @app.command()
 def resume(
     name: given.NameArgument,
-    trials: Annotated[
-        str | None, typer.Option(metavar="N|+N", help="More trials: so many in all, or beside those.")
-    ] = None,
-    epochs: Annotated[
-        str | None, typer.Option(metavar="N|+N", help="More epochs; trials that were complete go on.")
-    ] = None,
-    time_budget: Annotated[str | None, typer.Option(metavar="TIME", help="Stop after 90s, 30m, 1h30m.")] = None,
-    audit_stopping: Annotated[
-        str | None, typer.Option(metavar="K|+K", help="Train K stopped trials to the end: what did stopping cost?")
-    ] = None,
-    address: given.AgainOption = None,
+    trials: given.MoreTrialsOption = None,
+    epochs: given.MoreEpochsOption = None,
+    time_budget: given.MoreTimeOption = None,
+    audit_stopping: given.MoreAuditsOption = None,
     data: given.DataAgainOption = None,
-    verbose: given.VerboseOption = False,
+    address: given.AgainOption = None,
     store: given.StoreOption = None,
+    verbose: given.VerboseOption = False,
     debug: given.DebugOption = False,
 ) -> None:
-    """Go on with a search that was interrupted or killed, or give a finished one more."""
+    """Continue a search that was interrupted or killed, or give a finished search more trials, epochs or time."""
     from search.cli import commands
 
     more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
@@ -165,18 +197,14 @@ def resume(
 @app.command()
 def retrain(
     name: given.NameArgument,
-    finalists: Annotated[
-        int, typer.Option(metavar="K", min=1, help="The K best, compared on test: is the best one better than chance?")
-    ] = 1,
-    seeds: Annotated[
-        int | None, typer.Option(metavar="S", min=1, help="Each with S seeds. [default: 5 for several finalists]")
-    ] = None,
+    finalists: given.FinalistsOption = 1,
+    seeds: given.SeedsOption = None,
     address: given.AgainOption = None,
     data: given.DataAgainOption = None,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Train the best configurations of a finished search on train+validation and test them."""
+    """Train the best configurations of a search on train and validation together, then test them."""
     from search.cli import commands
 
     finish(lambda console, kept: commands.retrain(console, kept, name, seeds, finalists, address, data), store, debug)
@@ -189,22 +217,22 @@ for _command in (look.data, look.ui, look.report, look.compare, look.why):
 @app.command()
 def simulate(
     name: given.NameArgument,
-    scheduler: Annotated[given.Scheduler | None, typer.Option(help="Who stops weak trials.")] = None,
-    concurrency: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trials at once.")] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Most epochs a trial.")] = None,
-    set_: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another key, such as search.reduction_factor=4.")
-    ] = [],  # noqa: B006 - typer copies it
+    scheduler: given.SimulatedScheduler = None,
+    concurrency: given.SimulatedConcurrency = None,
+    epochs: given.SimulatedEpochs = None,
+    set_: given.SimulatedSet = [],  # noqa: B006 - typer copies it
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """What another scheduler, budget or number of workers would have made of a search; in seconds."""
-    from search.reports.simulate import show
+    """Replay a search with another scheduler, budget or number of workers: which trials would it have stopped?"""
+    from search.live.screen import say
+    from search.reports.simulate import simulated_beside_logged
 
     flags = {"search.scheduler": scheduler and scheduler.value, "search.epochs": epochs}
 
     def command(console: Console, kept: Store) -> int:
-        show(console, kept, name, flags, set_, concurrency)
+        for line in simulated_beside_logged(kept, name, flags, set_, concurrency):
+            say(console, line)
         return 0
 
     finish(command, store, debug)
@@ -213,17 +241,19 @@ def simulate(
 @app.command()
 def promote(
     task: given.TaskArgument,
-    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version of its registered model.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="Version of the registered model. Example: 3")],
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Make a registered model the champion that `predict` takes, whatever it was tested at."""
+    """Make a version of the registered model the champion, which `predict` uses, whatever its test figure is."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.cli import commands
+        from search.live.screen import say
+        from search.runs import check_task_name, promote
 
-        commands.check_name(task)
-        return commands.promote(console, kept, task, version)
+        check_task_name(task)
+        say(console, promote(kept, task, version))
+        return 0
 
     finish(command, store, debug)
 
@@ -231,24 +261,43 @@ def promote(
 @app.command()
 def predict(
     task: given.TaskArgument,
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Files or folders.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files or folders to predict; for text tasks also texts.")
+    ],
     form: Annotated[
-        given.PredictionFormat, typer.Option("--format", help="How to print it; csv and json have every probability.")
+        given.PredictionFormat,
+        typer.Option(
+            "--format", metavar="FORMAT", help="Print as table, csv or json; csv and json hold every probability."
+        ),
     ] = given.PredictionFormat.table,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write everything there (csv, json, jsonl, parquet), resumably.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write predictions to this file: csv, json, jsonl or parquet. Run again to continue.",
+        ),
     ] = None,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Predict with the registered champion of a task."""
+    """Predict with the champion: the registered model of a task that is in use."""
 
     def command(console: Console, kept: Store) -> int:
-        from search.cli import commands
-        from search.tracking.predict import predict
+        from search.core.readable import visible
+        from search.runs import check_task_name
+        from search.tracking.predict import predict_inputs, predict_to_file
 
-        commands.check_name(task)
-        predict(kept, task, inputs, form.value, output)
+        check_task_name(task)
+        if output is not None:
+            print(f"{predict_to_file(kept, task, inputs, output)} predictions in {output}")
+            return 0
+        predictions = predict_inputs(kept, task, inputs)
+        if form.value == "json":
+            sys.stdout.write(predictions.reset_index(names="input").to_json(orient="records", indent=2) + "\n")
+        elif form.value == "csv":
+            predictions.to_csv(sys.stdout, index_label="input")
+        else:
+            sys.stdout.write(visible(predictions.iloc[:, :2].to_string()) + "\n")
         return 0
 
     finish(command, store, debug)
@@ -256,14 +305,16 @@ def predict(
 
 @app.command()
 def doctor(
-    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="With --gpu: of these alone.")] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="With --gpu, check these tasks only.")
+    ] = None,
     gpu: Annotated[
-        bool, typer.Option("--gpu", help="Check every task on a GPU beside the processor; at most ten minutes.")
+        bool, typer.Option("--gpu", help="Compare every task on the GPU with the processor; takes ten minutes at most.")
     ] = False,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Check this machine, say what to do about what is wrong, run a small search."""
+    """Check this machine: versions, GPUs, disk, servers, data, and a small search. Print how to fix problems."""
     from search.cli.doctor import doctor as examine
 
     finish(lambda console, kept: examine(console, kept, (tasks or []) if gpu else None), store, debug)

@@ -1,4 +1,4 @@
-"""Checks whether this machine is fit for a search, and says what to do where it is not."""
+"""Checks whether this machine can run a search, and prints advice where it cannot."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from trainables.base.task import source_line
 PACKAGES = ("ray", "torch", "optuna", "mlflow", "transformers")
 #: The oldest and the newest Ray on which .ci/nightly ran the end-to-end tests.
 RAY = ("2.50.0", "2.60.0")
-#: GB of free disk and shared memory below which the user is warned.
+#: A warning appears below these GB of free disk and shared memory.
 DISK, SHARED_MEMORY = 5.0, 1.0
-#: Two trials of one epoch on a small demo.
+#: The small search: two trials of one epoch on a small demo.
 SMOKE = (
     "run", "rnn", "--name", "smoke", "--trials", "2", "--epochs", "1", "--no-retrain", "--scheduler", "none",
     "--set", "data.demo.train=100", "--set", "data.demo.test=20", "--set", "data.demo.longest=10",
@@ -43,10 +43,10 @@ SMOKE = (
 
 
 def doctor(console: Console, store: Store, on_gpu: Sequence[str] | None = None) -> int:
-    """Prints what it finds, with advice where something is wrong; returns 1 if a small search fails.
+    """Prints the checks, with advice where one fails; returns 1 if a small search fails.
 
     Args:
-        on_gpu: tasks to check on a GPU instead (none named: all), which needs neither Ray nor MLflow nor Optuna.
+        on_gpu: tasks to check on a GPU instead, all for an empty list. This needs no Ray, MLflow or Optuna.
     """
     if on_gpu is not None:
         from search.gpu.examine import examine
@@ -64,13 +64,13 @@ def doctor(console: Console, store: Store, on_gpu: Sequence[str] | None = None) 
 
 
 def software() -> str:
-    """One line: the versions of this program, Python and the packages that results may depend on."""
+    """A line with the versions of this program, Python, and the packages that results may depend on."""
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return f"trial-search {search.__version__}, Python {platform.python_version()}, {versions}"
 
 
 def _ray() -> Iterator[str]:
-    """Whether this Ray was tested; Tune is in maintenance, and parts of it that trials rest on may go."""
+    """Lines on the version of Ray. Ray Tune is in maintenance: a later version may lack functions that trials need."""
     here = tuple(int(part) for part in version("ray").split(".")[:2])
     oldest, newest = (tuple(int(part) for part in one.split(".")[:2]) for one in RAY)
     if not oldest <= here <= newest:
@@ -141,7 +141,7 @@ def _sources() -> Iterator[str]:
 
 
 def _smoke() -> tuple[float, str]:
-    """Runs a small search; returns its seconds and, if it failed, the last lines of its output."""
+    """Runs a small search; returns its seconds, and the last lines of its output if it failed."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="search-doctor-") as folder:
         outside = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}

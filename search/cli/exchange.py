@@ -17,23 +17,33 @@ if TYPE_CHECKING:
     from search.exchange.imported import Imported
 
 import_ = typer.Typer(
-    help="Read a search that another tool made, to begin with what it found out.", no_args_is_help=True
+    help="Import a search of Optuna or Ray Tune, so that `run --from NAME` can begin with its results.",
+    no_args_is_help=True,
 )
-UrlArgument = Annotated[str, typer.Argument(metavar="URL", help="A storage of Optuna, such as sqlite:///study.db.")]
+UrlArgument = Annotated[
+    str, typer.Argument(metavar="URL", help="Address of an Optuna storage. Example: sqlite:///study.db")
+]
 
 
 @import_.command()
 def optuna(
     url: UrlArgument,
-    study: Annotated[str | None, typer.Option(metavar="NAME", help="Which study. [default: the only one]")] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default="the only study", help="Import this study.")
+    ] = None,
     metric: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What its objective is called. [default: as it says, else value]")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="the name in the study, else value",
+            help="Call the objective so. Example: val_loss",
+        ),
     ] = None,
     name: given.NewNameOption = None,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Read a study of Optuna: its space, its trials, their intermediate values."""
+    """Import a study of Optuna: search space, trials, intermediate values."""
 
     def command(console: Console, kept: Store) -> int:
         from search.exchange.studies import read_study
@@ -45,13 +55,24 @@ def optuna(
 
 @import_.command()
 def ray(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of an experiment, with a folder for each trial.")],
-    objective: Annotated[str, typer.Option(metavar="GOAL", help="What counts, such as `val_loss min`.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="Folder of an experiment, with a folder for each trial. Example: ~/ray_results/digits",
+        ),
+    ],
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="GOAL", help="Metric that the search optimizes, and its direction. Example: 'val_loss min'"
+        ),
+    ],
     name: given.NewNameOption = None,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Read an experiment folder of Ray Tune, where a ResultGrid comes from."""
+    """Import an experiment of Ray Tune from its folder of results."""
 
     def command(console: Console, kept: Store) -> int:
         from search.core.config import parse_objective
@@ -67,13 +88,13 @@ def _keep(console: Console, store: Store, name: str | None, imported: Imported) 
     """Keeps an imported search and says how to go on from it; returns the exit code."""
     from search.core.readable import figure
     from search.core.redaction import redacted
-    from search.exchange.imported import keep, space_file
+    from search.exchange.imported import keep_imported, space_file
     from search.reports.summary import tally
 
     def say(line: str) -> None:
         console.print(redacted(line), markup=False, soft_wrap=True)
 
-    name, state = keep(store, name, imported, say)
+    name, state = keep_imported(store, name, imported, say)
     outcomes = tally(trial.outcome for trial in state.trials.values())
     say(f"search {name}: {imported.name} of {imported.source}; {outcomes}")
     for note in imported.notes:
@@ -89,11 +110,13 @@ def _keep(console: Console, store: Store, name: str | None, imported: Imported) 
 
 def export(
     name: given.NameArgument,
-    optuna: Annotated[str, typer.Option(metavar="URL", help="A storage of Optuna, such as sqlite:///out.db.")],
+    optuna: Annotated[
+        str, typer.Option(metavar="URL", help="Address of the Optuna storage to write to. Example: sqlite:///out.db")
+    ],
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Write a search as a study of Optuna, for its dashboard and its analyses."""
+    """Export a search as a study of Optuna, for optuna-dashboard and Optuna's analyses."""
 
     def command(console: Console, kept: Store) -> int:
         from search.core.redaction import redacted

@@ -1,4 +1,4 @@
-"""How every command ends: its exit code, and errors in a line."""
+"""Ends every command with its exit code, and prints errors in a line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
     from search.core.store import Store
 
+#: Exit codes of a search: finished, failed, interrupted.
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
 
 def finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:
-    """Runs a command and exits with its code. An error is printed in a line or two; `--debug` shows its traceback."""
+    """Runs a command and exits with its code. An error is printed in one or two lines; `debug` adds its traceback."""
     from search.core.redaction import redacted
     from search.core.store import Store
+    from search.live.screen import Screen, show
     from search.output import PatientFile
-    from search.reports.screen import Screen, show
     from trainables import InputError
 
     sys.stdout, sys.stderr = PatientFile(sys.stdout), PatientFile(sys.stderr)

@@ -1,17 +1,22 @@
-"""Arguments and flags that several commands share, with their completion in the shell."""
+"""Arguments and options of the commands, with their help texts, panels and completion in the shell.
+
+The help text of an option that sets a setting comes from search/core/settings.py, by way of the generated module
+`help_texts.py`. A default is given as `show_default`: rich removes `[default: ...]` from a help text.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any
 
 import typer
 
-from search.core.names import SchedulerName, SearcherName
+from search.cli.help_texts import DEFAULT, HELP
+from search.core.registry import SCHEDULERS, SEARCHERS
 
-Searcher = StrEnum("Searcher", {name: name for name in get_args(SearcherName)})  # type: ignore[misc]
-Scheduler = StrEnum("Scheduler", {name: name for name in get_args(SchedulerName)})  # type: ignore[misc]
+Searcher = StrEnum("Searcher", {name: name for name in SEARCHERS.names()})  # type: ignore[misc]
+Scheduler = StrEnum("Scheduler", {name: name for name in SCHEDULERS.names()})  # type: ignore[misc]
 Format = StrEnum("Format", "table csv json md")
 PredictionFormat = StrEnum("PredictionFormat", "table csv json")
 
@@ -28,56 +33,261 @@ def _search_names() -> list[str]:
     return Store.open(None).names()
 
 
-AddressOption = Annotated[
-    str | None, typer.Option(metavar="ADDR", help="A Ray cluster: auto, HOST:PORT. [default: start one here]")
-]
-AgainOption = Annotated[
-    str | None, typer.Option(metavar="ADDR", help="Another Ray cluster than before; `local` starts one here.")
-]
+def _setting(flag: str, panel: str, metavar: str | None = None, **more: Any) -> Any:
+    """An option that sets a setting; `DEFAULT` is what a search has without it."""
+    return typer.Option(
+        flag, metavar=metavar, help=HELP[flag], show_default=DEFAULT[flag], rich_help_panel=panel, **more
+    )
+
+
+# Arguments
+
 TaskArgument = Annotated[
-    str, typer.Argument(metavar="TASK", help="A task that `list` shows.", autocompletion=_task_names)
+    str,
+    typer.Argument(metavar="TASK", help="Name of a task; `list` shows all.", autocompletion=_task_names),
 ]
 #: Of `run`, where a command takes the place of a task.
 TaskOrNothing = Annotated[
-    str | None, typer.Argument(metavar="[TASK]", help="A task that `list` shows.", autocompletion=_task_names)
-]
-CommandOption = Annotated[
     str | None,
-    typer.Option("--command", metavar="CMD", help="Instead of a task: `python train.py --lr {lr} --epochs {epochs}`."),
+    typer.Argument(
+        metavar="TASK", help="Name of a task; `list` shows all. Leave it out with --command.",
+        autocompletion=_task_names,
+    ),
+]  # fmt: skip
+NameArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Name of a search, as `run` printed it.", autocompletion=_search_names),
 ]
-SpaceOption = Annotated[Path | None, typer.Option(metavar="FILE", help="With --command: its space, in YAML.")]
-ObjectiveOption = Annotated[
-    str | None, typer.Option(metavar="GOAL", help="With --command: what counts, such as `val_loss min`.")
-]
-PatternOption = Annotated[
-    str | None, typer.Option(metavar="REGEX", help="With --command: what a line with metrics looks like.")
-]
-DataOption = Annotated[str | None, typer.Option(metavar="PATH|URI", help="Your data; without it, the task's demo.")]
+
+# Data
+
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH|URI", rich_help_panel="Data", show_default="the task's demo data",
+        help="Read your data from a file, folder, zip, s3://... or hf:NAME (a data set of the Hugging Face hub). "
+        "Example: photos/",
+    ),
+]  # fmt: skip
 DataAgainOption = Annotated[
     str | None,
-    typer.Option("--data", metavar="URI", help="The same data, where its address has a secret, which is not kept."),
-]
-NewNameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="Name of the search. [default: task and time]")
-]
-GpusOption = Annotated[str | None, typer.Option(metavar="X", help="GPUs a trial; fractions share one; auto: measured.")]
+    typer.Option(
+        "--data", metavar="URI", rich_help_panel="Data", show_default="the address of the search",
+        help="Read the same data from this address. Needed if the address contains a password or token, because "
+        "those are not stored.",
+    ),
+]  # fmt: skip
+
+# Your own script
+
+CommandOption = Annotated[
+    str | None,
+    typer.Option(
+        "--command", metavar="CMD", rich_help_panel="Your own script",
+        help="Run this command for each trial, instead of a task. Words in braces are replaced by hyperparameters. "
+        "Example: 'python train.py --lr {lr} --epochs {epochs}'",
+    ),
+]  # fmt: skip
+SpaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", rich_help_panel="Your own script",
+        help="Read the search space of --command from this YAML file. Example: space.yaml",
+    ),
+]  # fmt: skip
+ObjectiveOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GOAL", rich_help_panel="Your own script",
+        help="Optimize this metric of --command; min or max says which values are better. Example: 'val_loss min'",
+    ),
+]  # fmt: skip
+PatternOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX", rich_help_panel="Your own script", show_default="lines that begin with @search",
+        help="Read metrics from the output lines of --command that match this regular expression, by its group names. "
+        r"Example: 'epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)'",
+    ),
+]  # fmt: skip
+
+# Search
+
+TrialsOption = Annotated[int | None, _setting("--trials", "Search", "N")]
+EpochsOption = Annotated[int | None, _setting("--epochs", "Search", "N")]
+SearcherOption = Annotated[Searcher | None, _setting("--searcher", "Search", "NAME")]
+SeedOption = Annotated[int | None, _setting("--seed", "Search", "N")]
+DeterministicOption = Annotated[bool, _setting("--deterministic", "Search")]
 SetOption = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the YAML; `lr=0.01` fixes lr.")
-]
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", rich_help_panel="Search", show_default=False,
+        help="Change one setting, or one hyperparameter of the search space, for this command; may be given several "
+        "times. `search.grace_period=3` changes a setting of configs/defaults.yaml or of the task's YAML. `lr=0.01` "
+        "fixes the hyperparameter lr at 0.01. `'lr={loguniform: [1e-4, 1e-2]}'` searches lr in this range.",
+    ),
+]  # fmt: skip
 FromOption = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="NAME", help="Begin with what that search found out; auto: with the winners of all."
+        "--from", metavar="NAME", rich_help_panel="Search",
+        help="Begin with the results of the search NAME: its trials are given to the searcher, and its best "
+        "configuration is tried first. auto: try the best configurations of all earlier searches of the task first.",
+    ),
+]  # fmt: skip
+
+# Early stopping, budget, resources
+
+SchedulerOption = Annotated[Scheduler | None, _setting("--scheduler", "Early stopping", "NAME")]
+AuditOption = Annotated[int | None, _setting("--audit-stopping", "Early stopping", "K")]
+TimeBudgetOption = Annotated[str | None, _setting("--time-budget", "Budget", "TIME")]
+ConcurrencyOption = Annotated[int | None, _setting("--concurrency", "Resources", "N")]
+CpusOption = Annotated[float | None, _setting("--cpus", "Resources", "X")]
+GpusOption = Annotated[str | None, _setting("--gpus", "Resources", "X")]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDR", rich_help_panel="Resources", show_default="start Ray on this machine",
+        help="Run the trials on this Ray cluster: HOST:PORT, or auto to find one on this machine.",
+    ),
+]  # fmt: skip
+AgainOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDR", rich_help_panel="Resources", show_default="the address of the search",
+        help="Run on this Ray cluster: HOST:PORT or auto. local: start Ray on this machine.",
+    ),
+]  # fmt: skip
+
+# Output
+
+NewNameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--name", metavar="NAME", rich_help_panel="Output", show_default="task and time",
+        help="Name the search. Other commands take this name, `resume NAME` for instance.",
+    ),
+]  # fmt: skip
+StorageOption = Annotated[str | None, _setting("--storage", "Output", "URI")]
+RetrainOption = Annotated[
+    bool,
+    typer.Option(
+        "--retrain/--no-retrain", rich_help_panel="Output",
+        help="After the trials, train the best configuration on train and validation together, test it and register "
+        "the model.",
+    ),
+]  # fmt: skip
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", rich_help_panel="Output", show_default="$SEARCH_STORE, else mlruns",
+        help="Keep results in this folder, or read them from it.",
+    ),
+]  # fmt: skip
+VerboseOption = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", rich_help_panel="Output", show_default=False,
+        help="Print a line for each epoch, not only for each trial, if the output is a pipe or a log file.",
+    ),
+]  # fmt: skip
+DebugOption = Annotated[
+    bool,
+    typer.Option(
+        "--debug", rich_help_panel="Output", show_default=False, help="Print the Python traceback of an error."
     ),
 ]
-AuditOption = Annotated[
-    int | None, typer.Option(metavar="K", help="Train K stopped trials to the end: what did stopping cost?")
-]
-NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="The name of a search.", autocompletion=_search_names)
-]
-StoreOption = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where results are kept. [default: $SEARCH_STORE, else mlruns]")
-]
-VerboseOption = Annotated[bool, typer.Option("--verbose", help="In a pipe or log, print a line an epoch.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+# Preview
+
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", rich_help_panel="Preview", show_default=False,
+        help="Print the merged configuration and five sampled configurations, then exit. Nothing is trained.",
+    ),
+]  # fmt: skip
+PlanOption = Annotated[
+    bool,
+    typer.Option(
+        "--plan", rich_help_panel="Preview", show_default=False,
+        help="Train a few configurations for two epochs, print a forecast of epochs, hours and disk space, then exit.",
+    ),
+]  # fmt: skip
+
+# Options of `resume`
+
+MoreTrialsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|+N", rich_help_panel="Budget", show_default="no more trials",
+        help="Give the search more trials. +20: twenty more than it has. 50: fifty in total.",
+    ),
+]  # fmt: skip
+MoreEpochsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|+N", rich_help_panel="Budget", show_default="no more epochs",
+        help="Give each trial more epochs; trials that had trained all of theirs continue. +10: ten more. 60: sixty in "
+        "total.",
+    ),
+]  # fmt: skip
+MoreTimeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", rich_help_panel="Budget", show_default="the time budget of the search",
+        help="Give this command a wall-clock time. Example: 30m",
+    ),
+]  # fmt: skip
+MoreAuditsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="K|+K", rich_help_panel="Early stopping", show_default="no more audits",
+        help="Train K stopped trials to the end, to measure what early stopping cost. +5: five more. 5: five in total.",
+    ),
+]  # fmt: skip
+
+# Options of `retrain`
+
+FinalistsOption = Annotated[
+    int,
+    typer.Option(
+        metavar="K", min=1,
+        help="Train the K best configurations and compare them on test data, to see whether the best one is better "
+        "than chance. Example: 3",
+    ),
+]  # fmt: skip
+SeedsOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="S", min=1, show_default="5 for several finalists, else 1",
+        help="Train each configuration with S seeds. Example: 3",
+    ),
+]  # fmt: skip
+
+# Options of `simulate`
+
+SimulatedScheduler = Annotated[
+    Scheduler | None,
+    typer.Option(metavar="NAME", show_default="the scheduler of the search", help="Stop trials by this scheduler. "
+                 "Example: asha"),
+]  # fmt: skip
+SimulatedConcurrency = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, show_default="that of the search", help="Run this many trials at the same time. Example: 8"
+    ),
+]  # fmt: skip
+SimulatedEpochs = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, show_default="those of the search", help="Train trials for at most this many epochs."
+    ),
+]  # fmt: skip
+SimulatedSet = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", show_default=False,
+        help="Change another setting of the search. Example: search.reduction_factor=4",
+    ),
+]  # fmt: skip

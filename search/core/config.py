@@ -1,4 +1,4 @@
-"""Loads the configuration of a search: defaults, the task's YAML, `--set` and flags are merged, then checked."""
+"""Loads the configuration of a search: merges defaults, the task's YAML, `--set` and flags, and checks the result."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 import search
-from search.core.overrides import SECTIONS, Named, change, first_line, flag, given_by, lay_over
+from search.core.overrides import SECTIONS, Named, change, flag, given_by, lay_over
+from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.settings import Resources, SearchSection, Section
 from search.core.space import Plain, Space, check_values, listed, parse_space
-from trainables import Allowed, InputError, Limited, Objective, get_task, offered_config
+from trainables import Allowed, InputError, Limited, Objective, get_task, task_config_file
+from trainables.base.errors import first_line
 
 S = TypeVar("S", bound=Section)
 #: Whether the configuration is for the user's data or for the demo.
@@ -28,7 +30,7 @@ Profile = Literal["data", "demo"]
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """A checked configuration. `raw` holds all of it as plain data; `check_config` makes it an object again."""
+    """A checked configuration. `raw` holds the same as plain data, from which `check_config` makes it again."""
 
     task: str
     search: SearchSection
@@ -40,9 +42,15 @@ class SearchConfig:
 
     @property
     def balanced(self) -> tuple[Plain, ...]:
-        """The values of the balanced parameter, which trials take in turn; `(None,)` where nothing is balanced."""
+        """The values of the balanced parameter, which trials take in turn; `(None,)` without such a parameter."""
         parameter = next((p for p in self.space.parameters if p.name == self.search.balance), None)
         return parameter.choices if parameter else (None,)
+
+    @property
+    def turns(self) -> tuple[str, tuple[Plain, ...]] | None:
+        """The balanced parameter with its values, if it has several."""
+        name, values = self.search.balance, self.balanced
+        return (name, values) if name and len(values) > 1 else None
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -54,12 +62,8 @@ class SearchConfig:
 
     @property
     def window(self) -> int:
-        """Over so many epochs the validation figures are averaged that choose the final training.
-
-        One reading may be lucky: of searches of 24 epochs with noise, what was chosen by three of them was better by
-        0.04 (standard error 0.03) of what configurations are apart; by five it was worse than by three.
-        """
-        return 3 if self.search.epochs > 20 else 1
+        """Epochs of the running mean by which trials are ranked for the final training; see `epochs_averaged`."""
+        return epochs_averaged(self.search.epochs)
 
     @property
     def digest(self) -> str:
@@ -67,8 +71,24 @@ class SearchConfig:
         return digest(self.raw)
 
 
+def epochs_averaged(epochs: int, window: int = 3, from_epochs: int = 21) -> int:
+    """The number of neighbouring epochs whose mean validation loss ranks trials for the final training.
+
+    A single epoch may be lucky. Measured in searches of 24 epochs with noise (benchmarks/tried.md): with a window of 3
+    the chosen configuration was better by 0.04 +- 0.03 standard deviations of the configurations than with a window of
+    1. Windows of 5 and 7 were worse than 3 by 0.02 to 0.05. In searches of 12 epochs 3 was worse than 1 on one of two
+    data sets.
+
+    Args:
+        epochs: of a full trial.
+        window: epochs of the mean.
+        from_epochs: shorter trials are ranked by their best epoch alone.
+    """
+    return window if epochs >= from_epochs else 1
+
+
 def configs_folder() -> Path:
-    """The folder of the YAML files: the installed package's, else the checkout's."""
+    """The folder of the YAML files: in an installed package `search/configs`, in a checkout `configs`."""
     package = Path(str(search.__file__)).parent
     packaged = package / "configs"
     return packaged if packaged.is_dir() else package.parent / "configs"
@@ -93,7 +113,7 @@ def load_config(
     Raises:
         InputError: naming the file or flag, the key, the value and what is allowed.
     """
-    path = file or offered_config(task) or configs_folder() / f"{task}.yaml"
+    path = file or task_config_file(task) or configs_folder() / f"{task}.yaml"
     place = f"{path.parent.name}/{path.name}"
     defaults, demo = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
     own, own_demo = _read_config(path, place)
@@ -112,14 +132,15 @@ def load_config(
             spaces.append(parse_space(lay_over(whole, own_demo)["space"], f"{place}: demo", narrowed=True))
     given = given_by(sets, flags, named)
     config = check_config(task, change(raw, sets, flags, named), place + " with --set" if sets else place, given)
-    if sets:  # what stands in the file is checked when a search begins, as that takes the task's own module
+    if sets or any(key.startswith("space.") for key in flags or ()):
+        # The values of the file are checked when a search begins, as that imports the module of the task.
         found = get_task(task)
         check_space(config, {**listed(*spaces), **(found.allowed if isinstance(found, Limited) else {})}, given)
     return config
 
 
 def _read_config(path: Path, place: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """A YAML file without its section `demo`, and that section; None where the file has no such section."""
+    """The content of a YAML file without its section `demo`, and that section; None for a file without one."""
     own = read_yaml(path, place, f"the sections {', '.join(SECTIONS)}")
     demo = own.pop("demo", None)
     if demo is not None and (not isinstance(demo, dict) or set(demo) - set(SECTIONS)):
@@ -128,7 +149,7 @@ def _read_config(path: Path, place: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds; raises InputError, with what is `expected` where it holds something else."""
+    """The mapping that a YAML file holds; raises InputError, which names what is `expected`, for another content."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except UnicodeDecodeError as error:
@@ -141,7 +162,7 @@ def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
 
 
 def check_space(config: SearchConfig, allowed: Allowed, given: Mapping[str, str]) -> None:
-    """Raises InputError where the space names a value that a hyperparameter cannot have; `given` is of `given_by`."""
+    """Raises InputError if the space has a value that is not `allowed`. `given` is the result of `given_by`."""
     check_values(config.space, allowed, lambda name: given.get(f"space.{name}", f"{config.place}: space.{name}"))
 
 
@@ -152,7 +173,7 @@ def check_config(
 
     Args:
         place: what messages name as the source, such as `configs/rnn.yaml with --set`.
-        given: of single keys another source, such as `--trials 0`, as `given_by` returns it.
+        given: the result of `given_by`: messages name `--trials 0` instead of `place` for that key.
 
     Raises:
         InputError: as `load_config`.
@@ -165,7 +186,8 @@ def check_config(
             raise InputError(f"{place}: {section}: {raw.get(section)!r}: expected a mapping")
     given = given or {}
     search = _validate(SearchSection, raw["search"], f"{place}: search", given)
-    if search.grace_period > search.epochs and search.scheduler != "none":
+    searcher, scheduler = SEARCHERS.get(search.searcher), SCHEDULERS.get(search.scheduler)
+    if search.grace_period > search.epochs and scheduler.compares:
         raise InputError(
             f"{place}: search.grace_period: {search.grace_period}: must be <= search.epochs ({search.epochs})"
         )
@@ -183,13 +205,13 @@ def check_config(
             f"{place}: resources.gpus: {config.resources.gpu_share:g}: a trial has one GPU; give 1 or a fraction, "
             "and the other GPUs run more trials at once"
         )
-    if search.deterministic and search.scheduler in ("asha-promote", "asha-predict"):
+    if search.deterministic and scheduler.pauses_trials:
         raise InputError(f"{place}: search.scheduler: {search.scheduler}: has no rounds; with --deterministic: asha")
     if config.resources.autoscaled and search.concurrency is None:
         raise InputError(f"{place}: resources.autoscaled: true: search.concurrency must say how many trials at once")
     _check_balance(search.balance, config.space, f"{place}: search.balance")
     _check_objectives(config)
-    if search.searcher == "grid":
+    if searcher.is_finite:
         config.space.grid(place)
     elif search.trials is None and search.time_budget is None and search.epoch_budget is None:
         raise InputError(
@@ -215,8 +237,9 @@ def _check_objectives(config: SearchConfig) -> None:
     metrics = [objective.metric for objective in config.objectives]
     if config.search.objective is not None and (len(metrics) < 2 or len(set(metrics)) < len(metrics)):
         raise InputError(f"{place}.objective: {config.search.objective}: expected two or more different ones, or null")
-    if metrics and searcher not in ("nsga2", "random", "grid"):
-        raise InputError(f"{place}.searcher: {searcher}: has one objective; for several: nsga2, random, grid")
+    if metrics and not SEARCHERS.get(searcher).several_objectives:
+        able = ", ".join(name for name in SEARCHERS.names() if SEARCHERS.get(name).several_objectives)
+        raise InputError(f"{place}.searcher: {searcher}: has one objective; for several: {able}")
 
 
 def _check_balance(name: str | None, space: Space, place: str) -> None:
@@ -228,7 +251,7 @@ def _check_balance(name: str | None, space: Space, place: str) -> None:
 
 
 def digest(value: Any) -> str:
-    """A short hash of plain data; equal content has an equal hash, whatever the order of its keys."""
+    """A short hash of plain data, which does not depend on the order of keys."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
@@ -236,10 +259,10 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\
 
 
 def parse_duration(text: str, place: str = "--time-budget") -> float:
-    """The seconds that `90s`, `30m` or `1h30m` stand for.
+    """The number of seconds of a duration such as `90s`, `30m` or `1h30m`.
 
     Raises:
-        InputError: the text is something else, or no time at all.
+        InputError: the text is no duration, or its duration is 0.
     """
     match = _DURATION.fullmatch(str(text).strip())
     hours, minutes, seconds = (float(g) if g else 0.0 for g in match.groups()) if match else (0.0, 0.0, 0.0)
@@ -260,7 +283,7 @@ def _validate(model: type[S], raw: dict[str, Any], place: str, given: Mapping[st
         if first["type"] == "extra_forbidden":
             allowed = ", ".join(model.model_fields)
             raise InputError(f"{place}.{key}: unknown key; allowed are {allowed}") from None
-        message = first["msg"][0].lower() + first["msg"][1:]
+        message = (first["msg"][0].lower() + first["msg"][1:]).removeprefix("value error, ")
         section = place.rpartition(": ")[2]
         if (source := given.get(f"{section}.{first['loc'][0]}")) is not None:
             raise InputError(f"{source}: {message}") from None

@@ -73,6 +73,8 @@ class Proposed(_Event):
     number: int
     params: Params
     seed: int
+    #: Where the configuration comes from. Journals from before decisions had reasons have none.
+    reason: NotRequired[str]
 
 
 class Result(_Event):
@@ -86,6 +88,8 @@ class Result(_Event):
     diverged: str | None
     outcome: Outcome | None
     device: str
+    #: Why the trial continues, pauses or stops: `Decision.reason`. Absent where no rule compares trials at this epoch.
+    reason: NotRequired[str]
 
 
 class CheckpointWritten(_Event):
@@ -132,6 +136,8 @@ class Moved(_Event):
     number: int
     #: With `completed`: the number of epochs that the trial could have had.
     of: NotRequired[int]
+    #: Why, in words and figures.
+    reason: NotRequired[str]
 
 
 class RepeatStarted(_Event):

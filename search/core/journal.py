@@ -25,6 +25,7 @@ from typing import IO, Annotated, Any, cast
 
 from search.core.events import VERSION, Event
 from trainables import InputError
+from trainables.base.errors import first_line
 
 #: The content of a line, and the checksum behind it.
 _CHECKED = re.compile(rb'(.*), "crc": "([0-9a-f]{8})"}\n', re.DOTALL)
@@ -203,7 +204,7 @@ def read_events(path: Path) -> Iterator[Event]:
                 _check(event, trials)
                 trials += event["event"] == "trial"
             except (ValueError, RecursionError) as error:
-                why = str(error).split("\n")[0]
+                why = first_line(error)
                 raise InputError(
                     f"{path}: line {number} is damaged ({why}): {line[:60]!r}; put a copy of the file back, or delete "
                     f"this line and all after it, and the search goes on from line {number - 1}"

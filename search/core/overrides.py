@@ -1,4 +1,4 @@
-"""Changes to a configuration: what `--set KEY=VALUE` and flags may change, and how."""
+"""Changes a configuration by `--set KEY=VALUE` and flags."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from yaml import YAMLError
 
 from search.core.space import KINDS, is_spec
 from trainables import InputError
+from trainables.base.errors import first_line
 from trainables.base.values import suggestion
 
 SECTIONS = ("search", "resources", "data", "space")
@@ -37,10 +38,10 @@ def change(
     """Returns a copy of a merged configuration with `--set` and flags laid over it.
 
     Args:
-        named: how messages show a flag.
+        named: formats a flag for messages.
 
     Raises:
-        InputError: a key that does not exist, or a value of another kind than the key's.
+        InputError: a key does not exist, or a value has another type than the default.
     """
     raw, given = copy.deepcopy(raw), set()
     for text in sets:
@@ -57,20 +58,20 @@ def change(
     if "search.epochs" in given and "search.grace_period" not in given:
         raw["search"]["grace_period"] = max(1, min(raw["search"]["grace_period"], raw["search"]["epochs"]))
     if raw["search"].get("deterministic") and "search.scheduler" not in given:
-        raw["search"]["scheduler"] = "asha"  # promotion has no rounds
+        raw["search"]["scheduler"] = "asha"  # a scheduler that promotes trials has no rounds
     return raw
 
 
 def given_by(
     sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, named: Named = flag
 ) -> dict[str, str]:  # fmt: skip
-    """For each key that `--set` or a flag changes what the user wrote, such as `--trials 0`, for messages."""
+    """By changed key the words of the user for messages, such as `--trials 0`."""
     given = {".".join(_parse_set(text)[0]): f"--set {text}" for text in sets}
     return given | {key: named(key, value) for key, value in (flags or {}).items() if value is not None}
 
 
 def lay_over(raw: dict[str, Any], section: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a copy of plain data with other data laid over it; what describes a parameter is replaced as a whole."""
+    """Returns a copy of plain data with other data laid over it. The spec of a parameter is replaced as a whole."""
 
     def laid(under: Any, over: Any) -> Any:
         if not isinstance(under, dict) or not isinstance(over, Mapping) or is_spec(under) or is_spec(over):
@@ -150,8 +151,3 @@ def _values(spec: Any) -> list[Any]:
 def _kind(value: Any) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "keys inside"}
     return names.get(type(value), type(value).__name__)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return str(error).strip().split("\n")[0]

@@ -1,4 +1,4 @@
-"""The configuration of a search that has no task of its own: of a function, a command, or another tool's."""
+"""The configuration of a search of a training function or a command, and of an imported search."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import trainables
 from search.core.config import SearchConfig, check_config, check_space, load_config, parse_objective, read_yaml
 from search.core.overrides import Named, change, flag, given_by
 from search.core.space import listed, parse_space
-from trainables import offer, plain
+from trainables import LOOP_TASK, plain, register_task
 
-#: The task of all of these; which objective it has is told in its place.
-LOOPS = "trainables.loops.task:LoopTask"
-#: The YAML file of all of these.
+#: The YAML file for training functions, commands and imported searches.
 LOOPS_FILE = Path(str(trainables.__file__)).parent / "loops" / "loops.yaml"
 
 
 def read_space(path: Path) -> dict[str, Any]:
-    """The hyperparameters that a `--space` file describes, in a section `space` or alone; raises InputError."""
+    """The space of a `--space` file, in its section `space` or at the top; raises InputError."""
     read = read_yaml(path, f"--space {path}", "`name: {loguniform: [1e-4, 1e-1]}` and the like")
     return {str(key): value for key, value in read.get("space", read).items()}
 
@@ -29,19 +27,19 @@ def loop_config(
     task: str, space: Mapping[str, Any], objective: str, flags: Mapping[str, Any], sets: Sequence[str], place: str,
     named: Named = flag,
 ) -> SearchConfig:  # fmt: skip
-    """The configuration of such a search; makes its task known.
+    """The configuration of a search of a training function, a command or an import; registers its task.
 
     Args:
-        space: its values may be NumPy's and the like, as `plain` takes them.
-        place: what messages name as its source.
-        named: how messages show a flag.
+        space: a spec or a fixed value by hyperparameter. Values of NumPy become plain values.
+        place: the source of the space, for messages.
+        named: formats a flag for messages.
 
     Raises:
         InputError: as `load_config`.
     """
     wanted = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
-    offer(task, f"{LOOPS}?{urlencode({'metric': wanted.metric, 'mode': wanted.mode})}")
+    register_task(task, f"{LOOP_TASK}?{urlencode({'metric': wanted.metric, 'mode': wanted.mode})}")
     raw = load_config(task, flags=flags, profile="data", named=named).raw
     own, given = parse_space(space, place), given_by(sets)
     config = check_config(task, change({**raw, "space": space}, sets), place, given)

@@ -44,6 +44,28 @@ def value(given: object) -> str:
     return visible(str(given)).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def duration(seconds: float) -> str:
+    """A time as people read it, with one unit.
+
+    >>> [duration(seconds) for seconds in (0.4, 45, 720, 12240)]
+    ['0.4 s', '45 s', '12 min', '3.4 h']
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 or not seconds else f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def clock(seconds: float) -> str:
+    """A time as a clock shows it.
+
+    >>> clock(80), clock(3680)
+    ('1:20', '1:01:20')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 def visible(text: str) -> str:
     r"""A text from data, a configuration, a script or another store, with its control characters made visible.
 

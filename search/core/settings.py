@@ -1,99 +1,284 @@
-"""The settings of the sections `search` and `resources`, with their types and bounds."""
+"""The settings of the sections `search` and `resources`: type, bounds and the one explanation of each.
+
+`docs/generate.py` writes the comments of configs/defaults.yaml, the help texts of `run` (search/cli/help_texts.py) and
+docs/reference/settings.md from the fields of this module. Edit an explanation here, then run `python -m docs.generate`.
+
+The first sentence of a description is the help text of the flag. The other sentences give the unit, the meaning of null
+and what the setting excludes.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from search.core.names import SchedulerName, SearcherName
+from search.core.registry import SCHEDULERS, SEARCHERS, Registry
+from trainables.base.values import suggestion
+
+
+def _known(registry: Registry) -> AfterValidator:
+    """Accepts the names of a registry; another name is an error that lists them."""
+
+    def check(name: str) -> str:
+        if name not in (names := registry.names()):
+            raise ValueError(f"allowed are {', '.join(names)}{suggestion(name, names)}")
+        return name
+
+    return AfterValidator(check)
+
+
+#: A name of `SEARCHERS`, and of `SCHEDULERS`.
+SearcherName = Annotated[str, _known(SEARCHERS)]
+SchedulerName = Annotated[str, _known(SCHEDULERS)]
+
+#: The groups of settings, in the order of the reference page and of `run --help`.
+Group = Literal["Search", "Early stopping", "Budget", "After the trials", "Failures", "Checkpoints", "Resources"]
 
 
 class Section(BaseModel):
+    """A section of the YAML: unknown keys are refused, values are read-only."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def setting(
+    group: Group, description: str, *, example: Any, shown_default: str = "", flag: str = "", **field: Any
+) -> Any:  # fmt: skip
+    """A field with its explanation.
+
+    Args:
+        example: a value that differs from the default, as YAML shows it.
+        shown_default: the default that `--help` shows, in words.
+        flag: the flag of `run` that sets the field, such as `--trials`.
+        field: arguments of pydantic's `Field`, such as `ge=1`.
+    """
+    extra: dict[str, Any] = {"group": group, "default": shown_default, "flag": flag}
+    return Field(description=description, examples=[example], json_schema_extra=extra, **field)
 
 
 class SearchSection(Section):
     """How to search: the section `search`."""
 
-    #: None: the task's own objective. Or several, the task's own first, such as `[macro_f1 max, parameters min]`.
-    objective: list[str] | None
-    searcher: SearcherName
-    #: Trials sampled at random before tpe or gp model the objective.
-    startup_trials: int = Field(ge=0)
-    #: Most trials that tpe and gp model: the best quarter and the newest.
-    model_trials: int = Field(ge=50)
-    #: A choice parameter whose values trials take in turn. Each value gets an equal share of the trials, and early
-    #: stopping compares a trial only with others of its value.
-    balance: str | None = None
-    scheduler: SchedulerName
-    #: The first rung: a trial trains so many epochs before it may be stopped.
-    grace_period: int = Field(ge=1)
-    #: One in so many of the trials at a rung goes on.
-    reduction_factor: float = Field(gt=1)
-    #: Number of brackets, for hyperband only; the first rung of each is `reduction_factor` times as late.
-    brackets: int = Field(ge=1)
-    #: None: until a budget ends; for the grid searcher all of its points.
-    trials: int | None = Field(ge=1)
-    #: Most epochs of a trial.
-    epochs: int = Field(ge=1)
-    #: Whether fewer epochs, and an earlier first rung, are chosen where the time budget would hold too few trials.
-    fit_epochs: bool
-    #: Trials that run at once; None: as many as fit.
-    concurrency: int | None = Field(ge=1)
-    seed: int = Field(ge=0)
-    #: Number of best trials whose checkpoints stay after the search.
-    keep_checkpoints: int = Field(ge=1)
-    #: Most trials of one shape that train as one batched model; 1: each trains by itself.
-    fuse: int = Field(ge=1)
-    #: How often an epoch that raises is tried again, from the trial's last checkpoint. (One that runs out of memory is
-    #: tried again once, in halved micro-batches.)
-    max_failures: int = Field(ge=0)
-    #: How often an epoch is tried again whose worker or machine was lost, or hung.
-    max_lost_workers: int = Field(ge=0)
-    #: So many failed trials in a row stop the search, as their hyperparameters are hardly the cause.
-    max_failed_in_a_row: int = Field(ge=1)
-    #: A trial that ends no epoch for so long counts as hanging: another worker takes it up. None: no limit.
-    stall_timeout: str | None
-    #: Configurations whose epochs are predicted to take longer are not tried, and one that takes twice as long is
-    #: stopped. None: no limit, or the one that the time budget sets.
-    max_epoch_seconds: float | None = Field(gt=0)
-    #: A trial that has trained for so long ends with what it has; None: no limit.
-    trial_timeout: str | None
-    #: Wall-clock limit of the whole command such as 30m, 2h or 1h30m, the final training included; None: no limit.
-    time_budget: str | None
-    #: Epochs that all trials train together; then as with `time_budget`.
-    epoch_budget: int | None = Field(ge=1)
-    #: Room for checkpoints. Beyond it the oldest are deleted, never a running trial's last or the search's best.
-    max_checkpoint_gb: float = Field(gt=0)
-    #: A URI where checkpoints are kept, such as s3://bucket/folder; None: the search's folder.
-    storage: str | None
-    #: Trials run in rounds of `concurrency`, proposed and judged by earlier rounds only. What is tried then does not
-    #: depend on which trial is faster.
-    deterministic: bool
-    #: Number of seeds with which the best trial of each balanced value is trained again for their comparison; 0: none.
-    compare_seeds: int = Field(ge=0)
-    #: Number of stopped trials that are trained to the end afterwards, to see what early stopping cost; 0: none.
-    audit_stopping: int = Field(ge=0)
-    #: Number of seeds of the final training.
-    retrain_seeds: int = Field(ge=1)
+    searcher: SearcherName = setting(
+        "Search",
+        "Algorithm that proposes configurations. ranks: a Gaussian process on the ranks of all trials. tpe, gp, random "
+        "and nsga2: Optuna's samplers. grid: every combination of the space.",
+        example="tpe", shown_default="ranks; demo: tpe", flag="--searcher",
+    )  # fmt: skip
+    trials: int | None = setting(
+        "Search",
+        "Number of configurations to try. null: as many as the time budget allows; with searcher grid, every point of "
+        "the grid.",
+        example=20, shown_default="as many as the time budget allows; demo: set by the task", flag="--trials", ge=1,
+    )  # fmt: skip
+    epochs: int = setting(
+        "Search",
+        "Most epochs that one trial trains. An epoch is what the task calls one; wikitext counts parts of a pass.",
+        example=30, shown_default="80, or fewer if the time budget is short; demo: set by the task",
+        flag="--epochs", ge=1,
+    )  # fmt: skip
+    fit_epochs: bool = setting(
+        "Search",
+        "Reduce epochs and grace_period if a full trial would take more than 30 % of the time budget. --epochs sets it "
+        "to false.",
+        example=False,
+    )  # fmt: skip
+    startup_trials: int = setting(
+        "Search",
+        "Number of trials with a result before the searcher's model proposes. Applies to ranks, tpe and gp. nsga2: the "
+        "size of a generation.",
+        example=20, ge=0,
+    )  # fmt: skip
+    model_trials: int = setting(
+        "Search",
+        "Largest number of trials that the searcher's model uses: the best quarter and the newest. Applies to tpe and "
+        "gp; ranks uses at most 200.",
+        example=500, ge=50,
+    )  # fmt: skip
+    objective: list[str] | None = setting(
+        "Search",
+        "Metrics to optimize, if there are several. Each is `METRIC min` or `METRIC max`; the task's own comes first. "
+        "null: the task's own metric alone. Several metrics need searcher nsga2, random or grid.",
+        example=["macro_f1 max", "parameters min"],
+    )  # fmt: skip
+    balance: str | None = setting(
+        "Search",
+        "Choice parameter whose values get an equal share of the trials. Early stopping then compares a trial only "
+        "with trials of the same value. null: no parameter.",
+        example="variant", default=None,
+    )  # fmt: skip
+    concurrency: int | None = setting(
+        "Search",
+        "Number of trials that run at the same time. null: as many as fit on the machine or cluster.",
+        example=4, shown_default="as many as fit", flag="--concurrency", ge=1,
+    )  # fmt: skip
+    deterministic: bool = setting(
+        "Search",
+        "Propose and judge trials in rounds, so that the search tries the same configurations however fast each trial "
+        "runs. A round has as many trials as run at the same time, and waits for its slowest trial. Needs scheduler "
+        "asha, hyperband, median or none.",
+        example=True, shown_default="off", flag="--deterministic",
+    )  # fmt: skip
+    seed: int = setting(
+        "Search",
+        "Seed of proposals, weights, data order and audits.",
+        example=7, shown_default="0", flag="--seed", ge=0,
+    )  # fmt: skip
+    fuse: int = setting(
+        "Search",
+        "Largest number of trials of one shape that train as one batched model. 1: each trial trains alone. The task "
+        "must support it; rnn does.",
+        example=32, ge=1,
+    )  # fmt: skip
+
+    scheduler: SchedulerName = setting(
+        "Early stopping",
+        "Rule that stops or pauses weak trials. asha stops them, asha-promote pauses them and resumes the best, "
+        "asha-predict lets a model choose every second trial that resumes. none: every trial trains all its epochs.",
+        example="asha", shown_default="asha-predict; demo: asha", flag="--scheduler",
+    )  # fmt: skip
+    grace_period: int = setting(
+        "Early stopping",
+        "Epochs of a trial before the scheduler may stop or pause it: the first rung.",
+        example=3, ge=1,
+    )  # fmt: skip
+    reduction_factor: float = setting(
+        "Early stopping",
+        "Factor of the rungs: at each rung one in this many trials continues, and the next rung is this many times "
+        "later. 3 with grace_period 5: rungs at epochs 5, 15 and 45, where the best third continues.",
+        example=4, gt=1,
+    )  # fmt: skip
+    brackets: int = setting(
+        "Early stopping",
+        "Number of brackets of scheduler hyperband. Each bracket's first rung is reduction_factor times later than the "
+        "one before.",
+        example=2, ge=1,
+    )  # fmt: skip
+
+    time_budget: str | None = setting(
+        "Budget",
+        "Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m. null: "
+        "no limit. If --trials or epoch_budget is given, there is no limit unless time_budget is given too.",
+        example="15m", shown_default="1h; none if --trials is given", flag="--time-budget",
+    )  # fmt: skip
+    epoch_budget: int | None = setting(
+        "Budget",
+        "Number of epochs that all trials train together. null: no limit.",
+        example=500, ge=1,
+    )  # fmt: skip
+    max_epoch_seconds: float | None = setting(
+        "Budget",
+        "Longest epoch, in seconds. Configurations whose epochs are predicted to take longer are not tried. A trial "
+        "whose epoch takes twice as long is stopped. null: what the time budget allows.",
+        example=30.0, gt=0,
+    )  # fmt: skip
+    trial_timeout: str | None = setting(
+        "Budget",
+        "Training time after which a trial ends with the epochs that it has. Written as 90s, 30m or 1h30m. null: no "
+        "limit.",
+        example="20m",
+    )  # fmt: skip
+
+    retrain_seeds: int = setting(
+        "After the trials",
+        "Number of seeds of the final training. The model of the first seed is registered.",
+        example=3, ge=1,
+    )  # fmt: skip
+    compare_seeds: int = setting(
+        "After the trials",
+        "Number of seeds with which the best trial of each value of `balance` is trained again, to compare the values. "
+        "0: no comparison.",
+        example=5, ge=0,
+    )  # fmt: skip
+    audit_stopping: int = setting(
+        "After the trials",
+        "Number of stopped trials to train to the end after the search, to measure what early stopping cost. 0: none.",
+        example=5, shown_default="0", flag="--audit-stopping", ge=0,
+    )  # fmt: skip
+
+    max_failures: int = setting(
+        "Failures",
+        "Number of times that an epoch which raises an error is tried again from the trial's last checkpoint. An epoch "
+        "that runs out of memory is tried again once, with half the micro-batch.",
+        example=0, ge=0,
+    )  # fmt: skip
+    max_lost_workers: int = setting(
+        "Failures",
+        "Number of times that an epoch is tried again after its worker or machine was lost or hung.",
+        example=10, ge=0,
+    )  # fmt: skip
+    max_failed_in_a_row: int = setting(
+        "Failures",
+        "Number of consecutive failed trials that stops the search. So many failures rarely come from hyperparameters.",
+        example=3, ge=1,
+    )  # fmt: skip
+    stall_timeout: str | None = setting(
+        "Failures",
+        "Time without a finished epoch after which a trial counts as hung and moves to another worker. Written as 90s, "
+        "30m or 1h30m. null: no limit.",
+        example="30m",
+    )  # fmt: skip
+
+    storage: str | None = setting(
+        "Checkpoints",
+        "URI of the folder for checkpoints, such as s3://bucket/folder. null: in the folder of the search.",
+        example="s3://bucket/folder", shown_default="in the folder of the search", flag="--storage",
+    )  # fmt: skip
+    keep_checkpoints: int = setting(
+        "Checkpoints",
+        "Number of best trials whose checkpoints remain after the search.",
+        example=10, ge=1,
+    )  # fmt: skip
+    max_checkpoint_gb: float = setting(
+        "Checkpoints",
+        "Disk space for checkpoints during the search, in gigabytes. Beyond it the oldest are deleted. The last "
+        "checkpoint of a running trial and the best one of the search always remain.",
+        example=200.0, gt=0,
+    )  # fmt: skip
 
 
 class Resources(Section):
     """What one trial takes: the section `resources`."""
 
-    #: CPUs of a trial, which is also its number of torch threads.
-    cpus: float = Field(gt=0)
-    #: GPUs of a trial where the machine has any; fractions share one. auto: measured with the largest configuration.
-    gpus: Annotated[float, Field(ge=0)] | Literal["auto"]
-    #: Whether the cluster starts machines for trials that wait. The machines of the start are then no limit.
-    autoscaled: bool
-    precision: Literal["auto", "native", "fp32", "bf16"]
-    #: Price of an hour of a CPU, and of a whole GPU, in any currency.
-    price_cpu_hour: float = Field(ge=0)
-    price_gpu_hour: float = Field(ge=0)
-    #: Whether a Ray that is started here serves its dashboard on 127.0.0.1; it takes a second or two to start.
-    dashboard: bool
+    cpus: float = setting(
+        "Resources",
+        "CPUs of one trial, which is also its number of torch threads.",
+        example=2, shown_default="1", flag="--cpus", gt=0,
+    )  # fmt: skip
+    gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = setting(
+        "Resources",
+        "GPUs of one trial, if the machine has any. 0.25: four trials share one GPU. auto: measure the share that the "
+        "largest configuration needs. 0: train on the CPU.",
+        example="auto", shown_default="0.25; set by the task", flag="--gpus",
+    )  # fmt: skip
+    autoscaled: bool = setting(
+        "Resources",
+        "Let the cluster start machines for waiting trials. The machines that exist at the start are then no limit; "
+        "concurrency must be set.",
+        example=True,
+    )  # fmt: skip
+    precision: Literal["auto", "native", "fp32", "bf16"] = setting(
+        "Resources",
+        "Number format of the training. auto: bf16 on a GPU that supports it, else fp32. native: bf16 also on a CPU "
+        "that supports it.",
+        example="fp32",
+    )  # fmt: skip
+    price_cpu_hour: float = setting(
+        "Resources",
+        "Price of one CPU for one hour, in any currency. `compare` and `report` then show the cost of trials.",
+        example=0.04, ge=0,
+    )  # fmt: skip
+    price_gpu_hour: float = setting(
+        "Resources",
+        "Price of one whole GPU for one hour, in the same currency.",
+        example=2.5, ge=0,
+    )  # fmt: skip
+    dashboard: bool = setting(
+        "Resources",
+        "Start Ray's dashboard on 127.0.0.1, which takes one or two seconds. Applies to a Ray that the command starts.",
+        example=False,
+    )  # fmt: skip
 
     @property
     def gpu_share(self) -> float:

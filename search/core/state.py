@@ -217,7 +217,7 @@ class SearchState:
     def _apply_to_trial(self, trial: Trial, event: TrialEvent) -> None:
         match event["event"]:
             case "result":
-                trial.reported, trial.device = event["time"], event["device"]
+                trial.reported, trial.device = event.get("time", 0), event["device"]
                 trial.outcome = event["outcome"]
                 trial.retries = []
                 if trial.outcome == "diverged":

@@ -1,4 +1,4 @@
-"""Where results are kept: one folder holds the MLflow store and each search's own files."""
+"""The store: a folder with the MLflow database and the files of each search."""
 
 from __future__ import annotations
 
@@ -13,37 +13,35 @@ from pathlib import Path
 from typing import Any
 
 from search.core.journal import Journal
+from search.core.record import SearchRecord
 from search.core.redaction import redacted, without_secrets
 from search.core.state import FinalRun
 from trainables import InputError
 from trainables.base.files import replacing
 
-#: What of a search's description may be an address.
+#: The fields of a record that may hold an address with a secret.
 ADDRESSES = ("data", "address", "imported")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-#: The keys of `search.json` without which a search cannot be opened, and the types of theirs and others' values.
-_NEEDED = ("task", "config", "place")
-_TYPES = {"id": str, "task": str, "config": dict, "place": str, "fingerprint": str, "created": int, "objective": dict}
 
 
 @dataclass(frozen=True)
 class Store:
     """A folder with `mlflow.db`, `artifacts/`, `searches/NAME/` and `cache/`.
 
-    Who may write to it can have code run by those who go on with a search of it: `search.json` names the module of a
-    task, and functions are pickles. The commands that only read a search run none of that.
+    Whoever may write to the store can run code as the person who resumes a search: `search.json` names the module of a
+    task, and training functions are pickles. Commands that only read a search run no code of the store.
     """
 
     root: Path
 
     @staticmethod
     def open(option: Path | None) -> Store:
-        """The store in the folder of `--store`, else of `SEARCH_STORE`, else in `mlruns` here."""
+        """The store in the folder `option`, else in the folder `SEARCH_STORE`, else in `mlruns` here."""
         return Store(Path(option or os.environ.get("SEARCH_STORE") or "mlruns").resolve())
 
     @property
     def tracking_uri(self) -> str:
-        """The tracking server: `MLFLOW_TRACKING_URI` if it is set, else this folder's sqlite file."""
+        """The address of the tracking server: `MLFLOW_TRACKING_URI`, else the sqlite file of this folder."""
         if named := os.environ.get("MLFLOW_TRACKING_URI"):
             return named
         from sqlalchemy.engine import URL
@@ -51,22 +49,22 @@ class Store:
         address = URL.create("sqlite", database=str(self.database)).render_as_string()
         if address == f"sqlite:///{self.database}":
             return address
-        # MLflow makes a folder of a quoted path as it stands, unless the address names the driver too.
+        # MLflow would create a folder with the quoted name, unless the address names the driver.
         return address.replace("sqlite:", "sqlite+pysqlite:", 1)
 
     @property
     def shown(self) -> str:
-        """The place of the results as people read it, without credentials."""
+        """The folder or the address of the server for messages, without credentials."""
         return str(self.root) if self.is_local else redacted(self.tracking_uri)
 
     @property
     def is_writable(self) -> bool:
-        """Whether the folder, which is there, can be written to; one on a read-only disk can only be read."""
+        """Whether the existing folder can be written to. On a read-only disk it cannot."""
         return os.access(self.root, os.W_OK)
 
     @property
     def database(self) -> Path:
-        """MLflow's sqlite file, where no server is named."""
+        """The sqlite file of MLflow, used without a tracking server."""
         return self.root / "mlflow.db"
 
     @property
@@ -76,17 +74,17 @@ class Store:
 
     @property
     def artifacts(self) -> Path:
-        """MLflow's artifacts, where no server is named."""
+        """The folder of MLflow's artifacts, used without a tracking server."""
         return self.root / "artifacts"
 
     @property
     def cache(self) -> Path:
-        """Decoded data and encoder features, by content; it may be deleted."""
+        """The cache of decoded data and encoder features, named by their content. It may be deleted."""
         return self.root / "cache"
 
     def check(self) -> None:
-        """Checks that the folder is there, or can be made, and can be written to; makes nothing, as the command may
-        end with another mistake. Raises InputError with the reason."""
+        """Raises InputError if the folder can neither be written to nor created. Creates nothing, as the command may
+        still end with another error."""
         there = next(path for path in (self.root, *self.root.parents) if path.exists())
         reason = "is no folder" if not there.is_dir() else "" if os.access(there, os.W_OK) else "is not writable"
         if reason:
@@ -96,7 +94,7 @@ class Store:
             )
 
     def search(self, name: str) -> SearchFolder:
-        """The folder of a search, which need not exist yet; raises InputError where the name is no plain file name."""
+        """The folder of a search, which need not exist yet; raises InputError if the name is no plain file name."""
         if not _NAME.fullmatch(name):
             raise InputError(f"--name {name!r}: allowed are up to 100 letters, digits, '.', '_' and '-'")
         return SearchFolder(self.root / "searches" / name)
@@ -110,8 +108,8 @@ class Store:
         folder = self.root / "searches"
         return sorted(p.parent.name for p in folder.glob("*/search.json")) if folder.is_dir() else []
 
-    def descriptions(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The name and the description of each search; stderr names those that cannot be read."""
+    def records(self) -> Iterator[tuple[str, SearchRecord]]:
+        """The name and the record of each search. A warning on stderr names each search that cannot be read."""
         for name in self.names():
             try:
                 yield name, self.search(name).read(self)
@@ -121,7 +119,7 @@ class Store:
 
 @dataclass(frozen=True)
 class SearchFolder:
-    """The folder of one search: its description (`search.json`), its journal, its checkpoints and models."""
+    """The folder of one search: its record (`search.json`), its journal, its checkpoints and models."""
 
     path: Path
 
@@ -136,8 +134,8 @@ class SearchFolder:
         return (self.path / "search.json").exists()
 
     def begin(self) -> Journal:
-        """Takes the name for a new search, until the journal that is returned is closed. Nothing else of a search may
-        be written before.
+        """Reserves the name for a new search until the returned journal is closed. Other files of the search may be
+        written only after this call.
 
         Raises:
             InputError: there is a search of that name, or it is being started.
@@ -158,7 +156,7 @@ class SearchFolder:
         )
 
     def hold(self, store: Store) -> Journal:
-        """Keeps other processes from running or changing this search, until the journal that is returned is closed.
+        """Keeps other processes from running or changing this search until the returned journal is closed.
 
         Raises:
             InputError: there is no such search, or another process is running it.
@@ -172,16 +170,16 @@ class SearchFolder:
         return self.path / "journal.jsonl"
 
     def final(self, trial: int, seed: int) -> Path:
-        """Where a final training's model and pictures are."""
+        """The folder with the model and the pictures of a final training."""
         return self.path / final_name(trial, seed)
 
     def samples(self, final: FinalRun | None) -> list[str]:
-        """The lines that the task wrote of the final model (generated sentences, say); none where it wrote nothing."""
+        """The lines that the task wrote about the final model, such as generated sentences."""
         path = self.samples_file(final) if final else None
         return path.read_text().splitlines() if path and path.exists() else []
 
     def samples_file(self, final: FinalRun) -> Path:
-        """The file of these lines."""
+        """The file of the lines of `samples`."""
         return self.final(final.trial, final.seed) / "artifacts" / "samples.txt"
 
     @property
@@ -195,49 +193,43 @@ class SearchFolder:
         return self.path / "comparison"
 
     def errors(self, trial: int, seed: int) -> Path:
-        """A Parquet file with the errors on the test samples of a trial that was trained again."""
+        """The Parquet file with the errors on the test samples of a repeated trial."""
         return self.path / "repeats" / f"{trial:04d}-seed-{seed}.parquet"
 
-    def write(self, description: dict[str, Any]) -> None:
+    def write(self, record: SearchRecord) -> None:
         """Writes `search.json`, whole or not at all, without the secrets of addresses. Only its owner may read it, as a
         command may hold a secret that it needs."""
-        shown = {key: without_secrets(description[key]) for key in ADDRESSES if description.get(key)}
+        content = record.to_json()
+        content |= {key: without_secrets(content[key]) for key in ADDRESSES if content[key]}
         with replacing(self.path / "search.json") as file:
             os.fchmod(file.fileno(), 0o600)
-            content = {**description, **shown}
             file.write(json.dumps({**content, "crc": _checksum(content)}, indent=2).encode())
 
-    def read(self, store: Store | None = None) -> dict[str, Any]:
+    def read(self, store: Store | None = None) -> SearchRecord:
         """Reads `search.json`; raises InputError where there is no such search, or the file is damaged."""
         if not self.exists:
             store = store or Store(self.path.parent.parent)
             there = ", ".join(store.names()) or "none yet"
             raise InputError(f"{self.name}: no search of that name in {store.root} (there: {there})")
         path = self.path / "search.json"
-        description: dict[str, Any] = read_json(path, "put a copy of it back, or delete the folder of the search")
-        crc = description.pop("crc", None)  # searches from before it have none
-        if crc is not None and crc != _checksum(description):
+        content = read_json(path, "put a copy of it back, or delete the folder of the search")
+        crc = content.pop("crc", None)  # old files have no checksum
+        if crc is not None and crc != _checksum(content):
             raise InputError(
                 f"{path}: was changed since it was written; if you changed it, delete its line `crc`; else put a copy "
                 "of it back"
             )
-        wrong = [key for key in _NEEDED if key not in description]
-        wrong += [key for key, kind in _TYPES.items() if not isinstance(description.get(key, kind()), kind)]
-        if not wrong and description.get("objective", {"mode": "min"}).get("mode") not in ("min", "max"):
-            wrong = ["objective"]
-        if wrong:
-            raise InputError(f"{path}: is damaged: {wrong[0]}: {description.get(wrong[0], 'missing')!r}")
-        return description
+        return SearchRecord.from_json(content, path)
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The object that a JSON file of the store holds.
 
     Args:
-        remedy: what the user can do where the file is damaged, as a part of a sentence.
+        remedy: the advice for a damaged file, as a part of a sentence.
 
     Raises:
-        InputError: it cannot be read, or holds something else.
+        InputError: the file cannot be read, or holds no object.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -251,20 +243,20 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def pass_over(error: InputError) -> None:
-    """Says on stderr that a search is passed over, and why, where a command is about many."""
+    """Logs a warning that a command about many searches skips one, with the reason."""
     logging.getLogger(__name__).warning("passed over: %s", redacted(str(error)))
 
 
-def _checksum(description: Mapping[str, Any]) -> str:
-    """Of the content, whatever the order of its keys and its layout."""
-    return f"{zlib.crc32(json.dumps(description, sort_keys=True).encode()):08x}"
+def _checksum(content: Mapping[str, Any]) -> str:
+    """A checksum of the content, which does not depend on the order of its keys or the layout of the file."""
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def final_name(trial: int, seed: int) -> str:
-    """The folder that a final training ends in, below its search's."""
+    """The path of the folder of a final training, below the folder of the search."""
     return f"final/trial-{trial:04d}-seed-{seed}"
 
 
 def final_progress(run: FinalRun) -> str:
-    """The file, below the search's folder, of a final training's state until it is done."""
+    """The path of the checkpoint of an unfinished final training, below the folder of the search."""
     return f"{final_name(run.trial, run.seed)}-epochs-{run.epochs}.pt"

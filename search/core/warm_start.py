@@ -1,4 +1,4 @@
-"""Begins a search with what earlier searches of its task found out (`--from NAME`, or `--from auto`)."""
+"""Starts a search from the results of earlier searches: `--from NAME` or `--from auto`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections import Counter
 
 from search.core.config import SearchConfig
 from search.core.events import EarlierTrial, WarmStarted
-from search.core.replay import objective_of, open_search, replay
+from search.core.registry import SEARCHERS
+from search.core.replay import open_search, replay
 from search.core.state import Trial
 from search.core.store import Store, pass_over
 from trainables import InputError, Objective, Params, get_task
 
-#: Winners of earlier searches that `--from auto` tries first, at most.
+#: The largest number of earlier winners that `--from auto` tries first.
 WINNERS = 3
 
 
@@ -25,8 +26,8 @@ def from_all(store: Store, config: SearchConfig) -> tuple[WarmStarted | None, li
         The event, None where there is no such search, and lines for the user.
     """
     known: list[tuple[int, str, Params]] = []
-    for name, description in store.descriptions():
-        if description["task"] != config.task:
+    for name, record in store.records():
+        if record.task != config.task:
             continue
         try:
             state, _ = replay(store.search(name))
@@ -35,7 +36,7 @@ def from_all(store: Store, config: SearchConfig) -> tuple[WarmStarted | None, li
             continue
         best = state.best()
         if state.status == "finished" and best is not None:
-            known.append((description["created"], name, best.params))
+            known.append((record.created, name, best.params))
     winners: list[Params] = []
     names: list[str] = []
     for _, name, params in sorted(known, key=lambda one: -one[0]):
@@ -61,13 +62,13 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
         InputError: there is no such search, it is of another task, or nothing of it can be used.
     """
     place = f"--from {name}"
-    if config.search.searcher not in ("ranks", "tpe", "gp"):
-        learn = "ranks, tpe and gp do"
-        raise InputError(f"{place}: the {config.search.searcher} searcher learns nothing from trials; {learn}")
-    folder, description, earlier = open_search(store, name)
-    if earlier.task != config.task and not description.get("imported"):
+    if not SEARCHERS.get(config.search.searcher).learns:
+        able = ", ".join(name for name in SEARCHERS.names() if SEARCHERS.get(name).learns)
+        raise InputError(f"{place}: the {config.search.searcher} searcher learns nothing from trials; use {able}")
+    folder, record, earlier = open_search(store, name)
+    if earlier.task != config.task and not record.imported:
         raise InputError(f"{place}: a search of {earlier.task}, not of {config.task}")
-    own, other = get_task(config.task).objective, objective_of(description)
+    own, other = get_task(config.task).objective, record.objective
     if own.mode != other.mode:
         raise InputError(f"{place}: its {other.metric} is better where it is {other.mode}, not {own.mode}")
     state, _ = replay(folder)
@@ -95,8 +96,8 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     if not taken:
         raise InputError(f"{place}: none of its {len(finished)} finished trials can be used{left}")
     said = [f"warm start: {len(taken)} of {len(finished)} finished trials of {name} taken{left}"]
-    if description["fingerprint"] != fingerprint and not description.get("imported"):
-        said.append(f"warm start: {name} was made on other data (fingerprint {description['fingerprint']})")
+    if record.fingerprint != fingerprint and not record.imported:
+        said.append(f"warm start: {name} was made on other data (fingerprint {record.fingerprint})")
     best = state.best()
     first = [best.params] if best is not None else []
     return {"event": "warm_start", "from": name, "trials": taken, "first": first}, said

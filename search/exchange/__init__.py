@@ -1,1 +1,1 @@
-"""Searches of other tools, read and written: Optuna's studies, Ray Tune's experiment folders."""
+"""Reads searches that other tools made (studies of Optuna, experiment folders of Ray Tune) and writes studies."""

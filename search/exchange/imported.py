@@ -1,4 +1,4 @@
-"""A search that another tool made, kept in the store like one of its own."""
+"""Keeps a search that another tool made as a search of the store."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from search.core.config import SearchConfig
 from search.core.events import Event, Failed, Proposed, Result
 from search.core.journal import Journal
 from search.core.program_config import loop_config
-from search.core.replay import described, open_search, replay
+from search.core.record import SearchRecord, task_fields
+from search.core.replay import open_search, replay
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.tracking.tracker import Tracker
-from trainables import DataInfo, InputError, Params, get_task, offered
+from trainables import DataInfo, InputError, Params, get_task
 from trainables.base.files import file_safe, replacing
 from trainables.base.task import array_digest
 
-#: Seconds for which a tracking server that does not answer is waited for.
+#: Seconds to wait for a tracking server that does not answer.
 PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
 class ImportedTrial:
-    """A trial of another tool: its hyperparameters, and its metrics by epoch, from 1."""
+    """A trial of another tool: its hyperparameters, and its metrics by epoch. The first epoch is 1."""
 
     params: Params
     curve: Mapping[int, Mapping[str, float]]
@@ -40,13 +41,15 @@ class ImportedTrial:
 
 @dataclass(frozen=True)
 class Imported:
-    """What another tool's files hold of a search.
+    """A search that was read from the files of another tool.
 
     Attributes:
-        name: as it was called there.
-        metric: the objective; each epoch of each trial has it.
-        space: a spec by hyperparameter, as in YAML.
-        notes: sentences on what could not be taken as it was.
+        source: the file, folder or address.
+        name: of the search in the other tool.
+        metric: the objective. Each epoch of each trial has it.
+        mode: `min` or `max`.
+        space: the spec of each hyperparameter, as in YAML.
+        notes: sentences about content that could not be read exactly.
     """
 
     source: str
@@ -58,21 +61,24 @@ class Imported:
     notes: list[str] = field(default_factory=list)
 
 
-def keep(store: Store, name: str | None, imported: Imported, warn: Callable[[str], None]) -> tuple[str, SearchState]:
+def keep_imported(
+    store: Store, name: str | None, imported: Imported, warn: Callable[[str], None]
+) -> tuple[str, SearchState]:  # fmt: skip
     """Writes an imported search into the store, its journal and MLflow.
 
     Args:
-        name: of the search here; by default as it was called there.
+        name: of the search in this store; by default its name in the other tool.
+        warn: gets a sentence where MLflow cannot be written.
 
     Returns:
-        Its name and state. Its space is in the file `space.yaml` in its folder.
+        Name and state of the search. `space_file` has its space.
 
     Raises:
-        InputError: there is a search of that name, or there are no trials.
+        InputError: the store has a search of that name, or no trial ended.
     """
     store.check()
     folder = store.search(name or file_safe(imported.name) or "imported")
-    folder.begin().close()  # says so at once where the name is taken
+    folder.begin().close()  # raises InputError where the name is taken
     if not imported.trials:
         raise InputError(f"{imported.source}: {imported.name} has no trial that ended")
     epochs = max(max(trial.curve, default=1) for trial in imported.trials)
@@ -80,42 +86,40 @@ def keep(store: Store, name: str | None, imported: Imported, warn: Callable[[str
     task, objective = f"imported-{folder.name}", f"{imported.metric} {imported.mode}"
     config = loop_config(task, imported.space, objective, flags, (), imported.source)
     digest = array_digest([json.dumps([dict(t.params) for t in imported.trials], sort_keys=True, default=str).encode()])
-    description = {
-        "id": uuid.uuid4().hex, "task": task, "offered": offered(task), "objective": described(task),
-        "config": config.raw, "place": config.place, "data": None, "fingerprint": digest, "address": None,
-        "retrain": False, "plan": None, "commit": "none", "created": int(time.time() * 1000),
-        "imported": imported.source,
-    }  # fmt: skip
+    record = SearchRecord(
+        **task_fields(task), config=config.raw, place=config.place, id=uuid.uuid4().hex, fingerprint=digest,
+        retrain=False, created=int(time.time() * 1000), imported=imported.source,
+    )  # fmt: skip
     searches = folder.path.parent
     searches.mkdir(parents=True, exist_ok=True)
-    # Made elsewhere and moved, so that it is there whole or not at all.
+    # The folder is made elsewhere and then moved: the search exists completely or not at all.
     with tempfile.TemporaryDirectory(dir=searches, prefix=".import-") as scratch:
         part = SearchFolder(Path(scratch) / folder.name)
         with Journal(part.journal) as journal:
             journal.append(*_events(imported, config))
             with replacing(part.path / "space.yaml") as file:
                 file.write(OmegaConf.to_yaml(OmegaConf.create(dict(imported.space))).encode())
-            part.write(description)
+            part.write(record)
             try:
                 part.path.rename(folder.path)
             except OSError as error:
                 raise InputError(f"{folder.name}: a search of that name was begun by now") from error
-            if left := deliver(store, folder, warn):
+            if left := deliver_imported(store, folder, warn):
                 warn(f"MLflow lacks {left} events, which are kept; send them: python -m search resume {folder.name}")
     return folder.name, replay(folder)[0]
 
 
-def deliver(store: Store, folder: SearchFolder, warn: Callable[[str], None]) -> int:
-    """Sends to MLflow what it lacks of an imported search.
+def deliver_imported(store: Store, folder: SearchFolder, warn: Callable[[str], None]) -> int:
+    """Sends the events of an imported search to MLflow that it lacks.
 
     Returns:
-        The number of events that it still lacks, as its server does not answer.
+        The number of events that MLflow still lacks, because its server does not answer.
     """
-    _, description, config = open_search(store, folder.name)
+    _, record, config = open_search(store, folder.name)
     state, events = replay(folder)
-    digest = description["fingerprint"]
-    info = DataInfo(f"imported from {description['imported']}", digest, digest, {})
-    tracker = Tracker(store, folder, config, description, info, state.objective, warn)
+    digest = record.fingerprint
+    info = DataInfo(f"imported from {record.imported}", digest, digest, {})
+    tracker = Tracker(store, folder, config, record, info, state.objective, warn)
     tracker.start(events)
     return tracker.close(PATIENCE)
 
@@ -126,8 +130,8 @@ def space_file(store: Store, name: str) -> Path:
 
 
 def _events(imported: Imported, config: SearchConfig) -> list[Event]:
-    """The journal of the search: each trial, its epochs, its end."""
-    metric = f"val_{get_task(config.task).objective.metric}"
+    """The events of the search: each trial, its epochs and its end."""
+    metric = get_task(config.task).objective.key
     events: list[Event] = [{"event": "session"}]
     for number, trial in enumerate(imported.trials):
         events.append(Proposed(event="trial", number=number, params=trial.params, seed=0))

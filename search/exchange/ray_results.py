@@ -1,4 +1,4 @@
-"""Experiment folders of Ray Tune, read as a search. Their files are JSON; Ray is not needed for it."""
+"""Reads an experiment folder of Ray Tune as a search. Its files are JSON; Ray itself is not needed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from trainables.base.tables import listed
 
 
 def read_experiment(folder: Path, metric: str, mode: str) -> Imported:
-    """Reads an experiment folder, of which each trial's folder has `params.json` and `result.json`.
+    """Reads an experiment folder. The folder of each trial has `params.json` and `result.json`.
 
-    The folder does not say how the space was: it becomes the ranges that the values span, a choice where they are no
-    numbers. (Ray keeps the space in `tuner.pkl`, a pickle, which is not read, as it may run anything.) A trial that has
-    fewer iterations than the longest was stopped early. Lines that a killed run left torn, or that have no number for
-    the metric, are passed over, which a note says.
+    The files do not contain the space: numbers become the range of their values, other values a choice. (Ray keeps the
+    space in `tuner.pkl`. That is a pickle, which may run any code, so it is not read.) A trial with fewer iterations
+    than the longest trial counts as stopped early. Lines that a killed run left torn, and lines without a number for
+    the metric, are left out; a note says so.
 
     Args:
-        metric: a metric that the trials reported; nested ones with a slash, as Ray prints them.
+        metric: a metric that the trials reported; a nested metric has a slash, as Ray prints it.
 
     Raises:
-        InputError: it is no such folder, or no trial reported a number for the metric.
+        InputError: the folder is no experiment folder, or no trial reported a number for the metric.
     """
     places = sorted(path.parent for path in folder.glob("*/params.json"))
     if not places:
@@ -69,8 +69,8 @@ def read_experiment(folder: Path, metric: str, mode: str) -> Imported:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A trial's hyperparameters without nesting, its metrics by iteration, the names of all that it reported, and a
-    phrase for each line that is passed over."""
+    """A trial: hyperparameters without nesting, metrics by iteration, the names of all reported metrics, and a phrase
+    for each line that is left out."""
 
     params: dict[str, Any]
     curve: dict[int, dict[str, float]]
@@ -79,7 +79,7 @@ class _Trial:
 
 
 def _read(place: Path, metric: str) -> _Trial:
-    """Reads a trial's folder; raises InputError where its hyperparameters cannot be read."""
+    """Reads the folder of a trial; raises InputError where its hyperparameters cannot be read."""
     with broken(place, "cannot be read"):
         params = dict(_flat(_object((place / "params.json").read_bytes()), "."))
         for name, value in params.items():
@@ -118,7 +118,7 @@ def _object(content: bytes) -> dict[str, Any]:
 def _is_number(value: Any) -> bool:
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # of an integer that no float can be
+    except OverflowError:  # an integer beyond every float
         return False
 
 
@@ -132,7 +132,7 @@ def _flat(nested: Mapping[str, Any], between: str, prefix: str = "") -> Iterator
 
 
 def _metrics(result: Mapping[str, Any], metric: str) -> dict[str, float]:
-    """The numbers of a result that are metrics: neither Ray's own bookkeeping nor the configuration."""
+    """The metrics of a result: its numbers without Ray's bookkeeping and without the configuration."""
     own = ("config/", "time", "done", "pid", "training_iteration", "iterations_since", "should_checkpoint")
     kept = {k: float(v) for k, v in result.items() if _is_number(v) and not k.startswith(own)}
     seconds: Any = result.get("time_this_iter_s")
@@ -153,12 +153,11 @@ def _spec(values: list[Any]) -> Any:
 
 
 def _looks_logarithmic(values: Sequence[float]) -> bool:
-    """Whether the values were rather drawn log-uniformly than uniformly: the likelihood ratio of the two.
+    """Whether the values are more likely log-uniform than uniform, by their likelihood ratio.
 
-    Between the least value a and the most b, a value x has the density 1 / (x ln(b / a)) in one case and 1 / (b - a) in
-    the other. The more probable case is taken; a and b themselves count for neither. With two values there is no
-    evidence, and they are taken to be uniform. Of drawn sets of 20 values over a factor of 100, 1 in 90 log-uniform
-    sets and 1 in 22 uniform ones were taken for the other kind; over a factor of 10, 1 in 8 of both.
+    Between the smallest value a and the largest b, x has the density 1 / (x ln(b / a)) or 1 / (b - a). The values a and
+    b themselves are not counted, so two values count as uniform. Measured on sets of 20 drawn values over a factor of
+    100: 1 in 90 log-uniform sets and 1 in 22 uniform sets were judged wrongly; over a factor of 10, 1 in 8 of both.
     """
     low, *inner, high = sorted(values)
     if low <= 0 or low == high:

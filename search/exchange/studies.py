@@ -1,4 +1,4 @@
-"""Optuna's studies: read as a search, and a search written as one."""
+"""Reads a study of Optuna as a search, and writes a search as a study."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from search.exchange.imported import Imported, ImportedTrial
 from trainables import InputError
 from trainables.base.errors import one_line
 
-#: A float with steps becomes a choice of up to so many values, and a plain range beyond.
+#: A float with steps becomes a choice of at most this many values; with more values it becomes a range.
 MOST_STEPS = 100
 
 
 def read_study(url: str, name: str | None, metric: str | None) -> Imported:
-    """Reads a study of one objective.
+    """Reads a study with one objective.
 
-    Its intermediate values are the objective of the epochs, from 1. Where a trial's value is none of them, one more
-    epoch has it.
+    The intermediate values of a trial become the objective of its epochs 1, 2, ... If the value of the trial is not
+    among them, one more epoch has it.
 
     Args:
-        url: of Optuna's storage, such as `sqlite:///study.db`.
-        name: of the study; None where there is one only.
-        metric: what the objective is called; by default as the study names it, else `value`.
+        url: of the storage, such as `sqlite:///study.db`.
+        name: of the study; None: the only study of the storage.
+        metric: name of the objective; by default the name that the study has for it, else `value`.
 
     Raises:
         InputError: there is no such study, or it has several objectives.
@@ -61,7 +61,7 @@ def read_study(url: str, name: str | None, metric: str | None) -> Imported:
         ImportedTrial({n: _plain(v) for n, v in trial.params.items()}, _curve(trial, metric), outcomes[trial.state])
         for trial in over
     ]
-    # A pruned trial that reported nothing was never judged by its results.
+    # A pruned trial without a value was not pruned for its results.
     trials = [t for t in trials if t.curve or t.outcome == "failed"]
     mode = "min" if study.direction == optuna.study.StudyDirection.MINIMIZE else "max"
     return Imported(shown, study.study_name, metric, mode, space, trials, notes)
@@ -69,14 +69,14 @@ def read_study(url: str, name: str | None, metric: str | None) -> Imported:
 
 @contextmanager
 def _opened(url: str) -> Iterator[None]:
-    """Turns what opening a storage raises into an InputError of one line, without the secrets of its address."""
+    """Turns every error of opening a storage into an InputError of one line, without the secrets of its address."""
     remember(url)
     try:
         yield
     except InputError:
         raise
     except ImportError as error:
-        missing: BaseException | None = error  # Optuna's own words do not name the driver
+        missing: BaseException | None = error  # the message of Optuna does not name the driver
         while missing is not None and not isinstance(missing, ModuleNotFoundError):
             missing = missing.__cause__ or missing.__context__
         reason = one_line(missing or error)
@@ -84,7 +84,7 @@ def _opened(url: str) -> Iterator[None]:
             f"{without_secrets(url)}: the driver of this database is not installed ({reason}); install it, or name "
             "another in the address, such as postgresql+psycopg2://"
         ) from error
-    except Exception as error:  # whatever the database's driver raises
+    except Exception as error:  # each driver raises its own errors
         reason = one_line(redacted(str(error))) or type(error).__name__
         raise InputError(f"{without_secrets(url)}: cannot be opened as a storage of Optuna ({reason})") from error
 
@@ -92,13 +92,13 @@ def _opened(url: str) -> Iterator[None]:
 def write_study(
     config: SearchConfig, state: SearchState, name: str, url: str, events: Sequence[Event] = ()
 ) -> list[str]:
-    """Writes a search as a study into Optuna's storage, which dashboards of Optuna open.
+    """Writes a search as a study into a storage of Optuna, for Optuna's dashboard.
 
-    A trial that was stopped early, but is the best of the search all the same, is written as complete, since Optuna
-    looks for the best among these alone.
+    Optuna looks for the best trial among complete trials only. If the best trial of the search was stopped early, it is
+    written as complete.
 
     Args:
-        events: the journal, from which each trial has its times.
+        events: the journal, which has the times of each trial.
 
     Returns:
         Lines for the user.
@@ -135,11 +135,11 @@ def write_study(
 
 
 def _times(events: Sequence[Event]) -> dict[int, tuple[datetime, datetime]]:
-    """When each trial began and when its last event was, in local time, as Optuna has it."""
+    """The times of the first and the last event of each trial, in local time as Optuna needs it."""
     times: dict[int, tuple[datetime, datetime]] = {}
     for event in events:
         number, when = event.get("number"), event.get("time")
-        # An audit trains a stopped trial on after the search.
+        # An audit continues a stopped trial after the search; its events do not count.
         if isinstance(number, int) and when is not None and not event["event"].startswith("audit"):
             moment = datetime.fromtimestamp(when / 1000)
             times[number] = (times[number][0] if number in times else moment, moment)
@@ -147,10 +147,10 @@ def _times(events: Sequence[Event]) -> dict[int, tuple[datetime, datetime]]:
 
 
 def _frozen(trial: Trial, config: SearchConfig, state: SearchState, kind: Any, objectives: Sequence[Any]) -> Any:
-    """The trial in Optuna's terms."""
+    """The trial as an Optuna `FrozenTrial`."""
     import optuna
 
-    metric = f"val_{state.objective.metric}"
+    metric = state.objective.key
     had = [p for p in config.space.parameters if p.searched and p.name in trial.params and p.exists(trial.params)]
     had = [p for p in had if p.allows(trial.params[p.name])]
     complete = kind == optuna.trial.TrialState.COMPLETE
@@ -175,9 +175,9 @@ def _curve(trial: Any, metric: str) -> dict[int, dict[str, float]]:
 
 
 def _space(trials: Sequence[Any], notes: list[str]) -> dict[str, Any]:
-    """A spec for each parameter that any trial has; conditions where the value of another says which have it.
+    """The spec of each parameter of any trial, with a condition if the value of another one decides whether it exists.
 
-    A trial that failed may have done so before it asked for all of its parameters, so that what it lacks says nothing.
+    A trial may have failed before it asked for all its parameters: what a failed trial lacks is no evidence.
     """
     seen: dict[str, list[Any]] = {}
     for trial in trials:
@@ -204,7 +204,7 @@ def _space(trials: Sequence[Any], notes: list[str]) -> dict[str, Any]:
 
 
 def _values(spec: Mapping[str, Any]) -> list[Any]:
-    """The values of a choice, or of a short range of whole numbers, in their order; else none."""
+    """The values of a choice or of a short range of whole numbers, in their order; else none."""
     if "choice" in spec:
         return list(spec["choice"])
     if "int" not in spec:
@@ -217,8 +217,8 @@ def _values(spec: Mapping[str, Any]) -> list[Any]:
 def _meant(possible: list[Any], with_it: set[Any], without: set[Any]) -> list[Any]:
     """The values of a parent under which a parameter exists.
 
-    A number that no trial had counts if the nearest tried numbers on both sides have the parameter. Example: trials
-    with 1 lack the parameter, trials with 2 and 4 have it. Then 3 counts, and 5 too, as 4 is the largest tried number.
+    A number that no trial has counts if the nearest tried numbers on both sides have the parameter. Example: trials
+    with 1 lack the parameter, trials with 2 and 4 have it. Then 3 counts; 5 counts too, because 4 is the largest one.
     """
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in possible)
     found = []

@@ -1,4 +1,4 @@
-"""The trainings after the trials: the final model, finalists, balanced values over seeds, audits of early stopping.
+"""The trainings after the trials: the final model, finalists, variants over seeds, audits of early stopping.
 
-They run on the cluster through `runtime/remote.py`.
+`run_jobs` in `runtime/remote.py` runs each of them on the cluster.
 """

@@ -1,4 +1,4 @@
-"""Final training: the best configurations on train and validation together, each tested once for each seed."""
+"""Final training: trains the best configurations on train and validation together, and tests each model once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from search.core.store import final_name, final_progress
 from search.final import finalists
 from search.runtime.checkpoints import sound_checkpoint
 from search.runtime.placement import Placement
-from search.runtime.remote import follow, remote, share, train_resumably
+from search.runtime.remote import is_recorded, run_jobs, train_resumably
 from search.runtime.search import Search
 from search.runtime.transfer import storage
 from trainables import (
@@ -45,80 +44,85 @@ from trainables.base.storage import Storage, check_all, digest
 _FINAL = 1_000_000
 
 
-def retrain(
+def train_final_models(
     search: Search, splits: Splits, placement: Placement, seeds: int, count: int = 1, merged: bool = True,
     planned: int | None = None,
 ) -> None:  # fmt: skip
-    """Trains the configurations of the `count` best trials with `seeds` seeds each, and compares several of them.
+    """Trains the configurations of the `count` best trials with `seeds` seeds each; compares them if there are several.
 
-    Each is trained for the number of epochs that was best in the search (`Trial.steady`); what is done already is not
-    trained again. A training ends as the folder `SearchFolder.final` with `model/`, `artifacts/`, a checkpoint to train
-    on from, an example of the input and the predictions for it.
+    The number of epochs is the one that was best in the search (`Trial.steady`). A finished training is not repeated.
+    Each training writes the folder `SearchFolder.final`: `model/`, `artifacts/`, a checkpoint, an example of the input
+    and the predictions for it.
 
     Args:
-        merged: False trains nothing: the best trial's own model, of its best epoch, is tested and written.
-        planned: another number of epochs, by the time budget.
+        merged: False: nothing is trained; the model of the best trial's best epoch is tested and written.
+        planned: the number of epochs, if the time budget sets it.
 
     Raises:
-        InputError: no trial succeeded, so there is nothing to train.
-        KeyboardInterrupt: the search was stopped; a resume goes on with each training after its last epoch.
+        InputError: no trial succeeded.
+        KeyboardInterrupt: the search was stopped; a resume continues each training after its last epoch.
     """
     state, folder = search.state, search.folder
-    found = state.finalists(search.config.window if merged else 1)[:count]
-    chosen, epochs = [trial for trial, _ in found], {trial.number: epoch for trial, epoch in found}
+    candidates = state.finalists(search.config.window if merged else 1)[:count]
+    chosen, epochs = [trial for trial, _ in candidates], {trial.number: epoch for trial, epoch in candidates}
     if not chosen:
         raise InputError(f"{folder.name}: no trial succeeded, so there is no configuration to train")
     own = None if merged else sound_checkpoint(search, chosen[0], chosen[0].best_epoch)
     if not merged and own is None:
-        # The disk had no room for its checkpoint, or damaged it, so its model can only be trained again.
-        return retrain(search, splits, placement, seeds, count)
+        # Its checkpoint is damaged, or there was no room for it: the model has to be trained again.
+        return train_final_models(search, splits, placement, seeds, count)
     for trial in chosen if merged else ():
         known = state.finals.get((trial.number, 0))
         begun = known.epochs if known and known.merged else 0
-        # One that was begun keeps its number, as a plan would be another one now.
+        # A training that was begun keeps its number of epochs: the plan would be different now.
         epochs[trial.number] = begun or planned if planned else max(epochs[trial.number], begun)
-    missing: list[FinalRun] = []
-    for seed in range(seeds if merged else 1):
-        for trial in chosen:
-            run = FinalRun(seed, trial.number, state.params_again(trial), epochs[trial.number], merged)
-            known = state.finals.get((trial.number, seed))
-            if known is None or known.test is None or not known.repeats(run) or _is_damaged(search, known):
-                missing.append(run)
+    runs = [
+        FinalRun(seed, trial.number, state.params_again(trial), epochs[trial.number], merged)
+        for seed in range(seeds if merged else 1)
+        for trial in chosen
+    ]
+    missing = [run for run in runs if not _is_done(search, run)]
     at_once = max(1, min(placement.concurrency, len(missing)))
-    cpus = placement.cpus_of(at_once)
-    resources = {"cpus": cpus, "gpus": placement.gpus, "precision": search.config.resources.precision}
-    shared = share(splits)
-    train = remote(search, _train, replace(placement, cpus=cpus), "final")
 
-    def start(run: FinalRun) -> Any:
+    def arguments(run: FinalRun) -> tuple[Any, ...]:
         search.record({
             "event": "final_started", "trial": run.trial, "seed": run.seed, "epochs": run.epochs,
             "params": run.params, "merged": merged,
         })  # fmt: skip
         states = [(final_progress(run), None), *([(own.name, own.digest)] if own else [])]
-        return train.remote(
-            search.config.task, shared, run.params, state.trials[run.trial].micro_batches,
-            trial_seed(search.config.search.seed, _FINAL + run.seed), run.epochs,
-            resources, final_name(run.trial, run.seed), states, storage(search, [name for name, _ in states]),
+        return (
+            run.params, state.trials[run.trial].micro_batches,
+            trial_seed(search.config.search.seed, _FINAL + run.seed), run.epochs, final_name(run.trial, run.seed),
+            states, storage(search, [name for name, _ in states]),
         )  # fmt: skip
 
-    for position, message in follow(search, [partial(start, run) for run in missing], at_once):
-        run = missing[position]
-        # An epoch that an earlier, killed final training recorded already keeps its first record.
-        if message["event"] == "final_result" and message["epoch"] in state.finals[run.trial, run.seed].curve:
-            continue
+    def on_message(run: FinalRun, message: dict[str, Any]) -> None:
+        if is_recorded(message, state.finals[run.trial, run.seed].curve):
+            return
         if message["event"] == "final_finished":
             message |= {"chosen": count == 1 and run.seed == 0, "spent": state.epochs_trained()}
         which = {"trial": run.trial, "seed": run.seed, "epochs": run.epochs, "merged": merged}
         search.record(cast(FinalEvent, {**message, **which}))
         if message["event"] == "final_finished":
             search.files.delete(final_progress(run))
+
+    run_jobs(
+        search, splits, replace(placement, cpus=placement.cpus_of(at_once), concurrency=at_once), "final", missing,
+        final_worker, arguments, on_message,
+        lambda run: f"the final training of trial {run.trial} with seed {run.seed}",
+    )  # fmt: skip
     if len(chosen) > 1:
         _decide(search, chosen)
 
 
+def _is_done(search: Search, run: FinalRun) -> bool:
+    """Whether the same training is finished and its model is sound."""
+    known = search.state.finals.get((run.trial, run.seed))
+    return known is not None and known.test is not None and known.repeats(run) and not _is_damaged(search, known)
+
+
 def _is_damaged(search: Search, run: FinalRun) -> bool:
-    """Whether a file of a finished training's model is not what was written; the listeners are told."""
+    """Whether a file of a finished model was changed or deleted; the listeners get a `damaged` notice."""
     folder = search.folder.final(run.trial, run.seed)
     try:
         check_all(folder, run.digests)
@@ -129,7 +133,7 @@ def _is_damaged(search: Search, run: FinalRun) -> bool:
 
 
 def _decide(search: Search, best: list[Trial]) -> None:
-    """Compares the finalists over the seeds that all of them have, and writes the verdict and the event."""
+    """Compares the finalists over the seeds that all of them have; writes `finalists.md` and the event `decided`."""
     state, task = search.state, search.task
     seeds = min(len(state.tested(trial.number)) for trial in best)
     runs = {trial.number: state.tested(trial.number)[:seeds] for trial in best}
@@ -141,7 +145,10 @@ def _decide(search: Search, best: list[Trial]) -> None:
     test = {n: np.array([r.test[search.objective.metric] for r in group if r.test]) for n, group in runs.items()}
     validation = {trial.number: trial.best_value for trial in best}
     decision = finalists.decide(validation, test, resampled, search.objective)
-    table, words = finalists.table(decision, search.objective.metric), finalists.words(decision, search.objective)
+    table, words = (
+        finalists.finalists_grid(decision, search.objective.metric),
+        finalists.finalists_paragraph(decision, search.objective),
+    )
     lines = [*table.markdown(), "", words, ""]
     with replacing(search.folder.decision) as file:
         file.write("\n".join(lines).encode())
@@ -153,20 +160,20 @@ def _decide(search: Search, best: list[Trial]) -> None:
         search.record({"event": "decided", **decision, "epochs": model.epochs, "test": model.test, "spent": spent})
 
 
-def _train(
-    name: str, splits: Splits, params: Params, micro_batches: int, seed: int, epochs: int,
-    resources: dict[str, Any], target: str, states: list[tuple[str, str | None]], storage: Storage,
+def final_worker(
+    name: str, splits: Splits, resources: dict[str, Any], params: Params, micro_batches: int, seed: int, epochs: int,
+    target: str, states: list[tuple[str, str | None]], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Runs on a worker. Yields the metrics of each epoch, then those of the test once everything is on disk.
+    """Runs on a worker. Yields the metrics of each epoch, then the test metrics once all files are on disk.
 
     Args:
-        epochs: number of epochs; the schedule is laid out for them, so that the training ends with its lowest rate.
-        target: the folder, below the search's, that the result is written to.
-        states: the file with the state after each epoch, from which a killed training goes on; and, where nothing is to
-            be trained, the checkpoint of the trial's own model.
+        epochs: number of epochs; the learning-rate schedule ends with them.
+        target: the folder of the result, relative to the folder of the search.
+        states: first the file with the state after each epoch, from which a killed training continues. A second file is
+            the checkpoint of the trial's own model: then nothing is trained.
 
     Raises:
-        Damaged: nothing is to be trained, and the checkpoint is not what was written.
+        Damaged: nothing is to be trained, and the checkpoint is damaged.
     """
     task = get_task(name)
     device = choose_device(**resources)

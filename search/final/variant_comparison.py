@@ -1,4 +1,4 @@
-"""Compares the balanced values of a search by their repeats: figures, a paragraph and pictures."""
+"""Compares the variants of a search by their repeats: figures, a paragraph and pictures."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ NEAR = 0.05
 BINS = 8
 
 
-def figures(repeats: Iterable[Repeat], objective: Objective) -> pd.DataFrame:
-    """A row for each value, the best mean test objective first; seeds that diverged are left out.
+def variant_figures(repeats: Iterable[Repeat], objective: Objective) -> pd.DataFrame:
+    """A row for each variant, the best mean test objective first. Seeds that diverged are left out.
 
     Columns:
-        `test`: mean over seeds. `low`, `high`: its 95 % interval by Student's t, which is the spread of the seeds and
-        not that of the test set. `epochs_to_near`: mean of the first epoch within 5 % of the best validation objective.
-        `gap_at_best`, `gap_at_end`: by how much validation is worse than training. `parameters`. `seconds`: training
-        with one seed; of fused seeds their share. `seeds`, `trial`. `test_*`: means of the other metrics.
-        `val_METRIC/PART`: means of metrics that the task measures for each of several parts.
+        `test`: mean over seeds. `low`, `high`: its 95 % interval by Student's t; it counts the spread of the seeds and
+        not the spread of the test set. `epochs_to_near`: mean of the first epoch within 5 % of the best validation
+        objective. `gap_at_best`, `gap_at_end`: by how much validation is worse than training. `parameters`: number of
+        parameters. `seconds`: training with one seed; of seeds that train as one model, the share of one seed.
+        `seeds`: number of seeds. `trial`: its number. `test_*`: means of the other metrics. `val_METRIC/PART`: means
+        of metrics that the task measures for each of several parts.
     """
     done = pd.DataFrame([_row(r, objective) for r in repeats if r.test])
     if done.empty:
         return done
     rows = {}
     for value, group in done.groupby("value", sort=False):
-        found = estimate(group["test"].to_numpy())
+        interval = estimate(group["test"].to_numpy())
         means = group.drop(columns=["value"]).mean()
         rows[value] = {
-            "test": means["test"], "low": found.low, "high": found.high, "epochs_to_near": means["epochs_to_near"],
+            "test": means["test"], "low": interval.low, "high": interval.high,
+            "epochs_to_near": means["epochs_to_near"],
             "gap_at_best": means["gap_at_best"], "gap_at_end": means["gap_at_end"],
             "parameters": int(means["parameters"]), "seconds": means["seconds"], "seeds": len(group),
             "trial": int(means["trial"]),
@@ -69,9 +71,9 @@ def _row(repeat: Repeat, objective: Objective) -> dict[str, Plain]:
 
 
 def _gap(metrics: dict[str, float], objective: Objective) -> float:
-    """By how much validation is worse than training, in the objective; in the loss if training measures only that."""
+    """By how much validation is worse than training, in the objective; in the loss if that is all training measures."""
     measured = objective if f"train_{objective.metric}" in metrics else Objective("loss", "min")
-    return measured.loss(metrics[f"val_{measured.metric}"]) - measured.loss(metrics[f"train_{measured.metric}"])
+    return measured.loss(metrics[measured.key]) - measured.loss(metrics[f"train_{measured.metric}"])
 
 
 def apart(one: pd.Series, other: pd.Series) -> bool:
@@ -79,8 +81,8 @@ def apart(one: pd.Series, other: pd.Series) -> bool:
     return bool(one["high"] < other["low"] or other["high"] < one["low"])
 
 
-def tables(frame: pd.DataFrame, name: str) -> list[Grid]:
-    """The figures of the values, and where the task measures parts a table of these."""
+def variant_grids(frame: pd.DataFrame, name: str) -> list[Grid]:
+    """The figures of the variants; and a second table where the task measures several parts."""
     heads = [name, "test", "95 % interval", "epochs to 5 %", "gap at best", "gap at end", "parameters", "seconds"]
     rows = [
         [
@@ -95,12 +97,12 @@ def tables(frame: pd.DataFrame, name: str) -> list[Grid]:
     return [Grid(heads, rows), *([Grid([name, *parts], scores)] if parts else [])]
 
 
-def words(frame: pd.DataFrame, name: str, objective: Objective) -> str:
-    """A paragraph that says what the figures show."""
+def variants_paragraph(frame: pd.DataFrame, name: str, objective: Objective) -> str:
+    """A paragraph about the rows of `variant_figures`."""
     first = frame.iloc[0]
     seeds = f"{first['seeds']:.0f} seeds"
-    metric = f"test {objective.metric}"
-    said = [
+    metric = objective.test_key
+    sentences = [
         f"Over {seeds}, {name} {frame.index[0]} has the best {metric}: {figure(first['test'])} "
         f"(95 % interval {figure(first['low'])} to {figure(first['high'])})."
     ]
@@ -112,40 +114,40 @@ def words(frame: pd.DataFrame, name: str, objective: Objective) -> str:
             else "the intervals overlap, so this comparison does not tell the two apart"
         )
         share = f"{change:.0%}" if change >= 0.1 else f"{change:.1%}"
-        said.append(f"{value} is at {figure(row['test'])}, {share} worse; {verdict}.")
+        sentences.append(f"{value} is at {figure(row['test'])}, {share} worse; {verdict}.")
     quick, slow = frame["epochs_to_near"].idxmin(), frame["epochs_to_near"].idxmax()
     if frame.at[quick, "epochs_to_near"] < frame.at[slow, "epochs_to_near"]:
-        said.append(
-            f"{quick} comes within {NEAR:.0%} of its best validation {objective.metric} first, after "
+        sentences.append(
+            f"{quick} comes within {NEAR:.0%} of its best {objective.key} first, after "
             f"{frame.at[quick, 'epochs_to_near']:.1f} epochs on average; {slow} needs "
             f"{frame.at[slow, 'epochs_to_near']:.1f}."
         )
     wide = frame["gap_at_end"].idxmax()
-    said.append(
+    sentences.append(
         f"The widest gap between training and validation at the end is that of {wide} "
         f"({figure(frame.at[wide, 'gap_at_end'])}, after {figure(frame.at[wide, 'gap_at_best'])} at its best epoch)."
     )
     small, large = frame["parameters"].idxmin(), frame["parameters"].idxmax()
     if frame.at[small, "parameters"] < frame.at[large, "parameters"]:
         times = frame.at[large, "parameters"] / frame.at[small, "parameters"]
-        said.append(f"{large} has {times:.3g} times the parameters of {small}.")
-    return " ".join(said)
+        sentences.append(f"{large} has {times:.3g} times the parameters of {small}.")
+    return " ".join(sentences)
 
 
-def write(
+def write_variant_comparison(
     folder: Path, repeats: list[Repeat], errors: dict[tuple[Plain, int], pd.DataFrame], name: str, objective: Objective
 ) -> None:
-    """`comparison.csv`, `comparison.md`, `learning_curves.png` and, where there are errors, `errors.png`."""
-    frame = figures(repeats, objective)
+    """Writes `comparison.csv`, `comparison.md`, `learning_curves.png` and, if `errors` is not empty, `errors.png`."""
+    frame = variant_figures(repeats, objective)
     if frame.empty:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     frame.to_csv(folder / "comparison.csv", index_label=name)
-    lines = [f"# {name} compared by test {objective.metric}", ""]
-    for grid in tables(frame, name):
+    lines = [f"# {name} compared by {objective.test_key}", ""]
+    for grid in variant_grids(frame, name):
         lines += [*grid.markdown(), ""]
-    (folder / "comparison.md").write_text("\n".join([*lines, words(frame, name, objective), ""]))
+    (folder / "comparison.md").write_text("\n".join([*lines, variants_paragraph(frame, name, objective), ""]))
     _learning_curves(folder / "learning_curves.png", repeats, objective)
     if errors:
         _errors(folder / "errors.png", errors)

@@ -1,10 +1,9 @@
-"""Trains the best trial of each balanced value again over several seeds, so that the values can be compared."""
+"""Trains the best trial of each variant (a value of `search.balance`) again with several seeds, and compares them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, cast
 
 import pandas as pd
@@ -15,11 +14,12 @@ from search.core.space import Plain
 from search.core.state import Trial
 from search.final import variant_comparison as comparison
 from search.runtime.placement import Placement
-from search.runtime.remote import follow, remote, share
+from search.runtime.remote import is_recorded, run_jobs
 from search.runtime.search import Search
 from trainables import Diverged, Fusable, Params, Splits, Traced, get_task
 from trainables.base import fused, training
 from trainables.base.device import choose_device
+from trainables.base.errors import first_line
 from trainables.base.files import replacing
 from trainables.base.fused import Member
 
@@ -27,23 +27,23 @@ from trainables.base.fused import Member
 _REPEAT = 2_000_000
 
 
-def compare(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
-    """Trains the repeats with `seeds` seeds and writes their comparison, if the search balances several values."""
+def compare_variants(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
+    """Trains the repeats and writes their comparison, if the search balances several values and `seeds` is not 0."""
     config, state = search.config, search.state
     if not seeds or len(config.balanced) < 2:
         return
-    repeat(search, splits, placement, seeds)
+    train_repeats(search, splits, placement, seeds)
     if not state.compared:
         name, repeats = str(config.search.balance), list(state.repeats.values())
-        comparison.write(search.folder.comparison, repeats, _errors(search), name, search.objective)
+        comparison.write_variant_comparison(search.folder.comparison, repeats, _errors(search), name, search.objective)
         search.record({"event": "compared"})
 
 
-def repeat(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
-    """Trains the best configuration of each value with `seeds` seeds; what is done is not trained again.
+def train_repeats(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
+    """Trains the best configuration of each variant with `seeds` seeds; finished repeats are not trained again.
 
-    A repeat trains on train alone and for all epochs, so that training and validation can be compared. The weights of
-    the epoch that was best on validation are tested.
+    A repeat trains on the training split alone and for all epochs, so that training and validation can be compared.
+    The weights of its best epoch on validation are tested.
 
     Raises:
         KeyboardInterrupt: the search was stopped; a resume trains unfinished repeats from the beginning.
@@ -59,27 +59,27 @@ def repeat(search: Search, splits: Splits, placement: Placement, seeds: int) -> 
         task = search.task
         together = isinstance(task, Fusable) and task.shape(best.params) is not None
         jobs += [(best, seeds) for seeds in ([missing] if together else [[seed] for seed in missing]) if seeds]
-    if not jobs:
-        return
-    shared = share(splits)
-    resources = {"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision}
-    train = remote(search, _train, placement, "repeat")
+    balance = str(config.search.balance)
 
-    def start(best: Trial, seeds: list[int]) -> Any:
+    def arguments(job: tuple[Trial, list[int]]) -> tuple[Any, ...]:
+        best, seeds = job
         params = search.state.params_again(best)
-        value, trial = params[str(config.search.balance)], best.number
-        search.record(
-            *(RepeatStarted(event="repeat_started", value=value, trial=trial, seed=s, params=params) for s in seeds)
-        )
+        search.record(*(
+            RepeatStarted(event="repeat_started", value=params[balance], trial=best.number, seed=seed, params=params)
+            for seed in seeds
+        ))  # fmt: skip
         generators = [trial_seed(config.search.seed, _REPEAT + seed) for seed in seeds]
-        names = config.task, shared, params, list(zip(seeds, generators, strict=True))
-        return train.remote(*names, config.search.epochs, resources)
+        return params, list(zip(seeds, generators, strict=True)), config.search.epochs
 
-    for position, messages in follow(search, [partial(start, *job) for job in jobs], placement.concurrency):
-        _take(search, jobs[position][0], messages)
+    run_jobs(
+        search, splits, placement, "repeat", jobs, repeats_worker, arguments,
+        lambda job, messages: _record_repeats(search, job[0], messages),
+        lambda job: f"the repeats of trial {job[0].number} with the seeds {', '.join(map(str, job[1]))}",
+    )  # fmt: skip
 
 
-def _take(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:
+def _record_repeats(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:
+    """Writes the errors on the test samples as files, and records the rest."""
     value = best.params[str(search.config.search.balance)]
     for message in messages:
         errors = message.pop("errors", None)
@@ -87,18 +87,15 @@ def _take(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:
             with replacing(search.folder.errors(best.number, message["seed"])) as file:
                 errors.to_parquet(file)
     known = search.state.repeats
-    search.record(
-        # An epoch that an earlier, killed session recorded already keeps its first record.
-        *(
-            cast(RepeatEvent, {**message, "value": value, "trial": best.number})
-            for message in messages
-            if message["event"] != "repeat_result" or message["epoch"] not in known[value, message["seed"]].curve
-        )
-    )
+    search.record(*(
+        cast(RepeatEvent, {**message, "value": value, "trial": best.number})
+        for message in messages
+        if not is_recorded(message, known[value, message["seed"]].curve)
+    ))  # fmt: skip
 
 
-def _train(
-    name: str, splits: Splits, params: Params, seeds: list[tuple[int, int]], epochs: int, resources: dict[str, Any]
+def repeats_worker(
+    name: str, splits: Splits, resources: dict[str, Any], params: Params, seeds: list[tuple[int, int]], epochs: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Runs on a worker. Yields the metrics of each epoch for every seed, then the test of each.
 
@@ -144,13 +141,13 @@ def _train(
 
 
 def _errors(search: Search) -> dict[tuple[Plain, int], pd.DataFrame]:
-    """The errors of the repeats on the test samples, of those whose file is there and sound."""
-    found = {}
+    """The errors on the test samples of each repeat whose file exists and is sound."""
+    errors = {}
     for key, repeat in search.state.repeats.items():
         path = search.folder.errors(repeat.trial, repeat.seed)
         if repeat.test and path.exists():
             try:
-                found[key] = pd.read_parquet(path)
+                errors[key] = pd.read_parquet(path)
             except (OSError, ValueError) as error:  # pyarrow's own are kinds of these
-                search.announce({"event": "damaged", "file": str(path), "why": str(error).split("\n")[0]})
-    return found
+                search.announce({"event": "damaged", "file": str(path), "why": first_line(error)})
+    return errors

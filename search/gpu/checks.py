@@ -31,7 +31,8 @@ from trainables import (
     seed_everything,
 )
 from trainables.base import fused, training
-from trainables.base.fused import Fusable, Member
+from trainables.base.fused import Member
+from trainables.base.task import Fusable
 from trainables.base.training import CHECK_EVERY, Learner, rng_state
 
 #: Sizes of the demos: some fifty steps of training each.
@@ -146,7 +147,7 @@ def resume(bench: Bench, device: Device, checkpoint: Path) -> dict[str, Any]:
         training.load(again, checkpoint)
         found = bench.epoch(again)
     same = all(torch.equal(a, b) for a, b in zip(_tensors(whole), _tensors(again), strict=True))
-    metric = f"val_{bench.task.objective.metric}"
+    metric = bench.task.objective.key
     same_value = found[metric] == expected[metric]
     return {"ok": same and same_value, "values": [expected[metric], found[metric]], "not_deterministic": without}
 

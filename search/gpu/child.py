@@ -17,6 +17,7 @@ import torch
 from search.gpu import checks, limits, memory
 from search.gpu.checks import Bench
 from trainables import Device, InputError, choose_device
+from trainables.base.errors import first_line
 
 CHECKPOINT = "checkpoint.pt"
 SHARE = "share.json"
@@ -95,7 +96,7 @@ def tell(folder: Path, what: str, check: Callable[[], dict[str, Any]]) -> None:
     try:
         found = check()
     except Exception as error:  # whatever it is, it is the finding
-        found = {"error": f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"}
+        found = {"error": f"{type(error).__name__}: {first_line(error)}"}
     put(folder, what, found | {"took": round(time.monotonic() - begun, 1)})
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from trainables import Device, choose_device
+from trainables.base.errors import first_line
 
 #: Of the copied block and of the matrices; small ones on a processor, where a second must do.
 BYTES = {"cuda": 2**30, "cpu": 2**27}
@@ -62,7 +63,7 @@ def refused() -> str:
     try:
         torch.empty(wanted, dtype=torch.uint8, device=device.torch_device)
     except torch.OutOfMemoryError as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     return ""
 
 

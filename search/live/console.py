@@ -22,51 +22,51 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from search.core.config import parse_duration
-from search.core.events import Event, Failed, FinalResult, Notice, Retried, StepsDone
-from search.core.readable import figure, value, visible
+from search.core.events import AuditResult, Event, Failed, FinalResult, Notice, RepeatResult, Retried, StepsDone
+from search.core.failures import failure_in_a_line, in_a_line, user_line
+from search.core.readable import clock, figure, value, visible
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
+from search.live.screen import columns_that_fit
 from search.reports.columns import RunningImportance, ordered, varied
 from search.reports.remaining import epochs_to_go
-from search.reports.screen import columns_that_fit
 from search.reports.summary import OUTCOMES, counted, shown, tally
 from search.runtime.budget import command_began
-from search.runtime.failures import in_a_line, place
 from search.runtime.search import Search
 
-#: Width and height of the live table where there is no terminal: in a notebook.
+#: Width and height of the live table in a notebook.
 NOTEBOOK = (120, 24)
-#: Seconds without a line after which a log has one on how far the search is, and how far the data is.
+#: Seconds without a line after which a log gets a line about the progress of the search, and of reading the data.
 MINUTE, HALF_A_MINUTE = 60.0, 30.0
-#: How an outcome reads in the live table, where it is not as in `OUTCOMES`.
+#: Shorter words than those of `OUTCOMES`, for the live table.
 SHORT = {"paused": "waiting", "stopped_early": "stopped"}
 
 
 class Reporter:
-    """Prints what happens in one search; a listener of the search."""
+    """Shows the events of one search in the live table or as lines of a log; a listener of the search."""
 
     def __init__(self, console: Console, search: Search, verbose: bool = False, began: float | None = None) -> None:
         """
         Args:
-            verbose: whether every epoch has a line where there is no live table.
-            began: when the command began, by `time.monotonic`; by default now.
+            verbose: whether a log has a line for every epoch.
+            began: start of the command, by `time.monotonic`; by default now.
         """
         self.console, self.search, self.verbose = console, search, verbose
         self.begun = time.monotonic() if began is None else began
-        #: When the first epoch of this session began, and the epochs that were trained before.
+        #: Start of the first epoch of this session, and number of epochs of earlier sessions.
         self._since: float | None = None
         self._epochs_before = sum(t.epoch for t in search.state.trials.values())
         self._live: _LiveTable | _NotebookTable | None = None
-        #: What follows the trials; and when the final training reported first, and its epoch then.
+        #: The current training after the trials; and time and epoch of the first report of the final training.
         self._phase = ""
         self._final: tuple[float, int] | None = None
-        #: How far long epochs are, by trial; and when a line was last printed.
+        #: The progress of long epochs, by trial; and the time of the last line.
         self._progress: dict[int, StepsDone] = {}
         self._said = time.monotonic()
         self._importance = RunningImportance(search.config.space, search.objective)
 
     def live(self) -> AbstractContextManager[Any]:
-        """Shows the live table while the block runs; does nothing where output can show none."""
+        """Shows the live table while the block runs; in a log it shows nothing."""
         if Console().is_jupyter:
             self._live = _NotebookTable(self._render)
             return self._live
@@ -75,37 +75,66 @@ class Reporter:
         self._live = _LiveTable(self._render(), self.console)
         return self._live
 
-    def __call__(self, event: Event | Notice, state: SearchState) -> None:  # noqa: C901
-        """Listens to the search: says what a person should know of an event, or keeps it for the live table."""
-        epochs = self.search.config.search.epochs
+    def __call__(self, event: Event | Notice, state: SearchState) -> None:
+        """Prints a line about an event that a person should know, or keeps the event for the live table."""
+        if (line := self._sentence(event)) is not None:
+            self.say(line)
+            return
         match event["event"]:
-            case "stopping":
-                self.say(f"stopping ({event['why']}): running trials finish their epoch and save"
-                         + ("; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""))  # fmt: skip
-            case "stalled":
-                numbers = ", ".join(map(str, event["numbers"]))
-                limit = f"{event['limit']} (search.stall_timeout)"
-                self.say(f"trial {numbers} ended no epoch within {limit}: its worker is ended")
-            case "timed_out":
-                self.say(f"trial {event['number']} is over its time (search.trial_timeout) and ends with what it has")
-            case "hint":
-                self.say(f"trial {event['number']}: {event['text']}")
-            case "unclean":
-                self.say(f"a new worker: {in_a_line(event['traceback'])}")
-            case "apart":
-                numbers = ", ".join(map(str, event["numbers"]))
-                self.say(f"trials {numbers} failed together; each goes on alone: {in_a_line(event['traceback'])}")
-            case "damaged":
-                self.say(f"{event['file']} is damaged ({event['why']}) and is passed over")
-            case "retry":
-                halved = f", in {event['micro_batches']} parts a batch" if event["micro_batches"] > 1 else ""
-                self.say(f"trial {event['number']} failed and is taken up again{halved}: {self._reason(event)}")
-            case "failed":
-                self.say(f"trial {event['number']} failed: {self._reason(event)}")
+            case "final_result" | "audit_result" | "repeat_result":
+                self._follow(event)
+            case "stopped_early":
+                trial = state.trials[event["number"]]
+                self._say_epoch(trial, trial.curve.get(trial.epoch, {}), "stopped_early", state)
             case "completed":
                 trial = state.trials[event["number"]]
                 short = f" (its own loop ended before epoch {event['of']})" if trial.ended_itself else ""
                 self._say_epoch(trial, trial.curve[trial.epoch], f"completed{short}", state)
+            case "progress":
+                self._progress[event["number"]] = event
+                self._say_standing()
+            case "result":
+                if self._since is None:
+                    self._since = time.monotonic() - event["metrics"].get("epoch_seconds", 0.0)
+                self._progress.pop(event["number"], None)
+                if event["outcome"] or self.verbose:
+                    self._say_epoch(state.trials[event["number"]], event["metrics"], event["outcome"], state)
+                else:
+                    self._say_standing()
+
+    def _sentence(self, event: Event | Notice) -> str | None:
+        """The line about an event that is always printed; None where there is none."""
+        match event["event"]:
+            case "stopping":
+                again = "; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""
+                return f"stopping ({event['why']}): running trials finish their epoch and save{again}"
+            case "stalled":
+                numbers, limit = _listed(event["numbers"]), f"{event['limit']} (search.stall_timeout)"
+                return f"trial {numbers} ended no epoch within {limit}: its worker is ended"
+            case "timed_out":
+                return f"trial {event['number']} is over its time (search.trial_timeout) and ends with what it has"
+            case "hint":
+                return f"trial {event['number']}: {event['text']}"
+            case "unclean":
+                return f"a new worker: {in_a_line(event['traceback'])}"
+            case "apart":
+                reason = in_a_line(event["traceback"])
+                return f"trials {_listed(event['numbers'])} failed together; each goes on alone: {reason}"
+            case "damaged":
+                return f"{event['file']} is damaged ({event['why']}) and is passed over"
+            case "retry":
+                halved = f", in {event['micro_batches']} parts a batch" if event["micro_batches"] > 1 else ""
+                return f"trial {event['number']} failed and is taken up again{halved}: {self._reason(event)}"
+            case "failed":
+                return f"trial {event['number']} failed: {self._reason(event)}"
+            case "repeat_finished":
+                return f"comparison: {event['value']}, seed {event['seed']}: {shown(event['test'], '')} on test"
+        return None
+
+    def _follow(self, event: FinalResult | AuditResult | RepeatResult) -> None:
+        """Keeps an epoch of a training after the trials for the live table; a log gets a line."""
+        epochs = self.search.config.search.epochs
+        match event["event"]:
             case "final_result":
                 which = f"trial {event['trial']}, seed {event['seed']}"
                 self._phase = f"final training of {which}: epoch {event['epoch']} of {event['epochs']}"
@@ -121,38 +150,28 @@ class Reporter:
                     self.say(f"{self._phase}; {shown(event['metrics'], 'val_')}")
             case "repeat_result":
                 self._phase = f"comparison: {event['value']}, seed {event['seed']}: epoch {event['epoch']} of {epochs}"
-            case "repeat_finished":
-                self.say(f"comparison: {event['value']}, seed {event['seed']}: {shown(event['test'], '')} on test")
-            case "progress":
-                self._progress[event["number"]] = event
-                if self._due():
-                    self.say("; ".join(self._standing()))
-            case "result":
-                if self._since is None:
-                    self._since = time.monotonic() - event["metrics"].get("epoch_seconds", 0.0)
-                self._progress.pop(event["number"], None)
-                if event["outcome"] or self.verbose:
-                    self._say_epoch(state.trials[event["number"]], event["metrics"], event["outcome"], state)
-                elif self._due():
-                    self.say("; ".join(self._standing()))
+
+    def _say_standing(self) -> None:
+        """Prints the progress of the search in a log, after a minute without a line."""
+        if self._due():
+            self.say("; ".join(self._standing()))
 
     def _reason(self, event: Failed | Retried) -> str:
-        """Why a trial failed, and where: a line of the user's own code, or the file with what its command printed."""
+        """Why a trial failed, with the line of the user's code, or the file with the output of the command."""
         if event["why"] == "crowded":
             return "other processes have taken the GPU's memory, the trial being within its share"
         if event["why"] == "lost":
             return "its worker was lost"
-        if (where := place(event["traceback"])) is None:
-            log = self.search.folder.path / "trials" / f"{event['number']:04d}" / "output.log"
-            where = f"its output: {log}" if log.exists() else None
-        return in_a_line(event["traceback"]) + (f" ({where})" if where else "")
+        log = self.search.folder.path / "trials" / f"{event['number']:04d}" / "output.log"
+        known = user_line(event["traceback"]) is not None or not log.exists()
+        return failure_in_a_line(event["traceback"]) + ("" if known else f" (its output: {log})")
 
     def _due(self, always: bool = False) -> bool:
-        """Whether to print a line that repeats what the live table shows: `always`, or after a minute without one."""
+        """Whether a log gets a line about the progress now: `always`, or after a minute without a line."""
         return not self._live and (always or time.monotonic() - self._said > MINUTE)
 
     def _say_epoch(self, trial: Trial, metrics: dict[str, float], outcome: str | None, state: SearchState) -> None:
-        """In a log: a trial's epoch or end, its own best, its hyperparameters, and the best trial of the search."""
+        """Prints, in a log, an epoch or the end of a trial, its best value, its hyperparameters and the best trial."""
         if self._live:
             return
         best = state.best()
@@ -167,7 +186,7 @@ class Reporter:
         self.say(line + (f"; best so far {figure(best.best_value)} (trial {best.number})" if best else ""))
 
     def say(self, text: str) -> None:
-        """Prints a line, without secrets; in a log with the time of day and the time since the command began."""
+        """Prints a line without secrets; a log has the time of day and the time since the start before it."""
         self._said = time.monotonic()
         stamp = "" if self._live else stamped(self.begun)
         self.console.print(Text(stamp + visible(redacted(text))), soft_wrap=True)
@@ -181,7 +200,7 @@ class Reporter:
         return _Frame(self._lines)
 
     def _lines(self, width: int, height: int) -> list[Text]:
-        """The live table: how far the search is, then as many trials as have room."""
+        """The live table: lines about the progress, then a line for each trial, as many as have room."""
         trials, best = list(self.search.state.trials.values()), self.search.state.best()
         self._importance.update([trial for trial in trials if trial.can_win])
         first, *phrases = self._standing()
@@ -203,7 +222,7 @@ class Reporter:
 
     def _cells(self, trials: Sequence[Trial], names: Sequence[str]) -> list[tuple[str, list[str]]]:
         """The columns of the live table: a heading and a text for each trial."""
-        key, epochs = f"val_{self.search.objective.metric}", self.search.config.search.epochs
+        key, epochs = self.search.objective.key, self.search.config.search.epochs
         latest = [trial.curve.get(trial.epoch, {}).get(key) for trial in trials]
         return [
             ("trial", [str(trial.number) for trial in trials]),
@@ -215,7 +234,7 @@ class Reporter:
         ]
 
     def _standing(self) -> list[str]:
-        """How far the search is, in a few phrases; the first is the best figure."""
+        """The progress of the search in a few phrases; the first one has the best value."""
         state, best = self.search.state, self.search.state.best()
         trials, total = list(state.trials.values()), self.search.total
         if math.isinf(total):
@@ -227,20 +246,20 @@ class Reporter:
         reached = "no trial has a result yet"
         if best is not None:
             where = f"(trial {best.number}, epoch {best.best_epoch})"
-            reached = f"best val {self.search.objective.metric} {figure(best.best_value)} {where}"
-        clock = f"elapsed {_clock(time.monotonic() - self.begun)}"
+            reached = f"best {self.search.objective.key} {figure(best.best_value)} {where}"
+        elapsed = f"elapsed {clock(time.monotonic() - self.begun)}"
         left = self._seconds_to_go(trials)
         return [
             reached,
-            f"{clock}, about {_clock(left)} to go" if left is not None else clock,
+            f"{elapsed}, about {clock(left)} to go" if left is not None else elapsed,
             *([self._phase] if self._phase else []),
             f"{number}: {tally(trial.outcome for trial in trials)}" if trials else number,
             *(f"trial {number}: {_step(event)}" for number, event in self._in_an_epoch()),
         ]
 
     def _rungs(self) -> list[str]:
-        """How many trials came to each rung, and what a rung is for; nothing once the trials are over."""
-        reached = {epoch: len(rung) for epoch, rung in self.search.scheduler.rungs().items() if rung}
+        """The number of trials that reached each rung; empty after the trials."""
+        reached = {epoch: len(rung) for epoch, rung in self.search.study.rungs().items() if rung}
         if self._phase or not reached:
             return []
         (first, number), *others = reached.items()
@@ -249,7 +268,7 @@ class Reporter:
         return [said, f"the best 1 in {self.search.config.search.reduction_factor:g} of a rung go on"]
 
     def _in_an_epoch(self) -> list[tuple[int, StepsDone]]:
-        """The latest word of each trial that is in that epoch still: words may come later than the epoch's result."""
+        """The latest progress of each running epoch; a progress message may come after the result of its epoch."""
         trials = self.search.state.trials
         return [
             (number, event) for number, event in sorted(self._progress.items())
@@ -257,32 +276,32 @@ class Reporter:
         ]  # fmt: skip
 
     def _seconds_to_go(self, trials: Sequence[Trial]) -> float | None:
-        """Seconds until the trials end: by the epochs that are left and the pace of this session, and at most what is
-        left of the time budget. None where neither is known, and after the trials."""
+        """Seconds until the trials end: the epochs that are left at the pace of this session, at most the rest of the
+        time budget. None after the trials, and where both are unknown."""
         now, budget = time.monotonic(), self.search.config.search.time_budget
         if self._phase or (trials and len(trials) >= self.search.total and all(trial.over for trial in trials)):
             return None
         limits = [] if budget is None else [max(0.0, parse_duration(budget) - now + self.begun)]
         trained = sum(trial.epoch for trial in trials) - self._epochs_before
-        rungs = list(self.search.scheduler.rungs())
+        rungs = list(self.search.study.rungs())
         epochs = epochs_to_go(trials, self.search.total, self.search.config, rungs) if trained > 0 else None
         if epochs is not None and self._since is not None:
             limits.append((now - self._since) / trained * epochs)
         return min(limits, default=None)
 
     def _final_to_go(self, event: FinalResult) -> list[str]:
-        """`about 1:20 to go`: by the pace of the final training, where it has one seed and more than one epoch."""
+        """`about 1:20 to go` at the pace of the final training; empty for several seeds and for one epoch."""
         alone = sum(run.test is None for run in self.search.state.finals.values()) == 1
         if self._final is None or not alone or not self._final[1] < event["epoch"] < event["epochs"]:
             return []
         since, first = self._final
         left = (time.monotonic() - since) / (event["epoch"] - first) * (event["epochs"] - event["epoch"])
-        return [f"about {_clock(left)} to go"]
+        return [f"about {clock(left)} to go"]
 
 
 @dataclass
 class _Frame:
-    """What the live table shows at a moment, made to the size of the terminal that draws it."""
+    """The content of the live table, fitted to the size of the terminal when it is drawn."""
 
     lines: Callable[[int, int], list[Text]]
     #: The width of each line as it was drawn last.
@@ -290,7 +309,7 @@ class _Frame:
     _last: tuple[Text, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # Trials are added in another thread: a frame that is drawn in that moment is the one before.
+        # Another thread adds trials. If it does so now, the frame before is drawn again.
         with suppress(RuntimeError):
             self._last = tuple(self.lines(options.max_width, max(2, console.height - 1)))
         widths = []
@@ -304,7 +323,7 @@ class _Frame:
 class _LiveTable(Live):
     """The live table on a terminal.
 
-    A terminal that is made narrower wraps the lines that it shows. The next frame then begins as many rows higher.
+    A terminal that becomes narrower wraps the lines that it shows. The next frame then starts as many rows higher.
     """
 
     def __init__(self, frame: _Frame, console: Console) -> None:
@@ -323,12 +342,12 @@ class _LiveTable(Live):
         return [cleared, up, *rest]
 
 
-#: How a table stands in a notebook: columns line up in a monospaced font alone, and a theme may give `pre` another.
+#: The HTML around a table in a notebook. Columns need a monospaced font, and a theme may give `pre` another one.
 _NOTEBOOK = "<pre style=\"line-height: 1.2; font-family: Menlo, Consolas, 'DejaVu Sans Mono', monospace\">{code}</pre>"
 
 
 class _NotebookTable:
-    """The live table in a notebook: one output of the cell, written anew every second; it stays as it ends."""
+    """The live table in a notebook: one output of the cell, replaced every second. The last one stays."""
 
     def __init__(self, render: Callable[[], _Frame]) -> None:
         self._render, self._over = render, threading.Event()
@@ -360,10 +379,12 @@ class _NotebookTable:
 
 
 def data_progress(console: Console, what: str = "reading the data") -> tuple[AbstractContextManager[Any], Any]:
-    """What shows how far the data is (a bar on a terminal, lines in a log), and the function that a task calls.
+    """A context that shows the progress of reading the data, and the function that a task calls with its progress.
+
+    A terminal shows a bar, a log gets lines.
 
     Args:
-        what: what is done, before the task says more.
+        what: words for the work until the task calls the function.
     """
     if not console.is_terminal:
         log = _DataLog(console, what)
@@ -380,7 +401,7 @@ def data_progress(console: Console, what: str = "reading the data") -> tuple[Abs
 
 
 class _DataLog:
-    """Prints every half a minute how far the data is; nothing where it takes less."""
+    """Prints the progress of reading the data every half a minute."""
 
     def __init__(self, console: Console, what: str) -> None:
         self._console, self._begun, self._over = console, command_began(), threading.Event()
@@ -403,12 +424,12 @@ class _DataLog:
 
 
 def stamped(begun: float) -> str:
-    """The beginning of a line of a log: the time of day, and the time since `begun` (by `time.monotonic`)."""
-    return f"{time.strftime('%H:%M:%S')}  {_clock(time.monotonic() - begun)}  "
+    """The beginning of a line of a log: time of day, and time since `begun` (by `time.monotonic`)."""
+    return f"{time.strftime('%H:%M:%S')}  {clock(time.monotonic() - begun)}  "
 
 
 def _packed(phrases: Iterable[str], width: int) -> list[str]:
-    """The phrases in as few lines of this width as hold them in their order; a longer one is cut between words."""
+    """The phrases, in their order, in as few lines of this width as possible; a longer phrase is wrapped."""
     lines: list[str] = []
     for phrase in phrases:
         if cell_len(phrase) > width:
@@ -420,13 +441,11 @@ def _packed(phrases: Iterable[str], width: int) -> list[str]:
     return lines
 
 
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
 def _step(event: StepsDone) -> str:
-    """How far an epoch is: `step 40 of 366, loss 5.2, 2600 samples/s, 1:20 to go`."""
-    pace = f"{event['samples_per_second']:.0f} samples/s, {_clock(event['left'])} to go"
+    """The progress of an epoch: `step 40 of 366, loss 5.2, 2600 samples/s, 1:20 to go`."""
+    pace = f"{event['samples_per_second']:.0f} samples/s, {clock(event['left'])} to go"
     return f"step {event['done']} of {event['of']}, loss {figure(event['loss'])}, {pace}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

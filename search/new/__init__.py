@@ -1,4 +1,4 @@
-"""Makes a task of one's own: a package to begin with, or one around a training function."""
+"""Creates a package with a task: a template to change, or a task around a training function."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from search.core.config import parse_objective
 from search.core.program_config import read_space
 from search.core.space import parse_space
 from trainables import InputError, task_names
+from trainables.base.errors import first_line
 
-#: The two packages that are copied; a new one is called otherwise than `mine`.
+#: The folder of the two template packages. A new package replaces the word `mine` by its name.
 TEMPLATES = Path(__file__).parent
 
 
 def new_task(name: str, target: Path) -> list[Path]:
-    """Writes a package with a task that runs as it is, to be changed: data, model, task, space and a test.
+    """Writes a package with a task that runs at once: data, model, task, space and a test, all to be changed.
 
     Args:
-        name: of the task and the package.
-        target: the folder to make.
+        name: the name of the task and of the package.
+        target: the folder, which must not exist.
 
     Returns:
-        The files.
+        The files that were written.
 
     Raises:
-        InputError: the name cannot be one, or the folder is there.
+        InputError: the name is no package name or is taken, or the folder exists.
     """
     return _copy(name, target, TEMPLATES / "package", {})
 
 
 def new_from_function(name: str, target: Path, function: str, space: Path, objective: str) -> list[Path]:
-    """Writes a package with a task around a training function, whose file is copied.
+    """Writes a package with a task around a training function. The file of the function is copied.
 
     Args:
         name, target: as for `new_task`.
         function: `file.py:name`.
-        space: a YAML file with the hyperparameters that it is searched over, as `run --command` takes it.
-        objective: what counts of what the function yields, such as `val_loss min`.
+        space: a YAML file with the hyperparameters, as of `run --command`.
+        objective: a metric that the function yields with its direction, such as `val_loss min`.
 
     Returns:
-        The files.
+        The files that were written.
 
     Raises:
         InputError: an argument is wrong.
@@ -55,7 +56,7 @@ def new_from_function(name: str, target: Path, function: str, space: Path, objec
         source = Path(file).read_text()
         defined = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        raise InputError(f"{place}: {file} cannot be read ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{place}: {file} cannot be read ({first_line(error)})") from error
     if called not in defined:
         raise InputError(f"{place}: expected FILE:FUNCTION; {file} defines {', '.join(defined) or 'no function'}")
     wanted = parse_objective(objective, "--objective")

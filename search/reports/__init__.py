@@ -1,4 +1,4 @@
-"""What a search came to, or would come to: summaries, comparison, report, simulation, forecasts.
+"""What a search found, or would have found: frames, summary, comparison, report, simulation, forecasts.
 
-Nothing here changes a search.
+The functions read journals, write pages, and return lines, tables or objects. They change no search and print nothing.
 """

@@ -1,4 +1,4 @@
-"""The command that repeats a search: every setting in it that is not the task's default."""
+"""Writes the command that repeats a search, with every setting that differs from the defaults of the task."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from search.core.config import SearchConfig, load_config
 from search.core.overrides import SECTIONS, change
 from search.core.program_config import LOOPS_FILE
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
-from search.core.replay import metric_of, objective_of
 from search.core.space import is_spec
 from search.core.store import SearchFolder
 from trainables import task_names
@@ -31,9 +31,9 @@ FLAGS = {
 }  # fmt: skip
 #: Arguments of `search.run` that are keys of the section `search`.
 ARGUMENTS = ("trials", "epochs", "time_budget", "searcher", "scheduler", "concurrency", "seed")
-#: Keys that take others along (`change`), so that they are set first.
+#: Keys that change other keys too (see `change`): they are set first.
 LEADING = ("search.trials", "search.epoch_budget", "search.epochs", "search.deterministic")
-#: The file that a command's space is written to, as the page names it.
+#: The name that the page gives to the file with the space of a command.
 SPACE_FILE = "space.yaml"
 
 
@@ -42,9 +42,9 @@ class Again:
     """How a search is repeated.
 
     Attributes:
-        command: a line for a shell, or lines of Python; empty where only another tool can repeat it.
-        space: the content of `SPACE_FILE`, which a line with `--command` reads; else empty.
-        words: what has to be done before; empty for nothing.
+        command: a line for a shell, or lines of Python; empty if only another tool can repeat the search.
+        space: the content of `SPACE_FILE` for a line with `--command`; else empty.
+        words: a sentence about what has to be done before; may be empty.
     """
 
     command: str
@@ -52,35 +52,33 @@ class Again:
     words: str = ""
 
 
-def again(folder: SearchFolder, description: dict[str, Any], config: SearchConfig, origin: str | None) -> Again:
+def again(folder: SearchFolder, record: SearchRecord, config: SearchConfig, origin: str | None) -> Again:
     """How the search is repeated with the same configuration.
 
     Args:
-        origin: the search (or searches) whose results its searcher was told first; None for none.
+        origin: the value of `--from`, if the searcher got results of earlier searches.
     """
-    if description.get("imported"):
-        return Again(
-            "", words=f"The search was imported from {description['imported']}; the tool that made it repeats it."
-        )
+    if record.imported:
+        return Again("", words=f"The search was imported from {record.imported}; the tool that made it repeats it.")
     wanted = _as_given(folder, config)
     if "function" not in config.data:
         if config.task not in task_names():
             return Again(
                 "", words=f"The task {config.task} is not installed here, so its default settings are unknown."
             )
-        return Again(redacted(shlex.join(_task_command(description, config, wanted, origin))))
+        return Again(redacted(shlex.join(_task_command(record, config, wanted, origin))))
     source = folder.path.parents[1] / Path(config.data["function"]).with_suffix(".py")
-    objective = f"{metric_of(description)} {objective_of(description).mode}"
+    objective = f"{record.metric} {record.objective.mode}"
     command = _command_of(source)
     known = load_config(config.task, profile="data", file=LOOPS_FILE).raw
     start = {**known, "space": wanted["space"], "data": wanted["data"]}
     if command is not None and not command.get("environment"):
-        # The command line sets this scheduler for a command, as a process that is paused is ended.
+        # The command line sets this scheduler for a command: a command cannot be paused.
         start = change(start, flags={"search.scheduler": "asha"})
         line = ["python", "-m", "search", "run", "--command", command["text"], "--space", SPACE_FILE]
         line += ["--objective", objective]
         line += ["--pattern", command["pattern"]] if command.get("pattern") else []
-        line += [*_flags(_changes(start, wanted)), *_others(description, config, origin)]
+        line += [*_flags(_changes(start, wanted)), *_others(record, config, origin)]
         before = f"In {command['folder']}, with this {SPACE_FILE}:" if command.get("folder") else ""
         space = "\n".join(f"{_json(name)}: {_json(spec)}" for name, spec in wanted["space"].items())
         return Again(redacted(shlex.join(line)), redacted(space), before)
@@ -90,11 +88,11 @@ def again(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
     else:
         train = source.stem
     words = f"Its source, when the search began, is in {source}."
-    return Again(redacted(_python(train, objective, _changes(start, wanted), wanted, description, origin)), "", words)
+    return Again(redacted(_python(train, objective, _changes(start, wanted), wanted, record, origin)), "", words)
 
 
 def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:
-    """The configuration without what a run adds to it: the storage's folder for this search."""
+    """The configuration as the user gave it: a run adds the folder of the search to `search.storage`."""
     storage = config.raw["search"].get("storage")
     if storage is None:
         return config.raw
@@ -102,25 +100,23 @@ def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:
     return {**config.raw, "search": {**config.raw["search"], "storage": given}}
 
 
-def _task_command(
-    description: Mapping[str, Any], config: SearchConfig, wanted: dict[str, Any], origin: str | None
-) -> list[str]:
-    data = description["data"]
+def _task_command(record: SearchRecord, config: SearchConfig, wanted: dict[str, Any], origin: str | None) -> list[str]:
+    data = record.data
     words = ["python", "-m", "search", "run", config.task, *(["--data", str(data)] if data else [])]
     start = load_config(config.task, profile="data" if data else "demo").raw
-    return [*words, *_flags(_changes(start, wanted)), *_others(description, config, origin)]
+    return [*words, *_flags(_changes(start, wanted)), *_others(record, config, origin)]
 
 
-def _others(description: Mapping[str, Any], config: SearchConfig, origin: str | None) -> list[str]:
-    """The flags that are no part of the configuration."""
+def _others(record: SearchRecord, config: SearchConfig, origin: str | None) -> list[str]:
+    """The flags that are not part of the configuration."""
     words = ["--from", origin] if origin else []
-    words += ["--address", str(description["address"])] if description.get("address") else []
-    own = "function" in config.data  # a training of somebody's program has no final training to leave out
-    return [*words, *(["--no-retrain"] if not description.get("retrain", True) and not own else [])]
+    words += ["--address", str(record.address)] if record.address else []
+    own = "function" in config.data  # a search of a function has no final training
+    return [*words, *(["--no-retrain"] if not record.retrain and not own else [])]
 
 
 def _changes(start: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """The keys, and their values, that lead from a configuration to another by `change`, and no more of them."""
+    """The keys and values with which `change` turns the configuration `start` into `wanted`, as few as possible."""
     given: dict[str, Any] = {}
     while True:
         reached = change(start, [_set(key, value) for key, value in given.items()])
@@ -132,7 +128,7 @@ def _changes(start: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differences(have: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted keys whose values differ, with the wanted ones; the spec of a hyperparameter is one value."""
+    """The dotted keys whose values differ, with the wanted values. The spec of a hyperparameter is one value."""
     for name, value in wanted.items():
         known = have.get(name)
         groups = isinstance(value, Mapping) and isinstance(known, Mapping)
@@ -159,19 +155,19 @@ def _flags(changes: Mapping[str, Any]) -> list[str]:
 
 
 def _is_plain(key: str) -> bool:
-    """Whether a key names a hyperparameter that `--set` knows without `space.` before it."""
+    """Whether `--set` accepts the key of a hyperparameter without `space.`."""
     return key.startswith("space.") and key.split(".")[1] not in SECTIONS
 
 
 def _set(key: str, value: Any) -> str:
-    """`KEY=VALUE`, the value as JSON, which YAML reads. A word that YAML takes for nothing else has no quotes."""
+    """`KEY=VALUE` with the value as JSON, which YAML reads; a word that YAML reads as text has no quotes."""
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_]+", value) and _read(value) == value:
         return f"{key}={value}"
     return f"{key}={_json(value)}"
 
 
 def _json(value: Any) -> str:
-    """A value as JSON that YAML reads as the same value, with no character that is not printable."""
+    """A value as JSON that YAML reads as the same value; characters that cannot be printed are escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
@@ -181,9 +177,9 @@ def _read(text: str) -> Any:
 
 
 def _command_of(source: Path) -> dict[str, Any] | None:
-    """The fields of the `Command` that was searched, read from its source as text; None where it was a function.
+    """The fields of the searched `Command`, read from its source text; None if a function was searched.
 
-    The function itself is a pickle, which a report does not open.
+    A report does not open the pickle of the function, because that runs code.
     """
     try:
         call = ast.parse(source.read_text().strip(), mode="eval").body
@@ -195,7 +191,7 @@ def _command_of(source: Path) -> dict[str, Any] | None:
 
 
 def _python(
-    train: str, objective: str, changes: Mapping[str, Any], wanted: dict[str, Any], description: Mapping[str, Any],
+    train: str, objective: str, changes: Mapping[str, Any], wanted: dict[str, Any], record: SearchRecord,
     origin: str | None,
 ) -> str:  # fmt: skip
     """The call of `search.run`."""
@@ -211,7 +207,7 @@ def _python(
             settings[name] = value
     named |= {"settings": settings} if settings else {}
     named |= {"resources": resources} if resources else {}
-    named |= {"address": description["address"]} if description.get("address") else {}
+    named |= {"address": record.address} if record.address else {}
     named |= {"start_from": origin} if origin else {}
     return _call("search.run", [train], named)
 

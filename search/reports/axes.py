@@ -1,7 +1,7 @@
-"""Axes of hyperparameters and figures: places from 0 to 1, and ticks that a person can read.
+"""Axes for drawings: they map values to positions from 0 to 1 and have readable ticks.
 
-The rows of one drawing have different units, so each row is scaled to places by itself. Trials that do not use a
-conditional hyperparameter have a place of their own, below 0.
+The rows of one drawing have different units, so each row is scaled by itself. Trials that do not use a conditional
+hyperparameter stand at a position below 0.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from search.core.space import Parameter, Plain
 from search.core.state import Trial
 from trainables import Objective
 
-#: Where a trial stands that does not use the hyperparameter.
+#: The position of trials that do not use the hyperparameter.
 NOT_USED = -0.28
 #: Most ticks on an axis, and on that of a small figure; most characters of a tick's label, and of a value in a list.
 TICKS, FEW, LABEL, VALUE = 6, 4, 14, 40
-#: Losses whose largest is so many times the smallest have a logarithmic axis.
+#: Ratio of the largest loss to the smallest from which on an axis is logarithmic.
 WIDE = 10.0
 
 
 def label(value: object, most: int = LABEL) -> str:
-    """A value as text for plotly, which reads some HTML in every label. Long text is cut in its middle."""
+    """A value as text for plotly, which interprets HTML in labels. Long text is cut in its middle."""
     text = visible(significant(value)).replace("\n", r"\n").replace("\t", r"\t")
     if len(text) > most:
         text = text[: most - most // 2 - 1] + "…" + text[-(most // 2) :]
@@ -35,20 +35,22 @@ def label(value: object, most: int = LABEL) -> str:
 
 @dataclass(frozen=True)
 class Axis:
-    """One row of a drawing: its title, its ticks (place and label), and the place (0 to 1) of a trial; None where the
-    trial has no value."""
+    """One row of a drawing: its title, its ticks (position and label), and a function from a trial to its position.
+
+    Positions are from 0 to 1; None: the trial has no value.
+    """
 
     title: str
     ticks: tuple[tuple[float, str], ...]
     at: Callable[[Trial], float | None]
 
     def place(self, trial: Trial) -> float:
-        """The place of a trial; `NOT_USED` where it has no value."""
+        """The position of a trial; `NOT_USED` where it has no value."""
         found = self.at(trial)
         return NOT_USED if found is None else found
 
     def all_ticks(self, trials: Sequence[Trial]) -> list[tuple[float, str]]:
-        """The ticks, with `not used` where a trial of these has no value."""
+        """The ticks; with the tick `not used` if one of the trials has no value."""
         missing = any(self.at(trial) is None for trial in trials)
         return [*([(NOT_USED, "not used")] if missing else []), *self.ticks]
 
@@ -112,12 +114,12 @@ def _choices_axis(parameter: Parameter, title: str, most: int) -> Axis:
 
 
 def _index(choices: list[Plain], value: Plain) -> int:
-    """The place of a value among choices; True is not 1."""
+    """The index of a value among the choices. True differs from 1."""
     return next(i for i, c in enumerate(choices) if c == value and isinstance(c, bool) == isinstance(value, bool))
 
 
 def _scale(low: float, high: float, log: bool) -> Callable[[float], float]:
-    """From values to places: 0 at `low`, 1 at `high`; 0.5 where both are the same."""
+    """Maps values to positions: `low` to 0, `high` to 1; to 0.5 where both are equal."""
     if low == high:
         return lambda value: 0.5
     if log:
@@ -130,12 +132,12 @@ def _labelled(ticks: Sequence[float], scale: Callable[[float], float]) -> tuple[
 
 
 def wide(values: Sequence[float], objective: Objective) -> bool:
-    """Whether values of an objective that is minimized span so much that a logarithmic axis shows them better."""
+    """Whether a logarithmic axis shows the values better: the objective is minimized, and they span a wide range."""
     return objective.mode == "min" and bool(values) and min(values) > 0 and max(values) > WIDE * min(values)
 
 
 def whole_ticks(low: int, high: int, step: int = 1, most: int = TICKS) -> list[int]:
-    """At most `most` whole numbers of a range, evenly spaced, each of them a value of the range."""
+    """At most `most` evenly spaced whole numbers of a range; each is a value of the range."""
     stride = max(1, math.ceil((high - low) // step / (most - 1)))
     return list(range(low, high + 1, stride * step))
 
@@ -153,7 +155,7 @@ def linear_ticks(low: float, high: float, most: int = TICKS) -> list[float]:
 
 
 def log_ticks(low: float, high: float, most: int = TICKS) -> list[float]:
-    """Powers of ten from `low` to `high`; with fewer than three, their 2- and 5-fold too; the ends if nothing else."""
+    """Powers of ten from `low` to `high`; with fewer than three also 2 and 5 times these; else the two ends."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, math.ceil((last - first) / (most - 1)))
     powers = [float(f"1e{power}") for power in range(first, last + 1)]

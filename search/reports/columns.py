@@ -1,4 +1,4 @@
-"""Which hyperparameters stand beside a trial, and in which order: for the terminal, the report and other pages."""
+"""Chooses and orders the hyperparameters that are shown beside a trial."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from search.core.state import Trial
 from search.reports.importance import importances
 from trainables import Objective
 
-#: Number of trials with a result from which on importance orders columns; with fewer it is a guess.
+#: Fewest trials with a result for an order by importance; with fewer trials importance is a guess.
 ENOUGH = 20
-#: Most trials that importance is worked out from, drawn at random: 80 take about a second of a processor.
+#: Most trials for the computation of importance, drawn at random: 80 trials take about a second of a processor.
 MOST = 80
-#: The learning rate by its usual names; it always comes first.
+#: Names of the learning rate, which always comes first.
 _LEARNING_RATE = ("lr", "learning_rate")
 
 
 def varied(parameters: Iterable[Parameter], trials: Iterable[Trial]) -> list[Parameter]:
-    """The searched parameters whose values differ between these trials; of a single trial those that it has."""
+    """The searched parameters whose values differ between the trials; for a single trial the parameters that it has."""
     configurations = [trial.params for trial in trials]
     searched = [p for p in parameters if p.searched]
     if len(configurations) < 2:
@@ -32,11 +32,11 @@ def varied(parameters: Iterable[Parameter], trials: Iterable[Trial]) -> list[Par
 def ordered(parameters: Iterable[Parameter], shares: Mapping[str, float]) -> list[Parameter]:
     """The parameters, the most important first.
 
-    The learning rate comes first. The others follow by their share of the objective's variance, where that is known;
-    then come numbers on a logarithmic scale, then the rest in the order of the space.
+    First the learning rate; then by share of the variance of the objective, where the share is known; then numbers on a
+    logarithmic scale; then the rest in the order of the space.
 
     Args:
-        shares: by name, as `importances` returns them; empty where there are too few trials.
+        shares: `Importance.share` by name; empty where there are too few trials.
     """
 
     def key(parameter: Parameter) -> tuple[bool, float, bool]:
@@ -51,16 +51,16 @@ def is_learning_rate(name: str) -> bool:
 
 
 class RunningImportance:
-    """The shares of a search that runs, worked out in a thread of its own whenever the number of trials has doubled."""
+    """The importance of hyperparameters while a search runs; a thread computes it when the number of trials doubled."""
 
     def __init__(self, space: Space, objective: Objective) -> None:
         self._space, self._objective = space, objective
         self._due = ENOUGH
-        #: Of the last time; empty before the first.
+        #: `Importance.share` by name; empty before the first computation.
         self.shares: dict[str, float] = {}
 
     def update(self, trials: Sequence[Trial]) -> None:
-        """Called often, with the trials that have a result; returns at once."""
+        """Starts a computation if one is due; call it often, with the trials that have a result. It returns at once."""
         if len(trials) >= self._due:
             self._due = 2 * len(trials)
             drawn = np.random.default_rng(0).permutation(len(trials))[:MOST]
@@ -69,6 +69,6 @@ class RunningImportance:
 
     def _work_out(self, trials: Sequence[Trial]) -> None:
         try:
-            self.shares = {one.name: one.share for one in importances(trials, self._space, self._objective)}
-        except (ValueError, RuntimeError):  # all trials came to the same, say: the order stays as it is
+            self.shares = {item.name: item.share for item in importances(trials, self._space, self._objective)}
+        except (ValueError, RuntimeError):  # such as equal results of all trials: the order stays
             return

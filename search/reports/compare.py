@@ -1,92 +1,231 @@
-"""Prints the searches of a task side by side, and their best trials in one table."""
+"""Compares searches: the searches of each task side by side, and all their trials in one ranking."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
-import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
-from rich.console import Console
 
-from search.core.config import parse_objective
 from search.core.readable import Grid, figure, value, visible
-from search.core.store import Store
+from search.core.replay import open_search, replay
+from search.core.store import Store, pass_over
 from search.reports.columns import is_learning_rate
-from search.reports.screen import columns_that_fit, show
+from search.reports.frames import trials_frame
 from search.reports.summary import tally
-from search.tracking import results
-from trainables import InputError
+from trainables import InputError, Objective
 
-#: Columns of the trials' table that stand after the hyperparameters on a screen, and how headings read there.
+#: Columns that a screen shows after the hyperparameters.
 LAST = ("behind", "epochs", "seconds", "cost")
-HEADINGS = {"behind": "worse by", "epoch": "best epoch", "epochs": "epochs trained"}
-#: Most characters of a heading and a cell: the name of a search has that many.
-WIDE = 32
+HEADINGS = {"behind": "worse by", "best_epoch": "best epoch", "epochs": "epochs trained"}
+#: Outcomes of a trial of which nothing is kept, unless it has a result.
+LOST = ("diverged", "failed")
 
 
-def compare(console: Console, store: Store, task: str, names: list[str], top: int, form: str) -> None:
-    """Prints the comparison in the format `form`; csv and json hold the trials alone.
+@dataclass(frozen=True)
+class SearchTable:
+    """One search with its trials, read from its journal or from a tracking server.
 
-    Searches on other data than the newest search's cannot be ranked with it; they are named with the reason.
+    Attributes:
+        id: identifies the search in every store and on every tracking server.
+        created: milliseconds since 1970.
+        fingerprint: of its data.
+        algorithms: its searcher and its scheduler, such as `tpe + asha`.
+        test: the test objective of its model; NaN where nothing was tested.
+        trials: as `trials_frame` returns it, with the column `val_METRIC`.
+    """
+
+    id: str
+    name: str
+    task: str
+    created: int
+    fingerprint: str
+    objectives: tuple[Objective, ...]
+    algorithms: str
+    test: float
+    trials: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The searches of one task, compared.
+
+    Attributes:
+        objective: of all these searches.
+        searches: a row for each search: `search`, `searcher`, `trials` (counted by outcome), `best val_METRIC`,
+            `test_METRIC`, `epochs`, `seconds`, `seconds of failed trials`, `seconds of stopped trials`, and `cost`
+            where the searches have prices.
+        trials: a row for each trial, the best one first. `search`, `trial`, `outcome`. `val_METRIC`: the best value;
+            NaN for a trial that diverged. `behind`: how much worse it is than the best trial. A column for each
+            further objective, and `front`: whether the trial is on the Pareto front. `best_epoch`, `epochs`,
+            `seconds`, `cost`. A column for each hyperparameter that differs between trials.
+        left_out: a sentence for each group of searches that cannot be ranked with the others, with the reason.
+    """
+
+    task: str
+    objective: Objective
+    searches: pd.DataFrame
+    trials: pd.DataFrame
+    left_out: tuple[str, ...]
+    hyperparameters: tuple[str, ...]
+
+    def grids(self, top: int) -> list[Grid]:
+        """The table of the searches and the table of the best `top` trials (0: all), for a screen."""
+        best = self.best(top)
+        last = [name for name in LAST if name in best]
+        first = [name for name in best.columns if name not in last]
+        if best["search"].nunique() == 1:
+            first.remove("search")
+        rates = [name for name in first if is_learning_rate(str(name))]
+        start = first.index("best_epoch") + 1
+        ordered = [*first[:start], *rates, *(name for name in first[start:] if name not in rates), *last]
+        return [_grid(self.searches), _grid(best[ordered].rename(columns=HEADINGS), self.hyperparameters)]
+
+    def markdown(self, top: int) -> list[str]:
+        """Both tables as lines of Markdown."""
+        searches, trials = _grid(self.searches), _grid(self.best(top), self.hyperparameters)
+        return [*searches.markdown(), "", *trials.markdown()]
+
+    def best(self, top: int) -> pd.DataFrame:
+        """The best `top` trials; 0: all."""
+        return self.trials.head(top) if top else self.trials
+
+
+def compare_searches(
+    store: Store, task: str | None = None, names: Collection[str] = (), elsewhere: Iterable[SearchTable] = ()
+) -> list[Comparison]:
+    """Compares the searches of a store, from their journals.
+
+    Searches on other data than the newest search of their task cannot be ranked with it, nor can searches with another
+    objective: `Comparison.left_out` names them.
+
+    Args:
+        task: only searches of this task; None: a comparison for each task.
+        names: only these searches; the last one named takes the place of the newest one.
+        elsewhere: searches of a tracking server. One that is in the store too is read from the store.
 
     Raises:
-        InputError: no search of the task, or none of such a name.
+        InputError: there is no search, or none of such a name.
     """
-    runs = results.read_runs(store, task)
-    found = results.searches(runs)
-    if not len(found):
+    tables = [*read_tables(store, task)]
+    known = {table.id for table in tables}
+    tables += [table for table in elsewhere if table.id not in known and task in (None, table.task)]
+    if not tables and task:
         raise InputError(f"{task}: no search of this task in {store.shown}; there is one after `search run {task}`")
-    if unknown := [name for name in names if name not in found.index]:
-        raise InputError(f"--search {unknown[0]}: no such search of {task}; there are {', '.join(found.index)}")
-    chosen = found.loc[names] if names else found
-    newest = chosen.iloc[-1] if names else chosen.loc[chosen["tag.created"].astype(int).idxmax()]
-    objectives = [parse_objective(text, "objective") for text in newest["tag.objective"].split(", ")]
-    metric = objectives[0].metric
-    same = chosen["tag.data.fingerprint"] == newest["tag.data.fingerprint"]
-    frame = results.trials(runs, list(chosen.index[same]), objectives)
-    shown = frame.head(top) if top else frame
-    measured = ("search", "trial", "outcome", *(one.metric for one in objectives), "front", "epoch", *LAST)
-    plain = [name for name in shown.columns if name not in measured]
-    if form == "csv":
-        shown.to_csv(sys.stdout, index=False)
-    elif form == "json":
-        sys.stdout.write(json.dumps(json.loads(shown.to_json(orient="records", double_precision=15)), indent=2) + "\n")
-    elif form == "md":
-        tables = (grid.markdown() for grid in (_grid(_overview(chosen[same], frame, metric)), _grid(shown, plain)))
-        sys.stdout.write("\n\n".join("\n".join(table) for table in tables) + "\n")
-    else:
-        alone = shown["search"].nunique() == 1
-        _print(console, _overview(chosen[same], frame, metric))
-        _print(console, _by_weight(shown.drop(columns=["search"] if alone else [])), plain)
-        if len(shown) < len(frame):
-            console.print(f"{len(shown)} of {len(frame)} trials; --top 0 shows all", markup=False)
-    if not same.all():
-        others = ", ".join(f"{name} ({row['tag.data.fingerprint'][:8]})" for name, row in chosen[~same].iterrows())
-        text = f"not compared, as their data is other than {newest.name}'s ({newest['tag.data.fingerprint'][:8]}): "
-        print(text + others, file=sys.stderr)
+    if not tables:
+        raise InputError(f"{store.shown}: no search in this store; there is one after `search run TASK`")
+    by_name = {table.name: table for table in tables}
+    if unknown := [name for name in names if name not in by_name]:
+        of = f" of {task}" if task else ""
+        raise InputError(f"--search {unknown[0]}: no such search{of}; there are {', '.join(by_name)}")
+    if names:
+        tables = [by_name[name] for name in dict.fromkeys(names)]
+    tasks = dict.fromkeys(table.task for table in tables)
+    return [_compare_task([table for table in tables if table.task == name], bool(names)) for name in tasks]
 
 
-def _overview(searches: pd.DataFrame, frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """A row for each search: its trials by outcome, its best trial, its test figure and its cost."""
-    rows = []
-    for name, group in frame.groupby("search", sort=False):
-        search = searches.loc[name]
+def read_tables(store: Store, task: str | None = None) -> Iterable[SearchTable]:
+    """Reads the searches of a store from their journals; the log names those that are damaged."""
+    for name, record in store.records():
+        if task not in (None, record.task):
+            continue
+        try:
+            folder, record, config = open_search(store, name)
+            state, _ = replay(folder)
+        except InputError as error:
+            pass_over(error)
+            continue
+        objectives = tuple(config.objectives) or (state.objective,)
+        test = (state.final.test if state.final else None) or {}
+        yield SearchTable(
+            record.id or name, name, config.task, record.created, record.fingerprint, objectives,
+            f"{config.search.searcher} + {config.search.scheduler}",
+            test.get(state.objective.metric, math.nan),
+            trials_frame(state, objectives=objectives, resources=config.resources),
+        )  # fmt: skip
+
+
+def _compare_task(tables: Sequence[SearchTable], last_is_reference: bool) -> Comparison:
+    reference = tables[-1] if last_is_reference else max(tables, key=lambda table: table.created)
+    objective = reference.objectives[0]
+    same, other_data, other_objective = [], [], []
+    for table in tables:
+        if table.fingerprint != reference.fingerprint:
+            other_data.append(f"{table.name} ({table.fingerprint[:8]})")
+        elif _goal(table.objectives[0]) != _goal(objective):
+            other_objective.append(f"{table.name} ({_goal(table.objectives[0])})")
+        else:
+            same.append(table)
+    left_out = []
+    if other_data:
+        text = f"not compared, as their data is other than {reference.name}'s ({reference.fingerprint[:8]}): "
+        left_out.append(text + ", ".join(other_data))
+    if other_objective:
+        text = f"not compared, as their objective is other than {reference.name}'s ({_goal(objective)}): "
+        left_out.append(text + ", ".join(other_objective))
+    trials, hyperparameters = rank_trials(same, reference.objectives)
+    searches = _searches_frame(same, trials, objective)
+    return Comparison(
+        reference.task, objective, searches, trials, tuple(left_out), tuple(hyperparameters)
+    )  # fmt: skip
+
+
+def _goal(objective: Objective) -> str:
+    return f"{objective.metric} {objective.mode}"
+
+
+def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) -> tuple[pd.DataFrame, list[str]]:
+    """All trials of these searches, the best first: `Comparison.trials`, and the columns of its hyperparameters."""
+    metrics = [objectives[0].key, *(objective.metric for objective in objectives[1:])]
+    measured = {"search", "trial", "outcome", "epochs", "best_epoch", "behind", "front", "seconds", "cost"}
+    frames = [table.trials.reset_index().assign(search=table.name) for table in tables]
+    frame = pd.concat(frames, ignore_index=True)
+    ranked = frame["outcome"] != "diverged"  # as `Trial.can_win`
+    ranked &= frame["best_epoch"].gt(0)
+    for name in [*metrics, "best_epoch"]:
+        frame[name] = frame[name].where(ranked) if name in frame else math.nan
+    frame["best_epoch"] = frame["best_epoch"].astype("Int64")
+    losses = pd.DataFrame({
+        name: frame[name] * (1 if objective.mode == "min" else -1)
+        for name, objective in zip(metrics, objectives, strict=True)
+    })  # fmt: skip
+    frame["behind"] = losses.iloc[:, 0] - losses.iloc[:, 0].min()
+    own = ["search", "trial", "outcome", metrics[0], "behind"]
+    if len(objectives) > 1:
+        from search.core.pareto import nondominated
+
+        known = losses.dropna()
+        frame["front"] = frame.index.isin(known.index[nondominated(known.to_numpy())])
+        own += ["front", *metrics[1:]]
+    own += ["best_epoch", "epochs", "seconds"]
+    if frame.get("cost", pd.Series(dtype=float)).gt(0).any():  # else nobody gave a price
+        own.append("cost")
+    measured |= {*metrics, *(objective.metric for table in tables for objective in table.objectives[1:])}
+    given = [str(name) for name in frame.columns if name not in measured]
+    varied = [name for name in given if frame[name].map(repr).nunique() > 1]
+    order = frame.assign(_loss=losses.iloc[:, 0]).sort_values(["_loss", "search", "trial"], kind="stable").index
+    return frame.loc[order, [*own, *varied]].reset_index(drop=True), varied
+
+
+def _searches_frame(tables: Sequence[SearchTable], trials: pd.DataFrame, objective: Objective) -> pd.DataFrame:
+    """A row for each search, the one with the best trial first; see `Comparison.searches`."""
+    by_name, rows = {table.name: table for table in tables}, []
+    for name, group in trials.groupby("search", sort=False):
+        table = by_name[str(name)]
+        # A failed trial with a result counts by its result.
+        lost = group["outcome"].isin(LOST) & group[objective.key].isna()
         rows.append(
             {
                 "search": name,
-                "searcher": f"{search['tag.searcher']} + {search['tag.scheduler']}",
+                "searcher": table.algorithms,
                 "trials": tally(group["outcome"]),
-                f"best val {metric}": group[metric].iloc[0],
-                f"test {metric}": search.get(f"metric.test_{metric}", float("nan")),
+                f"best {objective.key}": group[objective.key].iloc[0],
+                objective.test_key: table.test,
                 "epochs": int(group["epochs"].sum()),
                 "seconds": group["seconds"].sum(),
-                # Nothing was kept of these trials. A failed trial with a result counts by its result.
-                "seconds of failed trials": group.loc[
-                    group["outcome"].isin(["diverged", "failed"]) & group[metric].isna(), "seconds"
-                ].sum(),
+                "seconds of failed trials": group.loc[lost, "seconds"].sum(),
                 "seconds of stopped trials": group.loc[group["outcome"] == "stopped_early", "seconds"].sum(),
                 **({"cost": group["cost"].sum()} if "cost" in group else {}),
             }
@@ -94,34 +233,33 @@ def _overview(searches: pd.DataFrame, frame: pd.DataFrame, metric: str) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def _by_weight(frame: pd.DataFrame) -> pd.DataFrame:
-    """The trials with the columns that matter most first: what came out, then the hyperparameters, then the costs."""
-    last = [name for name in LAST if name in frame]
-    first = [name for name in frame.columns if name not in last]
-    rates = [name for name in first if is_learning_rate(str(name))]
-    place = first.index("epoch") + 1
-    ordered = [*first[:place], *rates, *(name for name in first[place:] if name not in rates), *last]
-    return frame[ordered].rename(columns=HEADINGS)
+def comparisons_as_csv(comparisons: Sequence[Comparison], top: int) -> str:
+    """The best `top` trials of each task (0: all) as CSV; of several tasks with the column `task`."""
+    return str(_records(comparisons, top).to_csv(index=False))
 
 
-def _print(console: Console, frame: pd.DataFrame, plain: Collection[str] = ()) -> None:
-    """A table of as many columns as the terminal holds; of all of them in a log."""
-    grid = _grid(frame, plain)
-    columns = [(head, [row[place] for row in grid.rows]) for place, head in enumerate(grid.heads)]
-    lines = columns_that_fit(columns, console.width if console.is_terminal else math.inf, WIDE)
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
-    if re.search(r"\+\d+$", lines[0]):
-        show(console, "(a wider terminal shows more columns, `--format csv` all of them)")
+def comparisons_as_json(comparisons: Sequence[Comparison], top: int) -> str:
+    """As `comparisons_as_csv`, a JSON list with an object for each trial."""
+    given = _records(comparisons, top).to_json(orient="records", double_precision=15)
+    return json.dumps(json.loads(given), indent=2) + "\n"
 
 
-def _grid(frame: pd.DataFrame, plain: Collection[str] = ()) -> Grid:
-    """Texts of a table; in the columns `plain` stand hyperparameters, elsewhere what was measured."""
+def _records(comparisons: Sequence[Comparison], top: int) -> pd.DataFrame:
+    frames = [comparison.best(top).copy() for comparison in comparisons]
+    if len(frames) == 1:
+        return frames[0]
+    for frame, comparison in zip(frames, comparisons, strict=True):
+        frame.insert(0, "task", comparison.task)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _grid(frame: pd.DataFrame, exact: Collection[str] = ()) -> Grid:
+    """The texts of a table: four significant digits, except in the columns `exact`, which hold hyperparameters."""
 
     def text(name: str, given: object) -> str:
         if pd.isna(given):
             return ""
-        return figure(given) if isinstance(given, float) and name not in plain else value(given)
+        return figure(given) if isinstance(given, float) and name not in exact else value(given)
 
     columns = [[text(str(name), given) for given in cells] for name, cells in frame.items()]
     return Grid([visible(str(name)) for name in frame.columns], list(zip(*columns, strict=True)))

@@ -1,16 +1,15 @@
-"""Writes the page that shows what a data set is, before or after a search was run on it."""
+"""Writes the page of a data set: splits, copies across splits, doubtful labels."""
 
 from __future__ import annotations
 
 import base64
 import time
-import webbrowser
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from search.core.config import SearchConfig
 from search.core.readable import visible
@@ -21,12 +20,20 @@ from search.reports.pages import render
 from trainables import Finding, Splits, Surveyed, Task, get_task
 from trainables.base.files import replacing
 
-#: Doubtful labels that are listed.
+#: Most doubtful labels in the list.
 DOUBTS = 50
 
 
-def show_data(console: Console, store: Store, config: SearchConfig, splits: Splits, show: bool) -> Path:
-    """Writes the page of a data set into the store, prints its warnings and its place, and opens it if `show`."""
+@dataclass(frozen=True)
+class DataPage:
+    """The path of the page, and lines to print: notes, copies, warnings, the path."""
+
+    path: Path
+    lines: tuple[str, ...]
+
+
+def write_data_page(store: Store, config: SearchConfig, splits: Splits) -> DataPage:
+    """Writes the page of a data set into the folder `data` of the store."""
     task, info = get_task(config.task), splits.info
     leaks = task.leaks(splits) if isinstance(task, Surveyed) else []
     overview = task.overview(splits) if isinstance(task, Surveyed) else []
@@ -44,36 +51,32 @@ def show_data(console: Console, store: Store, config: SearchConfig, splits: Spli
         warnings=warnings,
         copies=copies,
         notes=info.notes,
-        findings=[_shown(finding) for finding in findings],
+        findings=[_finding_for_page(finding) for finding in findings],
         surveyed=isinstance(task, Surveyed),
     )
     path = store.root / "data" / f"{config.task}-{info.fingerprint}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(page.encode())
-    for line in (*(f"note: {note}" for note in info.notes), copies, *warnings, f"data: {path}"):
-        console.print(visible(redacted(line)), markup=False, soft_wrap=True)
-    if show:
-        webbrowser.open(path.as_uri())
-    return path
+    lines = (*(f"note: {note}" for note in info.notes), copies, *warnings, f"data: {path}")
+    return DataPage(path, tuple(visible(redacted(line)) for line in lines))
 
 
 def _copies(task: Task, name: str, leaks: Sequence[Finding]) -> str:
-    """Whether validation and test were compared with train, and what was found: one line."""
+    """One line: whether validation and test were compared with train, and the result."""
     if not isinstance(task, Surveyed):
         return f"not looked for copies across splits: {name} has no method `leaks`"
-    return f"looked for copies across splits: {'; '.join(one.title for one in leaks) or 'none'}"
+    return f"looked for copies across splits: {'; '.join(finding.title for finding in leaks) or 'none'}"
 
 
 def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
     """Test samples whose label the final model of the last search on this data doubts.
 
-    A label is doubted as in confident learning (Northcutt et al. 2021, arXiv:1911.00068): another class is predicted,
-    with at least the probability that this class has on average where it is the label.
+    A label is doubtful as in confident learning (Northcutt et al. 2021, arXiv:1911.00068): the model predicts another
+    class, with at least the mean probability of that class among the samples that have it as their label.
     """
-    known = dict(store.descriptions())
-    for name in sorted(known, key=lambda name: -known[name]["created"]):
-        if (known[name]["task"], known[name]["fingerprint"]) != (task, fingerprint):
+    for name, record in sorted(store.records(), key=lambda pair: -pair[1].created):
+        if (record.task, record.fingerprint) != (task, fingerprint):
             continue
         folder, _, _ = open_search(store, name)
         final = replay(folder)[0].final
@@ -98,7 +101,7 @@ def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
     return []
 
 
-def _shown(finding: Finding) -> dict[str, Any]:
+def _finding_for_page(finding: Finding) -> dict[str, Any]:
     table = pd.DataFrame() if finding.table is None else finding.table
     rows = table.itertuples(index=False)
     return {

@@ -1,6 +1,6 @@
 """The interactive figures of a search: pure functions of its state, its configuration and its events.
 
-All of them are drawn as SVG, which needs no WebGL. Colours of text and grid lines are those of the page (`page.html`).
+They are drawn as SVG, which needs no WebGL. The page (`page.html`) sets the colours of text and grid lines.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ from trainables import Objective
 
 @dataclass(frozen=True)
 class Style:
-    """How a kind of trial is drawn. The colours can be told apart by colour-blind people (Okabe and Ito 2008, the
-    blue lighter), on white and on black; kinds of one colour differ in dash and symbol."""
+    """How a kind of trial is drawn.
+
+    Colour-blind people can tell the colours apart, on white and on black (Okabe and Ito 2008, with a lighter blue).
+    Kinds of one colour differ in dash and symbol.
+    """
 
     colour: str
     dash: str = "solid"
@@ -44,7 +47,7 @@ class Style:
     sign: str = "●"
 
 
-#: By outcome; later ones are drawn over earlier ones.
+#: Styles by outcome, in the order in which they are drawn.
 STYLES = {
     "failed": Style("#cc79a7", symbol="x", sign="✕"), "diverged": Style("#cc79a7", "dot", "x-open", "╳"),
     "stopped_early": Style("#909090"), "paused": Style("#909090", "dot", "circle-open", "○"),
@@ -53,23 +56,23 @@ STYLES = {
     "best": Style("#d55e00", symbol="diamond", sign="◆"),
 }  # fmt: skip
 GREY = "rgba(128,128,128,0.6)"
-#: From `ENOUGH` trials on an importance means something; beyond `PLENTY` more of them only take longer.
+#: Fewest trials from which importance means something; and most trials from which it is computed.
 ENOUGH, PLENTY = 20, 1000
-#: Points of a figure, as a phone draws so many SVG elements in about a second; and points of one learning curve.
+#: Most points of a figure: a phone draws that many SVG elements in about a second; and of one learning curve.
 POINTS, CURVE = 4000, 200
-#: Hyperparameters that a hover label lists: a screen holds no more lines.
+#: Most hyperparameters in a hover label: a screen has no room for more lines.
 LISTED = 20
-#: The heading of the figure of the finalists, under which the page has their table too.
+#: The heading of the figure of the finalists; the page has their table below it.
 FINALISTS = "Validation against test"
-#: Characters of a name beside a bar: more would leave a phone no room for the bars.
+#: Most characters of a name beside a bar: a longer one leaves no room for bars on a phone.
 BAR = 18
-#: Pixels of a row of the drawing of configurations.
+#: Height in pixels of a row in the drawing of configurations.
 ROW = 66
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Figures under one heading. `key`: the kinds of trials whose colours the page explains, as the figures do not."""
+    """Figures under one heading. `key`: the kinds of trials whose colours the page explains; else the legend does."""
 
     title: str
     words: str
@@ -78,16 +81,16 @@ class Drawing:
 
 
 def drawings(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[Drawing]:
-    """All that there is to draw of a search; what it has no trials for is left out."""
-    found = [best_so_far(state, config, events), curves(state, config), scatter(state, config), parallel(state, config)]
-    found += [pareto(state, config, other) for other in config.objectives[1:]]
-    found += [finalists(state, config), importance(state, config)]
-    return [one for one in found if one is not None]
+    """All drawings of a search; those for which it has no trials are left out."""
+    drawn = [best_so_far(state, config, events), curves(state, config), scatter(state, config), parallel(state, config)]
+    drawn += [pareto(state, config, other) for other in config.objectives[1:]]
+    drawn += [finalists(state, config), importance(state, config)]
+    return [drawing for drawing in drawn if drawing is not None]
 
 
 def best_so_far(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> Drawing | None:
-    """The best objective of all trials against the time of the sessions, without the time between them."""
-    key, objective = f"val_{state.objective.metric}", state.objective
+    """The best objective so far against time; the time between two sessions is left out."""
+    key, objective = state.objective.key, state.objective
     seconds: list[float] = []
     best: list[float] = []
     text: list[str] = []
@@ -117,8 +120,8 @@ def best_so_far(state: SearchState, config: SearchConfig, events: Sequence[Event
 
 
 def curves(state: SearchState, config: SearchConfig) -> Drawing | None:
-    """Learning curves. The trials of one outcome are one line with gaps, which a browser draws as one path."""
-    metric, best = f"val_{state.objective.metric}", state.best()
+    """Learning curves. The trials of one outcome are one line with gaps: a browser draws it as one path."""
+    metric, best = state.objective.key, state.best()
     ranked = state.ranked()
     others = [t for t in state.trials.values() if not t.can_win]
     known = {t.number: _curve(t, metric) for t in (*ranked, *others)}
@@ -162,7 +165,7 @@ def curves(state: SearchState, config: SearchConfig) -> Drawing | None:
 
 
 def _curve(trial: Trial, metric: str) -> list[tuple[int, float]]:
-    """Epochs and finite values of a metric; of a long curve evenly spaced epochs, and the best one."""
+    """Epochs and finite values of a metric. A long curve keeps evenly spaced epochs and the best one."""
     known = [(e, m[metric]) for e, m in sorted(trial.curve.items()) if metric in m and np.isfinite(m[metric])]
     if len(known) <= CURVE:
         return known
@@ -171,7 +174,7 @@ def _curve(trial: Trial, metric: str) -> list[tuple[int, float]]:
 
 
 def scatter(state: SearchState, config: SearchConfig) -> Drawing | None:
-    """The objective against each hyperparameter, a figure for each."""
+    """The objective against each hyperparameter, one figure for each hyperparameter."""
     searched, best = _searched(config), state.best()
     ranked = _finite(state.ranked())
     if not searched or not ranked:
@@ -181,12 +184,12 @@ def scatter(state: SearchState, config: SearchConfig) -> Drawing | None:
     for parameter in searched:
         axis, figure = parameter_axis(parameter, trials, FEW), go.Figure()
         for kind, style in STYLES.items():
-            there = [t for t in trials if _kind(t, best) == kind]
-            if there:
+            of_kind = [t for t in trials if _kind(t, best) == kind]
+            if of_kind:
                 figure.add_trace(
                     go.Scatter(
-                        x=[axis.place(t) for t in there], y=[t.best_value for t in there], mode="markers",
-                        text=[_hover(t, config, _result(t, state.objective)) for t in there], showlegend=False,
+                        x=[axis.place(t) for t in of_kind], y=[t.best_value for t in of_kind], mode="markers",
+                        text=[_hover(t, config, _result(t, state.objective)) for t in of_kind], showlegend=False,
                         hovertemplate="%{text}<extra></extra>",
                         marker={"color": style.colour, "symbol": style.symbol, "size": 9 if kind == "best" else 7},
                     )
@@ -203,8 +206,10 @@ def scatter(state: SearchState, config: SearchConfig) -> Drawing | None:
 
 
 def parallel(state: SearchState, config: SearchConfig) -> Drawing | None:
-    """Parallel coordinates whose axes are rows, so that they fit a narrow screen and a printed page: each line is a
-    trial and goes from its hyperparameters, one after the other, down to its result."""
+    """Parallel coordinates: each line is a trial and goes through its hyperparameters down to its result.
+
+    The axes are rows, so that they fit a narrow screen and a printed page.
+    """
     searched, ranked = _searched(config), _finite(state.ranked())
     if not searched or len(ranked) < 2:
         return None
@@ -302,29 +307,29 @@ def pareto(state: SearchState, config: SearchConfig, other: Objective) -> Drawin
 
 
 def finalists(state: SearchState, config: SearchConfig) -> Drawing | None:
-    """Test against validation of each finalist, with the 95 % interval of its mean over seeds."""
+    """The test objective against the validation objective of each finalist, with 95 % intervals."""
     if not state.decision:
         return None
-    rows, metric = state.decision["finalists"], state.objective.metric
+    rows = state.decision["finalists"]
     ends = [min(row["val"] for row in rows), max(row["val"] for row in rows)]
     figure = go.Figure(
         go.Scatter(x=ends, y=ends, mode="lines", line={"dash": "dot", "color": GREY}, name="equal", hoverinfo="skip")
     )
     for row in rows:
         style = STYLES["best" if row is rows[0] else "completed"]
-        said = f"val {_of(metric, row['val'])}<br>test {_of(metric, row['test'])}"
+        text = f"{_of(state.objective.key, row['val'])}<br>{_of(state.objective.test_key, row['test'])}"
         if np.isfinite(row["low"]):
-            said += f" ({significant(row['low'])} to {significant(row['high'])})"
+            text += f" ({significant(row['low'])} to {significant(row['high'])})"
         figure.add_trace(
             go.Scatter(
                 x=[row["val"]], y=[row["test"]], name=f"trial {row['trial']}", mode="markers",
-                text=[_hover(state.trials[row["trial"]], config, said)], hovertemplate="%{text}<extra></extra>",
+                text=[_hover(state.trials[row["trial"]], config, text)], hovertemplate="%{text}<extra></extra>",
                 marker={"color": style.colour, "symbol": style.symbol, "size": 10},
                 error_y={"array": [row["high"] - row["test"]], "arrayminus": [row["test"] - row["low"]]},
             )
         )  # fmt: skip
     figure.update_layout(showlegend=True)
-    _dress(figure, 400, f"best {_title(state.objective, f'val_{metric}')}", f"test {label(metric, VALUE)}")
+    _dress(figure, 400, f"best {_title(state.objective, state.objective.key)}", label(state.objective.test_key, VALUE))
     side = "above" if state.objective.mode == "min" else "below"
     words = f"Validation chose the finalists and flatters them: {side} the dotted line test is worse. "
     words += "Bars are 95 % intervals."
@@ -332,33 +337,33 @@ def finalists(state: SearchState, config: SearchConfig) -> Drawing | None:
 
 
 def importance(state: SearchState, config: SearchConfig) -> Drawing | None:
-    """How much of the difference between trials each hyperparameter explains, and what that was worked out from."""
+    """The importance of each hyperparameter, with its interval and the number of trials that it was computed from."""
     every, searched = _finite(state.ranked()), _searched(config)
     drawn = np.random.default_rng(0).permutation(len(every))[:PLENTY]
     trials = [every[i] for i in sorted(drawn)]
     if not trials or not searched:
         return None
     try:
-        found = importances(trials, config.space, state.objective)
+        computed = importances(trials, config.space, state.objective)
     except ValueError as error:
         return Drawing("Importance", f"No importance: {error}.")
-    bars = list(reversed(found))
+    bars = list(reversed(computed))
     figure = go.Figure(
         go.Bar(
-            x=[one.share for one in bars], y=[label(one.name, BAR) for one in bars], orientation="h",
+            x=[item.share for item in bars], y=[label(item.name, BAR) for item in bars], orientation="h",
             marker_color=STYLES["completed"].colour, hovertemplate="%{text}<extra></extra>", textposition="none",
-            error_x={"array": [one.high - one.share for one in bars], "color": STYLES["best"].colour,
-                     "arrayminus": [one.share - one.low for one in bars]},
+            error_x={"array": [item.high - item.share for item in bars], "color": STYLES["best"].colour,
+                     "arrayminus": [item.share - item.low for item in bars]},
             text=[
-                f"{label(one.name, VALUE)}: {one.share:.0%}, interval {one.low:.0%} to {one.high:.0%}<br>from "
-                f"{one.trials} of {len(trials)} trials" for one in bars
+                f"{label(item.name, VALUE)}: {item.share:.0%}, interval {item.low:.0%} to {item.high:.0%}<br>from "
+                f"{item.trials} of {len(trials)} trials" for item in bars
             ],
         )
     )  # fmt: skip
     _dress(figure, 90 + 28 * len(bars), "share of the variance of ranks", "hyperparameter")
     figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
-    # Seven pixels a character, and the axis title beside them: a margin that plotly grows by itself overlaps in print.
-    figure.update_layout(margin_l=45 + 7 * max(len(one.name[:BAR]) for one in bars))
+    # Seven pixels for each character, and the axis title: the automatic margin of plotly overlaps in print.
+    figure.update_layout(margin_l=45 + 7 * max(len(item.name[:BAR]) for item in bars))
     figure.update_yaxes(type="category", ticks="", automargin=False)
     part = f" of {len(every)}, drawn at random" if len(trials) < len(every) else ""
     words = (
@@ -366,10 +371,10 @@ def importance(state: SearchState, config: SearchConfig) -> Drawing | None:
         f"(main effects of fANOVA). Orange bars hold {LEVEL:.0%} of what resampled trials give: where two of them "
         "overlap, the order may be chance."
     )
-    if some := [one for one in found if one.trials < len(trials)]:
-        listed = ", ".join(f"{one.name} {one.trials}" for one in some)
+    if some := [item for item in computed if item.trials < len(trials)]:
+        listed = ", ".join(f"{item.name} {item.trials}" for item in some)
         words += f" A conditional hyperparameter counts on the trials in which it exists ({listed})."
-    left = {p.name for p in searched} - {one.name for one in found}
+    left = {p.name for p in searched} - {item.name for item in computed}
     if left:
         words += f" Left out, as too few trials have them: {', '.join(sorted(left))}."
     if len(trials) < ENOUGH:
@@ -386,10 +391,13 @@ def _finite(ranked: Sequence[Trial]) -> list[Trial]:
 
 
 def _some(trials: Sequence[Trial], most: int) -> tuple[list[Trial], str]:
-    """At most `most` of the trials, which are ordered from the best on: half are the best, half are drawn at random.
+    """At most `most` of the trials: the best half of them, and a random half of the rest.
+
+    Args:
+        trials: the best first.
 
     Returns:
-        The trials in their order, and a sentence that says which are drawn; empty where all are.
+        The trials in their order, and a sentence about the choice; empty if all trials are drawn.
     """
     if len(trials) <= most:
         return list(trials), ""
@@ -420,23 +428,23 @@ def _of(metric: str, value: float) -> str:
 
 
 def _result(trial: Trial, *objectives: Objective) -> str:
-    """The trial's objectives at its best epoch."""
+    """The objectives of a trial at its best epoch, as text."""
     values = ", ".join(_of(o.metric, value_of(trial, o)) for o in objectives)
     return f"{values} at epoch {trial.best_epoch}"
 
 
 def _hover(trial: Trial, config: SearchConfig, first: str = "") -> str:
-    """What is shown where a pointer rests on a trial: its number, its outcome and its hyperparameters."""
+    """The hover label of a trial: its number, its outcome and its hyperparameters."""
     used = [p for p in _searched(config) if p.exists(trial.params) and p.name in trial.params]
     lines = [f"{label(p.name, VALUE)}: {label(trial.params[p.name], VALUE)}" for p in used]
     if len(lines) > LISTED:
         lines = [*lines[:LISTED], f"and {len(lines) - LISTED} more"]
-    said = f"<b>trial {trial.number}</b>, {_words(trial.outcome or 'running')}"
-    return "<br>".join([*([first] if first else []), said, *lines])
+    head = f"<b>trial {trial.number}</b>, {_words(trial.outcome or 'running')}"
+    return "<br>".join([*([first] if first else []), head, *lines])
 
 
 def _dress(figure: go.Figure, height: int, x: str | None, y: str | None) -> None:
-    """Sets what all figures share."""
+    """Sets size, fonts, margins, legend and grid, which all figures share."""
     figure.update_layout(
         template="none", height=height, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
         font={"color": "#808080", "family": "system-ui, sans-serif"}, hovermode="closest",
@@ -450,7 +458,7 @@ def _dress(figure: go.Figure, height: int, x: str | None, y: str | None) -> None
 
 
 def _set_x(figure: go.Figure, ticks: Sequence[tuple[float, str]]) -> None:
-    """Shows these places as ticks."""
+    """Sets the ticks of the horizontal axis."""
     low = NOT_USED - 0.08 if any(place < 0 for place, _ in ticks) else -0.06
     figure.update_xaxes(
         tickvals=[place for place, _ in ticks], ticktext=[text for _, text in ticks], tickangle=0, tickfont_size=11,
@@ -460,7 +468,7 @@ def _set_x(figure: go.Figure, ticks: Sequence[tuple[float, str]]) -> None:
 
 
 def _set_y(figure: go.Figure, values: Sequence[float], objective: Objective) -> None:
-    """A logarithmic axis where the values span much."""
+    """Makes the vertical axis logarithmic if the values span a wide range."""
     if wide(values, objective):
         ticks = log_ticks(min(values), max(values))
         figure.update_yaxes(type="log", tickvals=ticks, ticktext=[label(tick) for tick in ticks])

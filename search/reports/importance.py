@@ -5,12 +5,14 @@ A forest of regression trees learns the rank of a trial from its configuration. 
     Var over p (mean of the forest's rank over the other hyperparameters) / Var of the forest's rank
 
 which is the main effect of Hutter et al. (2014, fANOVA). Both variances are over configurations that are drawn from the
-space, as a search draws them: a log-uniform range is uniform in the logarithm. Optuna's fANOVA integrates such a range
-uniformly, so that of [1e-5, 1e-1] nine tenths of the weight lie above 1e-2: where log10 of lr explains half of the
-variance and x the other half, 150 trials give 0.09 and 0.91 there, and 0.45 and 0.48 here. Optuna's default, PED-ANOVA,
-asks another question: how the best tenth of the trials differs from all trials. Of 18 trials that tenth has two trials.
+space as a search draws them: a log-uniform range is uniform in the logarithm.
 
-Ranks are taken instead of values, as one diverging loss would be most of the variance of the values.
+Why not Optuna's importances: its fANOVA integrates a log-uniform range uniformly, so nine tenths of the weight of
+[1e-5, 1e-1] lie above 1e-2. In a test where log10 of lr explains half of the variance and x the other half, 150 trials
+give 0.09 and 0.91 there, and 0.45 and 0.48 here. Its default, PED-ANOVA, asks another question: how the best tenth of
+the trials differs from all trials. The best tenth of 18 trials has two trials.
+
+Ranks are used instead of values, because one diverging loss would be most of the variance of the values.
 
 A conditional hyperparameter exists in a part of the space. Its two variances are over that part.
 """
@@ -31,15 +33,15 @@ from trainables import Objective
 
 Array = np.ndarray
 
-#: Resampled sets of trials, and trees that are fitted to each. The interval is that of 40 sets; more only take longer.
+#: Number of resampled sets of trials, and of trees that are fitted to each set.
 RESAMPLES, TREES = 40, 8
-#: Trials at a leaf, at least: with one, a tree learns the noise of each trial.
+#: Fewest trials at a leaf: with 1, a tree learns the noise of each trial.
 LEAF = 2
-#: Values of a range at which a hyperparameter is looked at, and drawn configurations at each value.
+#: Number of values of a range, and of drawn configurations for each value.
 VALUES, BACKGROUND = 12, 64
-#: Fewest drawn configurations that a conditional hyperparameter must exist in, and fewest trials.
+#: Fewest drawn configurations, and fewest trials, in which a conditional hyperparameter must exist.
 FEWEST_DRAWN, FEWEST_TRIALS = 8, 4
-#: Share of the resampled sets whose importance lies in the interval.
+#: Share of the resampled sets whose importance is within the interval.
 LEVEL = 0.9
 
 
@@ -60,8 +62,12 @@ class Importance:
 
 @dataclass(frozen=True)
 class _Probe:
-    """Configurations that differ in one hyperparameter: `rows` are features (values * background, d), grouped by value;
-    `there` (background,) says in which of the background configurations the hyperparameter exists."""
+    """Configurations that differ in one hyperparameter.
+
+    Attributes:
+        rows: features (values * background, d), grouped by value.
+        there: (background,), whether the hyperparameter exists in each background configuration.
+    """
 
     parameter: Parameter
     rows: Array
@@ -74,10 +80,10 @@ def importances(trials: Sequence[Trial], space: Space, objective: Objective) -> 
     Hyperparameters that exist in fewer than `FEWEST_TRIALS` trials are left out.
 
     Args:
-        trials: with a result each.
+        trials: each has a result.
 
     Raises:
-        ValueError: there are too few trials, or all of them came to the same.
+        ValueError: there are too few trials, or all have the same result.
     """
     losses = np.array([objective.loss(t.best_value) for t in trials])
     if len(trials) < FEWEST_TRIALS:
@@ -97,15 +103,15 @@ def importances(trials: Sequence[Trial], space: Space, objective: Objective) -> 
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(shares, [tail, 1 - tail], axis=0)
     number = dict(zip((p.name for p in space.parameters), counts, strict=True))
-    found = [
+    result = [
         Importance(probe.parameter.name, float(share), float(least), float(most), int(number[probe.parameter.name]))
         for probe, share, least, most in zip(probes, shares.mean(0), low, high, strict=True)
     ]
-    return sorted(found, key=lambda one: (-one.share, one.name))
+    return sorted(result, key=lambda importance: (-importance.share, importance.name))
 
 
 def _probe(encoding: Encoding, parameter: Parameter) -> _Probe | None:
-    """The configurations for one hyperparameter; None where it hardly exists in the space."""
+    """The configurations for one hyperparameter; None if it exists in fewer than `FEWEST_DRAWN` of them."""
     column = [p.name for p in encoding.space.parameters].index(parameter.name)
     rows = np.array(
         [encoding.draw(np.random.default_rng(0), BACKGROUND, {parameter.name: value}) for value in _values(parameter)]
@@ -117,7 +123,7 @@ def _probe(encoding: Encoding, parameter: Parameter) -> _Probe | None:
 
 
 def _values(parameter: Parameter) -> list[Plain]:
-    """Values of a hyperparameter that stand for its whole range, each as likely."""
+    """Equally likely values that represent the whole range of a hyperparameter."""
     if parameter.kind == "choice":
         return list(parameter.choices)
     middles = (np.arange(VALUES) + 0.5) / VALUES
@@ -125,8 +131,8 @@ def _values(parameter: Parameter) -> list[Plain]:
 
 
 def _resampled_shares(x: Array, y: Array, probes: Sequence[_Probe]) -> list[list[float]]:
-    """For each resampled set of trials the share of each probe's hyperparameter."""
-    from sklearn.ensemble import RandomForestRegressor  # importing it takes a second, and most commands need no forest
+    """The share of each probed hyperparameter (inner list), for each resampled set of trials (outer list)."""
+    from sklearn.ensemble import RandomForestRegressor  # the import takes a second, and most commands need no forest
 
     rng = np.random.default_rng(0)
     everything = np.concatenate([probe.rows for probe in probes])
@@ -134,7 +140,7 @@ def _resampled_shares(x: Array, y: Array, probes: Sequence[_Probe]) -> list[list
     shares = []
     for seed in range(RESAMPLES):
         drawn = rng.integers(len(y), size=len(y))
-        # Each split looks at some of the features, so that the trees differ and a strong feature hides no other one.
+        # Each split considers 70 % of the features, so that the trees differ and a strong feature hides no other one.
         forest = RandomForestRegressor(
             TREES, bootstrap=False, min_samples_leaf=LEAF, max_features=0.7, random_state=seed
         ).fit(x[drawn], y[drawn])

@@ -1,4 +1,4 @@
-"""Forecasts what a search will take, from two epochs of as many trials as run at once (`--plan`)."""
+"""Forecasts epochs, hours and disk of a search, from two epochs of as many trials as run at once (`--plan`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import numpy as np
 from search.core.config import SearchConfig, check_config, parse_duration
 from search.core.events import Event, Result
 from search.core.overrides import change
-from search.core.searchers.registry import make_searcher
+from search.core.readable import duration
+from search.core.searchers import make_searcher
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder, read_json
 from search.reports.simulate import simulate
@@ -25,27 +26,27 @@ from search.runtime.search import Search
 from trainables import InputError, Splits, get_task
 from trainables.base.files import replacing
 
-#: Number of random orders of good and bad trials that a forecast simulates; fewer for thousands of trials.
+#: Most random orders of good and bad trials that a forecast simulates.
 DRAWS = 20
-#: Most trials that a forecast simulates where a budget decides how many there are.
+#: Most trials that a forecast simulates where a budget decides their number.
 MOST = 500
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A forecast; `epochs` and `hours` are the lowest, median and highest over random orders of the trials."""
+    """A forecast. `epochs` and `hours`: minimum, median and maximum over random orders of the trials."""
 
     trials: int
     epochs: tuple[int, int, int]
     hours: tuple[float, float, float]
     #: Hours of the final training if the best epoch is the last.
     final_hours: float
-    #: Disk for checkpoints and models: the most at any time, and what stays.
+    #: GB of disk for checkpoints and models: the most at any time, and after the search.
     peak_gb: float
     kept_gb: float
 
     def lines(self) -> list[str]:
-        """The forecast in lines for the user."""
+        """The forecast as lines for the user."""
         least, epochs, most = self.epochs
         short, hours, long = (duration(3600 * h) for h in self.hours)
         return [
@@ -56,7 +57,7 @@ class Plan:
         ]
 
     def beside(self, events: Sequence[Event]) -> str:
-        """One line: the forecast beside what the trials then took."""
+        """One line: the forecast beside the epochs and hours that the trials took."""
         seconds = begun = last = 0
         for event in events:
             if event["event"] == "session":
@@ -85,13 +86,6 @@ class Plan:
             file.write(json.dumps(asdict(self)).encode())
 
 
-def duration(seconds: float) -> str:
-    """A time as people read it: `0.4 s`, `45 s`, `12 min`, `3.4 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 or not seconds else f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
 def _size(gb: float) -> str:
     return f"{gb:.1f} GB" if gb >= 1 else f"{max(1, round(1024 * gb))} MB"
 
@@ -99,11 +93,11 @@ def _size(gb: float) -> str:
 def plan(config: SearchConfig, splits: Splits, placement: Placement) -> Plan:
     """Trains as many random configurations as run at once for two epochs, and forecasts the search from them.
 
-    How many epochs early stopping saves depends on the order in which good and bad trials come. The forecast is over
-    random orders, of trials that keep their rank from the first epoch to the last.
+    The number of epochs that early stopping saves depends on the order of good and bad trials. The forecast simulates
+    random orders of trials that keep their rank from the first epoch to the last.
 
     Raises:
-        InputError: no trial got through its first epoch.
+        InputError: no trial finished its first epoch.
     """
     from search.runtime.trials import run_trials
 
@@ -132,7 +126,7 @@ def plan(config: SearchConfig, splits: Splits, placement: Placement) -> Plan:
 
 
 def _seconds(state: SearchState, results: list[Result]) -> list[tuple[float, float]]:
-    """Seconds of each trial's first epoch and of a later one, including the time between two epochs."""
+    """Seconds of the first epoch and of a later epoch of each trial, with the time between two epochs."""
     times = {(event["number"], event["epoch"]): event["time"] / 1000 for event in results}
     found = []
     for trial in state.trials.values():
@@ -150,9 +144,9 @@ def forecast(
     """Forecasts a search from measured trials.
 
     Args:
-        seconds: for each measured trial the seconds of its first epoch and of a later one.
+        seconds: of the first epoch and of a later epoch of each measured trial.
         start: seconds until the first trial trains.
-        size: GB of a checkpoint.
+        size: of a checkpoint, in GB.
     """
     objective = get_task(config.task).objective
     _, total = make_searcher(config, objective)
@@ -161,7 +155,7 @@ def forecast(
     workers, limit = placement.concurrency * search.fuse, math.inf
     if search.time_budget:
         limit = max(0.0, parse_duration(search.time_budget) - start)
-    if math.isinf(total):  # as many as could begin, if each ended after its first epoch
+    if math.isinf(total):  # the number of first epochs that the budget holds
         most = search.epoch_budget or limit * workers / min(once for once, _ in seconds)
         total = max(1, min(MOST, round(most)))
     total = int(total)
@@ -169,7 +163,7 @@ def forecast(
         state = SearchState(objective)
         for number, quality in enumerate(rng.permutation(total)):
             once, each = seconds[rng.integers(len(seconds))]
-            value = {f"val_{objective.metric}": objective.loss(float(quality))}
+            value = {objective.key: objective.loss(float(quality))}
             curve = {e: {**value, "epoch_seconds": once if e == 1 else each} for e in range(1, search.epochs + 1)}
             state.trials[number] = Trial(number, {}, 0, curve)
         outcome = simulate(config, state, workers, limit)

@@ -1,4 +1,4 @@
-"""How many epochs the trials of a running search have still to train."""
+"""Forecasts the epochs that the trials of a running search still have to train."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from math import inf, isinf
 from statistics import fmean
 
 from search.core.config import SearchConfig
+from search.core.registry import SCHEDULERS
 from search.core.state import Trial
 
 
@@ -14,39 +15,41 @@ def epochs_to_go(trials: Sequence[Trial], total: float, config: SearchConfig, ru
     """Forecasts the epochs that are left.
 
     Args:
-        trials: that were proposed by now.
-        total: number of trials; infinite where a budget ends the search.
+        trials: those that were proposed.
+        total: number of trials of the search; infinite where a budget ends it.
         rungs: the epochs at which trials are compared, ascending.
 
     Returns:
-        None where there is no basis: only a time budget ends the search, or trials may stop early and none is over.
+        None where no forecast is possible: only a time budget ends the search, or no trial has ended and trials may
+        stop early.
     """
     search = config.search
     spent = sum(trial.epoch for trial in trials)
     left = inf if search.epoch_budget is None else max(0.0, search.epoch_budget - spent)
     if isinf(total):
         return None if isinf(left) else left
-    if search.scheduler in ("asha-promote", "asha-predict"):
+    scheduler = SCHEDULERS.get(search.scheduler)
+    if scheduler.pauses_trials:
         expected = _promoted(trials, int(total), len(config.balanced), search.reduction_factor, [*rungs, search.epochs])
     else:
         over = [trial.epoch for trial in trials if trial.over]
-        if not over and search.scheduler != "none":
+        if not over and scheduler.compares:
             return None if isinf(left) else left
-        each = search.epochs if search.scheduler == "none" else fmean(over)
+        each = fmean(over) if scheduler.compares else search.epochs
         coming = (total - len(trials)) * each
         expected = coming + sum(max(0.0, each - trial.epoch) for trial in trials if not trial.over)
     return min(left, expected)
 
 
 def _promoted(trials: Sequence[Trial], total: int, kinds: int, factor: float, levels: Sequence[int]) -> float:
-    """Epochs that are left where the best `1 / factor` of the trials at a rung go on to the next one.
+    """Epochs that are left if the best `1 / factor` of the trials at a rung continue to the next rung.
 
-    Of 18 trials with a factor of 3 and levels at the epochs 2, 6 and 12, 18 train 2 epochs, 6 train 4 more and 2 train
-    6 more. Where more trials began a stage than that, these count.
+    Example: 18 trials, factor 3, levels 2, 6 and 12. Then 18 trials train 2 epochs, 6 of them train 4 more, and 2 of
+    these train 6 more. If more trials than that began a stage already, their number counts.
 
     Args:
-        kinds: number of balanced values, each with rungs of its own.
-        levels: the rungs, and the last epoch.
+        kinds: number of variants; each has its own rungs.
+        levels: the epochs of the rungs, and the last epoch.
     """
     left, before, coming = 0.0, 0, float(total)
     for level in levels:

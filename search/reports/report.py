@@ -6,65 +6,57 @@ import base64
 import importlib.metadata
 import platform
 import time
-import webbrowser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from plotly.offline import get_plotlyjs
-from rich.console import Console
 
 from search.core.config import SearchConfig
 from search.core.cost import cost
 from search.core.events import Event
-from search.core.pareto import front, value_of
+from search.core.pareto import front
+from search.core.readable import duration
 from search.core.readable import value as significant
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.replay import open_search, replay
-from search.core.schedulers.registry import make_scheduler
+from search.core.searchers.base import RecordedSearcher
 from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
-from search.final import audit, finalists, variant_comparison
+from search.core.study import Study
+from search.final import finalists, variant_comparison
+from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.again import again
 from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
+from search.reports.frames import trials_frame
 from search.reports.pages import render
-from search.reports.plan import duration
 from search.reports.summary import configuration, tally
-from search.tracking.client import mlflow_client, quick_and_quiet
-from search.tracking.names import experiment_name
 from trainables import InputError
 from trainables.base.files import replacing
 
 PACKAGES = ("ray", "torch", "transformers", "mlflow", "optuna", "pandas", "numpy")
-#: Trials that the table shows: more are no longer read, and `compare` lists them all.
+#: Most trials in the table; `compare` lists all of them.
 ROWS = 100
 
 
-def report(console: Console, store: Store, name: str, show: bool) -> None:
-    """Writes a search's report, logs it to the search's run in MLflow, and opens it in a browser if `show`.
+def report_search(store: Store, name: str) -> Path:
+    """Writes the report of a search and returns its path: `report.html` in the folder of the search.
+
+    Of a store that can only be read, the report is `NAME-report.html` in the current folder.
 
     Raises:
         InputError: there is no such search, or no trial of it has a result.
     """
-    folder, description, config = open_search(store, name)
-    path = write(folder, description, config, None if store.is_writable else Path(f"{name}-report.html").resolve())
-    console.print(f"report: {path}", markup=False, soft_wrap=True)
-    if show:
-        webbrowser.open(path.as_uri())
-    if not store.is_writable:
-        console.print(f"{store.root} can only be read: the report is here, and not in MLflow", markup=False)
-        return
-    key = f"tags.`search.id` = '{description['id']}' AND tags.`search.run` = 'parent'"
-    with quick_and_quiet():
-        client = mlflow_client(store)
-        experiment = client.get_experiment_by_name(experiment_name(config.task))
-        for run in client.search_runs([experiment.experiment_id], key) if experiment else ():
-            client.log_artifact(run.info.run_id, str(path))
+    folder, record, config = open_search(store, name)
+    path = None if store.is_writable else Path(f"{name}-report.html").resolve()
+    return write_report(folder, record, config, path)
 
 
-def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfig, path: Path | None = None) -> Path:
-    """Writes the report to `path`, by default into the search's folder; raises InputError if no trial has a result."""
+def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfig, path: Path | None = None) -> Path:
+    """Writes the report, by default into the folder of the search; raises InputError if no trial has a result."""
     state, events = replay(folder)
     if not any(t.curve for t in state.trials.values()):
         raise InputError(f"{folder.name}: no trial of it has a result to show yet")
@@ -79,13 +71,13 @@ def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
         remarks=_remarks(state),
         plotly=get_plotlyjs(),
         drawings=_drawings(state, config, events),
-        stopping=_stopping(state, config),
+        stopping=_stopping(state, config, events),
         spent=_spent(state, config),
         comparison=_comparison(folder, state, config),
         final=_final(folder, state),
         trials=_trials(folder, state, config),
-        facts=_facts(description, config),
-        again=again(folder, description, config, _origin(events)),
+        facts=_facts(record, config),
+        again=again(folder, record, config, _origin(events)),
         settings=redacted(yaml.safe_dump(config.raw, sort_keys=False)),
     )
     path = path or folder.path / "report.html"
@@ -95,7 +87,7 @@ def write(folder: SearchFolder, description: dict[str, Any], config: SearchConfi
 
 
 def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[dict[str, Any]]:
-    """What matters: rows of a small table, with `name`, `figure`, `words`, and a `verdict` that is `good` or not."""
+    """The rows of the first table: `name`, `figure`, `words`, `verdict`, and whether the verdict is `good`."""
     rows: list[dict[str, Any]] = []
 
     def row(name: str, figure: str, words: str, verdict: str = "", good: bool = True) -> None:
@@ -103,7 +95,7 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
 
     metric, best, final = state.objective.metric, state.best(), state.final
     if final is not None and final.test is not None:
-        row(f"test {metric}", significant(final.test[metric]), _how(final))
+        row(state.objective.test_key, significant(final.test[metric]), _how(final))
         for name, value in final.baselines.items():
             good = state.objective.better(final.test[metric], value)
             row(f"baseline {name}", significant(value), "on test", "beaten" if good else "NOT beaten", good)
@@ -111,7 +103,7 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
         row("best trial", "", "no trial succeeded")
     else:
         when = f"trial {best.number} at epoch {best.best_epoch} of {config.search.epochs}"
-        row(f"best val {metric}", significant(best.best_value), when)
+        row(f"best {state.objective.key}", significant(best.best_value), when)
         row("its configuration", "", configuration(best, config))
     if config.objectives:
         numbers = ", ".join(str(t.number) for t in front(state.trials.values(), config.objectives))
@@ -136,7 +128,7 @@ def _how(final: FinalRun) -> str:
 
 
 def elapsed(events: Sequence[Event]) -> float:
-    """Seconds of all sessions, from the first event of each to its last."""
+    """Seconds of all sessions: the time from the first to the last event of each session."""
     total = 0.0
     first = last = 0
     for event in events:
@@ -149,11 +141,11 @@ def elapsed(events: Sequence[Event]) -> float:
 
 
 def _remarks(state: SearchState) -> list[str]:
-    """Sentences below the head: what the test figure says of the validation figure."""
+    """Sentences below the head that compare the test figure with the validation figure."""
     final, best, metric = state.final, state.best(), state.objective.metric
-    said = []
+    remarks = []
     if final is not None and best is not None and final.trial != best.number:
-        said.append(
+        remarks.append(
             f"Trained again is trial {final.trial}, and not trial {best.number}, which has the best single epoch."
         )
     if final is not None and final.test is not None:
@@ -161,17 +153,17 @@ def _remarks(state: SearchState) -> list[str]:
         winner = state.trials[final.trial]
         gap = state.objective.loss(final.test[metric]) - state.objective.loss(winner.best_value)
         how = "after training on both" if final.merged else "of the same model"
-        said.append(
+        remarks.append(
             f"The winner's {metric} was {significant(winner.best_value)} on validation, where it was chosen among "
             f"{len(state.ranked())} trials, and is {significant(final.test[metric])} on test, {how}: "
             f"{abs(gap):.2g} {'worse' if gap > 0 else 'better'}."
         )
-    return said
+    return remarks
 
 
 def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[dict[str, Any]]:
-    """The figures as HTML, with what the page says of them."""
-    number, found = 0, []
+    """The figures as HTML, with their headings and words."""
+    number, rows = 0, []
     for drawing in drawings(state, config, events):
         plots = []
         for figure in drawing.figures:
@@ -184,11 +176,11 @@ def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event])
             )  # fmt: skip
         words, table = drawing.words, None
         if drawing.title == FINALISTS and state.decision:
-            words += " " + finalists.words(state.decision, state.objective)
-            grid = finalists.table(state.decision, state.objective.metric)
+            words += " " + finalists.finalists_paragraph(state.decision, state.objective)
+            grid = finalists.finalists_grid(state.decision, state.objective.metric)
             table = _table(grid.heads, grid.rows)
-        found.append({"title": drawing.title, "words": words, "key": _key(drawing), "plots": plots, "table": table})
-    return found
+        rows.append({"title": drawing.title, "words": words, "key": _key(drawing), "plots": plots, "table": table})
+    return rows
 
 
 def _key(drawing: Drawing) -> list[dict[str, str]]:
@@ -205,15 +197,11 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, Any
     return {"heads": list(heads), "rows": [list(row) for row in rows]}
 
 
-def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
-    """The rungs, and what early stopping saved: the epochs that stopped trials did not train, at their own pace."""
-    scheduler = make_scheduler(config)
-    for trial in state.trials.values():  # the order does not matter to a rung; diverged trials left theirs
-        for epoch, metrics in trial.curve.items() if trial.outcome != "diverged" else ():
-            if f"val_{state.objective.metric}" in metrics:
-                scheduler.record(trial.number, epoch, state.objective.val_loss(metrics))
+def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> dict[str, Any]:
+    """The rungs, the epochs and the time that early stopping saved, and the audit of stopped trials."""
+    study = Study(config, state.objective, searcher=RecordedSearcher(state.trials), events=events)
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
-    audited = audit.table(state)
+    audited = audit_rows(state)
     return {
         "rule": config.search.scheduler,
         "rungs": _table(
@@ -223,11 +211,11 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
                     str(epoch), str(len(rung)), str(sum(1 for t in stopped if t.epoch == epoch)),
                     significant(state.objective.loss(min(rung.values()))),
                 ]
-                for epoch, rung in scheduler.rungs().items()
+                for epoch, rung in study.rungs().items()
                 if rung
             ),
         ),
-        "audit": audit.words(audited, state),
+        "audit": audit_paragraph(audited, state),
         "audited": _table(
             ["trial", "stopped at epoch", "best then", "rank then", "best at the end", "rank at the end"],
             (
@@ -245,7 +233,7 @@ def _stopping(state: SearchState, config: SearchConfig) -> dict[str, Any]:
 
 
 def _spent(state: SearchState, config: SearchConfig) -> dict[str, Any]:
-    """Time and money by the outcome of the trials, and the time of what followed them."""
+    """Time and cost of the trials by outcome, and of the trainings after them."""
     groups: dict[str, list[Trial]] = {}
     for trial in state.trials.values():
         groups.setdefault(trial.outcome or "running", []).append(trial)
@@ -254,8 +242,8 @@ def _spent(state: SearchState, config: SearchConfig) -> dict[str, Any]:
         costs = [cost(t, config.resources) for t in trials]
         cpu, gpu, money = (sum(c.get(key, 0.0) for c in costs) for key in ("cpu_seconds", "gpu_seconds", "cost"))
         rows.append((outcome.replace("_", " "), len(trials), sum(t.epoch for t in trials), cpu, gpu, money))
-    for name, done in (("final training", state.finals.values()), ("comparison", state.repeats.values())):
-        if curves := [one.curve for one in done if one.curve]:
+    for name, runs in (("final training", state.finals.values()), ("comparison", state.repeats.values())):
+        if curves := [run.curve for run in runs if run.curve]:
             seconds = sum(m.get("epoch_seconds", 0.0) for curve in curves for m in curve.values())
             rows.append((name, len(curves), sum(map(len, curves)), seconds * config.resources.cpus, 0.0, 0.0))
     with_gpu, with_money = (any(row[i] for row in rows) for i in (4, 5))
@@ -280,21 +268,21 @@ def _spent(state: SearchState, config: SearchConfig) -> dict[str, Any]:
 
 
 def _comparison(folder: SearchFolder, state: SearchState, config: SearchConfig) -> dict[str, Any] | None:
-    """The comparison of the balanced values, with its pictures; None where there is none."""
-    frame = variant_comparison.figures(state.repeats.values(), state.objective)
+    """The comparison of the variants, with its pictures; None where there is none."""
+    frame = variant_comparison.variant_figures(state.repeats.values(), state.objective)
     if not state.compared or frame.empty:
         return None
     name = str(config.search.balance)
     return {
         "title": f"The values of {name} compared",
-        "words": variant_comparison.words(frame, name, state.objective),
-        "tables": [_table(grid.heads, grid.rows) for grid in variant_comparison.tables(frame, name)],
+        "words": variant_comparison.variants_paragraph(frame, name, state.objective),
+        "tables": [_table(grid.heads, grid.rows) for grid in variant_comparison.variant_grids(frame, name)],
         "pictures": _pictures(folder.comparison),
     }
 
 
 def _final(folder: SearchFolder, state: SearchState) -> dict[str, Any] | None:
-    """The final model: its test figures with each seed, its own pictures, and what it says."""
+    """The final model: its test figures with each seed, its pictures, and its text samples."""
     final = state.final
     if final is None:
         return None
@@ -318,33 +306,39 @@ def _final(folder: SearchFolder, state: SearchState) -> dict[str, Any] | None:
 
 
 def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> dict[str, Any]:
-    """The table of the best trials. A cell has its text and, where that is no number, the `key` that it sorts by."""
+    """The table of the best trials. A cell has its text and, if the text is no number, a `key` to sort by."""
     names = [p.name for p in config.space.parameters if p.searched]
     objectives = config.objectives or (state.objective,)
+    frame = trials_frame(state, objectives=objectives, parameters=names)
     best, every = state.best(), [*state.ranked(), *(t for t in state.trials.values() if not t.can_win)]
     on_front = {t.number for t in front(state.trials.values(), config.objectives)} if config.objectives else set()
+    measured = [state.objective.key, *(objective.metric for objective in objectives[1:])]
+    given = list(frame.columns[frame.columns.get_loc("seconds") + 1 :])
 
     def cells(trial: Trial) -> Iterator[dict[str, Any]]:
+        row = frame.loc[trial.number]
         mark = " best" if trial is best else " front" if trial.number in on_front else ""
         yield {"text": f"{trial.number}{mark}", "key": trial.number}
-        yield {"text": (trial.outcome or "running").replace("_", " "), "key": None}
-        yield {"text": trial.epoch, "key": None}
-        yield {"text": duration(trial.seconds), "key": trial.seconds}
-        values: list[object] = [value_of(trial, o) if trial.can_win else None for o in objectives]
-        for value in [*values, *(trial.params.get(name) for name in names)]:
-            text = "" if value is None else significant(value)
-            yield {"text": text, "key": repr(value) if isinstance(value, float) else None}
+        yield {"text": row["outcome"].replace("_", " "), "key": None}
+        yield {"text": int(row["epochs"]), "key": None}
+        yield {"text": duration(row["seconds"]), "key": row["seconds"]}
+        for column in [*measured, *given]:
+            value = row[column]
+            if pd.isna(value) or (column in measured and not trial.can_win):
+                yield {"text": "", "key": None}
+            else:
+                yield {"text": significant(value), "key": repr(float(value)) if isinstance(value, float) else None}
 
-    shown = every[:ROWS]
+    best_rows = every[:ROWS]
     words = f"{tally(trial.outcome for trial in every).replace('_', ' ')}."
-    if left := len(every) - len(shown):
+    if left := len(every) - len(best_rows):
         words += (
-            f" The best {len(shown)} are shown and {left} left out; "
+            f" The best {len(best_rows)} are shown and {left} left out; "
             f"`python -m search compare {config.task} --search {folder.name} --top 0` lists them all."
         )
     return {
-        "heads": ["trial", "outcome", "epochs", "time", *(o.metric for o in objectives), *names],
-        "rows": [{"best": trial is best, "cells": list(cells(trial))} for trial in shown],
+        "heads": ["trial", "outcome", "epochs", "time", *measured, *given],
+        "rows": [{"best": trial is best, "cells": list(cells(trial))} for trial in best_rows],
         "words": words,
     }
 
@@ -358,35 +352,35 @@ def _pictures(folder: Path) -> list[dict[str, str]]:
 
 
 def _origin(events: Sequence[Event]) -> str | None:
-    """What `--from` was given: a search, whose trials were told, or `auto`, which tells winners alone; else None."""
+    """The value of `--from`: the name of a search, or `auto`; None where it was not given."""
     for event in events:
         if event["event"] == "warm_start":
             return event["from"] if event["trials"] else "auto"
     return None
 
 
-def _facts(description: dict[str, Any], config: SearchConfig) -> dict[str, dict[str, str]]:
+def _facts(record: SearchRecord, config: SearchConfig) -> dict[str, dict[str, str]]:
     """Tables of the data and the environment."""
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {
         "Data": {
-            "source": redacted(_source(description, config)),
-            "fingerprint": description["fingerprint"],
+            "source": redacted(_source(record, config)),
+            "fingerprint": record.fingerprint,
             **{f"data.{key}": redacted(value) for key, value in _flat(config.data)},
         },
         "Environment": {
-            "python": platform.python_version(), "machine": platform.platform(), "commit": description["commit"],
+            "python": platform.python_version(), "machine": platform.platform(), "commit": record.commit,
             **versions,
         },
     }  # fmt: skip
 
 
-def _source(description: dict[str, Any], config: SearchConfig) -> str:
-    """Where the data come from."""
-    if description.get("imported"):
-        return f"imported from {description['imported']}"
+def _source(record: SearchRecord, config: SearchConfig) -> str:
+    """The source of the data."""
+    if record.imported:
+        return f"imported from {record.imported}"
     own = "whatever the function or the command reads" if "function" in config.data else "the task's demo"
-    return str(description["data"] or own)
+    return str(record.data or own)
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

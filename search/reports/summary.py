@@ -1,19 +1,21 @@
-"""Sums a search up in lines and tables, for the terminal, the log and the report."""
+"""The summary of a search: lines and tables for the terminal, a log and Markdown."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterable
+from statistics import fmean, stdev
 
 from search.core.config import SearchConfig
 from search.core.pareto import front, value_of
 from search.core.readable import Grid, figure, value, visible
 from search.core.state import FinalRun, SearchState, Trial
-from search.final import audit, finalists, variant_comparison
+from search.final import finalists, variant_comparison
+from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.columns import ordered
 
-#: Outcomes in the order in which they are counted, and how they read; None stands for a trial that trains.
+#: The outcomes in the order in which they are counted, and the words for them; None: the trial is running.
 OUTCOMES = {
     None: "training", "paused": "waiting at a rung", "interrupted": "interrupted", "completed": "completed",
     "stopped_early": "stopped early", "timed_out": "out of time", "diverged": "diverged", "failed": "failed",
@@ -22,63 +24,68 @@ OUTCOMES = {
 
 
 def summary(state: SearchState, config: SearchConfig) -> list[str]:
-    """`parts` as lines of Markdown."""
+    """The summary (`parts`) as lines of Markdown."""
     return [line for part in parts(state, config) for line in ([part] if isinstance(part, str) else part.markdown())]
 
 
 def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
-    """What stands at the end of a search: lines and tables, what matters most first.
+    """The summary of a search: lines and tables, the most important first.
 
-    The first line is `headline`, if there is a test figure. Then come the best trial, the test figures, the
-    comparisons, and what the trials and early stopping did.
+    `headline`, if there is a test figure; the best trial; the test figures; the comparisons; the outcomes of the
+    trials; the savings of early stopping.
     """
     metric, best, final = state.objective.metric, state.best(), state.final
     if best is None:
         return ["no trial succeeded", *_effort(state, config)]
-    found = headline(state)
-    said: list[str | Grid] = [found[0]] if found else []
-    said.append(f"best: trial {best.number}, val {metric} {figure(best.best_value)} at epoch {best.best_epoch}")
-    said.append(f"  {configuration(best, config)}")
+    first = headline(state)
+    lines: list[str | Grid] = [first[0]] if first else []
+    lines.append(
+        f"best: trial {best.number}, {state.objective.key} {figure(best.best_value)} at epoch {best.best_epoch}"
+    )
+    lines.append(f"  {configuration(best, config)}")
     if final is not None:
         if final.trial != best.number and config.window > 1 and not state.decision and final.merged:
-            said.append(
+            lines.append(
                 f"trained again is trial {final.trial}: its best {config.window} neighbouring epochs are the best on "
                 "average, and a single one may be lucky"
             )
-        said += _tested(state, final)
+        lines += _tested(state, final)
     if state.compared:
         name = str(config.search.balance)
-        frame = variant_comparison.figures(state.repeats.values(), state.objective)
+        frame = variant_comparison.variant_figures(state.repeats.values(), state.objective)
         if not frame.empty:
-            said += variant_comparison.tables(frame, name)
-            said.append(variant_comparison.words(frame, name, state.objective))
+            lines += variant_comparison.variant_grids(frame, name)
+            lines.append(variant_comparison.variants_paragraph(frame, name, state.objective))
     if state.decision:
-        said += [finalists.table(state.decision, metric), finalists.words(state.decision, state.objective)]
+        lines += [
+            finalists.finalists_grid(state.decision, metric),
+            finalists.finalists_paragraph(state.decision, state.objective),
+        ]
     if config.objectives:
-        said.append(f"Pareto front of {', '.join(config.search.objective or ())}:")
+        lines.append(f"Pareto front of {', '.join(config.search.objective or ())}:")
         for trial in front(state.trials.values(), config.objectives):
             reached = "  ".join(f"{o.metric} {figure(value_of(trial, o))}" for o in config.objectives)
-            said.append(f"  trial {trial.number}: {reached}  {configuration(trial, config)}")
-    return [*said, *_effort(state, config)]
+            lines.append(f"  trial {trial.number}: {reached}  {configuration(trial, config)}")
+    return [*lines, *_effort(state, config)]
 
 
 def headline(state: SearchState) -> tuple[str, bool] | None:
-    """The test figure beside the best baseline, and whether it beats that; None where nothing was tested.
+    """The test figure beside the best baseline, and whether it beats the baseline; None where nothing was tested.
 
     >>> headline(state)
-    ('test rmse 0.0912   ridge baseline 0.1384', True)
+    ('test_rmse 0.0912   ridge baseline 0.1384', True)
     """
     final, objective = state.final, state.objective
     if final is None or final.test is None:
         return None
-    said = f"test {objective.metric} {figure(final.test[objective.metric])}"
+    line = f"{objective.test_key} {figure(final.test[objective.metric])}"
     if not final.baselines:
-        return said, True
+        return line, True
     name = min(final.baselines, key=lambda name: objective.loss(final.baselines[name]))
-    said += f"   {name} baseline {figure(final.baselines[name])}"
+    line += f"   {name} baseline {figure(final.baselines[name])}"
     if objective.better(final.test[objective.metric], final.baselines[name]):
-        return said, True
-    return f"{said}   the searched model does NOT beat the baseline {name!r}", False
+        return line, True
+    return f"{line}   the searched model does NOT beat the baseline {name!r}", False
 
 
 def _tested(state: SearchState, final: FinalRun) -> list[str | Grid]:
@@ -91,18 +98,18 @@ def _tested(state: SearchState, final: FinalRun) -> list[str | Grid]:
             how = f"its own model of epoch {one.epochs}, trained on train alone as the budget holds no more"
         lines.append(f"test (trial {one.trial}, {how}): {shown(one.test or {}, '')}")
     if len(tested) > 1:
-        values = [one.test[metric] for one in tested if one.test]
-        mean = sum(values) / len(values)
-        spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
-        lines.append(f"test {metric} over {len(values)} seeds: {figure(mean)} +- {figure(spread)} (standard deviation)")
+        values = [run.test[metric] for run in tested if run.test]
+        mean, spread = figure(fmean(values)), figure(stdev(values))
+        name = state.objective.test_key
+        lines.append(f"{name} over {len(values)} seeds: {mean} +- {spread} (standard deviation)")
     if final.baselines:
         figures = ", ".join(f"{name} {figure(value)}" for name, value in final.baselines.items())
-        lines.append(f"baselines (test {metric}): {figures}")
+        lines.append(f"baselines ({state.objective.test_key}): {figures}")
     return lines
 
 
 def _effort(state: SearchState, config: SearchConfig) -> list[str]:
-    """What the trials came to, what early stopping saved, and what an audit found of it."""
+    """The outcomes of the trials, the savings of early stopping, and the result of an audit."""
     lines = [f"trials: {tally(t.outcome for t in state.trials.values())}"]
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     if stopped:
@@ -111,13 +118,13 @@ def _effort(state: SearchState, config: SearchConfig) -> list[str]:
         lines.append(
             f"early stopping: {counted(saved, 'epoch')} saved, {spent} trained ({saved / (saved + spent):.0%} less)"
         )
-    if said := audit.words(audit.table(state), state):
-        lines.append(said)
+    if paragraph := audit_paragraph(audit_rows(state), state):
+        lines.append(paragraph)
     return lines
 
 
 def trials_of(total: float) -> str:
-    """`20 trials`, or that the budget decides."""
+    """`20 trials`; for an infinite number the words `as many trials as the budget holds`."""
     return "as many trials as the budget holds" if math.isinf(total) else counted(int(total), "trial")
 
 
@@ -127,7 +134,7 @@ def counted(number: int, what: str) -> str:
 
 
 def tally(outcomes: Iterable[str | None]) -> str:
-    """Counts outcomes, such as `2 completed, 6 stopped early`; None stands for a trial that trains."""
+    """Counts outcomes, such as `2 completed, 6 stopped early`; None: the trial is running."""
     counts = Counter(outcomes)
     order = list(OUTCOMES)
     known = sorted(counts, key=lambda outcome: order.index(outcome) if outcome in OUTCOMES else len(order))
@@ -135,12 +142,12 @@ def tally(outcomes: Iterable[str | None]) -> str:
 
 
 def configuration(trial: Trial, config: SearchConfig) -> str:
-    """A trial's hyperparameters without those that are the same in all trials, the most important first."""
+    """The hyperparameters of a trial that are not fixed, the most important first."""
     searched = [p for p in config.space.parameters if p.name not in config.space.fixed()]
     named = [p.name for p in ordered(searched, {}) if trial.params.get(p.name) is not None]
     return " ".join(f"{visible(name)}={value(trial.params[name])}" for name in named)
 
 
 def shown(metrics: dict[str, float], prefix: str) -> str:
-    """Metrics whose name begins with `prefix`, without those of single parts, such as `accuracy/CLASS`."""
+    """The metrics whose name begins with `prefix`, as text, without those of a part, such as `accuracy/CLASS`."""
     return "  ".join(f"{k} {figure(v)}" for k, v in metrics.items() if k.startswith(prefix) and "/" not in k)

@@ -1,4 +1,5 @@
 """The search while it runs: proposals, decisions, trials on Ray, checkpoints, failures, interruptions.
 
-All that knows Ray is here. What trains beside the trials (final trainings, comparisons, audits) is in `final`.
+Only this package and `trainables/base/trainable.py` import Ray. `search/exchange/ray_results.py` reads files that Ray
+Tune wrote. The trainings after the trials are in `search/final`.
 """

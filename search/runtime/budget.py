@@ -1,4 +1,4 @@
-"""The time that a command may take, all of it: trials, final training and the way there and back."""
+"""The clock of a time budget. `search/core/time_plan.py` says what the time is for."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ _CALLED: ContextVar[float | None] = ContextVar("called", default=None)
 
 
 def call_begins() -> None:
-    """Marks the begin of a search that a script or a notebook calls for: its process may be hours old."""
+    """Starts the clock for a search that a script or a notebook calls: its process may be hours old."""
     _CALLED.set(time.monotonic())
 
 
 def command_began() -> float:
-    """When this command began, by `time.monotonic`: with the call, else with this process, so that what was imported
-    since is part of the budget."""
+    """When this search began, by `time.monotonic`: at `call_begins`, else when this process started.
+
+    The time that imports take is part of a command's budget.
+    """
     if (called := _CALLED.get()) is not None:
         return called
     return time.monotonic() - (time.time() - psutil.Process().create_time())
@@ -27,10 +29,10 @@ def command_began() -> float:
 
 @dataclass(frozen=True)
 class Budget:
-    """The wall-clock budget of a command.
+    """The clock of a command's time budget.
 
     Attributes:
-        seconds: of the whole command; infinite without a budget.
+        seconds: seconds of the whole command; infinite without a budget.
         began: when the command began, by `time.monotonic`.
     """
 

@@ -6,62 +6,67 @@ from collections.abc import Iterable
 
 from search.core.state import Checkpoint, Trial
 from search.runtime.search import Search
-from trainables.base.errors import Damaged
+from trainables.base.errors import Damaged, first_line
 from trainables.base.storage import check
 
 
 def tidy(search: Search) -> None:
-    """Brings records and files together while no trial runs: forgets checkpoints whose file is gone, and deletes files
-    that a kill left half-written or unrecorded."""
-    there, known = search.files.names("checkpoints"), set()
+    """Makes the records and the files of checkpoints agree; call it while no trial runs.
+
+    Checkpoints without a file are forgotten. Files without a record, which a kill left, are deleted.
+    """
+    files, recorded = search.files.names("checkpoints"), set()
     for trial in search.state.trials.values():
-        trial.checkpoints = [one for one in trial.checkpoints if one.name in there]
-        known |= {one.name for one in trial.checkpoints}
-    for name in there - known:
+        trial.checkpoints = [saved for saved in trial.checkpoints if saved.name in files]
+        recorded |= {saved.name for saved in trial.checkpoints}
+    for name in files - recorded:
         search.files.delete(name)
 
 
 def limit(search: Search, reported: Iterable[int]) -> None:
     """Deletes checkpoints after an epoch of the trials `reported`.
 
-    Each trial keeps its last and its best one, and all together keep within `max_checkpoint_gb`. The oldest go first;
-    a running trial's last and the search's best never go. A paused trial that loses its last one is stopped.
+    Each trial keeps its last and its best checkpoint. If all checkpoints together are larger than
+    `max_checkpoint_gb`, the oldest are deleted, except the last one of a running trial and the best one of the search.
+    A paused trial that loses its last checkpoint is stopped.
     """
     for number in reported:
         trial = search.state.trials[number]
         _keep(search, trial, {_last(trial), trial.best_epoch})
     trials = search.state.trials.values()
-    excess = sum(one.bytes for t in trials for one in t.checkpoints) - search.config.search.max_checkpoint_gb * 2**30
+    excess = (
+        sum(saved.bytes for t in trials for saved in t.checkpoints) - search.config.search.max_checkpoint_gb * 2**30
+    )
     if excess <= 0:
         return
     best = search.state.best()
     for trial in sorted(trials, key=lambda t: (not t.over, t.reported)):
         needed = set() if trial.over else {_last(trial)}
-        for one in [one for one in trial.checkpoints if one.epoch not in needed]:
-            if excess > 0 and not (trial is best and one.epoch == trial.best_epoch):
-                excess -= one.bytes
-                _delete(search, trial, one)
-    # Then those of paused trials, the ones furthest from a promotion first.
+        for saved in [saved for saved in trial.checkpoints if saved.epoch not in needed]:
+            if excess > 0 and not (trial is best and saved.epoch == trial.best_epoch):
+                excess -= saved.bytes
+                _delete(search, trial, saved)
+    # Then the checkpoints of paused trials, beginning with the trial that is furthest from a promotion.
     for number in sorted(search.state.paused(), key=lambda n: (search.state.trials[n].epoch, -_loss(search, n))):
         if excess > 0:
             search.give_up(number)
             trial = search.state.trials[number]
-            excess -= sum(one.bytes for one in trial.checkpoints)
+            excess -= sum(saved.bytes for saved in trial.checkpoints)
             _keep(search, trial, {trial.best_epoch} if trial is best else set())
 
 
 def sound_checkpoint(search: Search, trial: Trial, epoch: int) -> Checkpoint | None:
-    """The checkpoint of a trial's epoch, if it is there and is what was written; the listeners are told if not."""
-    for one in trial.checkpoints:
-        if one.epoch == epoch:
+    """The checkpoint of an epoch; None where it is missing or damaged, of which the listeners get a notice."""
+    for saved in trial.checkpoints:
+        if saved.epoch == epoch:
             try:
-                with search.files.open(one.name) as file:
-                    check(file, one.name, one.digest)
-                return one
+                with search.files.open(saved.name) as file:
+                    check(file, saved.name, saved.digest)
+                return saved
             except Damaged as error:
                 search.announce({"event": "damaged", "file": error.file, "why": error.why})
-            except Exception as error:  # each file system has errors of its own
-                search.announce({"event": "damaged", "file": one.name, "why": str(error).split("\n")[0]})
+            except Exception as error:  # each file system raises its own errors
+                search.announce({"event": "damaged", "file": saved.name, "why": first_line(error)})
     return None
 
 
@@ -83,10 +88,10 @@ def prune(search: Search) -> None:
 
 
 def _keep(search: Search, trial: Trial, epochs: set[int]) -> None:
-    for one in [one for one in trial.checkpoints if one.epoch not in epochs]:
-        _delete(search, trial, one)
+    for saved in [saved for saved in trial.checkpoints if saved.epoch not in epochs]:
+        _delete(search, trial, saved)
 
 
-def _delete(search: Search, trial: Trial, one: Checkpoint) -> None:
-    search.files.delete(one.name)
-    trial.checkpoints.remove(one)
+def _delete(search: Search, trial: Trial, saved: Checkpoint) -> None:
+    search.files.delete(saved.name)
+    trial.checkpoints.remove(saved)

@@ -24,6 +24,7 @@ import trainables
 from search.core.config import SearchConfig
 from search.runtime.placement import Placement, local_cpus, machines, place
 from trainables import InputError
+from trainables.base.errors import first_line
 
 #: Environment of Ray and its workers: they print nothing, and Tune writes no records of its own.
 _QUIET = {
@@ -151,7 +152,7 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
         if address:
             _check_reachable(address)
             # Workers on other machines find the dependencies there, but not this code.
-            package, where = trainables.travelling(task)
+            package, where = trainables.package_for_workers(task)
             own = [Path(str(module.__file__)).parent for module in (search, trainables)]
             folders = [*own, *([package] if package else [])]
             environment = {
@@ -163,7 +164,7 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
             here = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "num_cpus": local_cpus()}
             context = start_here(**here, **options)
     except Exception as error:  # Ray raises many kinds, bare Exception among them
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         what = f"--address {address}: no Ray cluster answers" if address else "Ray cannot be started here"
         raise InputError(f"{what} ({reason})") from error
     for name in _Surroundings.LOGGERS:

@@ -1,121 +1,155 @@
-"""How long an epoch takes, measured before the search begins, and how many epochs a time budget then holds."""
+"""Measures how long an epoch takes: before the trials, and once more before the final training."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
-from search.core.config import SearchConfig, check_config
-from search.core.overrides import lay_over
-from search.core.searchers.registry import make_searcher
+from search.core.config import SearchConfig
+from search.core.searchers import make_searcher
+from search.core.time_plan import FinalPlan, TimePlan, TrialsSoFar
+from search.runtime.budget import Budget
 from search.runtime.placement import Placement
+from search.runtime.search import Search
 from trainables import InputError, Learner, Mergeable, Params, Splits, get_task, seed_everything
 from trainables.base import training
 from trainables.base.device import choose_device
 
-#: A full trial may take this share of the time budget: enough trials are tried beside it, and it is trained again at
-#: the end.
-FULL = 0.3
-#: Configurations whose full trial would take this many times as much are not tried.
-SLOWEST = 1.5
-#: Fewest epochs of a full trial, so that there are rungs below the last.
-FEWEST = 4
-#: Seconds of training that are measured, of several epochs where they are short, after so many steps that are not: the
-#: first ones allocate memory. Less than a second's measurement of two threads is off by half.
-MEASURED, WARM = 3.0, 3
-#: Seconds to wait for the measurement of the validation, and what it takes of an epoch where it is not done by then.
-PATIENCE, VALIDATION = 20.0, 0.3
-
-
-#: Where there are fewer samples to train on, the epochs of a task's file show a network too few of them: with 532
-#: pictures 70 epochs had a test accuracy of 0.66, and 200 epochs 0.72. A final training may then have more, up to so
-#: many times.
-SAMPLES, MORE = 2000, 4
-
-
-class _Enough(Exception):
-    """Enough steps were measured."""
-
 
 @dataclass(frozen=True)
-class Pace:
-    """What the first configuration of a search shows of the machine.
+class PaceMeasurement:
+    """How fast this machine trains the first configuration of a search.
 
     Attributes:
-        seconds: of an epoch, as trials run side by side.
-        alone: how many times as long it takes as the only training, with the cores of all.
-        start: seconds in which a worker starts.
+        epoch_seconds: seconds of an epoch (training and validation) while as many trials train as fit at once.
+        alone_ratio: seconds of an epoch that trains alone with the cores of all, divided by the seconds beside others.
+        worker_start_seconds: seconds in which a worker starts.
     """
 
-    seconds: float
-    alone: float
-    start: float
-
-    def fit(self, config: SearchConfig, budget: float) -> SearchConfig:
-        """The configuration with as many epochs as the budget, in seconds, holds; the first rung moves with them, and
-        configurations whose epochs would take too long are ruled out."""
-        most = config.search.epochs
-        epochs = max(min(FEWEST, most), min(most, int(FULL * budget / self.seconds)))
-        first = max(1, min(epochs, round(config.search.grace_period * epochs / most)))
-        limit = config.search.max_epoch_seconds or SLOWEST * FULL * budget / epochs
-        found = {"epochs": epochs, "grace_period": first, "fit_epochs": False, "max_epoch_seconds": limit}
-        raw = lay_over(config.raw, {"search": found})
-        return check_config(config.task, raw, config.place)
+    epoch_seconds: float
+    alone_ratio: float
+    worker_start_seconds: float
 
 
-def most_epochs(config: SearchConfig, samples: int) -> int:
-    """Epochs that a final training may have where its trial was best at its end, and time is left."""
-    return round(config.search.epochs * min(MORE, max(1.0, SAMPLES / samples)))
+def measure_pace(
+    config: SearchConfig, splits: Splits, placement: Placement, validation_patience_seconds: float = 20.0,
+    unmeasured_validation: float = 0.3,
+) -> PaceMeasurement:  # fmt: skip
+    """Trains the first configuration of the search for a few seconds, on as many workers as trials will run at once.
 
-
-def measure_pace(config: SearchConfig, splits: Splits, placement: Placement) -> Pace:
-    """Trains the first configuration of the search for a few seconds, as often side by side as trials will run.
+    Args:
+        validation_patience_seconds: a validation that takes longer is not waited for.
+        unmeasured_validation: the seconds of such a validation, divided by the seconds of an epoch of training. Other
+            values were not measured.
 
     Raises:
         InputError: the configuration cannot be trained.
     """
     searcher, _ = make_searcher(config, get_task(config.task).objective)
     shared, began = ray.put(splits.for_search()), time.monotonic()
-    probes = [_start(config, placement, searcher.ask(0), config.search.epochs) for _ in range(placement.concurrency)]
+    workers = [_start(config, placement, searcher.ask(0), config.search.epochs) for _ in range(placement.concurrency)]
     try:
-        ray.get([one.ready.remote() for one in probes])
+        ray.get([worker.ready.remote() for worker in workers])
         start = time.monotonic() - began
-        beside = alone = max(ray.get([one.train.remote(shared, placement.cpus) for one in probes]))
-        # The others wait meanwhile: what has to start or end would take the cores that are measured.
+        beside = alone = max(ray.get([worker.train.remote(shared, placement.cpus) for worker in workers]))
+        # The other workers stay alive meanwhile: starting or ending them would take the cores that are measured.
         if (cpus := placement.cpus_of(1)) > placement.cpus:
-            # No less than its share of the cores: if it seems so, other work took some of them before.
-            alone = max(ray.get(probes[0].train.remote(shared, cpus)), beside * placement.cpus / cpus)
-        validated = [one.validate.remote(shared, placement.cpus) for one in probes]
-        done, late = ray.wait(validated, num_returns=len(probes), timeout=PATIENCE)
-        validation = VALIDATION * beside if late else max(ray.get(done))
+            # With k times the cores an epoch is at most k times as fast. A larger gain means that another program took
+            # cores during the first measurement.
+            alone = max(ray.get(workers[0].train.remote(shared, cpus)), beside * placement.cpus / cpus)
+        validated = [worker.validate.remote(shared, placement.cpus) for worker in workers]
+        done, late = ray.wait(validated, num_returns=len(workers), timeout=validation_patience_seconds)
+        validation = unmeasured_validation * beside if late else max(ray.get(done))
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         raise InputError(f"{config.place}: the first configuration cannot be trained: {cause}") from error
     finally:
-        for one in probes:
-            ray.kill(one)
-    return Pace(beside + validation, alone / beside, start)
+        for worker in workers:
+            ray.kill(worker)
+    return PaceMeasurement(beside + validation, alone / beside, start)
 
 
-def measure_final(
-    config: SearchConfig, splits: Splits, placement: Placement, params: Params, micro_batches: int, epochs: int
-) -> float | None:
-    """The seconds that an epoch of a final training takes, on train and validation with the cores of all.
+def plan_final(plan: TimePlan, search: Search, splits: Splits, placement: Placement, budget: Budget) -> FinalPlan:
+    """Plans the final training once the trials are over.
 
-    None where it cannot be told in time: what is wrong, the training itself says.
+    If the plan depends on the seconds of an epoch of the final training, they are measured first. A forecast from the
+    trials, which ran side by side, is wrong by up to a third.
     """
-    probe = _start(config, placement, params, epochs, micro_batches, merged=True)
+    trials = TrialsSoFar.from_state(search.config, search.state)
+    final = plan.after_trials(trials, budget.left)
+    if trials is None or not plan.worth_measuring(final, trials, budget.left):
+        return final
+    best, _ = search.state.finalists(search.config.window)[0]
+    epochs = final.epochs or trials.best_epochs
+    seconds = measure_final_epoch(search.config, splits, placement, best.params, best.micro_batches, epochs)
+    return plan.after_trials(trials, budget.left, seconds)
+
+
+def measure_final_epoch(
+    config: SearchConfig, splits: Splits, placement: Placement, params: Params, micro_batches: int, epochs: int,
+    patience_seconds: float = 20.0,
+) -> float | None:  # fmt: skip
+    """The seconds of an epoch of a final training, on train and validation with the cores of all.
+
+    Args:
+        patience_seconds: after so many seconds the measurement is given up. It takes about ten.
+
+    Returns:
+        None if the measurement fails or takes too long. The final training itself reports what is wrong.
+    """
+    worker = _start(config, placement, params, epochs, micro_batches, merged=True)
     try:
-        told = probe.train.remote(ray.put(splits.for_search()), placement.cpus_of(1))
-        return float(ray.get(told, timeout=PATIENCE))
+        seconds = worker.train.remote(ray.put(splits.for_search()), placement.cpus_of(1))
+        return float(ray.get(seconds, timeout=patience_seconds))
     except (ray.exceptions.RayError, TimeoutError):
         return None
     finally:
-        ray.kill(probe)
+        ray.kill(worker)
+
+
+class _Enough(Exception):
+    """Enough steps were measured."""
+
+
+def time_epoch(
+    train_epoch: Callable[[], object], synchronize: Callable[[], None] = lambda: None, least_seconds: float = 3.0,
+    warm_up_steps: int = 3,
+) -> float:  # fmt: skip
+    """The seconds of an epoch of training. A long epoch is ended early, a short one is repeated.
+
+    Args:
+        train_epoch: trains one epoch. Its steps are counted if it calls `training.step_ended`.
+        synchronize: waits until the device has done its work.
+        least_seconds: seconds of training to measure. Two trainings side by side, measured for less than a second, were
+            wrong by half.
+        warm_up_steps: first steps that are not measured, as they allocate memory.
+    """
+    began = measured_from = time.perf_counter()
+    epochs = steps = steps_per_epoch = 0
+
+    def count(step: training.Step) -> None:
+        nonlocal measured_from, steps, steps_per_epoch
+        steps, steps_per_epoch = steps + 1, step.of
+        if steps == warm_up_steps:
+            synchronize()
+            measured_from = time.perf_counter()
+        if steps > warm_up_steps and time.perf_counter() - measured_from > least_seconds:
+            raise _Enough
+
+    with training.observed(count), suppress(_Enough, training.Diverged):
+        while time.perf_counter() - began < least_seconds:
+            train_epoch()
+            epochs += 1
+    synchronize()
+    ended = time.perf_counter()
+    if steps > warm_up_steps:
+        return (ended - measured_from) / (steps - warm_up_steps) * steps_per_epoch
+    return (ended - began) / max(epochs, 1)
 
 
 def _start(
@@ -124,16 +158,16 @@ def _start(
 ) -> Any:  # fmt: skip
     """A worker that measures, with the resources of a trial."""
     resources = {"gpus": placement.gpus, "precision": config.resources.precision}
-    probe = ray.remote(_Probe).options(
+    actor = ray.remote(_Measuring).options(
         num_cpus=placement.cpus, num_gpus=placement.gpus, max_restarts=2, max_task_retries=2
     )
-    return probe.remote(config.task, params, epochs, config.search.seed, resources, micro_batches, merged)
+    return actor.remote(config.task, params, epochs, config.search.seed, resources, micro_batches, merged)
 
 
-class _Probe:
-    """A worker that trains a configuration for some seconds at a time.
+class _Measuring:
+    """Runs on a worker: measures a configuration.
 
-    It gets the data with each call: one that is started again could not get them from the first.
+    Each call brings the data along: a worker that Ray started again has lost what the constructor got.
     """
 
     def __init__(
@@ -142,53 +176,35 @@ class _Probe:
     ) -> None:  # fmt: skip
         """
         Args:
-            merged: whether train and validation together are trained on.
+            merged: whether to train on train and validation together.
         """
         self._task, self._params, self._merged = get_task(name), params, merged
         self._epochs, self._seed, self._resources, self._micro_batches = epochs, seed, resources, micro_batches
-        #: Made by the first call: an error of it is then told in its own words, not as the end of a worker.
+        #: Built by the first call, not here: Ray reports an error of a constructor as the death of the worker.
         self._learner: Learner | None = None
 
     def ready(self) -> None:
         """Returns once the worker has started."""
 
-    def _on(self, splits: Splits, cpus: float) -> Learner:
-        """The learner, on so many cores."""
+    def train(self, splits: Splits, cpus: float) -> float:
+        """The seconds of an epoch of training."""
+        if self._merged and isinstance(self._task, Mergeable):
+            splits = replace(splits, train=self._task.merge(splits), val=None)
+        learner = self._learner_on(splits, cpus)
+        return time_epoch(lambda: self._task.train_epoch(learner, splits.train), learner.device.synchronize)
+
+    def validate(self, splits: Splits, cpus: float) -> float:
+        """The seconds of a validation."""
+        learner, began = self._learner_on(splits, cpus), time.perf_counter()
+        self._task.evaluate(learner, splits.val)
+        learner.device.synchronize()
+        return time.perf_counter() - began
+
+    def _learner_on(self, splits: Splits, cpus: float) -> Learner:
+        """The learner; sets the number of cores that it uses."""
         device = choose_device(cpus=cpus, **self._resources)
         if self._learner is None:
             seed_everything(self._seed)
             self._learner = self._task.build(self._params, splits, self._epochs, device)
             self._learner.epoch, self._learner.micro_batches = 1, self._micro_batches
         return self._learner
-
-    def train(self, splits: Splits, cpus: float) -> float:
-        """The seconds that an epoch of training takes."""
-        if self._merged and isinstance(self._task, Mergeable):
-            splits = replace(splits, train=self._task.merge(splits), val=None)
-        learner = self._on(splits, cpus)
-        began = begun = time.perf_counter()
-        epochs = steps = of = 0
-
-        def watch(step: training.Step) -> None:
-            nonlocal begun, steps, of
-            steps, of = steps + 1, step.of
-            if steps == WARM:
-                learner.device.synchronize()
-                begun = time.perf_counter()
-            if steps > WARM and time.perf_counter() - begun > MEASURED:
-                raise _Enough
-
-        with training.observed(watch), suppress(_Enough, training.Diverged):
-            while time.perf_counter() - began < MEASURED:
-                self._task.train_epoch(learner, splits.train)
-                epochs += 1
-        learner.device.synchronize()
-        ended = time.perf_counter()
-        return (ended - begun) / (steps - WARM) * of if steps > WARM else (ended - began) / max(epochs, 1)
-
-    def validate(self, splits: Splits, cpus: float) -> float:
-        """The seconds that a validation takes."""
-        learner, began = self._on(splits, cpus), time.perf_counter()
-        self._task.evaluate(learner, splits.val)
-        learner.device.synchronize()
-        return time.perf_counter() - began

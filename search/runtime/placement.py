@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from search.core.config import SearchConfig
 from trainables import InputError
@@ -23,6 +24,10 @@ class Placement:
         """The placement as the first lines of a run print it."""
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return f"{self.cpus:g} CPU{gpus} a trial, {self.concurrency} at once"
+
+    def training_resources(self, config: SearchConfig) -> dict[str, Any]:
+        """What a worker needs to choose its device: the arguments of `trainables.base.device.choose_device`."""
+        return {"cpus": self.cpus, "gpus": self.gpus, "precision": config.resources.precision}
 
     def cpus_of(self, at_once: int) -> float:
         """CPUs of each of so few trainings: without GPUs they share what the trials shared, within one machine."""

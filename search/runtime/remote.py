@@ -1,10 +1,13 @@
-"""Runs trainings beside the trials on the cluster, as generators: final trainings, repeats and audits."""
+"""Runs trainings beside the trials on the cluster: final trainings, repeats and audits.
+
+Each training is a Ray generator: it yields a message after every epoch, and the driver records the messages.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import ray
 
@@ -12,85 +15,100 @@ from search.core.events import FileDamaged
 from search.runtime.placement import Placement
 from search.runtime.search import Search
 from search.runtime.transfer import keep
-from trainables import Learner
+from trainables import Learner, Splits
 from trainables.base import training
 from trainables.base.storage import Storage
 
+Job = TypeVar("Job")
 
-def remote(search: Search, train: Callable[..., Iterator[Any]], placement: Placement, role: str) -> Any:
-    """Makes `train` a remote generator with the resources of a trial; start it with `.remote(...)`.
+
+def run_jobs(
+    search: Search, splits: Splits, placement: Placement, role: str, jobs: Sequence[Job],
+    worker: Callable[..., Iterator[Any]], arguments: Callable[[Job], tuple[Any, ...]],
+    on_message: Callable[[Job, Any], None], name_of: Callable[[Job], str],
+) -> None:  # fmt: skip
+    """Trains each job on the cluster, at most `placement.concurrency` of them at once.
 
     Args:
         role: part of the name that Ray's dashboard shows.
-    """
-    return ray.remote(train).options(
-        num_cpus=placement.cpus, num_gpus=placement.gpus, num_returns="streaming", max_retries=0,
-        name=f"{search.config.task}-{search.folder.name}-{role}",
-    )  # fmt: skip
-
-
-def share(value: Any) -> Any:
-    """A reference to a value that every training on the cluster can be called with; it is copied there once."""
-    return ray.put(value)
-
-
-def follow(search: Search, starts: Sequence[Callable[[], Any]], at_once: int) -> Iterator[tuple[int, Any]]:
-    """Starts remote generators, `at_once` at a time, and yields what they yield as it comes.
-
-    Yields:
-        The position in `starts` and the message. Files in a message are written on the way, and of damaged ones the
-        listeners are told.
+        worker: runs on a worker as `worker(task name, splits, resources, *arguments(job))` and yields messages.
+        arguments: is called when the job starts; it may record that.
+        on_message: gets the job and each message. Files in a message are already written; a message about a damaged
+            file goes to the listeners of the search instead.
+        name_of: the job as an error names it, such as `the audit of trial 3`.
 
     Raises:
-        KeyboardInterrupt: the search was stopped. Running generators are left alone, as an epoch may take an hour.
+        KeyboardInterrupt: the search was stopped. Running workers are left alone, as an epoch may take an hour.
+        ray.exceptions.RayTaskError: a worker failed; the note of the error names the job.
     """
-    waiting = list(enumerate(starts))
-    streams: dict[Any, int] = {}
+    if not jobs:
+        return
+    options = {
+        "num_cpus": placement.cpus, "num_gpus": placement.gpus, "num_returns": "streaming", "max_retries": 0,
+        "name": f"{search.config.task}-{search.folder.name}-{role}",
+    }  # fmt: skip
+    remote_worker, shared = ray.remote(worker).options(**options), ray.put(splits)
+    resources = placement.training_resources(search.config)
+
+    def start(job: Job) -> Any:
+        return remote_worker.remote(search.config.task, shared, resources, *arguments(job))
+
+    waiting = list(jobs)
+    streams: dict[Any, Job] = {}
     while waiting or streams:
-        while waiting and len(streams) < at_once:
-            position, start = waiting.pop(0)
-            streams[start()] = position
-        found, _ = ray.wait(list(streams), num_returns=1, timeout=0.5)
+        while waiting and len(streams) < placement.concurrency:
+            job = waiting.pop(0)
+            streams[start(job)] = job
+        ready, _ = ray.wait(list(streams), num_returns=1, timeout=0.5)
         if search.cut_off:
             raise KeyboardInterrupt
-        for stream in found:
+        for stream in ready:
+            job = streams[stream]
             try:
                 message = ray.get(next(stream))
             except StopIteration:
                 del streams[stream]
                 continue
+            except ray.exceptions.RayError as error:
+                error.add_note(f"this ended {name_of(job)}")
+                raise
             if isinstance(message, dict):
                 keep(search, message.pop("files", {}))
                 if message["event"] == "damaged":
                     search.announce(cast(FileDamaged, message))
                     continue
-            yield streams[stream], message
+            on_message(job, message)
+
+
+def is_recorded(message: dict[str, Any], curve: dict[int, dict[str, float]]) -> bool:
+    """Whether the journal has the epoch of a message already: an epoch that is trained again keeps its first record."""
+    return message.get("epoch") in curve
 
 
 def train_resumably(
     build: Callable[[], Learner], epochs: int, storage: Storage, states: Sequence[tuple[str, str | None]],
     epoch: Callable[[Learner], dict[str, Any]],
 ) -> Generator[dict[str, Any], None, Learner]:  # fmt: skip
-    """Trains up to `epochs` epochs, yields what `epoch(learner)` returns for each, and returns the training.
+    """Trains up to `epochs` epochs, yields the message `epoch(learner)` after each, and returns the learner.
 
-    The state after each epoch is kept in the file that `states` names first. If the file exists, the training goes on
-    from it, and the messages of its epochs are yielded again first: the driver may have been killed before it heard the
-    last.
+    The state after each epoch is saved in the first file of `states`. If that file exists, the training continues from
+    it and yields the messages of its epochs again, because the driver may have been killed before it recorded them.
 
     Args:
-        build: makes the training at its beginning.
-        states: names and digests of files to go on from; the first sound one counts. A message says which are damaged.
+        build: makes the learner before its first epoch.
+        states: names and digests of files to continue from; the first sound file counts. A message names each damaged
+            one.
     """
     learner, damaged = training.restore(build, states, storage.open_checked)
-    for one in damaged:
-        yield {"event": "damaged", "file": one.file, "why": one.why}
-    earlier = learner.notes.setdefault("said", [])
-    for said in earlier:  # not `yield from`: Ray calls `send`, which a list does not have
-        yield said
+    for error in damaged:
+        yield {"event": "damaged", "file": error.file, "why": error.why}
+    messages = learner.notes.setdefault("said", [])
+    for message in messages:  # not `yield from`: Ray calls `send`, which a list does not have
+        yield message
     progress, _ = states[0]
     while learner.epoch < epochs:
-        said = epoch(learner)
-        earlier.append(said)
+        message = epoch(learner)
+        messages.append(message)
         saved = storage.save(progress, partial(training.write, learner))
-        yield {**said, "files": {progress: saved["content"]}} if "content" in saved else said
+        yield {**message, "files": {progress: saved["content"]}} if "content" in saved else message
     return learner

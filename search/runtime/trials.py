@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -16,14 +14,15 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.stopper import Stopper
 
+from search.core.failures import latest_traceback
 from search.core.settings import SearchSection
+from search.core.time_plan import TimePlan
 from search.runtime import checkpoints
-from search.runtime.bridge import Bridge, numbers_of
 from search.runtime.budget import Budget
-from search.runtime.failures import latest_traceback
 from search.runtime.placement import Placement
 from search.runtime.search import Search
 from search.runtime.transfer import keep, storage
+from search.runtime.tune_runner import TuneRunner
 from trainables import InputError, Splits
 from trainables.base.trainable import TaskTrainable
 
@@ -33,7 +32,7 @@ GATHER = 0.5
 
 def run_trials(
     search: Search, splits: Splits, placement: Placement, budget: Budget | None = None,
-    ending: Callable[[], float] = lambda: 0.0,
+    plan: TimePlan | None = None,
 ) -> None:  # fmt: skip
     """Runs unfinished trials, and new ones up to the total.
 
@@ -42,7 +41,7 @@ def run_trials(
 
     Args:
         budget: of the whole command; None: no limit.
-        ending: forecasts the seconds of what follows the trials, as the search stands; they are kept free.
+        plan: says when trials stop, so that the final training ends within the budget. None: no limit.
 
     Raises:
         InputError: the first results showed a mistake in the configuration.
@@ -51,23 +50,23 @@ def run_trials(
     if search.total == sum(t.over for t in search.state.trials.values()):
         return
     checkpoints.tidy(search)
-    bridge = Bridge(search, placement.concurrency, budget or Budget(), ending)
+    runner = TuneRunner(search, placement.concurrency, budget or Budget(), plan or TimePlan())
     trainable = tune.with_parameters(
         TaskTrainable,
         task=config.task,
         splits=splits.for_search(),
         epochs=config.search.epochs,
         gather=_gather(config.search),
-        resources={"cpus": placement.cpus, "gpus": placement.gpus, "precision": config.resources.precision},
+        resources=placement.training_resources(config),
         storage=storage(search),
-        board=bridge.board,
+        board=runner.board,
     )
     with tempfile.TemporaryDirectory(prefix="search-") as scratch:
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": placement.cpus, "gpu": placement.gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=_Proposals(bridge),
-                scheduler=_Decisions(bridge),
+                search_alg=_Proposals(runner),
+                scheduler=_Decisions(runner),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=lambda t: f"{config.task}-{folder.name}-{t.config['name']}",
@@ -76,15 +75,15 @@ def run_trials(
             run_config=tune.RunConfig(
                 name=folder.name,
                 storage_path=scratch,  # Tune's own records, of which nothing is ever read
-                callbacks=[_Notices(bridge)],
+                callbacks=[_Notices(runner)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a step saves for itself
-                stop=_WhenStopping(bridge),
+                stop=_WhenStopping(runner),
                 verbose=0,
                 progress_reporter=_Silent(),
             ),
         ).fit()
-    if bridge.refused:
-        raise bridge.refused
+    if runner.refused:
+        raise runner.refused
     if not search.stopping:
         search.give_up(*search.state.paused())
 
@@ -105,22 +104,22 @@ class _Silent(tune.ProgressReporter):
 
 
 class _Proposals(TuneSearcher):
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, runner: TuneRunner) -> None:
         super().__init__()
-        self.bridge = bridge
+        self.runner = runner
 
     def suggest(self, trial_id: str) -> Any:
-        if self.bridge.exhausted:
+        if self.runner.queue.exhausted:
             return TuneSearcher.FINISHED
-        if len(self.bridge.live) >= self.bridge.concurrency:
+        if len(self.runner.queue.live) >= self.runner.queue.concurrency:
             return None
-        config = self.bridge.next_config()
+        config = self.runner.queue.next_config()
         if config is not None:
-            self.bridge.live.add(trial_id)
+            self.runner.queue.live.add(trial_id)
         return config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.bridge.live.discard(trial_id)
+        self.runner.queue.live.discard(trial_id)
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
@@ -133,9 +132,9 @@ class _Proposals(TuneSearcher):
 
 
 class _Decisions(FIFOScheduler):
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, runner: TuneRunner) -> None:
         super().__init__()
-        self.bridge = bridge
+        self.runner = runner
         self._keeps_workers = False
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
@@ -144,7 +143,7 @@ class _Decisions(FIFOScheduler):
             self._keeps_workers = True
             cache: Any = getattr(tune_controller, "_actor_cache", None)  # Tune's own; nothing public does it
             if hasattr(cache, "increase_max"):
-                cache.increase_max(trial.placement_group_factory, self.bridge.concurrency)
+                cache.increase_max(trial.placement_group_factory, self.runner.queue.concurrency)
             else:
                 logging.getLogger(__name__).warning(
                     "Ray %s keeps one idle worker only, so that rounds of trials wait for new ones", ray.__version__
@@ -158,56 +157,56 @@ class _Decisions(FIFOScheduler):
         """
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        search = self.bridge.search
+        search = self.runner.search
         for one in result["damaged"]:
             search.announce({"event": "damaged", "file": one["file"], "why": one["why"]})
         if failed := result.get("failed"):
-            self.bridge.failed(trial, failed)
+            self.runner.failed(trial, failed)
             return TrialScheduler.STOP
-        self.bridge.hint(result["said"])
+        self.runner.hint(result["said"])
         try:
             written = [one for t in result["trials"] if (one := t["checkpoint"]) and "content" in one]
             keep(search, {one["name"]: one.pop("content") for one in written})
             over = search.report(result["trials"], result["device"], result["over"])
         except OSError:
-            self.bridge.failed(trial, traceback.format_exc())
+            self.runner.failed(trial, traceback.format_exc())
             return TrialScheduler.STOP
         except InputError as error:  # Tune would turn it into a traceback
-            self.bridge.refused = error
+            self.runner.refused = error
             search.stop("failures")
             return TrialScheduler.STOP
-        self.bridge.reported.update(numbers_of(trial))
-        if self.bridge.is_over(trial):
-            self.bridge.silent_since.pop(trial, None)
+        self.runner.reported(trial)
+        if self.runner.is_over(trial):
+            self.runner.watchdog.forget(trial)
             return TrialScheduler.STOP
-        self.bridge.silent_since[trial] = time.monotonic()
+        self.runner.watchdog.heard(trial)
         if over:  # an actor gets the calls of one driver in their order, so this comes before the next step
             trial.temporary_state.ray_actor.drop.remote(sorted(over))
         return TrialScheduler.CONTINUE
 
 
 class _Notices(tune.Callback):
-    def __init__(self, bridge: Bridge) -> None:
-        self.bridge = bridge
+    def __init__(self, runner: TuneRunner) -> None:
+        self.runner = runner
 
     def on_trial_start(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        self.bridge.silent_since[trial] = time.monotonic()
+        self.runner.watchdog.heard(trial)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        self.bridge.failed(trial, latest_traceback(trial.error_file))
+        self.runner.failed(trial, latest_traceback(trial.error_file))
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-        self.bridge.settle()
+        self.runner.settle()
 
 
 class _WhenStopping(Stopper):
     """Ends Tune's loop once the search is stopping and no trial is in an epoch."""
 
-    def __init__(self, bridge: Bridge) -> None:
-        self.bridge = bridge
+    def __init__(self, runner: TuneRunner) -> None:
+        self.runner = runner
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return bool(self.bridge.search.stopping) and not self.bridge.live
+        return bool(self.runner.search.stopping) and not self.runner.queue.live

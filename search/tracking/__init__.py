@@ -1,4 +1,5 @@
-"""The search in MLflow: runs, metrics, the registered model, and reading them back.
+"""The search in MLflow: its runs, its metrics and its registered model; and the searches of a tracking server.
 
-All that knows MLflow is here. It follows the journal, in a thread behind the search.
+Only this package imports MLflow. Outside it, `search/core/store.py` builds the address of MLflow's database, and the
+command `ui` starts MLflow's server. `tracker.py` follows the journal from a thread of its own, so that no trial waits.
 """

@@ -1,4 +1,4 @@
-"""The card of a registered model: what it is, how it was found, how far to trust it, how to use it."""
+"""Writes the card of a registered model: its data, how it was found, its test figures, its limits, its use."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pandas as pd
 
 from search.core.config import SearchConfig
 from search.core.readable import figure
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.state import SearchState
 from search.core.store import SearchFolder, final_name
 from search.final.finalists import LEVEL, resample
 from trainables import Bootstrapped, DataInfo, get_task
 
-#: Lines of Python that an exported model may bring, which need nothing of this project.
+#: The file of an exported model with lines of Python that use it without this project.
 USAGE = "usage.py"
 _PYFUNC = """\
 import mlflow
@@ -27,14 +28,14 @@ print(model.predict(frame))  # a pandas DataFrame: {columns}"""
 
 
 def write_card(
-    folder: SearchFolder, config: SearchConfig, description: dict[str, Any], info: DataInfo, state: SearchState,
+    folder: SearchFolder, config: SearchConfig, record: SearchRecord, info: DataInfo, state: SearchState,
     number: int, tracking_uri: str, run_id: str,
 ) -> str:  # fmt: skip
     """Writes `model_card.md` beside a tested final model, and returns it.
 
     Args:
-        number: the trial whose configuration the model has.
-        run_id: of its final run in MLflow.
+        number: of the trial whose configuration the model has.
+        run_id: of the final run in MLflow.
     """
     task, final, trial = get_task(config.task), state.finals[number, 0], state.trials[number]
     place, metric = folder.final(number, 0), state.objective.metric
@@ -43,14 +44,14 @@ def write_card(
     searched = {p.name for p in config.space.parameters if p.searched}
     known = {key: value for key, value in final.params.items() if value is not None}
     sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
-    made = time.strftime("%Y-%m-%d", time.localtime(description["created"] / 1000))
+    made = time.strftime("%Y-%m-%d", time.localtime(record.created / 1000))
     trained = "train and validation" if final.merged else "train alone"
-    test = f"{metric} {figure(final.test[metric])}{_interval(task, folder, number)}"
-    others = [f"{key} {figure(value)}" for key, value in final.test.items() if key != metric and "/" not in key]
+    test = f"{state.objective.test_key} {figure(final.test[metric])}{_interval(task, folder, number)}"
+    others = [f"test_{key} {figure(value)}" for key, value in final.test.items() if key != metric and "/" not in key]
     lines = [
         f"# {config.task}: the model of the search {folder.name}",
         "",
-        f"Test {test}, on {info.sizes.get('test', 'the')} test samples that chose nothing.",
+        f"{test}, on {info.sizes.get('test', 'the')} test samples that chose nothing.",
         "",
         "## Data",
         "",
@@ -62,8 +63,8 @@ def write_card(
         "",
         f"- {len(state.trials)} trials ({', '.join(f'{n} {o}' for o, n in outcomes.items())}), "
         f"{config.search.searcher} and {config.search.scheduler}, seed {config.search.seed}, begun on {made}, "
-        f"commit `{description['commit']}`",
-        f"- trial {number}: validation {metric} {figure(trial.best_value)} at epoch {trial.best_epoch}; the best of "
+        f"commit `{record.commit}`",
+        f"- trial {number}: {state.objective.key} {figure(trial.best_value)} at epoch {trial.best_epoch}; the best of "
         "many validation figures flatters, so only the test figure counts",
         f"- then trained on {trained} for {final.epochs} epochs with seed 0",
         "",
@@ -75,7 +76,7 @@ def write_card(
         "",
         f"- {test}",
         *([f"- {', '.join(others)}"] if others else []),
-        *(f"- baseline {name}: {metric} {figure(value)}" for name, value in final.baselines.items()),
+        *(f"- baseline {name}: {state.objective.test_key} {figure(value)}" for name, value in final.baselines.items()),
         "",
         "## Limits",
         "",
@@ -98,7 +99,7 @@ def write_card(
 
 
 def _interval(task: Any, folder: SearchFolder, number: int) -> str:
-    """The bootstrap interval of the test objective over samples, where the task can compute it again."""
+    """The bootstrap interval of the test objective; empty where the task is not `Bootstrapped`."""
     units = folder.final(number, 0) / "units.npy"
     if not (isinstance(task, Bootstrapped) and units.exists()):
         return ""

@@ -1,4 +1,4 @@
-"""MLflow's client for a store. It leaves MLflow's global settings alone: a script may use MLflow beside a search."""
+"""Makes the MLflow client of a store. MLflow's global settings stay as they are: a script may use MLflow too."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from search.core.store import Store
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-#: MLflow reads these from the environment alone. The journal is the queue that waits for a server, so a request need
-#: not wait for minutes itself.
+#: Settings that MLflow reads only from the environment. A request gives up soon, because the journal keeps the events
+#: until the server answers.
 _PATIENCE = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -34,9 +33,10 @@ _ours: list[str] = []
 
 
 def mlflow_client(store: Store) -> MlflowClient:
-    """A client of the store's tracking server, or of its sqlite file, which is made if it is missing.
+    """The client of the tracking server, or of the SQLite file of the store, which is created if it is missing.
 
-    The file gets write-ahead logging, so that readers never block the writer.
+    The file uses write-ahead logging: readers never block the writer. Of a store that can only be read, the client
+    opens a copy of the file.
     """
     from mlflow.tracking import MlflowClient
     from mlflow.utils.logging_utils import suppress_logs_in_thread
@@ -48,13 +48,13 @@ def mlflow_client(store: Store) -> MlflowClient:
         store = _copied(store)
         uri = store.tracking_uri
     store.root.mkdir(parents=True, exist_ok=True)
-    # MLflow's tables are made by migrations that break when two processes begin them at once.
+    # MLflow creates its tables by migrations, which break when two processes start them at once.
     with (store.root / "mlflow.lock").open("w") as lock, suppress_logs_in_thread():
         fcntl.flock(lock, fcntl.LOCK_EX)
         with sqlite3.connect(store.database, timeout=60) as database:
             database.execute("PRAGMA journal_mode=WAL")
         database.close()
-        # MLflow sets no busy timeout; the query of the URI is passed to sqlite3.connect.
+        # MLflow sets no busy timeout; SQLAlchemy passes the query of the URI to sqlite3.connect.
         uri += f"{'&' if '?' in uri else '?'}timeout=60"
         _make_tables(uri, store)
         client = MlflowClient(uri, uri)
@@ -64,28 +64,24 @@ def mlflow_client(store: Store) -> MlflowClient:
 
 @cache
 def _copied(store: Store) -> Store:
-    """A store with a copy of the database of one that can only be read, as sqlite and MLflow write to what they open.
-    The copy lives as long as this process."""
+    """A temporary store with a copy of the database: SQLite and MLflow write to every database that they open.
+
+    The copy is deleted when this process ends.
+    """
     folder = tempfile.mkdtemp(prefix="search-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     copy = Store(Path(folder))
-    for suffix in ("", "-wal"):  # the newest rows may be in the log alone
+    for suffix in ("", "-wal"):  # the newest rows may be only in the log
         if (file := Path(f"{store.database}{suffix}")).exists():
             shutil.copyfile(file, f"{copy.database}{suffix}")
     return copy
 
 
-def reading(store: Store) -> sqlite3.Connection:
-    """A connection that only reads the store's database, on a read-only disk too."""
-    there = store if store.is_writable else _copied(store)
-    return sqlite3.connect(f"file:{quote(str(there.database))}?mode=ro", uri=True, timeout=60)
-
-
 def _make_tables(uri: str, store: Store) -> None:
-    """Makes MLflow's tables where they are missing.
+    """Creates the tables of MLflow that are missing.
 
-    MLflow keeps connections to each address for the life of a process, and looks for the tables once. The file may have
-    been deleted or replaced since, as in a notebook.
+    MLflow looks for the tables once for each address and then keeps its connections. In a notebook the file may have
+    been deleted or replaced since, so the connections are closed first.
     """
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
@@ -97,9 +93,9 @@ def _make_tables(uri: str, store: Store) -> None:
 
 @contextlib.contextmanager
 def quick_and_quiet() -> Iterator[None]:
-    """Within, MLflow gives up soon on a server that does not answer, and logs nothing from this thread.
+    """While entered, MLflow gives up soon on a server that does not answer, and logs nothing from this thread.
 
-    A setting that the user made stays; the others are removed as the last user of them leaves.
+    Settings of the user stay. The others are removed when the last block that needs them ends.
     """
     from mlflow.utils.logging_utils import suppress_logs_in_thread
 

@@ -1,8 +1,8 @@
-"""What each event of a journal becomes in MLflow.
+"""Writes each event of a journal to MLflow.
 
-Delivering an event twice changes nothing: runs are found again by their tags, and a metric's row is identified by its
-key, step, value and time, which are the journal's. MLflow itself keeps the number of events that it has, so that a
-database that was deleted, restored from a backup or replaced by another is given what it lacks.
+Delivering an event twice changes nothing: tags identify a run, and key, step, value and time identify a row of a
+metric; all of them come from the journal. The parent run holds the number of delivered events. A database that was
+deleted, restored from a backup or replaced therefore gets the events that it lacks.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from search.core.events import (
     Retried,
 )  # fmt: skip
 from search.core.pareto import value_of
+from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder, Store
-from search.final.variant_comparison import figures
+from search.final.variant_comparison import variant_figures
 from search.tracking.card import write_card
-from search.tracking.names import DELIVERED
-from search.tracking.names import plain as text
+from search.tracking.names import DELIVERED, storable_text
 from search.tracking.registry import register
-from search.tracking.runs import MissingRun, RefusedRun, Runs, plain, reason, refused
-from search.tracking.views import pages, share_view, view_key
+from search.tracking.runs import MissingRun, RefusedRun, Runs, is_refusal, python_values, reason_of
+from search.tracking.views import search_pages, share_view, view_key
 from trainables import DataInfo, Exported, Objective, get_task
 from trainables.base.errors import Damaged
 from trainables.base.storage import check_all
@@ -58,10 +58,10 @@ STATUS = {
     "interrupted": "KILLED",
 }
 
-#: Figures of a whole trial, which its run has beside the metrics of each epoch. A metric of the training that is called
-#: like one of them is `training/NAME` in MLflow.
+#: Metrics of a whole trial, logged beside the metrics of its epochs. A metric of the training with one of these names
+#: is logged as `training/NAME`.
 SUMMARY = {"best_epoch", "seconds", "cpu_seconds", "gpu_seconds", "cost", "energy_joules_in_all"}
-#: The energy of an epoch is a metric already.
+#: The name `energy_joules` is taken by the metric of each epoch.
 _TOTAL = {"energy_joules": "energy_joules_in_all"}
 
 
@@ -70,16 +70,16 @@ class Delivery:
 
     def __init__(
         self, client: MlflowClient, store: Store, folder: SearchFolder, config: SearchConfig,
-        description: dict[str, Any], info: DataInfo, objective: Objective, warn: Callable[[str], None],
+        record: SearchRecord, info: DataInfo, objective: Objective, warn: Callable[[str], None],
     ) -> None:  # fmt: skip
-        """Finds the search's runs, and makes its parent run if it is missing.
+        """Finds the runs of the search, and creates its parent run if it is missing.
 
         Args:
-            warn: hears of what MLflow refuses for good.
+            warn: gets a sentence about each item that MLflow refuses for good.
         """
-        self.client, self.store, self.folder, self.config, self.description = client, store, folder, config, description
+        self.client, self.store, self.folder, self.config, self.record = client, store, folder, config, record
         self.info, self.objective, self._warn = info, objective, warn
-        #: The state of the search after the events that MLflow has: what is written depends on these alone.
+        #: The state of the search after the delivered events. What is written depends only on it.
         self._state = SearchState(objective)
         self._applied = 0
         #: The epochs and the best trial that the parent run shows.
@@ -87,40 +87,40 @@ class Delivery:
         #: A sentence for each final model that was registered.
         self.registered: list[str] = []
         self._running: set[str] = set()
-        self.runs = Runs(client, store, folder, config, description, info, warn)
-        self.parent = self.runs.make("parent", folder.name, "parent", description["created"], {
-            DELIVERED: "0",  # without it the search counts as one of before MLflow kept the number
-            "config": digest(plain(config.raw)),
+        self.runs = Runs(client, store, folder, config, record, info, warn)
+        self.parent = self.runs.make("parent", folder.name, "parent", record.created, {
+            DELIVERED: "0",  # a parent run without this tag was made before MLflow kept the number
+            "config": digest(python_values(config.raw)),
             "data.source": info.source,
             "data.notes": "; ".join(info.notes),
-            "created": str(description["created"]),
+            "created": str(record.created),
             "objective": ", ".join(config.search.objective or [f"{objective.metric} {objective.mode}"]),
             "searcher": config.search.searcher,
             "scheduler": config.search.scheduler,
             "resume": f"python -m search resume {folder.name}",
             _NOTE: self._about(),
         })  # fmt: skip
-        if not client.get_run(self.parent).inputs.dataset_inputs:  # they come last, so a kill may have prevented them
+        if not client.get_run(self.parent).inputs.dataset_inputs:  # logged last: a kill may have prevented it
             self._describe()
 
     def _describe(self) -> None:
-        """Logs the search's configuration, its view in MLflow's page and its data to the parent run."""
-        config = plain(self.config.raw)
+        """Logs the configuration, the view for MLflow's page and the data set to the parent run."""
+        config = python_values(self.config.raw)
         raw = {f"{s}.{k}": v for s in ("search", "resources", "data") for k, v in config[s].items()}
         space = {f"space.{p.name}": p.describe() for p in self.config.space.parameters}
         self.runs.log_params(self.parent, raw | space)
         self.runs.flush(self.parent)
         with self._leaving_out("configuration"):
             shown = redacted(yaml.safe_dump(config, sort_keys=False))
-            self.client.log_text(self.parent, text(shown), "config.yaml")
+            self.client.log_text(self.parent, storable_text(shown), "config.yaml")
         with self._leaving_out("view"):
-            key, about = view_key(self.description), (self.parent, self.config, self.objective)
+            key, about = view_key(self.record.id), (self.parent, self.config, self.objective)
             share_view(self.client, self.runs.experiment, key, self.folder.name, *about)
         with self._leaving_out("data set"):
             self.runs.log_dataset(self.parent, "search")
 
     def _about(self) -> str:
-        """The parent run's description, in Markdown: what is searched, the best trial, how to go on."""
+        """The description of the parent run, in Markdown: the searched space, the best trial, how to continue."""
         config, best = self.config.search, self._state.best()
         searched = [f"- `{p.name}`: {p.describe()}" for p in self.config.space.parameters if p.searched]
         return "\n".join([
@@ -139,20 +139,20 @@ class Delivery:
     @property
     def pages(self) -> list[str]:
         """The addresses of the search in MLflow's page."""
-        return pages(self.store, self.runs.experiment, view_key(self.description))
+        return search_pages(self.store, self.runs.experiment, view_key(self.record.id))
 
     @property
     def delivered(self) -> int:
-        """The number of events of the journal that this MLflow has."""
+        """The number of events of the journal that MLflow has."""
         return self.runs.delivered
 
     def deliver(self, events: Sequence[Event]) -> None:
-        """Writes what MLflow lacks of a journal's events; what goes to one run is sent together.
+        """Writes the events of a journal that MLflow lacks; the items of one run are sent together.
 
-        What MLflow refuses for good is left out, with a warning, as it would keep all that follows from MLflow.
+        An item that MLflow refuses for good is left out, with a warning. Otherwise no later event would arrive.
 
         Raises:
-            MissingRun: MLflow lacks a run of an event that it had; deliver from the first event.
+            MissingRun: MLflow lacks a run that an earlier event created; deliver again from the first event.
         """
         start = self.runs.delivered if self._continues(events) else 0
         for event in events[self._applied : start]:
@@ -174,21 +174,21 @@ class Delivery:
         self.runs.confirm(len(events), digest(events[-1]))
 
     def _continues(self, events: Sequence[Event]) -> bool:
-        """Whether the journal begins with what MLflow has. One that lost lines, or came from a backup, does not."""
+        """Whether the delivered events are the beginning of this journal; a journal that lost lines fails."""
         known = self.runs.delivered
         return known <= len(events) and (not known or self.runs.mark in ("", digest(events[known - 1])))
 
     @contextlib.contextmanager
     def _leaving_out(self, what: str) -> Iterator[None]:
-        """Warns where MLflow refuses for good what is sent within, and goes on."""
+        """Turns a final refusal of MLflow within the block into a warning."""
         try:
             yield
         except RefusedRun:
-            pass  # a warning said so as it was to be made
+            pass  # `Runs.make` warned already
         except Exception as error:
-            if not refused(error):
+            if not is_refusal(error):
                 raise
-            self._warn(f"MLflow takes no {what} of {self.folder.name} ({reason(error)}); it is left out there")
+            self._warn(f"MLflow takes no {what} of {self.folder.name} ({reason_of(error)}); it is left out there")
 
     def _standing(self) -> tuple[int, int | None]:
         """The epochs that the trials have trained, and the number of the best trial."""
@@ -196,14 +196,14 @@ class Delivery:
         return sum(trial.epoch for trial in self._state.trials.values()), None if best is None else best.number
 
     def _show_best(self, now: int) -> None:
-        """Shows on the parent run what is best, also while the search runs."""
+        """Shows the best trial on the parent run, also while the search runs."""
         standing, best = self._standing(), self._state.best()
         if best is None or standing == self._shown:
             return
-        # A figure that is delivered again has the same time, so that it stands there once.
+        # A value that is delivered again must have the same time, or MLflow would hold it twice.
         fresh = standing[0] > self._shown[0]
         self.runs.log(self.parent, {
-            f"best_val_{self.objective.metric}": best.best_value,
+            f"best_{self.objective.key}": best.best_value,
             "best_trial": float(best.number),
             "best_epoch": float(best.best_epoch),
             "epochs_trained": float(standing[0]),
@@ -212,7 +212,7 @@ class Delivery:
         self._shown = standing
 
     def _best(self, trial: Trial, begin: str = "") -> str:
-        return f"{begin}val {self.objective.metric} {trial.best_value:.4g} at epoch {trial.best_epoch}"
+        return f"{begin}{self.objective.key} {trial.best_value:.4g} at epoch {trial.best_epoch}"
 
     def _deliver(self, event: Event) -> None:
         match event["event"]:
@@ -252,11 +252,11 @@ class Delivery:
         known = key in self.runs
         run_id = self.runs.make(key, f"trial {number:03d}", "trial", event["time"], {
             "trial": str(number),
-            "config": digest(plain(event["params"])),
+            "config": digest(python_values(event["params"])),
             "trial.seed": str(event["seed"]),
             "outcome": "running",
         })  # fmt: skip
-        if not known:  # else it may stand there as interrupted
+        if not known:  # else its run may have the outcome `interrupted`
             self._running.add(run_id)
         self.runs.log_params(run_id, event["params"])
 
@@ -276,16 +276,16 @@ class Delivery:
     def _failure(self, event: Retried | Failed) -> None:
         run_id = self.runs[f"trial-{event['number']}"]
         if event["event"] == "failed":
-            self.client.log_text(run_id, text(event["traceback"]), "traceback.txt")
+            self.client.log_text(run_id, storable_text(event["traceback"]), "traceback.txt")
             self._end_trial(event["number"], event["time"], "failed")
             return
         self.runs.set_tags(run_id, {"retried": event["why"]})
         if event["micro_batches"] > 1:
             self.runs.set_tags(run_id, {"micro_batches": str(event["micro_batches"])})
-        self.client.log_text(run_id, text(event["traceback"]), "traceback-retried.txt")
+        self.client.log_text(run_id, storable_text(event["traceback"]), "traceback-retried.txt")
 
     def _end_trial(self, number: int, time: int, outcome: str | None) -> None:
-        """Gives a trial's run its outcome; None: it goes on."""
+        """Sets the outcome of a trial's run; None: the trial runs again."""
         run_id = self.runs[f"trial-{number}"]
         if outcome is None:
             if run_id not in self._running:
@@ -297,12 +297,12 @@ class Delivery:
         trial = self._state.trials[number]
         self.runs.set_tags(run_id, {"outcome": outcome})
         if trial.curve:
-            best = {f"best_val_{self.objective.metric}": trial.best_value, "best_epoch": float(trial.best_epoch)}
+            best = {f"best_{self.objective.key}": trial.best_value, "best_epoch": float(trial.best_epoch)}
             others = {f"at_best_epoch/{o.metric}": value_of(trial, o) for o in self.config.objectives[1:]}
             spent = {_TOTAL.get(name, name): value for name, value in cost(trial, self.config.resources).items()}
             figures = ((best | others) if trial.can_win else {}) | spent
-            # With the step and time of the last epoch, so that a trial that is interrupted, resumed and ended has one
-            # value a step.
+            # Step and time are those of the last epoch: a trial that was interrupted and resumed then has one value for
+            # each step.
             self.runs.log(run_id, figures, trial.epoch, trial.reported)
         self.runs.terminate(run_id, STATUS[outcome], time)
 
@@ -321,8 +321,8 @@ class Delivery:
         name = "final" if not self.runs.of("final") else f"final, trial {event['trial']:03d}, seed {seed}"
         if event["event"] == "final_started":
             run_id = self.runs.make(key, name, "final", event["time"], {
-                "config": digest(plain(event["params"])), "final.seed": str(seed), "final.epochs": str(event["epochs"]),
-                "final.trial": str(event["trial"]),
+                "config": digest(python_values(event["params"])), "final.seed": str(seed),
+                "final.epochs": str(event["epochs"]), "final.trial": str(event["trial"]),
             })  # fmt: skip
             self.client.update_run(run_id, status="RUNNING")
             self.runs.log_params(run_id, event["params"])
@@ -333,7 +333,7 @@ class Delivery:
             self.runs.log(run_id, event["metrics"], event["epoch"], event["time"])
             if "samples" in event:
                 self.client.log_text(
-                    run_id, text("\n".join(event["samples"])), f"samples/epoch-{event['epoch']:04d}.txt"
+                    run_id, storable_text("\n".join(event["samples"])), f"samples/epoch-{event['epoch']:04d}.txt"
                 )
             return
         self.runs.log(run_id, {f"test_{k}": v for k, v in event["test"].items()}, 0, event["time"])
@@ -348,34 +348,34 @@ class Delivery:
         self.runs.terminate(run_id, "FINISHED", event["time"])
 
     def _register(self, trial: int, event: FinalFinished | Decided) -> None:
-        """Registers the model of the first seed, not of the luckiest one, as the search's."""
+        """Registers the model of the first seed; choosing the best seed would flatter the test figure."""
         epochs, test = event["epochs"], event["test"]
         self.runs.log(self.parent, {f"test_{k}": v for k, v in test.items()}, event["spent"], event["time"])
         run_id = self.runs[_final_key(0, trial, epochs, self._state.finals[trial, 0].merged)]
         damage = self._damage(trial)
         if damage:
             made = f"python -m search retrain {self.folder.name}"
-            said = f"no model is registered, as {damage}; make it again: {made}"
+            sentence = f"no model is registered, as {damage}; make it again: {made}"
         elif isinstance(get_task(self.config.task), Exported):
             card = write_card(
-                self.folder, self.config, self.description, self.info, self._state, trial, self.store.tracking_uri,
+                self.folder, self.config, self.record, self.info, self._state, trial, self.store.tracking_uri,
                 run_id,
             )  # fmt: skip
-            self.client.log_text(run_id, text(card), "model_card.md")
-            said = register(
+            self.client.log_text(run_id, storable_text(card), "model_card.md")
+            sentence = register(
                 self.client, self.config.task, self.objective, run_id,
                 self.folder.final(trial, 0), test, self.info.test_fingerprint,
-                {"search": self.folder.name, "trial": str(trial), "config": digest(plain(self.config.raw)),
-                 "git.commit": self.description["commit"], "data.fingerprint": self.info.fingerprint}, card,
+                {"search": self.folder.name, "trial": str(trial), "config": digest(python_values(self.config.raw)),
+                 "git.commit": self.record.commit, "data.fingerprint": self.info.fingerprint}, card,
             )  # fmt: skip
         else:
             kept = self.folder.final(trial, 0) / "checkpoint.pt"
-            said = f"no model is registered, as {self.config.task} has no `export`; its state is {kept}"
-        if said not in self.registered:
-            self.registered.append(said)
+            sentence = f"no model is registered, as {self.config.task} has no `export`; its state is {kept}"
+        if sentence not in self.registered:
+            self.registered.append(sentence)
 
     def _damage(self, trial: int) -> Damaged | None:
-        """What is wrong with the files of a final model, if they are not what was written."""
+        """The damage to the files of a final model; None where they are sound."""
         try:
             check_all(self.folder.final(trial, 0), self._state.finals[trial, 0].digests)
         except Damaged as error:
@@ -421,7 +421,7 @@ class Delivery:
             self.runs.terminate(run_id, "FINISHED", event["time"])
 
     def _compared(self, event: Compared) -> None:
-        """Logs the comparison to the parent run: table, paragraph and pictures as files, figures as metrics."""
+        """Logs the comparison of variants to the parent run: files, and figures as metrics."""
         for repeat in self._state.repeats.values():
             if repeat.test is None:  # it diverged, so no event ended its run
                 run_id = self.runs[f"repeat-{repeat.trial}-{repeat.seed}"]
@@ -429,7 +429,7 @@ class Delivery:
                 self.runs.terminate(run_id, "FINISHED", event["time"])
         if self.folder.comparison.exists():
             self.client.log_artifacts(self.parent, str(self.folder.comparison), "comparison")
-        frame = figures(self._state.repeats.values(), self.objective)
+        frame = variant_figures(self._state.repeats.values(), self.objective)
         for value, row in frame.iterrows():
             named = {f"comparison/{value}/{key}": float(row[key]) for key in ("test", "low", "high", "seconds")}
             self.runs.log(self.parent, named, 0, event["time"])
@@ -440,7 +440,7 @@ def _final_key(seed: int, trial: int, epochs: int, merged: bool) -> str:
 
 
 def _named(event: Event) -> str:
-    """An event as a warning names it, such as `'result' of trial 3`."""
+    """The name of an event in a warning, such as `'result' of trial 3`."""
     fields: dict[str, Any] = dict(event)
     number = fields.get("number", fields.get("trial"))
     return f"{event['event']!r}" + (f" of trial {number}" if number is not None else "")

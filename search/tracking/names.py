@@ -1,9 +1,8 @@
-"""Names and values as MLflow takes them, and back.
+"""Translates names and values to those that MLflow accepts, and back.
 
-MLflow takes letters, digits, `_ - . : /` and spaces in the name of a metric, a parameter or a tag, and no name that is
-another path than it says, such as `a//b` or `../a`. A name that it takes stays as it is. In another each character
-that it refuses becomes a word between two pairs of underscores: `acc@1` is `acc__at__1`, `lr[0]` is
-`lr__open__0__close__`.
+A name of a metric, a parameter or a tag may have letters, digits, spaces and `_ - . : /`, and must be a normal path:
+`a//b` and `../a` are refused. An accepted name stays as it is. In other names each refused character becomes a word
+between two pairs of underscores: `acc@1` is `acc__at__1`, `lr[0]` is `lr__open__0__close__`.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import re
 LONGEST, PARAM, TAG = 250, 6000, 8000
 #: The longest name of a run, and of an experiment, in the databases that count characters.
 RUN_NAME, EXPERIMENT = 250, 256
-#: The tag of a search's parent run with the number of events of the journal that this MLflow has.
+#: The tag of the parent run with the number of events of the journal that MLflow has.
 DELIVERED = "search.delivered"
-#: Begin of the tags of a run that hold the whole of a name that is too long.
+#: Prefix of the tags that hold the whole of a name that was cut.
 NAME_TAG = "search.name."
 _WORDS = {
     "@": "at", "[": "open", "]": "close", "(": "open_round", ")": "close_round", "{": "open_curly",
@@ -27,20 +26,20 @@ _WORDS = {
     ":": "colon", "_": "underscore", "\n": "newline", "\t": "tab",
 }  # fmt: skip
 _CHARACTERS = {word: character for character, word in _WORDS.items()}
-#: A word between two pairs of underscores; `u` and digits is a character by its number.
+#: A word between two pairs of underscores; `u` and hexadecimal digits are the number of a character.
 _ESCAPE = re.compile(f"__({'|'.join(_WORDS.values())}" + r"|u(?:[0-9a-f]{1,5}|10[0-9a-f]{4})|cut|empty)__")
-#: What MLflow refuses: other characters, and slashes and dots by which a path is another than it says.
+#: What MLflow refuses: other characters, and the slashes and dots of a path that is not normal.
 _REFUSED = re.compile(r"[^\w.\- :/]|\A/|(?<=/)/|/\Z|(?:\A|(?<=/))\.(?=\.?(?:/|\Z))|\A\.(?=\.)")
 #: The same in the name of a registered model, which may hold no `/` and no `:`.
 _REFUSED_MODEL = re.compile(rf"[/:]|{_REFUSED.pattern}")
-#: Characters of a name that is too long which are kept; a digest of the whole name follows.
+#: Number of characters that are kept of a name that is too long, and bytes of the digest that follows them.
 _KEPT, _DIGEST = 200, 12
 
 
 def translated(name: str) -> str:
-    """The name under which MLflow keeps a metric, a parameter or a tag: the name itself wherever MLflow takes it.
+    """The name of a metric, a parameter or a tag in MLflow: the name itself if MLflow accepts it.
 
-    The result depends on the name alone, and no two names have the same one.
+    The result depends only on the name, and different names have different results.
 
     >>> translated("val_acc@1"), translated("val_acc")
     ('val_acc__at__1', 'val_acc')
@@ -49,8 +48,7 @@ def translated(name: str) -> str:
 
 
 def original(name: str) -> str:
-    """The name that `translated` was given. A name that was too long stays cut; the run's tag
-    `search.name.DIGEST` has the whole.
+    """The inverse of `translated`. A cut name stays cut; the tag `search.name.DIGEST` of the run has the whole.
 
     >>> original("val_acc__at__1")
     'val_acc@1'
@@ -61,8 +59,8 @@ def original(name: str) -> str:
 
 
 def experiment_name(task: str) -> str:
-    """The name of a task's experiment. MLflow takes every character there, and a database so many of them."""
-    return plain(task) if len(task) <= EXPERIMENT else _cut(task, plain(task), EXPERIMENT)
+    """The name of the experiment of a task. MLflow accepts every character there, and at most `EXPERIMENT` of them."""
+    return storable_text(task) if len(task) <= EXPERIMENT else _cut(task, storable_text(task), EXPERIMENT)
 
 
 def model_name(task: str) -> str:
@@ -70,10 +68,10 @@ def model_name(task: str) -> str:
     return _translated(task, _REFUSED_MODEL, LONGEST)
 
 
-def plain(text: str, longest: int | None = None) -> str:
-    r"""The text without what a database or a request refuses, cut at `longest` characters.
+def storable_text(text: str, longest: int | None = None) -> str:
+    r"""The text without characters that a database or a request refuses, cut at `longest` characters.
 
-    >>> plain("a\x00b")
+    >>> storable_text("a\x00b")
     'a\\x00b'
     """
     return text.replace("\0", r"\x00").encode(errors="backslashreplace").decode()[:longest]
@@ -84,7 +82,7 @@ def _translated(name: str, refused: re.Pattern[str], longest: int) -> str:
         return "__empty__"
     whole = name
     if refused.search(name) or _ESCAPE.search(name):
-        # Two underscores side by side would be read as the begin of a word.
+        # `original` would take two underscores for the beginning of a word.
         marked = re.compile(rf"{refused.pattern}|_(?=_)|(?<=_)_")
         whole = marked.sub(lambda found: _escape(found[0]), name)
     return whole if len(whole) <= longest else _cut(name, whole, longest)
@@ -102,7 +100,7 @@ def _character(found: re.Match[str]) -> str:
 
 
 def _cut(name: str, whole: str, longest: int) -> str:
-    """The begin of a name that is too long, and a digest of all of it."""
+    """The beginning of a name that is too long, and a digest of the whole name."""
     digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=_DIGEST).hexdigest()
     kept = whole[: min(_KEPT, longest - 2 * _DIGEST - 8)].rstrip("/. _")
     return f"{kept}__cut__{digest}"

@@ -1,4 +1,4 @@
-"""Ends the runs in MLflow that a dead driver left running."""
+"""Ends the MLflow runs of a driver that died."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from search.tracking.client import mlflow_client, quick_and_quiet
 
 
 def end_orphans(store: Store, folder: SearchFolder, search_id: str) -> None:
-    """Marks the running runs of a search as killed, unless the search was resumed meanwhile.
+    """Marks the running runs of a search as killed, unless another session resumed the search.
 
-    A resume sets each run that goes on to running again.
+    A resume marks each run that continues as running again.
     """
     if store.is_local and not store.database.exists():  # the driver died before it wrote anything there
         return
@@ -21,7 +21,7 @@ def end_orphans(store: Store, folder: SearchFolder, search_id: str) -> None:
         query = f"tags.`search.id` = '{search_id}' AND attributes.status = 'RUNNING'"
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         for run in client.search_runs(experiments, query):
-            if _size(folder) != recorded:  # another session writes to the journal
+            if _size(folder) != recorded:  # another session resumed the search
                 return
             client.set_tag(run.info.run_id, "outcome", "interrupted")
             client.set_terminated(run.info.run_id, "KILLED", int(time.time() * 1000))

@@ -1,10 +1,9 @@
-"""Predicts with the registered champion."""
+"""Predicts with the champion: the registered model of a task that carries the alias `champion`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +13,15 @@ import mlflow
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from search.core.readable import visible
 from search.core.store import Store
 from search.tracking.client import mlflow_client, quick_and_quiet
 from search.tracking.names import model_name
+from search.tracking.registry import MODEL_DIGEST, model_digest
 from trainables import Exported, InputError, get_task
+from trainables.base.errors import first_line
 from trainables.base.files import replacing
 
-#: Inputs that are predicted, and written, at a time.
+#: Inputs that are predicted and written at a time.
 BATCH = 1000
 #: How the rows are written, by the suffix of the file.
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
@@ -32,17 +32,33 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 }
 
 
-def predict(store: Store, name: str, inputs: list[str], form: str, output: Path | None = None) -> None:
-    """Prints a row for each input: as a table the prediction and its first figure, as csv or json everything.
-
-    Args:
-        output: a file to write everything to instead; a command that was cut off goes on where it was.
+def predict_inputs(store: Store, name: str, inputs: list[str]) -> pd.DataFrame:
+    """Predicts inputs with the champion of a task: a row for each input, indexed by the input.
 
     Raises:
-        InputError: an input cannot be read, there is no champion, or the file cannot be written.
+        InputError: an input cannot be read, there is no champion, or its files are not those that were registered.
     """
-    if output is not None and output.suffix.lower() not in WRITERS:
+    frame = _read_inputs(store, name, inputs)
+    predictions = load_champion(store, name).predict(frame)
+    predictions.index = frame.index
+    return pd.DataFrame(predictions)
+
+
+def predict_to_file(store: Store, name: str, inputs: list[str], output: Path) -> int:
+    """As `predict_inputs`, writes the rows to a file and returns their number.
+
+    Rows are predicted in batches. A command that was killed continues after its last batch.
+
+    Raises:
+        InputError: also where the file cannot be written.
+    """
+    if output.suffix.lower() not in WRITERS:
         raise InputError(f"--output {output}: allowed are {', '.join(WRITERS)} files")
+    frame = _read_inputs(store, name, inputs)
+    return write_predictions(load_champion(store, name), frame, output)
+
+
+def _read_inputs(store: Store, name: str, inputs: list[str]) -> pd.DataFrame:
     task = get_task(name)
     if not isinstance(task, Exported):
         raise InputError(f"{name}: a task without `export` has no registered model to predict with")
@@ -51,40 +67,46 @@ def predict(store: Store, name: str, inputs: list[str], form: str, output: Path 
         raise InputError(
             f"{store.root}: no MLflow store there; run `python -m search run {name}` first or give --store"
         )
-    model = _champion(store, name)
-    if output is not None:
-        _write(model, frame, output)
-        return
-    predictions = model.predict(frame)
-    predictions.index = frame.index
-    if form == "json":
-        sys.stdout.write(predictions.reset_index(names="input").to_json(orient="records", indent=2) + "\n")
-    elif form == "csv":
-        predictions.to_csv(sys.stdout, index_label="input")
-    else:
-        sys.stdout.write(visible(predictions.iloc[:, :2].to_string()) + "\n")
+    return frame
 
 
-def _champion(store: Store, name: str) -> Any:
+def load_champion(store: Store, name: str) -> Any:
+    """The registered champion of a task, as an MLflow `PyFuncModel`.
+
+    The files of the model are compared with the digest that their version got when it was registered. Versions of
+    earlier releases have no digest, and are loaded as they are.
+
+    Raises:
+        InputError: there is no champion, or its files are not those that were registered.
+    """
     with quick_and_quiet():
         client = mlflow_client(store)
         try:
             version = client.get_model_version_by_alias(model_name(name), "champion")
         except MlflowException as error:
-            said = str(error).splitlines()[0]
-            raise InputError(f"{name}: no registered champion in {store.shown} ({said})") from error
+            reason = first_line(error)
+            raise InputError(f"{name}: no registered champion in {store.shown} ({reason})") from error
         # `models:/` would be looked up at the address that the whole process uses.
-        there = client.get_model_version_download_uri(version.name, version.version)
-        return mlflow.pyfunc.load_model(
-            mlflow.artifacts.download_artifacts(
-                there, tracking_uri=client.tracking_uri, registry_uri=client.tracking_uri
-            )
+        source = client.get_model_version_download_uri(version.name, version.version)
+        folder = mlflow.artifacts.download_artifacts(
+            source, tracking_uri=client.tracking_uri, registry_uri=client.tracking_uri
         )
+        registered = version.tags.get(MODEL_DIGEST)
+        if registered and model_digest(Path(folder) / "artifacts" / "model") != registered:
+            raise InputError(
+                f"{name} version {version.version}: the files of its model changed since it was registered ({source}); "
+                f"register it again with `python -m search retrain {version.tags.get('search', 'NAME')}`, or choose "
+                f"another version with `python -m search promote {name} VERSION`"
+            )
+        return mlflow.pyfunc.load_model(folder)
 
 
-def _write(model: Any, frame: pd.DataFrame, output: Path) -> None:
-    """Predicts in batches. Until all are there they are kept beside the output, under a line that says of what. The
-    output is written whole or not at all."""
+def write_predictions(model: Any, frame: pd.DataFrame, output: Path) -> int:
+    """Predicts the rows of a frame in batches and writes them; returns their number.
+
+    Finished rows are kept in `OUTPUT.part`, below a line with a digest of the model and the inputs, until all rows are
+    predicted. The output is written whole or not at all.
+    """
     about = hashlib.blake2b(f"{model.metadata.run_id}".encode(), digest_size=12)
     about.update(pd.util.hash_pandas_object(frame.astype(str)).to_numpy().tobytes())
     first, part = about.hexdigest().encode(), output.with_name(f"{output.name}.part")
@@ -108,12 +130,14 @@ def _write(model: Any, frame: pd.DataFrame, output: Path) -> None:
         part.unlink()
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror})") from error
-    print(f"{len(rows)} predictions in {output}")
+    return len(rows)
 
 
 def _kept(part: Path, first: bytes) -> tuple[list[bytes], int]:
-    """The rows that an unfinished command left, up to the first damaged one, and the bytes that they take; none if the
-    first line is another. Each row stands behind its checksum."""
+    """The rows that a killed command left, up to the first damaged row, and the number of their bytes.
+
+    There are none if the first line of the file is not `first`. Each row follows its checksum.
+    """
     lines = part.read_bytes().split(b"\n")[:-1] if part.exists() else []  # a line that is cut off has no end
     if lines[:1] != [first]:
         return [], 0

@@ -1,6 +1,6 @@
-"""Delivers the journal of a running search to MLflow, in a thread of its own.
+"""Delivers the journal of a running search to MLflow from a thread, so that a slow server delays no trial.
 
-A slow or absent tracking server delays no trial. What an event becomes in MLflow is in `events_to_runs.py`.
+`events_to_runs.py` writes the events.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from search.core.config import SearchConfig
 from search.core.events import Event, Notice
+from search.core.record import SearchRecord
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.tracking.client import mlflow_client
@@ -20,27 +21,27 @@ from trainables import DataInfo, Objective
 if TYPE_CHECKING:
     from search.tracking.events_to_runs import Delivery
 
-#: Seconds for which events are gathered and then delivered together: at least, and at most. The time grows where
-#: delivery takes so much processor time that workers would wait; fewer requests take less.
+#: Least and most seconds for which events are gathered before they are delivered together. The time grows until the
+#: delivery takes at most `SHARE` of a processor: fewer, larger requests take less time.
 LAG, LONGEST_LAG = 2.0, 10.0
-#: Seconds before the first delivery, unless a trial reports earlier: importing MLflow takes time that workers need.
+#: Seconds before the first delivery, unless a trial reports earlier: importing MLflow slows down the starting workers.
 FIRST_LAG = 15.0
-#: Share of a processor's time that delivery may take.
+#: Largest share of the time of a processor for the delivery.
 SHARE = 0.1
 
 
 class Tracker:
-    """Delivers one search's journal to MLflow from a thread of its own."""
+    """Delivers the journal of one search to MLflow from a thread; a listener of the search."""
 
     def __init__(
-        self, store: Store, folder: SearchFolder, config: SearchConfig, description: dict[str, Any],
+        self, store: Store, folder: SearchFolder, config: SearchConfig, record: SearchRecord,
         info: DataInfo, objective: Objective, warn: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.store, self.folder, self.warn = store, folder, warn
-        self._about = store, folder, config, description, info, objective, self._say
+        self._about = store, folder, config, record, info, objective, self._say
         self._delivery: Delivery | None = None
         self._database: tuple[int, int] | None = None
-        #: The journal, and how much of it MLflow is known to have; the thread alone changes the latter.
+        #: The events of the journal; and the number of those that MLflow has, which only the thread changes.
         self._events: list[Event] = []
         self._done = self._earlier = 0
         self._said: set[str] = set()
@@ -54,13 +55,13 @@ class Tracker:
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
 
     def start(self, events: list[Event]) -> None:
-        """Takes the events of earlier sessions, and starts the thread, which delivers those that MLflow lacks."""
+        """Takes the events of earlier sessions and starts the thread, which delivers the events that MLflow lacks."""
         self._events += events
         self._earlier = len(events)
         self._thread.start()
 
     def __call__(self, event: Event | Notice, state: SearchState) -> None:
-        """Listens to the search: takes what stands in the journal."""
+        """Takes an event of the journal. Notices are ignored, because the journal does not have them."""
         match event["event"]:
             case "stopping" | "stalled" | "hint" | "unclean" | "apart" | "damaged" | "progress":
                 return
@@ -69,7 +70,7 @@ class Tracker:
                 self._news.set()
 
     def close(self, patience: float) -> int:
-        """Waits until everything is delivered, at most `patience` seconds while no server answers.
+        """Waits until all events are delivered, or until the server has not answered for `patience` seconds.
 
         Returns:
             The number of events that MLflow lacks and that can be delivered later.
@@ -81,11 +82,11 @@ class Tracker:
             self._thread.join(0.2)
             waited = waited + 0.2 if self._failing else 0.0
         self._giving_up.set()
-        self._thread.join(3 * patience)  # a running attempt may still succeed; uploading a model takes its time
+        self._thread.join(3 * patience)  # a running attempt may still succeed: uploading a model takes long
         return len(self._events) - self._done
 
     def _say(self, message: str) -> None:
-        """Warns once of the same."""
+        """Prints each warning once."""
         if message not in self._said:
             self._said.add(message)
             self.warn(message)
@@ -98,7 +99,7 @@ class Tracker:
                 self._deliver_all()
 
     def _deliver_all(self) -> None:
-        from search.tracking.runs import reason, refused
+        from search.tracking.runs import is_refusal, reason_of
 
         pause, lag, anew = 0.5, LAG, False
         while not self._giving_up.is_set():
@@ -106,16 +107,18 @@ class Tracker:
             try:
                 anew = self._attempt(events, anew)
             except Exception as error:
-                self._delivery = None  # what MLflow has is looked up again
-                if refused(error):
-                    self._say(f"MLflow takes nothing of {self.folder.name} ({reason(error)}); it stands in the journal")
+                self._delivery = None  # the next attempt asks MLflow how many events it has
+                if is_refusal(error):
+                    self._say(
+                        f"MLflow takes nothing of {self.folder.name} ({reason_of(error)}); it stands in the journal"
+                    )
                     self._done = len(events)
                 else:
                     # Whatever the error (server down, disk full, locked database), training goes on.
                     if not self._failing:
-                        self.warn(f"MLflow cannot be written ({reason(error)}); kept in the journal, trying again")
+                        self.warn(f"MLflow cannot be written ({reason_of(error)}); kept in the journal, trying again")
                     self._failing = True
-                    if self._closing.wait(pause):  # at the end pauses are short, so as not to miss the server
+                    if self._closing.wait(pause):  # when the command ends, pauses are short
                         self._giving_up.wait(0.5)
                     pause = min(pause * 2, 15)
                     continue
@@ -126,10 +129,10 @@ class Tracker:
                     return
 
     def _attempt(self, events: list[Event], anew: bool) -> bool:
-        """Delivers what MLflow lacks of the events, or all of them if `anew`.
+        """Delivers the events that MLflow lacks, or all of them if `anew`.
 
         Returns:
-            Whether they have to be delivered from the first one, as MLflow lacks a run that it had.
+            Whether all events have to be delivered again, because MLflow lost a run.
         """
         from search.tracking.events_to_runs import Delivery
         from search.tracking.runs import MissingRun
@@ -170,7 +173,7 @@ class Tracker:
 
 
 def _identity(store: Store) -> tuple[int, int] | None:
-    """What tells the store's sqlite file from one that takes its place; None where there is none."""
+    """Identifies the SQLite file of the store (device and inode); None where there is none."""
     if not store.is_local or not store.database.exists():
         return None
     there = store.database.stat()

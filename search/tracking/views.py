@@ -1,9 +1,8 @@
-"""How MLflow's page shows a search: a shared view, which MLflow keeps as a tag of the experiment, and its addresses."""
+"""The view of a search in MLflow's page, which MLflow keeps as a tag of the experiment, and the address of the view."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from mlflow.tracking import MlflowClient
 
@@ -13,32 +12,33 @@ from search.tracking.names import original, translated
 from trainables import Objective
 
 _TAG = "mlflow.sharedViewState."
-#: Where `ui` serves by default.
+#: The port of the command `ui`.
 PORT = 5000
 
 
 def share_view(
     client: MlflowClient, experiment: str, key: str, name: str, parent: str, config: SearchConfig, objective: Objective
 ) -> None:
-    """Saves the view of a search: its runs alone, trials unfolded, with outcome, best figure and hyperparameters.
+    """Saves the view of a search: only its runs, with outcome, best value and hyperparameters as columns.
 
     Args:
-        parent: the id of its parent run.
+        key: of the view.
+        parent: the id of the parent run, whose trials are unfolded.
     """
     best, test = (f"metrics.`{translated(f'{kind}_{objective.metric}')}`" for kind in ("best_val", "test"))
     searched = [f"params.`{translated(p.name)}`" for p in config.space.parameters if p.searched]
     columns = ["tags.`outcome`", best, "tags.`best`", "metrics.`best_epoch`", test, *searched]
-    # The longest value of a tag of an experiment has 20,000 characters, and each column is named twice.
+    # A tag of an experiment has at most 20,000 characters, and each column is named twice.
     while sum(map(len, columns)) > 8000:
         columns.pop()
     charts = [
         {
             "type": "LINE", "uuid": curve, "metricSectionId": "curves", "isGenerated": False, "deleted": False,
             "metricKey": curve, "selectedMetricKeys": [curve], "displayName": original(curve),
-            # Without these a line is smoothed by 70 of 100.
+            # By default MLflow smooths lines by 70 of 100.
             "lineSmoothness": 0, "useGlobalLineSmoothing": True, "xAxisKey": "step", "useGlobalXaxisKey": True,
         }
-        for curve in map(translated, dict.fromkeys((f"val_{objective.metric}", "val_loss", "train_loss")))
+        for curve in map(translated, dict.fromkeys((objective.key, "val_loss", "train_loss")))
     ]  # fmt: skip
     state = {
         "searchFilter": f"tags.search = '{name}'",
@@ -49,22 +49,22 @@ def share_view(
         "runsExpanded": {parent: True},
         "compareRunCharts": charts,
         "compareRunSections": [{"uuid": "curves", "name": "Curves", "display": True, "isReordered": True}],
-        "isAccordionReordered": True,  # else the page sorts the sections by name, and the comparison's come first
+        "isAccordionReordered": True,  # else the sections are sorted by name
         "hideEmptyCharts": True,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
     client.set_experiment_tag(experiment, f"{_TAG}{key}", json.dumps(state))
 
 
-def view_key(description: dict[str, Any]) -> str:
-    """The key of a search's view, by its id."""
-    return str(description["id"])[:12]
+def view_key(search_id: str) -> str:
+    """The key of the view of a search, from the id of the search."""
+    return search_id[:12]
 
 
-def pages(store: Store, experiment: str, key: str, port: int = PORT) -> list[str]:
-    """The addresses of a search in MLflow's page: the table of its runs, and their curves.
+def search_pages(store: Store, experiment: str, key: str, port: int = PORT) -> list[str]:
+    """The addresses of the table and of the curves of a search in MLflow's page.
 
-    Empty where the store is a database that no page is known to show.
+    Empty where the tracking server is a database: the address of its page is unknown.
     """
     base = f"http://127.0.0.1:{port}" if store.is_local else store.shown
     if not base.startswith("http"):
@@ -73,15 +73,15 @@ def pages(store: Store, experiment: str, key: str, port: int = PORT) -> list[str
     return [table, f"{table}&compareRunsMode=CHART"]
 
 
-def latest(client: MlflowClient) -> list[tuple[str, str, str]]:
+def latest_searches(client: MlflowClient) -> list[tuple[str, str, str]]:
     """The last search of each experiment that has a view, newest first: name, experiment and key."""
-    found = []
+    searches = []
     for experiment in client.search_experiments():
         last = client.search_runs(
             [experiment.experiment_id], "tags.`search.run` = 'parent'", order_by=["start_time DESC"], max_results=1
         )
         for run in last:
-            key = view_key({"id": run.data.tags["search.id"]})
+            key = view_key(run.data.tags["search.id"])
             if f"{_TAG}{key}" in experiment.tags:
-                found.append((run.info.start_time, run.data.tags["search"], experiment.experiment_id, key))
-    return [(name, str(experiment), key) for _, name, experiment, key in sorted(found, reverse=True)]
+                searches.append((run.info.start_time, run.data.tags["search"], experiment.experiment_id, key))
+    return [(name, str(experiment), key) for _, name, experiment, key in sorted(searches, reverse=True)]

@@ -72,4 +72,4 @@ def test_slurm_script():
 
 @pytest.mark.parametrize("name", ["aws.yaml", "kuberay.yaml", "mlflow.yaml", "slurm.sh"])
 def test_docs_explain_each_file(name):
-    assert f"configs/cluster/{name}" in (ROOT / "docs" / "clusters.md").read_text()
+    assert f"configs/cluster/{name}" in (ROOT / "docs" / "howto" / "cluster.md").read_text()

@@ -67,4 +67,4 @@ def test_search_killed_and_resumed_on_postgresql(command, server):
     picture = command.folder / "window.png"
     Image.new("RGB", (24, 24), "white").save(picture)
     assert "window.png" in remote.run("predict", "windows", str(picture))
-    assert "best val accuracy" in remote.run("compare", "windows")
+    assert "best val_accuracy" in remote.run("compare", "windows")

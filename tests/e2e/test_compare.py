@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from search.core.store import Store
-from search.tracking import results
+from search.reports.compare import read_tables
+from search.tracking.results import tracked_searches
 from tests.outcomes import assert_logged_once
 from tests.outcomes import results as epochs_of
 
@@ -28,13 +29,13 @@ def searched(module_here):
 def test_compare_ranks_trials_of_several_searches(searched):
     frame = pd.read_csv(io.StringIO(searched.call("compare", "toy", "--format", "csv", "--top", "0")))
     assert len(frame) == 10 and set(frame["search"]) == {"one", "two"}
-    assert frame["score"].is_monotonic_decreasing
-    assert frame["behind"].tolist() == pytest.approx((frame["score"].max() - frame["score"]).tolist())
+    assert frame["val_score"].is_monotonic_decreasing
+    assert frame["behind"].tolist() == pytest.approx((frame["val_score"].max() - frame["val_score"]).tolist())
     events = searched.events("one")
     for _, row in frame[frame["search"] == "one"].iterrows():
         curve = [e for e in epochs_of(events) if e["number"] == row["trial"]]
         assert row["epochs"] == len(curve)
-        assert row["score"] == max(e["metrics"]["val_score"] for e in curve)
+        assert row["val_score"] == max(e["metrics"]["val_score"] for e in curve)
         assert row["seconds"] == pytest.approx(sum(e["metrics"]["epoch_seconds"] for e in curve))
         assert row["cost"] == pytest.approx(row["seconds"]), "3600 an hour for one CPU"
         params = next(e["params"] for e in events if e["event"] == "trial" and e["number"] == row["trial"])
@@ -50,12 +51,22 @@ def test_compare_formats(searched):
     assert "2 of 6 trials; --top 0 shows all" in table
 
 
-def test_runs_read_from_database_and_server(searched, monkeypatch):
-    """A server is read through MLflow's client; here both read the same store."""
+def test_journals_and_mlflow_read_alike(searched):
     store = Store(searched.folder / "mlruns")
-    direct = results.read_runs(store, "toy")
-    through = results._from_server(store, "toy").reindex(index=direct.index, columns=direct.columns)
-    pd.testing.assert_frame_equal(direct.sort_index(), through.sort_index(), check_dtype=False, check_names=False)
+    journals = {table.name: table for table in read_tables(store, "toy")}
+    tracked = {table.name: table for table in tracked_searches(store, "toy")}
+    assert journals.keys() == tracked.keys()
+    for name, table in journals.items():
+        other = tracked[name]
+        assert (other.id, other.created, other.objectives) == (table.id, table.created, table.objectives)
+        assert other.test == pytest.approx(table.test, nan_ok=True)
+        trials = other.trials.reindex(columns=table.trials.columns)
+        pd.testing.assert_frame_equal(trials, table.trials, check_dtype=False)
+
+
+def test_compare_without_task(searched):
+    output = searched.call("compare", "--format", "csv", "--top", "0")
+    assert len(pd.read_csv(io.StringIO(output))) == 10
 
 
 def test_compare_search_on_other_data(searched):

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import search
-from tests.conftest import ROOT
 from tests.outcomes import assert_logged_once, outcome_of, results
 from trainables import InputError
 
@@ -103,15 +102,6 @@ def test_function_source_changed(module_command, uninterrupted):
 
     with pytest.raises(InputError, match="the source of train changed since the search began"):
         found.resume(train)
-
-
-@pytest.mark.slow
-def test_program_of_the_documentation(command):
-    page = (ROOT / "docs" / "python.md").read_text()
-    program = page.split("```python\n")[1].split("```")[0]
-    (command.folder / "documented.py").write_text(program)
-    said = replace(command, program=("documented.py",)).run()
-    assert "lr" in said and "completed" in said
 
 
 HOSTILE = """

@@ -1,7 +1,6 @@
-"""Every command of the README runs as it stands there, on files of the names that it uses, shortened by options."""
+"""Every command of the docs runs as it is written there, on files with the names that it uses, shortened by options."""
 
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -14,37 +13,45 @@ import pytest
 from PIL import Image
 
 from tests.conftest import CODE, ROOT, outside
+from tests.pages import commands
 from tests.serving import free_port, wait_for
 
 pytestmark = pytest.mark.slow
 
-README = (ROOT / "README.md").read_text()
-#: What stands for something else, and what it stands for here.
+#: Placeholders of the docs, and what they are here.
 WORDS = {"NAME": "first", "TASK": "rnn", "VERSION": "1", "TRIAL": "0", "URL": "sqlite:///out.db", "YOURS": "engines/"}
 SHORT = ["--trials", "2", "--epochs", "1", "--set", "search.compare_seeds=0", "--set", "search.grace_period=1"]
 #: Sequences, or pictures, of a demo.
 FEW = ["--set", "data.demo.train=200", "--set", "data.demo.test=60"]
-#: What a command is shortened by, in the order in which they run.
+SETS = [*SHORT, *FEW, "--set", "search.balance=null"]
+#: The commands in the order in which they run, each with options that shorten it.
 COMMANDS = {
     "list": [],
     "run windows": [*SHORT, *FEW, "--set", "data.size=32", "--set", "image_size=32"],
     "run rnn": [*SHORT, *FEW],
-    "run TASK": [*SHORT, *FEW, "--name", "first", "--set", "search.balance=null"],
+    "run rnn --dry-run": [],
+    "run TASK": [*SETS, "--name", "first"],
     "run TASK --dry-run": [],
-    "run TASK --plan": [*SHORT, *FEW, "--set", "search.balance=null"],
-    "run TASK --from NAME": [*SHORT, *FEW, "--set", "search.balance=null", "--no-retrain"],
+    "run TASK --plan": SETS,
+    "run TASK --from NAME": [*SETS, "--no-retrain"],
     "resume NAME": [],
     "resume NAME --trials +20": [],
+    "resume NAME --trials 30": [],
+    "resume NAME --epochs +10": [],
+    "resume NAME --time-budget 30m": [],
     "resume NAME --audit-stopping 5": [],
+    "retrain NAME": [],
     "retrain NAME --finalists 3": ["--seeds", "2"],
     "compare TASK": [],
     "report NAME --open": [],
     "simulate NAME --scheduler none": [],
+    "simulate NAME --scheduler asha-promote": [],
     "why NAME TRIAL": [],
     "export NAME --optuna URL": [],
     "promote TASK VERSION": [],
     "predict TASK INPUT...": [],
     "ui": [],
+    "data windows --data photos/": [],
     "run windows --data photos/": SHORT,
     "run windows --data photos/ --time-budget 15m": SHORT,
     "data TASK --data YOURS": [],
@@ -54,12 +61,53 @@ COMMANDS = {
     'predict tweets "three days of fever now"': [],
     "run wikitext --data wikitext-2/ --time-budget 1h": SHORT,
     'predict wikitext "the history of"': [],
+    # Long searches of the pages on tasks: their configuration is checked.
+    "run rnn --trials 64 --set search.fuse=32 --set hidden=16 --set layers=1 --set optimizer=adam "
+    "--set activation=tanh --set batch_size=64": ["--dry-run"],
+    "run tweets --data tweets.csv --set 'model.unfreeze={choice: [0, 2]}' "
+    "--set 'encoder_lr={loguniform: [1e-5, 2e-4]}'": ["--dry-run"],
+    "run tweets --set model.pooling=cls --set model.tfidf=false": ["--dry-run"],
+    "run tweets --searcher nsga2 --set 'search.objective=[macro_f1 max, parameters min]'": ["--dry-run"],
+    "run lyrics --set model.mask_padding=false --set weighting=none --set search.balance=null": ["--dry-run"],
+    "run wikitext --data wikitext-2/ --trials 1 --epochs 3 --scheduler none --set embedding=200 --set heads=2 "
+    "--set hidden=200 --set layers=2 --set dropout=0.2 --set optimizer=sgd --set sgd_lr=5.0 --set weight_decay=0 "
+    "--set schedule=step --set batch_size=20 --set bptt=35 --set parts=1 --set softmax=full --set tied=false "
+    "--set norm_first=false --set positions=sinusoidal": ["--dry-run"],
+}  # fmt: skip
+#: Commands that other tests run.
+ELSEWHERE = {
+    "doctor": "test_install.py",
+    "doctor --gpu": "tests/search/gpu, on a stand-in for a GPU",
+    "doctor --gpu windows rnn": "tests/search/gpu",
+    "run --command 'python train.py --lr {lr}' --space FILE --objective 'val_loss min'": "test_loops.py",
+    "run --command 'python train.py --lr {lr} --epochs {epochs}' --space space.yaml "
+    "--objective 'val_loss min'": "test_loops.py",
+    "run --command 'python train.py --lr {lr}' --space mlruns/searches/digits/space.yaml --objective 'accuracy max' "
+    "--from digits": "tests/search/exchange",
+    "import optuna URL": "tests/search/exchange",
+    "import optuna sqlite:///study.db --study digits": "tests/search/exchange",
+    "import ray FOLDER": "tests/search/exchange",
+    "import ray ~/ray_results/digits --objective 'accuracy max'": "tests/search/exchange",
+    "export NAME --optuna sqlite:///out.db": "as with URL above",
+    "new NAME": "tests/search/test_new.py",
+    "new engines": "tests/search/test_new.py",
+    "new NAME --from-function train.py:train --space space.yaml --objective 'val_loss min'": "tests/search/test_new.py",
+    "run TASK --data YOURS --time-budget 15m": "as with engines/ above",
+    "run rnn --plan": "as with TASK above",
+    "run windows --address HOST:PORT": "tests/clusters",
+    "resume NAME --address HOST:PORT": "tests/clusters",
+    "resume NAME --data URI": "tests/clusters/test_storage.py",
+    "resume digits": "tests/test_migrating.py",
+    "resume second": "test_programs.py",
+    "resume second --trials +10": "test_programs.py",
+    "report tutorial --open": "test_programs.py",
+    "why tutorial 9": "test_programs.py",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def newcomer(module_here):
-    """A command in a folder with the files that the README calls so."""
+    """A command in a folder with the files that the docs name."""
     folder, rng = module_here.folder, np.random.default_rng(0)
     for kind in ("arched", "square"):
         (folder / "photos" / "train" / kind).mkdir(parents=True)
@@ -89,22 +137,8 @@ def newcomer(module_here):
     return module_here
 
 
-def in_the_readme() -> list[str]:
-    typed = re.findall(r"python -m search ([^`\n]+)", README)
-    tables = README.partition("## Commands")[2].partition("`search`, a script")[0]
-    listed = re.findall(r"^\| `([^`]+)`", tables, re.MULTILINE)
-    return [one.split("  ")[0].strip() for one in typed + listed]
-
-
 def test_all_commands_are_tested():
-    elsewhere = {
-        "doctor",  # test_install.py
-        "run --command 'python train.py --lr {lr}' --space FILE --objective 'val_loss min'",  # test_loops.py
-        "import optuna URL",  # tests/search/exchange
-        "new NAME",  # tests/search/test_new.py
-        "run TASK --data YOURS --time-budget 15m",  # as with engines/ above
-    }
-    assert set(in_the_readme()) == {*COMMANDS, *elsewhere}
+    assert commands() == {*COMMANDS, *ELSEWHERE}
 
 
 @pytest.mark.parametrize("text", COMMANDS)
@@ -120,7 +154,7 @@ def test_command(newcomer, text):
         return
     run = newcomer.run if "--open" in arguments else newcomer.call
     output = run(*arguments, *COMMANDS[text], BROWSER="true")
-    if arguments[0] == "run" and not {"--dry-run", "--plan"} & set(arguments):
+    if arguments[0] == "run" and not {"--dry-run", "--plan"} & {*arguments, *COMMANDS[text]}:
         assert "trials: " in output and "best: trial " in output
 
 
@@ -135,7 +169,7 @@ def test_shell_completion(newcomer):
     def bash(script: str) -> str:
         return subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True).stdout
 
-    assert "search --install-completion" in README
+    assert "search --install-completion" in (ROOT / "docs" / "reference" / "commands.md").read_text()
     bash("search --install-completion; true")  # it looks which shell has started it
     expected = {"search ret": "retrain", "search run wi": "windows wikitext", "search resume f": "first"}
     for words, completed in expected.items():

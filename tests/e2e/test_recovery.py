@@ -24,7 +24,7 @@ def late(module_command):
 
 
 def test_late_bloomer_killed_after_first_rung(module_command, late):
-    assert "best: trial 0, val score 0.9900 at epoch 8" in late
+    assert "best: trial 0, val_score 0.9900 at epoch 8" in late
     rungs = [e["rungs"] for e in module_command.events("late") if e["event"] == "ended"][-1]
     # Each trial stands in a rung with its score at that rung's own epoch, whatever session it was trained in.
     assert rungs == {

@@ -31,7 +31,7 @@ def test_variant_shares_and_baselines(searched):
     variants = Counter(e["params"]["variant"] for e in command.events("r") if e["event"] == "trial")
     assert variants == {"vanilla": 2, "truncated": 2, "padded": 2}
     assert "the best possible test MSE is 0.0900" in output
-    assert "baselines (test mse): constant " in output
+    assert "baselines (test_mse): constant " in output
     _, runs = command.runs("rnn")
     final = next(r for r in runs if r.data.tags["role"] == "final")
     figures = {k: final.data.metrics[f"baseline_{k}_test_mse"] for k in ("constant", "ridge")}

@@ -46,7 +46,7 @@ def test_packaged_encoder_without_network(tweets):
 def test_tweets_grid_and_baseline(tweets):
     command, output = tweets
     assert {e["params"]["weighting"] for e in command.events("t") if e["event"] == "trial"} == {"balanced", "focal"}
-    assert "baselines (test macro_f1): tfidf 0." in output
+    assert "baselines (test_macro_f1): tfidf 0." in output
     samples = next((command.folder / "mlruns/searches/t/final").glob("*-seed-0/artifacts/samples.txt")).read_text()
     assert samples.count(" was predicted to be class ") == 10
     assert output.count(" was predicted to be class ") == 2 and "and 8 more in" in output

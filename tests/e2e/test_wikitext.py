@@ -32,7 +32,7 @@ def test_samples_of_each_epoch(searched):
         .splitlines()
     )
     assert written == final[-1]["samples"]
-    end = output.partition("test perplexity")[2]
+    end = output.partition("test_perplexity")[2]
     assert all(sentence in end for sentence in written[:2]) and "and 1 more in" in end
     assert "<unk>" not in "".join(written)
     client, runs = command.runs("wikitext")
@@ -49,7 +49,7 @@ def test_diverged_trial_and_baseline(searched):
             outcomes[event["number"]] = event["params"]["sgd_lr"]
     ended = {e["number"]: e["outcome"] for e in command.events("w") if e["event"] == "result" and e["outcome"]}
     assert {outcomes[n]: outcome for n, outcome in ended.items()} == {1.0: "completed", 1e30: "diverged"}
-    assert "baselines (test perplexity): 2-gram " in output
+    assert "baselines (test_perplexity): 2-gram " in output
     assert "the searched model does NOT beat the baseline '5-gram'" in output
     assert "note: train as (" in output
     assert output.count("note: sample ") == 2

@@ -1,4 +1,4 @@
-"""The worked example of docs/tasks.md: a sixth task from another package."""
+"""The worked example of docs/howto/own-task.md: a sixth task from another package."""
 
 import subprocess
 import sys

@@ -29,14 +29,15 @@ import torch
 from rich.console import Console
 
 import trainables
-from search import guard, session
-from search.cli import commands, loops
-from search.cli.commands import RunOptions
+from search import guard, runs, session
+from search.cli import commands
 from search.core import config, journal
 from search.core.config import check_config, load_config
 from search.core.journal import read_events
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
+from search.programs import Program
+from search.runs import RunOptions
 from search.tracking import registry, tracker
 from tests.fuzz import tiny
 from tests.fuzz.disk import Disk, Killed, Kind
@@ -252,7 +253,8 @@ class World:
         options = RunOptions(None, name, None, case.retrain and name == NAME, source)
         space = {"case": {"int": [0, 3]}, **case.space}
         if case.kind == "function":
-            loops.start(self._console(), self.store, tiny.train, space, case.objective, _flags(case), options)
+            program = Program(tiny.train, space, case.objective, _flags(case))
+            commands.run_command(self._console(), self.store, program, options)
             return
         raw = {**load_config("tiny", flags=_flags(case)).raw, "space": space}
         commands.run(self._console(), self.store, check_config("tiny", raw, "tests/fuzz"), options)
@@ -351,7 +353,7 @@ class World:
             patch.setattr(tempfile, "tempdir", str(self.root / "scratch"))
             patch.setattr(threading, "excepthook", lambda about: None)
             patch.setattr(gc, "freeze", lambda: None)
-            patch.setattr(commands, "commit_here", lambda: "none")
+            patch.setattr(runs, "commit_here", lambda: "none")
             patch.setattr(trainables, "entry_points", lambda **_: [])
             _spare_time(patch)
             self._watch_journal(patch)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import search
-from search.cli.loops import own_task, whole_numbers
 from search.core.journal import Journal
 from search.core.program_config import loop_config
+from search.core.record import SearchRecord
 from search.core.space import parse_space
 from search.core.store import Store
-from search.tracking.results import beside
-from trainables import InputError, offered
+from search.programs import own_task, whole_numbers
+from trainables import InputError, registered_address
 from trainables.loops.command import Command
 from trainables.loops.task import Code
 
@@ -32,10 +32,8 @@ def written(store, name, *events, space=SPACE):
     journal = Journal(folder.journal)
     journal.append({"event": "session"}, *events)
     journal.close()
-    folder.write(
-        {"id": "x", "task": "train", "offered": offered("train"), "config": config.raw, "place": "here", "data": None,
-         "fingerprint": "f", "address": None, "retrain": False, "plan": None, "commit": "none", "created": 1}
-    )  # fmt: skip
+    own = {"id": "x", "offered": registered_address("train"), "fingerprint": "f", "retrain": False, "created": 1}
+    folder.write(SearchRecord("train", config.raw, "here", **own))
     return search.open(name, store)
 
 
@@ -78,13 +76,6 @@ def test_metrics_that_are_called_like_columns_stand_beside_them(found):
     curves = found.curves()
     assert list(curves["epoch"]) == [1, 2] and list(curves["trial"]) == [0, 0]
     assert curves["metrics_epoch"][0] == 3.0 and curves["metrics_trial"][1] == 9.0
-
-
-def test_column_keeps_its_name_unless_it_is_taken():
-    assert beside(["lr", "epochs"], ["trial", "epochs"]) == {"lr": "lr", "epochs": "params_epochs"}
-    assert beside(["trial", "params_trial"], ["trial"]) == {
-        "trial": "params_params_trial", "params_trial": "params_trial",
-    }  # fmt: skip
 
 
 def test_search_shows_itself_in_a_line_and_in_a_notebook_as_a_table(found):
@@ -145,14 +136,10 @@ def test_program_that_is_called_like_a_task_is_never_that_task(tmp_path, name, m
 def test_program_goes_on_as_the_task_that_an_earlier_version_made_of_it(tmp_path):
     store, program = Store(tmp_path / "store"), code(tmp_path / "a")
     folder = store.search("old")
-    folder.write(
-        {"task": "main", "offered": "x:y?z=1", "place": "here", "config": {"data": {"folder": program.folder}}}
-    )
+    folder.write(SearchRecord("main", {"data": {"folder": program.folder}}, "here", offered="x:y?z=1"))
     assert own_task(store, program) == "main"
     store = Store(tmp_path / "other")
-    store.search("old").write(
-        {"task": "main", "offered": "x:y?z=1", "place": "here", "config": {"data": {"folder": "/elsewhere"}}}
-    )
+    store.search("old").write(SearchRecord("main", {"data": {"folder": "/elsewhere"}}, "here", offered="x:y?z=1"))
     assert own_task(store, program) == "a.main"
     assert json.loads((store.root / "functions" / "tasks.json").read_text())["main"] == "/elsewhere"
 

@@ -10,8 +10,10 @@ from functools import cache
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from search.core.schedulers.rungs import Losses, trusted_from
+from search.core.config import SearchConfig
+from search.core.schedulers.rungs import Losses, first_reliable_rung, rung_epochs
 from search.core.searchers import priors
+from search.core.searchers.base import Searcher
 from search.core.searchers.encoding import Array, Encoding
 from search.core.searchers.pace_model import PaceModel
 from search.core.searchers.rank_model import DECIMALS, RankModel, expected_improvement, normal_scores, order
@@ -57,14 +59,17 @@ class _Known:
         return self.model.predict(np.column_stack([features, np.full(len(features), self.furthest)]))
 
 
-class RankSearcher:
+class RankSearcher(Searcher):
     """Ranks in one pot what every trial has shown last, and proposes where the rank is expected to improve most.
 
     How far a trial has come is a dimension of its own, so that a stopped trial is not held to be as good as its last
     epoch looks beside the last epochs of complete ones; proposals are judged at the furthest epoch so far. Trials that
     run count as if they were to come out in the middle (a median liar), so that workers spread out. While a rung
-    misleads (`trusted_from`), trials that came no further say nothing.
+    is unreliable (`first_reliable_rung`), trials that came no further say nothing.
     """
+
+    learns = True
+    uses_priors = True
 
     def __init__(
         self, space: Space, objective: Objective, seed: int, epochs: int, startup_trials: int,
@@ -95,8 +100,16 @@ class RankSearcher:
         self._paces: dict[int, tuple[Params, float]] = {}
         #: The model of what is known now; None until it is asked.
         self._known: _Known | None = None
-        self.source = ""
         self._first: Sequence[Params] = ()
+
+    @classmethod
+    def from_config(cls, config: SearchConfig, objectives: Sequence[Objective]) -> RankSearcher:
+        search = config.search
+        return cls(
+            config.space, objectives[0], search.seed, search.epochs, search.startup_trials, search.model_trials,
+            config.turns, search.max_epoch_seconds,
+            rung_epochs(search.grace_period, search.reduction_factor, search.epochs),
+        )  # fmt: skip
 
     def ask(self, number: int) -> Params:
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
@@ -148,7 +161,7 @@ class RankSearcher:
 
     def _telling(self) -> dict[int, tuple[int, float]]:
         """What trials have shown last, as far as it says something of how they would end."""
-        since = trusted_from(self._rungs, self._losses)
+        since = first_reliable_rung(self._rungs, self._losses)
         return {n: (epoch, loss) for n, (epoch, loss) in self._shown.items() if epoch >= since or math.isinf(loss)}
 
     def _features(self, numbers: Sequence[int]) -> Array:
@@ -213,9 +226,7 @@ class RankSearcher:
 
     def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
         self._first = first
-        for trial in trials:
-            self.replay(trial)
-            self.tell(trial)
+        super().learn(trials, first)
 
     def tell(self, trial: Trial) -> None:
         self._known = None

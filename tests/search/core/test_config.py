@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from search.core.config import check_space, load_config, parse_duration
 from search.core.program_config import loop_config, read_space
-from trainables import TASKS, get_task, offer
+from trainables import TASKS, get_task, register_task
 from trainables.base.errors import InputError
 
 
@@ -34,7 +34,7 @@ def test_set_replaces_a_parameter_whole():
         (["search.trials=many"], "--set search.trials=many: input should be a valid integer"),
         (
             ["search.searcher=magic"],
-            "--set search.searcher=magic: input should be 'ranks', 'tpe', 'random', 'grid', 'gp' or 'nsga2'",
+            "--set search.searcher=magic: allowed are ranks, tpe, gp, random, grid, nsga2",
         ),
         (["search.grace_period=99"], "search.grace_period: 99: must be <= search.epochs (12)"),
         (["search.time_budget=soon"], "--set search.time_budget=soon: 'soon': expected a positive duration"),
@@ -219,7 +219,7 @@ def own_task(tmp_path, monkeypatch, text: str, profile: str):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     monkeypatch.setenv("SEARCH_TASKS", "")
-    offer("mine", "mine:TASK")
+    register_task("mine", "mine:TASK")
     return load_config("mine", profile=profile).search
 
 
@@ -233,3 +233,8 @@ def test_demo_of_the_defaults_wins_over_the_top_level_of_a_task_that_has_a_demo(
 def test_task_without_a_demo_keeps_what_its_file_says(tmp_path, monkeypatch):
     own = own_task(tmp_path, monkeypatch, "search: {epochs: 80, grace_period: 9}\n", "demo")
     assert (own.epochs, own.grace_period) == (80, 9)
+
+
+@pytest.mark.parametrize(("epochs", "window"), [(12, 1), (20, 1), (21, 3), (80, 3)])
+def test_trials_of_21_epochs_or_more_are_ranked_by_the_mean_of_three(epochs, window):
+    assert load_config("windows", [f"search.epochs={epochs}"]).window == window

@@ -9,17 +9,22 @@ import pytest
 from rich.console import Console
 
 import search
-from search.cli import commands, loops
+from search import runs
+from search.cli import commands
 from search.core.config import load_config
 from search.core.journal import read_events
 from search.core.replay import open_search
 from search.core.store import Store
-from search.exchange.imported import Imported, ImportedTrial, keep
+from search.exchange.imported import Imported, ImportedTrial, keep_imported
+from search.observer import Observer
+from search.programs import Program, run_program
+from search.runs import RunOptions
 from search.tracking.results import has_whole
 from tests.search.core.test_reading import kept
 from trainables.base.errors import InputError
 
 QUIET = Console(quiet=True)
+PROGRAM = Program(lambda trial: None, {"lr": 1}, "loss min", {})
 RUNNING = "s: this search is running in another process"
 
 
@@ -36,26 +41,26 @@ def store(tmp_path):
 
 def test_second_run_of_a_name_is_refused_and_changes_nothing(tmp_path):
     store = Store(tmp_path)
-    options = commands.RunOptions(None, "s", None, False, None)
+    options = RunOptions(name="s", retrain=False)
     with store.search("s").begin():
         before = files(tmp_path)
         with pytest.raises(InputError, match=RUNNING):
             commands.run(QUIET, store, load_config("rnn"), options)
         with pytest.raises(InputError, match=RUNNING):
-            loops.start(QUIET, store, lambda trial: None, {"lr": 1}, "loss min", {}, options)
+            run_program(store, PROGRAM, options, Observer())
         with pytest.raises(InputError, match=RUNNING):
-            keep(store, "s", Imported("x", "s", "loss", "min", {}, []), print)
+            keep_imported(store, "s", Imported("x", "s", "loss", "min", {}, []), print)
         assert files(tmp_path) == before
     assert not (tmp_path / "searches" / "s").exists()
 
 
 def test_name_of_a_finished_search_is_refused_and_nothing_of_it_changes(store):
     before = files(store.root)
-    options = commands.RunOptions(None, "s", None, False, None)
+    options = RunOptions(name="s", retrain=False)
     with pytest.raises(InputError, match="a search of that name exists"):
         commands.run(QUIET, store, load_config("rnn"), options)
     with pytest.raises(InputError, match="a search of that name exists"):
-        loops.start(QUIET, store, lambda trial: None, {"lr": 1}, "loss min", {}, options)
+        run_program(store, PROGRAM, options, Observer())
     assert files(store.root) == before
 
 
@@ -77,7 +82,7 @@ def test_running_search_is_given_nothing_more(store):
 def test_resume_that_is_refused_before_it_trains_gives_nothing_more(store, monkeypatch):
     """The data changed since: each try would have added twenty trials."""
     before = files(store.root)
-    monkeypatch.setattr(commands, "prepare_data_again", lambda *given: (_ for _ in ()).throw(InputError("changed")))
+    monkeypatch.setattr(runs, "prepare_data_again", lambda *given: (_ for _ in ()).throw(InputError("changed")))
     with pytest.raises(InputError, match="changed"):
         commands.resume(QUIET, store, "s", {"trials": "+20"}, None)
     assert files(store.root) == before
@@ -97,10 +102,10 @@ IMPORT = """
 import os, signal, sys
 from pathlib import Path
 from search.core.store import SearchFolder, Store
-from search.exchange.imported import keep
+from search.exchange.imported import keep_imported
 from tests.search.core.test_lock import FOUND
 SearchFolder.write = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
-keep(Store(Path(sys.argv[1])), None, FOUND, print)
+keep_imported(Store(Path(sys.argv[1])), None, FOUND, print)
 """
 
 
@@ -111,7 +116,7 @@ def test_import_that_was_killed_before_its_end_is_made_again_with_every_trial_on
     assert store.names() == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setattr("search.exchange.imported.PATIENCE", 0.2)
-    name, state = keep(store, None, FOUND, lambda line: None)
+    name, state = keep_imported(store, None, FOUND, lambda line: None)
     assert (
         [event["event"] for event in read_events(store.search(name).journal)].count("trial") == len(state.trials) == 3
     )
@@ -122,23 +127,23 @@ def test_import_that_mlflow_missed_is_delivered_by_resume(tmp_path, monkeypatch,
     with monkeypatch.context() as away:
         away.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
         away.setattr("search.exchange.imported.PATIENCE", 0.2)
-        name, _ = keep(store, None, FOUND, said.append)
+        name, _ = keep_imported(store, None, FOUND, said.append)
     assert f"send them: python -m search resume {name}" in said[-1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     store.database.write_bytes(empty_store.read_bytes())
     with pytest.raises(InputError, match="was imported from sqlite:///x and has nothing to train"):
         commands.resume(QUIET, store, name, {"trials": "+1"}, None)
     assert commands.resume(QUIET, store, name, {}, None) == 0
-    events, about = list(read_events(store.search(name).journal)), store.search(name).read(store)
-    assert has_whole(store, about["task"], about["id"], len(events))
+    events, record = list(read_events(store.search(name).journal)), store.search(name).read(store)
+    assert has_whole(store, record.id, len(events))
 
 
 def test_new_searches_keep_their_objective(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setattr("search.exchange.imported.PATIENCE", 0.2)
     store = Store(tmp_path)
-    name, _ = keep(store, None, FOUND, lambda line: None)
-    _, description, _ = open_search(store, name)
-    assert description["objective"] == {"metric": "loss", "mode": "min", "tuned": [], "named": "loss"}
+    name, _ = keep_imported(store, None, FOUND, lambda line: None)
+    _, record, _ = open_search(store, name)
+    assert record.objective_stored == {"metric": "loss", "mode": "min", "tuned": [], "named": "loss"}
     written = json.loads((store.search(name).path / "search.json").read_text())
-    assert written == {**description, "crc": written["crc"]}
+    assert written == {**record.to_json(), "crc": written["crc"]}

@@ -3,7 +3,7 @@
 import numpy as np
 
 from search.core.searchers import priors
-from search.core.searchers.optuna_searcher import OptunaSearcher
+from search.core.searchers.optuna_searcher import TpeSearcher
 from search.core.searchers.pace_model import ENOUGH, PaceModel
 from search.core.space import parse_space
 from search.core.state import Trial
@@ -40,7 +40,7 @@ def test_prediction_is_within_a_third_after_twenty_trials():
 
 
 def search_of(limit, count=40):
-    searcher = OptunaSearcher("tpe", SPACE, [OBJECTIVE], 0, 10, 1000, limit=limit)
+    searcher = TpeSearcher(SPACE, [OBJECTIVE], 0, 10, 1000, limit=limit)
     trials = []
     for number in range(count):
         trial = Trial(number, searcher.ask(number), 0, outcome="completed")
@@ -59,7 +59,7 @@ def test_slow_configurations_are_not_proposed_once_their_time_can_be_predicted()
 
 def test_replayed_searcher_with_a_limit_proposes_what_the_uninterrupted_one_does():
     whole = search_of(6.0)
-    resumed = OptunaSearcher("tpe", SPACE, [OBJECTIVE], 0, 10, 1000, limit=6.0)
+    resumed = TpeSearcher(SPACE, [OBJECTIVE], 0, 10, 1000, limit=6.0)
     for trial in whole[:25]:
         resumed.replay(trial)
         resumed.tell(trial)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from search.core.searchers import priors
-from search.core.searchers.optuna_searcher import OptunaSearcher
+from search.core.searchers.optuna_searcher import TpeSearcher
 from search.core.searchers.rank_searcher import RankSearcher
 from search.core.space import parse_space
 from search.core.state import Trial
@@ -33,7 +33,7 @@ def space(prior=None, **more):
 def searcher(prior, seed=0, balance=None, kind="tpe", **more):
     if kind == "ranks":
         return RankSearcher(space(prior, **more), OBJECTIVE, seed, 1, 10, balance=balance)
-    return OptunaSearcher("tpe", space(prior, **more), [OBJECTIVE], seed, 10, 1000, balance)
+    return TpeSearcher(space(prior, **more), [OBJECTIVE], seed, 10, 1000, balance)
 
 
 def loss(params):

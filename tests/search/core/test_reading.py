@@ -12,21 +12,23 @@ import search
 from search.cli import commands
 from search.core.config import load_config
 from search.core.program_config import loop_config
+from search.core.record import SearchRecord
 from search.core.replay import open_search, replay
 from search.core.store import Store
 from search.core.warm_start import from_all
 from search.exchange.studies import write_study
-from search.reports.compare import compare
-from search.reports.report import report
-from search.reports.report import write as write_report
-from search.reports.simulate import show
+from search.reports.compare import compare_searches
+from search.reports.report import report_search, write_report
+from search.reports.simulate import simulated_beside_logged
 from search.reports.why import why
+from search.runs import check_task_name
 from search.runtime.search import Search
-from search.tracking.predict import predict
+from search.tracking.predict import predict_inputs
+from trainables import get_task
 from trainables.base.errors import InputError
 
 
-def kept(store: Store, name: str, config, **about) -> None:
+def kept(store: Store, name: str, config, **fields) -> None:
     """A finished search of one trial."""
     made = Search(config, store.search(name))
     made.record({"event": "session"})
@@ -35,10 +37,8 @@ def kept(store: Store, name: str, config, **about) -> None:
     result = {"epoch": 1, "metrics": metrics, "diverged": None, "checkpoint": None}
     made.report([{"number": trial.number, **result}], "cpu")
     made.end("finished")
-    store.search(name).write({
-        "id": name, "task": config.task, "config": config.raw, "place": config.place, "fingerprint": "f",
-        "created": 1, "commit": "none", "data": None, "address": None, "retrain": False, "plan": None, **about,
-    })  # fmt: skip
+    own = {"id": name, "fingerprint": "f", "created": 1, "retrain": False, **fields}
+    store.search(name).write(SearchRecord(config.task, config.raw, config.place, **own))
 
 
 def loop(monkeypatch):
@@ -59,7 +59,7 @@ def evil(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "about",
     [
-        {"offered": "evil:TASK", "objective": {"metric": "loss", "mode": "min", "tuned": [], "named": "loss"}},
+        {"offered": "evil:TASK", "objective_stored": {"metric": "loss", "mode": "min", "tuned": [], "named": "loss"}},
         {"offered": "trainables.loops.task:LoopTask?metric=loss&mode=min"},
     ],
     ids=["new", "old"],
@@ -68,11 +68,11 @@ def test_reading_a_search_runs_nothing_that_its_store_names(tmp_path, monkeypatc
     store = Store(tmp_path / "store")
     kept(store, "s", loop(monkeypatch), **about)
     monkeypatch.setenv("SEARCH_TASKS", "")  # as in a process that knows nothing of it
-    commands.check_name("mine", store)
-    folder, description, config = open_search(store, "s")
+    check_task_name("mine", store)
+    folder, record, config = open_search(store, "s")
     why(store, "s", 0)
-    write_report(folder, description, config)
-    show(Console(quiet=True), store, "s", {}, [], 1)
+    write_report(folder, record, config)
+    simulated_beside_logged(store, "s", {}, [], 1)
     write_study(config, replay(folder)[0], "s", f"sqlite:///{tmp_path}/out.db")
     found = search.open("s", store.root)
     assert found.best.value == 0.5
@@ -120,7 +120,7 @@ def test_damaged_searches_are_passed_over_by_commands_about_all(tmp_path, caplog
         assert sum(f"/{name}/" in line for line in caplog.messages) == 1
     caplog.clear()
     with pytest.raises(InputError, match="unknown"):
-        commands.check_name("no-such-task", store)
+        check_task_name("no-such-task", store)
     assert len(caplog.messages) == len(TORN)
     assert "sound" in search.searches(tmp_path)
 
@@ -128,7 +128,7 @@ def test_damaged_searches_are_passed_over_by_commands_about_all(tmp_path, caplog
 def test_tuned_metrics_and_the_name_of_the_objective_are_kept(tmp_path):
     store = Store(tmp_path)
     kept(store, "old", load_config("tweets", ["search.epochs=1", "search.trials=1"]))
-    assert replay(store.search("old"))[0].objective.tuned == commands.get_task("tweets").objective.tuned
+    assert replay(store.search("old"))[0].objective.tuned == get_task("tweets").objective.tuned
     assert np.isclose(search.open("old", tmp_path).best.value, 0.5)
 
 
@@ -145,21 +145,20 @@ def read_only(tmp_path, empty_store):
     subprocess.run(["umount", "-l", store.root], check=True)
 
 
-def test_store_on_a_read_only_disk_is_read_by_each_command_that_only_reads(read_only, tmp_path, monkeypatch, capsys):
+def test_store_on_a_read_only_disk_is_read_by_each_command_that_only_reads(read_only, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.chdir(tmp_path)
     console = Console(width=200)
-    report(console, read_only, "s", False)
+    assert report_search(read_only, "s") == tmp_path / "s-report.html"
     assert (tmp_path / "s-report.html").exists()
-    assert "can only be read: the report is here" in capsys.readouterr().out
     why(read_only, "s", 0)
-    show(console, read_only, "s", {}, [], 1)
+    simulated_beside_logged(read_only, "s", {}, [], 1)
     write_study(open_search(read_only, "s")[2], replay(read_only.search("s"))[0], "s", f"sqlite:///{tmp_path}/out.db")
     assert search.open("s", read_only.root).best.value == 0.5
-    with pytest.raises(InputError, match="rnn"):
-        compare(console, read_only, "rnn", [], 20, "table")
+    (comparison,) = compare_searches(read_only, "rnn")
+    assert comparison.trials["search"].tolist() == ["s"]
     with pytest.raises(InputError, match="toy: no registered champion"):
-        predict(read_only, "toy", ["1,2,3,4"], "table")
+        predict_inputs(read_only, "toy", ["1,2,3,4"])
     with pytest.raises(InputError, match=r"journal\.jsonl: cannot be written: Read-only file system"):
         commands.resume(console, read_only, "s", {}, None)
 
@@ -179,6 +178,6 @@ def test_changed_search_json_is_refused_until_its_checksum_is_deleted(tmp_path, 
 
 def test_search_json_with_an_unknown_mode_is_damaged(tmp_path, monkeypatch):
     store = Store(tmp_path)
-    kept(store, "s", loop(monkeypatch), objective={"metric": "loss", "mode": "up", "tuned": [], "named": "loss"})
+    kept(store, "s", loop(monkeypatch), objective_stored={"metric": "loss", "mode": "up", "tuned": [], "named": "loss"})
     with pytest.raises(InputError, match=r"search\.json: is damaged: objective: \{'metric': 'loss', 'mode': 'up'"):
         open_search(store, "s")

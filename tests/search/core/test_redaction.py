@@ -3,20 +3,22 @@ import string
 import subprocess
 import sys
 import traceback
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
-from search.cli.commands import RunOptions, run
-from search.cli.preparation import prepare_data_again
 from search.core import redaction
 from search.core.config import load_config
+from search.core.record import SearchRecord
 from search.core.redaction import redacted, remember, without_secrets
 from search.core.store import Store
-from trainables import InputError
+from search.observer import Observer
+from search.preparation import prepare_data_again
+from search.runs import RunOptions, run
+from trainables import InputError, get_task
 
 
 @pytest.mark.parametrize(
@@ -91,38 +93,38 @@ def secret_in(root, secret: str) -> list[str]:
 
 
 SECRET = "cor/rect@horse"
-#: Without these a description is damaged.
-NEEDED = {"task": "rnn", "config": {}, "place": "here"}
+#: A record with its required fields alone.
+NEEDED = SearchRecord("rnn", {}, "here")
 
 
-def test_description_of_a_search_keeps_no_secret_and_is_its_owners_alone(tmp_path):
+def test_record_of_a_search_keeps_no_secret_and_is_its_owners_alone(tmp_path):
     folder = Store(tmp_path).search("s")
-    folder.write({
-        "data": f"https://ann:{SECRET}@host/data.csv?sig=abcdefgh", "address": f"http://ann:{SECRET}@h",
-        "imported": f"mssql+pyodbc:///?odbc_connect=PWD%3D{quote(SECRET, safe='')}", **NEEDED,
-    })  # fmt: skip
+    folder.write(replace(
+        NEEDED, data=f"https://ann:{SECRET}@host/data.csv?sig=abcdefgh", address=f"http://ann:{SECRET}@h",
+        imported=f"mssql+pyodbc:///?odbc_connect=PWD%3D{quote(SECRET, safe='')}",
+    ))  # fmt: skip
     assert not secret_in(tmp_path, SECRET) and not secret_in(tmp_path, quote(SECRET, safe=""))
     assert (folder.path / "search.json").stat().st_mode & 0o777 == 0o600
-    assert folder.read(Store(tmp_path)) == {
-        "data": "https://***@host/data.csv?sig=***", "address": "http://***@h",
-        "imported": "mssql+pyodbc:///?odbc_connect=***", **NEEDED,
-    }  # fmt: skip
+    assert folder.read(Store(tmp_path)) == replace(
+        NEEDED, data="https://***@host/data.csv?sig=***", address="http://***@h",
+        imported="mssql+pyodbc:///?odbc_connect=***",
+    )  # fmt: skip
 
 
 def test_resume_asks_for_the_address_whose_secret_is_not_kept(tmp_path):
     store, config = Store(tmp_path), load_config("rnn", profile="data")
     folder = store.search("s")
-    folder.write({"data": f"https://ann:{SECRET}@host/data.csv", "fingerprint": "f", **NEEDED})
+    folder.write(replace(NEEDED, data=f"https://ann:{SECRET}@host/data.csv", fingerprint="f"))
     with pytest.raises(
         InputError, match=r"s: its data is at https://\*\*\*@host/data\.csv, whose secret .* --data URI"
     ):
-        prepare_data_again(Console(), store, config, folder, folder.read(store))
+        prepare_data_again(Observer(), store, config, get_task("rnn"), "s", folder.read(store))
 
 
 def test_storage_with_a_secret_is_refused_before_anything_is_kept(tmp_path):
     config = load_config("rnn", (f"search.storage=ftp://ann:{SECRET}@host/x",))
     with pytest.raises(InputError, match=r"--storage ftp://\*\*\*@host/x: the secret in it would be kept") as refused:
-        run(Console(), Store(tmp_path), config, RunOptions(None, "s", None, False, None))
+        run(Store(tmp_path), config, RunOptions(name="s"), Observer())
     assert SECRET not in "".join(traceback.format_exception_only(refused.value))
     assert not secret_in(tmp_path, SECRET)
 

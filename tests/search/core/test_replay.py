@@ -3,6 +3,7 @@
 import pytest
 
 from search.core.config import load_config
+from search.core.record import SearchRecord
 from search.core.replay import open_search
 from search.core.store import Store
 from trainables.base.errors import InputError
@@ -12,7 +13,7 @@ def saved_with(tmp_path, **search):
     config = load_config("rnn", ["search.seed=7"])
     raw = {**config.raw, "search": {k: v for k, v in config.raw["search"].items() if k != "model_trials"} | search}
     store = Store(tmp_path)
-    store.search("old").write({"task": "rnn", "config": raw, "place": "configs/rnn.yaml"})
+    store.search("old").write(SearchRecord("rnn", raw, "configs/rnn.yaml"))
     return store
 
 

@@ -1,157 +1,244 @@
+"""Each rule that stops, pauses or promotes trials, on losses that are given here."""
+
 import random
 
 import pytest
 
 from search.core.config import load_config
-from search.core.schedulers.asha import Asha
-from search.core.schedulers.registry import Hyperband, MedianStopping, Separate, make_scheduler
-from search.core.schedulers.rungs import trusted_from
+from search.core.schedulers.asha import Asha, PredictingAsha, PromotingAsha
+from search.core.schedulers.base import Scheduler
+from search.core.schedulers.hyperband import Hyperband
+from search.core.schedulers.median import MedianStopping
+from search.core.schedulers.rungs import first_reliable_rung
+from search.core.study import Study, TrialResult
+from tests.search.core.views import Losses
+from trainables import Objective
 
 
-def tell(scheduler, number, epoch, loss):
-    stop = scheduler.should_stop(number, epoch, loss)
-    scheduler.record(number, epoch, loss)
-    return stop
+@pytest.fixture
+def trials() -> Losses:
+    return Losses()
 
 
-def test_asha_keeps_the_best_third_of_a_rung():
+def kinds(trials: Losses, scheduler: Scheduler, epoch: int, losses: list[float]) -> list[str]:
+    """The kind of decision on each trial, in the order in which they report."""
+    return [trials.report(scheduler, number, epoch, loss).kind for number, loss in enumerate(losses)]
+
+
+def test_asha_keeps_the_best_third_of_a_rung(trials):
     asha = Asha(grace_period=2, reduction_factor=3, max_epochs=20)
-    assert list(asha.rungs()) == [2, 6, 18]
-    assert not tell(asha, 0, 2, 5.0)  # the first at a rung is the best there
-    assert tell(asha, 1, 2, 6.0)
-    assert not tell(asha, 2, 2, 4.0)
-    assert not tell(asha, 3, 2, 4.5)  # second of four: a third, rounded up, are two
-    assert tell(asha, 4, 2, 4.7)  # third of five
-    assert not tell(asha, 5, 2, 1.0)
+    assert asha.epochs == [2, 6, 18]
+    decided = kinds(trials, asha, 2, [5.0, 6.0, 4.0, 4.5, 4.7, 1.0])
+    # The first at a rung is the best there; a third of four trials, rounded up, is two.
+    assert decided == ["continue", "stop", "continue", "continue", "stop", "continue"]
 
 
-def test_asha_decides_at_rungs_only_and_not_at_the_last_epoch():
+def test_asha_reason_has_rank_and_places(trials):
+    kinds(trials, asha := Asha(1, 3, 9), 1, [1.0, 2.0, 3.0])
+    assert trials.report(asha, 3, 1, 4.0).reason == "4th of 4 at this rung, where the best 2 go on"
+
+
+def test_asha_decides_at_rungs_and_not_at_the_last_epoch(trials):
     asha = Asha(grace_period=1, reduction_factor=2, max_epochs=4)
-    assert list(asha.rungs()) == [1, 2]
-    tell(asha, 0, 1, 0.0)
-    assert not tell(asha, 1, 3, 100.0)
-    assert not tell(asha, 1, 4, 100.0)
+    trials.report(asha, 0, 1, 0.0)
+    assert trials.report(asha, 1, 3, 100.0) == trials.report(asha, 1, 4, 100.0) == ("continue", "", "stopped_early")
 
 
-@pytest.mark.parametrize("promotes", [False, True])
-def test_a_first_rung_that_misleads_is_passed_until_its_ranks_hold(promotes):
-    asha = Asha(grace_period=1, reduction_factor=4, max_epochs=24, promotes=promotes)
-    assert list(asha.rungs()) == [1, 4, 16]
+def test_asha_compares_earlier_rounds_only(trials):
+    trials.add(1, {0: 5.0, 1: 1.0, 2: 1.0}).compared_before = 1
+    assert trials.report(Asha(1, 2, 4), 3, 1, 4.0).kind == "continue"
 
+
+@pytest.mark.parametrize("asha", [Asha(1, 4, 24), PromotingAsha(1, 4, 24)], ids=["stops", "promotes"])
+def test_unreliable_first_rung_is_passed_until_its_ranks_hold(trials, asha):
     def passes(loss):
-        return not asha.should_stop(99, 1, loss) and not asha.pauses(99, 1)
+        trials.losses.get(1, {}).pop(99, None)
+        decision = trials.report(asha, 99, 1, loss)
+        del trials.losses[1][99]
+        return decision.kind == "continue"
 
     for number in range(5):
-        asha.record(number, 1, float(number))
-        asha.record(number, 2, -float(number))
+        trials.add(1, {number: float(number)}).add(2, {number: -float(number)})
     assert not passes(5.0), "five trials prove nothing"
-    asha.record(5, 1, 5.0)
-    asha.record(5, 2, -5.0)
-    assert passes(6.0) and "trials pass it for now" in asha.standing(99, 1, 8.0)
-    asha.record(6, 1, -1.0)
-    assert asha.promoted({6: 1}, left=None) is None, "that it is the best there means nothing"
-    for number in range(4):
-        asha.record(number, 4, -float(number))
-    assert asha.should_stop(99, 4, 0.0) or asha.pauses(99, 4), "the next rung decides"
+    trials.add(1, {5: 5.0}).add(2, {5: -5.0})
+    assert passes(6.0) and "trials pass it for now" in trials.report(asha, 98, 1, 8.0).reason
+    trials.add(1, {6: -1.0}).waiting = {6: 1}
+    assert asha.next_promotion(trials) is None, "that it is the best there means nothing"
+    trials.add(4, {number: -float(number) for number in range(4)})
+    assert trials.report(asha, 97, 4, 0.0).kind in ("stop", "pause"), "the next rung decides"
     for number in range(10, 30):
-        asha.record(number, 1, float(number))
-        asha.record(number, 4, float(number))
+        trials.add(1, {number: float(number)}).add(4, {number: float(number)})
     assert not passes(40.0)
 
 
-def test_rungs_that_agree_with_each_other_mislead_where_a_later_epoch_contradicts_both():
+def test_first_reliable_rung_is_compared_with_the_furthest_epoch():
     rungs, same = [1, 3, 9, 27], {n: n for n in range(9)}
     losses = {1: same, 2: same, 3: same, 4: {n: -n for n in range(5)}}
-    assert trusted_from(rungs, losses) == 0
+    assert first_reliable_rung(rungs, losses) == 0
     losses[4][5] = -5
-    assert trusted_from(rungs, losses) == 9
-    assert trusted_from(rungs, losses, before=5) == 0, "only trials before the fifth are compared"
+    assert first_reliable_rung(rungs, losses) == 9
+    assert first_reliable_rung(rungs, losses, before=5) == 0, "only trials before the fifth are compared"
     losses[5] = {n: n for n in range(6)}
-    assert trusted_from(rungs, losses) == 0, "the furthest epoch counts"
-    assert trusted_from([], {}) == trusted_from([5], {5: {0: 1.0}}) == 0
+    assert first_reliable_rung(rungs, losses) == 0, "the furthest epoch counts"
+    assert first_reliable_rung([], {}) == first_reliable_rung([5], {5: {0: 1.0}}) == 0
 
 
-def test_asking_changes_nothing():
-    asha = Asha(1, 2, 4)
-    asha.should_stop(0, 1, 1.0)
-    assert asha.rungs() == {1: {}, 2: {}}
+def test_promotion_takes_the_best_third_and_the_highest_rung_first(trials):
+    asha = PromotingAsha(grace_period=1, reduction_factor=3, max_epochs=9)
+    assert kinds(trials, asha, 1, [5.0, 4.0, 6.0, 3.0, 7.0, 8.0]) == ["pause"] * 6
+    trials.waiting = dict.fromkeys(range(6), 1)
+    assert asha.next_promotion(trials) == 3, "the best of six, of which two places are there"
+    trials.add(3, {3: 2.0}).waiting |= {3: 3}
+    assert asha.next_promotion(trials) == 1, "one alone at its rung is not a third of it"
+    for number in (1, 0):
+        trials.add(3, {number: 2.5}).waiting |= {number: 3}
+    assert asha.next_promotion(trials) == 3, "highest rung first"
+    trials.waiting = {2: 1, 4: 1, 5: 1}
+    assert asha.next_promotion(trials) is None, "the others are not among the best two"
+    assert trials.report(asha, 3, 9, 1.0).kind == trials.report(asha, 3, 2, 1.0).kind == "continue"
 
 
-def test_diverged_trial_leaves_its_rungs():
-    asha = Asha(1, 2, 4)
-    tell(asha, 0, 1, 0.1)
-    tell(asha, 0, 2, 0.1)
-    asha.remove(0)
-    assert asha.rungs() == {1: {}, 2: {}}
-    assert not tell(asha, 1, 1, 9.0)
+def test_prediction_chooses_every_second_promotion_once_a_model_exists(trials):
+    asha = PredictingAsha(grace_period=1, reduction_factor=3, max_epochs=9)
+    trials.add(1, dict(enumerate([5.0, 4.0, 6.0, 3.0, 7.0, 8.0]))).waiting = dict.fromkeys(range(6), 1)
+    asked = []
+    trials.prefer = lambda waiting: asked.append(waiting) or 4
+    assert asha.next_promotion(trials) == 3 and not asked, "the first of two places goes by rank"
+    del trials.waiting[3]
+    assert asha.next_promotion(trials) == 4 and asked == [[1, 0, 2, 4, 5]], "the best first"
+    del trials.waiting[4]
+    assert asha.next_promotion(trials) is None, "both places are taken, though the second best waits"
+    trials.waiting |= {4: 1}
+    trials.prefer = lambda waiting: None
+    assert asha.next_promotion(trials) == 1
 
 
-def test_hyperband_brackets_start_later_and_get_fewer_trials():
+def test_best_trial_whose_place_was_taken_is_promoted_at_the_end(trials):
+    asha = PredictingAsha(grace_period=1, reduction_factor=3, max_epochs=4)
+    trials.add(1, dict(enumerate([0.82, 0.86, 0.96, 0.60])))
+    trials.add(3, {0: 0.80}).waiting = {1: 1, 2: 1, 3: 1}  # 0 went on as the best of three, while 3 trained
+    assert asha.next_promotion(trials) is None
+    trials.is_last = True
+    assert asha.next_promotion(trials) == 3
+    trials.add(3, {3: 0.50}).waiting = {1: 1, 2: 1, 3: 3}
+    assert asha.next_promotion(trials) == 3
+    trials.waiting = {1: 1, 2: 1}
+    assert asha.next_promotion(trials) is None
+
+
+def test_hyperband_brackets_start_later_and_get_fewer_trials(trials):
     hyperband = Hyperband(grace_period=1, reduction_factor=3, max_epochs=27, brackets=3)
     brackets = [hyperband.bracket(n) for n in range(13)]
     assert [brackets.count(s) for s in range(3)] == [9, 3, 1]
     late = brackets.index(2)
     for number in range(13):
-        hyperband.record(number, 1, float(number))
-    assert late not in hyperband.rungs()[1]
+        trials.report(hyperband, number, 1, float(number))
+    assert late not in hyperband.rungs(trials)[1]
     # The same numbers give the same brackets, in whatever order they are asked for.
     other = Hyperband(1, 3, 27, 3)
     assert [other.bracket(n) for n in reversed(range(13))] == brackets[::-1]
 
 
-def test_median_rule_by_hand():
+def test_hyperband_compares_trials_of_one_bracket(trials):
+    hyperband = Hyperband(1, 2, 8, 2)
+    first = next(n for n in range(9) if hyperband.bracket(n) == 1)
+    for number in range(first):
+        trials.report(hyperband, number, 2, 0.0)
+    assert trials.report(hyperband, first, 2, 9.0)[:2] == (
+        "continue",
+        "1st of 1 at this rung, where the best goes on (bracket 1)",
+    )
+
+
+def test_median_rule_by_hand(trials):
     median = MedianStopping(grace_period=2)
     for number, losses in enumerate([(4.0, 2.0), (6.0, 4.0), (8.0, 6.0)]):  # running averages at 2: 3, 5, 7
         for epoch, loss in enumerate(losses, 1):
-            assert not tell(median, number, epoch, loss)
-    assert not tell(median, 3, 1, 9.0)  # before the grace period
-    assert tell(median, 3, 2, 5.5)  # best so far 5.5 > median 5
-    assert not tell(median, 4, 1, 4.9)
-    assert not tell(median, 4, 2, 9.0)  # its best so far, 4.9, counts
+            assert trials.report(median, number, epoch, loss).kind == "continue"
+    assert trials.report(median, 3, 1, 9.0).kind == "continue", "before the grace period"
+    assert trials.report(median, 3, 2, 5.5)[:2] == (
+        "stop",
+        "its best is worse than the median of the 3 others' averages",
+    )
+    assert trials.report(median, 4, 1, 4.9).kind == "continue"
+    assert trials.report(median, 4, 2, 9.0).kind == "continue", "its best so far, 4.9, counts"
 
 
-def test_median_rule_needs_three_others():
+def test_median_rule_needs_three_others(trials):
     median = MedianStopping(grace_period=1)
-    tell(median, 0, 1, 1.0)
-    tell(median, 1, 1, 1.0)
-    assert not tell(median, 2, 1, 99.0)
+    trials.add(1, {0: 1.0, 1: 1.0})
+    assert trials.report(median, 2, 1, 99.0)[:2] == (
+        "continue",
+        "2 others got here, and the rule waits for 3",
+    )
 
 
 @pytest.mark.parametrize(
-    "scheduler",
-    [
-        Asha(2, 3, 30), Asha(2, 3, 30, promotes=True), Hyperband(1, 3, 30, 3), MedianStopping(4),
-        Separate([Asha(1, 2, 30), Asha(1, 2, 30)]),
-    ],
-)  # fmt: skip
-def test_nobody_stops_or_waits_but_after_an_epoch_that_decides(scheduler):
+    "scheduler", [Asha(2, 3, 30), PromotingAsha(2, 3, 30), Hyperband(1, 3, 30, 3), MedianStopping(4)]
+)
+def test_trials_end_only_where_the_scheduler_decides(scheduler, trials):
     rng = random.Random(0)
     ended: dict[bool, set[bool]] = {True: set(), False: set()}
     for epoch in range(1, 30):
         for number in range(12):
-            loss = rng.random()
-            scheduler.record(number, epoch, loss)
-            ends = scheduler.should_stop(number, epoch, loss) or scheduler.pauses(number, epoch)
-            ended[scheduler.decides(number, epoch)].add(ends)
+            decision = trials.report(scheduler, number, epoch, rng.random())
+            ended[scheduler.decides(number, epoch)].add(decision.kind != "continue")
     assert ended[False] == {False}
     assert True in ended[True]
 
 
-def test_first_trials_of_priors_are_never_stopped_or_paused():
-    sets = ("search.epochs=8", "search.grace_period=1", "search.reduction_factor=2", "search.trials=9")
-    for scheduler in ("asha", "asha-promote"):
-        config = load_config("rnn", [*sets, f"search.scheduler={scheduler}"], profile="data")
-        made = make_scheduler(config)
-        for number in range(4):
-            made.record(number, 1, float(4 - number))
-        assert made.decides(0, 1) and not made.should_stop(0, 1, 4.0) and not made.pauses(0, 1)
-        assert made.should_stop(1, 1, 3.0) or made.pauses(1, 1)
-        assert len(made.rungs()[1]) == 4, "others are compared with it all the same"
-        balanced = load_config(
-            "rnn", [*sets, f"search.scheduler={scheduler}", "search.balance=variant"], profile="data"
-        )
-        assert [make_scheduler(balanced).pauses(n, 1) for n in range(4)] == [False] * 3 + [scheduler == "asha-promote"]
-    demo = make_scheduler(load_config("rnn", ["search.balance=null"]))
-    assert [demo.should_stop(n, 2, 1.0) for n in range(2)] == [False, False]
-    demo.record(1, 2, 0.5)
-    assert demo.should_stop(0, 2, 1.0), "a space without priors trusts nobody"
+SETS = ("search.epochs=8", "search.grace_period=1", "search.reduction_factor=2", "search.trials=9")
+
+
+def study_of(*sets: str, profile: str = "data", trials: int = 4) -> Study:
+    study = Study(load_config("rnn", [*SETS, *sets], profile=profile), Objective("mse", "min"))
+    for _ in range(trials):
+        study.apply(study.propose())
+    return study
+
+
+def report(study: Study, number: int, loss: float):
+    events, decisions = study.report([TrialResult(number, 1, {"val_mse": loss, "epoch_seconds": 1.0})])
+    for event in events:
+        study.apply(event)
+    return decisions[number]
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "asha-promote"])
+def test_first_trial_of_priors_is_never_stopped_or_paused(scheduler):
+    study = study_of(f"search.scheduler={scheduler}", "search.balance=null")
+    decisions = [report(study, number, loss) for number, loss in ((1, 3.0), (2, 2.0), (3, 1.0), (0, 4.0))]
+    assert decisions[-1].kind == "continue" and decisions[-1].reason.endswith("it goes on anyway")
+    assert scheduler == "asha" or [decision.kind for decision in decisions[:3]] == ["pause"] * 3
+    assert len(study.rungs()[1]) == 4, "others are compared with it all the same"
+
+
+def test_first_trial_of_each_balanced_value_is_never_paused():
+    study = study_of("search.scheduler=asha-promote", "search.balance=variant")
+    assert [report(study, number, 1.0).kind for number in range(4)] == ["continue"] * 3 + ["pause"]
+
+
+def test_space_without_priors_lets_no_trial_pass():
+    study = study_of("search.scheduler=asha", "search.balance=null", profile="demo", trials=2)
+    assert report(study, 1, 0.5).kind == "continue" and report(study, 0, 1.0).kind == "stop"
+
+
+def test_balanced_values_have_rungs_of_their_own_and_equal_shares():
+    study = study_of("search.scheduler=asha-promote", "search.balance=variant", "search.reduction_factor=4", trials=9)
+    assert study.promote() is None
+    for number in range(3, 9):  # trials 0 to 2 have the priors' configuration
+        report(study, number, float(number))
+    assert study.state.paused() == dict.fromkeys(range(3, 9), 1)
+    assert study.promote() is None, "trials 0 to 2 still train"
+    report(study, 0, 99.0)
+    study.apply({"event": "timed_out", "number": 0})
+    assert study.promote() == 3, "of the value of 0, 3 and 6 no trial trains any more"
+
+
+def test_diverged_trial_leaves_its_rungs():
+    study = study_of("search.scheduler=asha", "search.balance=null", profile="demo", trials=2)
+    report(study, 0, 0.1)
+    for event in study.report([TrialResult(0, 2, {}, "loss is nan")])[0]:
+        study.apply(event)
+    assert study.rungs()[1] == {}
+    assert report(study, 1, 9.0).kind == "continue"

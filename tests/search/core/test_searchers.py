@@ -3,8 +3,10 @@ import math
 import pytest
 
 from search.core.config import load_config
-from search.core.searchers.optuna_searcher import OptunaSearcher
-from search.core.searchers.registry import grid_note, make_searcher
+from search.core.registry import SEARCHERS
+from search.core.searchers import make_searcher, searcher_note
+from search.core.searchers.base import Searcher
+from search.core.searchers.optuna_searcher import TpeSearcher
 from search.core.seeds import trial_seed
 from search.core.space import parse_space
 from search.core.state import Trial
@@ -16,9 +18,9 @@ SPACE = parse_space(
 )  # fmt: skip
 
 
-def searcher(kind: str, model_trials: int = 1000) -> OptunaSearcher:
+def searcher(kind: str, model_trials: int = 1000) -> Searcher:
     objectives = [Objective("loss", "min"), Objective("size", "min")][: 2 if kind == "nsga2" else 1]
-    return OptunaSearcher(kind, SPACE, objectives, seed=1, startup_trials=3, model_trials=model_trials)
+    return SEARCHERS.get(kind)(SPACE, objectives, seed=1, startup_trials=3, model_trials=model_trials)
 
 
 def finish(number: int, params: dict) -> Trial:
@@ -31,7 +33,7 @@ def finish(number: int, params: dict) -> Trial:
     return trial
 
 
-def ask_and_tell(search: OptunaSearcher, numbers: range) -> list[dict]:
+def ask_and_tell(search: Searcher, numbers: range) -> list[dict]:
     configurations = []
     for number in numbers:
         configurations.append(search.ask(number))
@@ -124,7 +126,7 @@ def test_diverged_trials_are_told_as_infeasible_not_as_numbers():
 
 def test_tpe_avoids_a_region_that_diverges():
     space = parse_space({"lr": {"loguniform": [1e-4, 1e2]}}, "x.yaml")
-    search = OptunaSearcher("tpe", space, [Objective("loss", "min")], seed=0, startup_trials=8, model_trials=1000)
+    search = TpeSearcher(space, [Objective("loss", "min")], seed=0, startup_trials=8, model_trials=1000)
     late = []
     for number in range(40):
         params = search.ask(number)
@@ -149,7 +151,7 @@ def grid_of(trials: int | None) -> tuple[list[tuple[float, float]], str | None]:
     config = load_config("rnn", GRID + FIXED, {"search.trials": trials or 16})
     grid, total = make_searcher(config, Objective("mse", "min"))
     tried = [grid.ask(number) for number in range(int(total))]
-    return [(params["lr"], params["dropout"]) for params in tried], grid_note(config)
+    return [(params["lr"], params["dropout"]) for params in tried], searcher_note(config)
 
 
 def test_grid_with_fewer_trials_than_points_spreads_them_and_says_so():

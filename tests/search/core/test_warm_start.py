@@ -53,7 +53,7 @@ def test_earlier_trials_are_learned_from(tmp_path):
     assert first(warm) < first(cold)
     again = Search(warm.config, warm.folder)  # a resume replays what was learned
     again.journal.close()
-    assert [t.params for t in again.searcher.study.trials] == [t.params for t in warm.searcher.study.trials]
+    assert [t.params for t in again.study.searcher.study.trials] == [t.params for t in warm.study.searcher.study.trials]
 
 
 def test_value_from_elsewhere_is_allowed_where_it_could_have_been_drawn():
@@ -109,7 +109,7 @@ def test_winners_of_all_earlier_searches_are_tried_first_the_newest_before_other
     search.journal.close()
     again = Search(config, store.search("new"))
     again.journal.close()
-    assert again.searcher.ask(before + 4) == search.searcher.ask(before + 4)
+    assert again.study.searcher.ask(before + 4) == search.study.searcher.ask(before + 4)
 
 
 def test_value_that_a_winner_lacks_or_that_lies_outside_is_the_priors(tmp_path):

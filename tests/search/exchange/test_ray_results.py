@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from search.core.store import Store
-from search.exchange.imported import keep
+from search.exchange.imported import keep_imported
 from search.exchange.ray_results import read_experiment
 from trainables import InputError
 
@@ -60,7 +60,7 @@ def test_trials_ranges_and_outcomes_are_those_of_the_folder(tmp_path):
     }  # fmt: skip
     assert [trial.outcome for trial in read.trials] == ["completed", "stopped_early", "failed"]
     assert read.trials[0].curve[3] == {"loss": 1.0, "nested/accuracy": 0.25, "epoch_seconds": 0.5}
-    name, state = keep(Store(tmp_path / "store"), None, read, pytest.fail)
+    name, state = keep_imported(Store(tmp_path / "store"), None, read, pytest.fail)
     assert name == "theirs" and state.best().number == 0 and state.best().seconds == 1.5
 
 

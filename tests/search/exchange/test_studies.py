@@ -10,7 +10,7 @@ from search.core.replay import open_search, replay
 from search.core.space import parse_space
 from search.core.store import Store
 from search.core.warm_start import from_search
-from search.exchange.imported import keep
+from search.exchange.imported import keep_imported
 from search.exchange.studies import read_study, write_study
 from trainables import InputError
 
@@ -58,7 +58,7 @@ def study(tmp_path_factory):
 def kept(study, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
     said = []
-    name, state = keep(store, None, read_study(study[0], None, "val_loss"), said.append)
+    name, state = keep_imported(store, None, read_study(study[0], None, "val_loss"), said.append)
     assert not said
     return store, name, state
 
@@ -226,7 +226,7 @@ def test_secret_of_a_storage_is_neither_kept_nor_said(tmp_path):
     made.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     store, said = Store(tmp_path / "store"), []
     read = read_study(url, None, None)
-    name, state = keep(store, None, read, said.append)
+    name, state = keep_imported(store, None, read, said.append)
     _, _, config = open_search(store, name)
     said += write_study(config, state, "out", url)
     assert said and secret not in " ".join([*said, read.source, repr(read)])
@@ -261,4 +261,4 @@ def test_mistakes_are_told_in_a_line(study, tmp_path):
     store = Store(tmp_path)
     optuna.create_study(storage=f"sqlite:///{tmp_path}/empty.db", study_name="e")
     with pytest.raises(InputError, match="e has no trial that ended"):
-        keep(store, None, read_study(f"sqlite:///{tmp_path}/empty.db", None, None), print)
+        keep_imported(store, None, read_study(f"sqlite:///{tmp_path}/empty.db", None, None), print)

@@ -3,6 +3,7 @@
 import pytest
 
 from search.core.config import load_config
+from search.core.record import SearchRecord
 from search.core.store import Store
 from search.final import audit, retrain
 from search.runtime.checkpoints import sound_checkpoint
@@ -23,8 +24,8 @@ def trained(tmp_path):
     splits = get_task("toy").prepare({"size": 64, "pause": 0, "fault": "none", "once": ""}, None, tmp_path, None)
 
     def train(epochs: int = 3, states=(("final/progress.pt", None),)):
-        messages = retrain._train(
-            "toy", splits, PARAMS, 1, 7, 3, CPU, "final/done", list(states), Storage(tmp_path, b"mark")
+        messages = retrain.final_worker(
+            "toy", splits, CPU, PARAMS, 1, 7, 3, "final/done", list(states), Storage(tmp_path, b"mark")
         )
         said = []
         for message in messages:
@@ -107,7 +108,7 @@ def test_audit_passes_over_damaged_states(tmp_path):
 
     def audited():
         states = [("audit/0000.pt", None)]
-        return list(audit._train("toy", splits, PARAMS, 1, 7, 3, CPU, states, storage))
+        return list(audit.audit_worker("toy", splits, CPU, PARAMS, 1, 7, 3, states, storage))
 
     whole = [one.get("metrics", {}).get("val_loss") for one in audited()]
     (tmp_path / "audit/0000.pt").write_bytes(bytes(4096))
@@ -133,7 +134,7 @@ def test_damaged_final_model_is_not_registered_and_is_named(tmp_path, empty_stor
          "spent": 3, "digests": {"checkpoint.pt": "crc32:00000000"}},
     )  # fmt: skip
     said = []
-    tracker = Tracker(store, search.folder, search.config, {"id": "1", "created": 0, "commit": "none"},
+    tracker = Tracker(store, search.folder, search.config, SearchRecord("", {}, "", id="1"),
                       DataInfo("demo", "f", "t", {}), search.objective, said.append)  # fmt: skip
     tracker.start(search.journal.events)
     assert tracker.close(60) == 0

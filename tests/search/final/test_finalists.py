@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from search.final import finalists
 from search.final.finalists import decide, estimate, holm, resample
@@ -88,8 +89,27 @@ def test_words_say_what_is_noise_and_what_is_not():
         {"trial": 2, "val": 0.92, "test": 0.7, "low": 0.68, "high": 0.72, "p": 0.001},
     ]
     decision = {"champion": 3, "winner": False, "resampled": True, "seeds": 5, "finalists": rows}
-    said = finalists.words(decision, ACCURACY)
+    said = finalists.finalists_paragraph(decision, ACCURACY)
     assert "difference to 1 is within noise" in said
     assert "better than 2" in said
     assert "looked 0.09 better on average" in said
-    assert finalists.table(decision, "accuracy").rows[1] == ["1", "0.9200", "0.8900", "0.8700 to 0.9100", "0.400"]
+    assert finalists.finalists_grid(decision, "accuracy").rows[1] == [
+        "1",
+        "0.9200",
+        "0.8900",
+        "0.8700 to 0.9100",
+        "0.400",
+    ]
+
+
+def test_estimate_equals_scipy():
+    values = np.array([0.01, 0.03, -0.01, 0.04, 0.0])
+    found, expected = estimate(values), stats.ttest_1samp(values, 0)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high, found.p) == pytest.approx((interval.low, interval.high, expected.pvalue), rel=1e-12)
+    # Welch's test beside a sample so large that its variance is known: the variance of the test set.
+    many = 10**12
+    welch = stats.ttest_ind_from_stats(
+        values.mean(), values.std(ddof=1), 5, 0.0, math.sqrt(1e-4 * many), many, equal_var=False
+    )
+    assert estimate(values, 1e-4).p == pytest.approx(welch.pvalue, rel=1e-9)

@@ -27,7 +27,7 @@ def test_figures_by_hand():
         repeat("a", 0, 1.0, [2.0, 1.0, 1.0, 1.0], parameters=20),
         repeat("a", 1, None, [2.0, 1.0, 1.0, 1.0]),
     ]
-    frame = comparison.figures(repeats, MSE)
+    frame = comparison.variant_figures(repeats, MSE)
     assert list(frame.index) == ["a", "b"], "the best first"
     b = frame.loc["b"]
     assert (b["test"], b["epochs_to_near"], b["seconds"], b["seeds"]) == (5.0, 2.5, 2.0, 2)
@@ -38,7 +38,7 @@ def test_figures_by_hand():
 
 def test_where_more_is_better_gaps_and_order_turn():
     repeats = [repeat(v, s, t, [0.5, 0.9], [0.6, 1.0], "f1") for v, t in (("x", 0.8), ("y", 0.9)) for s in (0, 1)]
-    frame = comparison.figures(repeats, F1)
+    frame = comparison.variant_figures(repeats, F1)
     assert list(frame.index) == ["y", "x"]
     assert frame.loc["x", "gap_at_best"] == pytest.approx(0.1), "validation is worse than training"
     assert frame.loc["x", "epochs_to_near"] == 2
@@ -51,10 +51,10 @@ def test_words_claim_a_difference_only_where_intervals_are_apart():
             for name, tests in zip("ab", values, strict=True)
             for seed, test in enumerate(tests)
         ]
-        return comparison.words(comparison.figures(repeats, MSE), "kind", MSE)
+        return comparison.variants_paragraph(comparison.variant_figures(repeats, MSE), "kind", MSE)
 
     clear, vague = said([1.0, 1.01, 1.02], [2.0, 2.01, 2.02]), said([1.0, 2.0, 3.0], [2.0, 2.5, 3.5])
-    assert "kind a has the best test mse: 1.01" in clear
+    assert "kind a has the best test_mse: 1.01" in clear
     assert "the intervals do not touch" in clear
     assert "does not tell the two apart" in vague
     assert "do not touch" not in vague
@@ -64,7 +64,7 @@ def test_files_are_written_with_pictures(tmp_path):
     repeats = [repeat(v, s, 1.0 + s, [3.0, 2.0, 1.0]) for v in "ab" for s in (0, 1)]
     lengths = np.arange(50)
     errors = {(v, s): pd.DataFrame({"length": lengths, "squared error": lengths * 0.1}) for v in "ab" for s in (0, 1)}
-    comparison.write(tmp_path / "c", repeats, errors, "kind", MSE)
+    comparison.write_variant_comparison(tmp_path / "c", repeats, errors, "kind", MSE)
     assert {p.name for p in (tmp_path / "c").iterdir()} == {
         "comparison.csv", "comparison.md", "learning_curves.png", "errors.png",
     }  # fmt: skip
@@ -73,5 +73,5 @@ def test_files_are_written_with_pictures(tmp_path):
 
 
 def test_nothing_is_written_where_every_seed_diverged(tmp_path):
-    comparison.write(tmp_path / "c", [repeat("a", 0, None, [1.0])], {}, "kind", MSE)
+    comparison.write_variant_comparison(tmp_path / "c", [repeat("a", 0, None, [1.0])], {}, "kind", MSE)
     assert not (tmp_path / "c").exists()

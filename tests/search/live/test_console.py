@@ -13,7 +13,7 @@ from rich.console import Console
 from search.core.config import load_config
 from search.core.store import Store
 from search.live.console import Reporter, data_progress
-from search.reports.screen import Screen
+from search.live.screen import Screen
 from search.runtime.search import Search
 from tests.conftest import CODE
 
@@ -62,7 +62,7 @@ def test_live_table_fits_the_terminal_and_shows_best_elapsed_and_the_learning_ra
     reporter = Reporter(Console(file=io.StringIO()), paused)
     lines = shown(reporter, width, height).splitlines()
     assert max(map(len, lines)) <= width and len(lines) < height
-    assert lines[0] == "best val mse 0.1000 (trial 0, epoch 2)"
+    assert lines[0] == "best val_mse 0.1000 (trial 0, epoch 2)"
     assert lines[1].startswith("elapsed 0:0")
     heading = next(i for i, line in enumerate(lines) if line.startswith("trial "))
     assert re.match(r"trial +epoch +latest +best +lr\b", lines[heading])
@@ -131,7 +131,7 @@ def test_texts_from_a_configuration_do_not_steer_the_terminal(tmp_path, evil):
 _DRAW = """
 import sys, time
 from pathlib import Path
-from search.reports.screen import Screen
+from search.live.screen import Screen
 from search.core.config import load_config
 from search.live.console import Reporter
 from search.runtime.search import Search
@@ -177,7 +177,7 @@ def test_terminal_that_is_resized_keeps_no_wrapped_lines(tmp_path):
             lines = wait(lambda lines, old=more: [old, *re.findall(r" (\+\d+)$", "\n".join(lines), re.M)][-1] != old)
             heading = max(i for i, line in enumerate(lines) if line.startswith("trial "))
             more = lines[heading].split()[-1]
-            best = max(i for i, line in enumerate(lines) if line.startswith("best val mse 1.000"))
+            best = max(i for i, line in enumerate(lines) if line.startswith("best val_mse 1.000"))
             assert lines[:best] in ([], ["the line before"]), lines
             assert all(re.match(r" +\d  training ", line) for line in lines[heading + 1 :]), lines
         (tmp_path / "stop").touch()
@@ -281,5 +281,17 @@ def test_in_a_pipe_a_trial_has_a_line_as_it_ends_and_every_epoch_has_one_on_dema
             break
     lines = brief.console.file.getvalue().splitlines()
     assert len(full.console.file.getvalue().splitlines()) == epoch - 1
-    assert "best val mse " in lines[0] and "1 trial so far, as many as the budget holds: 1 training" in lines[0]
+    assert "best val_mse " in lines[0] and "1 trial so far, as many as the budget holds: 1 training" in lines[0]
     assert lines[1:] == [full.console.file.getvalue().splitlines()[-1]]
+
+
+def test_trial_that_waited_at_a_rung_and_ends_has_a_line_in_a_log(paused):
+    out = io.StringIO()
+    paused.listeners.append(Reporter(Console(file=out, width=500), paused))
+    waiting = list(paused.state.paused())
+    paused.give_up(*waiting)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == len(waiting) == 15
+    assert (
+        f"trial {waiting[0]} stopped early, epoch 2: val_mse" in lines[0] and "best so far 0.1000 (trial 0)" in lines[0]
+    )

@@ -1,4 +1,4 @@
-"""A search with results that a test chooses: its journal and description, as a run writes them."""
+"""A search with results that a test chooses: its journal and record, as a run writes them."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 from search.core.config import SearchConfig, load_config
 from search.core.journal import Journal
 from search.core.program_config import loop_config
+from search.core.record import SearchRecord
 from search.core.replay import open_search, replay
 from search.core.store import SearchFolder, Store
-from trainables import get_task, offered
+from trainables import get_task, registered_address
 
 #: Hyperparameters, the objective of each epoch, and the outcome.
 Result = tuple[dict[str, Any], list[float], str]
@@ -17,29 +18,29 @@ Result = tuple[dict[str, Any], list[float], str]
 def made(
     root: Path, space: dict[str, Any], results: list[Result], *, objective: str = "loss min", name: str = "s",
     flags: dict[str, Any] | None = None, sets: tuple[str, ...] = (), extra: dict[str, float] | None = None,
-    begin: tuple[dict, ...] = (), **description: Any,
-) -> tuple[Store, SearchFolder, dict[str, Any], SearchConfig]:  # fmt: skip
+    begin: tuple[dict, ...] = (), **fields: Any,
+) -> tuple[Store, SearchFolder, SearchRecord, SearchConfig]:  # fmt: skip
     """A finished search of a function; `extra` are metrics of every epoch, `begin` events before the first trial."""
     config = loop_config(
         "mine", space, objective, {"search.trials": max(1, len(results)), **(flags or {})}, sets, "test"
     )
     config.raw["data"].update(function=f"functions/{name}/mine.pkl", folder="")
-    return written(root, config, results, name=name, extra=extra, begin=begin, **description)
+    return written(root, config, results, name=name, extra=extra, begin=begin, **fields)
 
 
 def made_of_task(
     root: Path, task: str, sets: tuple[str, ...] = (), flags: dict[str, Any] | None = None, data: str | None = None,
-    **description: Any,
-) -> tuple[Store, SearchFolder, dict[str, Any], SearchConfig]:  # fmt: skip
+    **fields: Any,
+) -> tuple[Store, SearchFolder, SearchRecord, SearchConfig]:  # fmt: skip
     """A search of a task that has no trial yet."""
     config = load_config(task, sets, flags, "demo" if data is None else "data")
-    return written(root, config, [], data=data, **description)
+    return written(root, config, [], data=data, **fields)
 
 
 def written(
     root: Path, config: SearchConfig, results: list[Result], *, name: str = "s", extra: dict[str, float] | None = None,
-    begin: tuple[dict, ...] = (), **description: Any,
-) -> tuple[Store, SearchFolder, dict[str, Any], SearchConfig]:  # fmt: skip
+    begin: tuple[dict, ...] = (), **fields: Any,
+) -> tuple[Store, SearchFolder, SearchRecord, SearchConfig]:  # fmt: skip
     store = Store(root)
     folder = store.search(name)
     folder.path.mkdir(parents=True)
@@ -62,11 +63,8 @@ def written(
     journal = Journal(folder.journal)
     journal.append(*events)
     journal.close()
-    folder.write({
-        "id": "id", "task": config.task, "offered": offered(config.task), "config": config.raw, "place": config.place,
-        "data": None, "fingerprint": "f", "address": None, "retrain": True, "plan": None, "commit": "none",
-        "created": 0, **description,
-    })  # fmt: skip
+    own = {"offered": registered_address(config.task), "fingerprint": "f", **fields}
+    folder.write(SearchRecord(task=config.task, config=config.raw, place=config.place, id="id", **own))
     return store, *open_search(store, name)
 
 

@@ -47,8 +47,8 @@ def dry_run(command: str) -> dict:
     (("weight_decay={value: 1e-5, when: {optimizer: adamw}}",), {"resources.gpus": "auto"}, None),
 ])  # fmt: skip
 def test_again_leads_to_the_same_configuration(tmp_path, sets, flags, data):
-    _, folder, description, config = made_of_task(tmp_path, "rnn", sets, flags, data)
-    command = again(folder, description, config, None).command
+    _, folder, record, config = made_of_task(tmp_path, "rnn", sets, flags, data)
+    command = again(folder, record, config, None).command
     assert ("--data" in command) == (data is not None)
     assert_same(dry_run(command), config.raw)
 
@@ -70,37 +70,35 @@ def assert_same(printed: dict, raw: dict) -> None:
 
 
 def test_again_names_no_flag_that_follows_from_another(tmp_path):
-    _, folder, description, config = made_of_task(tmp_path, "rnn", (), {"search.trials": 8, "search.seed": 3}, "/d.npz")
-    assert again(folder, description, config, None).command == (
-        "python -m search run rnn --data /d.npz --trials 8 --seed 3"
-    )
+    _, folder, record, config = made_of_task(tmp_path, "rnn", (), {"search.trials": 8, "search.seed": 3}, "/d.npz")
+    assert again(folder, record, config, None).command == ("python -m search run rnn --data /d.npz --trials 8 --seed 3")
 
 
 def test_again_has_what_is_no_part_of_the_configuration(tmp_path):
-    _, folder, description, config = made_of_task(
+    _, folder, record, config = made_of_task(
         tmp_path, "rnn", (), {"search.storage": "s3://bucket/x/s-0123abcd"}, retrain=False, address="10.0.0.1:6379"
     )
-    assert again(folder, description, config, "earlier").command == (
+    assert again(folder, record, config, "earlier").command == (
         "python -m search run rnn --storage s3://bucket/x --from earlier --address 10.0.0.1:6379 --no-retrain"
     )
 
 
 def test_again_hides_a_password(tmp_path):
-    _, folder, description, config = made_of_task(tmp_path, "rnn", data="https://me:secret1@host/d.npz")
-    assert "secret1" not in again(folder, description, config, None).command
+    _, folder, record, config = made_of_task(tmp_path, "rnn", data="https://me:secret1@host/d.npz")
+    assert "secret1" not in again(folder, record, config, None).command
 
 
 def test_again_of_a_function_in_a_process_that_does_not_know_it_is_the_same(tmp_path, monkeypatch):
-    _, folder, description, config = made(tmp_path, {"lr": {"loguniform": [1e-4, 1e-1]}}, [], objective="loss max")
-    known = again(folder, description, config, None)
+    _, folder, record, config = made(tmp_path, {"lr": {"loguniform": [1e-4, 1e-1]}}, [], objective="loss max")
+    known = again(folder, record, config, None)
     monkeypatch.setenv("SEARCH_TASKS", "")
-    assert again(folder, description, config, None) == known
+    assert again(folder, record, config, None) == known
     assert "objective='loss max'" in known.command
 
 
 def test_again_of_a_task_that_is_not_installed_says_so(tmp_path):
-    _, folder, description, config = made_of_task(tmp_path, "toy")
-    found = again(folder, description, replace(config, task="elsewhere"), None)
+    _, folder, record, config = made_of_task(tmp_path, "toy")
+    found = again(folder, record, replace(config, task="elsewhere"), None)
     assert found.command == "" and "elsewhere is not installed here" in found.words
 
 
@@ -109,11 +107,11 @@ def test_again_of_a_command_leads_to_the_same_configuration(tmp_path):
     flags = {"search.scheduler": "asha", "search.epochs": 4, "search.seed": 5}
     space = {"lr": {"loguniform": [1e-5, 1e-1]}, "model": {"width": {"int": [4, 8]}}, "flag": True,
              "words": {"choice": ["1e-4", "no", "é \U0001f600", None]}}  # fmt: skip
-    _, folder, description, config = made(tmp_path, space, [], flags=flags)
+    _, folder, record, config = made(tmp_path, space, [], flags=flags)
     source = tmp_path / "functions" / "s" / "mine.py"
     source.parent.mkdir(parents=True)
     source.write_text(f"Command(text={text!r}, pattern={pattern!r}, environment={{}}, folder='/work here')\n")
-    found = again(folder, description, config, None)
+    found = again(folder, record, config, None)
     assert "/work here" in found.words
     words = shlex.split(found.command)
     assert words[:4] == ["python", "-m", "search", "run"]
@@ -156,8 +154,8 @@ def test_again_of_a_function_leads_to_the_same_configuration(tmp_path):
              "search.time_budget": "10m"}  # fmt: skip
     space = {"lr": {"loguniform": [1e-4, 1e-1]}, "momentum": {"uniform": [0, 1], "when": {"opt": "sgd"}},
              "opt": {"choice": ["sgd", "adam"]}}  # fmt: skip
-    _, folder, description, config = made(tmp_path, space, [], flags=flags)
-    found = again(folder, description, config, None)
+    _, folder, record, config = made(tmp_path, space, [], flags=flags)
+    found = again(folder, record, config, None)
     call = ast.parse(found.command, mode="eval").body
     assert ast.unparse(call.func) == "search.run"
     assert [ast.unparse(one) for one in call.args] == ["mine"]
@@ -171,18 +169,18 @@ def test_again_of_a_function_leads_to_the_same_configuration(tmp_path):
 
 
 def test_again_of_an_imported_search_says_who_made_it(tmp_path):
-    _, folder, description, config = made(tmp_path, {"x": {"uniform": [0, 1]}}, [], imported="study.db")
-    found = again(folder, description, config, None)
+    _, folder, record, config = made(tmp_path, {"x": {"uniform": [0, 1]}}, [], imported="study.db")
+    found = again(folder, record, config, None)
     assert found.command == ""
     assert "imported from study.db" in found.words
 
 
 @pytest.mark.parametrize("text", ["def mine(trial): ...", "Command(text='train --lr {lr}', environment={})"])
 def test_again_of_a_program_is_the_same_in_a_process_that_does_not_know_it(tmp_path, monkeypatch, text):
-    _, folder, description, config = made(tmp_path, {"lr": {"uniform": [0, 1]}}, [], flags={"search.epochs": 4})
+    _, folder, record, config = made(tmp_path, {"lr": {"uniform": [0, 1]}}, [], flags={"search.epochs": 4})
     source = tmp_path / "functions" / "s" / "mine.py"
     source.parent.mkdir(parents=True)
     source.write_text(text + "\n")
-    found = again(folder, description, config, None)
+    found = again(folder, record, config, None)
     monkeypatch.setenv("SEARCH_TASKS", "")
-    assert again(folder, description, config, None) == found and "loss min" in found.command
+    assert again(folder, record, config, None) == found and "loss min" in found.command

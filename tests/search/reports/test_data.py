@@ -1,22 +1,18 @@
 """The page of a data set says what was looked for, and not only what was found."""
 
-import io
-
 import numpy as np
-from rich.console import Console
 
 from search.core.config import load_config
 from search.core.store import Store
-from search.reports.data import show_data
+from search.reports.data import write_data_page
 from tests.conftest import ROOT
 from trainables import DataInfo, Splits, get_task
 
 
 def shown(tmp_path, task: str, splits: Splits) -> tuple[str, str]:
     """What is printed, and the page."""
-    out = io.StringIO()
-    path = show_data(Console(file=out, width=500), Store(tmp_path), load_config(task), splits, show=False)
-    return out.getvalue(), path.read_text()
+    page = write_data_page(Store(tmp_path), load_config(task), splits)
+    return "\n".join(page.lines), page.path.read_text()
 
 
 def sequences(values: list[np.ndarray]):
@@ -51,7 +47,7 @@ def test_data_that_cannot_be_compared_are_not_said_to_share_nothing(tmp_path):
     own = sequences([rng.integers(0, 2, (40, 1)).astype(float)])
     splits = Splits(sequences(train), own, sequences(test), DataInfo("d", "f", "t", {"train": 9}))
     printed, _ = shown(tmp_path, "rnn", splits)
-    assert "looked for copies across splits: Parts of train cannot be told\n" in printed
+    assert "looked for copies across splits: Parts of train cannot be recognised\n" in printed
 
 
 def test_task_that_does_not_look_says_so(tmp_path, monkeypatch):

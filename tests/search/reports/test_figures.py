@@ -194,6 +194,6 @@ def test_finalists_have_intervals_their_hyperparameters_and_a_line_of_equality(t
     equal, first, second = found.figures[0].data
     assert list(equal.x) == list(equal.y) == [0.5, 0.6]
     assert list(first.error_y.array) == pytest.approx([0.1]) and list(first.error_y.arrayminus) == pytest.approx([0.1])
-    assert "test loss 0.7 (0.6 to 0.8)" in first.text[0] and "x: 0.1" in first.text[0]
+    assert "test_loss 0.7 (0.6 to 0.8)" in first.text[0] and "x: 0.1" in first.text[0]
     assert second.name == "trial 1"
     assert "above the dotted line test is worse" in found.words

@@ -15,7 +15,7 @@ def search_in(folder, *sets: str) -> Search:
 
 def left(search: Search) -> float | None:
     trials = list(search.state.trials.values())
-    return epochs_to_go(trials, search.total, search.config, list(search.scheduler.rungs()))
+    return epochs_to_go(trials, search.total, search.config, list(search.study.rungs()))
 
 
 def train(search: Search) -> list[tuple[int, float | None]]:

@@ -7,10 +7,9 @@ import time
 
 import pytest
 
-from search.core.readable import visible
+from search.core.readable import duration, visible
 from search.reports import report
 from search.reports.pages import render
-from search.reports.plan import duration
 from tests.search.reports.made import made
 from tests.search.reports.test_figures import SPACE, results
 
@@ -20,8 +19,8 @@ EVIL = "</script><script>pwned=1</script><img src=x onerror=pwned=1>\x1b[31m\u20
 
 
 def page_of(tmp_path, trials, space=SPACE, **more):
-    _, folder, description, config = made(tmp_path, space, trials, **more)
-    return report.write(folder, description, config).read_text(), folder
+    _, folder, record, config = made(tmp_path, space, trials, **more)
+    return report.write_report(folder, record, config).read_text(), folder
 
 
 def text_of(page):
@@ -38,7 +37,7 @@ def usual(tmp_path_factory):
 def test_head_of_the_report_has_the_figures_that_matter(usual):
     page, _ = usual
     text = text_of(page).split("Best so far")[0]
-    assert re.search(r"best val loss 0\.01\d* trial \d+ at epoch \d of 10", text)
+    assert re.search(r"best val_loss 0\.01\d* trial \d+ at epoch \d of 10", text)
     assert re.search(r"trials 111 \d+ completed, \d+ stopped early, \d+ diverged, \d+ failed", text)
     assert "from beginning to end; 11 min of training in all trials" in text, "330 epochs of two seconds"
     assert "|" not in text, "no Markdown"
@@ -48,7 +47,7 @@ def test_trials_table_has_every_hyperparameter_marks_the_best_and_counts_what_it
     page, folder = usual
     table = page.split('<table class="sortable">')[1].split("</table>")[0]
     heads = [re.sub("<[^>]+>", "", head) for head in re.findall(r"<th>(.*?)</th>", table)]
-    assert heads == ["trial", "outcome", "epochs", "time", "loss", *SPACE]
+    assert heads == ["trial", "outcome", "epochs", "time", "val_loss", *SPACE]
     rows = table.split("<tr")[2:]
     assert len(rows) == 100
     assert [" best</td>" in row for row in rows] == [True] + [False] * 99
@@ -62,10 +61,8 @@ def test_trials_table_has_every_hyperparameter_marks_the_best_and_counts_what_it
     ({}, "whatever the function or the command reads"), ({"imported": "study.db"}, "imported from study.db"),
 ])  # fmt: skip
 def test_data_of_a_training_of_ones_own_is_no_demo(tmp_path, about, source):
-    _, folder, description, config = made(
-        tmp_path, {"x": {"uniform": [0, 1]}}, [({"x": 0.1}, [1], "completed")], **about
-    )
-    text = text_of(report.write(folder, description, config).read_text())
+    _, folder, record, config = made(tmp_path, {"x": {"uniform": [0, 1]}}, [({"x": 0.1}, [1], "completed")], **about)
+    text = text_of(report.write_report(folder, record, config).read_text())
     assert f"source {source} fingerprint" in text and "demo" not in text.split("fingerprint")[0]
 
 
@@ -94,17 +91,17 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
         {"event": "compared", "time": 9},
     )  # fmt: skip
     space = {"x": {"uniform": [0, 1]}, "kind": {"choice": ["a", "b"]}}
-    _, folder, description, config = made(tmp_path, space, [], sets=("search.balance=kind",), begin=begin)
+    _, folder, record, config = made(tmp_path, space, [], sets=("search.balance=kind",), begin=begin)
     for path in (folder.comparison / "curves_of_seeds.png", folder.final(0, 0) / "artifacts" / "predictions.png"):
         path.parent.mkdir(parents=True)
         path.write_bytes(picture)
-    page = report.write(folder, description, config).read_text()
+    page = report.write_report(folder, record, config).read_text()
     final = page.split("<h2>The final model</h2>")[1].split("<h2>")[0]
     compared = page.split("<h2>The values of kind compared</h2>")[1].split("<h2>")[0]
     assert re.findall(r'alt="([^"]+)"', final) == ["predictions"]
     assert re.findall(r'alt="([^"]+)"', compared) == ["curves of seeds"]
     head = text_of(page).split("Best so far")[0]
-    assert "test loss 0.5 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
+    assert "test_loss 0.5 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
     assert "baseline ridge 0.4 on test NOT beaten" in head
     assert "loss mae seed 0 0.5 0.25 baseline ridge 0.4" in text_of(final)
 
@@ -125,8 +122,8 @@ def evil(tmp_path):
     """A report in which every name and value from outside is `EVIL`."""
     space = {EVIL: {"uniform": [0, 1]}, "kind": {"choice": [EVIL, "<b>b</b>"]}}
     trials = [({EVIL: i / 9, "kind": (EVIL, "<b>b</b>")[i % 2]}, [1.0 + i], "completed") for i in range(9)]
-    _, folder, description, config = made(tmp_path, space, trials, objective=f"{EVIL[:-2]} min", fingerprint=EVIL)
-    return report.write(folder, description, config)
+    _, folder, record, config = made(tmp_path, space, trials, objective=f"{EVIL[:-2]} min", fingerprint=EVIL)
+    return report.write_report(folder, record, config)
 
 
 def test_names_and_values_cannot_become_markup(tmp_path):

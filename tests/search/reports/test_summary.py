@@ -8,9 +8,9 @@ from search.core.config import load_config
 from search.core.readable import Grid
 from search.core.state import SearchState
 from search.core.store import Store
-from search.reports.screen import Screen, show
+from search.live.outcome import print_summary
+from search.live.screen import Screen, show
 from search.reports.summary import headline, parts, summary, tally
-from search.session import sum_up
 from trainables import Objective
 
 RMSE = Objective("rmse", "min")
@@ -35,13 +35,13 @@ def state(test: float = 0.0912, baselines: dict | None = None) -> SearchState:
 
 def test_first_line_is_the_test_figure_beside_the_best_baseline():
     found = state(baselines={"constant": 0.4663, "ridge": 0.1384})
-    assert headline(found) == ("test rmse 0.09120   ridge baseline 0.1384", True)
+    assert headline(found) == ("test_rmse 0.09120   ridge baseline 0.1384", True)
     lines = summary(found, CONFIG)
-    assert lines[0] == "test rmse 0.09120   ridge baseline 0.1384"
-    assert lines[1] == "best: trial 1, val rmse 0.1000 at epoch 2"
+    assert lines[0] == "test_rmse 0.09120   ridge baseline 0.1384"
+    assert lines[1] == "best: trial 1, val_rmse 0.1000 at epoch 2"
     assert lines[2] == "  lr=0.006247 variant=vanilla hidden=32", "the learning rate first, nothing that is the same"
     assert lines[3] == "test (trial 1, retrained on train+validation, 2 epochs, seed 0): mse 1.000e-06  rmse 0.09120"
-    assert lines[4] == "baselines (test rmse): constant 0.4663, ridge 0.1384"
+    assert lines[4] == "baselines (test_rmse): constant 0.4663, ridge 0.1384"
     assert lines[5] == "trials: 1 completed, 1 stopped early, 1 diverged"
 
 
@@ -52,14 +52,14 @@ def test_single_epoch_that_early_stopping_saved_is_one_epoch():
 
 def test_model_that_does_not_beat_the_best_baseline_is_told_in_the_first_line():
     said, beats = headline(state(test=0.2, baselines={"constant": 0.4663, "ridge": 0.1384}))
-    assert said == "test rmse 0.2000   ridge baseline 0.1384   the searched model does NOT beat the baseline 'ridge'"
+    assert said == "test_rmse 0.2000   ridge baseline 0.1384   the searched model does NOT beat the baseline 'ridge'"
     assert not beats
 
 
 def test_without_a_test_figure_the_best_trial_comes_first():
     found = state()
     found.final = None
-    assert headline(found) is None and parts(found, CONFIG)[0] == "best: trial 1, val rmse 0.1000 at epoch 2"
+    assert headline(found) is None and parts(found, CONFIG)[0] == "best: trial 1, val_rmse 0.1000 at epoch 2"
 
 
 def test_outcomes_are_counted_in_plain_words():
@@ -79,7 +79,7 @@ def test_first_line_has_a_colour_on_a_terminal_alone(tmp_path, test, colour):
     found = state(test, {"ridge": 0.1384})
 
     def write(console):
-        sum_up(console, CONFIG, Store(tmp_path).search("s"), found)
+        print_summary(console, CONFIG, Store(tmp_path).search("s"), found)
 
     assert printed(write, terminal=True).startswith(colour)
     assert "\x1b" not in printed(write, terminal=False)
@@ -106,5 +106,5 @@ def test_two_of_the_texts_that_a_model_wrote_are_printed_and_the_file_of_the_res
     file = folder.samples_file(found.final)
     file.parent.mkdir(parents=True)
     file.write_text("".join(f"sentence {n}\n" for n in range(10)))
-    lines = printed(lambda console: sum_up(console, CONFIG, folder, found), terminal=False).splitlines()
+    lines = printed(lambda console: print_summary(console, CONFIG, folder, found), terminal=False).splitlines()
     assert lines[-4:] == ["  sentence 0", "  sentence 1", "  and 8 more in", str(file)]

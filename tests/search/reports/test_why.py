@@ -7,6 +7,7 @@ import re
 import pytest
 
 from search.core.config import load_config
+from search.core.record import SearchRecord
 from search.core.store import Store
 from search.reports.why import why
 from search.runtime.search import Search
@@ -42,7 +43,7 @@ def search_with(folder, *sets: str) -> tuple[Store, Search]:
         elif not search.report([reported], "cpu"):
             running.append(number)
     search.end("finished")
-    search.folder.write({"task": "windows", "config": config.raw, "place": config.place})
+    search.folder.write(SearchRecord("windows", config.raw, config.place))
     return store, search
 
 
@@ -68,6 +69,16 @@ def test_each_decision_is_told_with_figures_that_lead_to_it(tmp_path, scheduler)
     assert "failed for good (error): ValueError: mine" in why(store, "s", 9)
     best = search.state.best()
     assert f"place 1 of {len(search.state.ranked())}" in why(store, "s", best.number)[-1]
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "asha-predict", "hyperband", "median"])
+def test_journal_without_reasons_leads_to_the_same_lines(tmp_path, scheduler):
+    store, search = search_with(tmp_path, f"search.scheduler={scheduler}", "search.max_failures=0")
+    with_reasons = [why(store, "s", number) for number in search.state.trials]
+    assert all("reason" in event for event in search.journal.events if event["event"] in ("trial", "promoted"))
+    older = [{k: v for k, v in event.items() if k not in ("reason", "version")} for event in search.journal.events]
+    search.folder.journal.write_text("".join(json.dumps(event) + "\n" for event in older))
+    assert [why(store, "s", number) for number in search.state.trials] == with_reasons
 
 
 def test_imported_trial_has_no_reason_that_its_tool_did_not_keep(tmp_path):

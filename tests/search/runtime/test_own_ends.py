@@ -3,7 +3,6 @@
 import io
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from ray.tune.schedulers import TrialScheduler
@@ -12,19 +11,19 @@ from rich.console import Console
 from search.core.config import check_config
 from search.core.overrides import change
 from search.core.program_config import loop_config
-from search.core.replay import described, replay
+from search.core.record import SearchRecord, task_fields
+from search.core.replay import replay
 from search.core.store import Store
+from search.core.time_plan import TimePlan
 from search.live.console import Reporter
-from search.reports.compare import _overview
 from search.reports.simulate import decisions, simulate
 from search.reports.why import _Story
-from search.runtime.bridge import Bridge
 from search.runtime.budget import Budget
 from search.runtime.search import Search
 from search.runtime.transfer import storage
 from search.runtime.trials import _Decisions
-from search.tracking import results
-from trainables import DataInfo, Objective, Splits, offered
+from search.runtime.tune_runner import TuneRunner
+from trainables import DataInfo, Splits
 from trainables.base.trainable import TaskTrainable
 from trainables.loops.command import Command
 from trainables.loops.task import Code
@@ -47,10 +46,7 @@ class Driven:
         self.config = loop_config("mine", {"x": {"uniform": [0.0, 1.0]}}, "val_loss min", given, (), "test")
         code = Code.of(train)
         self.splits = Splits(code, None, None, DataInfo("mine", "", "", {}))
-        self.folder.write({
-            "task": "mine", "offered": offered("mine"), "objective": described("mine"), "config": self.config.raw,
-            "place": "test",
-        })  # fmt: skip
+        self.folder.write(SearchRecord(**task_fields("mine"), config=self.config.raw, place="test"))
         self.open()
 
     def open(self, **more):
@@ -60,7 +56,7 @@ class Driven:
         self.search = Search(self.config, self.folder)
         self.search.record({"event": "session"})
         self.search.reopen()
-        self.bridge = Bridge(self.search, 1, Budget(), lambda: 0.0)
+        self.runner = TuneRunner(self.search, 1, Budget(), TimePlan())
 
     def kill(self, **more):
         self.search.journal.close()
@@ -68,7 +64,7 @@ class Driven:
 
     def begin(self):
         """The next trial of Tune, with its worker; None where there is none."""
-        if (config := self.bridge.next_config()) is None:
+        if (config := self.runner.queue.next_config()) is None:
             return None
         worker = TaskTrainable.__new__(TaskTrainable)
         worker.setup(
@@ -80,7 +76,7 @@ class Driven:
     def step(self, begun) -> bool:
         """Has a worker train until a decision is due; returns whether its trial goes on there."""
         trial, worker = begun
-        return _Decisions(self.bridge).on_trial_result(None, trial, worker.step()) == TrialScheduler.CONTINUE
+        return _Decisions(self.runner).on_trial_result(None, trial, worker.step()) == TrialScheduler.CONTINUE
 
     def run(self):
         while begun := self.begin():
@@ -130,8 +126,8 @@ def test_loop_that_ends_early_is_complete_with_the_epochs_that_it_has(driven):
 
 def test_searcher_hears_once_of_a_trial_that_ended_by_itself(driven):
     one = driven(stops_by_itself, trials=4, searcher="tpe")
-    told, tell = [], one.search.searcher.tell
-    one.search.searcher.tell = lambda trial: (told.append((trial.number, trial.epoch)), tell(trial))
+    told, tell = [], one.search.study.searcher.tell
+    one.search.study.searcher.tell = lambda trial: (told.append((trial.number, trial.epoch)), tell(trial))
     one.run()
     assert told == [(0, 4), (1, 2), (2, 4), (3, 2)]
     one.kill(trials=5)
@@ -264,9 +260,9 @@ def test_trial_that_hangs_after_its_last_epoch_fails_and_is_not_trained_again(dr
     tune.temporary_state.ray_actor = "worker"
     ended = []
     monkeypatch.setattr("ray.kill", ended.append)
-    one.bridge.silent_since[tune] -= 2
-    one.bridge.settle()
-    one.bridge.failed(tune, "the worker is lost")
+    one.runner.watchdog.since[tune] -= 2
+    one.runner.settle()
+    one.runner.failed(tune, "the worker is lost")
     assert ended == ["worker"] and one.outcomes == [("failed", 4)]
     assert "did not come to its end within 1s" in one.events("failed")[0]["traceback"]
     assert one.search.state.best().number == 0
@@ -316,8 +312,8 @@ def test_hint_of_trials_is_shown_once(driven):
         trials.append(one.begin())
         one.step(trials[-1])
     one.kill()
-    hints = [line for line in lines_of(one) if "the command began anew" in line]
-    assert hints == ["trial 0: the command began anew; the epochs that are known already are passed over"]
+    hints = [line for line in lines_of(one) if "the command began with epoch 1" in line]
+    assert hints == ["trial 0: the command began with epoch 1; reports of known epochs are ignored"]
 
 
 def test_error_of_megabytes_is_cut_in_the_journal(driven):
@@ -351,18 +347,3 @@ def test_readers_of_the_journal_know_how_trials_ended(driven):
     assert told[0][0] == "epoch 4: complete, as 4 epochs are the most that a trial gets"
     assert told[1][0] == "epoch 2: complete, as its own loop ended there, 2 epochs before the last that a trial gets"
     assert told[1][1].startswith("in the end: completed; best val_loss 1.000 at epoch 1, place 2 of 6")
-
-
-def test_failed_trial_with_a_result_is_ranked_where_searches_are_compared():
-    rows = {
-        "a": ("0", "completed", "0.5"), "b": ("1", "failed", "0.1"), "c": ("2", "failed", None),
-        "d": ("3", "diverged", None),
-    }  # fmt: skip
-    columns = ["tag.trial", "tag.outcome", "metric.best_val_loss"]
-    runs = pd.DataFrame.from_dict(rows, orient="index", columns=columns).assign(**{"tag.role": "trial"})
-    runs["metric.best_val_loss"] = runs["metric.best_val_loss"].astype(float)
-    runs["tag.search"], runs["metric.seconds"] = "s", 1.0
-    frame = results.trials(runs, ["s"], [Objective("loss", "min")])
-    assert list(frame["trial"]) == [1, 0, 2, 3] and frame["behind"].tolist()[:2] == [0.0, 0.4]
-    lost = _overview(runs.assign(**{"tag.searcher": "x", "tag.scheduler": "x"}).set_index("tag.search"), frame, "loss")
-    assert lost["seconds of failed trials"].tolist() == [2.0], "only trials without a result count"

@@ -1,55 +1,75 @@
-"""How long an epoch takes, and how many epochs a time budget gives a full trial."""
+"""How the seconds of an epoch are measured, before the trials and before the final training."""
 
 import time
 
 import pytest
 
 from search.core.config import load_config
+from search.core.store import Store
+from search.core.time_plan import TimePlan
 from search.runtime import pace
-from search.runtime.pace import Pace
-from trainables import Splits
+from search.runtime.budget import Budget
+from search.runtime.placement import Placement
+from search.runtime.search import Search
+from trainables import DataInfo, Splits
 from trainables.base import training
 
-
-@pytest.mark.parametrize(("seconds", "epochs", "first"), [(3.0, 60, 5), (6.0, 30, 2), (100.0, 4, 1)])
-def test_budget_gives_a_full_trial_three_tenths_and_the_first_rung_moves_with_its_epochs(seconds, epochs, first):
-    config = load_config("rnn", ["search.grace_period=5"], profile="data")
-    fitted = Pace(seconds, alone=1.0, start=5.0).fit(config, 600.0).search
-    assert (fitted.epochs, fitted.grace_period, fitted.fit_epochs) == (epochs, first, False)
-    assert fitted.max_epoch_seconds * fitted.epochs == pytest.approx(1.5 * 0.3 * 600)
+SPLITS = Splits(None, None, None, DataInfo("s", "f", "t", {"train": 80, "val": 20, "test": 10}))
+PLACEMENT = Placement(1.0, 0.0, 2)
 
 
-@pytest.mark.parametrize(("samples", "epochs"), [(172, 320), (1000, 160), (2000, 80), (300_000, 80)])
-def test_final_training_may_have_more_epochs_where_samples_are_few(samples, epochs):
-    assert pace.most_epochs(load_config("windows", profile="data"), samples) == epochs
+@pytest.mark.parametrize("counted", [True, False])
+def test_short_epoch_is_measured_several_times(counted):
+    epochs = []
 
-
-class Sleeper:
-    """A task whose epoch is `steps` steps of ten milliseconds; it tells of them if it is `told`."""
-
-    def __init__(self, steps, told):
-        self.steps, self.told, self.epochs = steps, told, 0
-
-    def build(self, params, splits, epochs, device):
-        return training.Learner(None, None, None, device, params)
-
-    def train_epoch(self, learner, split):
-        for step in range(1, self.steps + 1):
+    def train_epoch():
+        for step in (1, 2):
             time.sleep(0.01)
-            if self.told:
-                training.step_ended(step, self.steps, step, lambda: 0.0)
-        self.epochs += 1
+            if counted:
+                training.step_ended(step, 2, step, lambda: 0.0)
+        epochs.append(1)
 
-    def evaluate(self, learner, split):
-        pass
+    assert pace.time_epoch(train_epoch, least_seconds=0.2) >= 0.018
+    assert len(epochs) > 1
 
 
-@pytest.mark.parametrize(("steps", "told", "whole"), [(2, True, True), (2, False, True), (1000, True, False)])
-def test_short_epochs_are_measured_several_times_and_of_a_long_one_a_part(monkeypatch, steps, told, whole):
-    task = Sleeper(steps, told)
-    monkeypatch.setattr(pace, "get_task", lambda name: task)
-    monkeypatch.setattr(pace, "MEASURED", 0.2)
-    probe = pace._Probe("rnn", {}, 10, 0, {"gpus": 0.0, "precision": "fp32"})
-    seconds = probe.train(Splits(None, None, None, None), 1.0)
-    assert task.epochs > 1 if whole else task.epochs == 0
-    assert seconds >= 0.009 * steps
+def test_long_epoch_is_measured_in_part():
+    ended = []
+
+    def train_epoch():
+        for step in range(1, 1001):
+            time.sleep(0.01)
+            training.step_ended(step, 1000, step, lambda: 0.0)
+        ended.append(1)
+
+    assert pace.time_epoch(train_epoch, least_seconds=0.2) >= 9.0
+    assert not ended, "all of it would take ten seconds"
+
+
+@pytest.fixture
+def search(tmp_path):
+    """A search with one trial of ten epochs of two seconds that improved until its end."""
+    search = Search(load_config("rnn", ["search.epochs=10", "search.balance=null"]), Store(tmp_path).search("s"))
+    trial = search.propose()
+    for epoch in range(1, 11):
+        metrics = {"val_mse": 1.0 / epoch, "epoch_seconds": 2.0}
+        result = {"number": trial.number, "epoch": epoch, "metrics": metrics, "diverged": None, "checkpoint": None}
+        search.report([result], "cpu")
+    search.journal.close()
+    return search
+
+
+@pytest.mark.parametrize(("measured_seconds", "epochs"), [(1.0, 163), (4.0, 40), (None, 70)])
+def test_final_training_goes_by_its_own_pace_once_the_trials_are_over(search, monkeypatch, measured_seconds, epochs):
+    """180 s are left for it; an epoch is forecast to take 2.54 s."""
+    monkeypatch.setattr(pace, "measure_final_epoch", lambda *_: measured_seconds)
+    plan = TimePlan.from_config(search.config, SPLITS.info.sizes, 2, budget_seconds=400, most_final_epochs=1000)
+    final = pace.plan_final(plan, search, SPLITS, PLACEMENT, Budget(400.0, time.monotonic() - 200))
+    assert final.epochs == pytest.approx(epochs, abs=1)
+
+
+def test_nothing_is_measured_if_it_would_change_nothing(search, monkeypatch):
+    monkeypatch.setattr(pace, "measure_final_epoch", lambda *_: pytest.fail("measured"))
+    for budget in (Budget(), Budget(1000.0, time.monotonic() - 500), Budget(500.0, time.monotonic() - 450)):
+        plan = TimePlan.from_config(search.config, SPLITS.info.sizes, 2, budget_seconds=budget.seconds)
+        pace.plan_final(plan, search, SPLITS, PLACEMENT, budget)

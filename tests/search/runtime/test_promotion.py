@@ -3,9 +3,7 @@
 import pytest
 
 from search.core.config import load_config
-from search.core.schedulers.asha import Asha
-from search.core.schedulers.registry import Separate
-from search.core.schedulers.rungs import trusted_from
+from search.core.schedulers.rungs import first_reliable_rung
 from search.core.store import SearchFolder
 from search.reports.simulate import simulate
 from search.runtime import checkpoints
@@ -48,69 +46,10 @@ def train(search: Search, jobs: int = 1000, curves: list[list[float]] = CURVES) 
     return done
 
 
-def test_the_best_of_a_rung_are_promoted_highest_rung_first():
-    asha = Asha(grace_period=1, reduction_factor=3, max_epochs=9, promotes=True)
-    for number, loss in enumerate([5.0, 4.0, 6.0, 3.0, 7.0, 8.0]):
-        assert not asha.should_stop(number, 1, loss) and asha.pauses(number, 1)
-        asha.record(number, 1, loss)
-    waiting = dict.fromkeys(range(6), 1)
-    assert asha.promoted(waiting, left=None) == 3, "the best of six, of which two places are there"
-    asha.record(3, 3, 2.0)
-    waiting |= {3: 3}
-    assert asha.promoted(waiting, left=None) == 1, "one alone at its rung is not a third of it"
-    for number in (1, 0):
-        asha.record(number, 3, 2.5)
-        waiting |= {number: 3}
-    assert asha.promoted(waiting, left=None) == 3, "highest rung first"
-    assert asha.promoted({2: 1, 4: 1, 5: 1}, left=None) is None, "the others are not among the best two"
-    assert not asha.pauses(3, 9) and not asha.pauses(3, 2)
-
-
-def test_a_model_chooses_every_second_one_that_goes_on_and_rank_does_until_it_can():
-    asha = Asha(grace_period=1, reduction_factor=3, max_epochs=9, promotes=True, predicts=True)
-    for number, loss in enumerate([5.0, 4.0, 6.0, 3.0, 7.0, 8.0]):
-        asha.record(number, 1, loss)
-    waiting = dict.fromkeys(range(6), 1)
-    asked = []
-
-    def prefer(numbers):
-        asked.append(numbers)
-        return 4
-
-    assert asha.promoted(waiting, None, prefer) == 3 and not asked, "the first of two places goes by rank"
-    del waiting[3]
-    assert asha.promoted(waiting, None, prefer) == 4 and asked == [[1, 0, 2, 4, 5]], "the best first"
-    assert asha.promoted(waiting, None) == asha.promoted(waiting, None, lambda numbers: None) == 1
-    del waiting[4]
-    assert asha.promoted(waiting, None, prefer) is None, "both places are taken, though the second best waits"
-
-
-def test_of_balanced_kinds_each_trains_its_best_on_while_others_still_train():
-    kinds = Separate([Asha(1, 4, 9, promotes=True), Asha(1, 4, 9, promotes=True)])
-    for number, loss in enumerate([2.0, 4.0, 1.0, 3.0]):
-        kinds.record(number, 1, loss)
-    assert kinds.promoted({0: 1, 2: 1, 1: 1}, left=[3]) == 2, "of the kind of 0 and 2 none is left"
-    assert kinds.promoted({0: 1, 1: 1}, left=[2, 3]) is None
-    assert kinds.promoted({0: 1, 1: 1, 3: 1}, left=[2]) == 3
-
-
 def test_the_best_trial_is_trained_to_the_end_however_few_there_are(tmp_path):
     search = search_in(tmp_path, "search.reduction_factor=8", "search.trials=2")
     assert train(search) == [0, 1, 1]
     assert (search.state.trials[1].outcome, search.state.trials[0].outcome) == ("completed", "paused")
-
-
-def test_best_trial_that_came_after_another_took_its_place_goes_on_at_the_end():
-    asha = Asha(grace_period=1, reduction_factor=3, max_epochs=4, promotes=True, predicts=True)
-    for number, loss in enumerate([0.82, 0.86, 0.96, 0.60]):
-        asha.record(number, 1, loss)
-    asha.record(0, 3, 0.80)  # went on as the best of three, while trial 3 trained
-    waiting = {1: 1, 2: 1, 3: 1}
-    assert asha.promoted(waiting, left=[0]) is None
-    assert asha.promoted(waiting, left=[]) == 3
-    asha.record(3, 3, 0.50)
-    assert asha.promoted(waiting | {3: 3}, left=[]) == 3
-    assert asha.promoted({1: 1, 2: 1}, left=[]) is None
 
 
 PREDICTING = ("search.scheduler=asha-predict", "search.searcher=ranks", "search.startup_trials=3")
@@ -119,8 +58,8 @@ PREDICTING = ("search.scheduler=asha-predict", "search.searcher=ranks", "search.
 def test_where_no_new_trial_has_time_those_that_wait_go_on_the_furthest_and_best_first(tmp_path):
     search = search_in(tmp_path, "search.trials=9", "search.reduction_factor=3")
     train(search, jobs=3)
-    assert search.state.paused() == {0: 1, 1: 1, 2: 1} and search.promotable() == 1
-    search.closed = True
+    assert search.state.paused() == {0: 1, 1: 1, 2: 1} and search.study.promote() == 1
+    search.study.closed = True
     assert train(search) == [1, 1, 2, 2, 0, 0]
     assert not search.state.paused()
 
@@ -137,15 +76,15 @@ def test_a_resumed_search_promotes_what_an_uninterrupted_one_does(tmp_path, sets
     whole = search_in(tmp_path / "whole", *sets)
     jobs = train(whole, curves=curves)
     assert len(jobs) > 5 and whole.state.best().outcome == "completed"
-    rungs = whole.scheduler.rungs()
-    assert (trusted_from(list(rungs), rungs) > 0) == (curves is MISLEADING)
+    rungs = whole.study.rungs()
+    assert (first_reliable_rung(list(rungs), rungs) > 0) == (curves is MISLEADING)
     for killed_after in range(1, len(jobs), 1 + len(jobs) // 10):
         folder = tmp_path / str(killed_after)
         begun = search_in(folder, *sets)
         assert train(begun, killed_after, curves) == jobs[:killed_after]
         begun.journal.close()
         resumed = search_in(folder, *sets)
-        assert resumed.scheduler.rungs() == begun.scheduler.rungs()
+        assert resumed.study.rungs() == begun.study.rungs()
         assert train(resumed, curves=curves) == jobs[killed_after:]
         assert {n: (t.outcome, t.curve) for n, t in resumed.state.trials.items()} == {
             n: (t.outcome, t.curve) for n, t in whole.state.trials.items()
@@ -185,7 +124,7 @@ def search_in_again(search: Search, folder) -> Search:
 def test_a_promoted_trial_is_told_to_the_searcher_once_with_what_it_came_to(tmp_path):
     search = search_in(tmp_path)
     train(search)
-    told = search.searcher.study.get_trials(deepcopy=False)
+    told = search.study.searcher.study.get_trials(deepcopy=False)
     assert sorted(t.user_attrs["number"] for t in told) == [0, 1, 2, 3, 4]
     best = search.state.best()
     (known,) = [t for t in told if t.user_attrs["number"] == best.number]

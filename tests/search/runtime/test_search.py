@@ -91,7 +91,7 @@ def test_trial_over_its_time_ends_with_what_it_has(tmp_path):
     search = search_in(tmp_path, "search.trial_timeout=10s", "search.scheduler=none")
     search.propose()
     assert search.report([result(0, 1, 0.5, seconds=8)], "cpu") == set()
-    assert search.is_over_time(0, 3) and not search.is_over_time(0, 1)
+    assert search.study.is_over_time(0, 3) and not search.study.is_over_time(0, 1)
     assert search.report([result(0, 2, 0.7, seconds=4)], "cpu") == {0}
     assert search.state.trials[0].outcome == "timed_out"
     assert search.state.best().number == 0
@@ -184,11 +184,11 @@ def test_replay_gives_the_state_again(tmp_path, order):
         search.propose()
     for number in order:
         search.report([result(number, 1, number / 10)], "cpu")
-    trials, rungs = search.state.trials, search.scheduler.rungs()
+    trials, rungs = search.state.trials, search.study.rungs()
     search.journal.close()
     again = Search(search.config, search.folder)
     assert again.state.trials == trials
-    assert again.scheduler.rungs() == rungs
+    assert again.study.rungs() == rungs
     again.journal.close()
 
 

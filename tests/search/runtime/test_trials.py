@@ -11,7 +11,7 @@ TRIAL = SimpleNamespace(placement_group_factory="bundle")
 
 
 def decisions():
-    return _Decisions(SimpleNamespace(concurrency=5))
+    return _Decisions(SimpleNamespace(queue=SimpleNamespace(concurrency=5)))
 
 
 def test_tune_keeps_as_many_idle_workers_as_trials_run_at_once():

@@ -3,9 +3,10 @@
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
+from search.core.record import SearchRecord
 from search.tracking.client import mlflow_client
 
-DESCRIPTION = {"id": "1", "created": 0, "commit": "none"}
+RECORD = SearchRecord("windows", {}, "", id="1")
 PARAMS = {"lr[0]": 0.1, "a//b": "x", "layers": [1, 2], "window": 30}
 
 

@@ -13,12 +13,12 @@ import pytest
 
 from search.core.store import Store
 from search.tracking import events_to_runs as delivery
-from search.tracking import registry, results
+from search.tracking import predict, registry, results
 from search.tracking.client import mlflow_client
 from search.tracking.tracker import Tracker
 from tests.search.runtime.test_search import result, search_in
-from tests.search.tracking.journals import DESCRIPTION, held, whole_journal, write_final
-from trainables import Objective
+from tests.search.tracking.journals import RECORD, held, whole_journal, write_final
+from trainables import InputError, Objective
 from trainables.base.task import DataInfo
 
 INFO = DataInfo(source="demo", fingerprint="f", test_fingerprint="t", sizes={})
@@ -35,7 +35,7 @@ def send(store: Store, events: list[dict]) -> list[str]:
     """Delivers a journal as a session does; returns what the user was told."""
     search, said = search_in(store.root), []
     search.journal.close()
-    tracker = Tracker(store, search.folder, search.config, DESCRIPTION, INFO, search.objective, said.append)
+    tracker = Tracker(store, search.folder, search.config, RECORD, INFO, search.objective, said.append)
     tracker.start(events)
     assert tracker.close(patience=10.0) == 0
     return said
@@ -54,7 +54,7 @@ def test_training_that_kills_cut_off_before_mlflow_heard_of_it_is_one_run(store)
     audit = {"event": "audit_started", "number": 0}
     final = {"event": "final_started", "trial": 0, "seed": 0, "epochs": 3, "params": params}
     search.record(*[repeat, audit, final] * 3)
-    about = store, search.folder, search.config, DESCRIPTION, INFO, search.objective, print
+    about = store, search.folder, search.config, RECORD, INFO, search.objective, print
     delivery.Delivery(mlflow_client(store), *about).deliver(search.journal.events)
     found = runs(store)
     assert found.keys() == {"parent", "trial-0", "repeat-0-1", "audit-0", "final-0-0-3"}
@@ -64,7 +64,7 @@ def test_training_that_kills_cut_off_before_mlflow_heard_of_it_is_one_run(store)
 
 def test_parent_run_whose_making_was_cut_off_is_whole_the_next_time(store, monkeypatch):
     search = search_in(store.root)
-    about = store, search.folder, search.config, DESCRIPTION, INFO, search.objective, print
+    about = store, search.folder, search.config, RECORD, INFO, search.objective, print
     client = mlflow_client(store)
     with monkeypatch.context() as away:
         away.setattr(client, "log_batch", lambda *batch: (_ for _ in ()).throw(ConnectionError("gone")))
@@ -92,7 +92,7 @@ def test_server_that_comes_back_as_the_search_ends_has_all_of_it(store, monkeypa
     monkeypatch.setattr(delivery, "Delivery", Away)
     search, said = search_in(store.root), []
     search.propose()
-    tracker = Tracker(store, search.folder, search.config, DESCRIPTION, INFO, search.objective, said.append)
+    tracker = Tracker(store, search.folder, search.config, RECORD, INFO, search.objective, said.append)
     search.listeners.append(tracker)
     tracker.start(search.journal.events)
     search.report([result(0, 1, 0.5)], "cpu")
@@ -121,13 +121,24 @@ def test_names_that_mlflow_refuses_are_delivered_and_read_back(delivered):
     trial = found["trial-0"]
     assert trial["metrics"]["val_acc__at__1"] == [(1, 0.25, 5000), (2, 0.3, 6000)]
     assert trial["params"]["lr__open__0__close__"] == "0.1"
-    frame = results.read_runs(store, "windows")
-    assert set(frame.loc[frame["tag.role"] == "trial", "metric.val_acc@1"]) == {0.3, 0.23}
-    assert set(frame["param.lr[0]"].dropna()) == {"0.1", "0.2"}
-    table = results.trials(frame, ["s"], [Objective("accuracy", "max")])
-    assert table["lr[0]"].tolist() == [0.1, 0.2]
+    (table,) = results.tracked_searches(store, "windows")
+    assert table.trials["lr[0]"].tolist() == [0.1, 0.2] and table.trials["a//b"].tolist() == ["x", "x"]
     (version,) = found["versions"]
     assert version[1]["test_accuracy"] == "0.55"
+
+
+def test_champion_whose_files_changed_since_it_was_registered_is_refused(delivered, monkeypatch):
+    store, found = delivered
+    (version,) = found["versions"]
+    assert version[1]["model.digest"] == registry.model_digest(store.search("s").final(0, 0) / "model")
+    loaded = []
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", loaded.append)
+    predict.load_champion(store, "windows")
+    (weights,) = store.artifacts.rglob("artifacts/model/weights")
+    weights.write_text("2")
+    with pytest.raises(InputError, match=r"windows version 1: the files of its model changed .*search retrain s"):
+        predict.load_champion(store, "windows")
+    assert len(loaded) == 1
 
 
 def test_run_names_say_what_a_run_is(delivered):
@@ -142,10 +153,10 @@ def test_run_names_say_what_a_run_is(delivered):
 def test_parent_run_describes_the_search_and_shows_its_best(delivered):
     _, found = delivered
     tags = found["parent"]["tags"]
-    assert tags["best"] == "trial 0: val accuracy 0.6 at epoch 2"
+    assert tags["best"] == "trial 0: val_accuracy 0.6 at epoch 2"
     for part in ("windows", "Best so far: trial 0", "python -m search resume s", "`class_weights`"):
         assert part in tags["mlflow.note.content"]
-    assert found["trial-1"]["tags"]["best"] == "val accuracy 0.46 at epoch 3"
+    assert found["trial-1"]["tags"]["best"] == "val_accuracy 0.46 at epoch 3"
 
 
 def test_parent_run_shows_the_best_while_trials_run(store):
@@ -165,10 +176,10 @@ def forget_database(store: Store) -> None:
 def test_deleted_database_gets_the_whole_search_again(delivered, empty_store):
     store, before = delivered
     events = len(whole_journal())
-    assert results.has_whole(store, "windows", "1", events)
-    assert not results.has_whole(store, "windows", "1", events + 1)
+    assert results.has_whole(store, "1", events)
+    assert not results.has_whole(store, "1", events + 1)
     forget_database(store)
-    assert not results.has_whole(store, "windows", "1", events)
+    assert not results.has_whole(store, "1", events)
     assert send(store, whole_journal()) == []
     assert held(store) == before
 
@@ -257,9 +268,10 @@ def test_texts_and_numbers_that_no_database_takes_are_delivered(store):
     assert found["trial-0"]["params"]["array"] == "0.5"
     assert len(found["trial-0"]["params"]["long"]) == 6000
     assert found["trial-1"]["params"] == {"pair": "[1.5, 3]", "flag": "True"}
-    frame = results.read_runs(store, "windows")
-    assert f"param.{'n' * 300}" in frame and f"metric.{'m' * 300}" in frame
-    assert "metric.val_huge" not in frame and "metric.val_inf" not in frame
+    (table,) = results.tracked_searches(store, "windows")
+    assert "n" * 300 in table.trials
+    metrics = found["trial-1"]["metrics"]
+    assert any("__cut__" in name for name in metrics) and not {"val_huge", "val_inf"} & {*metrics}
 
 
 @contextlib.contextmanager
@@ -339,5 +351,8 @@ def test_registration_that_was_killed_anywhere_is_one_model_and_one_version(stor
         (version,) = [v for v in client.search_model_versions("name = 'windows'") if v.run_id == run_id]
         assert version.source == models[0].artifact_location, name
         assert client.get_model_version_by_alias("windows", "champion").version == version.version, name
-        assert version.tags == {"trial": "0", "data.test_fingerprint": "t", "test_accuracy": repr(number / 10)}
+        digest = registry.model_digest(folder / "model")
+        assert version.tags == {
+            "trial": "0", "data.test_fingerprint": "t", "test_accuracy": repr(number / 10), "model.digest": digest,
+        }  # fmt: skip
         assert [o.model_id for o in client.get_run(run_id).outputs.model_outputs] == [models[0].model_id], name

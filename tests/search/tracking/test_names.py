@@ -5,7 +5,7 @@ import itertools
 import pytest
 from mlflow.utils.validation import _validate_metric, _validate_model_name, _validate_param, _validate_tag
 
-from search.tracking.names import experiment_name, model_name, original, plain, translated
+from search.tracking.names import experiment_name, model_name, original, storable_text, translated
 
 NAMES = [
     "", "@", "acc@1", "lr[0]", "recall@10/macro", "/", "//", "a//b", "/a", "a/", "..", "../a", "...", "./a", "a/./b",
@@ -49,5 +49,5 @@ def test_no_two_names_have_the_same_translation():
 def test_name_of_an_experiment_and_texts_hold_nothing_that_a_database_refuses():
     assert experiment_name("étude 1") == "étude 1"
     assert len(experiment_name("x" * 300)) <= 256
-    assert plain("a\0b\ud800c") == "a\\x00b\\ud800c"
-    assert plain("x" * 10, 4) == "xxxx"
+    assert storable_text("a\0b\ud800c") == "a\\x00b\\ud800c"
+    assert storable_text("x" * 10, 4) == "xxxx"

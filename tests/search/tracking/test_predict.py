@@ -34,12 +34,12 @@ class Doubles:
 def test_what_was_written_is_not_predicted_again(tmp_path, suffix, read):
     output = tmp_path / f"out{suffix}"
     with pytest.raises(KeyboardInterrupt):
-        predict._write(Doubles(batches=2), FRAME, output)
+        predict.write_predictions(Doubles(batches=2), FRAME, output)
     part = tmp_path / f"out{suffix}.part"
     assert not output.exists() and len(part.read_text().splitlines()) == 2001
     part.write_text(part.read_text()[:-9])  # cut off within a row
     model = Doubles()
-    predict._write(model, FRAME, output)
+    predict.write_predictions(model, FRAME, output)
     assert model.asked == [501] and not part.exists()
     found = read(output)
     assert found["input"].tolist() == list(FRAME.index) and (found["y"] == 2 * FRAME["x"].to_numpy()).all()
@@ -50,8 +50,8 @@ def test_what_another_model_or_other_inputs_left_is_begun_anew(tmp_path):
     output = tmp_path / "out.jsonl"
     for left, model, frame in ((FRAME, Doubles("r2"), FRAME), (FRAME * 3, Doubles(), FRAME)):
         with pytest.raises(KeyboardInterrupt):
-            predict._write(Doubles(batches=1), left, output)
-        predict._write(model, frame, output)
+            predict.write_predictions(Doubles(batches=1), left, output)
+        predict.write_predictions(model, frame, output)
         assert sum(model.asked) == 2500
         assert json.loads(output.read_text().splitlines()[7])["y"] == 14
 
@@ -60,13 +60,13 @@ def test_what_another_model_or_other_inputs_left_is_begun_anew(tmp_path):
 def test_damaged_part_is_used_up_to_the_damage(tmp_path, damage):
     output = tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        predict._write(Doubles(batches=2), FRAME, output)
+        predict.write_predictions(Doubles(batches=2), FRAME, output)
     part = tmp_path / "out.jsonl.part"
     kept = part.read_bytes()
     middle = kept.index(b'"y":2000')  # in row 1000
     part.write_bytes(kept[:middle] + damage + kept[middle + max(1, len(damage)) :])
     model = Doubles()
-    predict._write(model, FRAME, output)
+    predict.write_predictions(model, FRAME, output)
     assert sum(model.asked) == 1500 and not part.exists()
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [row["y"] for row in rows] == [2 * number for number in range(2500)]
@@ -83,10 +83,10 @@ def test_output_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with monkeypatch.context() as disk:
         disk.setitem(predict.WRITERS, ".csv", full)
         with pytest.raises(InputError, match=r"out\.csv: cannot be written \(No space left on device\)"):
-            predict._write(Doubles(), FRAME, output)
+            predict.write_predictions(Doubles(), FRAME, output)
     assert output.read_text() == "the former predictions"
     model = Doubles()
-    predict._write(model, FRAME, output)
+    predict.write_predictions(model, FRAME, output)
     assert model.asked == [], "the rows were kept"
     assert len(pd.read_csv(output)) == 2500
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
@@ -94,6 +94,6 @@ def test_output_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_output_that_cannot_be_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"--output .*out\.txt: allowed are \.csv, \.jsonl, \.json, \.parquet files"):
-        predict.predict(Store(tmp_path), "tweets", ["x"], "table", tmp_path / "out.txt")
+        predict.predict_to_file(Store(tmp_path), "tweets", ["x"], tmp_path / "out.txt")
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
-        predict._write(Doubles(), FRAME, tmp_path / "nowhere" / "out.csv")
+        predict.write_predictions(Doubles(), FRAME, tmp_path / "nowhere" / "out.csv")

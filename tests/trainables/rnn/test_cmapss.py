@@ -10,7 +10,7 @@ from trainables.base.device import choose_device
 from trainables.base.training import run_epoch, seed_everything
 from trainables.rnn.task import TASK
 
-#: Found by the search of docs/rnn.md.
+#: Found by the search of benchmarks/tasks.md.
 PARAMS = {
     "variant": "vanilla", "keep": None, "align": None, "hidden": 48, "layers": 3, "activation": "tanh",
     "init": "orthogonal", "optimizer": "adamw", "lr": 0.00112, "weight_decay": 2.53, "schedule": "cosine",

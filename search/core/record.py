@@ -1,0 +1,180 @@
+"""The record of a search, which `search.json` holds: what is searched, on which data, and since when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypedDict, get_args, get_origin, get_type_hints
+from urllib.parse import parse_qsl
+
+from trainables import LOOP_TASK, InputError, Objective, get_task, registered_address, task_names
+
+#: The version of the format. A file without a version has version 1.
+VERSION = 1
+
+
+class StoredObjective(TypedDict):
+    """The objective as `search.json` holds it. A reader then needs no installed task.
+
+    Keys:
+        metric, mode, tuned: the fields of `Objective`.
+        named: the name of the metric in the training function, or `val_METRIC` of a task.
+    """
+
+    metric: str
+    mode: Literal["min", "max"]
+    tuned: list[str]
+    named: str
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """The content of `search.json`. Each default is the value of a file that was written before the field existed.
+
+    Attributes:
+        task: the name of the task.
+        config: the merged configuration as plain data, `SearchConfig.raw`.
+        place: the source of the configuration in messages, such as `configs/rnn.yaml with --set`.
+        id: a random id. It marks the runs of the search in MLflow.
+        offered: the address of a task that no package installs, such as that of a training function.
+        objective_stored: the objective; the key of the file is `objective`.
+        data: the path or URI of the user's data, without secrets; None for the demo data of the task.
+        fingerprint: a hash of the data, or of the code of a training function.
+        address: the address of the Ray cluster; None for a cluster on this machine.
+        retrain: whether the search ends with a final training.
+        start_from: the name of the search (or `auto`) whose trials the searcher learned first.
+        plan: the fields of the forecast (`search.reports.plan.Plan`) that was made before the search.
+        commit: the git commit of this program; `none` outside a checkout.
+        created: the time of the start, in milliseconds since 1970.
+        most_epochs: the largest number of epochs for a trial of this data; None where no time budget was measured.
+        alone: the duration of an epoch of a training that has the cores of all trials, divided by that of a trial.
+        worker_start: the seconds that a worker process needs to start.
+        imported: the file or URL of the other tool that made the search; None for a search of this program.
+        extended_after: the number of sessions before the last command that gave the search more trials, epochs or time.
+        version: the version of the format.
+    """
+
+    task: str
+    config: dict[str, Any]
+    place: str
+    id: str = ""
+    offered: str | None = None
+    objective_stored: StoredObjective | None = None
+    data: str | None = None
+    fingerprint: str = ""
+    address: str | None = None
+    retrain: bool = True
+    start_from: str | None = None
+    plan: dict[str, Any] | None = None
+    commit: str = "none"
+    created: int = 0
+    most_epochs: int | None = None
+    alone: float = 1.0
+    worker_start: float = 0.0
+    imported: str | None = None
+    extended_after: int | None = None
+    version: int = VERSION
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], path: Path) -> SearchRecord:
+        """Reads the object of a file. Keys that this version does not know are ignored.
+
+        Args:
+            path: the file, for messages.
+
+        Raises:
+            InputError: a key is missing or its value has the wrong type, or a newer program wrote the file.
+        """
+        values = {_FIELD.get(key, key): value for key, value in content.items() if _FIELD.get(key, key) in _TYPES}
+        missing = [field.name for field in fields(cls)[:3] if field.name not in values]
+        wrong = [name for name, value in values.items() if not isinstance(value, _TYPES[name])]
+        if not wrong and not _is_objective(values.get("objective_stored")):
+            wrong = ["objective_stored"]
+        if missing or wrong:
+            key = _KEY.get(name := [*missing, *wrong][0], name)
+            raise InputError(f"{path}: is damaged: {key}: {content.get(key, 'missing')!r}")
+        if values.get("version", VERSION) > VERSION:
+            raise InputError(
+                f"{path}: version {values['version']}: this program reads versions up to {VERSION}; use a newer program"
+            )
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object for the file."""
+        return {_KEY.get(name, name): value for name, value in asdict(self).items()}
+
+    @property
+    def objective(self) -> Objective:
+        """The objective of the search. For a file without an objective it is that of the installed task.
+
+        Raises:
+            InputError: the file has no objective, and the task is not installed here.
+        """
+        stored = self._stored()
+        return Objective(stored["metric"], stored["mode"], tuple(stored["tuned"]))
+
+    @property
+    def metric(self) -> str:
+        """The metric's name in the training function, or `val_METRIC` of a task; raises as `objective`."""
+        return self._stored()["named"]
+
+    def _stored(self) -> StoredObjective:
+        if self.objective_stored is not None:
+            return self.objective_stored
+        address, _, arguments = (self.offered or "").partition("?")
+        if address == LOOP_TASK:
+            given = dict(parse_qsl(arguments))
+            metric = given.get("metric", "")
+            mode: Literal["min", "max"] = "max" if given.get("mode") == "max" else "min"
+            return {"metric": metric.removeprefix("val_"), "mode": mode, "tuned": [], "named": metric}
+        if self.task not in task_names():
+            raise not_installed(self.task)
+        return stored_objective(self.task)
+
+
+def stored_objective(task: str) -> StoredObjective:
+    """The objective of a task for `SearchRecord.objective_stored`."""
+    made = get_task(task)
+    own = made.objective
+    named = getattr(made, "metric", f"val_{own.metric}")  # a training function yields it under its own name
+    return {"metric": own.metric, "mode": own.mode, "tuned": list(own.tuned), "named": named}
+
+
+def task_fields(task: str) -> dict[str, Any]:
+    """The fields of a new record that follow from its task: `task`, `offered` and `objective_stored`."""
+    return {"task": task, "offered": registered_address(task), "objective_stored": stored_objective(task)}
+
+
+def not_installed(task: str) -> InputError:
+    """The error where the task of a search is not installed here."""
+    return InputError(f"task {task!r}: is not installed here; there are {', '.join(task_names())}")
+
+
+def _is_objective(value: Any) -> bool:
+    """Whether the value is None or has the keys of `StoredObjective`, with values of their types."""
+    if value is None:
+        return True
+    texts = (value.get("metric"), value.get("named"))
+    return (
+        value.get("mode") in ("min", "max")
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(value.get("tuned"), list)
+    )
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    """The types that `isinstance` checks for an annotation; an int is a float too."""
+    if isinstance(hint, UnionType):
+        return tuple(kind for part in get_args(hint) for kind in _types(part))
+    if hint is StoredObjective:
+        return (dict,)
+    return (int, float) if hint is float else (get_origin(hint) or hint,)
+
+
+#: The types of each field.
+_TYPES = {name: _types(hint) for name, hint in get_type_hints(SearchRecord).items()}
+#: The key in the file of each field that has another name there, and the reverse.
+_KEY = {"objective_stored": "objective"}
+_FIELD = {key: name for name, key in _KEY.items()}

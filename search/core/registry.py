@@ -1,0 +1,73 @@
+"""The searchers, schedulers and callbacks that this project and other packages offer, by name.
+
+A package offers a class as an entry point of the group `search.searchers`, `search.schedulers` or `search.callbacks`:
+
+    [project.entry-points."search.searchers"]
+    cmaes = "my_package:CmaEsSearcher"
+
+`search.searcher=cmaes` then selects it. Nothing is imported before a name is used: `--help` lists the names.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+
+class Registry:
+    """Named objects: those of this project, and those of an entry-point group."""
+
+    def __init__(self, group: str, own: dict[str, str]) -> None:
+        """
+        Args:
+            group: of entry points, such as `search.searchers`.
+            own: `module:attribute` by name.
+        """
+        self.group, self.own = group, own
+
+    def names(self) -> list[str]:
+        """The names of this project, then those of other packages. A name of this project cannot be replaced."""
+        return [*self.own, *sorted(entry_points_of(self.group).keys() - self.own.keys())]
+
+    def get(self, name: str) -> Any:
+        """The object of this name, which is imported now; raises KeyError for an unknown name."""
+        if name in self.own:
+            module, _, attribute = self.own[name].partition(":")
+            return getattr(import_module(module), attribute)
+        return entry_points_of(self.group)[name].load()
+
+
+@cache
+def entry_points_of(group: str) -> dict[str, EntryPoint]:
+    """The entry points of a group, read once in a process."""
+    return {point.name: point for point in entry_points(group=group)}
+
+
+#: Subclasses of `searchers.base.Searcher`.
+SEARCHERS = Registry(
+    "search.searchers",
+    {
+        "ranks": "search.core.searchers.rank_searcher:RankSearcher",
+        "tpe": "search.core.searchers.optuna_searcher:TpeSearcher",
+        "gp": "search.core.searchers.optuna_searcher:GpSearcher",
+        "random": "search.core.searchers.optuna_searcher:RandomSearcher",
+        "grid": "search.core.searchers.grid:GridSearcher",
+        "nsga2": "search.core.searchers.optuna_searcher:Nsga2Searcher",
+    },
+)
+#: Subclasses of `schedulers.base.Scheduler`.
+SCHEDULERS = Registry(
+    "search.schedulers",
+    {
+        "asha": "search.core.schedulers.asha:Asha",
+        "asha-promote": "search.core.schedulers.asha:PromotingAsha",
+        "asha-predict": "search.core.schedulers.asha:PredictingAsha",
+        "hyperband": "search.core.schedulers.hyperband:Hyperband",
+        "median": "search.core.schedulers.median:MedianStopping",
+        "none": "search.core.schedulers.base:Scheduler",
+    },
+)
+#: A callback is called with every event, after the event is in the journal, and with the state of the search.
+CALLBACKS = Registry("search.callbacks", {})

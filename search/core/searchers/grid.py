@@ -1,0 +1,71 @@
+"""Every point of a finite space, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from search.core.config import SearchConfig
+from search.core.searchers.base import Searcher
+from search.core.state import Trial
+from trainables import Objective, Params
+
+
+class GridSearcher(Searcher):
+    """Proposes every point of a finite space, each once.
+
+    A search that may end before the last point tries the points in random order, so that the tried points are spread
+    over the grid. Otherwise they come in the order of the file.
+    """
+
+    several_objectives = True
+    is_finite = True
+    source = "the next point of the grid"
+
+    def __init__(self, points: list[Params], seed: int, partial: bool) -> None:
+        """
+        Args:
+            partial: whether the search may end before every point was tried.
+        """
+        order = np.random.default_rng(seed).permutation(len(points)) if partial else range(len(points))
+        self._left = [points[index] for index in order]
+        self._points = len(points)
+
+    @classmethod
+    def from_config(cls, config: SearchConfig, objectives: Sequence[Objective]) -> GridSearcher:
+        points = config.space.grid(config.place)
+        return cls(points, config.search.seed, _is_partial(config, len(points)))
+
+    @classmethod
+    def note(cls, config: SearchConfig) -> str | None:
+        """Where the search does not try every point: how many it tries.
+
+        An example: `the grid has 36 points, of which the search tries 8 in random order (--trials 36 tries all)`.
+        """
+        points, trials = len(config.space.grid(config.place)), config.search.trials
+        if not _is_partial(config, points):
+            return None
+        tried = (
+            f"{trials} in random order (--trials {points} tries all)"
+            if trials and trials < points
+            else "as many as its budget allows, in random order"
+        )
+        return f"the grid has {points} points, of which the search tries {tried}"
+
+    @property
+    def configurations(self) -> int:
+        return self._points
+
+    def ask(self, number: int) -> Params:
+        return self._left.pop(0)
+
+    def replay(self, trial: Trial) -> None:
+        # An earlier session may have tried the points in another order, as it had another number of trials.
+        if trial.params in self._left:
+            self._left.remove(trial.params)
+
+
+def _is_partial(config: SearchConfig, points: int) -> bool:
+    search = config.search
+    return (search.trials or points) < points or bool(search.time_budget or search.epoch_budget)

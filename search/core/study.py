@@ -1,0 +1,416 @@
+"""The decisions of a search: which trial trains next, and whether a trial continues, pauses or stops.
+
+`Study` is a function of its events. The running search, a resumed search, `why`, `simulate`, the report and the
+benchmark `curves` use it:
+
+    study = Study(config, objective)
+    for event in journal:
+        study.apply(event)                      # resume, why, simulate, report
+    event = study.propose()                     # a `trial` or a `promoted` event, or None
+    events, decisions = study.report(results)   # `result` events, and a Decision for each trial
+
+A method returns events and changes nothing until `apply` takes them in. The caller writes them to the journal first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+from search.core.config import SearchConfig, parse_duration
+from search.core.decision import CONTINUE, Decision, go_on, stop
+from search.core.events import CheckpointWritten, Event, Failed, Moved, Result, Retried
+from search.core.failures import Failure, sign
+from search.core.registry import SEARCHERS
+from search.core.schedulers import make_scheduler
+from search.core.schedulers.rungs import Losses
+from search.core.searchers import make_searcher
+from search.core.searchers.base import Searcher
+from search.core.searchers.priors import first_from_priors
+from search.core.seeds import trial_seed
+from search.core.state import SearchState, Trial
+from search.core.warm_start import as_trials
+from trainables import Objective, Params
+
+#: A search ends after this many trials that fail in the same way, one after the other, if no trial has a result. Two
+#: trials may share the bad value of a hyperparameter.
+SAME_FAILURES = 3
+#: Stop a trial whose epoch took more than this many times `search.max_epoch_seconds`. Not measured; by arithmetic, with
+#: the limit that `TimePlan` sets, all epochs of such a trial would take 2 * 1.5 * 0.3 = 0.9 of the time budget.
+SLOW = 2
+
+
+class TrialResult(NamedTuple):
+    """An epoch of a trial.
+
+    Attributes:
+        number, epoch: of the trial.
+        metrics: by name; empty of the objective where the epoch diverged.
+        diverged: why the epoch's figures are not finite; None where they are.
+        checkpoint: `name`, `bytes` and `digest` of the trial's state; None where it is not kept.
+    """
+
+    number: int
+    epoch: int
+    metrics: dict[str, float]
+    diverged: str | None = None
+    checkpoint: dict[str, Any] | None = None
+
+
+class Study:
+    """The trials of a search, its searcher and its scheduler, as its events made them."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        objective: Objective,
+        *,
+        ends_itself: bool = False,
+        searcher: Searcher | None = None,
+        events: Iterable[Event] = (),
+    ) -> None:
+        """
+        Args:
+            objective: of the task; early stopping goes by it.
+            ends_itself: whether trials run their own loop, as functions and commands do. A trial is then complete when
+                its loop ends, and not when it reports its last epoch.
+            searcher: takes the place of the configuration's searcher.
+            events: are applied.
+        """
+        self.config, self.objective, self.ends_itself = config, objective, ends_itself
+        self.searcher, self.total = make_searcher(config, objective) if searcher is None else (searcher, math.inf)
+        if searcher is not None and searcher.configurations is not None:
+            self.total = searcher.configurations
+        self.scheduler = make_scheduler(config.search)
+        self.state = SearchState(objective)
+        #: Whether new trials begin no more, as the time that is left would not hold another trial.
+        self.closed = False
+        #: The first trials have the configurations that experts would try first, and no rule ends them: the result is
+        #: then no worse than theirs, whatever early epochs say.
+        uses_priors = SEARCHERS.get(config.search.searcher).uses_priors
+        self._experts = first_from_priors(config.space, len(config.balanced)) if uses_priors else 0
+        #: A view for each balanced value. Trial `number` belongs to view `number % len(views)`.
+        self._views = [_View(self, turn) for turn in range(len(config.balanced))]
+        #: The searcher's proposals whose event was not applied yet, by trial number.
+        self._asked: dict[int, Params] = {}
+        for event in events:
+            self.apply(event)
+
+    # Events
+
+    def apply(self, event: Event) -> None:
+        """Takes in an event, live or replayed: updates the state, the searcher and the losses that schedulers read."""
+        self.state.apply(event)
+        match event["event"]:
+            case "warm_start":
+                self.searcher.learn(as_trials(event, self.objective), event.get("first", []))
+            case "trial":
+                trial = self.state.trials[event["number"]]
+                asked = self._asked.pop(trial.number, None)
+                if asked is not None and asked != trial.params:
+                    self.searcher.withdraw(trial.number)
+                if asked != trial.params:
+                    self.searcher.replay(trial)
+            case "result" | "failed" | "timed_out" | "completed":
+                self._take_result(event)
+
+    def _take_result(self, event: Result | Failed | Moved) -> None:
+        trial = self.state.trials[event["number"]]
+        view = self._view(trial.number)
+        if event["event"] == "result" and event["outcome"] != "diverged":
+            view.add(trial.number, event["epoch"], self.objective.val_loss(event["metrics"]))
+        if trial.outcome == "diverged":
+            view.remove(trial.number)
+        if trial.idle:
+            self.searcher.tell(trial)
+
+    # The next trial
+
+    @property
+    def has_more(self) -> bool:
+        """Whether new trials will come."""
+        return len(self.state.trials) < self.total and not self.closed
+
+    def promote(self) -> int | None:
+        """The number of the paused trial that continues now; None where none does.
+
+        Balanced values get equal shares: the value with the fewest results at its rungs comes first.
+        """
+        views = self._views
+        if len(views) > 1:
+            views = sorted(views, key=lambda view: sum(map(len, self.scheduler.rungs(view).values())))
+        for view in views:
+            if (number := self.scheduler.next_promotion(view)) is not None:
+                return number
+        waiting = self.state.paused()
+        if self.closed and len(self.state.trials) < self.total:
+            # The time that is left holds no new trial, but some paused trials: the furthest first, then the best.
+            losses = {n: self.objective.val_loss(self.state.trials[n].curve[epoch]) for n, epoch in waiting.items()}
+            return min(waiting, key=lambda n: (-waiting[n], losses[n], n), default=None)
+        return None
+
+    def propose(self) -> Event | None:
+        """The event of the trial to train next: `promoted`, else `trial`. None where no trial can begin now.
+
+        In a deterministic search no trial of the next round begins before the round ends.
+        """
+        if (promoted := self.promote()) is not None:
+            return Moved(event="promoted", number=promoted, reason=self.promotion_reason(promoted))
+        number = len(self.state.trials)
+        if not self.has_more or (first_of_round(self.config, number) == number and self.state.unfinished()):
+            return None
+        params = self.searcher.ask(number)
+        self._asked[number] = params
+        return {
+            "event": "trial", "number": number, "params": params, "seed": trial_seed(self.config.search.seed, number),
+            "reason": self.proposal_reason(),
+        }  # fmt: skip
+
+    def proposal_reason(self) -> str:
+        """Where the searcher's last proposal comes from, and how much it knew."""
+        judged = len([trial for trial in self.state.trials.values() if trial.idle])
+        return f"after {judged} of {len(self.state.trials)} trials were judged, from {self.searcher.source}"
+
+    def promotion_reason(self, number: int) -> str:
+        """The rank of a paused trial at its rung now."""
+        trial = self.state.trials[number]
+        return self.scheduler.decide(self._view(number), trial).reason
+
+    # Results
+
+    def report(
+        self, results: Sequence[TrialResult], device: str = "cpu", ended: Sequence[int] = ()
+    ) -> tuple[list[Event], dict[int, Decision]]:
+        """Decides on trials that report together, each at its last epoch.
+
+        An epoch that is known already was trained again after a failure. Its first record stands.
+
+        Args:
+            results: in the order of the epochs.
+            device: the name of the device that trained them.
+            ended: trials whose own loop ended after these epochs.
+
+        Returns:
+            The events to record, and a decision for each trial with a new epoch.
+        """
+        trials = self.state.trials
+        new = [r for r in results if r.epoch not in trials[r.number].curve]
+        decisions = self.decide(new)
+        last = {r.number: r.epoch for r in new}
+        events: list[Event] = []
+        for r in new:
+            decision = decisions[r.number] if r.epoch == last[r.number] else CONTINUE
+            result = Result(
+                event="result", number=r.number, epoch=r.epoch, metrics=r.metrics, diverged=r.diverged,
+                outcome=decision.outcome, device=device,
+            )  # fmt: skip
+            if decision.reason and not r.diverged:
+                result["reason"] = decision.reason
+            events.append(result)
+        events += [
+            cast(CheckpointWritten, {"event": "checkpoint", "number": r.number, "epoch": r.epoch, **r.checkpoint})
+            for r in results
+            if r.checkpoint
+        ]
+        over = {n for n, decision in decisions.items() if decision.kind != "continue"}
+        over |= {number for number in ended if trials[number].idle}
+        events += [self._completed(number, last) for number in ended if number not in over]
+        return events, decisions
+
+    def _completed(self, number: int, last: dict[int, int]) -> Moved:
+        """The event of a trial whose own loop ended."""
+        reason = self.completion_reason(number, last.get(number))
+        return Moved(event="completed", number=number, of=self.config.search.epochs, reason=reason)
+
+    def completion_reason(self, number: int, epoch: int | None = None) -> str:
+        """Why a trial whose own loop ended is complete.
+
+        Args:
+            epoch: its last epoch; None: the last that is recorded.
+        """
+        epochs, most = epoch or self.state.trials[number].epoch, self.config.search.epochs
+        if epochs < most:
+            return f"its own loop ended there, {most - epochs} epochs before the last that a trial gets"
+        return self._all_epochs
+
+    @property
+    def _all_epochs(self) -> str:
+        return f"{self.config.search.epochs} epochs are the most that a trial gets"
+
+    def decide(self, results: Sequence[TrialResult]) -> dict[int, Decision]:
+        """The decisions on new epochs of trials that report together.
+
+        Returns:
+            A decision by trial number, at the trial's last epoch.
+        """
+        # All are added before one is judged, as trials that report together are compared with each other. Applying the
+        # result event adds the same loss again.
+        for r in results:
+            if not r.diverged:
+                self._view(r.number).add(r.number, r.epoch, self.objective.val_loss(r.metrics))
+        return {number: self._decide(number, [r for r in results if r.number == number])
+                for number in dict.fromkeys(r.number for r in results)}  # fmt: skip
+
+    def _decide(self, number: int, results: Sequence[TrialResult]) -> Decision:
+        """The decision on a trial after new epochs: the only place where a trial's epoch ends it."""
+        search, last = self.config.search, results[-1]
+        if last.diverged:
+            return stop(last.diverged, "diverged")
+        if last.epoch >= search.epochs:
+            # A loop of its own ends after its last epoch: it may have a model to save.
+            return CONTINUE if self.ends_itself else stop(self._all_epochs, "completed")
+        seconds, limit = last.metrics.get("epoch_seconds", 0.0), search.max_epoch_seconds
+        if limit is not None and seconds > SLOW * limit:
+            return stop(f"the epoch took {seconds:.3g} s, more than twice the {limit:.3g} s that fit the budget")
+        by_rank = self._by_rank(number, results)
+        if by_rank.kind == "stop":
+            return by_rank
+        if self.is_over_time(number, sum(r.metrics.get("epoch_seconds", 0.0) for r in results)):
+            return stop(self.timeout_reason, "timed_out")
+        return by_rank
+
+    def _by_rank(self, number: int, results: Sequence[TrialResult]) -> Decision:
+        """The scheduler's decision; a trial that experts would try first continues whatever its rank."""
+        known = self.state.trials[number]
+        trial = replace(known, curve=known.curve | {r.epoch: r.metrics for r in results})
+        decision = self.scheduler.decide(self._view(number), trial)
+        if number < self._experts and decision.reason:
+            return go_on(f"{decision.reason}; as what an expert would try first it goes on anyway")
+        return decision
+
+    def is_over_time(self, number: int, seconds: float) -> bool:
+        """Whether a trial has used up `search.trial_timeout` with its recorded epochs and these seconds."""
+        limit = self.config.search.trial_timeout
+        return limit is not None and self.state.trials[number].seconds + seconds > parse_duration(limit)
+
+    @property
+    def timeout_reason(self) -> str:
+        """Why a trial ends that `is_over_time`."""
+        return f"trial_timeout is {self.config.search.trial_timeout}"
+
+    @property
+    def is_out_of_epochs(self) -> bool:
+        """Whether the trials have trained `search.epoch_budget` epochs together."""
+        budget = self.config.search.epoch_budget
+        return budget is not None and sum(t.epoch for t in self.state.trials.values()) >= budget
+
+    # Failures
+
+    def fail(self, number: int, cause: Failure, traceback: str) -> Retried | Failed:
+        """The event of a trial that ended with an error: it is tried again, or has failed for good.
+
+        Each cause has its own number of retries since the trial's last new epoch: `search.max_failures` for an
+        exception, `search.max_lost_workers` for a lost worker or a GPU that others filled, 1 for out of memory, which
+        is tried again in two micro-batches, and 0 for a mistake in a training. A trial that fails like the trial before
+        it is not tried again.
+        """
+        trial, search = self.state.trials[number], self.config.search
+        lost = search.max_lost_workers
+        allowed = {"memory": 1, "lost": lost, "crowded": lost, "mistake": 0}.get(cause, search.max_failures)
+        again = trial.retries.count(cause) < allowed and not (cause == "memory" and trial.micro_batches > 1)
+        if again and not self._same_failures(cause, traceback):
+            parts = 2 if cause == "memory" and not self.ends_itself else trial.micro_batches
+            return Retried(event="retry", number=number, why=cause, traceback=traceback, micro_batches=parts)
+        return Failed(event="failed", number=number, why=cause, traceback=traceback)
+
+    def _same_failures(self, cause: Failure, traceback: str) -> int:
+        """Number of the trials that failed last, in a row, that failed in this way."""
+        row = self.state.failed_in_a_row if cause == "error" else []
+        return sum(sign(other) == sign(traceback) for other in row)
+
+    def is_hopeless(self, event: Failed) -> bool:
+        """Whether the search should end after this failure, which was applied.
+
+        It ends after `search.max_failed_in_a_row` failures. Where no trial has a result, it ends after
+        `SAME_FAILURES` that are alike, and after a mistake in the training, which every trial would repeat.
+        """
+        if len(self.state.failed_in_a_row) >= self.config.search.max_failed_in_a_row:
+            return True
+        repeats = event["why"] == "mistake" or (
+            event["why"] == "error" and self._same_failures("error", event["traceback"]) >= SAME_FAILURES
+        )
+        return repeats and not any(trial.epoch for trial in self.state.trials.values())
+
+    # More trials or epochs
+
+    def reopen(self) -> list[Event]:
+        """The events that reopen trials of a search that was given more trials or epochs.
+
+        Complete trials continue to the new number of epochs, except those whose own loop ended before the old number:
+        it would end there again. Trials that ended only because nothing was left to promote them wait again.
+        """
+        trials, search = self.state.trials.values(), self.config.search
+        complete = [t for t in trials if t.outcome == "completed" and not t.ended_itself]
+        more = [t for t in complete if t.epoch < search.epochs]
+        again = [t for t in trials if t.outcome == "stopped_early" and self._waited(t)]
+        if not more and len(trials) >= self.total:
+            again = []
+        return [
+            *(Moved(event="reopened", number=t.number, reason="the search was given more epochs") for t in more),
+            *(Moved(event="paused", number=t.number, reason="the search was given more") for t in again),
+        ]
+
+    def _waited(self, trial: Trial) -> bool:
+        decided = self.scheduler.decides(trial.number, trial.epoch) and trial.number >= self._experts
+        return decided and self.scheduler.decide(self._view(trial.number), trial).kind == "pause"
+
+    # Views
+
+    def _view(self, number: int) -> _View:
+        return self._views[number % len(self._views)]
+
+    def rungs(self) -> Losses:
+        """Epoch of each rung -> trial number -> loss."""
+        merged: Losses = {}
+        for view in self._views:
+            for epoch, rung in self.scheduler.rungs(view).items():
+                merged.setdefault(epoch, {}).update(rung)
+        return dict(sorted(merged.items()))
+
+
+class _View:
+    """The trials of one balanced value; see `schedulers.base.View`."""
+
+    def __init__(self, study: Study, turn: int) -> None:
+        self._study, self._turn = study, turn
+        self.losses: Losses = {}
+
+    def add(self, number: int, epoch: int, loss: float) -> None:
+        """Adds a loss, or replaces the same loss."""
+        self.losses.setdefault(epoch, {})[number] = loss
+
+    def remove(self, number: int) -> None:
+        """Forgets a trial that diverged: its losses mean nothing."""
+        for losses in self.losses.values():
+            losses.pop(number, None)
+
+    def _has(self, number: int) -> bool:
+        return number % len(self._study._views) == self._turn
+
+    def loss(self, trial: Trial) -> float:
+        return self._study.objective.val_loss(trial.curve[trial.epoch])
+
+    def before(self, trial: Trial) -> float:
+        return first_of_round(self._study.config, trial.number)
+
+    def paused(self) -> dict[int, int]:
+        return {n: epoch for n, epoch in self._study.state.paused().items() if self._has(n)}
+
+    @property
+    def is_last(self) -> bool:
+        return not self._study.has_more and not any(self._has(t.number) for t in self._study.state.unfinished())
+
+    def prefer(self, waiting: Sequence[int]) -> int | None:
+        return self._study.searcher.prefer(waiting)
+
+
+def first_of_round(config: SearchConfig, number: int) -> float:
+    """The number of the first trial of a trial's round; infinity where the search has no rounds."""
+    search = config.search
+    if not search.deterministic:
+        return math.inf
+    assert search.concurrency is not None  # settled before the search began
+    together = search.concurrency * search.fuse
+    return number // together * together

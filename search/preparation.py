@@ -1,0 +1,204 @@
+"""The steps before a session: reading the data, connecting to Ray, measuring the pace, checking the storage."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import search
+from search.core.config import SearchConfig, check_config, parse_duration
+from search.core.overrides import change
+from search.core.record import SearchRecord
+from search.core.redaction import has_secrets, remember, without_secrets
+from search.core.space import check_values
+from search.core.store import Store
+from search.observer import Observer
+from search.runtime.cluster import Cluster, connect
+from search.runtime.placement import local_cpus, machines, place
+from trainables import (
+    Checked,
+    Fusable,
+    InputError,
+    Limited,
+    Objective,
+    Precomputed,
+    SelfTrained,
+    Splits,
+    Surveyed,
+    Task,
+    get_task,
+)
+from trainables.base.storage import fetch, files_at, is_remote
+
+#: Modules that are imported while Ray starts, as a session needs them next.
+NEEDED = ("search.session", "optuna")
+
+
+def check_task(config: SearchConfig) -> Task:
+    """The task of a configuration; raises InputError if the task cannot do what the configuration asks for."""
+    task = get_task(config.task)
+    own = task.objective
+    if config.objectives and config.objectives[0] != Objective(own.metric, own.mode):
+        raise InputError(
+            f"{config.place}: search.objective: {config.search.objective}: the first must be the task's own, "
+            f"{own.metric} {own.mode}, which early stopping and the final training go by"
+        )
+    if isinstance(task, Limited):
+        check_values(config.space, task.allowed, lambda name: f"{config.place}: space.{name}")
+    if isinstance(task, Checked):
+        task.check(config.space.fixed())
+    if config.search.fuse > 1 and not isinstance(task, Fusable):
+        place = f"{config.place}: search.fuse: {config.search.fuse}"
+        raise InputError(f"{place}: {config.task} trains its trials one by one; allowed is 1")
+    return task
+
+
+def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task, data: str | None) -> Splits:
+    """The splits of the user's data, or of the task's demo data where `data` is None."""
+    source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
+    settings = config.data
+    if isinstance(task, SelfTrained):  # a function may log there; the address is not kept, as it may hold a password
+        settings = {**settings, "tracking": store.tracking_uri}
+    with observer.progress("reading the data") as progress:
+        return task.prepare(settings, source, store.cache / config.task, progress)
+
+
+def prepare_data(
+    observer: Observer, store: Store, config: SearchConfig, task: Task, data: str | None, warn: bool = False
+) -> Splits:
+    """The splits, with the features that all trials share.
+
+    Args:
+        warn: whether the user's data is searched for leaks, which become notes.
+    """
+    from trainables import choose_device
+
+    splits = read_data(observer, store, config, task, data)
+    if warn and data is not None and isinstance(task, Surveyed):
+        warnings = [finding.warning for finding in task.leaks(splits) if finding.warning]
+        splits = replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *warnings)))
+    if isinstance(task, Precomputed):
+        device = choose_device(local_cpus(), 1, config.resources.precision)
+        with observer.progress("computing what all trials share") as progress:
+            splits = task.precompute(splits, config.space.choices(), device, store.cache / config.task, progress)
+    return splits
+
+
+def prepare_data_again(
+    observer: Observer, store: Store, config: SearchConfig, task: Task, name: str, record: SearchRecord,
+    data: str | None = None,
+) -> Splits:  # fmt: skip
+    """The splits of a search that is resumed.
+
+    Args:
+        data: the address of the data now; None: as it was.
+
+    Raises:
+        InputError: the data changed since the search began, or its address lacks a secret.
+    """
+    source = data or record.data
+    if source is not None and data is None and "***" in source:
+        raise InputError(
+            f"{name}: its data is at {source}, whose secret is not kept; give the whole address again with --data URI"
+        )
+    remember(source)
+    splits = prepare_data(observer, store, config, task, source)
+    if record.fingerprint not in (splits.info.fingerprint, *splits.info.earlier):
+        raise InputError(
+            f"{name}: the data at {source} changed since the search began (fingerprint "
+            f"{splits.info.fingerprint}, was {record.fingerprint}); put it back, or start a new search"
+        )
+    return splits
+
+
+def connect_again(
+    config: SearchConfig, record: SearchRecord, address: str | None
+) -> tuple[Cluster, SearchRecord]:  # fmt: skip
+    """Connects to the cluster of the last session, or to `address` from now on.
+
+    Returns:
+        The cluster, and the record with its address.
+
+    Raises:
+        InputError: the cluster cannot be reached.
+    """
+    if address is not None:
+        record = replace(record, address=None if address == "local" else address)
+    try:
+        cluster = connect(config, record.address, NEEDED)
+    except InputError as error:
+        hint = "" if address else "; --address names another cluster, `--address local` starts one here"
+        raise InputError(f"{error}{hint}" if record.address else str(error)) from error
+    return cluster, record
+
+
+def share_gpus(
+    observer: Observer, config: SearchConfig, splits: Splits, cluster: Cluster
+) -> tuple[SearchConfig, Cluster]:
+    """Measures the share of a GPU that a trial needs, and replaces `resources.gpus: auto` by it."""
+    from search.runtime.gpu_share import measure
+
+    need = measure(config, splits, cluster.placement)
+    config = check_config(config.task, change(config.raw, flags={"resources.gpus": need.share}), config.place)
+    observer.say(need.describe())
+    return config, replace(cluster, placement=place(config, machines()))
+
+
+def fit_epochs(
+    observer: Observer, config: SearchConfig, splits: Splits, cluster: Cluster
+) -> tuple[SearchConfig, dict[str, Any]]:
+    """Measures the pace, and sets the number of epochs that the time budget holds.
+
+    Returns:
+        The configuration, and the fields of `SearchRecord` that a later session needs of the pace.
+    """
+    from search.core.time_plan import TimePlan, with_epochs
+    from search.runtime.pace import measure_pace
+
+    budget, settings = str(config.search.time_budget), config.search
+    pace = measure_pace(config, splits, cluster.placement)
+    plan = TimePlan(parse_duration(budget), train_samples=splits.info.sizes["train"])
+    most = plan.longest_final_training(settings.epochs)
+    config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, settings.epochs, settings.grace_period))
+    observer.say(
+        f"an epoch takes about {pace.epoch_seconds:.1f} s: in {budget} a trial has up to {config.search.epochs} "
+        f"epochs, and weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)"
+    )
+    return config, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}
+
+
+def check_no_secret(uri: str | None) -> None:
+    """Raises InputError if the URI of a storage holds a secret, as `search.json` would hold it too."""
+    if uri is not None and has_secrets(uri):
+        raise InputError(
+            f"--storage {without_secrets(uri)}: the secret in it would be kept with the search; give it in the "
+            "environment, such as AWS_SECRET_ACCESS_KEY, or FSSPEC_FTP_PASSWORD for ftp://"
+        )
+
+
+def check_writable(uri: str) -> str:
+    """Returns the URI after writing, reading and deleting a file there; raises InputError if that fails."""
+    try:
+        files = files_at(uri)
+        with files.write("probe") as file:
+            file.write(b"probe")
+        files.open("probe").close()
+        files.delete("probe")
+    except Exception as error:  # each file system has errors of its own
+        raise InputError(f"--storage {uri}: cannot be used: {type(error).__name__}: {str(error).strip()}") from error
+    return uri
+
+
+def commit_here() -> str:
+    """The git commit of this program, with `-dirty` if files differ; `none` outside a checkout."""
+    here = Path(str(search.__file__)).parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - the user's own
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return "none"
+    return answer.stdout.strip() or "none"

@@ -1,0 +1,120 @@
+"""Searches a training function or a command, and gives each program of the user a task of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.core.config import SearchConfig, check_config, digest
+from search.core.overrides import argument, flag, lay_over
+from search.core.program_config import loop_config
+from search.core.space import Space
+from search.core.store import Store, read_json
+from search.observer import Observer
+from search.outcome import SearchOutcome
+from search.runs import RunOptions, new_name, reports_full_disk, run
+from trainables import LOOP_TASK, registered_address, task_names
+from trainables.base.files import file_safe, replacing
+from trainables.loops.command import Command
+from trainables.loops.task import Code
+
+if TYPE_CHECKING:
+    from search.runtime.search import Listener
+
+
+@dataclass(frozen=True)
+class Program:
+    """A training function or a command with the settings of its search.
+
+    Attributes:
+        space: a spec or a fixed value by hyperparameter.
+        objective: such as `val_loss min`.
+        flags: values by dotted key, such as `search.trials`; None keeps the default.
+        sets: `KEY=VALUE` of the command line; None where Python gives the settings, as its messages then name
+            arguments instead of flags.
+    """
+
+    train: Callable[..., Any]
+    space: Mapping[str, Any]
+    objective: str
+    flags: Mapping[str, Any]
+    sets: Sequence[str] | None = None
+
+    def configure(self, store: Store, code: Code, observer: Observer) -> SearchConfig:
+        """The checked configuration of the search; raises InputError."""
+        flags = self.flags
+        if isinstance(self.train, Command):
+            # A paused process ends, and would have to train again up to where it was.
+            flags = {"search.scheduler": "asha", **{key: value for key, value in flags.items() if value is not None}}
+        place, named = ("search.run", argument) if self.sets is None else ("run --command", flag)
+        config = loop_config(own_task(store, code), self.space, self.objective, flags, self.sets or (), place, named)
+        if isinstance(self.train, Command):
+            values = config.space.choices()
+            absent = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
+            self.train.check(set(values), absent)
+        for line in whole_numbers(config.space):
+            observer.say(line)
+        return config
+
+
+def run_program(
+    store: Store, program: Program, options: RunOptions, observer: Observer, listeners: Sequence[Listener] = ()
+) -> SearchOutcome:
+    """Searches a training function or a command; raises InputError where an argument is wrong."""
+    code = Code.of(program.train)
+    store.check()
+    name = options.name or new_name(code.name)
+    with reports_full_disk(store), store.search(name).begin() as journal:
+        config = program.configure(store, code, observer)
+        function = Path("functions") / name / f"{code.name}.pkl"
+        code.write(store.root / function)
+        data = {"function": str(function), "folder": code.folder, "here": str(Path.cwd())}
+        config = check_config(config.task, lay_over(config.raw, {"data": data}), config.place)
+        return run(store, config, replace(options, name=name), observer, journal, listeners)
+
+
+def own_task(store: Store, code: Code) -> str:
+    """The name of the task that a program of the user is: its own name, unless another program has that name.
+
+    The name is `train`, or `folder.train` where the store has another `train`, or else `train-3f2a91`. The file
+    `functions/tasks.json` of the store holds the name of each program, so that a program always has the same one.
+    """
+    path = store.root / "functions" / "tasks.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lost = "delete it: programs of one name may then share a task"
+        known: dict[str, str] = read_json(path, lost) if path.exists() else _earlier(store)
+        folder = file_safe(Path(code.origin.rpartition(":")[0] or code.origin).parent.name)
+        installed = {name for name in task_names() if not (registered_address(name) or "").startswith(LOOP_TASK)}
+        names = [name for name, origin in known.items() if origin == code.origin]
+        names += [code.name, f"{folder}.{code.name}", f"{code.name}-{digest(code.origin)[:6]}"]
+        own = (code.origin, code.folder)
+        task = next(name for name in names if name not in installed and known.get(name, code.origin) in own)
+        with replacing(path) as file:
+            file.write(json.dumps({**known, task: code.origin}, indent=1).encode())
+    return task
+
+
+def _earlier(store: Store) -> dict[str, str]:
+    """The folder of the program of each task in a store that has no `tasks.json` yet."""
+    return {
+        record.task: str(record.config.get("data", {}).get("folder", ""))
+        for _, record in store.records()
+        if record.offered
+    }
+
+
+def whole_numbers(space: Space) -> list[str]:
+    """A note on each `loguniform` between two whole numbers, as its values are no whole numbers."""
+    return [
+        f"note: {p.name}: loguniform [{p.low}, {p.high}] gives numbers such as {math.sqrt(p.low * p.high):.4g}; for a "
+        "width or a number of layers take an integer, or round it in the training"
+        for p in space.parameters
+        if p.kind == "loguniform" and isinstance(p.low, int) and isinstance(p.high, int) and p.low > 1
+    ]

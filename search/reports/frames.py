@@ -1,0 +1,108 @@
+"""A search as pandas frames: a row for each trial, and a row for each epoch of each trial.
+
+`compare`, the report and `trials()` and `curves()` of a search in Python show these frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from search.core.cost import cost
+from search.core.pareto import value_of
+from search.core.settings import Resources
+from search.core.state import SearchState, Trial
+from trainables import InputError, Objective
+
+
+def trials_frame(
+    state: SearchState, *, metric: str | None = None, objectives: Sequence[Objective] = (),
+    resources: Resources | None = None, parameters: Iterable[str] | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """A row for each trial, indexed by `trial` (its number).
+
+    Columns:
+        `outcome`: `running` for a trial that has not ended. `epochs`: number of trained epochs. `best_epoch`: 0 before
+        the first result. METRIC: the objective at the best epoch. A column for each further objective, at the best
+        epoch. `seconds`: of training and validation. `cost`: only with `resources`. A column for each hyperparameter;
+        one whose name is taken, such as `epochs`, has the column `params_epochs`.
+
+    Args:
+        metric: the name of the column METRIC; by default `val_` and the objective, such as `val_loss`.
+        objectives: of a search with several objectives; the first one is the search's own.
+        resources: CPUs, GPUs and prices of a trial.
+        parameters: names of the hyperparameters; by default those of any trial.
+    """
+    trials = [state.trials[number] for number in sorted(state.trials)]
+    further = objectives[1:]
+    own = ["trial", "outcome", "epochs", "best_epoch", metric or state.objective.key]
+    own += [*(objective.metric for objective in further), "seconds", *(["cost"] if resources else [])]
+    if parameters is None:
+        parameters = dict.fromkeys(name for trial in trials for name in trial.params)
+    columns = free_columns(parameters, own)
+    rows = [
+        (
+            trial.number, trial.outcome or "running", trial.epoch, trial.best_epoch, trial.best_value,
+            *(_at_best(trial, objective) for objective in further),
+            trial.seconds, *([cost(trial, resources)["cost"]] if resources else []),
+            *(_without_halves(trial.params.get(name)) for name in columns),
+        )
+        for trial in trials
+    ]  # fmt: skip
+    names = [_without_halves(name) for name in (*own, *columns.values())]
+    return pd.DataFrame(rows, columns=names).set_index("trial")
+
+
+def curves_frame(state: SearchState) -> pd.DataFrame:
+    """A row for each epoch of each trial.
+
+    Columns:
+        `trial`, `epoch`, and one for each metric; a metric called `trial` or `epoch` has the column `metrics_trial` or
+        `metrics_epoch`.
+    """
+    trials, own = [state.trials[number] for number in sorted(state.trials)], ["trial", "epoch"]
+    names = dict.fromkeys(name for trial in trials for metrics in trial.curve.values() for name in metrics)
+    columns = free_columns(names, own, "metrics_")
+    rows = [
+        {
+            "trial": trial.number,
+            "epoch": epoch,
+            **{_without_halves(columns[name]): value for name, value in metrics.items()},
+        }
+        for trial in trials
+        for epoch, metrics in trial.curve.items()
+    ]
+    return pd.DataFrame(rows, columns=[*own, *map(_without_halves, columns.values())])
+
+
+def free_columns(names: Iterable[str], taken: Iterable[str], prefix: str = "params_") -> dict[str, str]:
+    """The column of each name: the name itself, or the name behind `prefix` where it is taken.
+
+    >>> free_columns(["lr", "epochs"], ["trial", "epochs"])
+    {'lr': 'lr', 'epochs': 'params_epochs'}
+    """
+    used, columns = {*taken}, {}
+    for name in sorted(names := [*names], key=lambda name: name in used):  # first the names that stay as they are
+        columns[name] = name
+        while columns[name] in used:
+            columns[name] = prefix + columns[name]
+        used.add(columns[name])
+    return {name: columns[name] for name in names}
+
+
+def _without_halves(value: Any) -> Any:
+    """A text with escapes such as `\\ud800` for halves of characters, which pandas refuses; other values unchanged."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def _at_best(trial: Trial, objective: Objective) -> float:
+    """The trial's value of an objective at its best epoch; NaN where the trial has no such metric."""
+    if not trial.best_epoch:
+        return math.nan
+    try:
+        return value_of(trial, objective)
+    except InputError:
+        return math.nan

@@ -1,0 +1,313 @@
+"""The result of a search in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.core.config import SearchConfig
+from search.core.events import Event
+from search.core.record import SearchRecord
+from search.core.replay import open_search, replay
+from search.core.state import SearchState
+from search.core.store import SearchFolder, Store
+from trainables import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from search.observer import Observer
+    from search.outcome import SearchOutcome
+    from search.runtime.search import Listener
+    from trainables.loops.trial import TrainingFunction
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The best trial of a search.
+
+    Attributes:
+        number: the number of the trial, from 0.
+        params: its hyperparameters.
+        value: its best value of the objective.
+        epoch: the epoch of that value, from 1.
+        checkpoint: the file of the trial's state at that epoch, None if it was deleted.
+            `torch.load(checkpoint, weights_only=True)["parts"]` holds the state of each part.
+
+    >>> best = search.open("mine").best
+    >>> best.epoch, best.value == best.params["x"] ** 2 / 2
+    (2, True)
+    """
+
+    number: int
+    params: dict[str, Any]
+    value: float
+    epoch: int
+    checkpoint: Path | None
+
+
+@dataclass(frozen=True, repr=False)
+class SearchResult:
+    """A search at the moment when it was opened: `search.run` and `search.open` read its journal once.
+
+    `resume` and `retrain` return a new result.
+
+    >>> found = search.open("mine")
+    >>> found
+    search mine: finished, 3 trials, best loss ... at epoch 2 of trial ...
+    >>> list(found.trials().columns)
+    ['outcome', 'epochs', 'best_epoch', 'loss', 'seconds', 'x']
+    >>> float(found.curves()["loss"].min()) == found.best.value
+    True
+    >>> found.resume(trials="+1").status
+    search mine: ...
+    'finished'
+    """
+
+    _store: Store
+    _folder: SearchFolder
+    _config: SearchConfig
+    _record: SearchRecord
+    _state: SearchState
+    _events: list[Event]
+
+    def __repr__(self) -> str:
+        from search.reports.summary import trials_of
+
+        best, trials = self._state.best(), trials_of(len(self._state.trials))
+        if best is None:
+            return f"search {self.name}: {self.status}, {trials}, none with a result"
+        return (
+            f"search {self.name}: {self.status}, {trials}, best {self._record.metric} {best.best_value:.4g} at epoch "
+            f"{best.best_epoch} of trial {best.number}"
+        )
+
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows: name, status and best trial, and some methods of the result."""
+        from search.reports.summary import trials_of
+
+        rows = {"search": self.name, "status": f"{self.status}, {trials_of(len(self._state.trials))}"}
+        if (best := self._state.best()) is not None:
+            reached = f"{best.best_value:.4g} at epoch {best.best_epoch} of trial {best.number}"
+            rows[f"best {self._record.metric}"] = reached
+            rows["its hyperparameters"] = ", ".join(
+                f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
+                for name, value in best.params.items() if value is not None
+            )  # fmt: skip
+        rows["next"] = "found.best, found.trials(), found.curves(), found.resume(trials='+10')"
+        cells = "".join(f"<tr><th>{escape(key)}</th><td>{escape(text)}</td></tr>" for key, text in rows.items())
+        return f"<table>{cells}</table>"
+
+    @property
+    def name(self) -> str:
+        """The name of the search."""
+        return self._folder.name
+
+    @property
+    def status(self) -> str:
+        """`finished`, `interrupted` or `failed`; `searching` for a search that runs or was killed."""
+        return self._state.status
+
+    @property
+    def best(self) -> BestTrial:
+        """The trial with the best value of the objective on validation.
+
+        Raises:
+            InputError: no trial has a result.
+        """
+        trial = self._state.best()
+        if trial is None:
+            raise InputError(f"{self.name}: no trial has a result{self._last_failure()}")
+        names = [checkpoint.name for checkpoint in trial.checkpoints if checkpoint.epoch == trial.best_epoch]
+        path = self._folder.path / names[-1] if names else None
+        kept = path if path and path.exists() else None
+        return BestTrial(trial.number, dict(trial.params), trial.best_value, trial.best_epoch, kept)
+
+    @property
+    def test(self) -> dict[str, float] | None:
+        """The test figures of the final model by metric; None for a search without a final model."""
+        final = self._state.final
+        return dict(final.test) if final is not None and final.test is not None else None
+
+    def trials(self) -> pd.DataFrame:
+        """A row for each trial, indexed by its number.
+
+        Columns:
+            `outcome`, `epochs`, `best_epoch`, the objective at the best epoch, `seconds`, and each hyperparameter. A
+            hyperparameter with the name of another column, such as `epochs`, has the column `params_epochs`.
+        """
+        from search.reports.frames import trials_frame
+
+        return trials_frame(self._state, metric=self._record.metric)
+
+    def curves(self) -> pd.DataFrame:
+        """A row for each epoch of each trial: `trial`, `epoch`, and each metric. A metric with the name `trial` or
+        `epoch` has the column `metrics_trial` or `metrics_epoch`."""
+        from search.reports.frames import curves_frame
+
+        return curves_frame(self._state)
+
+    def why(self, trial: int) -> list[str]:
+        """The decisions on a trial with their figures: why it was proposed, continued, stopped or won.
+
+        Raises:
+            InputError: there is no such trial.
+        """
+        from search.reports.why import why
+
+        return list(why(self._store, self.name, trial))
+
+    def report(self) -> Path:
+        """Writes an HTML page that shows the search, logs it to MLflow, and returns its path.
+
+        Raises:
+            InputError: no trial has a result.
+        """
+        from search import runs
+
+        return runs.report(self._store, self.name)
+
+    def resume(
+        self, train: TrainingFunction | None = None, *, trials: int | str | None = None,
+        epochs: int | str | None = None, time_budget: str | None = None, changed_code: bool = False,
+        address: str | None = None, observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+    ) -> SearchResult:  # fmt: skip
+        """Continues the search after a kill or an interruption, or gives it more trials, epochs or time.
+
+        Args:
+            train: the function with a corrected mistake, for example. By default the stored function runs, with all
+                that it refers to in your own modules.
+            trials, epochs: a new number, or `"+20"` for 20 more.
+            changed_code: continue although code changed: the source of `train`, of what it refers to in your modules,
+                or of a program that the command names.
+            address: another Ray cluster than before; `local` starts one on this machine.
+            observer, callbacks: as of `search.run`.
+
+        Raises:
+            InputError: the source or the data changed, a value is wrong, or another process runs the search.
+        """
+        from search import runs
+
+        if train is None and changed_code:
+            train = self._stored_command()
+        numbers = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
+        with shown(observer) as (watcher, show), self._folder.hold(self._store) as journal:
+            if train is not None:
+                self._replace_function(train, changed_code)
+            show(
+                runs.resume(
+                    self._store, self.name, numbers | {"time_budget": time_budget}, watcher, address=address,
+                    journal=journal, listeners=callbacks,
+                )
+            )  # fmt: skip
+        return open_result(self._store, self.name)
+
+    def retrain(
+        self, *, finalists: int = 1, seeds: int | None = None, address: str | None = None,
+        observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+    ) -> SearchResult:  # fmt: skip
+        """Trains the best configurations on train and validation, and tests them.
+
+        Args:
+            finalists: the number of configurations. Several are compared on test.
+            seeds: the number of seeds for each; by default `search.retrain_seeds`, at least 5 for several finalists.
+            address, observer, callbacks: as of `resume`.
+
+        Raises:
+            InputError: the search is of a training function, whose best trial is its model; or as `resume`.
+        """
+        from search import runs
+
+        with shown(observer) as (watcher, show):
+            show(
+                runs.retrain(
+                    self._store, self.name, watcher, finalists=finalists, seeds=seeds, address=address,
+                    listeners=callbacks,
+                )
+            )  # fmt: skip
+        return open_result(self._store, self.name)
+
+    def _stored_command(self) -> TrainingFunction | None:
+        """The command of the search; None for a search of a function."""
+        from trainables.loops.task import Code
+
+        function = self._config.data.get("function")
+        return None if function is None else Code.read(self._store.root / function, "").command
+
+    def _replace_function(self, train: TrainingFunction, changed_code: bool) -> None:
+        """Stores `train` in place of the search's function; raises InputError if its source changed unasked."""
+        from trainables.loops.task import Code
+
+        code, data, record = Code.of(train), self._config.data, self._folder.read(self._store)
+        if (function := data.get("function")) is None:
+            raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
+        path, stored = self._store.root / function, None
+        with suppress(InputError):  # a damaged or missing file is written again
+            stored = Code.read(path, data.get("folder", ""))
+        changed = [] if code.digest == record.fingerprint else [code.name]
+        if stored is not None:
+            changed = code.changed(stored)
+        if not changed and stored is not None and (stored.parts or stored.command):
+            return
+        if changed and not changed_code:
+            parts = "" if changed == [code.name] else f" ({', '.join(changed)})"
+            raise InputError(
+                f"{self.name}: the source of {code.name} changed since the search began{parts}; what was found so far "
+                "is of the old one: resume(train, changed_code=True) goes on all the same, search.run(...) begins anew"
+            )
+        code.write(path)
+        self._folder.write(replace(record, fingerprint=code.digest))
+
+    def _last_failure(self) -> str:
+        """The reason of the last failed trial, for a message; without one, how to continue."""
+        failed = [event for event in self._events if event["event"] == "failed"]
+        if not failed:
+            return " yet; found.resume() goes on with it"
+        last = failed[-1]
+        reason = last["traceback"].strip().split("\n")[-1].strip()
+        return f"; the last one that failed is trial {last['number']}: {reason}"
+
+
+def open_result(store: Store, name: str) -> SearchResult:
+    """The result of a search of the store.
+
+    Raises:
+        InputError: there is no search of that name, or its record or journal is damaged.
+    """
+    folder, record, config = open_search(store, name)
+    return SearchResult(store, folder, config, record, *replay(folder))
+
+
+@contextmanager
+def shown(observer: Observer | None, verbose: bool = False) -> Iterator[tuple[Observer, Any]]:
+    """The observer for a call from Python, and a function that shows the outcome.
+
+    Without an observer, the console shows the search as the command line does. An observer of the caller's own receives
+    everything while the search runs, and nothing prints its outcome. The time budget begins with the call. The random
+    generators of Python, NumPy and torch are afterwards as they were before.
+    """
+    from search.runtime.budget import call_begins
+    from trainables.base.training import rng_state, set_rng_state
+
+    call_begins()
+    states = rng_state()
+    try:
+        if observer is not None:
+            yield observer, lambda outcome: None
+        else:
+            from search.live.observer import ConsoleObserver, default_console
+
+            console = default_console()
+            yield ConsoleObserver(console, verbose), lambda outcome: _print_outcome(console, outcome)
+    finally:
+        set_rng_state(states)
+
+
+def _print_outcome(console: Any, outcome: SearchOutcome) -> None:
+    from search.live.outcome import print_outcome
+
+    print_outcome(console, outcome)

@@ -1,0 +1,383 @@
+"""Puts a search together: runs, resumes and retrains it, and forecasts it.
+
+No function prints. A function returns an object, raises an error, and tells an observer what happens meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.core.config import SearchConfig, check_config, digest
+from search.core.events import WarmStarted
+from search.core.journal import Journal
+from search.core.record import SearchRecord, task_fields
+from search.core.redaction import remember
+from search.core.replay import extend, open_to_run, replay
+from search.core.store import SearchFolder, Store
+from search.core.warm_start import from_all, from_search
+from search.observer import Observer
+from search.outcome import SearchOutcome
+from search.preparation import (
+    NEEDED,
+    check_no_secret,
+    check_task,
+    check_writable,
+    commit_here,
+    connect_again,
+    fit_epochs,
+    prepare_data,
+    prepare_data_again,
+    share_gpus,
+)
+from search.runtime.cluster import Cluster, connect, disconnect
+from search.runtime.placement import fits_here
+from trainables import InputError, SelfTrained, Splits, Task, get_task, task_names
+from trainables.base.storage import is_remote
+from trainables.base.values import suggestion
+
+if TYPE_CHECKING:
+    from search.reports.plan import Plan
+    from search.runtime.search import Listener
+
+#: The default number of seeds for a comparison of finalists.
+FINALIST_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The arguments of a new search that are no part of its configuration.
+
+    Attributes:
+        data: a path or URI; None for the demo data of the task.
+        name: the name of the search; None for the task and the time.
+        address: the address of a Ray cluster; None starts one on this machine.
+        retrain: whether the search ends with a final training.
+        start_from: the search (or `auto`) whose trials the searcher learns first.
+        gpus: the number of GPUs for a trial that the user asked for. A machine without a GPU is then refused.
+    """
+
+    data: str | None = None
+    name: str | None = None
+    address: str | None = None
+    retrain: bool = True
+    start_from: str | None = None
+    gpus: str | None = None
+
+
+def new_name(task: str) -> str:
+    """A name for a search without one: the task and the time, such as `rnn-20260131-235959`."""
+    return time.strftime(f"{task}-%Y%m%d-%H%M%S")
+
+
+def check_task_name(task: str, store: Store | None = None) -> None:
+    """Raises InputError if there is no such task.
+
+    Args:
+        store: a task that only a search of this store has is known too.
+    """
+    known = task_names()
+    if store is not None and task not in known:
+        known += sorted({record.task for _, record in store.records()})
+    if task not in known:
+        raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{suggestion(task, known)}")
+
+
+def run(
+    store: Store, config: SearchConfig, options: RunOptions, observer: Observer, journal: Journal | None = None,
+    listeners: Sequence[Listener] = (),
+) -> SearchOutcome:  # fmt: skip
+    """Starts a search and runs its first session.
+
+    Args:
+        journal: the journal of the search, where the caller has taken its name (`SearchFolder.begin`).
+        listeners: they receive each event of the search.
+
+    Raises:
+        InputError: the name is taken, or the configuration or the data cannot be used.
+    """
+    with reports_full_disk(store), _begun(store, config, options, journal) as (folder, held):
+        new = _prepare(store, config, options, folder, observer)
+        record = SearchRecord(
+            **task_fields(new.config.task),
+            config=new.config.raw,
+            place=new.config.place,
+            id=uuid.uuid4().hex,
+            data=options.data if not options.data or is_remote(options.data) else str(Path(options.data).resolve()),
+            fingerprint=new.splits.info.fingerprint,
+            address=options.address,
+            retrain=options.retrain and not isinstance(new.task, SelfTrained),
+            start_from=options.start_from,
+            plan=_read_plan(new.plan_file),
+            commit=commit_here(),
+            created=int(time.time() * 1000),
+            **new.measured,
+        )
+        folder.write(record)
+        from search.session import PreparedSearch, Session
+
+        prepared = PreparedSearch(
+            store, folder, new.config, record, new.splits, new.cluster, held, new.warm_start, listeners=listeners
+        )
+        return Session(prepared, observer).run()
+
+
+def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Observer) -> Plan:
+    """Trains some configurations for two epochs, and forecasts the epochs, hours and disk space of the search.
+
+    No search begins. A later search with the same configuration and data shows the forecast beside its own figures.
+
+    Raises:
+        InputError: as `run`, or no trial got through its first epoch.
+    """
+    from search.reports.plan import plan as forecast
+
+    with reports_full_disk(store), _begun(store, config, options, None) as (folder, _):
+        new = _prepare(store, config, options, folder, observer)
+        made = forecast(new.config, new.splits, new.cluster.placement)
+        made.save(new.plan_file)
+        disconnect()
+        return made
+
+
+def resume(
+    store: Store, name: str, changes: Mapping[str, str | None], observer: Observer, *, address: str | None = None,
+    data: str | None = None, journal: Journal | None = None, listeners: Sequence[Listener] = (),
+) -> SearchOutcome:  # fmt: skip
+    """Continues a search. A search that is finished, in MLflow too, stays as it is.
+
+    Args:
+        changes: new values of `trials`, `epochs`, `time_budget` or `audit_stopping`; `+N` adds to a number, None keeps
+            it.
+        address: another cluster than before; `local` starts one on this machine.
+        data: the address of the same data, where the store keeps it without its secret; None: as it was.
+        journal: the journal of the search, where the caller holds it (`SearchFolder.hold`).
+
+    Raises:
+        InputError: there is no such search, its data changed, a change is wrong, or another process runs it.
+    """
+    with reports_full_disk(store), journal or store.search(name).hold(store) as held:
+        if store.search(name).read(store).imported:
+            return _deliver_imported(store, name, any(changes.values()), observer)
+        folder, record, config = open_to_run(store, name)
+        state, events = replay(folder)
+        if any(changes.values()):
+            config = extend(config, dict(changes))
+            record = replace(record, config=config.raw, extended_after=state.sessions)
+        task = get_task(config.task)
+        # A command that gave the search more may have been killed before its session began.
+        extended = record.extended_after == state.sessions
+        over = state.status == "finished" and not state.unfinished() and not extended
+        if over and _mlflow_has(store, record, len(events)):
+            note = f"search {name} is finished"
+            return SearchOutcome(store, folder, config, record, task, state, events, "", trained=False, note=note)
+        splits = prepare_data_again(observer, store, config, task, name, record, data)
+        warm, begun = None, any(event["event"] in ("warm_start", "trial") for event in events)
+        if record.start_from and not begun:  # a kill came before the event
+            warm = _warm_start(store, config, record.start_from, splits, observer)
+        cluster, record = connect_again(config, record, address)
+        folder.write(record)
+        from search.session import PreparedSearch, Session
+
+        prepared = PreparedSearch(store, folder, config, record, splits, cluster, held, warm, listeners=listeners)
+        return Session(prepared, observer).run()
+
+
+def retrain(
+    store: Store, name: str, observer: Observer, *, finalists: int = 1, seeds: int | None = None,
+    address: str | None = None, data: str | None = None, listeners: Sequence[Listener] = (),
+) -> SearchOutcome:  # fmt: skip
+    """Trains the best configurations of a search on train and validation, and tests them.
+
+    No trial of an interrupted search continues: its results so far count.
+
+    Args:
+        finalists: the number of configurations. Several are compared on test.
+        seeds: the number of seeds for each; None: `search.retrain_seeds`, at least 5 for several finalists.
+        address, data: as of `resume`.
+
+    Raises:
+        InputError: there is no such search, no trial has a result, or an argument is wrong.
+    """
+    with reports_full_disk(store), store.search(name).hold(store) as journal:
+        folder, record, config = open_to_run(store, name)
+        task = get_task(config.task)
+        if isinstance(task, SelfTrained):
+            raise InputError(f"{name}: {config.task} is a training of your own: its best trial's state is its model")
+        if replay(folder)[0].best() is None:
+            raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")
+        if finalists > 1 and seeds == 1:
+            raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
+        splits = prepare_data_again(observer, store, config, task, name, record, data)
+        cluster, record = connect_again(config, record, address)
+        folder.write(record)
+        from search.session import FinalTrainings, PreparedSearch, Session
+
+        seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
+        prepared = PreparedSearch(
+            store, folder, config, record, splits, cluster, journal,
+            final_trainings=FinalTrainings(seeds, finalists), listeners=listeners,
+        )  # fmt: skip
+        return Session(prepared, observer).run()
+
+
+def report(store: Store, name: str) -> Path:
+    """Writes the report of a search, logs it to the run of the search in MLflow, and returns its path.
+
+    Of a store that can only be read, the report is in the current folder, and MLflow has none.
+
+    Raises:
+        InputError: there is no such search, or no trial of it has a result.
+    """
+    from search.reports.report import report_search
+    from search.tracking.results import log_report
+
+    path = report_search(store, name)
+    if store.is_writable:
+        log_report(store, store.search(name).read(store).id, str(path))
+    return path
+
+
+def promote(store: Store, task: str, version: int) -> str:
+    """Makes a registered version of a task's model the champion, which `predict` uses; returns a sentence on it.
+
+    Raises:
+        InputError: there is no such version.
+    """
+    from search.tracking.client import mlflow_client, quick_and_quiet
+    from search.tracking.registry import promote_version
+
+    with quick_and_quiet():
+        return promote_version(mlflow_client(store), task, version)
+
+
+@dataclass(frozen=True)
+class _NewSearch:
+    """A new search before its record is written.
+
+    Attributes:
+        config: with the values that were measured or found in the data.
+        measured: the fields of the record on the pace.
+        plan_file: the file of a forecast for this configuration and data.
+    """
+
+    config: SearchConfig
+    task: Task
+    splits: Splits
+    cluster: Cluster
+    warm_start: WarmStarted | None
+    measured: dict[str, Any]
+    plan_file: Path
+
+
+@contextmanager
+def _begun(
+    store: Store, config: SearchConfig, options: RunOptions, journal: Journal | None
+) -> Iterator[tuple[SearchFolder, Journal]]:
+    """Holds the name of a new search while the block runs."""
+    store.check()
+    remember(options.data)
+    check_no_secret(config.search.storage)
+    folder = store.search(options.name or new_name(config.task))
+    with journal or folder.begin() as held:
+        yield folder, held
+
+
+def _prepare(
+    store: Store, config: SearchConfig, options: RunOptions, folder: SearchFolder, observer: Observer
+) -> _NewSearch:  # fmt: skip
+    """Checks the configuration, reads the data, connects to Ray, and measures what the configuration leaves open."""
+    task = check_task(config)
+    if not (options.address or os.environ.get("RAY_ADDRESS")):
+        fits_here(config)
+    splits = prepare_data(observer, store, config, task, options.data, warn=True)
+    warm = _warm_start(store, config, options.start_from, splits, observer) if options.start_from else None
+    found: dict[str, Any] = {}
+    if config.search.storage:
+        found["storage"] = check_writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
+    cluster = connect(config, options.address, NEEDED)
+    if options.gpus is not None and config.resources.gpu_share and not cluster.placement.gpus:
+        disconnect()
+        raise InputError(
+            f"--gpus {options.gpus}: there is no GPU here; leave it out, or give 0, to train on processors"
+        )
+    if config.resources.gpus == "auto" and cluster.placement.gpus:
+        config, cluster = share_gpus(observer, config, splits, cluster)
+    plan_file = store.plan(digest([config.raw, splits.info.fingerprint]))  # before values that differ between runs
+    measured: dict[str, Any] = {}
+    if config.search.fit_epochs and config.search.time_budget:
+        config, measured = fit_epochs(observer, config, splits, cluster)
+    # Later sessions use the values that were found now.
+    if config.search.deterministic:
+        found["concurrency"] = cluster.placement.concurrency
+    raw = {
+        **config.raw, "search": {**config.raw["search"], **found},
+        "data": {**config.raw["data"], **splits.info.chosen},
+    }  # fmt: skip
+    config = check_config(config.task, raw, config.place)
+    return _NewSearch(config, task, splits, cluster, warm, measured, plan_file)
+
+
+def _read_plan(path: Path) -> dict[str, Any] | None:
+    from search.reports.plan import Plan
+
+    return asdict(Plan.read(path)) if path.exists() else None
+
+
+def _warm_start(
+    store: Store, config: SearchConfig, name: str, splits: Splits, observer: Observer
+) -> WarmStarted | None:  # fmt: skip
+    """The trials of earlier searches for the searcher: of the search `name`, or with `auto` the winners of all."""
+    if name == "auto":
+        warm, lines = from_all(store, config)
+    else:
+        warm, lines = from_search(store, name, config, splits.info.fingerprint)
+    for line in lines:
+        observer.say(line)
+    return warm
+
+
+def _mlflow_has(store: Store, record: SearchRecord, events: int) -> bool:
+    from search.tracking.results import has_whole
+
+    return has_whole(store, record.id, events)
+
+
+def _deliver_imported(store: Store, name: str, extended: bool, observer: Observer) -> SearchOutcome:
+    """Sends MLflow the events that it lacks of an imported search, which has nothing to train."""
+    from search.exchange.imported import deliver_imported
+
+    folder, record, config = open_to_run(store, name)
+    if extended:
+        raise InputError(
+            f"{name}: was imported from {record.imported} and has nothing to train; begin with it: run --from {name}"
+        )
+    state, events = replay(folder)
+    left = deliver_imported(store, folder, observer.say)
+    note = (
+        f"search {name} was imported from {record.imported} and has nothing to train; MLflow has {len(events) - left} "
+        f"of its {len(events)} events"
+    )
+    task = get_task(config.task)
+    return SearchOutcome(
+        store, folder, config, record, task, state, events, "", trained=False, note=note, undelivered=left
+    )
+
+
+@contextmanager
+def reports_full_disk(store: Store) -> Iterator[None]:
+    """Raises InputError where the disk has no room, so that a person reads one line instead of a traceback."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = error.filename or store.root
+        raise InputError(f"{place}: {error.strerror}; make room and give the command again") from error

@@ -1,0 +1,115 @@
+"""The trials that wait for a worker, and the configuration of the next one as the worker reads it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import ray
+
+from search.core.state import Trial
+from search.runtime.placement import machines, place
+from search.runtime.search import Search
+from search.runtime.transfer import content
+from trainables import Fusable, InputError
+
+#: Seconds between two counts of the machines of the cluster.
+RECOUNT = 2.0
+
+
+class TrialQueue:
+    """The trials to train next. Trials of one shape may train together as one batched model (`search.fuse`).
+
+    Attributes:
+        live: the ids of Tune's trials that train now.
+    """
+
+    def __init__(self, search: Search, concurrency: int) -> None:
+        """
+        Args:
+            concurrency: trials at once, on the machines of the start.
+        """
+        self._search, self._fits, self._counted = search, concurrency, time.monotonic()
+        self.live: set[str] = set()
+        self._waiting = search.state.unfinished()
+        #: Trials whose group failed. Each now trains alone, which shows the trial at fault.
+        self._alone: set[int] = set()
+        self._launched = 0
+
+    @property
+    def concurrency(self) -> int:
+        """Trials at once: the configured number, else as many as fit on the machines that the cluster has now."""
+        config = self._search.config
+        if config.search.concurrency is None and time.monotonic() - self._counted > RECOUNT:
+            with suppress(InputError):  # none fits now: running trials will be lost, and wait for a machine
+                self._fits = place(config, machines()).concurrency
+            self._counted = time.monotonic()
+        return self._fits
+
+    def put_back(self, trials: Sequence[Trial]) -> None:
+        """Trials that failed and are tried again train next."""
+        self._waiting = [*trials, *self._waiting]
+
+    def take_apart(self, numbers: Iterable[int]) -> None:
+        """These trials train alone from now on."""
+        self._alone.update(numbers)
+
+    def next_config(self) -> dict[str, Any] | None:
+        """The configuration of the next trial or group, as `TaskTrainable` reads it; None where no trial can begin."""
+        group = self._next_group()
+        if not group:
+            return None
+        self._launched += 1  # part of the name, as a trial may be launched several times
+        name = f"{group[0].number:04d}" + (f"+{len(group) - 1}" if len(group) > 1 else "") + f"-{self._launched}"
+        return {"name": name, "trials": [self._config_of(trial) for trial in group]}
+
+    def _config_of(self, trial: Trial) -> dict[str, Any]:
+        scheduler, epochs = self._search.study.scheduler, range(1, self._search.config.search.epochs)
+        last = content(self._search, [checkpoint.name for checkpoint in trial.checkpoints[-1:]])
+        return {
+            "number": trial.number,
+            "params": trial.params,
+            "seed": trial.seed,
+            "micro_batches": trial.micro_batches,
+            "decisions": [epoch for epoch in epochs if scheduler.decides(trial.number, epoch)],
+            "resume_from": [(checkpoint.name, checkpoint.digest) for checkpoint in reversed(trial.checkpoints)],
+            "carried": {name: ray.put(file) for name, file in last.items()},
+        }
+
+    def _next_group(self) -> list[Trial]:
+        """The trial whose turn it is, and up to `fuse - 1` more of its shape."""
+        search, fuse = self._search, self._search.config.search.fuse
+        if search.stopping:
+            return []
+        while len(self._waiting) < (fuse * self.concurrency if fuse > 1 else 1):
+            if (trial := search.propose()) is None:
+                break
+            self._waiting.append(trial)
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        group = [first] if fuse == 1 or first.number in self._alone else self._of_one_shape(first, fuse)
+        self._waiting = [trial for trial in self._waiting if trial not in group]
+        return group
+
+    def _of_one_shape(self, first: Trial, fuse: int) -> list[Trial]:
+        """The trial, and waiting trials of its shape."""
+        task = self._search.task
+        assert isinstance(task, Fusable)  # checked before the search began
+        if (shape := task.shape(first.params)) is None:
+            return [first]
+        able = [trial for trial in self._waiting if trial.number not in self._alone]
+        alike = [trial for trial in able if task.shape(trial.params) == shape]
+        # Not so many that another worker would be left without work.
+        return alike[: min(fuse, math.ceil(len(alike) / (self.concurrency - len(self.live))))]
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing trains and nothing is left to train. A trial that trains may still be tried again."""
+        study = self._search.study
+        return not self.live and (
+            bool(self._search.stopping) or not (self._waiting or study.has_more or study.promote() is not None)
+        )

@@ -1,0 +1,110 @@
+"""What Ray Tune's searcher, scheduler and callback share while the trials of a search run."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from ray.tune.experiment import Trial as TuneTrial
+
+from search.core.failures import cause, cut
+from search.core.redaction import redacted
+from search.core.time_plan import TimePlan, TrialsSoFar
+from search.runtime import checkpoints
+from search.runtime.budget import Budget
+from search.runtime.progress import EpochProgress
+from search.runtime.search import Search
+from search.runtime.trial_queue import TrialQueue
+from search.runtime.watchdog import Watchdog, numbers_of
+from trainables import InputError
+
+
+class TuneRunner:
+    """Runs the trials of a search on Tune, whose adapters in `trials.py` call it.
+
+    Attributes:
+        queue: the trials that train next.
+        watchdog: ends workers that hang, and trials that are over their time.
+        board: the name of the actor on which workers write their progress inside epochs.
+        refused: a mistake in the configuration that only the first results showed.
+    """
+
+    def __init__(self, search: Search, concurrency: int, budget: Budget, plan: TimePlan) -> None:
+        self.search, self._budget, self._plan = search, budget, plan
+        self.queue, self.watchdog = TrialQueue(search, concurrency), Watchdog(search)
+        self.board = f"progress-{uuid.uuid4().hex}"
+        self._progress = EpochProgress(self.board, search.announce)
+        #: Trials that ended an epoch during this step of Tune's loop.
+        self._reported: set[int] = set()
+        #: Hints that the user has seen.
+        self._hints: set[str] = set()
+        self.refused: InputError | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune pickles its tuner for its own restore, which is never used: the journal is the state.
+        return (object, ())
+
+    def reported(self, trial: TuneTrial) -> None:
+        """A trial of Tune ended an epoch."""
+        self._reported.update(numbers_of(trial))
+
+    def failed(self, trial: TuneTrial, traceback: str) -> None:
+        """Takes in that a trial of Tune failed. A single trial is tried again or has failed for good; the trials of a
+        group train alone from now on."""
+        self.watchdog.forget(trial)
+        why, shown = cause(traceback), redacted(cut(traceback))
+        search, numbers = self.search, numbers_of(trial)
+        running = [search.state.trials[n] for n in numbers if not search.state.trials[n].idle]
+        if why == "disk":
+            search.stop("disk full")  # a resume trains again what could not be saved
+        elif why == "unclean":
+            search.announce({"event": "unclean", "traceback": shown})
+            self.queue.put_back(running)
+        elif len(numbers) > 1:
+            search.announce({"event": "apart", "numbers": numbers, "traceback": shown})
+            self.queue.take_apart(numbers)
+            self.queue.put_back(running)
+        elif running and search.fail(numbers[0], why, shown):
+            self.queue.put_back(running)
+
+    def hint(self, hints: Sequence[tuple[int, str]]) -> None:
+        """Shows hints of trials, as (number, text), to the user; each text once, for the first trial that has it."""
+        for number, text in hints:
+            if text not in self._hints:
+                self._hints.add(text)
+                self.search.announce({"event": "hint", "number": number, "text": text})
+
+    def is_over(self, trial: TuneTrial) -> bool:
+        """Whether a trial of Tune stops after the epoch that it reported.
+
+        A trial that has had its last epoch comes to its own end even when the epoch budget is used up.
+        """
+        search = self.search
+        running = [search.state.trials[n] for n in numbers_of(trial) if not search.state.trials[n].idle]
+        if search.stopping == "epoch budget":
+            return not any(one.epoch >= search.config.search.epochs for one in running)
+        return not running or bool(search.stopping)
+
+    def settle(self) -> None:
+        """Work after each step of Tune's loop, while the trials that reported train again already."""
+        if self._reported:
+            checkpoints.limit(self.search, self._reported)
+            self._reported = set()
+        self.watchdog.check()
+        self._keep_time()
+        self._progress.ask(self.watchdog.longest_silence)
+
+    def _keep_time(self) -> None:
+        """Stops the trials, or starts no new trial, when the time plan says so."""
+        search, plan = self.search, self._plan
+        if math.isinf(self._budget.seconds) or search.stopping:
+            return
+        left = self._budget.left
+        trials = TrialsSoFar.from_state(search.config, search.state) if plan.retrain else None
+        reserved = plan.after_trials(trials, left).seconds
+        if plan.must_stop_trials(left, reserved, self.watchdog.epochs_left()):
+            search.stop("time budget")
+        elif (best := search.state.best()) is not None:
+            search.study.closed = not plan.may_start_trial(left, reserved, best.seconds / best.epoch)

@@ -1,0 +1,76 @@
+"""Ends workers whose trials are over their time, or report nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import ray
+from ray.tune.experiment import Trial as TuneTrial
+
+from search.core.config import parse_duration
+from search.runtime.search import Search
+
+
+def numbers_of(trial: TuneTrial) -> list[int]:
+    """The numbers of the search's trials that a trial of Tune trains."""
+    return [t["number"] for t in trial.config["trials"]]
+
+
+class Watchdog:
+    """Watches `search.stall_timeout` and `search.trial_timeout` inside epochs.
+
+    Attributes:
+        since: when each running trial of Tune last began or ended an epoch, by `time.monotonic`.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self.since: dict[TuneTrial, float] = {}
+
+    def heard(self, trial: TuneTrial) -> None:
+        """A trial of Tune began, or ended an epoch."""
+        self.since[trial] = time.monotonic()
+
+    def forget(self, trial: TuneTrial) -> None:
+        """A trial of Tune ended."""
+        self.since.pop(trial, None)
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds since the running trial that was silent longest reported; minus infinity without running trials."""
+        return time.monotonic() - min(self.since.values(), default=math.inf)
+
+    def epochs_left(self) -> list[float]:
+        """The seconds until the running epochs end, as the trials' own earlier epochs forecast them."""
+        trials, now = self._search.state.trials, time.monotonic()
+        return [
+            max(0.0, trials[n].seconds / trials[n].epoch - (now - since))
+            for trial, since in self.since.items()
+            for n in numbers_of(trial)
+            if trials[n].epoch
+        ]
+
+    def check(self) -> None:
+        """Ends the workers of trials that are over their time limit, or hang."""
+        search, limit = self._search, self._search.config.search.stall_timeout
+        for trial, since in list(self.since.items()):
+            silent = time.monotonic() - since
+            running = [n for n in numbers_of(trial) if not search.state.trials[n].idle]
+            late = [n for n in running if search.study.is_over_time(n, silent / len(running))]
+            stalled = limit is not None and silent > parse_duration(limit)
+            if not (late or stalled) or trial.temporary_state.ray_actor is None:
+                continue
+            search.end_late(late)
+            if stalled and limit is not None:
+                self._stalled(running, limit)
+            self.forget(trial)
+            ray.kill(trial.temporary_state.ray_actor)  # Tune reports an error, which reaches `TuneRunner.failed`
+
+    def _stalled(self, numbers: list[int], limit: str) -> None:
+        search = self._search
+        search.announce({"event": "stalled", "numbers": numbers, "limit": limit})
+        for number in numbers:  # a trial that hangs after its epochs would have to train them again
+            if search.state.trials[number].epoch >= search.config.search.epochs:
+                why = f"it did not come to its end within {limit} (search.stall_timeout) after its last epoch"
+                search.fail(number, "mistake", f"TrainingError: {why}")

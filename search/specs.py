@@ -1,0 +1,63 @@
+"""The functions that describe a hyperparameter of a space in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trainables import plain
+
+Spec = Mapping[str, Any]
+
+
+def uniform(low: float, high: float, *, prior: float | None = None, when: Spec | None = None) -> dict[str, Any]:
+    """A number between two bounds. Each number is equally likely.
+
+    Args:
+        prior: the value that you would try first.
+        when: the hyperparameter exists only beside these values of others, such as `{"optimizer": "sgd"}`.
+
+    >>> uniform(0, 0.5)
+    {'uniform': [0, 0.5]}
+    """
+    return _spec({"uniform": [low, high]}, prior, when)
+
+
+def loguniform(low: float, high: float, *, prior: float | None = None, when: Spec | None = None) -> dict[str, Any]:
+    """A number between two bounds. Each order of magnitude is equally likely. `prior` and `when` are as of `uniform`.
+
+    The values are no whole numbers: `loguniform(4, 128)` gives 22.6, for example. Use `integer` for a width or a number
+    of layers, or `choice([4, 8, 16, 32, 64, 128])` for some values of each order of magnitude.
+
+    >>> loguniform(1e-4, 1e-1, prior=1e-3)
+    {'loguniform': [0.0001, 0.1], 'prior': 0.001}
+    """
+    return _spec({"loguniform": [low, high]}, prior, when)
+
+
+def integer(
+    low: int, high: int, *, step: int = 1, prior: int | None = None, when: Spec | None = None
+) -> dict[str, Any]:
+    """A whole number from `low` to `high`, both included. Each is equally likely. `prior` and `when` are as of
+    `uniform`.
+
+    For equally likely orders of magnitude, list values: `choice([4, 8, 16, 32, 64, 128])`.
+
+    >>> integer(16, 64, step=16)
+    {'int': [16, 64], 'step': 16}
+    """
+    return _spec({"int": [low, high], **({"step": step} if step != 1 else {})}, prior, when)
+
+
+def choice(values: Sequence[Any], *, prior: Any = None, when: Spec | None = None) -> dict[str, Any]:
+    """One of some plain values, from a list, a tuple, a range or an array. `prior` and `when` are as of `uniform`.
+
+    >>> choice(["sgd", "adamw"])
+    {'choice': ['sgd', 'adamw']}
+    """
+    return _spec({"choice": values}, prior, when)
+
+
+def _spec(spec: dict[str, Any], prior: Any, when: Spec | None) -> dict[str, Any]:
+    given = spec | ({"prior": prior} if prior is not None else {}) | ({"when": when} if when else {})
+    return {key: plain(value, key) for key, value in given.items()}

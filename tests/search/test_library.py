@@ -1,0 +1,118 @@
+"""The library returns objects and never prints; the command line is one program that uses it."""
+
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+import search
+from search.cli.commands import exit_code
+from search.core.config import load_config
+from search.core.store import Store
+from search.live.outcome import print_outcome
+from search.observer import Observer
+from search.runs import RunOptions, resume, run
+from tests.conftest import ROOT, outside
+from tests.search.core.test_reading import kept
+from trainables import InputError
+
+#: Runs a task, and asks for everything that the Python API gives of it. Ray is replaced, as in tests/fuzz.
+PROGRAM = """
+import sys
+import pandas as pd
+import search
+from tests.fuzz.ray_here import ray_here
+
+
+class Lines(search.Observer):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+observer, events = Lines(), []
+small = {"data.demo.train": 100, "data.demo.test": 20, "data.demo.longest": 10, "variant": "vanilla",
+         "search.compare_seeds": 0, "search.balance": None}
+with ray_here():
+    found = search.run(
+        "rnn", name="s", trials=1, epochs=1, scheduler="none", set=small, resources={"gpus": 0, "dashboard": False},
+        observer=observer, callbacks=[lambda event, state: events.append(event["event"])],
+    )
+    again = found.resume(trials="+1", observer=observer)
+assert found.status == again.status == "finished" and (len(found.trials()), len(again.trials())) == (1, 2)
+assert found.test["mse"] > 0 and found.best.epoch == 1
+assert observer.lines[0].startswith("search s: task rnn, 1 trial of up to 1 epochs"), observer.lines
+assert events[:2] == ["session", "trial"] and events[-1] == "ended", events
+assert found.report().name == "report.html" and any("proposed" in line for line in again.why(0))
+assert search.compare("rnn").searches["search"].tolist() == ["s"]
+pd.DataFrame([[0.1 * k] * 10 for k in range(5)], columns=[f"x{i}" for i in range(10)]).to_csv("new.csv", index=False)
+predictions = search.predict("rnn", ["new.csv"])
+assert len(predictions) == 1 and predictions["prediction"].notna().all()
+assert "is the champion by hand" in search.promote("rnn", 1)
+assert not [name for name in sys.modules if name.startswith("search.cli")]
+"""
+
+
+def test_task_runs_predicts_reports_and_compares_without_the_command_line(tmp_path, empty_store):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "mlflow.db").write_bytes(empty_store.read_bytes())
+    environment = outside() | {"PYTHONPATH": str(ROOT), "SEARCH_STORE": str(tmp_path / "store")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == ""
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path)
+    kept(store, "s", load_config("rnn", ["search.epochs=1", "search.trials=1"]))
+    return store
+
+
+def test_finished_search_is_returned_and_printed_by_the_command_line_alone(store, monkeypatch, capsys):
+    monkeypatch.setattr("search.runs._mlflow_has", lambda *given: True)
+    outcome = resume(store, "s", {}, Observer())
+    assert (outcome.state.status, outcome.trained, outcome.note) == ("finished", False, "search s is finished")
+    assert capsys.readouterr() == ("", "")
+    print_outcome(Console(width=200), outcome)
+    printed = capsys.readouterr().out
+    assert printed.startswith("search s is finished\nbest: trial 0, val") and "python -m search report s" in printed
+    assert exit_code(outcome) == 0
+
+
+def test_refused_run_prints_nothing(store, capsys):
+    with pytest.raises(InputError, match="a search of that name exists"):
+        run(store, load_config("rnn"), RunOptions(name="s"), Observer())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_result_reads_its_journal_once(store, monkeypatch):
+    found = search.open("s", store.root)
+    monkeypatch.setattr("search.core.replay.read_events", None)
+    assert (found.status, found.best.value, len(found.trials()), len(found.curves())) == ("finished", 0.5, 1, 1)
+    assert found.test is None and found.best.number == 0 and repr(found)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"train": "rmn"}, r"task 'rmn': unknown; there are .*did you mean 'rnn'\?"),
+        ({"train": "rnn", "objective": "mse max"}, "objective='mse max': the task rnn has the objective mse min"),
+        ({"train": "rnn", "set": {"variant": "vannila"}}, r"variant='vannila': .*vanilla, truncated, padded"),
+        ({"train": "rnn", "set": {"search.trails": 3}}, "trails=3: search.trails: unknown key"),
+        ({"train": "rnn", "space": {"lr": {"uniform": [2, 1]}}}, "lr"),
+        ({"train": "rnn", "trials": 0}, "trials=0: input should be greater than"),
+        ({"train": print}, "space: missing; give the hyperparameters of the function"),
+        ({"train": print, "space": {}}, "objective: missing; give a metric that the function yields"),
+        ({"train": print, "space": {}, "objective": "loss min", "data": "x"}, "data='x': a training function reads"),
+    ],
+)
+def test_wrong_argument_of_run_is_named(tmp_path, given, message):
+    with pytest.raises(InputError, match=message) as raised:
+        search.run(**given, store=tmp_path, observer=Observer())
+    assert isinstance(raised.value, search.SearchError) and isinstance(raised.value, ValueError)
