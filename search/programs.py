@@ -17,7 +17,7 @@ from search.core.space import Space
 from search.core.store import Store, read_json
 from search.observer import Observer
 from search.outcome import SearchOutcome
-from search.runs import RunOptions, new_name, run
+from search.runs import RunOptions, new_name, reports_full_disk, run
 from trainables import LOOP_TASK, registered_address, task_names
 from trainables.base.files import file_safe, replacing
 from trainables.loops.command import Command
@@ -69,7 +69,7 @@ def run_program(
     code = Code.of(program.train)
     store.check()
     name = options.name or new_name(code.name)
-    with store.search(name).begin() as journal:
+    with reports_full_disk(store), store.search(name).begin() as journal:
         config = program.configure(store, code, observer)
         function = Path("functions") / name / f"{code.name}.pkl"
         code.write(store.root / function)

@@ -103,7 +103,7 @@ def run(
     Raises:
         InputError: the name is taken, or the configuration or the data cannot be used.
     """
-    with _reports_full_disk(store), _begun(store, config, options, journal) as (folder, held):
+    with reports_full_disk(store), _begun(store, config, options, journal) as (folder, held):
         new = _prepare(store, config, options, folder, observer)
         record = SearchRecord(
             **task_fields(new.config.task),
@@ -139,7 +139,7 @@ def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Obse
     """
     from search.reports.plan import plan as forecast
 
-    with _reports_full_disk(store), _begun(store, config, options, None) as (folder, _):
+    with reports_full_disk(store), _begun(store, config, options, None) as (folder, _):
         new = _prepare(store, config, options, folder, observer)
         made = forecast(new.config, new.splits, new.cluster.placement)
         made.save(new.plan_file)
@@ -163,7 +163,7 @@ def resume(
     Raises:
         InputError: there is no such search, its data changed, a change is wrong, or another process runs it.
     """
-    with _reports_full_disk(store), journal or store.search(name).hold(store) as held:
+    with reports_full_disk(store), journal or store.search(name).hold(store) as held:
         if store.search(name).read(store).imported:
             return _deliver_imported(store, name, any(changes.values()), observer)
         folder, record, config = open_to_run(store, name)
@@ -206,7 +206,7 @@ def retrain(
     Raises:
         InputError: there is no such search, no trial has a result, or an argument is wrong.
     """
-    with _reports_full_disk(store), store.search(name).hold(store) as journal:
+    with reports_full_disk(store), store.search(name).hold(store) as journal:
         folder, record, config = open_to_run(store, name)
         task = get_task(config.task)
         if isinstance(task, SelfTrained):
@@ -372,7 +372,7 @@ def _deliver_imported(store: Store, name: str, extended: bool, observer: Observe
 
 
 @contextmanager
-def _reports_full_disk(store: Store) -> Iterator[None]:
+def reports_full_disk(store: Store) -> Iterator[None]:
     """Raises InputError where the disk has no room, so that a person reads one line instead of a traceback."""
     try:
         yield

@@ -90,6 +90,10 @@ class _Trial:
         self.config, self.temporary_state = config, state
 
 
+def _no_actor(name: str) -> Any:
+    raise ValueError(f"no actor {name}")  # as Ray says it
+
+
 @contextmanager
 def ray_here() -> Iterator[None]:
     """While entered, Ray's functions are those of this module."""
@@ -101,6 +105,7 @@ def ray_here() -> Iterator[None]:
         patch.setattr(ray, "get_runtime_context", lambda: context)
         patch.setattr(ray, "put", lambda value: value)
         patch.setattr(ray, "get", lambda value: value)
+        patch.setattr(ray, "get_actor", _no_actor)
         patch.setattr(ray, "wait", lambda streams, **_: (streams[:1], streams[1:]))
         patch.setattr(ray, "remote", _Remote)
         patch.setattr(tune, "Tuner", _Tuner)

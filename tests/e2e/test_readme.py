@@ -105,14 +105,11 @@ ELSEWHERE = {
     "why tutorial 9": "test_programs.py",
 }  # fmt: skip
 
-#: Commands that start no Ray, which run in the process of the test.
-WITHOUT_RAY = ("list", "compare", "report", "simulate", "why", "export", "promote", "predict", "data")
-
 
 @pytest.fixture(scope="module")
-def newcomer(module_command):
+def newcomer(module_here):
     """A command in a folder with the files that the docs name."""
-    folder, rng = module_command.folder, np.random.default_rng(0)
+    folder, rng = module_here.folder, np.random.default_rng(0)
     for kind in ("arched", "square"):
         (folder / "photos" / "train" / kind).mkdir(parents=True)
         for number in range(12):
@@ -138,7 +135,7 @@ def newcomer(module_command):
         lines = [f" the history of town {n % 17} began when river {n % 5} moved ." for n in range(count)]
         (folder / "wikitext-2" / f"wiki.{split}.tokens").write_text("\n".join(lines))
     pd.DataFrame(rng.normal(size=(6, 10))).to_csv(folder / "sequence.csv", index=False)
-    return module_command
+    return module_here
 
 
 def test_all_commands_are_tested():
@@ -156,7 +153,7 @@ def test_command(newcomer, text):
         os.killpg(server.pid, signal.SIGTERM)
         server.communicate(timeout=30)
         return
-    run = newcomer.call if arguments[0] in WITHOUT_RAY else newcomer.run
+    run = newcomer.run if "--open" in arguments else newcomer.call
     output = run(*arguments, *COMMANDS[text], BROWSER="true")
     if arguments[0] == "run" and not {"--dry-run", "--plan"} & {*arguments, *COMMANDS[text]}:
         assert "trials: " in output and "best: trial " in output
