@@ -4,6 +4,8 @@ Commands share one Ray: starting it takes longer than most of the searches here.
 no cluster start their own with `OWN_RAY`.
 """
 
+import gc
+import io
 import json
 import os
 import secrets
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,21 +53,47 @@ class Command:
     program: tuple[str, ...] = ("-m", "search")
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen:
-        database = self.folder / "mlruns" / "mlflow.db"
-        if self.empty_store and not database.exists():
-            database.parent.mkdir(exist_ok=True)
-            shutil.copy(self.empty_store, database)
+        self._put_store()
         return subprocess.Popen(
             [sys.executable, *self.program, *arguments], cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             env={**outside(), "PYTHONPATH": CODE, "SEARCH_STORE": str(self.folder / "mlruns"), **self.env, **env},
         )  # fmt: skip
 
+    def _put_store(self) -> None:
+        database = self.folder / "mlruns" / "mlflow.db"
+        if self.empty_store and not database.exists():
+            database.parent.mkdir(exist_ok=True)
+            shutil.copy(self.empty_store, database)
+
     def run(self, *arguments: str, code: int = 0, **env: str) -> str:
         process = self.start(*arguments, **env)
         output, _ = process.communicate(timeout=280)
         assert process.returncode == code, output
         return output
+
+    def call(self, *arguments: str, code: int = 0, **env: str) -> str:
+        """As `run`, in the process of the test and without Ray: trials train here, one after the other (ray_here.py).
+
+        A process of its own imports torch and MLflow first, which takes three seconds of a core, and Ray's workers do
+        so again. For commands whose processes are not what the test is about.
+        """
+        from search.cli.app import app
+        from tests.ray_here import ray_here
+
+        self._put_store()
+        output = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output), ray_here():
+            patch.chdir(self.folder)
+            for name in [name for name in os.environ if name.startswith(("MLFLOW_", "RAY_"))]:
+                patch.delenv(name)
+            for name, value in {"SEARCH_STORE": str(self.folder / "mlruns"), **env}.items():
+                patch.setenv(name, value)
+            patch.setattr(gc, "freeze", lambda: None)  # as nothing follows in a process of its own
+            with pytest.raises(SystemExit) as left:
+                app(list(arguments), prog_name="python -m search")
+        assert left.value.code == code, output.getvalue()
+        return output.getvalue()
 
     def until(self, process: subprocess.Popen, name: str, ready) -> None:
         """Waits for `ready(events)`, while the command runs."""
@@ -128,6 +157,17 @@ def empty_store(tmp_path_factory) -> Path:
 @pytest.fixture
 def command(tmp_path, ray_env, empty_store) -> Command:
     return Command(tmp_path, ray_env, empty_store)
+
+
+@pytest.fixture
+def here(tmp_path, empty_store) -> Command:
+    """For tests that only `call` commands: no Ray is started."""
+    return Command(tmp_path, OWN_RAY, empty_store)
+
+
+@pytest.fixture(scope="module")
+def module_here(tmp_path_factory, empty_store) -> Command:
+    return Command(tmp_path_factory.mktemp("here"), OWN_RAY, empty_store)
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def assert_champion_answers(command: Command, task: str) -> None:
 def assert_served_and_reported(command: Command, task: str, name: str, *parts: str) -> None:
     """The champion answers, and the search's report, kept among the artifacts of this run of the tests, has these."""
     assert_champion_answers(command, task)
-    command.run("report", name)
+    command.call("report", name)
     path = command.folder / "mlruns" / "searches" / name / "report.html"
     ARTIFACTS.mkdir(exist_ok=True)
     shutil.copy(path, ARTIFACTS / f"{task}.html")

@@ -184,9 +184,8 @@ def test_help_imports_nothing_heavy():
 
 def test_core_imports_nothing_heavy():
     code = (
-        "import sys, importlib, pkgutil, search.core\n"
-        "for found in pkgutil.walk_packages(search.core.__path__, 'search.core.'):\n"
-        "    importlib.import_module(found.name)\n"
+        "import sys, importlib, pkgutil, search.core as core\n"
+        "for found in pkgutil.walk_packages(core.__path__, 'search.core.'): importlib.import_module(found.name)\n"
         "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'pandas', 'rich', 'typer', 'plotly'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from trainables.base.batches import shuffled_batches
     from trainables.base.device import Device, choose_device
     from trainables.base.errors import InputError
-    from trainables.base.fused import Fusable, Stack
+    from trainables.base.fused import Stack
     from trainables.base.optimizers import make_optimizer, make_schedule
-    from trainables.base.survey import Finding, Surveyed
+    from trainables.base.survey import Finding
     from trainables.base.task import (
         Baselined,
         Bootstrapped,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         DataInfo,
         Described,
         Exported,
+        Fusable,
         Illustrated,
         Limited,
         Mergeable,
@@ -37,13 +38,15 @@ if TYPE_CHECKING:
         Precomputed,
         Progress,
         Sampling,
+        SelfTrained,
         Splits,
+        Surveyed,
         Task,
         Traced,
         array_digest,
         content_digest,
     )  # fmt: skip
-    from trainables.base.training import Diverged, Learner, SelfTrained, fit_batches, not_finite, seed_everything
+    from trainables.base.training import Diverged, Learner, fit_batches, not_finite, seed_everything
     from trainables.base.values import Allowed, Numbers, check_params, plain
 
 __all__ = [
@@ -94,7 +97,9 @@ def get_task(name: str) -> Task:
     module, _, attribute = _address(name).partition(":")
     attribute, _, arguments = attribute.partition("?")
     task: Any = getattr(import_module(module), attribute)
-    return task(name, **dict(parse_qsl(arguments))) if arguments else task
+    task = task(name, **dict(parse_qsl(arguments))) if arguments else task
+    import_module("trainables.base.task").check_task(task)
+    return task
 
 
 def register_task(name: str, address: str) -> None:

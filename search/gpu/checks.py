@@ -31,7 +31,8 @@ from trainables import (
     seed_everything,
 )
 from trainables.base import fused, training
-from trainables.base.fused import Fusable, Member
+from trainables.base.fused import Member
+from trainables.base.task import Fusable
 from trainables.base.training import CHECK_EVERY, Learner, rng_state
 
 #: Sizes of the demos: some fifty steps of training each.

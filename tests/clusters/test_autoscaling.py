@@ -68,7 +68,7 @@ def autoscaling_cluster():
                         process.kill()
 
 
-def test_search_waits_for_the_machines_that_its_trials_make_the_cluster_start(tmp_path, command):
+def test_search_waits_for_autoscaled_machines(tmp_path, command):
     with autoscaling_cluster() as env:
         search = Command(tmp_path, env, command.empty_store)
         run = ("run", "toy", "--name", "s", "--concurrency", "2", "--no-retrain")

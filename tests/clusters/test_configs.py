@@ -24,7 +24,7 @@ def documents(name: str) -> list[dict]:
     return list(yaml.safe_load_all((FOLDER / name).read_text()))
 
 
-def test_cluster_launcher_file_is_what_ray_takes():
+def test_cluster_launcher_file():
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
     (config,) = documents("aws.yaml")
     jsonschema.validate(config, schema)
@@ -34,7 +34,7 @@ def test_cluster_launcher_file_is_what_ray_takes():
 
 
 @pytest.mark.parametrize("name", ["mlflow.yaml", "kuberay.yaml"])
-def test_kubernetes_resources_are_valid(name):
+def test_kubernetes_resources(name):
     checked = 0
     for document in documents(name):
         if document["apiVersion"].startswith("ray.io/"):
@@ -44,7 +44,7 @@ def test_kubernetes_resources_are_valid(name):
     assert checked >= 1
 
 
-def test_pods_of_the_ray_cluster_are_valid_and_its_groups_add_up():
+def test_kubernetes_pods_of_ray_cluster():
     job = next(d for d in documents("kuberay.yaml") if d["kind"] == "RayJob")
     cluster = job["spec"]["rayClusterSpec"]
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
@@ -62,7 +62,7 @@ def test_pods_of_the_ray_cluster_are_valid_and_its_groups_add_up():
         kubernetes_validate.validate(broken, KUBERNETES, strict=True)
 
 
-def test_slurm_script_is_sound():
+def test_slurm_script():
     # The environment's programs, whose folder need not be on PATH.
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert shellcheck, "it comes with the dev extra"
@@ -71,5 +71,5 @@ def test_slurm_script_is_sound():
 
 
 @pytest.mark.parametrize("name", ["aws.yaml", "kuberay.yaml", "mlflow.yaml", "slurm.sh"])
-def test_every_file_is_explained(name):
+def test_docs_explain_each_file(name):
     assert f"configs/cluster/{name}" in (ROOT / "docs" / "howto" / "cluster.md").read_text()

@@ -46,7 +46,8 @@ SMALL = (
 
 @pytest.mark.nightly
 @pytest.mark.skipif(not can_hide(), reason="mount namespaces are not allowed here")
-def test_search_on_machines_that_share_no_disk_equals_one_on_this_machine(tmp_path, command):
+def test_machines_without_shared_disk(tmp_path, command):
+    """The search equals a search on this machine alone."""
     here = Command(tmp_path / "here", command.env, command.empty_store)
     away_folder = tmp_path / "away"
     for folder in (here.folder, away_folder):
@@ -70,7 +71,8 @@ def test_search_on_machines_that_share_no_disk_equals_one_on_this_machine(tmp_pa
 ALL = ("--set", "search.concurrency=null")
 
 
-def test_machine_that_comes_takes_trials_and_one_that_goes_loses_an_epoch_at_most(tmp_path, command):
+def test_machine_added_and_removed(tmp_path, command):
+    """A machine that comes takes trials; a machine that goes loses at most an epoch of its trial."""
     with machines(head_cpus=1) as there:
         one = Command(tmp_path, there.env, command.empty_store)
         # Trials are shorter than a worker takes to start, as it must not be given up when another is free; and more

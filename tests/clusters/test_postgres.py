@@ -45,7 +45,7 @@ def server(tmp_path_factory) -> Iterator[str]:
 
 
 @pytest.mark.nightly
-def test_windows_search_killed_and_resumed_on_a_server_with_postgresql(command, server):
+def test_search_killed_and_resumed_on_postgresql(command, server):
     env = {"MLFLOW_TRACKING_URI": server}
     small = ("--trials", "4", "--epochs", "4", "--set", "data.size=24", "--set", "data.demo.train=100",
              "--set", "data.demo.test=30", "--set", "image_size=16")  # fmt: skip

@@ -44,7 +44,7 @@ def files(request, bucket, tmp_path) -> Files:
     return LocalFiles(tmp_path) if request.param == "local" else files_at(f"s3://bucket/{tmp_path.name}")
 
 
-def test_files_are_written_whole_or_not_at_all(files):
+def test_storage_writes_whole_files(files):
     with files.write("a/b/one") as file:
         file.write(b"content")
     with pytest.raises(RuntimeError), files.write("a/b/two") as file:
@@ -60,13 +60,13 @@ def test_files_are_written_whole_or_not_at_all(files):
         files.open("a/b/one")
 
 
-def test_uri_of_a_file_is_a_folder_and_a_wrong_one_is_refused(tmp_path):
+def test_storage_uri(tmp_path):
     assert isinstance(files_at(f"file://{tmp_path}"), LocalFiles)
     with pytest.raises(ValueError, match="nonsense"):
         RemoteFiles("nonsense://x")
 
 
-def test_worker_that_sees_no_folder_hands_its_files_back(tmp_path):
+def test_storage_worker_without_folder(tmp_path):
     (tmp_path / "journal.jsonl").write_bytes(b"mark\nmore\n")
     near, far = Storage(tmp_path, b"mark\n"), Storage(tmp_path, b"other\n", carried={"x": b"sent along"})
     assert near.save("a/b", lambda file: file.write(b"here")) == {
@@ -80,7 +80,7 @@ def test_worker_that_sees_no_folder_hands_its_files_back(tmp_path):
         far.open("y")
 
 
-def test_data_in_a_bucket_is_fetched_once_and_again_when_it_changed(bucket, tmp_path):
+def test_bucket_data_fetched_once_per_version(bucket, tmp_path):
     fs = s3fs.S3FileSystem()
     for name in ("train", "test"):
         fs.pipe_file(f"bucket/corpus/{name}.txt", name.encode())
@@ -98,7 +98,7 @@ def test_data_in_a_bucket_is_fetched_once_and_again_when_it_changed(bucket, tmp_
 
 
 @pytest.mark.nightly
-def test_search_with_data_and_checkpoints_in_a_bucket_survives_a_kill(bucket, command):
+def test_bucket_search_killed_and_resumed(bucket, command):
     whole = Command(command.folder / "whole", command.env, command.empty_store)
     whole.folder.mkdir()
     whole.run(*SEARCH)
@@ -119,7 +119,7 @@ def test_search_with_data_and_checkpoints_in_a_bucket_survives_a_kill(bucket, co
 
 
 @pytest.mark.slow
-def test_bucket_that_is_not_there_is_refused_before_anything_starts(bucket, command):
+def test_bucket_missing(bucket, command):
     output = command.run(*SEARCH, "--storage", "s3://nowhere/runs", code=2, **bucket)
     assert "error: --storage s3://nowhere/runs/s-" in output and "cannot be used" in output
     assert not (command.folder / "mlruns" / "searches").exists() and os.environ["AWS_ACCESS_KEY_ID"] == "key"

@@ -27,7 +27,7 @@ def before(tmp_path_factory) -> Path:
     return folder
 
 
-def test_search_that_was_killed_goes_on_with_the_same_trials(before, ray_env, empty_store):
+def test_old_search_resumes_same_trials(before, ray_env, empty_store):
     (before / "store").rename(before / "mlruns")
     command = Command(before, ray_env, empty_store)
     old = len(command.events("killed"))
@@ -41,7 +41,7 @@ def test_search_that_was_killed_goes_on_with_the_same_trials(before, ray_env, em
     assert_logged_once(command, "rnn", "killed")
 
 
-def test_registered_model_predicts_beside_the_code_of_today(before):
+def test_old_model_predicts(before):
     code = (
         "import sys, json, mlflow, pandas, trainables\n"
         "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
@@ -59,7 +59,7 @@ def test_registered_model_predicts_beside_the_code_of_today(before):
 
 
 @pytest.mark.slow
-def test_task_of_another_package_is_searched(before, tmp_path, ray_env, empty_store):
+def test_old_task_package(before, tmp_path, ray_env, empty_store):
     env = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(before / "package")]), "SEARCH_TASKS": "toy=toy_task:TASK"}
     command = Command(tmp_path, {**ray_env, **env, "RAY_ADDRESS": ""}, empty_store)
     output = command.run("run", "toy", "--name", "s", "--trials", "2", "--epochs", "2")

@@ -22,7 +22,7 @@ def data(tmp_path):
     return str(path)
 
 
-def test_command_with_nothing_but_a_budget_ends_within_it_with_a_model(command, data):
+def test_budget_alone_ends_in_time_with_a_model(command, data):
     begun = time.monotonic()
     output = command.run("run", "rnn", "--name", "s", "--data", data, "--time-budget", "2m", **OWN_RAY)
     assert time.monotonic() - begun <= 1.1 * 120
@@ -35,7 +35,7 @@ def test_command_with_nothing_but_a_budget_ends_within_it_with_a_model(command, 
     assert len(trials) >= 2 and trials[0]["params"]["cell"] == "gru", "the priors come first"
 
 
-def test_budget_that_holds_no_final_training_takes_the_best_trials_own_model(command, data):
+def test_budget_too_short_for_a_final_training(command, data):
     """Epochs of all trials are as long as a large part of the budget."""
     output = command.run(
         "run", "rnn", "--name", "s", "--data", data, "--time-budget", "70s", "--epochs", "500",
@@ -50,7 +50,8 @@ def test_budget_that_holds_no_final_training_takes_the_best_trials_own_model(com
         assert run.data.metrics["test_mse"] == final["test"]["mse"]
 
 
-def test_interrupted_search_makes_a_model_without_going_on_and_goes_on_after_it(command):
+def test_retrain_of_an_interrupted_search(command):
+    """It makes a model without going on with the trials."""
     process = command.start("run", "toy", "--name", "s", "--set", "data.pause=1", "--epochs", "30")
     command.until(process, "s", lambda events: sum(e["event"] == "result" for e in events) >= 2)
     process.send_signal(signal.SIGTERM)

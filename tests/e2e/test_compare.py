@@ -20,14 +20,14 @@ ONE = (
 
 
 @pytest.fixture(scope="module")
-def searched(module_command):
-    module_command.run(*ONE)
-    module_command.run("run", "toy", "--name", "two", "--no-retrain", "--set", "lr=0.1", "--epochs", "2")
-    return module_command
+def searched(module_here):
+    module_here.call(*ONE)
+    module_here.call("run", "toy", "--name", "two", "--no-retrain", "--set", "lr=0.1", "--epochs", "2")
+    return module_here
 
 
-def test_trials_of_several_searches_stand_in_one_ranking(searched):
-    frame = pd.read_csv(io.StringIO(searched.run("compare", "toy", "--format", "csv", "--top", "0")))
+def test_compare_ranks_trials_of_several_searches(searched):
+    frame = pd.read_csv(io.StringIO(searched.call("compare", "toy", "--format", "csv", "--top", "0")))
     assert len(frame) == 10 and set(frame["search"]) == {"one", "two"}
     assert frame["val_score"].is_monotonic_decreasing
     assert frame["behind"].tolist() == pytest.approx((frame["val_score"].max() - frame["val_score"]).tolist())
@@ -42,16 +42,16 @@ def test_trials_of_several_searches_stand_in_one_ranking(searched):
         assert row["lr"] == pytest.approx(params["lr"]) and row["index"] == params["index"]
 
 
-def test_formats_hold_the_same_trials(searched):
-    records = json.loads(searched.run("compare", "toy", "--search", "one", "--format", "json"))
-    markdown = searched.run("compare", "toy", "--search", "one", "--format", "md")
-    table = searched.run("compare", "toy", "--search", "one", "--top", "2")
+def test_compare_formats(searched):
+    records = json.loads(searched.call("compare", "toy", "--search", "one", "--format", "json"))
+    markdown = searched.call("compare", "toy", "--search", "one", "--format", "md")
+    table = searched.call("compare", "toy", "--search", "one", "--top", "2")
     assert [r["search"] for r in records] == ["one"] * 6
     assert markdown.count("| one |") == 7, "six trials and the search"
     assert "2 of 6 trials; --top 0 shows all" in table
 
 
-def test_journals_and_mlflow_are_read_alike(searched):
+def test_journals_and_mlflow_read_alike(searched):
     store = Store(searched.folder / "mlruns")
     journals = {table.name: table for table in read_tables(store, "toy")}
     tracked = {table.name: table for table in tracked_searches(store, "toy")}
@@ -64,29 +64,29 @@ def test_journals_and_mlflow_are_read_alike(searched):
         pd.testing.assert_frame_equal(trials, table.trials, check_dtype=False)
 
 
-def test_compare_without_a_task_compares_the_searches_of_each_task(searched):
-    output = searched.run("compare", "--format", "csv", "--top", "0")
+def test_compare_without_task(searched):
+    output = searched.call("compare", "--format", "csv", "--top", "0")
     assert len(pd.read_csv(io.StringIO(output))) == 10
 
 
-def test_search_on_other_data_is_named_and_not_ranked(searched):
-    searched.run("run", "toy", "--name", "other", "--no-retrain", "--set", "data.size=80", "--epochs", "1")
-    output = searched.run("compare", "toy", "--search", "one", "--search", "other", "--format", "csv", "--top", "0")
+def test_compare_search_on_other_data(searched):
+    searched.call("run", "toy", "--name", "other", "--no-retrain", "--set", "data.size=80", "--epochs", "1")
+    output = searched.call("compare", "toy", "--search", "one", "--search", "other", "--format", "csv", "--top", "0")
     assert "not compared, as their data is other than other's" in output
     assert output.count("other,") == 4 and "\none," not in output
-    assert "no such search of toy; there are" in searched.run("compare", "toy", "--search", "nope", code=2)
+    assert "no such search of toy; there are" in searched.call("compare", "toy", "--search", "nope", code=2)
 
 
-def test_simulation_makes_the_logged_decisions_again_and_others(searched):
-    output = searched.run("simulate", "one")
+def test_simulate_logged_and_other_scheduler(searched):
+    output = searched.call("simulate", "one")
     same, total = output.split(" early-stopping")[0].split("the logged search: ")[1].split(" of ")
     assert same == total and int(total) > 5
-    output = searched.run("simulate", "one", "--scheduler", "none", "--concurrency", "3")
+    output = searched.call("simulate", "one", "--scheduler", "none", "--concurrency", "3")
     assert "unknown" in output and "are used as far as they went" in output
 
 
-def test_report_is_one_file_that_needs_nothing_else_and_is_logged(searched):
-    output = searched.run("report", "one")
+def test_report_is_one_file_and_is_logged(searched):
+    output = searched.call("report", "one")
     path = searched.folder / "mlruns" / "searches" / "one" / "report.html"
     assert f"report: {path}" in output
     page = path.read_text()
@@ -96,27 +96,28 @@ def test_report_is_one_file_that_needs_nothing_else_and_is_logged(searched):
     client, runs = searched.runs("toy")
     parent = next(r for r in runs if r.data.tags["role"] == "parent" and r.data.tags["search"] == "one")
     assert "report.html" in {a.path for a in client.list_artifacts(parent.info.run_id)}
-    assert "no search of that name" in searched.run("report", "nope", code=2)
+    assert "no search of that name" in searched.call("report", "nope", code=2)
 
 
-def test_version_is_promoted_by_hand(searched):
-    assert "there are 1" in searched.run("promote", "toy", "9", code=2)
-    assert "toy version 1" in searched.run("promote", "toy", "1")
+def test_promote_version(searched):
+    assert "there are 1" in searched.call("promote", "toy", "9", code=2)
+    assert "toy version 1" in searched.call("promote", "toy", "1")
 
 
 @pytest.mark.nightly
-def test_finished_search_given_more_goes_on_as_if_it_always_had_it(command, module_command):
+def test_resume_with_more_trials_and_epochs(here, module_here):
+    """The search ends as one that had them from the start."""
     whole = (*ONE[:3], "whole", *ONE[4:9], "9", *ONE[10:])
-    module_command.run(*whole)
-    command.run(*ONE)
-    assert "it can only be given more" in command.run("resume", "one", "--trials", "3", code=2)
-    command.run("resume", "one", "--trials", "+3")
+    module_here.call(*whole)
+    here.call(*ONE)
+    assert "it can only be given more" in here.call("resume", "one", "--trials", "3", code=2)
+    here.call("resume", "one", "--trials", "+3")
     trials, other = (
         [(e["number"], e["params"]) for e in c.events(n) if e["event"] == "trial"]
-        for c, n in ((command, "one"), (module_command, "whole"))
+        for c, n in ((here, "one"), (module_here, "whole"))
     )
     assert len(trials) == 9 and trials == other
-    command.run("resume", "one", "--epochs", "6")
-    reached = {e["number"]: e["epoch"] for e in epochs_of(command.events("one"))}
+    here.call("resume", "one", "--epochs", "6")
+    reached = {e["number"]: e["epoch"] for e in epochs_of(here.events("one"))}
     assert max(reached.values()) == 6
-    assert_logged_once(command, "toy", "one")
+    assert_logged_once(here, "toy", "one")

@@ -15,9 +15,9 @@ SEARCH = (
 
 
 @pytest.fixture(scope="module")
-def searched(module_command):
-    module_command.run(*SEARCH, "--audit-stopping", "2")
-    return module_command
+def searched(module_here):
+    module_here.call(*SEARCH, "--audit-stopping", "2")
+    return module_here
 
 
 def audited(command):
@@ -29,9 +29,10 @@ def audited(command):
     return curves
 
 
-def test_audit_goes_on_from_where_trials_were_stopped_and_changes_no_result(searched):
+def test_audit_continues_stopped_trials(searched):
+    """Other results do not change."""
     before = [e for e in searched.events("s") if e["event"] in ("trial", "result", "final_finished")]
-    output = searched.run("resume", "s", "--audit-stopping", "+1")
+    output = searched.call("resume", "s", "--audit-stopping", "+1")
     curves = audited(searched)
     assert len(curves) == 3
     stopped = {e["number"]: e["epoch"] for e in results(searched.events("s")) if e["outcome"] == "stopped_early"}
@@ -42,12 +43,12 @@ def test_audit_goes_on_from_where_trials_were_stopped_and_changes_no_result(sear
     assert after == before
 
 
-def test_audited_trial_comes_to_what_it_would_have_come_to(searched, tmp_path_factory):
+def test_audit_equals_search_without_stopping(searched, tmp_path_factory):
     # The same search without a scheduler: with a searcher that samples at random nothing else differs.
     alone = type(searched)(tmp_path_factory.mktemp("alone"), searched.env, searched.empty_store)
     common = ("--searcher", "random", "--no-retrain", "--trials", "4")
-    searched.run(*SEARCH, "--name", "r", *common, "--audit-stopping", "9")
-    alone.run(*SEARCH, "--name", "r", *common, "--scheduler", "none")
+    searched.call(*SEARCH, "--name", "r", *common, "--audit-stopping", "9")
+    alone.call(*SEARCH, "--name", "r", *common, "--scheduler", "none")
     whole = {(e["number"], e["epoch"]): e["metrics"]["val_score"] for e in results(alone.events("r"))}
     found = {
         (e["number"], e["epoch"]): e["metrics"]["val_score"]
@@ -57,8 +58,8 @@ def test_audited_trial_comes_to_what_it_would_have_come_to(searched, tmp_path_fa
     assert found == whole
 
 
-def test_finalists_are_trained_with_the_same_seeds_and_compared(searched):
-    output = searched.run("retrain", "s", "--finalists", "2", "--seeds", "3")
+def test_retrain_finalists_same_seeds(searched):
+    output = searched.call("retrain", "s", "--finalists", "2", "--seeds", "3")
     assert "MLflow lacks" not in output and "registry: toy version" in output
     (decision,) = [e for e in searched.events("s") if e["event"] == "decided"]
     done = {(e["trial"], e["seed"]): e["test"]["score"] for e in searched.events("s") if e["event"] == "final_finished"}
@@ -69,10 +70,10 @@ def test_finalists_are_trained_with_the_same_seeds_and_compared(searched):
         assert row["low"] < row["test"] < row["high"]
     assert decision["champion"] == trials[0] and decision["resampled"]
     assert ("within noise" in output) != decision["winner"]
-    assert "error: --seeds 1: finalists" in searched.run("retrain", "s", "--finalists", "2", "--seeds", "1", code=2)
+    assert "error: --seeds 1: finalists" in searched.call("retrain", "s", "--finalists", "2", "--seeds", "1", code=2)
 
 
-def test_decision_and_audit_are_in_mlflow_and_in_the_report(searched):
+def test_decision_and_audit_in_mlflow_and_report(searched):
     assert_logged_once(searched, "toy", "s")
     client, runs = searched.runs("toy")
     (parent,) = [r for r in runs if r.data.tags["search"] == "s" and r.data.tags["role"] == "parent"]
@@ -83,30 +84,30 @@ def test_decision_and_audit_are_in_mlflow_and_in_the_report(searched):
     assert newest.tags["trial"] == str(decision["champion"])
     audits = [r for r in runs if r.data.tags["search"] == "s" and r.data.tags["role"] == "audit"]
     assert len(audits) == 3 and {r.info.status for r in audits} == {"FINISHED"}
-    searched.run("report", "s")
+    searched.call("report", "s")
     page = (searched.folder / "mlruns/searches/s/report.html").read_text()
     assert "trained to the end" in page and "rank at the end" in page and "Validation against test" in page
 
 
-def test_several_objectives_give_a_front(module_command):
+def test_pareto_front_of_two_objectives(module_here):
     objectives = ("--searcher", "nsga2", "--set", "search.objective=[score max, gradient_norm min]")
-    output = module_command.run(*SEARCH, "--name", "p", *objectives, "--set", "search.startup_trials=4")
-    events = module_command.events("p")
+    output = module_here.call(*SEARCH, "--name", "p", *objectives, "--set", "search.startup_trials=4")
+    events = module_here.events("p")
     front = [int(line.split("trial ")[1].split(":")[0]) for line in output.split("Pareto front")[1].splitlines()
              if line.startswith("  trial ")]  # fmt: skip
-    records = json.loads(module_command.run("compare", "toy", "--search", "p", "--top", "0", "--format", "json"))
+    records = json.loads(module_here.call("compare", "toy", "--search", "p", "--top", "0", "--format", "json"))
     assert sorted(front) == sorted(r["trial"] for r in records if r["front"])
     for one in records:
         mine = [e["metrics"] for e in results(events) if e["number"] == one["trial"]]
         assert one["gradient_norm"] == pytest.approx(max(mine, key=lambda m: m["val_score"])["gradient_norm"])
         better = [r for r in records if r["score"] > one["score"] and r["gradient_norm"] < one["gradient_norm"]]
         assert not (one["front"] and better)
-    module_command.run("report", "p")
-    assert "Pareto front" in (module_command.folder / "mlruns/searches/p/report.html").read_text()
+    module_here.call("report", "p")
+    assert "Pareto front" in (module_here.folder / "mlruns/searches/p/report.html").read_text()
 
 
-def test_objective_that_no_epoch_measures_is_one_clear_error(module_command):
+def test_objective_that_no_epoch_measures(module_here):
     objectives = ("--searcher", "nsga2", "--set", "search.objective=[score max, speed max]")
-    output = module_command.run(*SEARCH, "--name", "wrong", *objectives, code=2)
+    output = module_here.call(*SEARCH, "--name", "wrong", *objectives, code=2)
     assert "error: search.objective: 'speed': no metric of this task; there are " in output
     assert "Traceback" not in output and "parameters" in output

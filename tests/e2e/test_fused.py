@@ -28,12 +28,12 @@ def outcomes(command: Command) -> dict:
 
 @pytest.fixture(scope="module")
 def fused(module_command):
-    module_command.run(*FUSED, "--no-retrain")
+    module_command.call(*FUSED, "--no-retrain")
     return module_command
 
 
-def test_fused_trials_have_the_curves_that_they_have_alone(command, fused):
-    command.run(*FOUR, "--scheduler", "none", "--no-retrain")
+def test_fused_curves_equal_single_curves(command, fused):
+    command.call(*FOUR, "--scheduler", "none", "--no-retrain")
     alone, together = curves(command), curves(fused)
     assert len(alone) == 16
     assert {number for number, _ in together} == {0, 1, 2, 3}
@@ -41,7 +41,7 @@ def test_fused_trials_have_the_curves_that_they_have_alone(command, fused):
         assert value == pytest.approx(alone[point], rel=1e-3), point
 
 
-def test_early_stopping_removes_members_and_each_has_its_own_run(fused):
+def test_fused_members_stopped_early(fused):
     # At a rung all four stand beside each other: of 4, 2 go on from epoch 1 and 1 from epoch 3.
     ended = outcomes(fused)
     assert sorted(ended.values()) == ["completed", "stopped_early", "stopped_early", "stopped_early"]
@@ -53,7 +53,7 @@ def test_early_stopping_removes_members_and_each_has_its_own_run(fused):
     assert_logged_once(fused, "rnn", "s")
 
 
-def test_fused_search_killed_and_resumed_has_the_same_trials(command, fused):
+def test_fused_search_killed_and_resumed(command, fused):
     command.kill_when("s", lambda events: len(results(events)) >= 5, *FUSED, "--no-retrain")
     command.run("resume", "s")
     assert outcomes(command) == outcomes(fused)
@@ -79,7 +79,7 @@ TASK = FrailTask()
 
 
 @pytest.mark.slow
-def test_group_with_a_failing_trial_is_taken_apart(command):
+def test_fused_group_with_a_failing_trial(command):
     (command.folder / "frail.py").write_text(FRAIL)
     (command.folder / "frail.yaml").write_text((ROOT / "configs" / "rnn.yaml").read_text())
     env = {"SEARCH_TASKS": "frail=frail:TASK", "PYTHONPATH": os.pathsep.join([CODE, str(command.folder)])}
@@ -94,6 +94,6 @@ def test_group_with_a_failing_trial_is_taken_apart(command):
     assert "init xavier: no network is made of it" in output
 
 
-def test_task_that_cannot_fuse_says_so(command):
-    output = command.run("run", "toy", "--set", "search.fuse=4", code=2)
+def test_fuse_refused_by_task(command):
+    output = command.call("run", "toy", "--set", "search.fuse=4", code=2)
     assert "search.fuse: 4: toy trains its trials one by one; allowed is 1" in output

@@ -10,7 +10,7 @@ from tests.conftest import ROOT, outside
 pytestmark = pytest.mark.slow
 
 
-def test_the_wheel_works_without_the_checkout(tmp_path):
+def test_wheel_without_checkout(tmp_path):
     pip = [sys.executable, "-m", "pip", "-q"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True, timeout=200)
     (wheel,) = tmp_path.glob("*.whl")
@@ -34,7 +34,7 @@ def test_the_wheel_works_without_the_checkout(tmp_path):
         assert (site / marker).exists()
 
 
-def test_doctor_finds_this_machine_fit_and_says_what_it_is(command):
+def test_doctor_describes_this_machine(command):
     output = command.run("doctor", RAY_ADDRESS="", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     for line in ("software: trial-search", "machine: ", "gpu", "store: ", "model hub: ", "search: a small one runs"):
         assert line in output
@@ -45,10 +45,10 @@ def test_doctor_finds_this_machine_fit_and_says_what_it_is(command):
     assert "wikitext: corpus: " in output
 
 
-def test_version_suggestions_and_no_colours_when_piped(command):
-    assert command.run("--version").startswith("trial-search ")
-    assert "did you mean 'windows'?" in command.run("run", "window", code=2)
-    assert "did you mean 'epochs'?" in command.run("run", "rnn", "--set", "search.epoch=3", code=2)
-    assert "--trials" in command.run("run", "rnn", "--trails", "3", code=2)
+def test_cli_version_suggestions_no_colours(command):
+    assert command.call("--version").startswith("trial-search ")
+    assert "did you mean 'windows'?" in command.call("run", "window", code=2)
+    assert "did you mean 'epochs'?" in command.call("run", "rnn", "--set", "search.epoch=3", code=2)
+    assert "--trials" in command.call("run", "rnn", "--trails", "3", code=2)
     for arguments in (["list"], ["run", "rnn", "--dry-run"], ["--help"]):
         assert "\x1b[" not in command.run(*arguments)

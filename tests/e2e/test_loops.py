@@ -58,7 +58,7 @@ def uninterrupted(module_command, script):
 
 
 @pytest.mark.slow
-def test_function_killed_twice_and_resumed_equals_the_uninterrupted_search(command, script, uninterrupted):
+def test_function_killed_twice_and_resumed(command, script, uninterrupted):
     replace(command, program=(str(script),)).kill_when("s", lambda events: len(results(events)) >= 5)
     command.kill_when("s", lambda events: len(results(events)) >= 14, "resume", "s")
     assert "resumed: " in command.run("resume", "s")
@@ -66,7 +66,7 @@ def test_function_killed_twice_and_resumed_equals_the_uninterrupted_search(comma
     assert_logged_once(command, "train", "s")
 
 
-def test_what_was_found_is_what_mlflow_holds(module_command, uninterrupted):
+def test_result_equals_mlflow(module_command, uninterrupted):
     found = search.open("s", module_command.folder / "mlruns")
     assert found.status == "finished"
     table, curves = found.trials(), found.curves()
@@ -86,15 +86,15 @@ def test_what_was_found_is_what_mlflow_holds(module_command, uninterrupted):
 
 
 @pytest.mark.slow
-def test_search_of_a_function_is_told_of_and_its_source_is_kept(module_command, uninterrupted):
-    compared = module_command.run("compare", "train")
+def test_function_compare_report_and_source(module_command, uninterrupted):
+    compared = module_command.call("compare", "train")
     assert "asha" in compared
-    assert "report.html" in module_command.run("report", "s")
+    assert "report.html" in module_command.call("report", "s")
     assert "def train(trial):" in (module_command.folder / "mlruns" / "functions" / "s" / "train.py").read_text()
-    assert "its best trial's state is its model" in module_command.run("retrain", "s", code=2)
+    assert "its best trial's state is its model" in module_command.call("retrain", "s", code=2)
 
 
-def test_changed_source_is_told_and_wants_a_word(module_command, uninterrupted):
+def test_function_source_changed(module_command, uninterrupted):
     found = search.open("s", module_command.folder / "mlruns")
 
     def train(trial):
@@ -139,7 +139,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_function_that_is_called_like_a_task_and_does_what_people_do_is_searched_as_it_stands(command):
+def test_function_with_habits_of_people(command):
+    """It is called like a task, exits, prints, writes files, logs to MLflow and imports late."""
     folder = command.folder / "project"
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "rate.txt").write_text("2")
@@ -170,7 +171,7 @@ def test_function_that_is_called_like_a_task_and_does_what_people_do_is_searched
 
 
 @pytest.mark.slow
-def test_ray_that_the_user_started_is_named_in_a_line(command):
+def test_ray_started_by_the_user(command):
     code = (
         "import ray, search\n"
         "ray.init(address='local', num_cpus=1, include_dashboard=False, log_to_driver=False)\n"
@@ -195,7 +196,7 @@ done
 
 
 @pytest.mark.slow
-def test_command_killed_twice_and_resumed_equals_the_uninterrupted_search(command):
+def test_command_killed_twice_and_resumed(command):
     (command.folder / "train.sh").write_text(SHELL)
     (command.folder / "space.yaml").write_text("lr: {loguniform: [1e-3, 1e-1]}\n")
     arguments = (
@@ -214,7 +215,7 @@ def test_command_killed_twice_and_resumed_equals_the_uninterrupted_search(comman
 
 
 @pytest.mark.slow
-def test_command_whose_script_changed_goes_on_by_a_word_alone(command):
+def test_command_script_changed(command):
     (command.folder / "train.sh").write_text(SHELL)
     (command.folder / "space.yaml").write_text("lr: {loguniform: [1e-3, 1e-1]}\n")
     command.run(
@@ -222,13 +223,13 @@ def test_command_whose_script_changed_goes_on_by_a_word_alone(command):
         "--trials", "1", "--epochs", "1", "--name", "s", "--set", "resources.dashboard=false",
     )  # fmt: skip
     (command.folder / "train.sh").write_text(SHELL.replace("0.05", "0.01"))
-    said = command.run("resume", "s", "--trials", "+1", code=2)
+    said = command.call("resume", "s", "--trials", "+1", code=2)
     assert "s: train.sh changed since the search began" in said and "resume(changed_code=True)" in said
     go_on = "import search; search.open('s').resume(changed_code=True, trials='2')"
     replace(command, program=("-c", go_on)).run()
     trials = [event["number"] for event in command.events("s") if event["event"] == "completed"]
     assert trials == [0, 1]
-    assert "is finished" in command.run("resume", "s"), "the new script is the search's from then on"
+    assert "is finished" in command.call("resume", "s"), "the new script is the search's from then on"
 
 
 @pytest.mark.parametrize(
@@ -241,12 +242,13 @@ def test_command_whose_script_changed_goes_on_by_a_word_alone(command):
         (("--command", "x {lr", "--space", "space.yaml", "--objective", "a min"), "command: {lr: expected '}'"),
     ],
 )
-def test_mistakes_are_said_in_a_line(command, arguments, said):
-    output = command.run("run", *arguments, code=2)
+def test_command_options_mistakes(command, arguments, said):
+    output = command.call("run", *arguments, code=2)
     assert said in output and "Traceback" not in output
 
 
-def test_argument_that_the_script_does_not_know_ends_the_search_with_its_own_words(command):
+def test_command_unknown_argument_of_script(command):
+    """The search ends and shows the script's own message."""
     (command.folder / "train.py").write_text("import argparse\n\nargparse.ArgumentParser().parse_args()\n")
     (command.folder / "space.yaml").write_text("lr: {loguniform: [1e-3, 1e-1]}\n")
     text = f"{sys.executable} {command.folder / 'train.py'} --lr {{lr}}"

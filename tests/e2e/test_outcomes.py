@@ -3,16 +3,16 @@
 from collections import Counter
 
 
-def test_search_with_diverging_and_raising_trials_ends_well(command):
-    output = command.run(
-        "run", "toy", "--name", "faulty", "--concurrency", "2", "--epochs", "3",
+def test_search_with_diverging_and_raising_trials(here):
+    output = here.call(
+        "run", "toy", "--name", "faulty", "--epochs", "3",
         "--set", "index={int: [0, 9]}", "--set", "data.fault=some", "--set", "search.max_failures=1",
     )  # fmt: skip
     expected = {}
     for index in range(10):
         expected[index] = "diverged" if index % 3 == 2 else "failed" if index % 5 == 4 else "completed"
 
-    client, runs = command.runs("toy")
+    client, runs = here.runs("toy")
     trials = {int(r.data.tags["trial"]): r for r in runs if r.data.tags["role"] == "trial"}
     assert {n: r.data.tags["outcome"] for n, r in trials.items()} == expected
     assert len(trials) == sum(1 for r in runs if r.data.tags["role"] == "trial")
@@ -30,7 +30,7 @@ def test_search_with_diverging_and_raising_trials_ends_well(command):
             assert run.info.status == "FAILED"
             names = [a.path for a in client.list_artifacts(run.info.run_id)]
             assert "traceback.txt" in names
-            retries = [e for e in command.events("faulty") if e["event"] == "retry" and e["number"] == number]
+            retries = [e for e in here.events("faulty") if e["event"] == "retry" and e["number"] == number]
             assert len(retries) == 1
 
     counts = Counter(expected.values())
@@ -41,8 +41,8 @@ def test_search_with_diverging_and_raising_trials_ends_well(command):
     assert not [r for r in runs if r.info.status == "RUNNING"]
 
 
-def test_search_without_a_successful_trial_exits_1(command):
-    output = command.run(
+def test_search_without_a_successful_trial_exits_1(here):
+    output = here.call(
         "run", "toy", "--name", "hopeless", "--set", "index={choice: [2, 4]}", "--set", "data.fault=always",
         "--set", "search.max_failures=0", "--epochs", "3", code=1,
     )  # fmt: skip

@@ -23,7 +23,7 @@ def late(module_command):
     return module_command.run("resume", "late")
 
 
-def test_late_bloomer_killed_after_its_first_rung_still_wins(module_command, late):
+def test_late_bloomer_killed_after_first_rung(module_command, late):
     assert "best: trial 0, val_score 0.9900 at epoch 8" in late
     rungs = [e["rungs"] for e in module_command.events("late") if e["event"] == "ended"][-1]
     # Each trial stands in a rung with its score at that rung's own epoch, whatever session it was trained in.
@@ -34,18 +34,18 @@ def test_late_bloomer_killed_after_its_first_rung_still_wins(module_command, lat
     assert_logged_once(module_command, "toy", "late")
 
 
-def test_finished_search_runs_nothing_again(module_command, late):
+def test_resume_of_finished_search(module_command, late):
     before = module_command.events("late")
-    output = module_command.run("resume", "late")
+    output = module_command.call("resume", "late")
     assert "search late is finished" in output
     assert "best: trial " in output
-    assert "python -m search resume late" in module_command.run(*LATE, code=2)
+    assert "python -m search resume late" in module_command.call(*LATE, code=2)
     assert module_command.events("late") == before
     assert_logged_once(module_command, "toy", "late")
 
 
 @pytest.mark.slow
-def test_time_budget_ends_the_search_and_resume_goes_on_with_it(command):
+def test_time_budget_and_resume(command):
     output = command.run(
         "run", "toy", "--name", "short", "--epochs", "30", "--time-budget", "8s", "--set", "data.pause=0.2",
         "--set", "index={choice: [0, 1]}",
@@ -58,7 +58,7 @@ def test_time_budget_ends_the_search_and_resume_goes_on_with_it(command):
 
 
 @pytest.mark.nightly
-def test_final_training_is_left_at_once_when_interrupted(command):
+def test_interrupt_in_final_training(command):
     arguments = ("run", "toy", "--name", "stop", "--epochs", "1", "--set", "index={value: 0}", "--set", "data.pause=15")
     process = command.start(*arguments)
     command.until(process, "stop", lambda events: any(e["event"] == "final_started" for e in events))
@@ -85,7 +85,7 @@ if any(argument.endswith("dashboard/agent.py") for argument in sys.orig_argv) an
 
 
 @pytest.mark.nightly
-def test_ray_that_a_busy_machine_keeps_from_starting_is_started_again(tmp_path, empty_store):
+def test_ray_slow_start_is_tried_again(tmp_path, empty_store):
     busy = tmp_path / "busy"
     busy.mkdir()
     (busy / "sitecustomize.py").write_text(LATE_AGENT)

@@ -23,7 +23,7 @@ def uninterrupted(module_command):
     return outcome_of(module_command, "s")
 
 
-def test_search_killed_twice_and_resumed_equals_uninterrupted_one(command, uninterrupted):
+def test_search_killed_twice_and_resumed(command, uninterrupted):
     command.kill_when("s", lambda events: len(results(events)) >= 5, *WINDOWS)
     command.kill_when("s", lambda events: len(results(events)) >= 12, "resume", "s")
     output = command.run("resume", "s")
@@ -33,7 +33,7 @@ def test_search_killed_twice_and_resumed_equals_uninterrupted_one(command, unint
 
 
 @pytest.mark.slow
-def test_interrupted_search_saves_says_how_to_resume_and_equals_uninterrupted_one(command, uninterrupted):
+def test_search_interrupted_and_resumed(command, uninterrupted):
     process = command.start(*WINDOWS, **OWN_RAY)
     command.until(process, "s", lambda events: len(results(events)) >= 4)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
@@ -63,7 +63,7 @@ PREDICT = (*PROMOTE, "--searcher", "ranks", "--scheduler", "asha-predict", "--se
 @pytest.mark.parametrize(
     "search", [pytest.param(PROMOTE, id="by rank", marks=pytest.mark.nightly), pytest.param(PREDICT, id="by model")]
 )
-def test_search_with_paused_trials_killed_and_resumed_equals_uninterrupted_one(command, tmp_path, search):
+def test_paused_trials_killed_and_resumed(command, tmp_path, search):
     whole = Command(tmp_path / "whole", command.env, command.empty_store)
     whole.folder.mkdir()
     whole.run(*search)

@@ -18,15 +18,15 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def searched(module_command):
-    return module_command, module_command.run(*SMALL)
+def searched(module_here):
+    return module_here, module_here.call(*SMALL)
 
 
 def repeats(command):
     return {(e["value"], e["seed"]): e for e in command.events("r") if e["event"] == "repeat_finished"}
 
 
-def test_each_variant_gets_its_share_and_baselines_stand_beside_the_result(searched):
+def test_variant_shares_and_baselines(searched):
     command, output = searched
     variants = Counter(e["params"]["variant"] for e in command.events("r") if e["event"] == "trial")
     assert variants == {"vanilla": 2, "truncated": 2, "padded": 2}
@@ -39,7 +39,7 @@ def test_each_variant_gets_its_share_and_baselines_stand_beside_the_result(searc
     assert ("does NOT beat the baseline" in output) != beaten
 
 
-def test_variants_are_compared_over_seeds_and_the_parent_run_has_it(searched):
+def test_variant_comparison_over_seeds(searched):
     command, output = searched
     tested = repeats(command)
     assert set(tested) == {(v, s) for v in ("vanilla", "truncated", "padded") for s in (0, 1)}
@@ -58,19 +58,19 @@ def test_variants_are_compared_over_seeds_and_the_parent_run_has_it(searched):
     assert_logged_once(command, "rnn", "r")
 
 
-def test_champion_predicts_a_sequence_from_a_file(searched):
+def test_predict_sequence_from_file(searched):
     command, _ = searched
     table = command.folder / "sequence.csv"
     pd.DataFrame([[0.1 * k] * 10 for k in range(5)], columns=[f"x{i}" for i in range(10)]).to_csv(table, index=False)
-    (row,) = json.loads(command.run("predict", "rnn", str(table), "--format", "json"))
+    (row,) = json.loads(command.call("predict", "rnn", str(table), "--format", "json"))
     assert row["input"] == str(table)
     assert isinstance(row["prediction"], float)
     pd.DataFrame([[0.0] * 3]).to_csv(table, index=False)
-    assert "expected (length, 10)" in command.run("predict", "rnn", str(table), code=2)
+    assert "expected (length, 10)" in command.call("predict", "rnn", str(table), code=2)
 
 
 @pytest.mark.nightly
-def test_comparison_killed_and_resumed_is_whole(command, searched):
+def test_comparison_killed_and_resumed(command, searched):
     command.kill_when(
         "r", lambda events: any(e["event"] == "repeat_finished" for e in events), *SMALL, "--concurrency", "1"
     )
@@ -83,6 +83,6 @@ def test_comparison_killed_and_resumed_is_whole(command, searched):
 
 
 @pytest.mark.nightly
-def test_champion_is_served_and_its_report_is_whole(searched):
+def test_rnn_champion_served_and_reported(searched):
     command, _ = searched
     assert_served_and_reported(command, "rnn", "r", "Learning curves", "Over 2 seeds, variant", "errors", "Importance")

@@ -35,7 +35,7 @@ def searched(module_command) -> tuple[Command, str]:
     return module_command, output
 
 
-def test_output_says_where_to_look_what_came_out_and_what_to_type_next(searched):
+def test_run_output(searched):
     _, output = searched
     for part in (
         "search first: task windows, 4 trials of up to 4 epochs, tpe + asha, 1 CPU a trial",
@@ -49,7 +49,7 @@ def test_output_says_where_to_look_what_came_out_and_what_to_type_next(searched)
         assert noise not in output
 
 
-def test_mlflow_holds_a_parent_its_trials_and_a_final_run(searched):
+def test_mlflow_runs(searched):
     command, _ = searched
     client, runs = command.runs("windows")
     by_role = {}
@@ -90,12 +90,12 @@ def test_mlflow_holds_a_parent_its_trials_and_a_final_run(searched):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_gpu_that_is_not_there_is_refused_before_a_search_begins(command):
+def test_gpus_without_gpu_refused(command):
     assert "--gpus 1: there is no GPU here; leave it out" in command.run("run", "windows", *TINY, "--gpus", "1", code=2)
     assert not list(command.folder.glob("mlruns/searches/*"))
 
 
-def test_store_is_in_write_ahead_mode_and_holds_no_loose_ends(searched):
+def test_store_files(searched):
     import sqlite3
 
     command, _ = searched
@@ -107,7 +107,7 @@ def test_store_is_in_write_ahead_mode_and_holds_no_loose_ends(searched):
     assert 1 <= len(kept) <= 3, "checkpoints of the best three trials at most"
 
 
-def test_champion_loads_anywhere_and_predicts_what_the_test_evaluation_did(searched, tmp_path):
+def test_champion_predicts_as_in_final_test(searched, tmp_path):
     command, _ = searched
     client, runs = command.runs("windows")
     final = next(r for r in runs if r.data.tags["role"] == "final")
@@ -136,12 +136,12 @@ def test_champion_loads_anywhere_and_predicts_what_the_test_evaluation_did(searc
     assert [row["class"] for row in predicted] == list(expected["predicted"])
     assert [row["probability"] for row in predicted] == pytest.approx(list(expected["probability"]), abs=1e-5)
 
-    printed = json.loads(command.run("predict", "windows", str(tmp_path / "00.png"), "--format", "json"))
+    printed = json.loads(command.call("predict", "windows", str(tmp_path / "00.png"), "--format", "json"))
     assert printed[0]["class"] == expected["predicted"][0]
-    assert "bad.png" in command.run("predict", "windows", str(bad_picture(tmp_path)), code=2)
+    assert "bad.png" in command.call("predict", "windows", str(bad_picture(tmp_path)), code=2)
 
 
-def test_card_says_what_the_model_is_and_its_lines_run_without_this_project(searched, tmp_path):
+def test_model_card_and_its_code(searched, tmp_path):
     command, _ = searched
     client, runs = command.runs("windows")
     card = client.get_model_version("windows", "1").description
@@ -175,10 +175,10 @@ def test_card_says_what_the_model_is_and_its_lines_run_without_this_project(sear
     assert said.stdout.strip() == expected["predicted"][0]
 
 
-def test_page_of_the_data_shows_it_and_the_labels_that_the_model_doubts(searched):
+def test_data_page_and_doubtful_labels(searched):
     command, _ = searched
     given = [part for part in TINY if part.startswith("data.")]
-    output = command.run("data", "windows", *(word for part in given for word in ("--set", part)))
+    output = command.call("data", "windows", *(word for part in given for word in ("--set", part)))
     page = Path(output.split("data: ")[-1].strip())
     assert page.parent == command.folder / "mlruns" / "data"
     text = page.read_text()
@@ -211,7 +211,7 @@ def bad_picture(folder):
 
 
 @pytest.mark.nightly
-def test_second_search_moves_the_alias_only_when_it_is_better(searched):
+def test_champion_alias_of_second_search(searched):
     command, _ = searched
     short = ("--trials", "1", "--epochs", "1", "--set", "search.grace_period=1", "--set", "resources.dashboard=false")
     output = command.run("run", "windows", "--name", "second", *short, *TINY)
@@ -229,7 +229,7 @@ def test_second_search_moves_the_alias_only_when_it_is_better(searched):
 
 
 @pytest.mark.slow
-def test_retrain_with_more_seeds_adds_runs_and_a_spread(searched):
+def test_retrain_more_seeds(searched):
     command, _ = searched
     output = command.run("retrain", "first", "--seeds", "2")
     assert "over 2 seeds" in output
@@ -247,7 +247,7 @@ return (figure ? figure.data : []).map(line => [line.name, Array.from(line.y || 
 
 
 @pytest.mark.slow
-def test_address_that_run_ends_with_shows_the_trials_with_outcomes_and_best_figures(searched, tmp_path):
+def test_mlflow_pages_in_browser(searched, tmp_path):
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (browser and driver):
         pytest.skip("no chromium and chromedriver on this machine")
@@ -301,7 +301,7 @@ def test_address_that_run_ends_with_shows_the_trials_with_outcomes_and_best_figu
         server.communicate(timeout=30)
 
 
-def test_bad_input_starts_nothing_and_writes_nothing(command, monkeypatch, capfd):
+def test_bad_input_writes_nothing(command, monkeypatch, capfd):
     monkeypatch.chdir(command.folder)
     monkeypatch.delenv("SEARCH_STORE", raising=False)
     data = command.folder / "photos"
@@ -330,23 +330,23 @@ def test_bad_input_starts_nothing_and_writes_nothing(command, monkeypatch, capfd
     assert not (command.folder / "mlruns").exists()
 
 
-def test_dry_run_prints_the_plan_and_starts_nothing(command):
+def test_dry_run_starts_nothing(command):
     command.empty_store = None
-    output = command.run("run", "windows", "--dry-run", "--trials", "7")
+    output = command.call("run", "windows", "--dry-run", "--trials", "7")
     assert "trials: 7" in output
     assert output.count("\nconfiguration ") == 5
     assert "1 CPU a trial, " in output
     assert not (command.folder / "mlruns").exists()
 
 
-def test_list_shows_tasks_objectives_sources_and_spaces(command):
-    output = command.run("list")
+def test_list_of_tasks(command):
+    output = command.call("list")
     for part in ("windows", "max accuracy on validation", "pictures drawn by code", "loguniform [0.001, 0.01]", "toy"):
         assert part in output
 
 
 @pytest.mark.slow
-def test_champion_is_served_and_its_report_is_whole(searched):
+def test_windows_champion_served_and_reported(searched):
     command, _ = searched
     assert_served_and_reported(
         command, "windows", "first", "Learning curves", "confusion matrix", "mistakes", "image_size"

@@ -34,7 +34,7 @@ def champion(command, task: str) -> tuple[str, Path]:
     return uri, Path(mlflow.artifacts.download_artifacts(uri))
 
 
-def test_encoder_that_is_taken_without_a_network_is_said_tagged_and_kept(tweets):
+def test_packaged_encoder_without_network(tweets):
     command, output = tweets
     assert "encoder: packaged MiniLM, as neither the local cache nor the hub has distilbert-base-uncased" in output
     _, runs = command.runs("tweets")
@@ -43,7 +43,7 @@ def test_encoder_that_is_taken_without_a_network_is_said_tagged_and_kept(tweets)
     assert description["config"]["data"]["encoder"] == "packaged"
 
 
-def test_grid_is_trained_whole_and_stands_beside_its_baseline(tweets):
+def test_tweets_grid_and_baseline(tweets):
     command, output = tweets
     assert {e["params"]["weighting"] for e in command.events("t") if e["event"] == "trial"} == {"balanced", "focal"}
     assert "baselines (test_macro_f1): tfidf 0." in output
@@ -56,7 +56,7 @@ def test_grid_is_trained_whole_and_stands_beside_its_baseline(tweets):
     assert final["params"]["threshold"] == tuned, "the threshold was chosen on validation, not on test"
 
 
-def test_served_model_and_transformers_say_what_the_trained_model_said(tweets):
+def test_registered_model_equals_trained_model(tweets):
     command, _ = tweets
     final = command.folder / "mlruns/searches/t/final"
     own = pd.read_csv(next(final.glob("*-seed-0/artifacts/predictions.csv"))).head(100)
@@ -74,17 +74,17 @@ def test_served_model_and_transformers_say_what_the_trained_model_said(tweets):
     assert np.allclose(logits.softmax(1)[:, 0], served[model.config.id2label[0]], atol=1e-5)
 
 
-def test_predict_takes_texts_files_and_standard_input(tweets):
+def test_predict_texts_and_files(tweets):
     command, _ = tweets
     file = command.folder / "in.txt"
     file.write_text("started chemo today\ngreat match\n")
-    rows = json.loads(command.run("predict", "tweets", "my arm is broken", str(file), "--format", "json"))
+    rows = json.loads(command.call("predict", "tweets", "my arm is broken", str(file), "--format", "json"))
     assert [row["input"] for row in rows] == ["my arm is broken", f"{file}:1", f"{file}:2"]
     assert all(row["class"] in ("medical", "other") for row in rows)
 
 
 @pytest.mark.nightly
-def test_lyrics_from_files_compare_weights_by_class_and_leave_a_checkpoint(command):
+def test_lyrics_weighting_comparison(command):
     data = command.folder / "songs"
     data.mkdir()
     for singer, words in (("Ana", "river moon"), ("Bo", "money car"), ("Cleo", "crown dance")):
@@ -114,7 +114,7 @@ def test_lyrics_from_files_compare_weights_by_class_and_leave_a_checkpoint(comma
 
 
 @pytest.mark.slow
-def test_champion_is_served_and_its_report_is_whole(tweets):
+def test_tweets_champion_served_and_reported(tweets):
     command, _ = tweets
     assert_served_and_reported(
         command, "tweets", "t", "Learning curves", "confusion matrix", "was predicted to be class", "weighting"

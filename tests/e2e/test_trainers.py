@@ -75,7 +75,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("library", [
     pytest.param("transformers", marks=pytest.mark.slow), pytest.param("lightning", marks=pytest.mark.nightly),
 ])  # fmt: skip
-def test_trainer_killed_twice_and_resumed_equals_the_uninterrupted_search(command, tmp_path, library):
+def test_trainer_killed_twice_and_resumed(command, tmp_path, library):
     path = tmp_path / "mine.py"
     if library == "transformers":
         transformers = pytest.importorskip("transformers")

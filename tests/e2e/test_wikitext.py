@@ -15,11 +15,11 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def searched(module_command):
-    return module_command, module_command.run("run", "wikitext", "--name", "w", *TINY)
+def searched(module_here):
+    return module_here, module_here.call("run", "wikitext", "--name", "w", *TINY)
 
 
-def test_sentences_are_written_after_every_epoch_and_at_the_end(searched):
+def test_samples_of_each_epoch(searched):
     command, output = searched
     final = [e for e in command.events("w") if e["event"] == "final_result"]
     assert all(len(e["samples"]) == 3 for e in final)
@@ -41,7 +41,7 @@ def test_sentences_are_written_after_every_epoch_and_at_the_end(searched):
     assert names == {f"samples/epoch-{e['epoch']:04d}.txt" for e in final}
 
 
-def test_rate_that_explodes_is_diverged_and_the_baseline_stands_beside_the_result(searched):
+def test_diverged_trial_and_baseline(searched):
     command, output = searched
     outcomes = {}
     for event in command.events("w"):
@@ -55,15 +55,15 @@ def test_rate_that_explodes_is_diverged_and_the_baseline_stands_beside_the_resul
     assert output.count("note: sample ") == 2
 
 
-def test_prompt_is_continued(searched):
+def test_predict_continues_prompt(searched):
     command, _ = searched
-    (row,) = json.loads(command.run("predict", "wikitext", "the name of the", "--format", "json"))
+    (row,) = json.loads(command.call("predict", "wikitext", "the name of the", "--format", "json"))
     assert 10 <= len(row["continuation"].split()) <= 25
     assert row["perplexity"] > 1
 
 
 @pytest.mark.nightly
-def test_champion_is_served_and_its_report_is_whole(searched):
+def test_wikitext_champion_served_and_reported(searched):
     command, _ = searched
     assert_served_and_reported(
         command, "wikitext", "w", "Learning curves", "What the final model says", "sgd_lr", "1 diverged"

@@ -23,7 +23,7 @@ def test_it_is_a_hundred_lines():
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 @pytest.mark.parametrize("rate", [0.0, 0.4])
-def test_gradients_by_hand_are_those_of_autograd(activation, rate):
+def test_gradients_equal_autograd(activation, rate):
     torch.manual_seed(0)
     np.random.seed(0)
     net = nn.Sequential(Layer(5, 7, activation), Dropout(rate), Layer(7, 3)).double()
@@ -43,7 +43,7 @@ def test_gradients_by_hand_are_those_of_autograd(activation, rate):
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_dropout_keeps_the_mean_and_does_nothing_in_evaluation():
+def test_dropout_mean_and_evaluation():
     np.random.seed(0)
     dropout, x = Dropout(0.25), np.ones((1000, 100))
     assert set(np.unique(dropout(x))) == {0.0, 1 / 0.75}
@@ -52,7 +52,7 @@ def test_dropout_keeps_the_mean_and_does_nothing_in_evaluation():
 
 
 @pytest.mark.nightly
-def test_installed_it_is_searched_stopped_early_killed_resumed_and_predicts(tmp_path, command):
+def test_installed_task_searched_killed_and_resumed(tmp_path, command):
     there = tmp_path / "site"
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", there, EXAMPLE], check=True, timeout=120

@@ -23,7 +23,7 @@ def processes(name: str) -> list[str]:
     return running
 
 
-def test_file_that_is_copied_says_what_a_search_reads(tmp_path):
+def test_copied_file_prints_results(tmp_path):
     code = (
         "from report import folder, known_epochs, params, report\n"
         "v = params(lr=0.1, epochs=2)\nreport(epoch=known_epochs() + 1, loss=v['lr'] * v['epochs'])\nprint(folder())"
@@ -43,7 +43,8 @@ def test_file_that_is_copied_says_what_a_search_reads(tmp_path):
 
 
 @pytest.mark.nightly
-def test_stop_reaches_every_process_of_a_training_and_a_kill_costs_nothing(command):
+def test_command_stop_ends_all_processes(command):
+    """A kill of the command costs nothing."""
     pytest.importorskip("accelerate")
     launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2 {FOLDER}/train.py"
     arguments = (

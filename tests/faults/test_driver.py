@@ -33,7 +33,7 @@ def wait_until(ready, seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
-def test_killed_raylet_ends_with_how_to_go_on(command, whole, survived):
+def test_raylet_killed(command, whole, survived):
     """Ray's core ends the driver with lines of its own when its raylet is gone."""
     process = start_until(command, 8, **OWN_RAY)
     raylet = next(p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "raylet")
@@ -46,7 +46,7 @@ def test_killed_raylet_ends_with_how_to_go_on(command, whole, survived):
     survived("raylet killed", command, 1, 1, seconds, whole)
 
 
-def test_killed_driver_ends_with_how_to_go_on(command):
+def test_driver_killed_says_how_to_go_on(command):
     process = start_until(command, 4, "--set", "data.pause=2")
     wait_until(lambda: "RUNNING" in statuses(command))
     process.send_signal(signal.SIGKILL)
@@ -55,7 +55,7 @@ def test_killed_driver_ends_with_how_to_go_on(command):
     wait_until(lambda: "RUNNING" not in statuses(command))
 
 
-def test_closed_terminal_interrupts_the_search(command):
+def test_sighup_interrupts(command):
     process = start_until(command, 4)
     process.send_signal(signal.SIGHUP)
     output, _ = process.communicate(timeout=120)
@@ -64,7 +64,7 @@ def test_closed_terminal_interrupts_the_search(command):
 
 
 @pytest.mark.parametrize("reader", ["head", "full disk"])
-def test_search_outlives_its_output(command, reader, whole):
+def test_output_closed_or_full(command, reader, whole):
     """`search run ... | head -2`, or output on a disk without room."""
     environment = {**os.environ, "PYTHONPATH": CODE, "SEARCH_STORE": str(command.folder / "mlruns"), **command.env}
     arguments = [sys.executable, "-m", "search", *SEARCH, "--verbose"]
@@ -141,7 +141,7 @@ print("all as before")
 """
 
 
-def test_search_from_python_leaves_the_process_as_it_was_and_runs_in_a_thread(command):
+def test_search_run_restores_process(command):
     """A notebook or a server calls `search.run`: signals, environment, logging and random generators are its own."""
     (command.folder / "program.py").write_text(PROGRAM)
     output = replace(command, program=("program.py",)).run(**OWN_RAY)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.nightly
-def test_driver_killed_at_ten_random_moments(command, whole, survived, untouched):
+def test_driver_killed_ten_times(command, whole, survived, untouched):
     events, rng = len(untouched.events("s")), random.Random(0)
     moments = sorted(rng.sample(range(3, events - 3), 10))
     begun, waits = SEARCH, []
@@ -53,7 +53,7 @@ def seconds_to_go_on(command: Command) -> float:
 
 
 @pytest.mark.nightly
-def test_machine_removed_without_grace(tmp_path, survived):
+def test_machine_killed(tmp_path, survived):
     # In rounds, so that a search of two trials at once has an outcome to compare.
     arguments = ("--concurrency", "2", "--deterministic", "--set", "data.pause=0.5", "--trials", "6")
     with machines(head_cpus=1) as there:

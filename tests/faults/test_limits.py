@@ -9,8 +9,8 @@ pytestmark = pytest.mark.slow
 TOY = ("run", "toy", "--name", "s", "--epochs", "3", "--no-retrain")
 
 
-def test_trial_out_of_memory_goes_on_with_half_the_micro_batch(command):
-    output = command.run(*TOY, "--set", "data.fault=memory")
+def test_out_of_memory_halves_micro_batch(command):
+    output = command.call(*TOY, "--set", "data.fault=memory")
     assert output.count("is taken up again, in 2 parts a batch: torch.OutOfMemoryError") == 4
     assert "4 completed" in output
     _, runs = command.runs("toy")
@@ -26,7 +26,7 @@ def run_with_one_that_hangs(command, limit: str) -> str:
     )
 
 
-def test_trial_that_hangs_is_taken_up_again_from_its_checkpoint(command):
+def test_stall_timeout_retries_from_checkpoint(command):
     output = run_with_one_that_hangs(command, "search.stall_timeout=4s")
     assert "trial 1 ended no epoch within 4s (search.stall_timeout)" in output
     assert "4 completed" in output
@@ -36,7 +36,7 @@ def test_trial_that_hangs_is_taken_up_again_from_its_checkpoint(command):
     assert_logged_once(command, "toy", "s")
 
 
-def test_trial_over_its_time_ends_in_the_middle_of_an_epoch(command):
+def test_trial_timeout_in_an_epoch(command):
     output = run_with_one_that_hangs(command, "search.trial_timeout=4s")
     assert "trial 1 is over its time" in output
     assert "3 completed, 1 out of time" in output
@@ -46,29 +46,30 @@ def test_trial_over_its_time_ends_in_the_middle_of_an_epoch(command):
     assert_logged_once(command, "toy", "s")
 
 
-def test_common_cause_stops_the_search_and_is_shown(command):
-    output = command.run(*TOY, "--set", "data.fault=raise", "--set", "search.max_failed_in_a_row=2", code=1)
+def test_max_failed_in_a_row_stops_search(command):
+    output = command.call(*TOY, "--set", "data.fault=raise", "--set", "search.max_failed_in_a_row=2", code=1)
     assert "2 trials failed in a row, the last one so:" in output
     assert "toy_faults.py" in output and "RuntimeError: the cause is not the configuration" in output
     assert len([e for e in command.events("s") if e["event"] == "trial"]) == 2
 
 
-def test_worker_that_is_left_unclean_is_replaced(command):
+def test_unclean_worker_is_replaced(command):
     output = command.run(*TOY, "--set", "data.fault=thread")
     assert "trial 1 left behind: 1 threads" in output
     assert "4 completed" in output
     assert_logged_once(command, "toy", "s")
 
 
-def test_epoch_budget_ends_the_search_and_the_best_is_trained(command):
-    output = command.run("run", "toy", "--name", "s", "--epochs", "3", "--set", "search.epoch_budget=5")
+def test_epoch_budget_ends_search(command):
+    output = command.call("run", "toy", "--name", "s", "--epochs", "3", "--set", "search.epoch_budget=5")
     assert "stopping (epoch budget)" in output
     assert "1 interrupted, 1 completed" in output
     assert "is the first champion" in output
     assert_logged_once(command, "toy", "s")
 
 
-def test_final_training_that_is_killed_goes_on_from_its_last_epoch(command, module_command):
+def test_final_training_killed_and_resumed(command, module_command):
+    """It goes on from its last epoch."""
     arguments = ("run", "toy", "--name", "s", "--epochs", "6", "--set", "index={value: 0}", "--set", "data.pause=0.5")
     module_command.run(*arguments)
     command.kill_when("s", lambda es: len([e for e in es if e["event"] == "final_result"]) >= 3, *arguments)

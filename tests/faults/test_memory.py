@@ -17,7 +17,7 @@ def resident(process: psutil.Process) -> float:
     return process.memory_full_info().uss / 2**20
 
 
-def test_memory_does_not_grow_over_500_trials(command, request):
+def test_memory_over_500_trials(command, request):
     process = command.start(
         "run", "toy", "--name", "s", "--epochs", "1", "--no-retrain", "--set", f"index={{int: [0, {TRIALS - 1}]}}",
         "--set", "data.pause=0.1",  # or the first fifty are over before all that a driver needs is loaded

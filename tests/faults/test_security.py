@@ -47,7 +47,7 @@ def asked_without_token(port: int) -> grpc.StatusCode:
     return codes[0]
 
 
-def test_token_that_others_can_read_is_closed_to_them(tmp_path, monkeypatch):
+def test_ray_token_permissions(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -60,7 +60,7 @@ def test_token_that_others_can_read_is_closed_to_them(tmp_path, monkeypatch):
     assert token.read_text() == made and stat.S_IMODE(token.stat().st_mode) == 0o600
 
 
-def test_dashboard_listens_here_alone_and_asks_for_the_token(tmp_path):
+def test_dashboard_is_local_and_needs_token(tmp_path):
     if importlib.util.find_spec("ray._private.authentication") is None:
         pytest.skip("this Ray is too old for tokens, as doctor says")
     command = Command(tmp_path, {"HOME": str(tmp_path), "RAY_ADDRESS": ""})
@@ -88,7 +88,7 @@ def test_dashboard_listens_here_alone_and_asks_for_the_token(tmp_path):
         process.communicate()
 
 
-def test_password_of_the_tracking_server_is_nowhere(command):
+def test_tracking_password_is_redacted(command):
     uri = f"http://ann:correct-horse@127.0.0.1:{free_port()}"
     output = command.run("run", "toy", "--name", "s", "--no-retrain", "--epochs", "1", MLFLOW_TRACKING_URI=uri)
     assert "MLflow cannot be written" in output and "http://***@127.0.0.1" in output

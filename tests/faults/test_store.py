@@ -37,7 +37,7 @@ def fill(folder) -> None:
             file.write(bytes(4096))
 
 
-def test_disk_full_as_a_checkpoint_is_written(command, whole, survived):
+def test_disk_full_checkpoint(command, whole, survived):
     store = command.folder / "mlruns"
     with small_disk(store, 12):
         process = start_until(command, 8)
@@ -53,7 +53,7 @@ def test_disk_full_as_a_checkpoint_is_written(command, whole, survived):
 
 
 @pytest.mark.nightly
-def test_disk_full_as_the_database_is_written(command, whole, survived):
+def test_disk_full_database(command, whole, survived):
     disk, store = command.folder / "database", command.folder / "mlruns"
     with small_disk(disk, 3):
         env = {"MLFLOW_TRACKING_URI": f"sqlite:///{disk}/mlflow.db"}
@@ -71,7 +71,7 @@ def test_disk_full_as_the_database_is_written(command, whole, survived):
     survived("disk full, database", command, 1, 1, seconds, whole)
 
 
-def test_last_checkpoint_torn(command, whole, survived):
+def test_checkpoint_torn(command, whole, survived):
     process = start_until(command, 8)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -82,7 +82,7 @@ def test_last_checkpoint_torn(command, whole, survived):
     survived("last checkpoint torn", command, 1, 1, seconds, whole)
 
 
-def test_flipped_bit_in_the_last_checkpoint(command, whole, survived):
+def test_checkpoint_bit_flipped(command, whole, survived):
     """Of a figure of the model, which `torch.load` reads without a word. After epoch 3 no trial stops, so that the
     trial goes on from it."""
     command.kill_when("s", lambda events: any(e["event"] == "checkpoint" and e["epoch"] == 3 for e in events), *SEARCH)
@@ -97,7 +97,7 @@ def test_flipped_bit_in_the_last_checkpoint(command, whole, survived):
     survived("bit flipped in a checkpoint", command, 1, 1, seconds, whole)
 
 
-def test_state_of_the_final_training_torn(command, whole, survived):
+def test_final_state_torn(command, whole, survived):
     process = command.start(*SEARCH)
     command.until(process, "s", lambda events: any(e["event"] == "final_result" for e in events))
     process.send_signal(signal.SIGKILL)
@@ -110,7 +110,7 @@ def test_state_of_the_final_training_torn(command, whole, survived):
 
 
 @pytest.mark.nightly
-def test_preemption_by_sigterm(command, whole, survived):
+def test_sigterm(command, whole, survived):
     process = start_until(command, 8)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
@@ -121,7 +121,7 @@ def test_preemption_by_sigterm(command, whole, survived):
     survived("SIGTERM", command, 1, 1, seconds, whole)
 
 
-def test_two_searches_at_once_on_one_store(command, whole, survived):
+def test_two_searches_at_once(command, whole, survived):
     command.empty_store = None  # both find no store
     other = command.start(*SEARCH, "--name", "t", "--seed", "7")
     command.run(*SEARCH)

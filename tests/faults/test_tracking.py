@@ -47,7 +47,7 @@ def delivered(command) -> list[tuple[str]]:
 
 
 @pytest.mark.nightly
-def test_server_away_for_twenty_seconds(command, whole, survived, server):
+def test_tracking_server_away_20_s(command, whole, survived, server):
     process = start_until(command, 4, "--set", "data.pause=2", **server.env)  # longer than a server takes to be back
     server.kill()
     time.sleep(20)
@@ -64,7 +64,7 @@ def test_server_away_for_twenty_seconds(command, whole, survived, server):
     survived("MLflow away for 20 s", command, 1, 0, seconds, whole)
 
 
-def test_server_away_for_good(command, whole, survived, server):
+def test_tracking_server_away_for_good(command, whole, survived, server):
     process = start_until(command, 4, **server.env)
     server.kill()
     output, _ = process.communicate(timeout=280)

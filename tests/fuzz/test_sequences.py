@@ -13,9 +13,9 @@ checked (promises.py):
 4. No raw error: what ends a command is an `InputError` of one line, or Ctrl-C.
 
 **What is real.** Commands, journal, state, searchers, schedulers, checkpoints, `TaskTrainable`, the final training, the
-tracker's thread and MLflow on sqlite. In the place of Ray stand a few of its functions (ray_here.py): one trial trains
-at a time in this thread, so that the same sequence always does the same. A kill is an exception of the operation of the
-disk or the database that it meets (disk.py), after which no operation of that command takes place any more.
+tracker's thread and MLflow on sqlite. `tests/ray_here.py` stands for Ray: one trial trains at a time in this thread, so
+that the same sequence always does the same. A kill is an exception of the operation of the disk or the database that it
+meets (disk.py), after which no operation of that command takes place any more.
 
 **How many.** 40 sequences in the default suite and 300 with `-m "slow or not slow"`, in tests of 40, each with a seed
 of its own. More, with other seeds, on several processes::
@@ -66,7 +66,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     "number", [pytest.param(s, marks=[] if _ASKED or s == _FIRST else pytest.mark.slow) for s in _SEEDS]
 )
-def test_sequence_of_faults_leaves_a_search_whole(number, folder, empty_store):
+def test_random_sequence(number, folder, empty_store):
     @seed(number)
     @settings(
         max_examples=EACH, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
@@ -101,12 +101,15 @@ FOUND = {
     "whole number beyond every float": (None, replace(MODEL, retrain=False, metrics={"size": (10**400,)}), []),
     "shortened journal": ("shortened", SMALL, [Go(), Damage("journal", "truncate", 0.5), Go(trials=1)]),
     "torn search.json": ("description", SMALL, [Go(), Damage("search.json", "truncate", 0.5)]),
+    "more trials before a command that asked for more epochs": (
+        None, replace(SMALL, scheduler="asha-predict", warm=True), [Go(), Go(Fault("more", 1), epochs=1)],
+    ),
     "torn count of delivered events": ("description", SMALL, [Go(), Damage("delivered", "truncate", 0.0)]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_sequence_that_was_found_leaves_a_search_whole(name, folder, empty_store):
+def test_found_sequence(name, folder, empty_store):
     held_back, case, actions = FOUND[name]
     if held_back in HELD_BACK:
         pytest.skip(f"held back: {HELD_BACK[held_back]}")
@@ -121,7 +124,7 @@ def operations(case: Case, folder: Path, empty: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("what", ["mkdir s", "write train.pkl", "open journal.jsonl", "write journal.jsonl"])
-def test_full_disk_is_told_in_a_line_and_resumed(what, folder, empty_store):
+def test_disk_full_and_resumed(what, folder, empty_store):
     done = operations(SMALL, folder, empty_store)
     for at in {done.index(what), len(done) - 1 - done[::-1].index(what)}:
         hold(SMALL, [Go(Fault("full", at + 1))], folder, empty_store)
@@ -137,7 +140,7 @@ def test_full_disk_is_told_in_a_line_and_resumed(what, folder, empty_store):
         pytest.param(MODEL, id="model", marks=pytest.mark.nightly),
     ],
 )
-def test_fault_at_every_operation_leaves_a_search_whole(case, kind, folder, empty_store):
+def test_fault_at_each_operation(case, kind, folder, empty_store):
     for at, what in enumerate(operations(case, folder, empty_store), 1):
         try:
             hold(case, [Go(Fault(kind, at))], folder, empty_store)
@@ -145,14 +148,14 @@ def test_fault_at_every_operation_leaves_a_search_whole(case, kind, folder, empt
             raise AssertionError(f"{kind} at operation {at}, {what}: {error}") from error
 
 
-def test_warm_start_that_a_kill_prevented_comes_with_the_resume(folder, empty_store):
+def test_kill_before_warm_start(folder, empty_store):
     case = replace(SMALL, searcher="tpe", warm=True)
     begun = operations(case, folder, empty_store).index("write journal.jsonl")
     for kind, later in (("kill", 0), ("torn", 0), ("kill", 1)):
         hold(case, [Go(Fault(kind, begun + 1 + later))], folder, empty_store)
 
 
-def test_trials_that_a_killed_command_asked_for_are_trained_by_the_next(folder, empty_store):
+def test_kill_after_more_trials_were_asked_for(folder, empty_store):
     world = World(folder / "world", SMALL, empty_store)
     world.do(Go())
     world.do(Go(trials=1))
@@ -160,7 +163,7 @@ def test_trials_that_a_killed_command_asked_for_are_trained_by_the_next(folder, 
     hold(SMALL, [Go(), Go(Fault("kill", written + 1), trials=1)], folder, empty_store)
 
 
-def test_second_interrupt_in_the_middle_of_a_record_loses_nothing(folder, empty_store):
+def test_second_interrupt_in_a_record(folder, empty_store):
     case = replace(SMALL, trials=2)
     done = operations(case, folder, empty_store)
     written = [at for at, what in enumerate(done, 1) if what == "write journal.jsonl"]

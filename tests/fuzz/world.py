@@ -1,12 +1,14 @@
 """One search in a world that goes wrong: commands, faults, and what a sequence of them leaves.
 
-`Case` says what is searched, `Go`, `Database` and `Damage` what happens. `play` does it, and
-ends with one undisturbed resume. The commands are the real ones, from `search.cli`; Ray is replaced by `ray_here.py`,
-and the disk by `disk.py`.
+`Case` says what is searched, `Go`, `Database` and `Damage` what happens. `play` does it, and ends with one undisturbed
+resume. The commands are the real ones, from `search.cli`; `tests/ray_here.py` stands for Ray, and `disk.py` for the
+disk.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import gc
 import io
 import json
@@ -27,9 +29,9 @@ import torch
 from rich.console import Console
 
 import trainables
-from search import runs, session
+from search import guard, runs, session
 from search.cli import commands
-from search.core import journal
+from search.core import config, journal
 from search.core.config import check_config, load_config
 from search.core.journal import read_events
 from search.core.state import SearchState
@@ -40,7 +42,7 @@ from search.tracking import registry, tracker
 from tests.fuzz import tiny
 from tests.fuzz.disk import Disk, Killed, Kind
 from tests.fuzz.known import HELD_BACK
-from tests.fuzz.ray_here import LostWorker, ray_here
+from tests.ray_here import LostWorker, ray_here
 from trainables import InputError, Objective
 
 NAME, EARLIER = "s", "earlier"
@@ -168,6 +170,8 @@ class World:
         self.exact = True
         #: Whether lines of the journal that MLflow had are gone, so that their epochs were trained and told again.
         self.told_again = False
+        #: Whether the search was finished as the command began that runs now.
+        self._finished = False
         self.acknowledged: list[dict[str, Any]] = []
         self._trackers: list[Any] = []
         self._epochs_left: int | None = None
@@ -210,9 +214,7 @@ class World:
     # commands
 
     def _go(self, action: Go) -> None:
-        begun, state = self.folder.exists, self._state()
-        finished = bool(state and state.status == "finished")
-        before = self._extent()
+        begun, self._finished = self.folder.exists, self._is_finished()
         more = {"trials": f"+{action.trials}" if action.trials else None,
                 "epochs": f"+{action.epochs}" if action.epochs else None}  # fmt: skip
         command = partial(self.resume, more) if begun else self.run
@@ -221,17 +223,25 @@ class World:
         self._check_ended(ended)
         if ended.how == "refused" and begun and self._description() != kept and not action.fault:
             raise broken("refused", f"{ended.text!r}, and yet search.json changed")
-        after = self._extent()
-        if after is None or after == before:
+        self._note_request()
+
+    def _note_request(self) -> None:
+        """Notes the trials and epochs of search.json, if the command that ended has changed them.
+
+        `_finished` tells whether the search was finished as that command began. Trials for a search that is not
+        finished belong to the request before.
+        """
+        extent = self._extent()
+        if extent is None or (self.requests and extent == self.requests[-1]):
             return
-        if not self.requests or finished:
-            self.requests.append(after)
+        if not self.requests or self._finished:
+            self.requests.append(extent)
         else:
             # The trials that were added are the ones that a larger search would have had, if nothing that was decided
             # depends on their number.
             ordered = self.case.scheduler in ("none", "asha", "median", "hyperband")
-            self.exact &= ordered and self.requests[-1][1] == after[1]
-            self.requests[-1] = after
+            self.exact &= ordered and self.requests[-1][1] == extent[1]
+            self.requests[-1] = extent
 
     def run(self, name: str = NAME) -> None:
         """The command that starts the search."""
@@ -293,10 +303,16 @@ class World:
             return Ended("raw", f"{type(error).__name__}: {error}", error)
 
     def second(self, command: Callable[[], Any]) -> None:
-        """Runs a second command while the first stands still."""
-        before = self._description()
+        """Runs a second command while the first stands still.
+
+        Where the first does not hold the lock yet, or no longer, the second is a request of its own.
+        """
+        self._note_request()
+        before, self._finished = self._description(), self._is_finished()
         with self.disk.other_process():
             ended = self._ended(command)
+        self._note_request()
+        self._finished = self._is_finished()
         try:
             self._check_ended(ended)
             if ended.how == "refused" and self._description() != before:
@@ -339,6 +355,7 @@ class World:
             patch.setattr(gc, "freeze", lambda: None)
             patch.setattr(runs, "commit_here", lambda: "none")
             patch.setattr(trainables, "entry_points", lambda **_: [])
+            _spare_time(patch)
             self._watch_journal(patch)
             self._watch_tracker(patch)
             try:
@@ -476,8 +493,8 @@ class World:
         section = json.loads(found)["config"]["search"] if found else None
         return (section["trials"], section["epochs"]) if section else None
 
-    def _state(self) -> SearchState | None:
-        return self.state() if self.folder.exists and self.folder.journal.exists() else None
+    def _is_finished(self) -> bool:
+        return self.folder.exists and self.folder.journal.exists() and self.state().status == "finished"
 
     def state(self) -> SearchState:
         """The state that the journal adds up to."""
@@ -578,6 +595,27 @@ def _placed(fault: Fault | None, world: World) -> tuple[Kind | None, int, Callab
 def _interrupt(times: int) -> None:
     for _ in range(times):
         signal.raise_signal(signal.SIGINT)
+
+
+def _spare_time(patch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes a third of a sequence and changes nothing that the promises are about."""
+    # A process for each command, which speaks once the driver is dead; here a dead driver is an exception.
+    patch.setattr(guard.Guard, "__enter__", lambda this: this)
+    # The files of the configuration, which never change here.
+    patch.setattr(config, "read_yaml", _read_yaml)
+    # Without a device torch keeps each seed for later, together with the stack of the call.
+    for device in (torch.cuda, torch.xpu, torch.mtia):
+        patch.setattr(device, "manual_seed_all", lambda seed: None)
+
+
+def _read_yaml(path: Path, *names: str) -> dict[str, Any]:
+    written = path.stat().st_mtime_ns if path.exists() else None
+    return copy.deepcopy(_read_once(written, path, *names))
+
+
+@functools.cache
+def _read_once(written: int | None, path: Path, *names: str, read: Callable[..., Any] = config.read_yaml) -> Any:
+    return read(path, *names)
 
 
 def _clear(root: Path) -> None:

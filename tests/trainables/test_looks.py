@@ -98,7 +98,7 @@ def test_cuts_of_one_recording_in_two_splits_are_told_of():
 def test_steps_that_are_equal_by_chance_are_no_leak(values):
     found = get_task("rnn").leaks(recordings(values, 25 if values.shape[1] == 200 else 3))
     # Where equal values mean nothing, the page says that nothing was compared, and not that nothing is shared.
-    assert [one.title for one in found] in ([], ["Parts of train cannot be told"])
+    assert [one.title for one in found] in ([], ["Parts of train cannot be recognised"])
     assert not any(one.warning for one in found)
 
 

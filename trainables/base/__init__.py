@@ -1,4 +1,4 @@
-"""What every task is made of: the interface, the training loop, checkpoints, files, the adapter to Ray Tune.
+"""Code that every task shares: the interface, the training loop, checkpoints, files, the adapter to Ray Tune.
 
-`trainable.py` alone knows Ray. Nothing here knows a task.
+Only `trainable.py` imports Ray. No module here imports a task.
 """

@@ -1,4 +1,4 @@
-"""Batches of positions in a split, and its arrays as tensors."""
+"""Batches of sample positions, and arrays as tensors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 
 
 def shuffled_batches(count: int, batch_size: int) -> list[torch.Tensor]:
-    """The indices 0 to count - 1 in batches, in an order drawn from torch's global generator.
+    """Batches of the indices 0 to count - 1, in an order drawn from torch's global generator.
 
-    A last batch of one sample is joined to the batch before it, as batch normalisation needs two.
+    A last batch of one sample is joined to the previous batch: batch normalisation needs two samples.
     """
     order = torch.randperm(count)
     batches = list(order.split(batch_size))
@@ -24,8 +24,12 @@ def shuffled_batches(count: int, batch_size: int) -> list[torch.Tensor]:
 
 @dataclass(frozen=True)
 class Rows:
-    """The positions of a batch's samples in a split: `here`, where their shapes are worked out, and the same `there`,
-    on the device, which need not be asked for them."""
+    """The positions of a batch's samples in a split, twice.
+
+    Attributes:
+        here: on the CPU, to compute shapes without waiting for the device.
+        there: on the device, to index tensors.
+    """
 
     here: np.ndarray
     there: torch.Tensor
@@ -40,7 +44,7 @@ class Rows:
 
 
 def rows_on(device: torch.device, batches: Sequence[np.ndarray]) -> list[Rows]:
-    """Batches of indices (n,) int64 as `Rows`, sent to the device at once."""
+    """Batches of indices (n,) int64 as `Rows`, sent to the device in one transfer."""
     there = torch.from_numpy(np.concatenate(batches)).to(device).split([len(batch) for batch in batches])
     return [Rows(here, part) for here, part in zip(batches, there, strict=True)]
 
@@ -51,7 +55,7 @@ def shuffled_rows(count: int, batch_size: int, device: torch.device) -> list[Row
 
 
 def read_only(array: np.ndarray) -> torch.Tensor:
-    """The array as a tensor without a copy; it must not be written to if it comes from Ray's object store."""
+    """The array as a tensor without a copy. Do not write to it: arrays of Ray's object store are read-only."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

@@ -1,4 +1,4 @@
-"""Which samples stay where several splits hold the same: one policy for every kind of data."""
+"""Removes samples that several splits hold, by one rule for every kind of data."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from trainables.base.errors import InputError
 def staying(
     keys: Mapping[str, Sequence[Hashable]], what: str, place: str, notes: list[str]
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """The positions (k,) of the samples that stay in each split, in their order.
+    """The positions (k,) of the samples that stay in each split, in ascending order.
 
-    A figure on a sample that was trained on flatters. Samples of train that validation or test hold too leave train,
-    and samples of validation that test holds too leave validation. Test stays as it is, so that its figure can be
-    compared with others on the same test set.
+    A model that was trained on a test sample gets too good a figure on it. Therefore:
+
+    1. A sample of train that validation or test holds too leaves train.
+    2. A sample of validation that test holds too leaves validation.
+    3. Test stays unchanged, so that its figure compares with other figures on the same test set.
 
     Args:
-        keys: by split (`train`, and `val` and `test` if they are given), what is equal for equal samples.
+        keys: by split (`train`, and `val` and `test` if present) a key of each sample; equal samples have equal keys.
         what: the samples in messages, such as `pictures`.
-        notes: gets a sentence on what left a split, and on what test holds several times.
+        notes: receives a sentence on the samples that left a split, and on repeated samples of test.
 
     Raises:
-        InputError: nothing is left of a split.
+        InputError: a split would be empty.
     """
     held = {split: set(keys.get(split, ())) for split in ("val", "test")}
-    kept = {split: np.arange(len(some)) for split, some in keys.items()}
+    kept = {split: np.arange(len(samples)) for split, samples in keys.items()}
     for split, others, named in (
         ("train", held["val"] | held["test"], "val or test hold"),
         ("val", held["test"], "test holds"),
@@ -39,7 +41,7 @@ def staying(
         if left == len(keys[split]):
             raise InputError(
                 f"{place}: {split}: all {left} {what} stand in {'val or test' if split == 'train' else 'test'} too; "
-                "leave one of the copies out (a split that is not given is cut off train)"
+                "leave one of the copies out (a missing split is cut off train)"
             )
         if left:
             notes.append(f"{split}: {left} {what} left out that {named} too")

@@ -1,4 +1,4 @@
-"""What a training computes on, and with which precision."""
+"""The device and the precision of a training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 
 @dataclass(frozen=True)
 class Device:
-    """The device that a trial computes on, and its precision."""
+    """The device of a trial, its precision, and the share of the device that the trial may use."""
 
     torch_device: torch.device
     dtype: torch.dtype = torch.float32
-    #: The share of the device that the trial has.
     share: float = 1.0
 
     @property
@@ -26,19 +25,19 @@ class Device:
         return "cpu"
 
     def holds(self, size: int) -> bool:
-        """Whether data of so many bytes may lie on the device for a whole training: in a quarter of its share."""
+        """Whether `size` bytes of data may stay on the device: they fit into a quarter of the trial's share."""
         if self.torch_device.type == "cpu":
             return True
         return size <= self.share * torch.cuda.get_device_properties(self.torch_device).total_memory / 4
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """A context for mixed precision; it does nothing where `dtype` is float32."""
+        """A context for mixed precision; it has no effect if `dtype` is float32."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.torch_device.type, dtype=self.dtype)
 
     def synchronize(self) -> None:
-        """Waits until a GPU has done its work."""
+        """Waits until a GPU has finished its work."""
         if self.torch_device.type == "cuda":
             torch.cuda.synchronize(self.torch_device)
 
@@ -47,8 +46,8 @@ def choose_device(cpus: float, gpus: float, precision: str) -> Device:
     """The device for these resources; also sets one torch thread for each whole CPU.
 
     Args:
-        precision: `auto` is bf16 on a GPU that has it, else fp32; `native` is bf16 also on a CPU that has it; or `fp32`
-            or `bf16`.
+        precision: `fp32`, `bf16`, `auto` (bf16 on a GPU with bf16 instructions, else fp32), or `native` (bf16 on a GPU
+            or a CPU with bf16 instructions, else fp32).
     """
     torch.set_num_threads(max(1, int(cpus)))
     if gpus > 0 and torch.cuda.is_available():
@@ -60,13 +59,13 @@ def choose_device(cpus: float, gpus: float, precision: str) -> Device:
 def _gpu(precision: str, share: float) -> Device:
     device = torch.device("cuda", torch.cuda.current_device())
     bf16 = precision == "bf16" or (precision in ("auto", "native") and torch.cuda.is_bf16_supported())
-    # fp32 means fp32: TF32, which has 10 bits of mantissa, is for those who take bf16.
+    # TF32 has 10 bits of mantissa: it is used with bf16 and not with fp32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bf16
-    # What other trials on this GPU were promised stays theirs.
+    # The rest of the memory belongs to other trials on this GPU.
     torch.cuda.set_per_process_memory_fraction(min(1.0, share), device)
     return Device(device, torch.bfloat16 if bf16 else torch.float32, min(1.0, share))
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor has instructions for bf16 matrices; without them bf16 is slower than fp32."""
+    """Whether the CPU has instructions for bf16 matrices; without them bf16 is slower than fp32."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,4 +1,4 @@
-"""Dropout whose random numbers do not take longer than the layer that it follows."""
+"""Dropout with fast random numbers on CPUs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-#: A probability is met to one part in so many: each element has that many random bits' worth.
+#: Each element gets 16 random bits, so that a probability is a multiple of 1 / STEPS.
 STEPS = 2**16
 
 
 class Dropout(nn.Dropout):
-    """Computes `nn.Dropout`, on a processor with 16 random bits an element instead of a number drawn for each.
+    """Computes `nn.Dropout`, on a CPU with 16 random bits for each element.
 
-    PyTorch draws a Bernoulli number for each element one after the other there, which in a small Transformer was an
-    eighth of a step. What is drawn comes from torch's global generator, as there.
+    On a CPU `nn.Dropout` draws one Bernoulli number after the other; in a small Transformer this took an eighth of the
+    training time. Both draw from torch's global generator.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -28,7 +28,7 @@ class Dropout(nn.Dropout):
 
 
 def mask(shape: torch.Size, p: float) -> tuple[torch.Tensor, float]:
-    """True where an element is kept, and what the kept ones are multiplied with."""
+    """A mask that is true for kept elements, and the factor of kept elements."""
     dropped = min(STEPS - 1, round(p * STEPS))
     count = shape.numel()
     bits = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)

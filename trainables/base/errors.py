@@ -1,4 +1,4 @@
-"""The errors that a user can cause. This module imports nothing of this project."""
+"""Errors of users and of damaged files. This module imports no other module of the project."""
 
 
 class SearchError(Exception):
@@ -10,7 +10,7 @@ class SearchError(Exception):
 
 
 class InputError(SearchError, ValueError):
-    """An argument, a file or a setting cannot be used. The message names the place, the value and what is allowed.
+    """The user's input cannot be used. The message names the place, the value and the allowed values.
 
     >>> search.open("none")
     Traceback (most recent call last):
@@ -19,10 +19,15 @@ class InputError(SearchError, ValueError):
 
 
 class Damaged(Exception):
-    """A file is not what was written to it. `file` is its name, `why` a part of a sentence."""
+    """The content of a file has changed since it was written.
+
+    Attributes:
+        file: the name of the file.
+        why: the reason, as a part of a sentence.
+    """
 
     def __init__(self, file: str, why: str) -> None:
-        super().__init__(file, why)  # as these it travels between processes
+        super().__init__(file, why)  # pickle passes these arguments to the constructor again
         self.file, self.why = file, why
 
     def __str__(self) -> str:
@@ -35,6 +40,6 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line(text: object, most: int = 200) -> str:
-    """What a file says, for a message: on one line, without control characters, at most so long."""
+    """Text from a file, for a message: one line without control characters, at most `most` characters."""
     plain = "".join(sign if sign.isprintable() else " " for sign in str(text)[: 10 * most])
     return " ".join(plain.split())[:most]

@@ -1,4 +1,4 @@
-"""Reads files from a file, folder or zip, and writes files whole or not at all."""
+"""Reads files from a file, folder or zip, and writes files atomically."""
 
 from __future__ import annotations
 
@@ -17,53 +17,54 @@ from typing import IO
 
 from trainables.base.errors import InputError, one_line
 
-#: Words in the names of files and folders, and the splits that they say.
+#: Words in the names of files and folders, and the split that each word means.
 SPLITS = {
     "train": "train", "val": "val", "test": "test", "training": "train", "valid": "val", "validation": "val",
     "dev": "val", "testing": "test",
 }  # fmt: skip
-#: What `datasets` writes beside its tables, which is none of the data.
+#: Files with metadata that `datasets` writes beside its tables.
 BESIDE = ("dataset_dict.json", "dataset_info.json", "state.json")
-#: Such a word within a name; X and y may stand at it, as in `Xtrain`.
+#: A word of `SPLITS` within a name; X or y may touch it, as in `Xtrain`.
 _WORD = re.compile(rf"(?<![a-z])[xy]?({'|'.join(SPLITS)})(?:[xy]|data|set)?(?![a-z])")
 
 
 def file_safe(text: str) -> str:
-    """A name for a file, made of any text: `étude 3` becomes `etude-3`; empty where no letter or digit is left."""
+    """Turns any text into a name for a file: `étude 3` becomes `etude-3`. Empty if no letter or digit is left."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("._-")[:60]
 
 
 def split_of(name: PurePosixPath, whole: bool = False) -> str:
-    """The split that the name of a file says, or that of the nearest folder above it that says one; else train.
+    """The split that a file belongs to, by its name or else by the nearest folder that names a split; else train.
 
-    A word of a name is enough (`wiki.valid.tokens`, `test-00000-of-00001.parquet`), unless there are words of several.
+    A name that holds words of one split names it: `wiki.valid.tokens`, `test-00000-of-00001.parquet`. A name with words
+    of several splits names none.
 
     Args:
-        whole: whether a name has to be the split's own, as a song's title may have any word in it.
+        whole: whether only a whole name counts: the title of a song may contain the word "test".
     """
     for part in (name.stem.lower(), *(folder.lower() for folder in reversed(name.parts[:-1]))):
         words = [part] if whole else _WORD.findall(part)
-        said = {SPLITS[word] for word in words if word in SPLITS}
-        if len(said) == 1:
-            return said.pop()
+        splits = {SPLITS[word] for word in words if word in SPLITS}
+        if len(splits) == 1:
+            return splits.pop()
     return "train"
 
 
 @dataclass
 class Allowance:
-    """The bytes that a data set may take unpacked, all its archives together."""
+    """The bytes that all archives of a data set may take together when unpacked (`data.max_unpacked_gb`)."""
 
     limit_gb: float
     taken: int = 0
 
     def take(self, size: int, place: object) -> None:
-        """Counts `size` bytes, before they are unpacked; raises InputError beyond the limit."""
+        """Adds `size` bytes that are about to be unpacked; raises InputError beyond the limit."""
         self.check(size, place)
         self.taken += size
 
     def check(self, size: int, place: object) -> None:
-        """Raises InputError if so many bytes more would be beyond the limit."""
+        """Raises InputError if `size` more bytes would be beyond the limit."""
         if self.taken + size > self.limit_gb * 2**30:
             raise InputError(
                 f"--data {place}: larger unpacked than {self.limit_gb:g} GiB; raise it with --set "
@@ -81,15 +82,15 @@ UNLIMITED = Allowance(math.inf)
 
 @contextmanager
 def broken(place: object, what: str, hint: str = "") -> Iterator[None]:
-    """Turns whatever a library raises for a damaged or foreign file into an InputError of one line.
+    """Turns any exception of a library that reads a damaged or foreign file into an InputError of one line.
 
-    No library says all that its readers raise (`zlib.error`, `TokenError`, `MemoryError`, `struct.error`, ...), so that
-    a list of kinds is never complete. Put nothing but the reading itself into the block.
+    No library documents all classes that its readers raise (`zlib.error`, `TokenError`, `MemoryError`, `struct.error`,
+    ...). Put only the call of the reader into the block.
 
     Args:
         place: the file, and its member or line.
-        what: what is wrong, such as `not a zip file`.
-        hint: what to do.
+        what: the mistake, such as `not a zip file`.
+        hint: a remedy.
     """
     try:
         yield
@@ -103,14 +104,15 @@ def broken(place: object, what: str, hint: str = "") -> Iterator[None]:
 def read_files(
     source: Path, suffixes: Collection[str], allowance: Allowance
 ) -> Iterator[tuple[PurePosixPath, bytes]]:  # fmt: skip
-    """Yields the files with these suffixes that `source` is or holds, in order, zips and `.gz` in it included, without
-    those `BESIDE` the data.
+    """Yields the files with these suffixes in `source`, a file or folder, in the order of their names.
+
+    Zips and `.gz` files are unpacked. Files of `BESIDE` are left out.
 
     Yields:
         The path below the source (in a zip `ARCHIVE/MEMBER`; without `.gz`), and the content.
 
     Raises:
-        InputError: there is none, one is damaged, or they are larger unpacked than `allowance`.
+        InputError: there is no such file, a file is damaged, or the unpacked files exceed `allowance`.
     """
     check_source(source)
     allowed = {*suffixes, ".zip"}
@@ -132,20 +134,20 @@ def read_files(
 
 
 def check_source(source: Path) -> None:
-    """Raises InputError if `source` is neither a file nor a folder: nothing, a pipe, a device, a link in a circle."""
+    """Raises InputError unless `source` is a regular file or a folder; a pipe or a device is neither."""
     if not source.is_file() and not source.is_dir():
-        there = source.exists() or source.is_symlink()
-        what = "neither a regular file nor a folder" if there else "no such file or folder"
+        exists = source.exists() or source.is_symlink()
+        what = "neither a regular file nor a folder" if exists else "no such file or folder"
         raise InputError(f"--data {source}: {what}")
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The regular files below a folder, in order. Reading a pipe or a device may never end."""
+    """The regular files below a folder, sorted. Pipes and devices are left out: reading them may never end."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def read_whole(path: Path) -> bytes:
-    """The content of a file; raises InputError where it cannot be read."""
+    """The content of a file; raises InputError if it cannot be read."""
     with broken(f"--data {path}", "cannot be read"):
         return path.read_bytes()
 
@@ -158,16 +160,18 @@ def _members(
         archive = zipfile.ZipFile(path)
     with archive:
         allowance.take(sum(member.file_size for member in archive.infolist()), path)
-        everything = [(below / member.filename, member) for member in archive.infolist()]
-        members = [one for one in everything if one[0].suffix.lower() in suffixes and one[0].name not in BESIDE]
+        named = [(below / member.filename, member) for member in archive.infolist()]
+        members = [
+            (name, member) for name, member in named if name.suffix.lower() in suffixes and name.name not in BESIDE
+        ]
         if not members:
             raise InputError(f"--data {path}: no {', '.join(sorted(suffixes))} file in it")
-        for inner, member in members:
-            yield inner, read_member(archive, member, path)
+        for name, member in members:
+            yield name, read_member(archive, member, path)
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
-    """The content of a member of the zip at `path`; raises InputError where it is damaged or encrypted."""
+    """The content of a member of the zip at `path`; raises InputError if it is damaged or encrypted."""
     if member.flag_bits & 0x1:
         raise InputError(f"{path}: member {member.filename!r} is encrypted; give an archive without password")
     with broken(f"--data {path}: {member.filename}", "damaged member of a zip file"):
@@ -175,7 +179,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -
 
 
 def _suffix(path: Path) -> str:
-    """The suffix in lower case, that before `.gz` where the file is compressed."""
+    """The suffix in lower case; of `table.csv.gz` it is `.csv`."""
     return PurePosixPath(path.name.lower().removesuffix(".gz")).suffix
 
 
@@ -189,10 +193,10 @@ def _unpacked(path: Path, allowance: Allowance) -> bytes:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes the place of `path` when the block ends; after an error nothing is left of it."""
+    """A binary file that replaces `path` when the block ends. After an error `path` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}")
-    with temporary.open("xb", buffering=2**20) as file:  # torch.save writes a little at a time
+    with temporary.open("xb", buffering=2**20) as file:  # torch.save writes many small pieces
         try:
             yield file
             file.flush()

@@ -1,4 +1,4 @@
-"""Measures of a training beside its loss: dead units, memory, energy."""
+"""Measures dead units, peak memory and energy of a training."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from torch import nn
 
 @contextmanager
 def dead_relus(model: nn.Module) -> Iterator[Callable[[], float]]:
-    """Counts ReLU units that never fire on the data that pass through the model inside the block.
+    """Counts ReLU units that are 0 for all data that pass through the model inside the block.
 
-    A unit is a channel of a (batch, channel, ...) map, or a feature of a (batch, ..., feature) one.
+    A unit is a channel of a map (batch, channel, height, width), or a feature of a tensor (batch, ..., feature).
 
     Yields:
-        A function that returns the fraction of such units; NaN where the model has no `nn.ReLU`.
+        A function that returns the fraction of such units; NaN if the model has no `nn.ReLU`.
     """
     peaks: dict[int, torch.Tensor] = {}
 
     def watch(module: nn.Module, _: Any, output: torch.Tensor) -> None:
         channel = 1 if output.dim() >= 4 else output.dim() - 1
         peak = output.detach().amax(dim=[d for d in range(output.dim()) if d != channel])
-        known = peaks.get(id(module))
-        peaks[id(module)] = peak if known is None else torch.maximum(known, peak)
+        before = peaks.get(id(module))
+        peaks[id(module)] = peak if before is None else torch.maximum(before, peak)
 
     handles = [m.register_forward_hook(watch) for m in model.modules() if isinstance(m, nn.ReLU)]
 
@@ -46,14 +46,14 @@ def dead_relus(model: nn.Module) -> Iterator[Callable[[], float]]:
 
 
 class MemoryPeak:
-    """The peak of memory since this was made: of the GPU's allocator, or of this process."""
+    """The peak of memory since the object was made: of the GPU's allocator, or of this process."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            # On Linux this resets VmHWM; a reused worker would report an earlier trial's peak otherwise.
+            # On Linux this resets VmHWM. Without it a reused worker would report the peak of an earlier trial.
             try:
                 Path("/proc/self/clear_refs").write_text("5")
             except OSError:
@@ -71,9 +71,10 @@ class MemoryPeak:
 
 
 class EnergyMeter:
-    """The energy that a GPU has used since this was made, by its driver's counter (NVML); nothing on other devices.
+    """The energy that a GPU used since the object was made, by the counter of its driver (NVML).
 
-    The counter is that of the whole GPU; a trial with a `share` of it is charged that share.
+    The counter covers the whole GPU. A trial with a `share` of the GPU is charged this share of the energy. Other
+    devices have no counter.
     """
 
     def __init__(self, device: torch.device, share: float) -> None:
@@ -82,13 +83,15 @@ class EnergyMeter:
         self._begun = self._read() if self._read else 0
 
     def measured(self) -> dict[str, float]:
-        """`energy_joules`, if it can be measured."""
-        return {"energy_joules": self.share * (self._read() - self._begun) / 1000} if self._read else {}
+        """`energy_joules`; empty if it cannot be measured."""
+        if self._read is None:
+            return {}
+        return {"energy_joules": self.share * (self._read() - self._begun) / 1000}
 
 
 def _energy_counter(device: torch.device) -> Callable[[], int] | None:
-    """A function that reads the millijoules since the driver was loaded; None where the driver does not count them
-    (GPUs before Volta)."""
+    """A function that reads the millijoules since the driver was loaded; None for GPUs before Volta, which do not count
+    them."""
     try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")

@@ -9,18 +9,18 @@ from typing import Any
 from trainables.base.errors import InputError, one_line
 from trainables.base.task import array_digest
 
-#: The splits that are taken, as they are called there.
+#: The splits that are used, by their names on the hub.
 SPLITS = ("train", "validation", "valid", "dev", "test")
 
 
 def fetch_dataset(uri: str, cache: Path) -> Path:
-    """Writes a data set into the cache as a folder with a Parquet file a split, unless it is there.
+    """Writes a data set into the cache as a folder with one Parquet file for each split.
 
-    Once it is there the hub is not asked again, so that a search goes on with the data that it began with. Without a
+    If the folder exists, the hub is not asked again: a search resumes with the data that it started with. Without a
     connection the local Hugging Face cache is read.
 
     Args:
-        uri: `hf:NAME` or `hf:ORGANISATION/NAME`, with `/CONFIG` where there are several.
+        uri: `hf:NAME` or `hf:ORGANISATION/NAME`, followed by `/CONFIG` if the data set has several configurations.
 
     Raises:
         InputError: there is no such data set, or it has no train split.
@@ -36,13 +36,13 @@ def fetch_dataset(uri: str, cache: Path) -> Path:
     part = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:12]}")
     part.mkdir(parents=True)
     for split, data in taken.items():
-        _embedded(data).to_parquet(part / f"{split}.parquet")  # which notes the names of class labels
+        _embedded(data).to_parquet(part / f"{split}.parquet")  # its metadata holds the names of class labels
     part.replace(folder)
     return folder
 
 
 def _embedded(data: Any) -> Any:
-    """With the pictures themselves, where it has the names of files in the local cache."""
+    """The data set with the bytes of its pictures instead of paths into the local cache."""
     from datasets import Image
     from datasets.table import embed_table_storage
 
@@ -55,13 +55,14 @@ def _load(uri: str, name: str) -> Any:
     from datasets import load_dataset
 
     parts = name.split("/")
-    # Of two parts the first may be an organisation, or the second a configuration.
-    ways: list[tuple[str, str | None]] = [(name, None)] if len(parts) < 3 else []
-    ways += [("/".join(parts[:-1]), parts[-1])] if len(parts) > 1 else []
+    # `A/B` is the data set B of the organisation A, or the configuration B of the data set A.
+    candidates: list[tuple[str, str | None]] = [(name, None)] if len(parts) < 3 else []
+    if len(parts) > 1:
+        candidates.append(("/".join(parts[:-1]), parts[-1]))
     reasons = []
-    for path, config in ways:
+    for path, config in candidates:
         try:
             return load_dataset(path, config)
-        except Exception as error:  # each kind of data set has a builder with errors of its own
+        except Exception as error:  # each builder of `datasets` raises its own classes
             reasons.append(one_line(error) or type(error).__name__)
     raise InputError(f"--data {uri}: {'; '.join(reasons)}")

@@ -1,4 +1,7 @@
-"""Finds what a trial leaves behind in a worker that the next trial will use."""
+"""Finds threads, files, memory and settings that a trial leaves behind in a worker.
+
+The next trial uses the same worker. Leakage between data splits is another subject: see `look.py` of each task.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from pathlib import Path
 import psutil
 import torch
 
-#: Growth that counts as no leak: caches of libraries, a log file that was opened late.
+#: Growth that counts as no leak: caches of libraries, a log file that a library opens late.
 _FILES, _DEVICE_BYTES, _RESIDENT_BYTES = 8, 2**20, 2**30
 
 
 class Unclean(Exception):
-    """The worker cannot be used for another trial; the message names what was left behind."""
+    """The worker cannot run another trial; the message names the remains of the last trial."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a process holds, and those of its settings that a trial may change."""
+    """The resources that a process holds, and the settings that a trial may change."""
 
     threads: int
     files: int
@@ -49,7 +52,7 @@ class Footprint:
         )
 
     def beyond(self, base: Footprint) -> list[str]:
-        """Phrases for what is more than in `base`, or other; empty where nothing is left behind."""
+        """Phrases for each resource that exceeds `base` and each changed setting; empty if there is none."""
         left = []
         if self.threads > base.threads:
             left.append(f"{self.threads - base.threads} threads")

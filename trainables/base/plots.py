@@ -1,4 +1,4 @@
-"""Pictures and tables of predictions, as several tasks write them."""
+"""Pictures and tables of predictions that several tasks write."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches, without pyplot: it is safe in any thread and needs no display."""
-    from matplotlib.figure import Figure  # imported here, as every worker imports this module and few draw
+    """A figure of `width` by `height` inches, without pyplot: it works in any thread and needs no display."""
+    from matplotlib.figure import Figure  # imported here: every worker imports this module, and few draw
 
     return Figure(figsize=(width, height))
 
 
 def save_figure(figure: Figure, path: Path | BinaryIO) -> None:
-    """Writes a figure in the format of the path's suffix, into an open file as PNG."""
+    """Writes a figure: to a path in the format of its suffix, to an open file as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -71,7 +71,7 @@ def classification(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[s
 def picture_grid(
     images: np.ndarray, captions: Sequence[str], path: Path | BinaryIO, title: str, columns: int = 5
 ) -> None:
-    """Writes pictures uint8 (n, 3, h, w), each with a caption, as one picture; nothing where there is none."""
+    """Writes pictures uint8 (n, 3, h, w), each with a caption, as one picture; writes no file if n is 0."""
     if not len(images):
         return
     rows = -(-len(images) // columns)

@@ -1,4 +1,4 @@
-"""A search's files, as its driver and its workers on other machines reach them."""
+"""Reads and writes the files of a search, on the driver and on workers of other machines."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from trainables.base.files import broken, replacing
 from trainables.base.hub import fetch_dataset
 from trainables.base.task import array_digest
 
-#: Bytes of a digest as text.
-_SUM = len("crc32:9ae0daaf")
+#: The length of a digest as text.
+_DIGEST_LENGTH = len("crc32:9ae0daaf")
 
 
 class Summed:
-    """A file that is written from its beginning to its end, with a checksum of what was written so far."""
+    """A file that is written from beginning to end, with a checksum of the bytes that were written so far."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._sum = file, 0
@@ -46,27 +46,29 @@ class Summed:
 
     @property
     def digest(self) -> str:
-        """As `digest` returns it for the whole file."""
+        """The digest of the bytes so far, in the form of the function `digest`."""
         return f"crc32:{self._sum:08x}"
 
 
 def digest(file: IO[bytes], size: int | None = None) -> str:
-    """A checksum of what a file holds from here on, or of `size` bytes of it, such as `crc32:9ae0daaf`.
+    """A checksum of the next `size` bytes of a file (None: of all that follow), such as `crc32:9ae0daaf`.
 
-    It is to find what disks and networks do to files, not what people do: of 100 MB it takes 0.08 s, blake2b 0.4 s, and
-    writing them 0.2 to 0.4 s.
+    It finds errors of disks and networks, not manipulation. CRC-32 takes 0.08 s for 100 MB; blake2b takes 0.4 s, and
+    writing the file 0.2 to 0.4 s.
     """
-    found, left = 0, math.inf if size is None else size
+    checksum = 0
+    left = math.inf if size is None else size
     while block := file.read(int(min(left, 2**20))):
-        found, left = zlib.crc32(block, found), left - len(block)
-    return f"crc32:{found:08x}"
+        checksum = zlib.crc32(block, checksum)
+        left -= len(block)
+    return f"crc32:{checksum:08x}"
 
 
 class Files(Protocol):
-    """A tree of files, each there whole or not at all. Names are paths below its root, with `/`."""
+    """A tree of files; each file is whole or absent. Names are paths below the root, with `/`."""
 
     def write(self, name: str) -> AbstractContextManager[IO[bytes]]:
-        """A file to write to; it takes its place when the block ends."""
+        """Opens a file for writing; it gets its name when the block ends."""
         ...
 
     def open(self, name: str) -> IO[bytes]:
@@ -74,7 +76,7 @@ class Files(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Deletes a file if that is possible; what stays is deleted when the search starts again."""
+        """Deletes a file if possible; the next start of the search deletes a file that remains."""
         ...
 
     def names(self, folder: str) -> set[str]:
@@ -106,7 +108,7 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """Files below a URI that fsspec knows (s3://, gs://, ...); its file system finds the credentials by itself."""
+    """Files below a URI of fsspec (s3://, gs://, ...); fsspec's file system finds the credentials."""
 
     def __init__(self, uri: str) -> None:
         """Raises ValueError for an unknown protocol, and ImportError where its package is missing."""
@@ -115,7 +117,7 @@ class RemoteFiles:
 
     @contextmanager
     def write(self, name: str) -> Iterator[IO[bytes]]:
-        buffer = io.BytesIO()  # closing a remote file after an error would write half of it
+        buffer = io.BytesIO()  # an open remote file would be written in part if the block raises
         yield buffer
         self.fs.pipe_file(f"{self.root}/{name}", buffer.getvalue())
 
@@ -133,23 +135,30 @@ class RemoteFiles:
         return {path[len(self.root) + 1 :] for path in self.fs.find(f"{self.root}/{folder}")}
 
 
-def files_at(place: str) -> Files:
+def files_at(root: str) -> Files:
     """The files below a folder or a URI; raises as `RemoteFiles`."""
-    if "://" not in place or place.startswith("file://"):
-        return LocalFiles(Path(place.removeprefix("file://")))
-    return RemoteFiles(place)
+    if "://" not in root or root.startswith("file://"):
+        return LocalFiles(Path(root.removeprefix("file://")))
+    return RemoteFiles(root)
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How a worker reads and writes a search's files: at the URI if there is one; in the search's folder if this
-    machine sees it; else through the driver, which sends files along and receives those that are written."""
+    """Reads and writes a search's files on a worker.
+
+    A worker uses the first of these that is available: the URI; the search's folder, if this machine sees it; the
+    driver, which sends files with the trial and writes the files that the worker returns.
+
+    Attributes:
+        folder: the search's folder.
+        mark: the beginning of the search's journal. A worker that reads the same bytes sees the same folder.
+        uri: the address of remote storage.
+        carried: the content, by name, of the files that the driver sent.
+    """
 
     folder: Path
-    #: The beginning of the search's journal. A worker compares it to know that it sees the same folder.
     mark: bytes
     uri: str | None = None
-    #: The content, by name, of files that were sent along.
     carried: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
@@ -176,21 +185,21 @@ class Storage:
         return io.BytesIO(self.carried[name])
 
     def open_checked(self, name: str, expected: str | None) -> IO[bytes]:
-        """Opens a file of torch for reading, once all of it was read and is what was written.
+        """Opens a file of torch for reading and checks all of its content.
 
         Args:
-            expected: its digest. None: it is not known, and the checksums inside the file are compared, which
+            expected: its digest. None: the digest is not known; the checksums inside the zip are compared, which
                 `torch.load` does not do.
 
         Raises:
-            FileNotFoundError: there is none.
-            Damaged: it is another, or cannot be read.
+            FileNotFoundError: there is no such file.
+            Damaged: the content has changed or cannot be read.
         """
         try:
             file = self.open(name)
         except FileNotFoundError:
             raise
-        except Exception as error:  # each file system has errors of its own
+        except Exception as error:  # each file system raises its own classes
             raise Damaged(name, first_line(error)) from error
         try:
             check(file, name, expected)
@@ -201,16 +210,16 @@ class Storage:
         return file
 
     def save(self, name: str, write: Callable[[IO[bytes]], None]) -> dict[str, Any]:
-        """Writes a file, or leaves that to the driver.
+        """Writes a file, or returns its content for the driver to write.
 
         Args:
-            write: writes the content from its beginning to its end.
+            write: writes the content from beginning to end.
 
         Returns:
-            Its `name`, `bytes` and `digest`, and its `content` if the driver has to write it.
+            `name`, `bytes` and `digest` of the file, and its `content` if the driver has to write it.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         if (files := self._files) is None:
             buffer = io.BytesIO()
@@ -226,7 +235,7 @@ def _written(name: str, file: IO[bytes], write: Callable[[IO[bytes]], None]) -> 
 
 
 def check(file: IO[bytes], name: str, expected: str | None) -> None:
-    """Reads all of an open file and raises Damaged where it is not what was written; as `Storage.open_checked`."""
+    """Reads all of an open file; raises Damaged if its content has changed. Arguments as of `Storage.open_checked`."""
     try:
         if expected is not None:
             if (found := digest(file)) != expected:
@@ -237,12 +246,12 @@ def check(file: IO[bytes], name: str, expected: str | None) -> None:
                     raise Damaged(name, f"the checksum of {wrong} in it is another")
     except Damaged:
         raise
-    except Exception as error:  # torn files make `zipfile` raise nearly anything; file systems have errors of their own
+    except Exception as error:  # `zipfile` raises many classes for torn files; each file system has its own classes
         raise Damaged(name, first_line(error)) from error
 
 
 def check_all(folder: Path, digests: Mapping[str, str]) -> None:
-    """Raises Damaged where one of the files, by name below the folder, is gone or has another digest."""
+    """Raises Damaged if one of the files, by name below the folder, is missing or has another digest."""
     for name, expected in digests.items():
         path = folder / name
         try:
@@ -253,16 +262,16 @@ def check_all(folder: Path, digests: Mapping[str, str]) -> None:
 
 
 def cached_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """A read-only memory map of what `make` returned when `path` was written; makes and writes it where the file is
-    missing, or is not what was written.
+    """Computes an array once, and returns a read-only memory map of the file at `path`.
 
-    A digest follows the array in the file, whose readers pass over what follows.
+    `make` is called if the file is missing or damaged. The file is a `.npy` file with a digest behind the array;
+    `np.load` ignores bytes behind the array.
     """
-    if path.exists() and (size := path.stat().st_size - _SUM) > 0:
+    size = path.stat().st_size - _DIGEST_LENGTH if path.exists() else 0
+    if size > 0:
         with path.open("rb") as file:
-            found = digest(file, size)
-            whole = file.read() == found.encode()
-        if whole:
+            undamaged = digest(file, size).encode() == file.read()
+        if undamaged:
             return cast(np.ndarray, np.load(path, mmap_mode="r"))
     with replacing(path) as file:
         summed = Summed(file)
@@ -272,30 +281,32 @@ def cached_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def is_remote(data: str) -> bool:
-    """Whether `--data` names something that is fetched: a URI, or a data set of the hub."""
+    """Whether `--data` has to be downloaded: a URI, or a data set of the Hugging Face hub."""
     return "://" in data or data.startswith("hf:")
 
 
 def fetch(uri: str, cache: Path) -> Path:
-    """Downloads a file or folder from a URI into the cache, unless the cache has it with the same names, sizes and
-    versions; `hf:NAME` is a data set of the Hugging Face hub.
+    """Downloads a file or folder into the cache.
+
+    The cached copy is used if the names, sizes and versions of the files are still the same. `hf:NAME` is a data set of
+    the Hugging Face hub.
 
     Raises:
-        InputError: it cannot be read, or there is nothing.
+        InputError: the address cannot be read, or there is no file.
     """
     if uri.startswith("hf:"):
         return fetch_dataset(uri, cache)
-    with broken(f"--data {uri}", "cannot be read"):  # each file system has errors of its own
+    with broken(f"--data {uri}", "cannot be read"):
         fs, root = fsspec.core.url_to_fs(uri)
-        found = fs.find(root, detail=True)
-    if not found:
-        raise InputError(f"--data {uri}: nothing is there")
-    versions = [(name, about["size"], str(about.get("ETag") or about.get("mtime"))) for name, about in found.items()]
+        files = fs.find(root, detail=True)
+    if not files:
+        raise InputError(f"--data {uri}: no file is there")
+    versions = [(name, about["size"], str(about.get("ETag") or about.get("mtime"))) for name, about in files.items()]
     folder = cache / "remote" / array_digest([json.dumps(sorted(versions)).encode()])
     target = folder / PurePosixPath(root).name
     if not folder.exists():
         part = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:12]}")
-        for name in found:
+        for name in files:
             local = part / target.name / PurePosixPath(name).relative_to(root)
             local.parent.mkdir(parents=True, exist_ok=True)
             with broken(f"--data {uri}", f"{name} cannot be read"):

@@ -1,4 +1,4 @@
-"""Reads tables: CSV, TSV, JSON, JSON Lines, Parquet and Arrow files, gzipped or in zips by `read_files`."""
+"""Reads tables: CSV, TSV, JSON, JSON Lines, Parquet and Arrow files. `read_files` unpacks gzip files and zips."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import pandas as pd
 from trainables.base.errors import InputError, one_line
 from trainables.base.files import UNLIMITED, Allowance, broken
 
-#: Suffixes, and the separator that is expected.
+#: The suffixes of tables, and the separator that each suffix suggests.
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": None, ".arrow": None, ".jsonl": None, ".json": None}
-#: Separators that a table may have whatever its name says.
+#: The separators that are tried for any suffix.
 SEPARATORS = ",;\t|"
-#: Rows of a Parquet file that are unpacked at a time: pyarrow's own number, and the fewest where values may be large.
+#: Rows of a Parquet file that are unpacked at a time: pyarrow's default, and the minimum for large values.
 ROWS, FEWEST = 65_536, 256
-#: Halves of a character, which JSON can hold as `\\ud83d`.
-_HALVES = re.compile("[\ud800-\udfff]")
-#: Byte order marks. That of UTF-32 begins with that of UTF-16.
+#: Lone surrogates, which JSON can hold as `\\ud83d`.
+_SURROGATES = re.compile("[\ud800-\udfff]")
+#: Byte order marks. UTF-32 stands first because its mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
@@ -32,10 +32,10 @@ _MARKS = (
 
 
 def decode(content: bytes, place: str) -> str:
-    """Decodes text in UTF-8, or in the encoding that its byte order mark names: UTF-16 or UTF-32.
+    """Decodes text in UTF-8, or in UTF-16 or UTF-32 if it begins with their byte order mark.
 
     Raises:
-        InputError: a byte is not UTF-8; the message has its line and position, and how to convert the file.
+        InputError: a byte is not UTF-8; the message gives its line and position, and a command that converts the file.
     """
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
     try:
@@ -54,16 +54,17 @@ def read_frame(
     content: bytes, name: PurePosixPath, place: str, header: bool = True, numbers: bool = False,
     allowance: Allowance = UNLIMITED,
 ) -> pd.DataFrame:  # fmt: skip
-    """Reads a table. Values of CSV and TSV files are text, whatever they look like, unless `numbers` are asked for.
+    """Reads a table.
 
     Args:
-        name: says by its suffix what the file is.
-        place: what messages name.
+        name: the name of the file, whose suffix gives its format.
+        place: the file in messages.
         header: whether the first row of a CSV or TSV file names the columns; else they are called "0", "1", ...
-        allowance: what a compressed table may take.
+        numbers: whether values of CSV and TSV files become numbers if possible; else all of them are text.
+        allowance: the bytes that a compressed table may take.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the table cannot be read.
     """
     with broken(place, "cannot be read as a table"):
         if name.suffix.lower() in (".parquet", ".arrow"):
@@ -83,13 +84,13 @@ def read_frame(
 
 
 def _columnar(content: bytes, suffix: str, place: str, allowance: Allowance) -> pd.DataFrame:
-    """A Parquet or Arrow table; class labels by name, where `datasets` noted them in the file."""
+    """A Parquet or Arrow table. Class labels become names if the metadata of `datasets` lists them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if suffix == ".parquet":
         file = pq.ParquetFile(io.BytesIO(content))
-        schema, batches = file.schema_arrow, _of_parquet(file, place, allowance)
+        schema, batches = file.schema_arrow, _parquet_batches(file, place, allowance)
     elif content[:6] == b"ARROW1":
         opened = pa.ipc.open_file(content)
         schema, batches = opened.schema, (opened.get_batch(i) for i in range(opened.num_record_batches))
@@ -98,22 +99,22 @@ def _columnar(content: bytes, suffix: str, place: str, allowance: Allowance) -> 
         schema, batches = stream.schema, iter(stream)
     read = []
     for batch in batches:
-        # Arrow itself believes a file that an array's values lie where the file says, outside of it too.
+        # Arrow does not check by itself that the offsets of a file's arrays lie inside the file.
         batch.validate(full=True)
-        batch = _decoded(batch)
+        batch = _without_dictionaries(batch)
         allowance.take(batch.nbytes, place)
         read.append(batch)
     frame = pa.Table.from_batches(read, None if read else schema).to_pandas()
-    noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    for column, feature in noted.get("info", {}).get("features", {}).items():
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    for column, feature in metadata.get("info", {}).get("features", {}).items():
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
             names = dict(enumerate(feature.get("names", ())))
             frame[column] = frame[column].map(names)
     return frame
 
 
-def _decoded(batch: Any) -> Any:
-    """With the values themselves in the place of numbers that stand for them."""
+def _without_dictionaries(batch: Any) -> Any:
+    """The record batch with plain values instead of dictionary indices."""
     import pyarrow as pa
 
     columns = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
@@ -121,66 +122,72 @@ def _decoded(batch: Any) -> Any:
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, batch.schema.metadata))
 
 
-def _of_parquet(file: Any, place: str, allowance: Allowance) -> Iterator[Any]:
-    """The record batches of a Parquet file, of which each takes a part of what is left of `allowance`.
+def _parquet_batches(file: Any, place: str, allowance: Allowance) -> Iterator[Any]:
+    """The record batches of a Parquet file, small enough for the rest of `allowance`.
 
-    A value that repeats is stored once, so that a file says what its pages take unpacked, but not what its values do.
+    A file gives the unpacked size of its pages. Its values can take more, because a page stores a repeated value once.
     """
-    about = file.metadata
-    groups = [about.row_group(i) for i in range(about.num_row_groups)]
+    metadata = file.metadata
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     sizes = [group.column(i).total_uncompressed_size for group in groups for i in range(group.num_columns)]
-    allowance.check(max(sum(sizes), about.num_rows), place)
-    most = allowance.left
-    # A value is no longer than its column's pages. Batches of a few rows would be read for minutes, hence the floor.
-    rows = ROWS if most is None or not sizes else min(ROWS, max(FEWEST, most // max(1, *sizes)))
+    allowance.check(max(sum(sizes), metadata.num_rows), place)
+    left = allowance.left
+    # A value is no longer than its column's pages. `FEWEST` is the minimum: smaller batches would take minutes.
+    rows = ROWS if left is None or not sizes else min(ROWS, max(FEWEST, left // max(1, *sizes)))
     return iter(file.iter_batches(batch_size=rows))
 
 
 def _records(text: str, place: str) -> list[dict[str, Any]]:
-    """The objects of JSON Lines, or of one JSON document: a list of them, or the only list among its values.
+    """The objects of a JSON document or of JSON Lines.
+
+    A document is a list of objects, an object with one list among its values, or a single object.
 
     Raises:
-        InputError: it is neither; the message has the line.
+        InputError: the text is none of these; the message gives the line.
     """
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     try:
-        whole = json.loads(text)
+        document = json.loads(text)
     except RecursionError as error:
         raise InputError(f"{place}: JSON in too many levels") from error
     except json.JSONDecodeError:
-        whole = []
-        for number, line in lines:
-            try:
-                whole.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise InputError(f"{place}: line {number}: not JSON ({error.msg})") from error
-            except RecursionError as error:
-                raise InputError(f"{place}: line {number}: JSON in too many levels") from error
-    if isinstance(whole, dict) and len(lines) > 1:
-        lists = [value for value in whole.values() if isinstance(value, list)]
-        whole = lists[0] if len(lists) == 1 else whole
+        document = [_json_line(line, f"{place}: line {number}") for number, line in lines]
+    if isinstance(document, dict) and len(lines) > 1:
+        lists = [value for value in document.values() if isinstance(value, list)]
+        document = lists[0] if len(lists) == 1 else document
     if re.search(r"\\ud", text, re.IGNORECASE):
-        whole = _without_halves(whole)
-    records = whole if isinstance(whole, list) else [whole]
-    if not records or not all(isinstance(one, dict) for one in records):
+        document = _without_surrogates(document)
+    records = document if isinstance(document, list) else [document]
+    if not records or not all(isinstance(record, dict) for record in records):
         raise InputError(f"{place}: expected JSON objects, one a line or in a list")
     return records
 
 
-def _without_halves(value: Any) -> Any:
-    """The content of a JSON document with U+FFFD for halves of characters, which no file or database takes: a text that
-    was cut in the middle of an emoji ends with one."""
+def _json_line(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise InputError(f"{place}: JSON in too many levels") from error
+
+
+def _without_surrogates(value: Any) -> Any:
+    """The content of a JSON document with U+FFFD for lone surrogates, which no file or database takes.
+
+    A text that was cut in the middle of an emoji ends with a lone surrogate.
+    """
     if isinstance(value, str):
-        return _HALVES.sub("\ufffd", value)
+        return _SURROGATES.sub("\ufffd", value)
     if isinstance(value, list):
-        return [_without_halves(one) for one in value]
+        return [_without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {_without_halves(key): _without_halves(one) for key, one in value.items()}
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
     return value
 
 
 def _separator(text: str, expected: str) -> str:
-    """The separator that gives all rows the same number of columns, the expected one first; else the expected one."""
+    """The first separator that gives all rows the same number of columns, above one; else the expected separator."""
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 characters by default; an article has more
     for separator in expected + SEPARATORS.replace(expected, ""):
         widths = {len(row) for row in csv.reader(io.StringIO(text), delimiter=separator) if row}
@@ -190,12 +197,16 @@ def _separator(text: str, expected: str) -> str:
 
 
 def find(columns: Iterable[object], names: Iterable[str]) -> str | None:
-    """The column with the first of these names, in any case, of equal ones the first; None where there is none."""
+    """The first of these names, in upper or lower case, that is a column; None if no name is.
+
+    >>> find(["Id", "LABEL", "y"], ("target", "label", "y"))
+    'LABEL'
+    """
     by_lower = {str(column).lower(): str(column) for column in reversed([*columns])}
     return next((by_lower[name] for name in names if name in by_lower), None)
 
 
 def listed(names: Iterable[object], most: int = 12) -> str:
-    """Names of columns or classes on one line, however many and however strange they are."""
+    """Names of columns or classes on one line: at most `most` names of at most 40 printable characters."""
     shown = [one_line(name, 40) or "(no name)" for name in names]
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

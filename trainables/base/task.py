@@ -1,9 +1,18 @@
-"""The interface between a task and the engine: what a task must give, and what it may give."""
+"""The interface between a task and the engine: what a task must provide, and what it may provide.
+
+A task is any object with the methods of `Task`. Each further protocol of this module is an optional capability. The
+engine asks `isinstance(task, Mergeable)`, and `check_task` finds a misspelt or incomplete capability when the task is
+loaded. Protocols stay, and no base class replaces them, because a base class with default methods would need a second
+rule for "this task does not merge" in each of the 30 places that now ask `isinstance`.
+
+This module imports no torch: the core of the search reads it.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -13,22 +22,34 @@ from trainables.base.values import Allowed
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import torch
 
     from trainables.base.device import Device
+    from trainables.base.fused import Stack
+    from trainables.base.survey import Finding
     from trainables.base.training import Learner
 
-#: A hyperparameter configuration as a trial gets it: plain values by flat name, such as `model.pretrained`.
+#: The hyperparameters of a trial: plain values by flat name, such as `model.pretrained`.
 Params = dict[str, Any]
+#: The values that each hyperparameter of a space can take; None for a continuous range.
+Choices = dict[str, tuple[Any, ...] | None]
+#: `progress(done, total, what)`, called while data is read.
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a search optimises: a key of the result of `Task.evaluate`, and whether less or more of it is better."""
+    """The metric that a search optimises.
+
+    Attributes:
+        metric: a key of the result of `Task.evaluate`.
+        mode: whether a smaller or a larger value is better.
+        tuned: metrics that belong to the model, such as a decision threshold. Each epoch fits them to validation. A
+            training that repeats the configuration gets the values of its best epoch as hyperparameters.
+    """
 
     metric: str
     mode: Literal["min", "max"]
-    #: Metrics that belong to the model, such as a decision threshold: each epoch chooses them on validation, and
-    #: trainings that repeat the configuration get those of its best epoch as hyperparameters of that name.
     tuned: tuple[str, ...] = ()
 
     @property
@@ -42,7 +63,7 @@ class Objective:
         return f"test_{self.metric}"
 
     def loss(self, value: float) -> float:
-        """`value` turned so that smaller is better."""
+        """`value`, negated if larger is better: the smaller loss is always the better one."""
         return value if self.mode == "min" else -value
 
     def val_loss(self, metrics: dict[str, float]) -> float:
@@ -50,30 +71,37 @@ class Objective:
         return self.loss(metrics[self.key])
 
     def better(self, value: float, than: float) -> bool:
-        """Whether `value` is strictly better."""
+        """Whether `value` is strictly better than `than`."""
         return self.loss(value) < self.loss(than)
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """A description of a data set."""
+    """A description of a data set.
+
+    Attributes:
+        source: the name of the data set, for people.
+        fingerprint: a hash of all splits.
+        test_fingerprint: a hash of the test split.
+        sizes: the number of samples of each split.
+        notes: sentences on what was chosen or left out. The search prints them once and keeps them.
+        chosen: values of the `data` section that `prepare` chose. A resume and the final training keep them.
+        earlier: fingerprints that earlier versions of this project gave the same data.
+    """
 
     source: str
     fingerprint: str
     test_fingerprint: str
     sizes: dict[str, int]
     classes: tuple[str, ...] = ()
-    #: Sentences on what was chosen or left out for the user; printed once and kept with the search.
     notes: tuple[str, ...] = ()
-    #: Values of the `data` section that were found out at the start; a resume and the final training keep them.
     chosen: dict[str, Any] = field(default_factory=dict)
-    #: Fingerprints that earlier versions of this project gave the same data.
     earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A prepared data set. The type of a split is the task's own; the engine only passes it on."""
+    """A prepared data set. The task chooses the type of a split; the engine passes splits on unread."""
 
     train: Any
     val: Any
@@ -82,10 +110,10 @@ class Splits:
 
     @classmethod
     def of(cls, source: str, train: Any, val: Any, test: Any) -> Splits:
-        """Splits that describe themselves: their sizes and fingerprints follow from what they hold.
+        """Makes splits and computes their sizes and fingerprints.
 
         Args:
-            source: what the data is called, for people.
+            source: the name of the data set, for people.
             train, val, test: arrays, tensors, data frames, strings or numbers; or a tuple, list or dict of these. The
                 size of a tuple or dict is that of its first member.
 
@@ -96,30 +124,27 @@ class Splits:
         return cls(train, val, test, DataInfo(source, content_digest((train, val, test)), content_digest(test), sizes))
 
     def for_search(self) -> Splits:
-        """The same without the test split, which trials must not see."""
+        """The same splits without test, which trials must not see."""
         return replace(self, test=None)
 
 
-#: `progress(done, total, what)`, called while data is read.
-Progress = Callable[[int, int, str], None]
-
-
 class Task(Protocol):
-    """What a task must give. Methods keep no state; the state of a training is in its `Learner`.
+    """The methods that a task must provide.
 
-    What a task may give besides are the protocols below: the engine looks which of them it has.
+    Methods keep no state: the state of a training is in its `Learner`. A `SelfTrained` task needs neither `train_epoch`
+    nor `evaluate`.
     """
 
     name: str
     objective: Objective
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
-        """Reads, checks, splits and caches the data; called once a search, on the driver.
+        """Reads, checks, splits and caches the data. The driver calls it once for each search.
 
         Args:
             data: the `data` section of the configuration.
             source: the user's file or folder; None for the demo set.
-            cache: a folder for decoded data, whose files are named by their content.
+            cache: a folder for decoded data. A file's name there is a hash of its content.
 
         Raises:
             InputError: the data cannot be used; the message names everything that is wrong with it.
@@ -127,12 +152,12 @@ class Task(Protocol):
         ...
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
-        """Makes a new model with its optimizer and schedule; the random generators are seeded already.
+        """Makes a new model with its optimizer and schedule. The engine has seeded the random generators.
 
-        Scaling, class weights and the like are fitted to `splits.train`.
+        Scaling, class weights and similar statistics are fitted to `splits.train`.
 
         Args:
-            epochs: the number that the schedule is laid out for.
+            epochs: the length of the schedule.
         """
         ...
 
@@ -140,19 +165,59 @@ class Task(Protocol):
         """Trains one pass over `split`.
 
         Returns:
-            Means over the pass by name, `loss` among them; `training.fit_batches` gives also the mean `gradient_norm`
-            and the number of `samples`. A loss that is not finite ends the trial as diverged.
+            Means over the pass by name, `loss` among them; `training.fit_batches` adds the mean `gradient_norm` and the
+            number of `samples`. A loss that is not finite ends the trial as diverged.
         """
         ...
 
     def evaluate(self, learner: Learner, split: Any) -> dict[str, float]:
-        """Metrics on a split, by name without a prefix; the objective's is one of them."""
+        """Computes metrics on a split, by name without a prefix; the objective is one of them."""
+        ...
+
+
+class Training(Protocol):
+    """The state of one training as the engine uses it: a `Learner`, or the `loops.trial.Loop` of a user's function."""
+
+    device: Device
+    params: Params
+    #: The number of epochs that were trained.
+    epoch: int
+    #: The number of parts into which a batch is divided to save memory.
+    micro_batches: int
+    #: Plain data that a checkpoint holds.
+    notes: dict[str, Any]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a checkpoint holds, the state of the random generators included."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned, the random generators included."""
+        ...
+
+
+@runtime_checkable
+class SelfTrained(Protocol):
+    """A task that runs its epochs itself, such as a user's own training loop. `build` may return any `Training`."""
+
+    def run_epoch(self, learner: Any, train: Any, val: Any) -> dict[str, float]:
+        """Trains and evaluates the next epoch; returns metrics as `training.run_epoch` does.
+
+        The engine calls it once more after the last epoch, so that code after the loop runs too (saving a model, say).
+
+        Raises:
+            Ended: the training is over.
+        """
+        ...
+
+    def place(self, learner: Any, number: int, folder: Path | None) -> None:
+        """Gives a training its trial number, and its own folder if this machine sees the search's folder."""
         ...
 
 
 @runtime_checkable
 class Mergeable(Protocol):
-    """For a task whose final training has validation in it too; without it that is on train alone."""
+    """A task whose final training uses validation data too. Without it the final training uses train alone."""
 
     def merge(self, splits: Splits) -> Any:
         """Joins train and validation into one split."""
@@ -161,7 +226,7 @@ class Mergeable(Protocol):
 
 @runtime_checkable
 class Exported(Protocol):
-    """For a task whose model is written for others to use; without it none is registered."""
+    """A task that writes its model for others to use. Without it the search registers no model."""
 
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         """Writes the finished model into `folder`, so that `load` needs nothing else."""
@@ -172,11 +237,11 @@ class Exported(Protocol):
         ...
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
-        """Turns the command line's inputs into the frame that `predict` takes; raises InputError."""
+        """Turns the inputs of the command line into the frame that `predict` takes; raises InputError."""
         ...
 
     def predict(self, model: Any, frame: pd.DataFrame) -> pd.DataFrame:
-        """Predictions: a row for each row of `frame`."""
+        """Predicts: a row for each row of `frame`."""
         ...
 
     def example(self, split: Any, info: DataInfo) -> pd.DataFrame:
@@ -186,16 +251,16 @@ class Exported(Protocol):
 
 @runtime_checkable
 class Baselined(Protocol):
-    """For a task that knows simple methods, which a network has to beat."""
+    """A task with simple methods that a network has to beat."""
 
     def baselines(self, splits: Splits) -> dict[str, float]:
-        """The test objective of each, by name; may be empty."""
+        """The test objective of each baseline, by name; may be empty."""
         ...
 
 
 @runtime_checkable
 class Illustrated(Protocol):
-    """For a task that shows where its final model is right and wrong."""
+    """A task that shows where its final model is right and wrong."""
 
     def artifacts(self, learner: Learner, split: Any, info: DataInfo, folder: Path) -> None:
         """Writes tables and pictures of the predictions on `split` into `folder`."""
@@ -204,21 +269,21 @@ class Illustrated(Protocol):
 
 @runtime_checkable
 class Described(Protocol):
-    """For a task that says where its data comes from without reading it."""
+    """A task that names its data source without reading the data."""
 
     def describe_source(self, data: dict[str, Any]) -> str:
-        """One line: the data that a run without `--data` would take now."""
+        """One line: the data that a run without `--data` would use now."""
         ...
 
 
 @runtime_checkable
 class Limited(Protocol):
-    """For a task that says what its hyperparameters can be; a misspelt text is then refused before anything starts.
+    """A task that lists the allowed values of its hyperparameters; a misspelt value is refused before any trial starts.
 
-    Without it the texts count that the task's YAML file lists in its choices.
+    Without it the allowed texts are those that the choices of the task's YAML file list.
 
     Attributes:
-        allowed: by name the values, or a `Numbers`; a hyperparameter that is not in it can be anything.
+        allowed: by hyperparameter the values, or a `Numbers`. A hyperparameter that is not listed can be anything.
     """
 
     allowed: Allowed
@@ -226,10 +291,10 @@ class Limited(Protocol):
 
 @runtime_checkable
 class Checked(Protocol):
-    """For a task whose fixed hyperparameters can be wrong in a way that no range tells."""
+    """A task whose fixed hyperparameters can be wrong in a way that no list of allowed values expresses."""
 
     def check(self, params: Params) -> None:
-        """Checks them before anything is started.
+        """Checks the fixed hyperparameters before any trial starts.
 
         Raises:
             InputError: no trial could start with a value, for instance a checkpoint that cannot be loaded.
@@ -237,21 +302,12 @@ class Checked(Protocol):
         ...
 
 
-def source_line(task: Task, data: dict[str, Any]) -> str:
-    """One line: where a task's data comes from without `--data`."""
-    return task.describe_source(data) if isinstance(task, Described) else "its own data"
-
-
-#: The values that each hyperparameter can take; None for a continuous range.
-Choices = dict[str, tuple[Any, ...] | None]
-
-
 @runtime_checkable
 class Precomputed(Protocol):
-    """For a task in which a part of what every trial would compute can be computed once a search."""
+    """A task whose trials share a computation, which is then done once for each search."""
 
     def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
-        """Adds to the splits what the trials of this space share; raises InputError.
+        """Adds the shared results to the splits; raises InputError.
 
         Args:
             choices: the values of each hyperparameter of the space.
@@ -261,36 +317,135 @@ class Precomputed(Protocol):
 
 @runtime_checkable
 class Sampling(Protocol):
-    """For a task whose model produces something to read, such as sentences."""
+    """A task whose model writes samples for people to read, such as sentences."""
 
     def samples(self, learner: Learner) -> list[str]:
-        """Lines that show how far the model has come; called after every epoch of the final training."""
+        """Samples, a line each. The engine asks for them after every epoch of the final training."""
         ...
 
 
 @runtime_checkable
 class Traced(Protocol):
-    """For a task that can give its error on each sample of a split."""
+    """A task that reports the error on each sample of a split."""
 
     def errors(self, learner: Learner, split: Any) -> pd.DataFrame:
-        """A row for each sample, with two columns: what the error is drawn against (a length, say), and the error."""
+        """A row for each sample, with two columns: the quantity of the x axis (such as a length), and the error."""
         ...
 
 
 @runtime_checkable
 class Bootstrapped(Protocol):
-    """For a task whose objective follows from sums over independent units of a split, such as pictures or sentences.
+    """A task whose objective follows from sums over independent units of a split, such as pictures or sentences.
 
-    The objective can then be computed again for units that are drawn with repetition (the bootstrap).
+    The engine then computes the objective again for units that are drawn with repetition (the bootstrap).
     """
 
     def units(self, learner: Learner, split: Any) -> np.ndarray:
-        """(units, k): what each unit adds to the sums. Units and their order are the same for every model."""
+        """The terms (units, k) that each unit adds to the sums. Units and their order are the same for every model."""
         ...
 
     def objective_of(self, sums: np.ndarray) -> np.ndarray:
         """The objective (...) of sums (..., k) over units."""
         ...
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """A task that examines its data before training."""
+
+    def leaks(self, splits: Splits) -> list[Finding]:
+        """Samples that validation and test share with train beyond chance; figures on them flatter. Takes seconds."""
+        ...
+
+    def overview(self, splits: Splits) -> list[Finding]:
+        """A description of the data: classes, lengths, examples, ..."""
+        ...
+
+
+@runtime_checkable
+class Fusable(Protocol):
+    """A task whose trials of one shape can train as one batched model."""
+
+    def shape(self, params: Params) -> Hashable:
+        """A key that is equal for configurations whose parameters, optimizer and batches have equal shapes; None for a
+        configuration that has to train alone."""
+        ...
+
+    def epoch_batches(self, learner: Learner, split: Any) -> Sequence[Any]:
+        """The batches of an epoch in their order, drawn as `train_epoch` draws them.
+
+        Batch k must have the same size for every member.
+        """
+        ...
+
+    def fused_losses(
+        self, stack: Stack, split: Any, batches: Sequence[Any]
+    ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+        """Runs one batch of each member.
+
+        Returns:
+            Mean losses (members,), the batch size, and sums over samples (members,) as in `training.Forward`.
+        """
+        ...
+
+    def fused_evaluate(self, stack: Stack, split: Any) -> list[dict[str, float]]:
+        """The result of `evaluate` for every member."""
+        ...
+
+
+#: Classes of tasks that `check_task` found correct. A check takes 10 ms, and commands look tasks up often.
+_correct: set[type] = set()
+#: The optional capabilities with methods.
+CAPABILITIES: tuple[type, ...] = (
+    SelfTrained, Mergeable, Exported, Baselined, Illustrated, Described, Checked, Precomputed, Sampling, Traced,
+    Bootstrapped, Surveyed, Fusable,
+)  # fmt: skip
+
+
+def check_task(task: Any) -> None:
+    """Checks that a task has the required methods, whole capabilities, and the parameters that the engine passes.
+
+    Raises:
+        TypeError: a required method is missing, a capability has some of its methods only, or a method takes other
+            arguments. The message names the method and the signature that is expected.
+    """
+    if type(task) in _correct:
+        return
+    required = ["prepare", "build"]
+    if not isinstance(task, SelfTrained):
+        required += ["train_epoch", "evaluate"]
+    missing = [name for name in ("name", "objective", *required) if not hasattr(task, name)]
+    if missing:
+        raise TypeError(f"task {type(task).__name__}: has no {missing[0]}, which every task needs")
+    for name in required:
+        _check_signature(task, name, getattr(Task, name))
+    for capability in CAPABILITIES:
+        methods = {name: method for name, method in vars(capability).items() if inspect.isfunction(method)}
+        methods = {name: method for name, method in methods.items() if not name.startswith("_")}
+        present = [name for name in methods if hasattr(task, name)]
+        if present and (absent := sorted(methods.keys() - set(present))):
+            raise TypeError(
+                f"task {type(task).__name__}: has {present[0]} but no {absent[0]}; {capability.__name__} needs both"
+            )
+        for name in present:
+            _check_signature(task, name, methods[name])
+    _correct.add(type(task))
+
+
+def _check_signature(task: Any, name: str, expected: Any) -> None:
+    """Raises TypeError if a method of a task cannot be called with the arguments of the protocol's method."""
+    parameters = list(inspect.signature(expected).parameters)[1:]
+    try:
+        inspect.signature(getattr(task, name)).bind(*parameters)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"task {type(task).__name__}: {name}: {error}; expected {name}({', '.join(parameters)})"
+        ) from error
+
+
+def source_line(task: Task, data: dict[str, Any]) -> str:
+    """One line: the data source of a task without `--data`."""
+    return task.describe_source(data) if isinstance(task, Described) else "its own data"
 
 
 def array_digest(arrays: Iterable[np.ndarray | bytes]) -> str:

@@ -25,25 +25,27 @@ from trainables.base.device import Device, choose_device
 from trainables.base.fused import Member
 from trainables.base.leaks import Footprint, Unclean
 from trainables.base.storage import Storage
-from trainables.base.task import Splits
-from trainables.base.training import SelfTrained
+from trainables.base.task import SelfTrained, Splits
 
 #: Number of checkpoints that are written at the same time.
 WRITERS = 8
-#: Seconds between two words on how far an epoch is.
-TELL = 5.0
+#: Seconds between two progress messages of an epoch.
+PROGRESS_EVERY = 5.0
 
 
 class TaskTrainable(tune.Trainable):
-    """One trial, or several of one shape as one batched model.
+    """A worker that trains one trial, or several trials of one shape as one batched model.
 
-    A step trains one epoch of each, or several short ones, and writes the checkpoints that are kept. Each of the
-    config's `trials` has a `number`, `params`, `seed` and `micro_batches`; `decisions`: the epochs after which the
-    trial may have to stop or pause; `resume_from`: names and digests of its checkpoints, the newest first; `carried`:
-    object references to the content of those that this machine may not see.
+    A step trains one epoch of each trial, or several short epochs, and writes checkpoints. Each of the config's
+    `trials` has these keys:
 
-    A checkpoint is a file with a learner's whole state, whether it trained alone or not. A worker is reused for many
-    trials. `epoch` is a trial's own counter; unlike Tune's `training_iteration` it goes on after a resume.
+        number, params, seed, micro_batches: of the trial.
+        decisions: the epochs after which the driver may stop or pause the trial.
+        resume_from: names and digests of the trial's checkpoints, the newest first.
+        carried: object references to the content of checkpoints that this machine may not see.
+
+    A checkpoint holds a learner's whole state, whether it trained alone or in a stack. A worker is reused for many
+    trials. `epoch` counts a trial's epochs; unlike Tune's `training_iteration` it continues after a resume.
     """
 
     def setup(
@@ -53,28 +55,28 @@ class TaskTrainable(tune.Trainable):
         """Called by Tune when the worker starts.
 
         Args:
-            epochs: of a full trial.
-            gather: epochs of so many seconds are reported together where no decision is due.
-            board: the name of the actor that is told how far a long epoch is, once there is one.
+            epochs: the number of epochs of a full trial.
+            gather: epochs without a decision are reported together until they took this many seconds.
+            board: the name of the actor that receives progress messages. The actor may not exist.
         """
         self._task = get_task(task)
         self._splits, self._epochs, self._gather, self._resources = splits, epochs, gather, resources
         self._files, self._board = storage, board
-        #: A checkpoint holds the state of the random generators, which the process has only once.
+        #: The process has one set of random generators, and several threads write checkpoints with their states.
         self._generators = threading.Lock()
         self._base: Footprint | None = None
         self._members: dict[int, Member] = {}
-        #: What a trial raised, until the driver is told.
+        #: The exception of a trial, until the driver gets it.
         self._raised: Exception | None = None
         self._begin(config)
-        gc.freeze()  # what exists by now stays; the collector need not visit it after each trial
+        gc.freeze()  # libraries and data stay for the life of the process: no collection has to visit them
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Called by Tune to reuse the worker; raises Unclean if the trial before left something behind."""
+        """Called by Tune to reuse the worker; raises Unclean if the previous trial left something behind."""
         before = ", ".join(map(str, self._members))
         self._members, self._raised = {}, None
         footprint = Footprint.now()
-        # The end of the first trial is the base: what libraries set up on first use is no leak.
+        # Compare with the end of the first trial: what libraries allocate on first use is no leak.
         self._base = self._base or footprint
         if left := footprint.beyond(self._base):
             raise Unclean(f"trial {before} left behind: {', '.join(left)}")
@@ -83,10 +85,10 @@ class TaskTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._leaving: set[int] = set()
-        #: What the driver has to be told of checkpoints.
+        #: The `file` and the `why` of each damaged checkpoint, until the driver gets them.
         self._damaged: list[dict[str, str]] = []
         self._decisions = {trial["number"]: set(trial["decisions"]) for trial in config["trials"]}
-        #: Loss of each trial's best epoch here.
+        #: The loss of each trial's best epoch in this worker.
         self._best: dict[int, float] = {}
         try:
             self._members = {trial["number"]: self._member(trial) for trial in config["trials"]}
@@ -99,11 +101,11 @@ class TaskTrainable(tune.Trainable):
         if not storage.sees_folder:
             carried = {name: ray.get(content) for name, content in trial["carried"].items()}
             storage = dataclasses.replace(storage, carried=carried)
-        # The checkpoint before a damaged one, or the beginning, leads to the same results.
+        # An older checkpoint, or the beginning, leads to the same results as the damaged one.
         learner, damaged = training.restore(
             lambda: self._build(trial, device), trial["resume_from"], storage.open_checked
         )
-        self._damaged += [{"file": one.file, "why": one.why} for one in damaged]
+        self._damaged += [{"file": error.file, "why": error.why} for error in damaged]
         return Member(learner, training.rng_state())
 
     def _build(self, trial: dict[str, Any], device: Device) -> training.Learner:
@@ -116,18 +118,23 @@ class TaskTrainable(tune.Trainable):
         return learner
 
     def drop(self, numbers: Sequence[int]) -> None:
-        """Takes these trials, which are over, out before the next step."""
+        """Removes trials that are over from the worker before the next step."""
         self._leaving.update(numbers)
 
     def step(self) -> dict[str, Any]:
         """Trains until a decision is due; called by Tune.
 
         Returns:
-            `trials`: for each epoch, in the order in which they ended, `number`, `epoch`, `metrics`, `diverged` and
-            `checkpoint` (None where another one is kept); `over`: the numbers of trials whose training came to its own
-            end after these epochs; `said`: pairs of a trial's number and a line for the user; and `device`. Where a
-            trial raised, only its traceback as `failed`: an exception would make Tune replace a sound worker. With
-            either, `damaged`: the `file` and the `why` of each checkpoint that was passed over.
+            A dictionary with these keys:
+
+            trials: for each epoch, in the order in which they ended, `number`, `epoch`, `metrics`, `diverged` and
+                `checkpoint` (None if an earlier or later epoch's checkpoint replaces it).
+            over: the numbers of trials whose training ended by itself after these epochs.
+            said: pairs of a trial's number and a line for the user.
+            device: the name of the device.
+            failed: the traceback of a trial that raised, instead of the keys above. An exception would make Tune
+                replace the worker.
+            damaged: the `file` and the `why` of each damaged checkpoint.
         """
         damaged, self._damaged = self._damaged, []
         try:
@@ -143,19 +150,19 @@ class TaskTrainable(tune.Trainable):
         began = time.monotonic()
         ended: list[dict[str, Any]] = []
         last: list[dict[str, Any]] = []
-        #: For each trial its best epoch before the last, and its state then.
+        #: For each trial the result of its best epoch before the last, and its state after that epoch.
         best: dict[int, tuple[dict[str, Any], bytes]] = {}
         over: list[int] = []
         while not last:
             try:
                 trained = self._epoch()
             except training.Ended:
-                over = list(self._members)  # a training that ends by itself is the only one of its worker
+                over = list(self._members)  # the worker of a training that ends by itself has one trial
                 break
             except Exception as error:
                 if not ended:
                     raise
-                self._raised = error  # the next step reports it, after the epochs that went well
+                self._raised = error  # the next step reports it; this step reports the epochs before
                 break
             ended += trained
             if time.monotonic() - began >= self._gather or any(map(self._is_decided, trained)):
@@ -171,9 +178,9 @@ class TaskTrainable(tune.Trainable):
                     best[number] = result, state.getvalue()
         self._save([*best.values(), *((result, None) for result in last if not result["diverged"])])
         learners = {number: member.learner for number, member in self._members.items()}
-        said = [(number, line) for number, one in learners.items() for line in getattr(one, "said", ())]
-        for one in learners.values():
-            getattr(one, "said", []).clear()
+        said = [(number, line) for number, learner in learners.items() for line in getattr(learner, "said", ())]
+        for learner in learners.values():
+            getattr(learner, "said", []).clear()
         device = next(iter(learners.values())).device.name
         return {"trials": ended, "over": over, "said": said, "device": device}
 
@@ -181,10 +188,10 @@ class TaskTrainable(tune.Trainable):
         for number in self._leaving:
             del self._members[number]
         self._leaving.clear()
-        # After a torn checkpoint one may be behind the others, which then wait for it.
+        # A member whose newest checkpoint was damaged is behind the others, which wait until it has caught up.
         behind = min(member.learner.epoch for member in self._members.values())
-        due = {number: one for number, one in self._members.items() if one.learner.epoch == behind}
-        with training.observed(_Teller(self._board, list(due), behind + 1)):
+        due = {number: member for number, member in self._members.items() if member.learner.epoch == behind}
+        with training.observed(_ProgressSender(self._board, list(due), behind + 1)):
             outcomes = fused.run_epoch(self._task, list(due.values()), self._splits.train, self._splits.val)
         return [
             {"number": number, "epoch": behind + 1, "checkpoint": None, **self._result(outcome)}
@@ -211,37 +218,37 @@ class TaskTrainable(tune.Trainable):
             training.write(self._members[number].learner, file)
 
     def _save(self, results: Sequence[tuple[dict[str, Any], bytes | None]]) -> None:
-        """Writes the checkpoint of each result: the given state, or the trial's present one.
+        """Writes the checkpoint of each result: the given state, or the trial's present state if it is None.
 
-        Tune is not used for it: a file is there whole or not at all, and the driver learns of it with the result.
+        Tune's own checkpoints are not used: here each file is whole or absent, and the result names it.
         """
 
-        def save(one: tuple[dict[str, Any], bytes | None]) -> None:
-            result, state = one
+        def save(pair: tuple[dict[str, Any], bytes | None]) -> None:
+            result, state = pair
             number, epoch = result["number"], result["epoch"]
             write = partial(self._write, number) if state is None else lambda file: file.write(state)
             result["checkpoint"] = self._files.save(f"checkpoints/trial-{number:04d}/epoch-{epoch:04d}.pt", write)
 
         if len(results) == 1:
             save(results[0])
-        else:  # for small files the time goes into waiting for the disk or the network
+        else:  # small files: most of the time is waiting for the disk or the network
             with ThreadPoolExecutor(WRITERS) as pool:
                 list(pool.map(save, results))
 
 
-class _Teller:
-    """Tells the driver how far a long epoch is, every few seconds once the driver asks."""
+class _ProgressSender:
+    """Sends the progress of a long epoch to the driver's actor every `PROGRESS_EVERY` seconds."""
 
     def __init__(self, board: str, numbers: list[int], epoch: int) -> None:
         self._board, self._numbers, self._epoch = board, numbers, epoch
-        self._began = self._told = time.monotonic()
+        self._began = self._sent = time.monotonic()
 
     def __call__(self, step: training.Step) -> None:
         now = time.monotonic()
-        if now - self._told < TELL:
+        if now - self._sent < PROGRESS_EVERY:
             return
-        self._told = now
-        with suppress(ValueError):  # nobody asks
+        self._sent = now
+        with suppress(ValueError):  # the actor does not exist
             board = ray.get_actor(self._board)
             taken = now - self._began
             board.tell.remote(self._numbers, {

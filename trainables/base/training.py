@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar, runtime_checkable
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,11 +20,13 @@ from trainables.base.device import Device
 from trainables.base.errors import Damaged, first_line
 from trainables.base.files import replacing
 from trainables.base.health import EnergyMeter, MemoryPeak, dead_relus
+from trainables.base.task import SelfTrained, Training
 
-#: The loss is checked every so many batches, as each check waits for the device.
+#: Batches from one check of the loss to the next. Each check waits for the device.
 CHECK_EVERY = 20
 
 T = TypeVar("T")
+Trained = TypeVar("Trained", bound=Training)
 
 
 class Diverged(Exception):
@@ -32,7 +34,7 @@ class Diverged(Exception):
 
 
 class Ended(Exception):
-    """A training that runs by itself has come to its end, and trains no further epoch."""
+    """The training of a `SelfTrained` task is over: it trains no further epoch."""
 
 
 def seed_everything(seed: int) -> None:
@@ -68,7 +70,14 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 @dataclass
 class Learner:
-    """The whole state of a training. Saved and loaded as one, the training continues bit for bit on a CPU."""
+    """The whole state of a training. After saving and loading it, the training continues bit for bit on a CPU.
+
+    Attributes:
+        micro_batches: the number of parts into which a batch is divided. The gradients of the parts add up; more parts
+            take less memory.
+        extra: other values that the task needs for training, such as class weights. Checkpoints do not hold them.
+        notes: plain data that the task records while it trains. Checkpoints hold it.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -76,21 +85,18 @@ class Learner:
     device: Device
     params: dict[str, Any]
     epoch: int = 0
-    #: Number of parts in which a batch is worked through; their gradients add up. More parts take less memory.
     micro_batches: int = 1
-    #: What else the task needs for training, such as class weights; not saved.
     extra: dict[str, Any] = field(default_factory=dict)
-    #: Plain data that the task notes while it trains; saved.
     notes: dict[str, Any] = field(default_factory=dict)
     _resident: dict[int, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def resident(self, split: Any, make: Callable[[], T]) -> T:
-        """What `make` returns for a split, made once a training: the form of the data that lies on the device."""
-        kept = self._resident.get(id(split))
-        if kept is None:  # with the split itself, so that no other gets its id
-            kept = self._resident[id(split)] = split, make()
-        made: T = kept[1]
-        return made
+        """Calls `make` once for each split of a training and returns its result, such as the data on the device."""
+        if id(split) not in self._resident:
+            # The split is stored too: if it were freed, another object could get its id.
+            self._resident[id(split)] = split, make()
+        result: T = self._resident[id(split)][1]
+        return result
 
     @property
     def parameters(self) -> int:
@@ -118,39 +124,40 @@ class Learner:
         set_rng_state(state["rng"])
 
 
-def write(learner: Learner, file: IO[bytes]) -> None:
+def write(learner: Training, file: IO[bytes]) -> None:
     """Writes a checkpoint to an open file."""
     torch.save(learner.state_dict(), file)
 
 
-def save(learner: Learner, path: Path) -> None:
-    """Writes a checkpoint whole or not at all; raises OSError where the disk refuses it."""
+def save(learner: Training, path: Path) -> None:
+    """Writes a checkpoint whole or not at all; raises OSError if it cannot be written."""
     with replacing(path) as file:
         write(learner, file)
 
 
-def load(learner: Learner, source: Path | IO[bytes]) -> None:
-    """Restores a checkpoint. Nothing says that the file is what was written: `restore` checks that."""
+def load(learner: Training, source: Path | IO[bytes]) -> None:
+    """Restores a checkpoint, without a check of its digest; `restore` checks it."""
     # To the CPU first: the generators' states stay there, and load_state_dict copies to each tensor's device.
     learner.load_state_dict(torch.load(source, map_location="cpu", weights_only=True))
 
 
 def restore(
-    build: Callable[[], Learner], states: Sequence[tuple[str, str | None]],
+    build: Callable[[], Trained], states: Sequence[tuple[str, str | None]],
     opened: Callable[[str, str | None], IO[bytes]],
-) -> tuple[Learner, list[Damaged]]:  # fmt: skip
-    """A training as the first sound one of some files has it, or at its beginning where none is sound.
+) -> tuple[Trained, list[Damaged]]:  # fmt: skip
+    """Restores the first sound checkpoint of a list; starts from the beginning if none is sound.
 
     Args:
-        build: makes the training at its beginning. It is called again after a file that could be loaded in part only.
-        states: names and digests (None: not known) of files that may be there, the one to try first in front.
+        build: makes the training at its beginning. It is called again after a file that was loaded in part only.
+        states: names and digests (None: not known) of checkpoints, in the order in which to try them. A file may be
+            missing.
         opened: `Storage.open_checked`.
 
     Returns:
-        The training, and what was wrong with each damaged file. A file that is not there is none of these.
+        The training, and the error of each damaged file. A missing file is no damaged file.
 
     Raises:
-        Exception: a file is what was written, and cannot be loaded: the code is another than the one that wrote it.
+        Exception: a file is undamaged and cannot be loaded, because other code wrote it.
     """
     damaged: list[Damaged] = []
     learner = build()
@@ -175,8 +182,13 @@ def restore(
 
 @dataclass(frozen=True)
 class Step:
-    """How far an epoch is: steps done of all, samples seen, and a function that reads the mean loss so far, which waits
-    for the device."""
+    """The progress of an epoch.
+
+    Attributes:
+        done, of: the steps so far, and those of the whole epoch.
+        samples: the samples so far.
+        mean_loss: returns the mean loss so far; it waits for the device.
+    """
 
     done: int
     of: int
@@ -191,7 +203,7 @@ _observers: list[Observer] = []
 
 @contextmanager
 def observed(observer: Observer) -> Iterator[None]:
-    """Calls `observer` after each step that is taken inside the block; an exception of it ends the epoch."""
+    """Calls `observer` after each step inside the block. An exception of the observer ends the epoch."""
     _observers.append(observer)
     try:
         yield
@@ -200,12 +212,12 @@ def observed(observer: Observer) -> Iterator[None]:
 
 
 def step_ended(done: int, of: int, samples: int, mean_loss: Callable[[], float]) -> None:
-    """Tells the observers; for training loops that do not use `fit_batches`."""
+    """Calls the observers; for training loops that do not use `fit_batches`."""
     for observer in _observers:
         observer(Step(done, of, samples, mean_loss))
 
 
-#: `forward(batch)` -> the mean loss of the batch, its number of samples, and sums over samples of further metrics.
+#: `forward(batch)` returns the mean loss of the batch, its number of samples, and sums over samples of other metrics.
 Forward = Callable[[Any], tuple[torch.Tensor, int, dict[str, torch.Tensor]]]
 
 
@@ -215,13 +227,13 @@ def fit_batches(
     """Takes a gradient step for each batch.
 
     Args:
-        batches: with more than one of `learner.micro_batches`, each must be a tensor of samples along its first
-            dimension, or have the tensor's `len` and `chunk`.
-        clip_norm: largest global L2 norm of the gradient; None leaves it as it is.
+        batches: if `learner.micro_batches` is above 1, each batch must be a tensor with samples along its first
+            dimension, or have `len` and `chunk` as a tensor has.
+        clip_norm: largest global L2 norm of the gradient; None: no clipping.
 
     Returns:
         `loss` and every key of `forward`'s sums, averaged over samples; `gradient_norm`, the mean over steps of the
-        norm before clipping; `samples`, their number.
+        norm before clipping; `samples`, the number of samples.
 
     Raises:
         Diverged: a loss or a gradient norm was not finite.
@@ -249,7 +261,7 @@ def fit_batches(
         if steps % CHECK_EVERY == 0 and (diverged := not_finite(*torch.stack([loss_sum, norm_sum]).tolist())):
             raise diverged
         step_ended(steps, len(batches), samples, partial(mean_of, loss_sum, samples))
-    # One transfer for all that is read, as each waits for the device.
+    # One transfer for all figures: each transfer waits for the device.
     loss, norm, *sums_read = torch.stack([t.double() for t in (loss_sum, norm_sum, *totals.values())]).tolist()
     if diverged := not_finite(loss, norm):
         raise diverged
@@ -262,7 +274,7 @@ def fit_batches(
 
 
 def mean_of(total: torch.Tensor, samples: int) -> float:
-    """The mean over `samples` of a sum, and over the members of a stack; waits for the device."""
+    """A sum divided by `samples`, averaged over the members of a stack. Waits for the device."""
     return total.mean().item() / samples
 
 
@@ -274,41 +286,23 @@ def _micro_batches(batch: Any, parts: int) -> Sequence[Any]:
 
 
 def not_finite(loss: float, gradient_norm: float) -> Diverged | None:
-    """The divergence that these figures of a training show, if they do."""
+    """The exception `Diverged` if one of the figures is not finite, else None."""
     for what, value in (("training loss", loss), ("gradient norm", gradient_norm)):
         if not math.isfinite(value):
             return Diverged(f"{what} is {value}")
     return None
 
 
-@runtime_checkable
-class SelfTrained(Protocol):
-    """For a task that runs its epochs itself, as other people's loops do."""
-
-    def run_epoch(self, learner: Any, train: Any, val: Any) -> dict[str, float]:
-        """Trains and evaluates the next epoch; returns metrics as `training.run_epoch` does.
-
-        Raises:
-            Ended: the training is over. It is called once more after the last epoch, so that what follows the epochs
-                is done too, such as saving a model.
-        """
-        ...
-
-    def place(self, learner: Any, number: int, folder: Path | None) -> None:
-        """Tells a training which trial it is, and of its own folder where this machine sees the search's."""
-        ...
-
-
 def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:
     """Trains and evaluates one epoch, and measures both.
 
     Returns:
-        `train_*` and, where `val` is given, `val_*` as the task names them, with `epoch_seconds`,
-        `peak_memory_mib`, `learning_rate`, `parameters`, `energy_joules` (on a GPU), `dead_relu_fraction` (on
-        validation data), and where the task gives them `samples_per_second` (training only) and `gradient_norm`.
+        The task's metrics as `train_*` and, if `val` is given, `val_*`. In addition `epoch_seconds`,
+        `peak_memory_mib`, `learning_rate`, `parameters`, `energy_joules` (on a GPU) and `dead_relu_fraction` (on
+        validation data). `samples_per_second` (training only) and `gradient_norm` if the task provides them.
 
     Raises:
-        Diverged: the loss or the norm is not finite; the epoch counter then already names the epoch it happened in.
+        Diverged: the loss or the norm is not finite; `learner.epoch` is the diverged epoch.
     """
     if isinstance(task, SelfTrained):
         own: dict[str, float] = task.run_epoch(learner, train, val)
@@ -324,7 +318,9 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
     train_seconds = time.perf_counter() - start
     if diverged := not_finite(trained.get("loss", 0.0), trained.get("gradient_norm", 0.0)):
         raise diverged
-    measured = {key: trained.pop(key) for key in ("gradient_norm",) if key in trained}
+    measured = {}
+    if "gradient_norm" in trained:
+        measured["gradient_norm"] = trained.pop("gradient_norm")
     if "samples" in trained:
         measured["samples_per_second"] = trained.pop("samples") / train_seconds
     metrics = {f"train_{key}": value for key, value in trained.items()}

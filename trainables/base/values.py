@@ -1,4 +1,4 @@
-"""Values that come from outside: how they become plain data, and which of them a task's code can take."""
+"""Converts values of users into plain data, and checks them against allowed values."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Plain = str | int | float | bool | None
 
 
 def plain(value: Any, place: str) -> Any:
-    """Makes plain Python data of what a user's libraries hold: `np.float64(0.1)` becomes 0.1, `Path("a")` becomes "a".
+    """Converts values of other libraries into plain Python data: `np.float64(0.1)` to 0.1, `Path("a")` to "a".
 
-    NumPy and torch scalars become numbers, an enum its value; arrays, tuples, ranges and sets become lists. A set has
-    no order, which differs from run to run, so its list is sorted.
+    NumPy and torch scalars become numbers, an enum its value; arrays, tuples, ranges and sets become lists. The order
+    of a set differs from run to run, so its list is sorted.
 
     Args:
-        place: what a message names, such as `space.lr`.
+        place: the position of the value for messages, such as `space.lr`.
 
     Raises:
-        InputError: the value is something else; the message names its place.
+        InputError: the value has another type.
     """
     if isinstance(value, Enum):
         return plain(value.value, place)
@@ -38,27 +38,28 @@ def plain(value: Any, place: str) -> Any:
         if isinstance(value, abstract):
             return kind(value)
     if isinstance(value, Mapping):
-        return {str(plain(key, place)): plain(one, f"{place}.{key}") for key, one in value.items()}
+        return {str(plain(key, place)): plain(item, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, AnySet):
-        return sorted((plain(one, place) for one in value), key=lambda one: (type(one).__name__, one))
+        return sorted((plain(item, place) for item in value), key=lambda item: (type(item).__name__, item))
     if isinstance(value, list | tuple | range):
-        return [plain(one, place) for one in value]
+        return [plain(item, place) for item in value]
     if hasattr(value, "tolist"):  # NumPy, torch, pandas
         return plain(value.tolist(), place)
     shown = repr(value)
     shown = shown if len(shown) < 60 and "\n" not in shown else f"a {type(value).__name__}"
     raise InputError(
-        f"{place}: {shown}: allowed are text, numbers, true, false, null and lists of these; give a name, and choose "
-        "by it in the training"
+        f"{place}: {shown}: allowed are text, numbers, true, false, null and lists of these; give a name, and select "
+        "the object by this name in the training"
     )
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers from `low` to `high` that a hyperparameter can take, by default those >= 0.
+    """An interval of numbers that a hyperparameter can take, by default [0, infinity).
 
     Attributes:
-        above, below: whether `low` or `high` itself is refused.
+        whole: whether only whole numbers are allowed.
+        above, below: whether `low` or `high` itself is excluded.
         null: whether null is allowed too.
 
     >>> print(Numbers(1, whole=True))
@@ -88,7 +89,7 @@ class Numbers:
         return f"a {'whole ' if self.whole else ''}number {' and '.join(bounds)}{', or null' if self.null else ''}"
 
 
-#: What hyperparameters can be, by name: one of some values, or a number of a range.
+#: The allowed values by hyperparameter: a list of values, or a range of numbers.
 Allowed = Mapping[str, tuple[Plain, ...] | Numbers]
 COUNT, SHARE = Numbers(1, whole=True), Numbers(0, 1)
 BELOW_ONE = Numbers(0, 1, below=True)
@@ -96,21 +97,26 @@ SWITCH: tuple[Plain, ...] = (True, False)
 
 
 def refusal(value: Plain, allowed: tuple[Plain, ...] | Numbers) -> str | None:
-    """What is allowed in the place of a value, such as `allowed are sgd, adam; did you mean 'adam'?`; None if it is."""
+    """Names the allowed values, such as `allowed are sgd, adam; did you mean 'adam'?`; None if `value` is allowed."""
     if isinstance(allowed, Numbers):
         return None if value in allowed else f"expected {allowed}"
-    if any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
+    if any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in allowed):
         return None
-    shown = ["null" if one is None else str(one).lower() if isinstance(one, bool) else str(one) for one in allowed]
-    near = suggestion(value, [one for one in allowed if isinstance(one, str)]) if isinstance(value, str) else ""
-    return f"allowed are {', '.join(shown)}{near}"
+    near = suggestion(value, [text for text in allowed if isinstance(text, str)]) if isinstance(value, str) else ""
+    return f"allowed are {', '.join(map(_as_yaml, allowed))}{near}"
+
+
+def _as_yaml(value: Plain) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_params(allowed: Allowed, params: Mapping[str, Any]) -> None:
-    """Checks a configuration; a hyperparameter that it lacks, or that is None as its `when` does not hold, passes.
+    """Checks a configuration. A missing hyperparameter passes, and so does None: its `when` does not hold.
 
     Raises:
-        InputError: naming the hyperparameter, its value and what is allowed.
+        InputError: a value is not allowed. The message names the hyperparameter, the value and the allowed values.
     """
     for name, values in allowed.items():
         if params.get(name) is not None:
@@ -118,12 +124,12 @@ def check_params(allowed: Allowed, params: Mapping[str, Any]) -> None:
 
 
 def check_value(name: str, value: Any, allowed: tuple[Plain, ...] | Numbers) -> None:
-    """Raises InputError where a hyperparameter cannot have this value; None counts like any other."""
+    """Raises InputError if a hyperparameter cannot have this value; None is checked like any other value."""
     if why := refusal(value, allowed):
         raise InputError(f"{name}: {value!r}: {why}")
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'X'?` for the known word that is most like this one; empty where none is."""
+    """`; did you mean 'X'?` for the most similar known word; empty if no known word is similar."""
     close = difflib.get_close_matches(word, known, 1)
     return f"; did you mean {close[0]!r}?" if close else ""

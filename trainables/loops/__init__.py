@@ -1,1 +1,1 @@
-"""Other people's training loops as tasks: a Python function, or any command."""
+"""Users' own training loops as tasks: a Python function, or any command."""

@@ -1,4 +1,4 @@
-"""Any command as a training: a process of its own in any language, whose output says how it does."""
+"""Trains by any command: a process in any language that reports metrics in its output."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from trainables.loops.process import Process
 from trainables.loops.reports import MARK, Epochs, reported
 from trainables.loops.trial import Trial
 
-#: Names that a command may have in braces, beside those of the hyperparameters.
+#: Names that a command may have in braces, in addition to the hyperparameters.
 GIVEN = ("epochs", "seed", "device", "folder", "trial")
-#: What only a shell understands, where it stands as a word of its own or begins the command.
+#: Operators of a shell (as a word of their own), and its built-in commands (as the first word).
 _SHELL = {"|", "||", "&&", "&", ";", ">", ">>", "<", "2>", "2>&1", "&>"}
 _BUILTINS = {"cd", "export", "source", "set", "."}
-#: Endings of files that are programs, whose content is compared when a search goes on.
+#: Suffixes of program files. Their content is compared when a search resumes.
 _PROGRAMS = {".py", ".sh", ".bash", ".jl", ".r", ".pl", ".rb", ".lua", ".js", ".ts", ".m"}
-#: A program that runs for so many seconds before its first report and ends with it has kept its output back.
+#: A program that ran longer than this (seconds) before its first report, and ended right after it, buffers its output.
 BUFFERED = 5.0
-#: Seconds in which a program ends after its last output.
+#: The longest time in seconds from a program's last output to its end.
 _END = 0.2
 
 
@@ -39,34 +39,39 @@ _END = 0.2
 class Command:
     """A command line with names of hyperparameters in braces, such as `python train.py --lr {lr} --epochs {epochs}`.
 
-    Each trial is a process of its own. It reports an epoch by `@search {"epoch": 3, "val_loss": 0.41}` anywhere in a
-    line of its output, or, where a `pattern` is given, by a line that the pattern matches. A program may count epochs
-    from 0 or from 1. Without `epoch` the reports are counted; a report whose `step` is 0 is passed over, as its model
-    is untrained. Reports without the objective are added to the next report, so that a line on training and a line on
-    validation make one epoch. `98.00%` is read as 98, `1,234.5` as 1234.5.
+    Each trial runs the command once, as a process.
 
-    The trial is complete when the process ends with code 0, also before its last epoch; after the last epoch it has
-    `search.stall_timeout` for that. Another code makes the trial fail; its epochs count all the same. Only a trial that
-    is stopped gets SIGTERM, or a program that goes on to epochs beyond the last.
+    **Reports.** The process reports an epoch by `@search {"epoch": 3, "val_loss": 0.41}` anywhere in a line of its
+    output, or, with a `pattern`, by a line that the pattern matches. A program may count epochs from 0 or from 1.
+    Reports without `epoch` are counted; a report with `step` 0 is ignored, because its model is untrained. A report
+    without the objective is added to the next report, so that a line for training and a line for validation make one
+    epoch. `98.00%` is read as 98, `1,234.5` as 1234.5.
 
-    The process finds the same things that may stand in braces in its environment, as `SEARCH_EPOCHS` and so on, the
-    hyperparameters as JSON in `SEARCH_PARAMS`, and in `SEARCH_FOLDER` a folder that is the same after a kill. The
-    number of epochs that are known by then is in `SEARCH_EPOCH`. What the process trains again of them is passed over;
-    a program that goes on after them has to name its epochs.
+    **The end.** The trial is complete when the process ends with code 0, also before its last epoch. After the last
+    epoch the process has `search.stall_timeout` to end. Another code makes the trial fail; its epochs still count. A
+    process gets SIGTERM if its trial is stopped, or if it reports epochs beyond the last.
 
-    A hyperparameter that has no value in a trial, as its `when` does not hold, leaves its word out of the command. A
-    flag that stands before it alone is left out too: `--dropout {dropout}` as well as `dropout={dropout}`. An empty
-    text leaves its word out, so that `{amp}` with `{choice: ["--amp", ""]}` is a flag without a value. Braces that mean
-    themselves are doubled: `{{`.
+    **Environment.** All names of braces are variables too:
+
+        SEARCH_EPOCHS, SEARCH_SEED, SEARCH_DEVICE, SEARCH_TRIAL: the number of epochs, the seed, the device, the trial.
+        SEARCH_FOLDER: a folder of the trial, which is the same after a kill.
+        SEARCH_PARAMS: the hyperparameters as JSON.
+        SEARCH_EPOCH: the number of epochs that the search knows from before a kill. Reports of these epochs are
+            ignored. A program that continues after them has to report `epoch`.
+
+    **Hyperparameters without a value.** If the `when` of a hyperparameter does not hold, its word is left out of the
+    command, together with a flag directly before it: `dropout={dropout}` as well as `--dropout {dropout}`. An empty
+    text leaves its word out too: `{amp}` with `{choice: ["--amp", ""]}` is a flag without a value. Literal braces are
+    doubled: `{{`.
 
     Attributes:
-        text: the command; it goes through no shell (`sh -c '...'` is one).
+        text: the command. No shell reads it; `sh -c '...'` starts one.
         pattern: a regular expression with named groups, such as `epoch (?P<epoch>\\\\d+) loss (?P<val_loss>\\\\S+)`.
-        environment: further variables.
-        folder: where it is run, which by default is where the search is started.
+        environment: additional variables.
+        folder: the working directory; by default the folder where the search is started.
 
     Raises:
-        InputError: the text or the pattern cannot be meant.
+        InputError: the text or the pattern has a mistake.
 
     >>> search.Command("python train.py --lr {lr} --epochs {epochs}").text
     'python train.py --lr {lr} --epochs {epochs}'
@@ -80,40 +85,47 @@ class Command:
     def __post_init__(self) -> None:
         try:
             words = shlex.split(self.text)
-            shown = shlex.split(self.text, posix=False)  # with quotes: a quoted `|` is a word like others
+            quoted = shlex.split(self.text, posix=False)  # keeps quotes: a quoted `|` is no operator
         except ValueError as error:
             raise InputError(f"command: {self.text}: {str(error).lower()}") from error
         if not words:
             raise InputError("command: it is empty")
         for word in words:
             self._fields(word)
-        if (shell := _SHELL & set(shown)) or words[0] in _BUILTINS:
-            what = min(shell, default=words[0])
-            raise InputError(
-                f"command: {what!r} is understood by a shell alone: give the line to one as `sh -c '...'`, in quotes"
-            )
+        operators = _SHELL & set(quoted)
+        if operators or words[0] in _BUILTINS:
+            what = min(operators, default=words[0])
+            raise InputError(f"command: {what!r} needs a shell: start one by `sh -c '...'`, with the line in quotes")
         if self.pattern is not None:
-            try:
-                named = regex.compile(self.pattern).groupindex
-            except regex.error as error:
-                raise InputError(f"pattern: {self.pattern!r}: no regular expression ({error})") from error
-            if not named:
-                raise InputError(f"pattern: {self.pattern!r}: has no named group, such as (?P<val_loss>\\S+)")
+            self._check_pattern(self.pattern)
+
+    @staticmethod
+    def _check_pattern(pattern: str) -> None:
+        try:
+            groups = regex.compile(pattern).groupindex
+        except regex.error as error:
+            raise InputError(f"pattern: {pattern!r}: no regular expression ({error})") from error
+        if not groups:
+            raise InputError(f"pattern: {pattern!r}: has no named group, such as (?P<val_loss>\\S+)")
 
     @staticmethod
     def _fields(word: str) -> list[tuple[str, str | None, str, str | None]]:
-        """The parts of a word: a text, and the name, format and conversion of what follows it; raises InputError."""
+        """The parts of a word as `string.Formatter.parse` gives them: text, name, format, conversion.
+
+        Raises:
+            InputError: the braces are not balanced, or hold no name.
+        """
         try:
             parts = [(text, name, spec or "", how) for text, name, spec, how in string.Formatter().parse(word)]
         except ValueError as error:
-            raise InputError(f"command: {word}: {error}; braces that mean themselves are doubled: {{{{ }}}}") from error
+            raise InputError(f"command: {word}: {error}; literal braces are doubled: {{{{ }}}}") from error
         if any(name == "" for _, name, _, _ in parts):
-            raise InputError(f"command: {word}: {{}} has no name; braces that mean themselves are doubled: {{{{ }}}}")
+            raise InputError(f"command: {word}: {{}} has no name; literal braces are doubled: {{{{ }}}}")
         return parts
 
     @property
     def __name__(self) -> str:
-        """The first word that names a file, or the first of all, without its ending."""
+        """The name of the program: the first word that names a script, else the first word, without its suffix."""
         words = shlex.split(self.text)
         files = [word for word in words if word.endswith((".py", ".sh", ".jl", ".R"))]
         return re.sub(r"\W", "_", Path((files or words)[0]).stem)
@@ -122,12 +134,12 @@ class Command:
         """Checks the names in braces.
 
         Args:
-            names: of the hyperparameters.
-            optional: those of them that may have no value in a trial.
+            names: the hyperparameters.
+            optional: the hyperparameters that may have no value in a trial.
 
         Raises:
-            InputError: braces hold what is neither a hyperparameter nor given, or a name that may have no value inside
-                a line for a shell, where its word cannot be left out.
+            InputError: a name is neither a hyperparameter nor one of `GIVEN`, or an optional hyperparameter stands
+                inside a line for a shell, from which its word cannot be left out.
         """
         for word in shlex.split(self.text):
             for _, name, _, _ in self._fields(word):
@@ -136,17 +148,17 @@ class Command:
                 if name not in names and name not in GIVEN:
                     allowed = ", ".join([*sorted(names), *GIVEN])
                     raise InputError(
-                        f"command: {{{name}}}: no hyperparameter of that name; there are {allowed}; braces that mean "
-                        "themselves are doubled: {{ }}"
+                        f"command: {{{name}}}: no hyperparameter of that name; there are {allowed}; literal braces are "
+                        "doubled: {{ }}"
                     )
                 if name in optional and len(word.split()) > 1:
                     raise InputError(f"command: {_no_value(name, word)}")
 
     def fingerprint(self) -> str:
-        """The command as text, and a line for each program that its words name, with a hash of its content.
+        """The command as text, and for each program in it a line with a hash of the program's file.
 
-        Programs are files that end as such, such as `train.py`, modules after `-m`, and executables in `folder`. Data
-        and what programs import is not among them.
+        Programs are files with a suffix of `_PROGRAMS`, modules after `-m`, and executables in `folder`. Data files and
+        imported modules are not hashed.
         """
         lines = [repr(self)]
         for path in sorted(set(self._programs())):
@@ -155,11 +167,11 @@ class Command:
         return "\n".join(lines) + "\n"
 
     def changed(self, fingerprint: str) -> list[str]:
-        """What is other than when `fingerprint` was made: `the command`, or names of programs."""
+        """The parts that changed since `fingerprint` was made: `the command`, or names of programs."""
         before, now = fingerprint.splitlines(), self.fingerprint().splitlines()
         if before[0] != now[0]:
             return ["the command"]
-        if len(before) == 1:  # by an earlier version, which compared no programs; or it names none
+        if len(before) == 1:  # the command names no program, or an earlier version made the fingerprint
             return []
         return sorted({line[2:].rpartition(": ")[0] for line in set(before) ^ set(now)})
 
@@ -177,28 +189,29 @@ class Command:
                     yield name
 
     def __call__(self, trial: Trial) -> Iterator[dict[str, float]]:
-        """Runs the command for a trial and yields the metrics of its epochs; closing the generator ends the process."""
+        """Runs the command for a trial and yields the metrics of its epochs. Closing the generator ends the process."""
         epochs = Epochs(trial.objective)
         done = trial.restore(command=epochs)
         log = None if trial.folder is None else trial.folder / "output.log"
-        process = Process(self._words(trial), self.folder, {**self._told(trial, done), **self.environment}, log)
+        environment = {**self._variables(trial, done), **self.environment}
+        process = Process(self._words(trial), self.folder, environment, log)
         try:
-            came = self._epochs(process, epochs, trial, done)
+            reports = self._epochs(process, epochs, trial, done)
             for due in range(done + 1, trial.of + 1):
-                told = next((one for one in came if one[0] >= due), None)
-                if told is None:
+                report = next((report for report in reports if report[0] >= due), None)
+                if report is None:
                     self._check_end(process, epochs, trial, done, due)
                     return
-                epoch, metrics = told
+                epoch, metrics = report
                 if epoch > due:
-                    raise TrainingError(_too_far(epochs, epoch, due))
+                    raise TrainingError(_skipped_epoch(epochs, epoch, due))
                 if due == 1 and trial.of > 1 and process.seconds > BUFFERED and process.wait(_END) is not None:
                     trial.said.append(
-                        "its first report came as the command ended, too late to stop it: it keeps its output back; "
-                        "flush it after each line, or put `stdbuf -oL` before the command"
+                        "its first report came when the command ended, too late to stop it: the command buffers its "
+                        "output; flush it after each line, or put `stdbuf -oL` before the command"
                     )
                 yield metrics
-            if not self._goes_on(came, epochs, trial):
+            if not self._exceeds_last_epoch(reports, epochs, trial):
                 self._check_end(process, epochs, trial, done, trial.of + 1)
         finally:
             process.end()
@@ -206,32 +219,33 @@ class Command:
     def _epochs(
         self, process: Process, epochs: Epochs, trial: Trial, done: int
     ) -> Iterator[tuple[int, dict[str, float]]]:
-        """The epochs that a process reports, with those that are known already."""
+        """Yields the epochs that a process reports, also those that the search knows already."""
         for line in process.lines():
-            for told in reported(line, self.pattern):
-                if (epoch := epochs.take(told)) is None:
+            for metrics in reported(line, self.pattern):
+                epoch = epochs.take(metrics)
+                if epoch is None:
                     continue
                 if done and epochs.named and epoch[0] == 1:
-                    trial.said.append("the command began anew; the epochs that are known already are passed over")
+                    trial.said.append("the command began with epoch 1; reports of known epochs are ignored")
                 yield epoch
 
     @staticmethod
-    def _goes_on(came: Iterator[tuple[int, dict[str, float]]], epochs: Epochs, trial: Trial) -> bool:
-        """Reads what comes after the last epoch, up to the end; returns True as soon as there is another epoch.
+    def _exceeds_last_epoch(reports: Iterator[tuple[int, dict[str, float]]], epochs: Epochs, trial: Trial) -> bool:
+        """Reads the output after the last epoch; returns True as soon as the command reports one more epoch.
 
         Raises:
-            TrainingError: the epochs that were taken are those before the ones that were meant.
+            TrainingError: the command reported epochs 0 to `trial.of`, so that each epoch was taken for the next one.
         """
-        # A report that names no epoch may be a line on the best or the last one.
+        # One more report is allowed if it may be a summary of the best or last epoch, without a number.
         beyond = trial.of + (epochs.first == 0 or not epochs.named)
         last = 0
-        for last, _ in came:
+        for last, _ in reports:
             if last > beyond:
                 return True
         if last > trial.of and epochs.first == 0 and epochs.named:
             raise TrainingError(
-                f"the command reports epochs 0 to {trial.of}, one more than the {trial.of} of a trial: if 0 is before "
-                "the training, leave it out; the epochs that were taken are each one too early"
+                f"the command reports epochs 0 to {trial.of}, one more than the {trial.of} of a trial: if epoch 0 is "
+                "an evaluation before the training, do not report it"
             )
         return False
 
@@ -243,12 +257,12 @@ class Command:
         for word in shlex.split(self.text):
             parts = self._fields(word)
             names = [name for _, name, _, _ in parts if name is not None]
-            alone = len(parts) == 1 and not parts[0][0] and names[0] in trial.params
+            whole = len(parts) == 1 and not parts[0][0] and names[0] in trial.params  # the word is one `{name}`
             missing = [name for name in names if values[name] is None]
             if missing and len(word.split()) > 1:
                 raise TrainingError(f"command: {_no_value(missing[0], word)}")
-            if missing or (alone and values[names[0]] == ""):
-                if missing and alone and flag:
+            if missing or (whole and values[names[0]] == ""):
+                if missing and whole and flag:
                     del words[-1]
                 flag = False
                 continue
@@ -262,37 +276,39 @@ class Command:
             "trial": trial.number,
         }  # fmt: skip
 
-    def _told(self, trial: Trial, done: int) -> dict[str, str]:
-        told = {f"SEARCH_{key.upper()}": str(value) for key, value in self._given(trial).items()}
-        return told | {"SEARCH_PARAMS": json.dumps(trial.params), "SEARCH_EPOCH": str(done), "PYTHONUNBUFFERED": "1"}
+    def _variables(self, trial: Trial, done: int) -> dict[str, str]:
+        variables = {f"SEARCH_{key.upper()}": str(value) for key, value in self._given(trial).items()}
+        own = {"SEARCH_PARAMS": json.dumps(trial.params), "SEARCH_EPOCH": str(done), "PYTHONUNBUFFERED": "1"}
+        return variables | own
 
     def _check_end(self, process: Process, epochs: Epochs, trial: Trial, done: int, due: int) -> None:
-        """Raises where a command did not end as it should: with code 0, after at least one epoch."""
-        code, said = process.wait() or 0, "\n".join(process.tail)
-        known = due > 1
+        """Raises unless a command ended with code 0 after at least one epoch."""
+        code, last_lines = process.wait() or 0, "\n".join(process.tail)
+        has_epochs = due > 1
         when = "after its last epoch" if due > trial.of else f"before epoch {due}"
         if code:
             how = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
-            # By convention 2 says that the arguments are wrong, 126 and 127 that there is no such program.
-            error = TrainingError if code in (2, 126, 127) and not known else CommandFailed
-            flag = self._flag(trial) if code == 2 else ""
-            raise error(f"the command {how} {when}{flag}; its last lines:\n{said}")
+            # By convention 2 means wrong arguments, 126 and 127 that the program cannot be started.
+            error = TrainingError if code in (2, 126, 127) and not has_epochs else CommandFailed
+            hint = self._flag_hint(trial) if code == 2 else ""
+            raise error(f"the command {how} {when}{hint}; its last lines:\n{last_lines}")
         if done and epochs.count and not epochs.named and epochs.count == trial.of - done:
             raise TrainingError(
                 f"the command was started again after epoch {done} and reported {epochs.count} epochs without their "
-                "numbers, so that nobody knows which they are: a program that goes on has to report `epoch`"
+                "numbers: a program that continues after a kill has to report `epoch`"
             )
-        if known:
+        if has_epochs:
             return
         if epochs.lacks:
             raise TrainingError(epochs.lacking("metrics"))
         sought = f"{MARK} {{...}}" if self.pattern is None else f"the pattern {self.pattern!r}"
         raise TrainingError(
-            f"the command ended with code 0 before epoch 1: no line of its output has {sought}; its last lines:\n{said}"
+            f"the command ended with code 0 before epoch 1: no line of its output has {sought}; its last lines:\n"
+            f"{last_lines}"
         )
 
-    def _flag(self, trial: Trial) -> str:
-        """A hint where a truth value was given as the text `True`: most programs take no value there."""
+    def _flag_hint(self, trial: Trial) -> str:
+        """A hint if the command has a Boolean hyperparameter: most programs do not take `True` as a value."""
         names = {name for word in shlex.split(self.text) for _, name, _, _ in self._fields(word)}
         flags = [name for name in names if name is not None and isinstance(trial.params.get(name), bool)]
         if not flags:
@@ -319,14 +335,14 @@ def _signal(number: int) -> str:
 
 def _no_value(name: str, word: str) -> str:
     return (
-        f"{{{name}}} has no value where its `when` does not hold, and cannot be left out of {word!r}: give it a word "
-        "of its own, outside a shell, or read SEARCH_PARAMS"
+        f"{{{name}}} has no value if its `when` does not hold, and cannot be left out of {word!r}: make it a separate "
+        "word outside a shell, or read SEARCH_PARAMS"
     )
 
 
-def _too_far(epochs: Epochs, epoch: int, due: int) -> str:
+def _skipped_epoch(epochs: Epochs, epoch: int, due: int) -> str:
     shift = 1 - (epochs.first or 0)
     return (
-        f"the command reports epoch {epoch - shift} where epoch {due - shift} is due: report each epoch; if these are "
-        "steps, call them `step`: reports are then counted, and --epochs is their number"
+        f"the command reports epoch {epoch - shift} where epoch {due - shift} is due: report each epoch; if the "
+        "numbers are steps, call them `step`: reports are then counted, and --epochs is their number"
     )

@@ -1,4 +1,4 @@
-"""How a training of somebody's own ends otherwise than well."""
+"""Errors of a user's own training function or command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from trainables.base.errors import SearchError
 
 
 class TrainingError(SearchError):
-    """A training function did what the search cannot go on with; the message says what, and what is expected.
+    """A training function made a mistake; the message names it and what is expected.
 
     >>> raise search.TrainingError("the metric 'loss' is 'low': expected a number")
     Traceback (most recent call last):
@@ -15,8 +15,8 @@ class TrainingError(SearchError):
 
 
 class CommandFailed(Exception):
-    """A command ended as it should not, which may not be its own mistake."""
+    """A command failed, possibly without a mistake of its own: the search tries again."""
 
 
 class Stopped(BaseException):
-    """The trial is over. `Trial.report` raises it to end a loop that is not the user's own; nothing has to catch it."""
+    """The trial is over. `Trial.report` raises it to end the loop of another library; no code has to catch it."""

@@ -1,4 +1,4 @@
-"""What a function runs, by name, with a hash of each part: itself, and what it refers to in the user's own modules."""
+"""Hashes the code that a function runs: the function itself, and the parts of the user's modules that it refers to."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from typing import Any
 
 from trainables.base.task import array_digest, content_digest
 
-#: What the name of a part begins with that is a module; one that is imported inside a function, as it runs.
+#: The prefix of a part that is a module, and of a module that is imported inside a function (when the function runs).
 MODULE, LATE = "module ", "import "
-#: An import statement: number of dots, the module, and the names from it.
+#: An import statement: the number of dots, the module, and the imported names.
 Imported = tuple[int, str, tuple[str, ...]]
-#: Where static and class methods, properties and cached properties keep their functions.
+#: The attributes in which static and class methods, properties and cached properties hold their functions.
 _WRAPPED = ("__func__", "fget", "fset", "fdel", "func")
 
 
 def parts_of(function: Any) -> dict[str, str]:
     """The parts of a function by name (`train`, `scale`, `module helpers`), each with a hash.
 
-    In the function's own module these are the functions, classes and values that it refers to, and those that they
-    refer to: a script may say elsewhere how many trials it asks for. Of the user's other modules each is a part as a
-    whole. Comments and layout do not count. Installed packages do not either.
+    1. In the function's own module, each function, class and value that it refers to, directly or through others, is a
+       part. Other lines of the module do not count: a script may change the number of trials.
+    2. Each other module of the user is one part.
+    3. Comments, layout and installed packages do not count.
     """
     walk = _walk(function)
     return walk.parts | {
@@ -42,24 +43,26 @@ def parts_of(function: Any) -> dict[str, str]:
 
 
 def own_modules(function: Any) -> list[types.ModuleType]:
-    """The user's own modules that a function refers to: the one at home, unless it is `__main__`, and others."""
+    """The user's modules that a function refers to, its own module included unless that is `__main__`."""
     walk = _walk(function)
-    found = (sys.modules.get(name) for name in sorted({*walk.modules, walk.home}) if name != "__main__")
-    return [module for module in found if module is not None and is_own(module)]
+    modules = (sys.modules.get(name) for name in sorted({*walk.modules, walk.home}) if name != "__main__")
+    return [module for module in modules if module is not None and is_own(module)]
 
 
 def changed_modules(parts: Mapping[str, str], folder: Path) -> list[Path]:
-    """The files in `folder` of modules that a function imports as it runs, and that are other than they were.
+    """The changed files in `folder` of modules that a function imports when it runs.
 
-    All else that it refers to travels with it, as it was.
+    All other code is pickled with the function, and so cannot change.
     """
-    found = []
+    changed = []
     for part, digest in parts.items():
-        path = folder.joinpath(*part.removeprefix(LATE).split(".")) if part.startswith(LATE) else folder
-        for file in (path.with_suffix(".py"), path / "__init__.py") if path != folder else ():
+        if not part.startswith(LATE):
+            continue
+        path = folder.joinpath(*part.removeprefix(LATE).split("."))
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
             if file.is_file() and _Walk.read(file)[0] != digest:
-                found.append(file)
-    return found
+                changed.append(file)
+    return changed
 
 
 def _walk(function: Any) -> _Walk:
@@ -69,18 +72,18 @@ def _walk(function: Any) -> _Walk:
 
 
 def is_own(module: types.ModuleType) -> bool:
-    """Whether a module is the user's, and not installed."""
+    """Whether a module is the user's: neither installed nor a part of this project."""
     return _is_own_file(getattr(module, "__file__", None))
 
 
 def _is_own_file(file: str | None) -> bool:
-    installed = [Path(place) for place in sysconfig.get_paths().values()]
+    installed = [Path(folder) for folder in sysconfig.get_paths().values()]
     ours = [Path(__file__).parents[2] / package for package in ("search", "trainables")]
-    return file is not None and not any(Path(file).is_relative_to(place) for place in [*installed, *ours])
+    return file is not None and not any(Path(file).is_relative_to(folder) for folder in [*installed, *ours])
 
 
 def _module_of(value: Any) -> str | None:
-    """The name of the module in which a function, a class or an object's class is defined."""
+    """The name of the module that defines a function, a class, or the class of an object."""
     while isinstance(value, functools.partial):
         value = value.func
     name = getattr(value, "__module__", None) or getattr(type(value), "__module__", None)
@@ -88,21 +91,32 @@ def _module_of(value: Any) -> str | None:
 
 
 class _Walk:
-    """Goes from a function to all that it refers to. `home` is the module whose parts count one by one."""
+    """Visits all code and values that a function refers to.
+
+    Attributes:
+        home: the function's own module.
+        parts: hashes of functions, classes and values.
+        modules: hashes of the user's other modules.
+        late: the names of modules that are imported inside functions.
+    """
 
     def __init__(self, home: str) -> None:
         self.home = home
         self.parts: dict[str, str] = {}
         self.modules: dict[str, str] = {}
         self.late: set[str] = set()
-        #: By address the objects themselves: the address of one that is gone may be another's.
+        #: Visited objects by id. The objects are stored too: the id of a freed object can be used again.
         self._seen: dict[int, Any] = {}
 
     def visit(self, name: str, value: Any) -> None:
-        """Takes in a value that is called `name` where it is used."""
+        """Adds a value and all that it refers to.
+
+        Args:
+            name: the name of the value where it is used.
+        """
         if isinstance(value, functools.partial):
-            for key, one in (("func", value.func), ("args", value.args), ("keywords", value.keywords)):
-                self.visit(f"{name}.{key}", one)
+            for key, part in (("func", value.func), ("args", value.args), ("keywords", value.keywords)):
+                self.visit(f"{name}.{key}", part)
         elif inspect.ismethod(value):
             self.visit(name, value.__func__)
             self.visit(f"{name}.self", value.__self__)
@@ -113,7 +127,7 @@ class _Walk:
         elif inspect.isfunction(value) or inspect.isclass(value):
             if self._is_new(value):
                 self._defined(name, value)
-        elif inspect.isfunction(getattr(value, "__wrapped__", None)):  # of `functools.cache` and the like
+        elif inspect.isfunction(getattr(value, "__wrapped__", None)):  # such as the result of `functools.cache`
             self.visit(name, value.__wrapped__)
         else:
             self._value(name, value)
@@ -124,13 +138,13 @@ class _Walk:
         return new
 
     def _defined(self, name: str, value: Any) -> None:
-        """A function or class: by itself in the module at home, else by its module as a whole."""
+        """A function or class: a part of its own in the home module, else covered by the hash of its module."""
         module = value.__module__
         if module != self.home:
             self._module(module)
             if not is_own(sys.modules.get(module, sys)):
-                self.parts[name] = array_digest([value.__qualname__.encode()])  # `relu` or `tanh` of a library
-            self._around(value)  # a function that a helper made
+                self.parts[name] = array_digest([value.__qualname__.encode()])  # such as `relu` of a library
+            self._closure(value)  # a helper may have made the function
             return
         if module != "__main__" and not is_own(sys.modules[module]):
             return
@@ -142,36 +156,39 @@ class _Walk:
                 self.visit(base.__qualname__, base)
         members = [value] if inspect.isfunction(value) else vars(value).values()
         functions = [function for member in members for function in _functions(member)]
-        source = ast.dump(tree) if tree else "".join(text for one in functions for text in _code(one.__code__))
-        # What decorates a function has the function's name, and every lambda is called `<lambda>`.
+        if tree:
+            source = ast.dump(tree)
+        else:
+            source = "".join(text for function in functions for text in _code(function.__code__))
+        # Several functions can have one name: a decorator's wrapper has the function's, and lambdas have `<lambda>`.
         others = self.parts.get(value.__qualname__, "")
         self.parts[value.__qualname__] = array_digest([others.encode(), source.encode()])
-        for one in functions:
-            self._function(one)
+        for function in functions:
+            self._function(function)
 
     def _function(self, function: Any) -> None:
         loaded, imported = _named(function.__code__)
         self._globals(function.__globals__, loaded)
         for statement in imported:
             self._import(statement, function.__globals__.get("__package__") or "", late=True)
-        self._around(function)
-        for given in (function.__defaults__ or (), (function.__kwdefaults__ or {}).values()):
-            for position, value in enumerate(given):
+        self._closure(function)
+        for defaults in (function.__defaults__ or (), (function.__kwdefaults__ or {}).values()):
+            for position, value in enumerate(defaults):
                 self.visit(f"{function.__qualname__}: default {position}", value)
 
-    def _around(self, function: Any) -> None:
-        """The variables that a function has from those around it; one that has no value yet is left out."""
+    def _closure(self, function: Any) -> None:
+        """The variables of enclosing functions; a variable without a value is left out."""
         cells = getattr(function, "__closure__", None) or ()
         for name, cell in zip(function.__code__.co_freevars if cells else (), cells, strict=True):
             with suppress(ValueError):
                 self.visit(f"{function.__qualname__}.{name}", cell.cell_contents)
 
-    def _globals(self, there: dict[str, Any], names: set[str]) -> None:
-        for name in sorted(names & there.keys()):
-            self.visit(name, there[name])
+    def _globals(self, namespace: dict[str, Any], names: set[str]) -> None:
+        for name in sorted(names & namespace.keys()):
+            self.visit(name, namespace[name])
 
     def _value(self, name: str, value: Any) -> None:
-        """A constant, or an object: its content where that can be hashed, and its class where that is the user's."""
+        """A constant or an object: its content if it can be hashed, else its items, or its class and attributes."""
         if isinstance(value, PurePath):
             value = str(value)
         if isinstance(value, set | frozenset):
@@ -186,35 +203,40 @@ class _Walk:
                 return
         if isinstance(value, dict | list | tuple):
             items = value.items() if isinstance(value, dict) else enumerate(value)
-            for key, one in items:
-                self.visit(f"{name}[{key!r}]", one)
+            for key, item in items:
+                self.visit(f"{name}[{key!r}]", item)
             return
-        kind, settings = type(value), (argparse.Namespace, types.SimpleNamespace)
-        own = sys.modules.get(kind.__module__)
-        mine = kind.__module__ == "__main__" or (own is not None and is_own(own))
-        # A text without an address says what a library's object is: a pattern, a range, a layer, a function in C.
-        shown = "" if mine else getattr(value, "__qualname__", None) or repr(value)
-        shown = "" if " at 0x" in shown else shown
-        self.parts[name] = array_digest([f"{kind.__module__}.{kind.__qualname__} {shown}".encode()])
-        if mine:
+        self._object(name, value)
+
+    def _object(self, name: str, value: Any) -> None:
+        """An object: the name of its class, and for classes of the user and namespaces also the attributes."""
+        kind = type(value)
+        module = sys.modules.get(kind.__module__)
+        own = kind.__module__ == "__main__" or (module is not None and is_own(module))
+        # The text of a library's object describes it (a pattern, a range, a layer) unless it holds an address.
+        text = "" if own else getattr(value, "__qualname__", None) or repr(value)
+        text = "" if " at 0x" in text else text
+        self.parts[name] = array_digest([f"{kind.__module__}.{kind.__qualname__} {text}".encode()])
+        if own:
             self.visit(kind.__qualname__, kind)
-        elif not isinstance(value, settings):
+        elif not isinstance(value, argparse.Namespace | types.SimpleNamespace):
             return
         slots = [key for base in kind.__mro__ for key in vars(base) if inspect.ismemberdescriptor(vars(base)[key])]
-        held = {key: getattr(value, key) for key in slots if hasattr(value, key)}
-        for key, one in (held | getattr(value, "__dict__", {})).items():
-            self.visit(f"{name}.{key}", one)
+        attributes = {key: getattr(value, key) for key in slots if hasattr(value, key)}
+        attributes |= getattr(value, "__dict__", {})
+        for key, attribute in attributes.items():
+            self.visit(f"{name}.{key}", attribute)
 
     def _import(self, statement: Imported, package: str, late: bool) -> None:
         level, module, names = statement
         if level:
             base = package.rsplit(".", level - 1)[0] if level > 1 else package
             module = f"{base}.{module}" if module else base
-        for one in (module, *(f"{module}.{name}" for name in names)):
-            self._module(one, late)
+        for name in (module, *(f"{module}.{name}" for name in names)):
+            self._module(name, late)
 
     def _module(self, name: str, late: bool = False) -> None:
-        """One of the user's other modules as a whole, with those that it imports; others are passed over."""
+        """Another module of the user, and the modules that it imports. Installed modules are ignored."""
         if name in ("__main__", self.home) or name in (self.late if late else self.modules):
             return
         file = _file_of(name)
@@ -236,7 +258,7 @@ class _Walk:
 
     @staticmethod
     def read(file: Path) -> tuple[str, ast.AST]:
-        """The hash of a module's file, and its syntax tree; of one that is no Python the hash is of its bytes."""
+        """The hash and the syntax tree of a module's file. If it is no Python, the hash is that of its bytes."""
         content = file.read_bytes() if file.is_file() else b""
         try:
             tree = ast.parse(content)
@@ -246,7 +268,7 @@ class _Walk:
 
 
 def _file_of(name: str) -> Path | None:
-    """The Python file of a module, whether it is imported by now or not; None where it has none."""
+    """The Python file of a module, imported or not; None if there is none."""
     module = sys.modules.get(name)
     try:
         spec = getattr(module, "__spec__", None) or importlib.util.find_spec(name)
@@ -257,11 +279,12 @@ def _file_of(name: str) -> Path | None:
 
 
 def _tree_of(value: Any) -> ast.AST | None:
-    """The syntax tree of a function's or class's source; None of a lambda, whose lines hold more, and where none is."""
+    """The syntax tree of a function's or class's source; None without source, and for a lambda, whose lines hold other
+    code too."""
     if value.__name__ == "<lambda>":
         return None
     try:
-        # Of a decorated function `getsource` returns the source of the function inside, but not of its code.
+        # `getsource` of a decorated function returns the decorated function's source; of its code, the wrapper's.
         return ast.parse(textwrap.dedent(inspect.getsource(getattr(value, "__code__", value))))
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
@@ -269,16 +292,16 @@ def _tree_of(value: Any) -> ast.AST | None:
 
 def _functions(member: Any) -> Iterator[Any]:
     """The functions of a member of a class: a method, a static or class method, a property."""
-    for one in (member, *(getattr(member, f, None) for f in _WRAPPED)):
-        if inspect.isfunction(one):
-            yield one
+    for candidate in (member, *(getattr(member, attribute, None) for attribute in _WRAPPED)):
+        if inspect.isfunction(candidate):
+            yield candidate
 
 
 def _named(code: types.CodeType) -> tuple[set[str], list[Imported]]:
-    """The names of globals that code loads, and its imports; code inside it included."""
+    """The names of globals that code loads, and its imports; nested code included."""
     loaded: set[str] = set()
     imported: list[Imported] = []
-    before: list[Any] = [None, None]  # what an import takes from the stack: its level and its names
+    before: list[Any] = [None, None]  # the operands of an import: its level and its names
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             loaded.add(instruction.argval)
@@ -296,7 +319,7 @@ def _named(code: types.CodeType) -> tuple[set[str], list[Imported]]:
 
 
 def _code(code: types.CodeType) -> Iterator[str]:
-    """Code as text, without where it stands; a set's order differs from run to run."""
+    """Code as text, without file and line numbers. Sets are sorted: their order differs from run to run."""
     yield f"{code.co_code.hex()} {code.co_names} {code.co_varnames} "
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

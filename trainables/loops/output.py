@@ -1,4 +1,4 @@
-"""What a training function prints, in a file of its trial."""
+"""Writes the output of a training function to a file of its trial."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import io
 from pathlib import Path
 from typing import IO
 
-#: Characters that a trial's file takes; what a loop prints beyond is left out, so that it cannot fill the disk.
+#: The largest number of characters of a trial's file. More output is dropped, so that a loop cannot fill the disk.
 MOST = 50_000_000
-#: Characters at the end of it that an error shows.
+#: Characters from the end of the output that an error shows.
 TAIL = 1000
 
 
 class Output(io.TextIOBase):
-    """A stream that stands in the place of `sys.stdout` and writes to the file of the trial that runs.
+    """A stream that replaces `sys.stdout` and writes to the file of the current trial.
 
-    One for all trials of a process: a handler of `logging` keeps the stream that it was made with.
+    All trials of a process share one object: a handler of `logging` keeps the stream that it was made with.
     """
 
     def __init__(self) -> None:
         self.path: Path | None = None
-        #: Characters that this trial has written.
+        #: The number of characters that this trial wrote.
         self.written = 0
         self.tail = ""
         self._file: IO[str] | None = None
 
     def to(self, path: Path) -> None:
-        """Writes to this file from now on, behind what it holds."""
+        """Appends to this file from now on."""
         if path != self.path:
             if self._file is not None:
                 self._file.close()
@@ -38,7 +38,7 @@ class Output(io.TextIOBase):
             file = self._opened()
             file.write(text)
             if self.written + len(text) >= MOST:
-                file.write(f"\n... {MOST} characters; what follows is left out\n")
+                file.write(f"\n... {MOST} characters; further output is left out\n")
         self.written += len(text)
         self.tail = (self.tail + text)[-TAIL:]
         return len(text)
@@ -52,16 +52,16 @@ class Output(io.TextIOBase):
         return self._file
 
     def flush(self) -> None:
-        """Writes what is held back."""
+        """Flushes the file."""
         if self._file is not None:
             self._file.flush()
 
     def writable(self) -> bool:
-        """Whether it can be written to: yes."""
+        """True."""
         return True
 
     def fileno(self) -> int:
-        """The file's number, for processes that write there; raises OSError where no trial runs."""
+        """The file descriptor, for processes that write there; raises OSError if no trial runs."""
         return self._opened().fileno()
 
     @property

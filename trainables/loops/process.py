@@ -1,4 +1,4 @@
-"""The process of a command: its output line by line while it runs, its log, its exit code, and its end."""
+"""Runs a command as a process: reads its output line by line, writes its log, and ends it."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ import psutil
 
 from trainables.loops.errors import TrainingError
 
-#: Lines of the output that an error shows, and characters of each: a progress bar or a printed array has megabytes.
+#: The number of last lines that an error shows, and the characters of each line.
 TAIL, QUOTED = 15, 300
-#: Characters of a line that are searched for a report. A report is a few hundred; a longer line is data.
+#: The characters at the start of a line that are searched for a report. A report has a few hundred characters.
 LINE = 2**20
-#: Bytes of the log that are kept of a trial, in two halves: `output.log` and, before it, `output.log.1`. A progress bar
-#: that is written for a day stays below it, and a hundred trials fit on any disk.
+#: The largest size of a trial's log in bytes: half in `output.log`, half in the older `output.log.1`. The output of a
+#: progress bar in a day is smaller.
 LOG = 16 * 2**20
-#: Bytes that are read at once; most that a pipe of Linux can hold when its writer has ended.
+#: Bytes of one read; the largest content of a pipe on Linux.
 PIECE, PIPE = 2**16, 2**20
-#: Seconds between two looks whether a silent process has ended, and from SIGTERM to SIGKILL.
-LOOK, GRACE = 0.1, 10.0
-#: The number of the system call's option by which a process is told that its parent is gone.
+#: Seconds between two checks whether a silent process has ended; seconds from SIGTERM to SIGKILL.
+POLL, GRACE = 0.1, 10.0
+#: PR_SET_PDEATHSIG: the option of prctl(2) that sets the signal for the death of the parent.
 _PDEATHSIG = 1
 
 
 class Process:
-    """A command that runs. `tail` holds the last lines of its output, cut."""
+    """A running command. `tail` holds the last lines of its output, shortened by `cut`."""
 
     def __init__(self, words: list[str], folder: str, environment: dict[str, str], log: Path | None) -> None:
-        """Starts it.
+        """Starts the command.
 
         Args:
-            environment: variables beside those of this process.
-            log: the file that gets its output.
+            environment: variables that are added to those of this process.
+            log: the file for the output; None for none.
 
         Raises:
-            TrainingError: there is no such program.
+            TrainingError: the program cannot be started.
         """
         self.tail: deque[str] = deque(maxlen=TAIL)
         self._began = time.monotonic()
@@ -65,7 +65,8 @@ class Process:
         self._log = None if log is None else _Log(log)
 
     def lines(self) -> Iterator[str]:
-        """Its lines as they come, until it has ended. A carriage return ends a line too, as progress bars use it."""
+        """Yields the lines of the output until the process ends. A carriage return ends a line too: progress bars use
+        it."""
         decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
         rest = ""
         for piece in self._pieces():
@@ -82,14 +83,15 @@ class Process:
             yield rest
 
     def _pieces(self) -> Iterator[bytes]:
-        """Its output. A child that outlives it may keep the pipe open: then what is in the pipe is the rest."""
+        """Yields the output. If a child process keeps the pipe open after the end, only the content of the pipe is
+        still read."""
         assert self._process.stdout is not None
         pipe, left = self._process.stdout.fileno(), PIPE
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
             while left > 0:
-                ended = self._process.poll() is not None  # asked first: nothing of its own is written after that
-                if selector.select(0 if ended else LOOK):
+                ended = self._process.poll() is not None  # before `select`: an ended process writes nothing more
+                if selector.select(0 if ended else POLL):
                     if not (piece := os.read(pipe, PIECE)):
                         return
                     left -= len(piece) if ended else 0
@@ -99,30 +101,30 @@ class Process:
 
     @property
     def seconds(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """Its exit code, once it has ended; None where it runs on after so many seconds."""
+        """Waits for the end; returns the exit code, or None if the process still runs after `seconds`."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def end(self) -> None:
-        """Ends it and all that it started, in sessions of their own too: SIGTERM, and SIGKILL after a while."""
+        """Ends the process and all its children, also those in other sessions: SIGTERM, and after `GRACE` SIGKILL."""
         group = self._process.pid
         try:
             first = psutil.Process(group)
             family = [first, *first.children(recursive=True)]
-        except psutil.NoSuchProcess:  # it has ended; what it left in its group has the same time to end
-            family = [one for one in psutil.process_iter() if _group(one) == group]
+        except psutil.NoSuchProcess:  # the process has ended; processes of its group may remain
+            family = [process for process in psutil.process_iter() if _group(process) == group]
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
-        _, left = psutil.wait_procs(family, GRACE)
-        for one in left:
+        _, alive = psutil.wait_procs(family, GRACE)
+        for process in alive:
             with suppress(psutil.NoSuchProcess):
-                one.kill()
+                process.kill()
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
         self._process.wait()
@@ -133,7 +135,7 @@ class Process:
 
 
 class _Log:
-    """A file that text is added to. Where it becomes longer than half of `LOG`, it becomes `NAME.1` and begins anew."""
+    """An append-only file. If it is longer than half of `LOG`, it is renamed to `NAME.1` and a new file begins."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -151,7 +153,7 @@ class _Log:
 
 
 def cut(line: str) -> str:
-    """A line of output as messages quote it: its end is left out where it is long."""
+    """Shortens a line of output to `QUOTED` characters, for messages."""
     line = line.strip()
     return line if len(line) <= QUOTED else f"{line[:QUOTED]}..."
 
@@ -164,5 +166,5 @@ def _group(process: psutil.Process) -> int:
 
 
 def _die_with_parent() -> None:
-    """In the new process: it gets SIGTERM when the worker dies, which then cannot end it."""
+    """Runs in the new process: lets the kernel send SIGTERM when the worker dies."""
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What the output of a command reports: metrics in its lines, and which epoch they are of."""
+"""Finds metrics in the output of a command, and the epoch of each."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import regex
 from trainables.loops.errors import TrainingError
 from trainables.loops.process import cut
 
-#: What stands before a report: `@search {"epoch": 3, "val_loss": 0.41}`.
+#: The mark before a report: `@search {"epoch": 3, "val_loss": 0.41}`.
 MARK = "@search"
-#: Seconds of computing after which a pattern is given up on a line. A sound pattern takes a thousandth of one.
+#: The time limit in seconds of a pattern on one line. A sound pattern takes about a millisecond.
 MATCH = 5.0
 _MARKED = re.compile(rf"{MARK}\s*(?={{)")
-#: `1,234.5`: commas between groups of three digits. `0,123` is no such number: its comma is a decimal one.
+#: `1,234.5`: commas between groups of three digits. `0,123` does not match: its comma is a decimal comma.
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 #: Escape sequences by which programs colour their output and move the cursor.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 def reported(line: str, pattern: str | None) -> Iterator[dict[str, float]]:
-    """The reports in a line; most lines have none.
+    """Yields the reports of a line; most lines have none.
 
     Args:
-        pattern: a regular expression with named groups; None: the mark, which may stand anywhere in the line, as
-            progress bars write without a line's end.
+        pattern: a regular expression with named groups. None: reports follow `MARK`, which may stand anywhere in the
+            line, because progress bars write without a line end.
 
     Raises:
-        TrainingError: what is reported is no number, or the pattern does not come to an end.
+        TrainingError: a reported value is no number, or the pattern exceeds its time limit.
     """
     line = _ESCAPES.sub("", line)
     if pattern is not None:
@@ -41,7 +41,7 @@ def reported(line: str, pattern: str | None) -> Iterator[dict[str, float]]:
         except TimeoutError:
             raise TrainingError(
                 f"pattern {pattern!r}: gave no answer within {MATCH:g} s on the line {cut(line)!r}; repeated groups "
-                r"within repeated groups, as in (\d+)+, take for ever"
+                r"within repeated groups, as in (\d+)+, can take years"
             ) from None
         if found is not None:
             yield _numbers(found.groupdict(), line)
@@ -60,7 +60,7 @@ def reported(line: str, pattern: str | None) -> Iterator[dict[str, float]]:
 
 
 def _numbers(told: Mapping[str, Any], line: str) -> dict[str, float]:
-    """The metrics as numbers, without those that have no value: null, and groups that did not take part."""
+    """The metrics as numbers, without null values and without groups that did not match."""
     try:
         return {name: _number(value) for name, value in told.items() if value is not None}
     except (TypeError, ValueError, OverflowError) as error:
@@ -68,7 +68,7 @@ def _numbers(told: Mapping[str, Any], line: str) -> dict[str, float]:
 
 
 def _number(value: Any) -> float:
-    """A number as programs print it: `0.41,`, `0.41}`, `98.00%` (which is 98) and `1,234.5` too."""
+    """Reads a number in the formats of programs, such as `0.41,`, `0.41}`, `98.00%` (98) and `1,234.5`."""
     if isinstance(value, str):
         value = value.strip().lstrip("([{'\"").rstrip(",;%.)]}'\" ")
         if _THOUSANDS.fullmatch(value):
@@ -77,34 +77,38 @@ def _number(value: Any) -> float:
 
 
 class Epochs:
-    """Puts reports together to epochs, counted from 1.
+    """Combines reports into epochs, which are counted from 1.
 
-    Reports that lack the objective are a part of the next one that has it. A program whose first epoch is 0 counts from
-    0 from then on, after a resume too: that is what this keeps in the trial's state. Where reports name no epoch they
-    are counted, except for one at step 0, which is of an untrained model. Where earlier reports named their epochs, a
-    report without one belongs to the epoch that lacks its objective; where none does, as after the last epoch with the
-    best or a test result, it is passed over.
+    1. A report without the objective is added to the next report with the objective.
+    2. Reports without `epoch` are counted. A report with `step` 0 is ignored: its model is untrained.
+    3. If the first `epoch` is 0, the program counts from 0, also after a resume: the trial's state holds the number.
+    4. If earlier reports named their epochs, a report without `epoch` belongs to the epoch that still lacks its
+       objective. If no epoch lacks it (a test result after the last epoch, say), the report is ignored.
     """
 
     def __init__(self, objective: str) -> None:
         self._objective = objective
-        #: What the program calls its first epoch; None before it named one.
+        #: The number of the program's first epoch, 0 or 1; None before the program named an epoch.
         self.first: int | None = None
-        #: Reports so far, and whether this process names their epochs.
-        self.count, self.named = 0, False
+        #: The number of reports so far.
+        self.count = 0
+        #: Whether this process names its epochs.
+        self.named = False
+        #: The metrics of reports without the objective, and their epoch.
         self._part: dict[str, float] = {}
         self._part_of: int | None = None
-        #: The epoch that was complete last, and its objective.
-        self._latest, self._value = 0, math.nan
+        #: The latest complete epoch, and its objective.
+        self._latest = 0
+        self._value = math.nan
 
     def take(self, told: dict[str, float]) -> tuple[int, dict[str, float]] | None:
-        """Takes a report in.
+        """Adds a report.
 
         Returns:
-            The epoch and its metrics, once they hold the objective.
+            The epoch and its metrics if they hold the objective, else None.
 
         Raises:
-            TrainingError: an epoch is no whole number, has no objective, or has two.
+            TrainingError: an epoch is no whole number, has no objective, or has two objectives.
         """
         epoch = self._epoch(told.pop("epoch")) if "epoch" in told else None
         if epoch is None and told.get("step") == 0:
@@ -117,7 +121,8 @@ class Epochs:
         if self._part_of is not None and epoch is not None and epoch > self._part_of:
             raise TrainingError(self.lacking(f"epoch {self._part_of - 1 + (self.first or 0)}"))
         if self._objective not in told:
-            if epoch is None or epoch > self._latest:  # else its epoch is complete already
+            complete = epoch is not None and epoch <= self._latest
+            if not complete:
                 self._part |= told
                 self._part_of = epoch
             return None
@@ -128,33 +133,35 @@ class Epochs:
                 f"{self._value:g} and {value:g}: match the lines of validation alone, or give the training loss "
                 "another name; several evaluations of an epoch are reported without `epoch`"
             )
-        told, self._part, self._part_of, self._value = self._part | told, {}, None, value
+        metrics = self._part | told
+        self._part, self._part_of = {}, None
         self.count += 1
         self._latest = self.count if epoch is None else epoch
-        return self._latest, told
+        self._value = value
+        return self._latest, metrics
 
     def _epoch(self, value: float) -> int:
         if not (math.isfinite(value) and value >= 0 and value == int(value)):
-            raise TrainingError(f"the command reports epoch {value:g}: expected a whole number from 0 or 1 on")
+            raise TrainingError(f"the command reports epoch {value:g}: expected a whole number, 0 or more")
         if self.first is None:
             self.first = 0 if value == 0 else 1
         return int(value) + 1 - self.first
 
     def lacking(self, what: str) -> str:
-        """A message: something was reported without the objective."""
-        there = ", ".join(self._part) or "nothing else"
+        """The error message for reports without the objective."""
+        metrics = ", ".join(self._part) or "no other metric"
         return (
-            f"the command reports {what} with {there}, without the objective {self._objective!r}: report that in each "
+            f"the command reports {what} with {metrics}, without the objective {self._objective!r}: report it in each "
             "epoch; in epochs without a validation, its last value"
         )
 
     @property
     def lacks(self) -> bool:
-        """Whether something was reported that no objective followed."""
+        """Whether a report without the objective still waits for it."""
         return bool(self._part)
 
     def state_dict(self) -> dict[str, int | None]:
-        """The command keeps its own state, and goes on where the search knows that it was; see `first`."""
+        """The state that a resume needs: `first`. The command keeps the rest of its state itself."""
         return {"first": self.first}
 
     def load_state_dict(self, state: dict[str, int | None]) -> None:

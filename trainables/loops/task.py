@@ -1,4 +1,4 @@
-"""A training function as a task: the function is its data, and its metrics are whatever it yields."""
+"""A user's training function or command as a task: the function is the data of the task."""
 
 from __future__ import annotations
 
@@ -36,38 +36,48 @@ from trainables.loops.fingerprint import LATE, changed_modules, own_modules, par
 from trainables.loops.output import Output
 from trainables.loops.trial import Loop, TrainingFunction, Trial
 
-#: What follows a pickle in its file: its digest.
-_SUM = re.compile(rb"\n# (crc32:[0-9a-f]{8})\Z")
-#: Where what a function prints goes while it runs, and the digest of the code that ran here last.
+#: The digest behind a pickle in its file.
+_DIGEST = re.compile(rb"\n# (crc32:[0-9a-f]{8})\Z")
+#: The stream that receives the output of functions in this process.
 _OUTPUT = Output()
+#: The digest of the code that this process ran last.
 _ran: str | None = None
 
 
 @dataclass(frozen=True)
 class Code:
-    """A training function as it travels: pickled with cloudpickle, and its source for people."""
+    """A training function for workers and files.
+
+    Attributes:
+        pickled: the function, pickled with cloudpickle.
+        source: its source, for people.
+        name: a name for files.
+        folder: the folder of the program that started the search, where the function's modules are.
+        origin: the place of its definition, such as `/path/mine.py:train`.
+        parts: a hash of each part of the code that it runs, by name; empty if an earlier version stored the source
+            alone.
+        here: the working directory. It may differ in each session.
+        tracking: the address of MLflow's store. It may differ in each session.
+    """
 
     pickled: bytes
     source: str
-    #: A name for files.
     name: str
-    #: Where the modules lie that it imports: the folder of the program that started the search.
     folder: str = ""
-    #: Where it is defined: `/path/mine.py:train`. Another program has another place.
     origin: str = ""
-    #: A hash of each part of what it runs, by name; empty where an earlier version kept the source alone.
     parts: Mapping[str, str] = field(default_factory=dict)
-    #: Where it runs, and the address of MLflow's store there; these may be others in each session.
     here: str = ""
     tracking: str = ""
 
     @staticmethod
     def of(train: TrainingFunction) -> Code:
-        """Packs a function or a `Command`. What it refers to in modules of the user's own goes with it: workers may not
-        find them, and later changes to them must not mix two versions in one search.
+        """Packs a function or a `Command`.
+
+        Code of the user's own modules that the function refers to is packed too. Workers may not find these modules,
+        and a later change to them must not mix two versions in one search.
 
         Raises:
-            InputError: it is no function, or cannot be sent.
+            InputError: `train` is no function, or cannot be pickled.
         """
         if not callable(train):
             raise InputError(f"train: {train!r}: expected a function that takes a trial and yields metrics")
@@ -75,33 +85,35 @@ class Code:
         name = file_safe(getattr(function, "__name__", type(function).__name__)) or "search"
         folder = str(Path(sys.path[0]).resolve())
         if isinstance(train, Command):
-            return Code(cloudpickle.dumps(train), train.fingerprint(), name, folder, _place_of(train))
+            return Code(cloudpickle.dumps(train), train.fingerprint(), name, folder, _origin_of(train))
         try:
             source = inspect.getsource(train)
-        except (OSError, TypeError):  # typed into a shell
+        except (OSError, TypeError):  # the function was typed into a shell
             source = f"# the source of {name} is not known\n"
         parts = parts_of(train) or {name: array_digest([source.encode()])}
         return Code(_pickled(train), source, name, folder, f"{_file_of(train)}:{name}", parts)
 
     @property
     def digest(self) -> str:
-        """A hash of all that it runs, or of the source where the parts are not known."""
+        """A hash of all code that the function runs; of the source if the parts are not known."""
         return array_digest([json.dumps(self.parts, sort_keys=True).encode() if self.parts else self.source.encode()])
 
-    def changed(self, kept: Code) -> list[str]:
-        """The parts that are other than in the code that a search kept; of an early search only the source counts."""
+    def changed(self, stored: Code) -> list[str]:
+        """The parts that differ from the code that a search stored. Without parts the sources are compared."""
         if (command := self.command) is not None:
-            return command.changed(kept.source)
-        if not (kept.parts and self.parts):
-            return [] if self.source == kept.source else [self.name]
-        names = self.parts.keys() | kept.parts.keys()
-        return sorted(name for name in names if self.parts.get(name) != kept.parts.get(name))
+            return command.changed(stored.source)
+        if not (stored.parts and self.parts):
+            return [] if self.source == stored.source else [self.name]
+        names = self.parts.keys() | stored.parts.keys()
+        return sorted(name for name in names if self.parts.get(name) != stored.parts.get(name))
 
     def write(self, path: Path) -> None:
-        """Writes the function to `path`, with its source and its parts beside it. A digest follows the pickle, whose
-        readers pass over what follows."""
-        beside = {path.with_suffix(".py"): self.source, path.with_suffix(".json"): json.dumps(self.parts, indent=1)}
-        for file, text in beside.items():
+        """Writes the function to `path`, its source to `.py` and its parts to `.json`.
+
+        A digest follows the pickle; `pickle` ignores bytes behind a pickle.
+        """
+        texts = {path.with_suffix(".py"): self.source, path.with_suffix(".json"): json.dumps(self.parts, indent=1)}
+        for file, text in texts.items():
             with replacing(file) as opened:
                 opened.write(text.encode())
         with replacing(path) as opened:
@@ -109,16 +121,17 @@ class Code:
 
     @staticmethod
     def read(path: Path, folder: str) -> Code:
-        """Reads what `write` wrote, and runs none of it; raises InputError where it is gone or damaged."""
+        """Reads the files of `write` without running the function; raises InputError if they are missing or damaged."""
         try:
             pickled = path.read_bytes()
             source = path.with_suffix(".py").read_text()
-            parts = json.loads(kept.read_text()) if (kept := path.with_suffix(".json")).exists() else {}
+            file = path.with_suffix(".json")
+            parts = json.loads(file.read_text()) if file.exists() else {}
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: the search's function cannot be read ({error}); put the file back") from error
-        known = _SUM.search(pickled)  # None: written before there were digests
-        pickled = pickled[: known.start()] if known else pickled
-        if (known and digest(BytesIO(pickled)).encode() != known[1]) or not pickled.endswith(pickle.STOP):
+        stored = _DIGEST.search(pickled)  # None: an early version wrote no digest
+        pickled = pickled[: stored.start()] if stored else pickled
+        if (stored and digest(BytesIO(pickled)).encode() != stored[1]) or not pickled.endswith(pickle.STOP):
             raise InputError(
                 f"{path}: is damaged; put the file back, or give the function again: search.open(NAME).resume(train)"
             )
@@ -126,30 +139,33 @@ class Code:
 
     @property
     def command(self) -> Command | None:
-        """The command that this is; None where it is a function, which is not unpickled."""
+        """The packed command; None for a function, which is not unpickled."""
         if not self.source.startswith(f"{Command.__name__}("):
             return None
-        kept: Command = cloudpickle.loads(self.pickled)
-        return kept
+        command: Command = cloudpickle.loads(self.pickled)
+        return command
 
     def check_unchanged(self, search: str) -> None:
-        """Raises InputError where code changed since the search kept it: a program of a command, or a module that a
-        function imports as it runs."""
+        """Checks the code that was not packed: a program of a command, a module that a function imports when it runs.
+
+        Raises:
+            InputError: the code changed since the search stored its hash.
+        """
         command = self.command
         changed = changed_modules(self.parts, Path(self.folder)) if command is None else command.changed(self.source)
         if changed:
             again = "changed_code=True" if command else "train, changed_code=True"
             raise InputError(
-                f"{search}: {', '.join(map(str, changed))} changed since the search began; what was found so far is of "
-                f"the old one: put it back, or search.open({search!r}).resume({again}) in Python goes on all the same, "
-                "`run` begins anew"
+                f"{search}: {', '.join(map(str, changed))} changed since the search began; the results so far come "
+                f"from the old version: put it back; or search.open({search!r}).resume({again}) in Python continues "
+                "with the new version, and `run` begins a new search"
             )
 
 
 def _with_file(code: CodeType) -> Any:
-    """How code is pickled: as cloudpickle does it, which leaves the name of its file out."""
-    made, values = cloudpickle.Pickler.dispatch_table[CodeType](code)
-    return made, tuple(code.co_filename if value == "<dynamic-code>" else value for value in values)
+    """Pickles code as cloudpickle does, but with the name of its file."""
+    constructor, values = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return constructor, tuple(code.co_filename if value == "<dynamic-code>" else value for value in values)
 
 
 class _Pickler(cloudpickle.Pickler):
@@ -159,11 +175,12 @@ class _Pickler(cloudpickle.Pickler):
 
 
 def _pickled(train: TrainingFunction) -> bytes:
-    """The function with what it refers to in the user's modules; with its own module alone where one of the others
-    cannot be sent, which workers then import.
+    """Pickles a function with the code of the user's modules that it refers to.
+
+    If a module cannot be pickled, only the function's own module is packed, and workers import the others.
 
     Raises:
-        InputError: it cannot be sent.
+        InputError: the function cannot be pickled.
     """
     own = own_modules(train)
     home = [module for module in own if module is inspect.getmodule(train)]
@@ -175,8 +192,8 @@ def _pickled(train: TrainingFunction) -> bytes:
         return _by_value(train, home)
     except (TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"train: the function cannot be sent to workers ({first_line(error)}); open files, locks and "
-            "the like inside it"
+            f"train: the function cannot be sent to workers ({first_line(error)}); open files, locks and connections "
+            "inside the function"
         ) from error
 
 
@@ -194,30 +211,30 @@ def _by_value(train: TrainingFunction, modules: Sequence[ModuleType]) -> bytes:
 
 
 def _file_of(train: TrainingFunction) -> Path:
-    """The file in which a function is defined; of one that was typed in, or is in a notebook, the folder here."""
+    """The file that defines a function; `__main__` in the current folder for a function of a shell or notebook."""
     file = getattr(inspect.getmodule(train), "__file__", None)
     return Path(file).resolve() if file is not None else Path.cwd() / "__main__"
 
 
-def _place_of(command: Command) -> str:
-    """The file of a command's program; where none is there, its first words up to a flag or a hyperparameter."""
+def _origin_of(command: Command) -> str:
+    """The file of a command's program; without a file, the words before the first flag or hyperparameter."""
     words = shlex.split(command.text)
     for word in words:
         path = Path(command.folder, word)
         if path.suffix and path.is_file():
             return str(path.resolve())
-    end = next((at for at, word in enumerate(words) if word.startswith("--") or "{" in word), len(words))
+    end = next((index for index, word in enumerate(words) if word.startswith("--") or "{" in word), len(words))
     return f"{command.folder}/{shlex.join(words[:end])}"
 
 
 class LoopTask:
-    """A task whose epochs are those of a function of somebody's own program."""
+    """A task that trains by a user's function or command."""
 
     def __init__(self, name: str, metric: str, mode: str, function: TrainingFunction | None = None) -> None:
         """
         Args:
-            metric: the name of the objective among what the function yields.
-            function: None where each search keeps its own.
+            metric: the name of the objective among the metrics of the function.
+            function: None if each search stores its own function.
         """
         self.name, self.metric, self._function = name, metric, function
         self.objective = Objective(metric.removeprefix("val_"), mode)  # type: ignore[arg-type]
@@ -225,14 +242,14 @@ class LoopTask:
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         if self._function is not None:
             if source is not None:
-                raise InputError(f"--data {source}: {self.name} is a function, which has its own data")
+                raise InputError(f"--data {source}: {self.name} is a function, which reads its own data")
             code = Code.of(self._function)
         else:
             path = cache.parent.parent / data["function"]
             code = Code.read(path, data.get("folder", ""))
             code.check_unchanged(path.parent.name)
         code = replace(code, here=data.get("here") or str(Path.cwd()), tracking=data.get("tracking", ""))
-        earlier = array_digest([code.source.encode()])  # which early versions took for the fingerprint
+        earlier = array_digest([code.source.encode()])  # the fingerprint of early versions
         kind = "function" if code.command is None else "command"
         info = DataInfo(f"{kind} {code.name}", code.digest, code.digest, {}, earlier=(earlier,))
         return Splits(code, None, None, info)
@@ -242,7 +259,7 @@ class LoopTask:
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Loop:
         code: Code = splits.train
-        _settle(code)
+        _prepare_process(code)
         function = cloudpickle.loads(code.pickled)
         trial = Trial(params, torch.initial_seed(), epochs, device.torch_device)
         return Loop(function, trial, device, self.metric)
@@ -253,21 +270,22 @@ class LoopTask:
             folder.mkdir(parents=True, exist_ok=True)
 
     def run_epoch(self, learner: Loop, train: Any, val: Any) -> dict[str, float]:
-        """What the function yields for the next epoch, with `epoch_seconds`, `peak_memory_mib` and, on a GPU,
+        """The metrics of the function for the next epoch, with `epoch_seconds`, `peak_memory_mib` and, on a GPU,
         `energy_joules`."""
         learner.epoch += 1
-        device, begun = learner.device, time.perf_counter()
+        device, start = learner.device, time.perf_counter()
         memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share)
         metrics = _advance(learner)
         device.synchronize()
-        value, engines = metrics[self.metric], f"val_{self.objective.metric}"
-        if metrics.get(engines, value) != value and not math.isnan(value):
+        value = metrics[self.metric]
+        key = f"val_{self.objective.metric}"  # the name of the objective in the search
+        if metrics.get(key, value) != value and not math.isnan(value):
             raise TrainingError(
-                f"the metrics hold {engines!r} beside the objective {self.metric!r}, which the search keeps under that "
-                f"name: give another name to one of them, or search with objective='{engines} {self.objective.mode}'"
+                f"the metrics hold {key!r} and the objective {self.metric!r}, which the search stores under the name "
+                f"{key!r}: rename one of them, or search with objective='{key} {self.objective.mode}'"
             )
         measured = {
-            "epoch_seconds": time.perf_counter() - begun,
+            "epoch_seconds": time.perf_counter() - start,
             "peak_memory_mib": memory.mib(),
             **energy.measured(),
         }
@@ -276,12 +294,15 @@ class LoopTask:
                 f"the metrics hold {taken[0]!r}, which the search measures itself: give yours another name, such as "
                 f"'own_{taken[0]}'"
             )
-        return metrics | {engines: value, **measured}
+        return metrics | {key: value, **measured}
 
 
-def _settle(code: Code) -> None:
-    """Makes this process ready for a trial: it runs where the search was started, finds the user's modules there, and
-    has nothing left of an earlier trial."""
+def _prepare_process(code: Code) -> None:
+    """Prepares this process for a trial.
+
+    Sets the working directory and the import path of the program that started the search, ends the MLflow run of the
+    previous trial, and forgets modules of other code.
+    """
     global _ran
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)
@@ -290,7 +311,7 @@ def _settle(code: Code) -> None:
     if code.tracking:
         os.environ["MLFLOW_TRACKING_URI"] = code.tracking
     if (mlflow := sys.modules.get("mlflow")) is not None:
-        mlflow.end_run()  # of the trial before, which would get the figures of this one too
+        mlflow.end_run()  # an open run of the previous trial would get the metrics of this trial too
     if _ran is not None and _ran != code.digest:
         for part in code.parts:
             if part.startswith(LATE):
@@ -299,7 +320,7 @@ def _settle(code: Code) -> None:
 
 
 def _advance(learner: Loop) -> dict[str, float]:
-    """Trains an epoch; what the function prints goes to `output.log` in the trial's folder, which an error names."""
+    """Trains an epoch. The output of the function goes to `output.log` in the trial's folder; errors name this file."""
     folder = learner.trial.folder
     if folder is None:
         return learner.advance()
@@ -308,9 +329,10 @@ def _advance(learner: Loop) -> dict[str, float]:
         with redirect_stdout(_OUTPUT), redirect_stderr(_OUTPUT):
             return learner.advance()
     except Exception as error:
-        where, said = f"(what it printed is in {_OUTPUT.path})", _OUTPUT.tail.strip().splitlines()
-        if isinstance(error.__cause__, SystemExit) and said:  # argparse prints what is wrong, and exits
-            raise TrainingError(f"{error}; its last line: {said[-1]} {where}") from error
-        if said:  # in the last line, as that is what people are shown first
+        where = f"(its output is in {_OUTPUT.path})"
+        lines = _OUTPUT.tail.strip().splitlines()
+        if isinstance(error.__cause__, SystemExit) and lines:  # argparse prints the mistake, and exits
+            raise TrainingError(f"{error}; its last line: {lines[-1]} {where}") from error
+        if lines:  # the note becomes the last line of the traceback, which people see first
             error.add_note(f"{type(error).__name__}: {first_line(error)} {where}")
         raise

@@ -1,7 +1,7 @@
-"""Trainers of other libraries as trainings: `transformers.Trainer` and Lightning's.
+"""Runs the trainers of other libraries: `transformers.Trainer` and Lightning's `Trainer`.
 
-Each reports an epoch from a callback, where `Trial.report` lets it stand still. Its own checkpoint, files and all, is a
-part of the trial's state.
+Each trainer reports an epoch from a callback and waits there, inside `Trial.report`. The files of the trainer's own
+checkpoint are a part of the trial's state.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from trainables.loops.errors import TrainingError
 
 
 class _Files:
-    """A folder's files as a part of a trial's state: their bytes by name."""
+    """The files of a folder as a part of a trial's state: the bytes of each file by name.
+
+    `write` is called before the files are read.
+    """
 
     def __init__(self, folder: Path, write: Callable[[], None] = lambda: None) -> None:
-        """
-        Args:
-            write: called before the files are read.
-        """
         self.folder, self._write = folder, write
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -56,7 +55,7 @@ def fit(trial: Any, trainer: Any, *arguments: Any, **named: Any) -> None:
         else:
             raise TrainingError(
                 f"trial.fit: a {type(trainer).__name__} is neither a transformers.Trainer nor a lightning.Trainer; "
-                "a loop of your own yields its metrics, one that calls back uses trial.report"
+                "your own loop yields its metrics, and a loop with callbacks calls trial.report"
             )
 
 
@@ -76,27 +75,29 @@ def _fit_transformers(trial: Any, trainer: Any, folder: Path, **named: Any) -> N
             trial.report(self.metrics)
 
     if trainer.eval_dataset is None:
-        raise TrainingError("trial.fit: the Trainer has no eval_dataset, whose metrics the search would go by")
-    for name, value in {
+        raise TrainingError("trial.fit: the Trainer has no eval_dataset; the search needs its metrics")
+    settings = {
         "output_dir": str(folder), "num_train_epochs": trial.of, "max_steps": -1, "eval_strategy": "epoch",
         "save_strategy": "epoch", "logging_strategy": "epoch", "save_total_limit": 1, "save_only_model": False,
         "load_best_model_at_end": False,
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, value in settings.items():
         kind = type(getattr(trainer.args, name))
         setattr(trainer.args, name, value if value is None or kind is type(None) else kind(value))
     files = _Files(folder / "checkpoint-0")
-    known = trial.restore(checkpoint=files)
+    epoch = trial.restore(checkpoint=files)
     trainer.add_callback(Report())
-    trainer.train(resume_from_checkpoint=str(files.folder) if known else None, **named)
+    trainer.train(resume_from_checkpoint=str(files.folder) if epoch else None, **named)
 
 
 def _fit_lightning(trial: Any, trainer: Any, folder: Path, *arguments: Any, **named: Any) -> None:
     package = "lightning.pytorch" if type(trainer).__module__.startswith("lightning.") else "pytorch_lightning"
 
     class Report(import_module(f"{package}.callbacks").Callback):  # type: ignore[misc]
-        """Reports an epoch when the next one begins: the schedules have then stepped, which Lightning does last."""
+        """Reports an epoch at the start of the next one: Lightning steps the schedules after the end of an epoch."""
 
         metrics: dict[str, float] | None = None
+        #: Whether an epoch is about to begin, and its first batch has not been trained.
         begins = False
 
         def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
@@ -116,19 +117,18 @@ def _fit_lightning(trial: Any, trainer: Any, folder: Path, *arguments: Any, **na
                 trial.report(metrics)
 
         def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
-            if (
-                self.begins
-            ):  # saved as if the next epoch had not begun yet; Lightning would go on behind its first batch
+            # Lightning counts the epoch as begun, and would skip its first batch after a resume.
+            if self.begins:
                 for counts in ("total", "current"):
                     checkpoint["loops"]["fit_loop"]["epoch_progress"][counts]["ready"] -= 1
 
     path = folder / "kept" / "lightning.ckpt"
     files = _Files(path.parent, lambda: trainer.save_checkpoint(path))
-    known = trial.restore(checkpoint=files)
+    epoch = trial.restore(checkpoint=files)
     trainer.fit_loop.max_epochs = trial.of
     trainer.callbacks.append(Report())
-    if known:
+    if epoch:
         named["ckpt_path"] = path
         if "weights_only" in inspect.signature(trainer.fit).parameters:
-            named["weights_only"] = False  # the file is the trial's own
+            named["weights_only"] = False  # this trial wrote the file
     trainer.fit(*arguments, **named)

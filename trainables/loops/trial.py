@@ -1,4 +1,4 @@
-"""What a training function is given, and the training that the engine advances an epoch at a time."""
+"""`Trial`, the argument of a training function, and `Loop`, which runs the function one epoch at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numbers
 import pickle
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,16 +25,16 @@ from trainables.loops.errors import Stopped, TrainingError
 
 
 class Trial:
-    """One trial, as its training function sees it.
+    """One trial: the argument of a training function.
 
     Attributes:
         params: the hyperparameters by name.
-        number: of the trial in its search, from 0.
-        of: number of epochs of a full trial.
-        seed: the trial's own; Python's, NumPy's and torch's generators are seeded with it already.
-        device: where to train: `cuda:0`, the GPU (or the share of one) that the trial has, or `cpu`.
-        objective: the name of the metric that the search goes by.
-        folder: a folder of the trial's own, the same after a resume; None on a machine that does not see the store.
+        number: the number of the trial in its search, from 0.
+        of: the number of epochs of a full trial.
+        seed: the trial's seed. The generators of Python, NumPy and torch are seeded with it already.
+        device: `cuda:0`, the GPU (or share of a GPU) of the trial, or `cpu`.
+        objective: the name of the metric that the search optimises.
+        folder: the trial's own folder, which is the same after a resume; None on a machine that does not see the store.
 
     >>> def train(trial: search.Trial):
     ...     model = torch.nn.Linear(2, trial.params["width"]).to(trial.device)
@@ -47,123 +48,128 @@ class Trial:
         self.objective = ""
         self.folder: Path | None = None
         self.of = epochs
-        #: What is saved with each epoch, by name.
+        #: The objects whose states each checkpoint holds, by name.
         self._parts: dict[str, Any] = {}
-        self._kept: dict[str, Any] | None = None
-        self._reported: Callable[[Any], None] | None = None
+        #: A checkpoint that the function has not restored yet.
+        self._checkpoint: dict[str, Any] | None = None
+        self._report: Callable[[Any], None] | None = None
         #: Lines for the user that the search has not shown yet.
         self.said: list[str] = []
 
     def epochs(self, **parts: Any) -> Iterator[int]:
-        """Yields the epochs that are still to be trained, 1 to the last; yield an epoch's metrics inside the loop.
+        """Yields the numbers of the epochs that remain to be trained; yield the metrics of each epoch inside the loop.
 
-        The loop may end earlier, by early stopping of its own: the trial is then complete with the epochs that it has.
-        Code after the loop runs for complete trials, and again where a kill cut it off; for a stopped trial it does
-        not run.
+        The loop may end early, for instance by its own early stopping: the trial is then complete. Code after the loop
+        runs for complete trials, and again if a kill interrupted it. It does not run for stopped trials.
 
         Args:
-            parts: what a checkpoint has to hold: anything with `state_dict` and `load_state_dict`, such as the model,
-                the optimizer and the schedule. After a kill they are as they were at the end of the last epoch, and so
-                are the random generators. Without any, a trial that was killed is trained again from its first epoch,
-                to the same results.
+            parts: objects with `state_dict` and `load_state_dict`, such as the model, the optimizer and the schedule. A
+                checkpoint holds their states and those of the random generators. After a kill all of them are restored
+                to the end of the last epoch. Without parts, a killed trial is trained again from its first epoch, to
+                the same results.
 
         Raises:
-            TrainingError: a part has no state, or others were saved.
+            TrainingError: a part has no state, or the checkpoint holds other parts.
         """
         yield from range(self.restore(**parts) + 1, self.of + 1)
 
     def report(self, metrics: Any) -> None:
-        """Says how the epoch that just ended went, and returns when the next one is due.
+        """Reports the metrics of the epoch that just ended; returns when the next epoch is due.
 
-        For loops that call back, such as a `Trainer` with its callbacks; a loop of one's own yields its metrics.
+        For training loops of other libraries that offer callbacks. Your own loop yields its metrics instead.
 
         Raises:
-            Stopped: the trial is over; let it pass.
-            TrainingError: the function yields as well.
+            Stopped: the trial is over; do not catch it.
+            TrainingError: the function yields metrics too.
         """
-        if self._reported is None:
+        if self._report is None:
             raise TrainingError("trial.report: a function that yields its metrics cannot report them too")
-        self._reported(metrics)
+        self._report(metrics)
 
     def fit(self, trainer: Any, *arguments: Any, **named: Any) -> None:
-        """Trains with a `transformers.Trainer` or a Lightning `Trainer`, which reports each epoch and goes on after a
-        kill from a checkpoint of its own. It returns when the trial is complete, not when the trial is stopped.
+        """Trains with a `transformers.Trainer` or a Lightning `Trainer`.
+
+        The trainer reports each epoch, and after a kill it continues from its own checkpoint. The call returns when the
+        trial is complete. It does not return when the trial is stopped.
 
         Args:
-            trainer: it trains as many epochs as a trial has, and evaluates and saves after each.
-            arguments, named: what the trainer's own `train` or `fit` takes: for Lightning the module and the data.
+            trainer: the search sets its number of epochs, and lets it evaluate and save after each epoch.
+            arguments, named: the arguments of the trainer's `train` or `fit`: for Lightning the module and the data.
 
         Raises:
-            TrainingError: it is no such trainer.
+            TrainingError: the object is no such trainer.
         """
         trainers.fit(self, trainer, *arguments, **named)
 
     def restore(self, **parts: Any) -> int:
-        """Names the parts as `epochs` does, brings them to where the trial was, and returns its last epoch, or 0."""
+        """Restores the parts of `epochs` from the trial's checkpoint; returns the checkpoint's epoch, or 0."""
         for name, part in parts.items():
             if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
                 raise TrainingError(
                     f"trial.epochs({name}=...): a {type(part).__name__} has no state_dict and load_state_dict; give "
-                    "what has both, and keep the rest yourself"
+                    "objects that have both, and save other state yourself"
                 )
         self._parts = parts
-        if self._kept is None or not parts:
+        if self._checkpoint is None or not parts:
             return 0
-        kept, self._kept = self._kept, None
-        if set(kept["parts"]) != set(self._parts):
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if set(checkpoint["parts"]) != set(parts):
             raise TrainingError(
-                f"trial.epochs: the checkpoint holds {_names(kept['parts'])}, the function gives {_names(self._parts)}"
+                f"trial.epochs: the checkpoint holds {_names(checkpoint['parts'])}, the function gives {_names(parts)}"
             )
-        for name, part in self._parts.items():
-            part.load_state_dict(kept["parts"][name])
-        set_rng_state(kept["rng"])
-        return int(kept["epoch"])
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint["parts"][name])
+        set_rng_state(checkpoint["rng"])
+        return int(checkpoint["epoch"])
 
     def _state(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self._parts.items()}
 
 
-#: A training: it yields or reports the metrics of each epoch, or returns those of its only one.
+#: A training function: it yields or reports the metrics of each epoch, or returns the metrics of a single epoch.
 TrainingFunction = Callable[[Trial], Any]
 
 
 class Loop:
-    """The training of one trial by a function that yields. What the engine does with a `Learner` it does with this."""
+    """The training of one trial by a training function: a `base.task.Training`, as `Learner` is one."""
 
     def __init__(self, function: TrainingFunction, trial: Trial, device: Device, objective: str) -> None:
         self.trial, self.device, self.params = trial, device, trial.params
-        self.epoch, self.micro_batches, self.notes = 0, 1, dict[str, Any]()
+        self.epoch = 0
+        self.micro_batches = 1
+        self.notes: dict[str, Any] = {}
         trial.objective = objective
         self._function, self._objective = function, objective
         self._running: Generator[Any, None, None] | None = None
+        #: Whether the states of the parts are known to be of types that a checkpoint can hold.
         self._checked = False
 
     def advance(self) -> dict[str, float]:
-        """Trains up to the end of the next epoch; returns what the function yields for it.
+        """Runs the function until the end of the next epoch; returns the metrics of this epoch.
 
-        After the last epoch it lets the function go on to its end. A function that has another epoch is ended there.
+        After the last epoch the function runs to its end. A function that begins one more epoch is ended.
 
         Raises:
             Ended: the function ended, after at least one epoch.
-            TrainingError: the function ends before its first epoch, or yields something else than metrics.
+            TrainingError: the function ended before its first epoch, or yielded no metrics.
         """
-        begins = self._running is None
-        self._running = self._running or _running(self._function, self.trial)
-        told = self._next()
-        if begins and self.trial._kept is not None:
-            # No part was restored: the function began anew, and is now led to where it was.
+        starts = self._running is None
+        self._running = self._running or _epochs_of(self._function, self.trial)
+        metrics = self._next()
+        if starts and self.trial._checkpoint is not None:
+            # The function restored no part: it runs again from its first epoch up to the trial's epoch.
             self.trial.said.append("its function restored nothing by `trial.epochs`: it is trained again from epoch 1")
             for _ in range(2, self.epoch + 1):
-                told = self._next()
-        self.trial._kept = None
+                metrics = self._next()
+        self.trial._checkpoint = None
         if self.epoch > self.trial.of:
             self._running.close()
             raise Ended
-        return self._metrics(told)
+        return self._checked_metrics(metrics)
 
     @property
     def said(self) -> list[str]:
-        """Lines on this trial that the user has not seen yet; whoever shows them empties the list."""
+        """Lines for the user on this trial. The code that shows them empties the list."""
         return self.trial.said
 
     def _next(self) -> Any:
@@ -177,20 +183,20 @@ class Loop:
                 f"the function ended before its first epoch, and a trial has {self.trial.of}: yield the metrics of each"
             ) from None
 
-    def _metrics(self, told: Any) -> dict[str, float]:
-        if isinstance(told, numbers.Real):
-            told = {self._objective: told}
-        if not isinstance(told, Mapping):
-            raise TrainingError(f"the function yielded {_shown(told)}: expected a dictionary of metrics")
-        if self._objective not in told:
+    def _checked_metrics(self, metrics: Any) -> dict[str, float]:
+        if isinstance(metrics, numbers.Real):
+            metrics = {self._objective: metrics}
+        if not isinstance(metrics, Mapping):
+            raise TrainingError(f"the function yielded {_shown(metrics)}: expected a dictionary of metrics")
+        if self._objective not in metrics:
             raise TrainingError(
-                f"the function yielded {_names(told)}, without the objective {self._objective!r}: yield that in each "
+                f"the function yielded {_names(metrics)}, without the objective {self._objective!r}: yield it in each "
                 "epoch; in epochs without a validation, its last value"
             )
-        return {str(name): _number(name, value) for name, value in told.items()}
+        return {str(name): _number(name, value) for name, value in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a checkpoint holds; raises TrainingError where a part's state cannot be kept."""
+        """Everything that a checkpoint holds; raises TrainingError if the state of a part cannot be saved."""
         parts = self.trial._state()
         if not self._checked:
             for name, part in parts.items():
@@ -199,9 +205,9 @@ class Loop:
         return {"parts": parts, "epoch": self.epoch, "notes": self.notes, "rng": rng_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned: the parts once the function asks for its epochs."""
+        """Restores what `state_dict` returned. The parts are restored when the function calls `trial.epochs`."""
         self.epoch, self.notes = state["epoch"], state["notes"]
-        self.trial._kept = state
+        self.trial._checkpoint = state
         if state["parts"]:
             self._checked = True
 
@@ -211,62 +217,73 @@ class _Returned:
     value: Any
 
 
-def _running(function: TrainingFunction, trial: Trial) -> Generator[Any, None, None]:
-    """Yields what a function yields or reports, epoch by epoch.
-
-    The function is called in a thread, so that its loop may stand still in `Trial.report` while the engine decides;
-    either it runs or the engine does, never both. Closing this iterator ends it there.
-    """
-    told: SimpleQueue[Any] = SimpleQueue()
-    due: SimpleQueue[bool] = SimpleQueue()
-
-    def report(metrics: Any) -> None:
-        told.put(metrics)
-        if not due.get():
-            raise Stopped
-
-    def call() -> None:
+def _epochs_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None, None]:
+    """Yields the metrics of each epoch, which the function reports, yields or returns."""
+    reports, returned = 0, None
+    with closing(_reports_of(function, trial)) as items:
+        for item in items:
+            if isinstance(item, _Returned):
+                returned = item.value
+            else:
+                yield item
+                reports += 1
+    if inspect.isgenerator(returned):
         try:
-            told.put(_Returned(function(trial)))
-        except Stopped:
-            pass
-        except SystemExit as error:
-            told.put(_exit(error))
-        except BaseException as error:
-            told.put(error)
-
-    trial._reported = report
-    thread = threading.Thread(target=call, name="trial", daemon=True)
-    thread.start()
-    reports = 0
-    try:
-        while not isinstance(item := told.get(), _Returned):
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-            reports += 1
-            due.put(True)
-    finally:
-        due.put(False)
-        thread.join()
-        trial._reported = None
-    if inspect.isgenerator(item.value):
-        try:
-            yield from item.value
+            yield from returned
         except SystemExit as error:
             if isinstance(mistake := _exit(error), TrainingError):
                 raise mistake from error
     elif not reports and trial.of > 1:
         raise TrainingError(
-            f"the function returned {_shown(item.value)}, but a trial has {trial.of} epochs: `yield` the metrics of "
+            f"the function returned {_shown(returned)}, but a trial has {trial.of} epochs: `yield` the metrics of "
             "each epoch, or search with epochs=1"
         )
     elif not reports:
-        yield item.value
+        yield returned
+
+
+def _reports_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None, None]:
+    """Yields the metrics that a function reports by `Trial.report`, then its result as `_Returned`.
+
+    The function runs in a thread, so that its loop can wait inside `Trial.report` while the engine decides. Either the
+    function or the engine runs, never both. Closing this generator ends the function at its next report.
+    """
+    items: SimpleQueue[Any] = SimpleQueue()
+    continues: SimpleQueue[bool] = SimpleQueue()
+
+    def report(metrics: Any) -> None:
+        items.put(metrics)
+        if not continues.get():
+            raise Stopped
+
+    def call() -> None:
+        try:
+            items.put(_Returned(function(trial)))
+        except Stopped:
+            pass
+        except SystemExit as error:
+            items.put(_exit(error))
+        except BaseException as error:
+            items.put(error)
+
+    trial._report = report
+    thread = threading.Thread(target=call, name="trial", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := items.get(), _Returned):
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            continues.put(True)
+    finally:
+        continues.put(False)
+        thread.join()
+        trial._report = None
+    yield item
 
 
 def _exit(error: SystemExit) -> TrainingError | _Returned:
-    """What `sys.exit` in a function means: code 0 is its end, as `return` is; anything else is a mistake."""
+    """The meaning of `sys.exit` in a function: code 0 returns from the function, any other code is a mistake."""
     if error.code in (None, 0):
         return _Returned(None)
     code = f" with code {error.code}" if isinstance(error.code, int) else f": {error.code}"
@@ -284,7 +301,7 @@ def _check_state(name: str, part: Any) -> None:
     except (pickle.PickleError, TypeError, AttributeError) as error:
         reason = first_line(error)
         raise TrainingError(
-            f"the state of {name!r} cannot be kept ({reason}); allowed are tensors, numbers, text, lists and "
+            f"the state of {name!r} cannot be saved ({reason}); allowed are tensors, numbers, text, lists and "
             "dictionaries"
         ) from error
 

@@ -1,8 +1,7 @@
-"""The demo lyrics: three invented singers who share their sentences and most of their words, and differ in what they
-sing about.
+"""The demo lyrics of three invented singers, who share sentences and differ in their subjects.
 
-Of what a singer sings about, each split has most words for itself: a line is told by what its words mean more than by
-having read them. Every tenth line or so takes up another singer's subject.
+Most words of a singer's subjects occur in one split only: a classifier has to use the meaning of words. About a tenth
+of the lines has the subject of another singer.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-#: What each sings about, most of it in nouns that fit the same sentences.
+#: The subjects of each singer: nouns that fit into the same sentences.
 SUBJECTS = {
     "Wren Hollow": "old letters|front porch swing|county fair|hometown parade|diary page|"
     "small town church|autumn leaves|"
@@ -52,17 +51,17 @@ here comes the {it} again, yeah|who said the {it} wasn't mine|lost it all for th
 i dreamed of the {it} last night|give me the {it}, give me time
 """
 ENDINGS = ("", "", ", oh", ", yeah", " (oh no)", " (hey)", ", baby", " now", " tonight", "...")
-#: Lines of the first singer, for one of each other.
+#: The number of lines of the first singer, for one line of each other singer.
 SHARE = 2
-#: Lines that take up another singer's subject.
+#: The share of lines with the subject of another singer.
 STRAY = 0.1
 SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
-#: Share of a singer's words that every split has.
+#: The share of a singer's words that every split has.
 COMMON = 0.3
 
 
 def make(*, size: int, seed: int) -> dict[str, pd.DataFrame]:
-    """`size` lines, all different, by split as `text` and `label`."""
+    """Makes `size` different lines by split, as frames with `text` and `label`."""
     rng = np.random.default_rng(seed)
     names, lines = list(SUBJECTS), [line for row in LINES.strip().splitlines() for line in row.split("|")]
     odds = np.array([SHARE, *[1] * (len(names) - 1)])

@@ -1,4 +1,4 @@
-"""Simple methods that any network has to beat; fitted in seconds with every search."""
+"""The baselines of the task, which are fitted in seconds with every search."""
 
 from __future__ import annotations
 

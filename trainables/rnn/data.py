@@ -1,4 +1,4 @@
-"""Sequences of different lengths with one target each: reads arrays, pickles and long tables into flat arrays."""
+"""Reads sequences of different lengths, each with one target, from arrays, pickles and tables."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from typing import Any
 import numpy as np
 
 from trainables import DataInfo, InputError, Splits, array_digest
+from trainables.base.columns import GROUPS, TARGETS
 from trainables.base.copies import staying
 from trainables.base.files import Allowance, broken, read_files, split_of
+from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.tables import TABLES, find, listed, read_frame
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
-from trainables.rnn.tables import GROUPS, TARGETS, Table, read_tables
+from trainables.rnn.tables import Table, read_tables
 
 ARRAYS = {".npy", ".npz", ".pkl", ".pickle"}
-SPLITS = ("train", "val", "test")
-#: The largest number of type float32, in which networks compute.
+#: The largest float32, the type in which networks compute.
 LARGEST = float(np.finfo(np.float32).max)
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no equality of their own; a split equals itself alone
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity: arrays have no single truth value
 class SequenceSplit:
-    """Sequences: `values` float32 (sum of lengths, features), of which sequence i is the rows
-    `offsets[i]:offsets[i+1]`; `targets` (n,) and `groups` (n,)."""
+    """Sequences: sequence i is `values[offsets[i]:offsets[i+1]]`, with `targets[i]` and `groups[i]`.
+
+    `values` is float32 (sum of lengths, features); `targets` and `groups` are (n,).
+    """
 
     values: np.ndarray
     offsets: np.ndarray
@@ -50,7 +53,7 @@ class SequenceSplit:
 
 
 def pack(sequences: list[np.ndarray], targets: np.ndarray, groups: np.ndarray | None = None) -> SequenceSplit:
-    """Joins sequences (length, features) into a split; without `groups` each is a group of its own."""
+    """Joins sequences (length, features) into a split. Without `groups` each sequence is a group."""
     offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
     values = np.ascontiguousarray(np.concatenate(sequences), dtype=np.float32)
     groups = np.arange(len(sequences)) if groups is None else groups
@@ -68,14 +71,20 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
     else:
         parts, target, group = _read(data, source, notes)
         chosen = {"target": target} | ({"group": group} if group is not None else {})
-    train, place = parts["train"], str(source or "demo")
-    for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
-        if name not in parts:
-            train, parts[name] = _split_off(train, fraction, data["split_seed"], place)
+    place = str(source or "demo")
+    splitter = Splitter.of(data)
+
+    def cut(_: str, train: SequenceSplit, fraction: float) -> tuple[SequenceSplit, SequenceSplit]:
+        groups = len(np.unique(train.groups))
+        if groups < 2:
+            raise InputError(f"{place}: {groups} group of sequences left to split; at least 2 are needed")
+        stay, leave = splitter.by_group(train.groups, fraction)
+        return train.take(stay), train.take(leave)
+
+    splitter.complete(parts, cut)
     widths = {name: part.values.shape[1] for name, part in parts.items()}
     if len(set(widths.values())) > 1:
-        raise InputError(f"{place}: widths differ between the splits: {widths}")
-    parts["train"] = train
+        raise InputError(f"{place}: the splits have different numbers of features: {widths}")
     keys = {name: [part.sequence(i).tobytes() for i in range(len(part))] for name, part in parts.items()}
     for name, kept in staying(keys, "sequences", place, notes).items():
         if len(kept) < len(parts[name]):
@@ -99,7 +108,7 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
 def _read(
     data: dict[str, Any], source: Path, notes: list[str]
 ) -> tuple[dict[str, SequenceSplit], str, str | None]:  # fmt: skip
-    """The splits that the files give, and the names of the target and of the groups, given or found."""
+    """The splits of the files, and the names of the target and of the groups, given or suggested."""
     tables: dict[str, list[Table]] = {}
     pieces: dict[str, list[dict[str, Any]]] = {}
     allowance = Allowance(data["max_unpacked_gb"])
@@ -107,23 +116,25 @@ def _read(
     for name, content in files:
         place = f"{source}: {name}"
         split = "train" if len(files) == 1 and source.is_file() else split_of(name)
-        mine = pieces.setdefault(split, [])  # in the order of files, which the fingerprint depends on
+        own = pieces.setdefault(split, [])  # the order of files decides the fingerprint
         if name.suffix.lower() in TABLES:
             table = Table(name, read_frame(content, name, place, numbers=True, allowance=allowance), place)
             tables.setdefault(split, []).append(table)
             continue
         arrays = _arrays(name, content, place, data["target"], allowance)
-        if not mine or arrays.keys() & mine[-1].keys():
-            mine.append({})  # another file, or folder, of more sequences
-        mine[-1].update(arrays)
-    named = [key for some in pieces.values() for one in some for key in one]
+        if not own or arrays.keys() & own[-1].keys():
+            own.append({})  # a repeated name begins the next part of the split
+        own[-1].update(arrays)
+    named = [key for parts_of_split in pieces.values() for arrays in parts_of_split for key in arrays]
     target, group = data["target"] or find(named, TARGETS), data["group"]
     for split in sorted(tables, key=SPLITS.index):
-        of_train = () if split == "train" else tables.get("train", ())
-        arrays, target = read_tables(tables[split], target, group, notes, of_train)
+        train_tables = () if split == "train" else tables.get("train", ())
+        arrays, target = read_tables(tables[split], target, group, notes, train_tables)
         pieces[split].append(arrays)
     target = target or "y"
-    if data["group"] is None and (group := _find_group(pieces.get("train", []))) is not None:
+    if data["group"] is None:
+        group = _suggest_group(pieces.get("train", []))
+    if data["group"] is None and group is not None:
         notes.append(f"sequences of one {group} stay in one split (data.group={group}, found by its name)")
     parts = {split: _joined(pieces[split], target, group, data, source, split, notes) for split in pieces}
     if "train" not in parts:
@@ -141,37 +152,38 @@ def _joined(
         missing = [key for key in ("X", target) if key not in arrays]
         if missing:
             raise InputError(
-                f"{place}: no array named {missing[0]!r}; there are {listed(arrays) or 'none'} (the target is --set "
-                "data.target=NAME)"
+                f"{place}: no array named {missing[0]!r}; there are {listed(arrays) or 'none'} (name the target with "
+                "--set data.target=NAME)"
             )
         if data["group"] is not None and group not in arrays:
             raise InputError(f"{place}: data.group: no array named {group!r}; there are {listed(arrays)}")
     if others := sorted({key for arrays in pieces for key in arrays} - {"X", target, group}):
         notes.append(
-            f"{split}: not used: {listed(others)} (the target is --set data.target=NAME, what "
-            "belongs together --set data.group=NAME)"
+            f"{split}: not used: {listed(others)} (name the target with --set data.target=NAME, and the group with "
+            "--set data.group=NAME)"
         )
-    groups = [one.get(group) if group else None for one in pieces]
-    read = [check(one["X"], one[target], some, place) for one, some in zip(pieces, groups, strict=True)]
-    if len(read) == 1:
-        return read[0]
-    widths = {part.values.shape[1] for part in read}
+    parts = [check(arrays["X"], arrays[target], arrays.get(group) if group else None, place) for arrays in pieces]
+    if len(parts) == 1:
+        return parts[0]
+    widths = {part.values.shape[1] for part in parts}
     if len(widths) > 1:
         raise InputError(f"{place}: files of sequences with {' and '.join(map(str, sorted(widths)))} features")
-    sequences = [part.sequence(i) for part in read for i in range(len(part))]
-    together = None if any(some is None for some in groups) else np.concatenate([part.groups for part in read])
-    return pack(sequences, np.concatenate([part.targets for part in read]), together)
+    sequences = [part.sequence(i) for part in parts for i in range(len(part))]
+    groups = None
+    if group and all(arrays.get(group) is not None for arrays in pieces):
+        groups = np.concatenate([part.groups for part in parts])
+    return pack(sequences, np.concatenate([part.targets for part in parts]), groups)
 
 
-def _find_group(pieces: list[dict[str, Any]]) -> str | None:
-    """The array that is called like a group and whose values repeat over sequences."""
+def _suggest_group(pieces: list[dict[str, Any]]) -> str | None:
+    """The array with the usual name of a group, one value for each sequence, and a value that repeats."""
     for name in (key for key in (pieces[0] if pieces else ()) if key.lower() in GROUPS):
-        columns = [arrays.get(key, ()) for key in (name, "X") for arrays in pieces]
-        if not all(map(_is_list, columns)):
+        arrays = [piece.get(key, ()) for key in (name, "X") for piece in pieces]
+        if not all(map(_is_list, arrays)):
             continue
-        values = [value for arrays in pieces for value in arrays.get(name, ())]
-        one_each = len(values) == sum(len(arrays.get("X", ())) for arrays in pieces)
-        if one_each and len({str(value) for value in values}) < len(values):
+        values = [value for piece in pieces for value in piece.get(name, ())]
+        one_for_each = len(values) == sum(len(piece.get("X", ())) for piece in pieces)
+        if one_for_each and len({str(value) for value in values}) < len(values):
             return name
     return None
 
@@ -179,7 +191,7 @@ def _find_group(pieces: list[dict[str, Any]]) -> str | None:
 def _arrays(
     name: PurePosixPath, content: bytes, place: str, target: str | None, allowance: Allowance
 ) -> dict[str, Any]:
-    """The arrays of a file by name: the keys of a dict or `.npz`, the file's name for a single array."""
+    """The arrays of a file by name: the keys of a dict or `.npz`; for a single array the name of the file."""
     suffix = name.suffix.lower()
     if suffix == ".npz":
         return read_npz(content, place, allowance)
@@ -193,7 +205,11 @@ def _arrays(
 
 
 def check(sequences: Any, targets: Any, groups: Any | None, place: str) -> SequenceSplit:
-    """Checks sequences, targets and groups, and packs them; raises InputError with the index of what is wrong."""
+    """Checks sequences, targets and groups, and packs them.
+
+    Raises:
+        InputError: a value is wrong; the message gives its index.
+    """
     if not (_is_list(sequences) and _is_list(targets) and (groups is None or _is_list(groups))):
         raise InputError(f"{place}: X, the targets and the groups must be lists or arrays")
     if len(sequences) != len(targets):
@@ -212,8 +228,10 @@ def check(sequences: Any, targets: Any, groups: Any | None, place: str) -> Seque
         bad = np.argwhere(~(np.abs(array) <= LARGEST))
         if len(bad):
             step, feature = bad[0]
-            what = f"numbers are at most {LARGEST:.4g}" if np.isfinite(array[step, feature]) else "fill what is missing"
-            raise InputError(f"{place}: X[{index}]: {array[step, feature]} at step {step}, feature {feature}; {what}")
+            hint = "fill missing values"
+            if np.isfinite(array[step, feature]):
+                hint = f"numbers are at most {LARGEST:.4g}"
+            raise InputError(f"{place}: X[{index}]: {array[step, feature]} at step {step}, feature {feature}; {hint}")
         checked.append(array)
     y = _numbers(targets, f"{place}: targets").reshape(len(targets), -1)
     if y.shape[1] != 1:
@@ -231,7 +249,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _group_names(groups: Any, place: str) -> np.ndarray:
-    """Groups (n,), which can be compared: numbers or texts."""
+    """Groups (n,) as numbers or texts."""
     with broken(f"{place}: groups", "not a text or a number for each sequence"):
         array = np.asarray(groups)
         if array.ndim != 1:
@@ -244,14 +262,3 @@ def _numbers(value: Any, place: str) -> np.ndarray:
         if np.iscomplexobj(value):
             raise ValueError("complex numbers")
         return np.asarray(value, dtype=np.float64)
-
-
-def _split_off(split: SequenceSplit, fraction: float, seed: int, place: str) -> tuple[SequenceSplit, SequenceSplit]:
-    """Splits off a fraction of the groups, as sequences of one group must not be on both sides."""
-    groups = np.unique(split.groups)
-    if len(groups) < 2:
-        raise InputError(f"{place}: {len(groups)} group of sequences left to split; at least 2 are needed")
-    shuffled = np.random.default_rng(seed).permutation(groups)
-    taken = shuffled[: min(max(1, round(fraction * len(groups))), len(groups) - 1)]
-    mask = np.isin(split.groups, taken)
-    return split.take(np.flatnonzero(~mask)), split.take(np.flatnonzero(mask))

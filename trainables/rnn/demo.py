@@ -1,4 +1,4 @@
-"""The demo process: a hidden state that turns, leaks and saturates, so that order and the late part matter."""
+"""The demo data: a hidden state rotates, leaks and saturates, so that the order and the last steps decide."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 #: Width of a step; the last `DISTRACTORS` features have no effect.
 FEATURES, DISTRACTORS, STATE = 10, 4, 4
-#: Standard deviation of what a step adds to the state: small, or saturation would make it forget within a few steps.
+#: The standard deviation of the input of a step. A larger one would saturate the state, which would forget the past.
 DRIVE = 0.3
-#: By how much each half of the state turns a step, in radians; and how the target reads it.
+#: The rotation of each half of the state in a step, in radians; and the weights of the target.
 ANGLES, READOUT = (0.5, 1.3), (1.0, 0.5, -1.0, 0.5)
 
 
@@ -17,10 +17,10 @@ def make(
 ) -> tuple[dict[str, tuple[list[np.ndarray], np.ndarray]], float]:
     """Sequences x_t in R^10, x_t ~ N(0, I), with lengths uniform in [shortest, longest], and their targets.
 
-    The state, in R^4, follows s_t = tanh(leak * R s_{t-1} + B x_t): R turns each half of it by an angle of its own, so
-    what a step means depends on how long ago it was, and after n further steps at most leak^n of it is left. The
-    target is y = c s_T + e with e ~ N(0, noise^2): no predictor has a smaller expected squared error than noise^2, the
-    noise floor. What lies before a truncated sequence is lost to it.
+    The state in R^4 follows s_t = tanh(leak * R s_{t-1} + B x_t). R rotates each half of the state by its own angle, so
+    that the effect of a step depends on its distance from the end. After n further steps at most leak^n of it is
+    left. The target is y = c s_T + e with e ~ N(0, noise^2): the noise floor noise^2 is the smallest expected squared
+    error. A truncated network does not see the steps that were cut off.
 
     Returns:
         (sequences, targets) for `train` and `test`, and the noise floor.

@@ -1,4 +1,4 @@
-"""What a look at sequences shows: steps that validation and test share with train, lengths, targets, features."""
+"""Findings about sequences: steps that validation and test share with train, lengths, targets, features."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from trainables.base.survey import SHOWN, SPLITS, Finding, histograms
 from trainables.base.task import Splits
 from trainables.rnn.data import SequenceSplit
 
-#: Neighbouring steps that are compared together, and the share of its own that a sequence must find in train.
+#: The length of a run of steps. A sequence is a part of a recording of train if this share of its runs occurs in train.
 STEPS, SHARE = 3, 0.5
-#: Where more of train's runs than this are followed by one step here and by another there, values are too coarse for
-#: equality to mean that it is the same recording.
+#: If more than this share of train's runs have several different next steps, the values are too coarse: equal runs do
+#: not mean the same recording.
 COARSE = 0.2
 
 
 def shared_steps(splits: Splits) -> list[Finding]:
-    """Which sequences of validation and test have at least `SHARE` of their steps, in runs of `STEPS`, in train.
+    """Finds sequences of validation and test of which at least `SHARE` of the runs of `STEPS` steps occur in train.
 
-    Where the values are too coarse to tell, the finding says so.
+    If the values are too coarse for this test, the finding says so.
     """
     known, followed = (np.unique(_runs(splits.train, length)[0]) for length in (STEPS, STEPS + 1))
     if len(followed) * (1 - COARSE) > len(known):
         words = (
-            f"Of {len(known)} runs of {STEPS} steps in train, many are followed by one step here and by another there: "
-            "the values are so coarse that equal steps do not mean the same recording. No comparison was made."
+            f"Of {len(known)} runs of {STEPS} steps in train, many have several different next steps: the values are "
+            "so coarse that equal steps do not mean the same recording. No comparison was made."
         )
-        return [Finding("Parts of train cannot be told", words)]
-    found = []
+        return [Finding("Parts of train cannot be recognised", words)]
+    findings = []
     for name in ("val", "test"):
         split: SequenceSplit = getattr(splits, name)
         runs, owner = _runs(split, STEPS)
@@ -41,33 +41,33 @@ def shared_steps(splits: Splits) -> list[Finding]:
         table = pd.DataFrame(
             {f"sequence of {name}": same, "length": split.lengths[same], "steps in train": share[same]}
         )
-        said = f"{len(same)} of {len(split)} sequences of {name} have at least half of their steps in train too"
+        fact = f"{len(same)} of {len(split)} sequences of {name} have at least half of their steps in train too"
         words = (
-            f"{said}. They are parts of one recording, so that figures on {name} say how well the network knows those "
-            "recordings, and little about others. An array or column that says which sequences belong together keeps "
-            "them in one split (data.group=NAME)."
+            f"{fact}. They are parts of one recording, so that figures on {name} measure known recordings, and not "
+            "new ones. An array or column with the recording of each sequence keeps its parts in one split "
+            "(data.group=NAME)."
         )
-        warning = f"{said}: its figures flatter (--set data.group=NAME keeps a recording in one split)"
-        found.append(Finding(f"Parts of train in {name}", words, table.head(SHOWN), warning=warning))
-    return found
+        warning = f"{fact}: its figures flatter (--set data.group=NAME keeps a recording in one split)"
+        findings.append(Finding(f"Parts of train in {name}", words, table.head(SHOWN), warning=warning))
+    return findings
 
 
 def _runs(split: SequenceSplit, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """A hash of each run of so many steps within a sequence, and the sequence it belongs to."""
+    """A hash of each run of `length` steps within a sequence, and the sequence of each run."""
     rows = np.array([hash(row.tobytes()) for row in split.values], dtype=np.int64)
     owner = np.repeat(np.arange(len(split)), split.lengths)
     last = len(rows) - length + 1
     if last < 1:
         return rows[:0], owner[:0]
     mixed = np.zeros(last, dtype=np.int64)
-    for at in range(length):
-        mixed = mixed * 1_000_003 + rows[at : at + last]  # it wraps around, as hashes do
+    for step in range(length):
+        mixed = mixed * 1_000_003 + rows[step : step + last]  # the overflow is intended
     inside = owner[:last] == owner[length - 1 :]
     return mixed[inside], owner[:last][inside]
 
 
 def overview(splits: Splits) -> list[Finding]:
-    """Lengths, targets and features."""
+    """Describes lengths, targets and features."""
     parts: dict[str, SequenceSplit] = {name: getattr(splits, name) for name in SPLITS}
     values, lengths, targets = splits.train.values, splits.train.lengths, splits.train.targets
     spread = values.std(0)
@@ -76,20 +76,20 @@ def overview(splits: Splits) -> list[Finding]:
         "least": values.min(0), "most": values.max(0),
     })  # fmt: skip
     constant = np.flatnonzero(spread == 0)
-    said = (
-        f"Constant in train, and of no use: {', '.join(map(str, constant))}." if len(constant) else "None is constant."
-    )
+    words = "None is constant."
+    if len(constant):
+        words = f"Constant in train, and of no use: {', '.join(map(str, constant))}."
     return [
         Finding(
             "Lengths",
-            f"From {lengths.min()} to {lengths.max()} steps in train, {np.median(lengths):g} in the middle.",
+            f"From {lengths.min()} to {lengths.max()} steps in train; the median is {np.median(lengths):g}.",
             picture=histograms({name: part.lengths for name, part in parts.items()}, "steps"),
         ),
         Finding(
             "Targets",
             f"From {targets.min():.4g} to {targets.max():.4g} in train. Their variance, {targets.var():.4g}, is the "
-            "error (mse) of a model that always says the mean.",
+            "error (mse) of a model that always predicts the mean.",
             picture=histograms({name: part.targets for name, part in parts.items()}, "target"),
         ),
-        Finding("Features", f"{values.shape[1]} features, over all steps of train. {said}", table),
+        Finding("Features", f"{values.shape[1]} features, over all steps of train. {words}", table),
     ]

@@ -1,7 +1,8 @@
-"""Three recurrent networks written by hand: shared weights, and own weights at every step.
+"""Recurrent networks with shared weights, or with separate weights for each step.
 
-Everything here works on one network, or on many of one shape side by side: a parameter of shape s may have a leading
-dimension of members, (members, *s); the data then has one too, behind time.
+The code works for one network and for a `fused.Stack` of networks. In a stack a parameter of shape s has the shape
+(members, *s), and data have the dimension of members behind time. `nn.RNN` knows neither stacks, nor separate weights,
+nor padding in front.
 """
 
 from __future__ import annotations
@@ -46,13 +47,14 @@ def initialise(weight: torch.Tensor, kind: str) -> None:
 
 
 class Recur(torch.autograd.Function):
-    """h_t = act(driven_t + h_{t-1} U_t) * present_t from h_{-1} = 0, with the backward pass through time by hand.
+    """h_t = act(driven_t + h_{t-1} U_t) * present_t from h_{-1} = 0, with a hand-written backward pass through time.
 
-    driven (time, members, batch, hidden); U (members, hidden, hidden), or (members, time, hidden, hidden) where each
-    step has its own; present (time, members, batch, 1) of 0 and 1, or None for all ones. Returns all h_t.
+    driven: (time, members, batch, hidden). U: (members, hidden, hidden), or (members, time, hidden, hidden) with
+    separate weights for each step. present: (time, members, batch, 1) of 0 and 1, or None for all ones. Returns all
+    h_t.
 
-    A step of a small network is a handful of tiny operations, so their number decides its speed: autograd through
-    the loop records twice as many, and a number that is not a tensor costs as much again as the operation it is in.
+    In a small network the number of operations decides the speed. Autograd through the loop would record twice as many
+    operations, and a Python number in an operation costs as much time as the operation itself.
     """
 
     @staticmethod
@@ -60,7 +62,7 @@ class Recur(torch.autograd.Function):
         ctx: Any, driven: torch.Tensor, weight: torch.Tensor, present: torch.Tensor | None, activation: str
     ) -> torch.Tensor:
         out = driven.new_empty(driven.shape)
-        # tanh(a) = 2 sigmoid(2a) - 1: torch's sigmoid is fast on every CPU; its tanh takes six times as long on some.
+        # tanh(a) = 2 sigmoid(2a) - 1: on some CPUs torch's tanh takes six times as long as its sigmoid.
         scale, minus_one = 2 if activation == "tanh" else 1, driven.new_full((), -1.0)
         states = out.unbind()
         for t, (state, drive) in enumerate(zip(states, driven.unbind(), strict=True)):
@@ -82,7 +84,7 @@ class Recur(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         (grad,) = gradients
         out, weight, present = ctx.saved_tensors
-        delta = torch.empty_like(out)  # the loss by what the activation is applied to
+        delta = torch.empty_like(out)  # dloss / d(argument of the activation)
         transposed = weight.transpose(-1, -2).contiguous()
         states, deltas, totals = out.unbind(), delta.unbind(), grad.unbind()
         for t in range(len(states) - 1, -1, -1):
@@ -95,7 +97,7 @@ class Recur(torch.autograd.Function):
                 torch.mul(total, state > 0, out=deltas[t])
             if present is not None:
                 deltas[t].mul_(present[t])
-        # A product a step, (time - 1, members, hidden, hidden): what each step adds to the weights' gradient.
+        # The gradient of U from each step, (time - 1, members, hidden, hidden).
         products = out[:-1].transpose(-1, -2) @ delta[1:]
         if weight.dim() == 3:
             return delta, products.sum(0), None, None
@@ -111,7 +113,7 @@ def _at(weight: torch.Tensor, t: int) -> torch.Tensor:
 class Recurrence(nn.Module):
     """One recurrent layer: h_t = act(x_t W_t + h_{t-1} U_t + b_t), zero before a sequence begins.
 
-    With `steps` None the weights are shared over time, else each of `steps` steps has its own.
+    If `steps` is None, all steps share the weights; else each of `steps` steps has separate weights.
     """
 
     def __init__(self, inputs: int, hidden: int, steps: int | None, activation: str, init: str) -> None:
@@ -138,7 +140,7 @@ class Recurrence(nn.Module):
             )
         )
         if self.steps is None:
-            rows = x.transpose(0, 1).reshape(members, -1, x.shape[-1])  # one product for all steps
+            rows = x.transpose(0, 1).reshape(members, -1, x.shape[-1])  # one matrix product for all steps
             driven = torch.baddbmm(bias.unsqueeze(1), rows, weight)
             driven = driven.view(members, len(x), -1, driven.shape[-1]).transpose(0, 1)
         else:
@@ -148,15 +150,14 @@ class Recurrence(nn.Module):
 
 
 class SequenceRegressor(nn.Module):
-    """Scaled sequences through recurrent layers; the state at a sequence's end is read out to one number, scaled back.
+    """Scales sequences, runs recurrent layers, and maps the last state of each sequence linearly to one number.
 
     Variants:
-        vanilla: shared weights, each sequence read to its own end.
-        truncated: own weights at each of `steps` steps; sequences cut to them at one end (`keep` first or last).
-        padded: own weights at each of `steps` steps, sequences padded to them and masked (`align` start or end);
-            a longer one, which only a test can bring, keeps its last `steps` steps.
-
-    A vanilla network may have another `cell` than the simple recurrence: gru or lstm.
+        vanilla: shared weights; each sequence is read to its end. `cell` is simple, gru or lstm.
+        truncated: separate weights for each of `steps` steps; sequences keep their first or last `steps` steps
+            (`keep`).
+        padded: separate weights for each of `steps` steps; sequences are padded to `steps` and masked (`align` start or
+            end). A longer sequence, which only test can hold, keeps its last `steps` steps.
     """
 
     def __init__(self, features: int, steps: int | None, params: dict[str, Any]) -> None:
@@ -176,19 +177,21 @@ class SequenceRegressor(nn.Module):
             self.register_buffer(name, torch.zeros(size) if name.endswith("mean") else torch.ones(size))
 
     def fit_scaling(self, values: np.ndarray, targets: np.ndarray) -> None:
-        """Feature and target scaling from training data; constant features are only centred."""
+        """Sets the scaling of features and target from training data; constant features are only centred."""
         for prefix, array in (("x", values), ("y", targets[:, None])):
             mean, std = array.mean(0, dtype=np.float64), array.std(0, dtype=np.float64)
             getattr(self, f"{prefix}_mean").copy_(torch.as_tensor(mean))
-            varies = array.max(0) > array.min(0)  # however little: units may be small
+            varies = array.max(0) > array.min(0)  # a threshold would treat small units as constant
             getattr(self, f"{prefix}_std").copy_(torch.as_tensor(np.where(varies, std, 1.0)))
 
     def scaled(self, x: torch.Tensor, mask: torch.Tensor, front: bool) -> torch.Tensor:
-        """Predictions in units of the target's standard deviation.
+        """Predictions in units of the target's standard deviation, ([members,] batch).
 
-        x (time, [members,] batch, features), mask (time, [members,] batch), 1 on the consecutive steps that belong to
-        the sequence and 0 elsewhere -> ([members,] batch). `front`: whether any sequence is padded in front; steps
-        after a sequence's end cannot influence it, those before its beginning need the mask.
+        Args:
+            x: (time, [members,] batch, features).
+            mask: (time, [members,] batch), 1 on the consecutive steps of the sequence, else 0.
+            front: whether a sequence is padded in front. Padding in front needs the mask; padding at the end cannot
+                change the state at the end of the sequence.
         """
         alone = mask.dim() == 2
         if alone:
@@ -196,9 +199,9 @@ class SequenceRegressor(nn.Module):
         buffers: Any = (self.x_mean, self.x_std)
         mean, std = (b.reshape(-1, 1, b.shape[-1]) for b in buffers)
         present = mask.unsqueeze(-1)
-        # Filled, not multiplied, so that whatever the padding holds, NaN included, becomes exactly zero.
+        # `masked_fill` turns any padding into 0; a product with the mask would keep NaN.
         hidden = (x - mean).div_(std).masked_fill_(present == 0, 0.0)
-        # float32 at any `resources.precision`: a state carries over hundreds of steps what bfloat16 would round away.
+        # float32 for every `resources.precision`: over hundreds of steps the rounding of bfloat16 adds up.
         with torch.autocast(x.device.type, enabled=False):
             for layer in self.layers:
                 hidden = layer(hidden, present if front else None)
@@ -214,12 +217,12 @@ class SequenceRegressor(nn.Module):
 
 
 def is_gated(params: dict[str, Any]) -> bool:
-    """Whether a configuration has GRU or LSTM cells; older configurations do not know the parameter."""
+    """Whether a configuration has GRU or LSTM cells. Old configurations lack the parameter."""
     return params.get("cell") in ("gru", "lstm")
 
 
 def steps_of(params: dict[str, Any], lengths: np.ndarray) -> int | None:
-    """The number of steps with weights of their own, by the training lengths; None where weights are shared."""
+    """The number of steps with separate weights, from the training lengths; None for shared weights."""
     if params["variant"] == "truncated":
         return int(lengths.min())
     return int(lengths.max()) if params["variant"] == "padded" else None
@@ -227,9 +230,14 @@ def steps_of(params: dict[str, Any], lengths: np.ndarray) -> int | None:
 
 @dataclass(frozen=True)
 class Sequences:
-    """A split on a device: `values` (sum of lengths, features), the `starts` and `lengths` (n,) of the sequences there
-    and the `targets` (n,). On the processor: `sizes` (n,), the lengths again, and `start`, (n,) or one number, what the
-    outputs of a network are added to."""
+    """A split on a device.
+
+    Attributes:
+        values: (sum of lengths, features).
+        starts, lengths, targets: of each sequence, (n,).
+        sizes: the lengths again, on the CPU, (n,).
+        start: the numbers to which the outputs of a network are added, on the CPU, (n,) or a single number.
+    """
 
     values: torch.Tensor
     starts: torch.Tensor
@@ -250,15 +258,14 @@ class Sequences:
 def layout(
     data: Sequences, index: Rows, params: dict[str, Any], steps: int | None
 ) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Lays out the sequences `index`, ([members,] batch), as the variant reads them.
+    """Gathers the sequences `index`, ([members,] batch), in the form of the variant.
 
-    Vanilla batches, and padded ones that are aligned at the start, are padded at the end. The others are padded in
-    front, so that the last step is the last of each sequence. A truncated network pads a sequence that is shorter than
-    any in training.
+    The variants vanilla and padded with `align: start` pad at the end. The others pad in front, so that the last step
+    is the last step of each sequence; a truncated network pads sequences that are shorter than all of train.
 
     Returns:
-        x (time, [members,] batch, features), whose padding may hold anything; mask float32 (time, [members,] batch), 1
-        on a sequence's own steps; and whether any sequence is padded in front.
+        x (time, [members,] batch, features), with any values as padding; mask float32 (time, [members,] batch), 1 on
+        the steps of the sequence; and whether a sequence is padded in front.
     """
     sizes = data.sizes[index.here]
     time = steps or int(sizes.max())

@@ -1,9 +1,9 @@
-"""Arrays from files of unknown origin. Nothing in a file is run, and no pickle is given to `pickle`.
+"""Reads arrays from files of unknown origin. No code of a file is run, and the module `pickle` is not used.
 
-A pickle is a program for a stack machine. This module runs a few of its operations by itself, those that make lists,
-tuples, dicts, numbers, texts and NumPy's arrays, and refuses all others. `pickle` with a list of admitted classes would
-not do: `numpy.dtype.__setstate__` takes whatever the file says, such as a pointer to an object in the bytes of an
-array, and the memo of the C implementation allocates as many entries as the file asks for.
+A pickle is a program for a stack machine. This module executes the operations that make lists, tuples, dicts, numbers,
+texts and NumPy arrays, and refuses all others. `pickle` with a list of allowed classes is not safe enough:
+`numpy.dtype.__setstate__` accepts any state, for example one that reads bytes of an array as a pointer to an object;
+and the memo of the C implementation allocates as many entries as the file requests.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from trainables import InputError
 from trainables.base.errors import one_line
 from trainables.base.files import UNLIMITED, Allowance, broken
 
-#: What a pickled array is rebuilt with, under NumPy's names before and since version 2; and how protocols 0 to 2 store
-#: bytes.
+#: The functions with which pickles rebuild arrays, by their names before and since NumPy 2; and those with which
+#: protocols 0 to 2 rebuild bytes.
 _ADMITTED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -49,21 +49,21 @@ _CONSTANTS = {
 
 @dataclass(frozen=True, eq=False)
 class _Global:
-    """A name that the pickle asks for; nothing is imported for it."""
+    """A name that the pickle refers to. It is not imported."""
 
     name: str
 
 
 @dataclass(eq=False)
 class _Type:
-    """A NumPy type, as far as the pickle has described it."""
+    """A NumPy type, as described so far."""
 
     value: np.dtype[Any]
 
 
 @dataclass(eq=False)
 class _Array:
-    """A NumPy array: numbers as they are, or a list of objects with a shape. None: the pickle did not describe it."""
+    """A NumPy array: its numbers, or a list of objects with a shape. Both are None until the pickle describes them."""
 
     value: np.ndarray | None = None
     objects: list[Any] = field(default_factory=list)
@@ -75,10 +75,10 @@ def read_pickle(content: bytes, place: str, allowance: Allowance = UNLIMITED) ->
     """The object in a pickle of arrays, lists, tuples, dicts, texts and numbers.
 
     Args:
-        allowance: what an object may take beyond the size of the file, where the file refers to one list many times.
+        allowance: the bytes that the object may take beyond the size of the file: a file can refer to one list often.
 
     Raises:
-        InputError: the pickle holds anything else, which is named and not run, or is damaged.
+        InputError: the pickle is damaged, or holds another operation or name, which the message gives.
     """
     with broken(place, "damaged pickle"):
         machine = _Machine(place, len(content), allowance)
@@ -90,12 +90,12 @@ def read_pickle(content: bytes, place: str, allowance: Allowance = UNLIMITED) ->
 
 
 class _Machine:
-    """Runs the operations of a pickle, one at a time. The object is at the top of `stack` when the last one has run."""
+    """Executes the operations of a pickle one at a time. After the last one, the object is the top of `stack`."""
 
     def __init__(self, place: str, size: int, allowance: Allowance) -> None:
         self.place, self.size, self.allowance = place, size, allowance
         self.made = 0  # bytes of all arrays
-        self.encoded: dict[str, bytes] = {}  # a text that many arrays refer to becomes bytes once
+        self.encoded: dict[str, bytes] = {}  # the bytes of a text; many arrays can refer to one text
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stack below each mark
         self.memo: dict[int, Any] = {}
@@ -200,7 +200,7 @@ class _Machine:
             raise ValueError("a state of something that is no array")
 
     def call(self, function: Any, arguments: Any) -> Any:
-        """What the function of this name returns, as far as NumPy's own pickles call it."""
+        """The result of a function, for the calls that pickles of NumPy make."""
         name = function.name if isinstance(function, _Global) else ""
         if name == "encode" and arguments[1] == "latin1" and isinstance(arguments[0], str):
             return self.latin1(arguments[0])
@@ -253,7 +253,7 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 
 def _is_flat(key: Any) -> bool:
-    """Whether it is a tuple of texts and numbers. The hash of a tuple that is nested deeply ends the process."""
+    """Whether it is a tuple of texts and numbers. The hash of a deeply nested tuple would crash the process."""
     return type(key) is tuple and all(isinstance(part, _SCALARS) for part in key)
 
 
@@ -266,7 +266,7 @@ def _plain_type(code: str) -> np.dtype[Any]:
 
 
 def _type_of(plain: np.dtype[Any], state: Any) -> np.dtype[Any]:
-    """The type that a state describes, made by NumPy's constructor: no state reaches NumPy itself."""
+    """The type that a state describes. NumPy's constructor makes it: no state is given to NumPy."""
     _, order, base, names, fields, size, _, _, *more = state
     if order not in ("<", ">", "|", "="):
         raise ValueError(f"byte order {order!r:.40}")
@@ -301,28 +301,28 @@ def _shape(given: Any) -> tuple[int, ...]:
 
 
 def _array(kind: np.dtype[Any], shape: tuple[int, ...], order: Any, raw: bytes | bytearray) -> np.ndarray:
-    """The array in `raw`, which has to be as long as type and shape say."""
+    """The array in `raw`; raises ValueError unless the length of `raw` fits type and shape."""
     items = math.prod(shape)
-    if not kind.itemsize and items:  # no bytes limit the number of its items
+    if not kind.itemsize and items:  # the number of items would be unlimited
         raise ValueError(f"items without content, of type {kind!s:.40}")
     if items * kind.itemsize != len(raw):
         raise ValueError(f"{len(raw)} bytes for shape {shape!r:.60} of {kind!s:.40}")
     array: np.ndarray = np.ndarray(shape, kind, raw, order=order)
     if kind.kind == "U" and array.size:
         points = array.astype(kind.newbyteorder("="), order="C").reshape(-1).view(np.uint32)
-        if points.max() > 0x10FFFF:  # from which no text can be made
+        if points.max() > 0x10FFFF:  # no Unicode character
             raise ValueError("a text with characters that do not exist")
     return array
 
 
 class _Resolver:
-    """Puts arrays in the place of what the machine noted for them, and adds up the bytes of a whole object.
+    """Replaces `_Array` objects by arrays, and adds up the bytes of an object.
 
-    An object that is referred to from several places is resolved once and counted at each place.
+    An object with several references is resolved once, and counted for each reference.
     """
 
     def __init__(self) -> None:
-        #: By the identity of a container: what it becomes, and its bytes; None while its items are resolved.
+        #: By the id of a container: the resolved container and its bytes; None while its items are being resolved.
         self.known: dict[int, tuple[Any, int] | None] = {}
 
     def resolve(self, value: Any, depth: int = 0) -> tuple[Any, int]:
@@ -338,10 +338,10 @@ class _Resolver:
                 raise ValueError(f"lists in lists, deeper than {DEEPEST}")
             self.known[id(value)] = None
             self.known[id(value)] = self._container(value, depth + 1)
-        found = self.known[id(value)]
-        if found is None:
+        resolved = self.known[id(value)]
+        if resolved is None:
             raise ValueError("a list that holds itself")
-        return found
+        return resolved
 
     def _container(self, value: Any, depth: int) -> tuple[Any, int]:
         if isinstance(value, list | tuple):
@@ -356,7 +356,7 @@ class _Resolver:
         if math.prod(value.shape) != len(items):
             raise ValueError(f"{len(items)} objects for shape {value.shape!r:.60}")
         array = np.empty(len(items), dtype=object)
-        for index, item in enumerate(items):  # a slice would take items of one shape apart
+        for index, item in enumerate(items):  # `array[:] = items` would unpack items of equal shape
             array[index] = item
         return array.reshape(value.shape, order="F" if value.order == "F" else "C"), size
 
@@ -394,7 +394,7 @@ def _bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
 
 
 def read_npz(content: bytes, place: str, allowance: Allowance = UNLIMITED) -> dict[str, np.ndarray]:
-    """The arrays of `.npz` content by name; raises InputError as `read_npy`, and where `allowance` is exceeded."""
+    """The arrays of `.npz` content by name; raises InputError as `read_npy`, and if `allowance` is exceeded."""
     with broken(place, "not a .npz file"), zipfile.ZipFile(io.BytesIO(content)) as archive:
         for member in archive.infolist():
             allowance.take(member.file_size, place)

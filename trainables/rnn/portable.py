@@ -1,4 +1,8 @@
-"""A sequence regressor as a file that PyTorch alone loads."""
+"""Writes a sequence regressor as a file that PyTorch alone loads.
+
+TorchScript takes no `autograd.Function`, so that the recurrence and the layout of `model.py` are written here again as
+plain operations. torch.export would fix the number of steps.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ print(model(sequence[None], torch.tensor([len(sequence)])))
 
 
 class Layer(nn.Module):
-    """`Recurrence` step by step, as TorchScript takes it."""
+    """`Recurrence` as a loop over steps."""
 
     def __init__(self, layer: Recurrence) -> None:
         super().__init__()
@@ -49,7 +53,7 @@ class Layer(nn.Module):
 
 
 class Gated(nn.Module):
-    """The layers of a `GatedRecurrence`, which TorchScript takes as they are."""
+    """The `nn.GRU` or `nn.LSTM` layers of a `GatedRecurrence`."""
 
     def __init__(self, layer: GatedRecurrence) -> None:
         super().__init__()
@@ -62,9 +66,9 @@ class Gated(nn.Module):
 
 
 class Portable(nn.Module):
-    """Sequences (n, time, features), padded at their end with anything, and their lengths (n,) -> predictions (n,)."""
+    """Sequences (n, time, features), padded at the end with any values, and their lengths (n,) -> predictions (n,)."""
 
-    if TYPE_CHECKING:  # TorchScript reads annotations of classes, and cannot read these
+    if TYPE_CHECKING:  # TorchScript would read these annotations, and fail
         x_mean: torch.Tensor
         x_std: torch.Tensor
         y_mean: torch.Tensor
@@ -114,21 +118,20 @@ class Portable(nn.Module):
         )
 
     def start(self, sequences: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """What the network's output is added to: ridge regression on the last steps."""
+        """The predictions of ridge regression, to which the output of the network is added."""
         count = len(self.ridge_weights)
         rows = torch.arange(count)[:, None] + (lengths - count)
-        there = sequences[torch.arange(len(lengths))[None, :], rows.clamp(min=0)].to(self.ridge_fill.dtype)
-        x = torch.where((rows >= 0)[..., None], there, self.ridge_fill)
-        found = (x * self.ridge_weights).sum(dim=(0, 2)) + self.ridge_bias
-        return found.clamp(self.least, self.most).to(sequences.dtype)
+        steps = sequences[torch.arange(len(lengths))[None, :], rows.clamp(min=0)].to(self.ridge_fill.dtype)
+        x = torch.where((rows >= 0)[..., None], steps, self.ridge_fill)
+        predicted = (x * self.ridge_weights).sum(dim=(0, 2)) + self.ridge_bias
+        return predicted.clamp(self.least, self.most).to(sequences.dtype)
 
 
 def write(
     model: SequenceRegressor, steps: int | None, params: dict[str, Any], ridge: Ridge | None, folder: Path
 ) -> None:
-    """Writes `model.ts`, TorchScript for sequences of any length, and `usage.py`, the lines that use it."""
-    with warnings.catch_warnings():
-        # torch.jit is deprecated in favour of torch.export, which fixes the number of steps.
+    """Writes `model.ts`, TorchScript for sequences of any length, and an example `usage.py`."""
+    with warnings.catch_warnings():  # torch.jit is deprecated
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(Portable(model, steps, params, ridge).cpu().eval()).save(str(folder / FILE))
     (folder / "usage.py").write_text(USAGE.format(features=len(model.x_mean)))  # type: ignore[arg-type]

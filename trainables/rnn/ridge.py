@@ -1,4 +1,8 @@
-"""Ridge regression on the last steps of sequences: what any network has to beat, and what one may start from."""
+"""Ridge regression on the last steps of sequences: the baseline, and an optional start of a network.
+
+scikit-learn's `RidgeCV` with groups fits 8 strengths x 5 folds anew, and does not return the predictions for left-out
+groups that a network starts from. Here one Gram matrix serves all 40 fits.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,20 @@ import numpy as np
 
 from trainables.rnn.data import SequenceSplit
 
-#: Strengths of the penalty on standardised inputs, of which the one with the least error on left-out groups is taken.
+#: The candidate strengths of the penalty on standardised inputs; the error on left-out groups decides.
 STRENGTHS = tuple(10.0**power for power in range(-3, 5))
 FOLDS = 5
-#: Inputs at most, and numbers of all sequences; only so many of the last steps are read as that allows.
+#: The largest number of inputs, and of numbers in all inputs. They limit the number of last steps that are read.
 WIDEST, LARGEST = 1000, 30_000_000
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """Predictions `bias + sum(weights * last steps)`, kept between `least` and `most`.
+    """Predictions `bias + sum(weights * last steps)`, clipped to [`least`, `most`].
 
-    `weights` are (steps, features) float64; `fill` (features,) stands for the steps that a shorter sequence lacks.
+    Attributes:
+        weights: (steps, features) float64.
+        fill: (features,), the values of missing steps of a shorter sequence.
     """
 
     weights: np.ndarray
@@ -32,11 +38,11 @@ class Ridge:
 
     def __call__(self, split: SequenceSplit) -> np.ndarray:
         """(n,) float64, in the target's units."""
-        found = last_steps(split, len(self.weights), self.fill) @ self.weights.ravel() + self.bias
-        return found.clip(self.least, self.most)
+        predicted = last_steps(split, len(self.weights), self.fill) @ self.weights.ravel() + self.bias
+        return predicted.clip(self.least, self.most)
 
     def described(self) -> dict[str, Any]:
-        """As plain numbers, which `from_description` reads."""
+        """Plain numbers for `from_description`."""
         return {**vars(self), "weights": self.weights.tolist(), "fill": self.fill.tolist()}
 
     @staticmethod
@@ -45,20 +51,20 @@ class Ridge:
 
 
 def last_steps(split: SequenceSplit, steps: int, fill: np.ndarray) -> np.ndarray:
-    """(n, steps * features) float64."""
-    place = split.offsets[1:, None] - np.arange(steps, 0, -1)
-    inside = place >= split.offsets[:-1, None]
-    rows = np.where(inside[..., None], split.values[np.where(inside, place, 0)], fill)
-    return rows.reshape(len(split), -1)
+    """The last steps of each sequence, flat: (n, steps * features) float64."""
+    rows = split.offsets[1:, None] - np.arange(steps, 0, -1)
+    inside = rows >= split.offsets[:-1, None]
+    values = np.where(inside[..., None], split.values[np.where(inside, rows, 0)], fill)
+    return values.reshape(len(split), -1)
 
 
 @lru_cache(maxsize=2)
 def fit_ridge(train: SequenceSplit) -> tuple[Ridge, np.ndarray]:
-    """Fits to as many last steps as the shortest training sequence has; once for all trials of a process.
+    """Fits to as many last steps as the shortest training sequence has; cached for all trials of a process.
 
     Returns:
-        The regression, and (n,) its predictions for each training sequence when fitted without the sequence's fold of
-        groups: what it would say of sequences that it has not seen.
+        The regression, and for each training sequence the prediction of a regression that was fitted without the fold
+        of the sequence's group, (n,).
     """
     features = train.values.shape[1]
     widest = min(WIDEST, LARGEST // len(train))
@@ -66,7 +72,7 @@ def fit_ridge(train: SequenceSplit) -> tuple[Ridge, np.ndarray]:
     fill = train.values.mean(0, dtype=np.float64)
     x, y = last_steps(train, steps, fill), train.targets.astype(np.float64)
     centre, scale, level = x.mean(0), x.std(0), y.mean()
-    scale[x.max(0) == x.min(0)] = np.inf  # constant inputs say nothing
+    scale[x.max(0) == x.min(0)] = np.inf  # constant inputs get the weight 0
     x, y = (x - centre) / scale, y - level
 
     groups = np.unique(train.groups, return_inverse=True)[1].ravel()
@@ -80,7 +86,8 @@ def fit_ridge(train: SequenceSplit) -> tuple[Ridge, np.ndarray]:
             row[mine] = x[mine] @ _solve(inner, outer, strength)
     best = int(((left_out - y) ** 2).mean(1).argmin())
     weights = _solve(squares, products, STRENGTHS[best]) / scale
-    # A sequence unlike all of training would else be given any number, and one such number decides a mean of squares.
+    # Clip predictions to the range of the targets, widened by once the range: a single extreme extrapolation would
+    # dominate the mean squared error.
     margin = np.ptp(y)
     least, most = float(level + y.min() - margin), float(level + y.max() + margin)
     ridge = Ridge(weights.reshape(steps, features), float(level - centre @ weights), fill, least, most)

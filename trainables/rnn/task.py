@@ -32,6 +32,7 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, rows_on
+from trainables.base.columns import step_features
 from trainables.base.errors import first_line
 from trainables.base.files import UNLIMITED, read_files
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
@@ -54,18 +55,17 @@ from trainables.rnn.model import (
     steps_of,
 )  # fmt: skip
 from trainables.rnn.ridge import Ridge, fit_ridge
-from trainables.rnn.tables import features
 
 EVAL_BATCH = 256
-#: Batches are cut from buckets of so many batches, in which shuffled sequences are sorted by length: little padding.
+#: Shuffled sequences are sorted by length within buckets of this many batches, which keeps padding small.
 BUCKET = 8
-#: The hyperparameters that trials must share to train as one batched model.
+#: The hyperparameters that must be equal in trials that train as one batched model.
 SHAPE = ("variant", "keep", "align", "hidden", "layers", "activation", "ridge", "optimizer", "batch_size")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The sequences `index` (batch,), and the noise (time, batch, features) that is added to their scaled features."""
+    """The sequences `index` (batch,), and the noise (time, batch, features) for their scaled features."""
 
     index: Rows
     noise: torch.Tensor | None
@@ -79,7 +79,7 @@ class Batch:
         return [Batch(index, noise) for index, noise in zip(self.index.chunk(parts), noises, strict=True)]
 
 
-#: What the hyperparameters can be.
+#: The allowed values of the hyperparameters.
 ALLOWED: Allowed = {
     **OPTIMIZED, "variant": VARIANTS, "cell": CELLS, "keep": ("first", "last"), "align": ("start", "end"),
     "ridge": SWITCH, "hidden": COUNT, "layers": COUNT, "dropout": BELOW_ONE, "activation": ACTIVATIONS,
@@ -107,15 +107,14 @@ class RnnTask:
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         check_params(self.allowed, params)
-        # A step in time is too little work to share, and threads that wait for each other at each step stall as soon as
-        # the machine has anything else to do.
+        # One time step is too little work for several threads: they wait for each other, and stall on a busy machine.
         torch.set_num_threads(1)
         train: SequenceSplit = splits.train
         steps = steps_of(params, train.lengths)
         model = SequenceRegressor(train.values.shape[1], steps, params)
         extra: dict[str, Any] = {"steps": steps, "start": None}
         start = np.zeros(len(train), dtype=np.float32)
-        if params.get("ridge"):  # which older configurations do not know
+        if params.get("ridge"):  # old configurations lack it
             extra["ridge"], left_out = fit_ridge(train)
             start = left_out.astype(np.float32)
             extra["start"] = torch.as_tensor(start, device=device.torch_device)
@@ -145,12 +144,12 @@ class RnnTask:
     def fused_losses(
         self, stack: Stack, split: SequenceSplit, batches: Sequence[Batch]
     ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-        noise, given = None, {member: b.noise for member, b in enumerate(batches) if b.noise is not None}
-        if given:  # each as long as its member's batch
-            longest = max(given.values(), key=len)
+        noise, noises = None, {member: b.noise for member, b in enumerate(batches) if b.noise is not None}
+        if noises:  # the number of steps differs from member to member
+            longest = max(noises.values(), key=len)
             noise = longest.new_zeros(len(longest), len(batches), *longest.shape[1:])
-            for member, one in given.items():
-                noise[: len(one), member] = one
+            for member, own in noises.items():
+                noise[: len(own), member] = own
         index = Rows(np.stack([b.index.here for b in batches]), torch.stack([b.index.there for b in batches]))
         return _losses(stack.model, stack.learners[0], split, index, noise)
 
@@ -197,16 +196,15 @@ class RnnTask:
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         model: Any = learner.model
         ridge: Ridge | None = learner.extra.get("ridge")
-        description = {
-            "params": learner.params, "steps": learner.extra["steps"], "features": len(model.x_mean),
-            **({"ridge": ridge.described()} if ridge else {}),
-        }  # fmt: skip
+        description = {"params": learner.params, "steps": learner.extra["steps"], "features": len(model.x_mean)}
+        if ridge:
+            description["ridge"] = ridge.described()
         (folder / "model.json").write_text(json.dumps(description, indent=2))
         torch.save(model.state_dict(), folder / "weights.pt")
         portable.write(model, learner.extra["steps"], learner.params, ridge, folder)
 
     def load(self, folder: Path) -> Learner:
-        """Loads an exported model; the scaling is part of its weights."""
+        """Loads an exported model. The scaling is a part of its weights."""
         description = json.loads((folder / "model.json").read_text())
         params, steps = description["params"], description["steps"]
         model = SequenceRegressor(description["features"], steps, params)
@@ -218,7 +216,7 @@ class RnnTask:
         return Learner(model, optimizer, None, Device(torch.device("cpu")), params, extra=extra)
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
-        """A frame with a column `sequence`, from tables of one sequence each, a row for each step."""
+        """A frame with a column `sequence`, from tables with one sequence each and a row for each step."""
         rows = {}
         for argument in arguments:
             if not Path(argument).is_file():
@@ -226,7 +224,7 @@ class RnnTask:
             (name, content), *_ = read_files(Path(argument), TABLES, UNLIMITED)
             frame = read_frame(content, name, argument, numbers=True)
             try:
-                values = features(frame).to_numpy(dtype=np.float64)
+                values = step_features(frame).to_numpy(dtype=np.float64)
             except ValueError as error:
                 raise InputError(f"{argument}: not a table of numbers ({first_line(error)})") from error
             if not len(values) or not np.isfinite(values).all():
@@ -235,7 +233,7 @@ class RnnTask:
         return pd.DataFrame({"sequence": list(rows.values())}, index=list(rows))
 
     def predict(self, model: Learner, frame: pd.DataFrame) -> pd.DataFrame:
-        """A frame with a column `sequence`, (length, features) each, -> `prediction` in the target's units."""
+        """A frame with a column `sequence`, each (length, features), -> `prediction` in the target's units."""
         sequences = [np.stack([np.asarray(step, dtype=np.float32) for step in s]) for s in frame["sequence"]]
         width = len(model.model.x_mean)  # type: ignore[arg-type]
         for index, sequence in zip(frame.index, sequences, strict=True):
@@ -257,16 +255,16 @@ def _sequences(learner: Learner, split: SequenceSplit) -> Sequences:
 def _losses(
     model: Any, learner: Learner, split: SequenceSplit, index: Rows, noise: torch.Tensor | None
 ) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-    """The losses of one network, or of a stack where `index` holds (members, batch).
+    """The losses of a batch: of one network, or of a stack if `index` is (members, batch).
 
     Args:
-        learner: says how networks of its kind read data, and what their outputs are added to.
+        learner: the learner, or the first of a stack; it gives the layout of the data and the start of outputs.
     """
     data = _sequences(learner, split)
     x, mask, front = layout(data, index, learner.params, learner.extra["steps"])
     if noise is not None:
         scale = model.x_std.reshape(*model.x_std.shape[:-1], 1, -1)
-        # A part of a batch may be shorter than the batch for which the noise was drawn; padding gets none.
+        # The noise was drawn for the whole batch; a part of the batch may be shorter. Padding at its end gets no noise.
         x[: len(noise)].addcmul_(noise[: len(x)], scale)
     targets = data.targets[index.there]
     if (start := learner.extra["start"]) is not None:
@@ -288,15 +286,15 @@ def _noise(learner: Learner, split: SequenceSplit, index: np.ndarray) -> torch.T
 def _bucketed(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarray]:
     """Batches of sequences of similar lengths, in random order.
 
-    The sequences of a batch are drawn from torch's global generator. The order of short and long batches depends on the
-    epoch alone, so that trials that train together have batches of similar lengths at the same time.
+    Torch's global generator draws the sequences of each batch. The order of short and long batches depends on the epoch
+    alone: members of a stack have batches of similar lengths at the same time.
     """
     order = torch.randperm(len(lengths)).numpy()
     batches = []
     for start in range(0, len(order), batch_size * BUCKET):
         bucket = order[start : start + batch_size * BUCKET]
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
-        batches += [bucket[at : at + batch_size] for at in range(0, len(bucket), batch_size)]
+        batches += [bucket[begin : begin + batch_size] for begin in range(0, len(bucket), batch_size)]
     return [batches[position] for position in np.random.default_rng(epoch).permutation(len(batches))]
 
 
@@ -304,14 +302,15 @@ def _bucketed(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarr
 def _predictions(model: Any, learner: Learner, split: SequenceSplit, members: int | None = None) -> np.ndarray:
     """Predictions ([members,] n) float32 in the target's units, in the order of the split."""
     model.eval()
-    order, data, found = np.argsort(split.lengths, kind="stable"), _sequences(learner, split), []
+    order = np.argsort(split.lengths, kind="stable")
+    data, outputs = _sequences(learner, split), []
     batches = [order[start : start + EVAL_BATCH] for start in range(0, len(order), EVAL_BATCH)]
     for index in rows_on(learner.device.torch_device, batches):
         x, mask, front = layout(data, index, learner.params, learner.extra["steps"])
         if members is not None:
             x, mask = (t.unsqueeze(1).expand(len(t), members, *t.shape[1:]) for t in (x, mask))
-        found.append(model(x, mask, front))
-    predicted = torch.cat(found, -1).cpu().numpy()
+        outputs.append(model(x, mask, front))
+    predicted = torch.cat(outputs, -1).cpu().numpy()
     out = np.empty_like(predicted)
     out[..., order] = predicted
     return out + data.start

@@ -1,1 +1,1 @@
-"""What the text tasks share: tables, duplicates, encoders, networks, scores, reports."""
+"""Code that the text tasks share: tables, duplicates, encoders, networks, scores, reports."""

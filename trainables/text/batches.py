@@ -1,4 +1,4 @@
-"""Encoded texts, and the batches that are made of them."""
+"""Encoded texts, and their batches."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from trainables.text.tfidf import Terms
 
 @dataclass(frozen=True, eq=False)
 class EncodedSplit:
-    """Texts with their token ids, their labels (n,) int64, and their features from the frozen encoder.
+    """Texts with their token ids and labels (n,) int64.
 
-    `counted` are their TF-IDF features, of words alone (False) and of pieces of words too (True), with the terms that
-    they were counted with.
+    Attributes:
+        features: the features from the frozen encoder, by part of the encoder.
+        counted: the terms and the TF-IDF features, of words alone (False) and of words and pieces of words (True).
     """
 
     texts: np.ndarray
@@ -38,12 +39,12 @@ class EncodedSplit:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a model reads texts, and which classes it knows.
+class TextEncoding:
+    """The way in which a model reads texts, and its classes.
 
     Attributes:
-        positive: of two classes the one that is rarer in train, to which the decision threshold applies.
-        terms: of TF-IDF, those of train; None for a model without.
+        positive: the class that is rarest in train. With two classes the decision threshold applies to it.
+        terms: the TF-IDF terms of train; None for a model without TF-IDF.
     """
 
     encoder: Encoder
@@ -53,29 +54,29 @@ class Reading:
     terms: Terms | None
 
 
-def merge(one: EncodedSplit, other: EncodedSplit) -> EncodedSplit:
-    """Joins two splits; their TF-IDF features depend on the texts of both."""
+def merge(first: EncodedSplit, second: EncodedSplit) -> EncodedSplit:
+    """Joins two splits. Their TF-IDF features are dropped, because the terms depend on all texts."""
     return replace(
-        one,
-        texts=np.concatenate([one.texts, other.texts]),
-        labels=np.concatenate([one.labels, other.labels]),
-        ids=ragged.join(one.ids, other.ids),
-        features={part: np.concatenate([one.features[part], other.features[part]]) for part in one.features},
+        first,
+        texts=np.concatenate([first.texts, second.texts]),
+        labels=np.concatenate([first.labels, second.labels]),
+        ids=ragged.join(first.ids, second.ids),
+        features={part: np.concatenate([first.features[part], second.features[part]]) for part in first.features},
         counted={},
     )
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """A split where its batches are gathered: on the device, or on the processor where it would fill the device.
+    """The tensors of a split, from which batches are gathered: on the device, or on the CPU if they would fill it.
 
     Attributes:
         rows: features (texts, width); or, with `starts`, the states (tokens, width) or ids (tokens,) of all texts.
-        starts: where the tokens of each text begin in `rows`, and behind the last where they end, (texts + 1,).
-        lengths: the same numbers of tokens on the processor.
-        words: the embedding of each token id, (words, width), where `rows` are ids.
-        terms: the TF-IDF features of all texts: indices, weights, where those of each text begin (texts + 1,), and
-            their numbers on the processor.
+        starts: text i has the tokens `starts[i]` to `starts[i + 1] - 1`, (texts + 1,).
+        lengths: the number of tokens of each text, on the CPU.
+        words: the embedding of each token id, (words, width), if `rows` are ids.
+        terms: the TF-IDF features of all texts: their indices, their weights, the start of each text (texts + 1,), and
+            the number of features of each text on the CPU.
     """
 
     rows: torch.Tensor
@@ -87,49 +88,49 @@ class Gathered:
 
 def batch(learner: Learner, split: EncodedSplit, index: Rows) -> TextBatch:
     """A batch of the texts `index` of a split, on the learner's device."""
-    whole = learner.resident(split, lambda: _gathered(learner, split))
-    at, device = index.there.to(whole.rows.device), learner.device.torch_device
-    if whole.starts is None:
-        states, mask = whole.rows[at], None
+    source = learner.resident(split, lambda: _gathered(learner, split))
+    positions, device = index.there.to(source.rows.device), learner.device.torch_device
+    if source.starts is None:
+        states, mask = source.rows[positions], None
     else:
-        steps = torch.arange(int(whole.lengths[index.here].max()), device=at.device)
-        begin = whole.starts[at][:, None]
-        mask = steps < whole.starts[at + 1][:, None] - begin
-        states = whole.rows[(begin + steps).clamp_(max=len(whole.rows) - 1)]
-        if whole.words is None:
+        steps = torch.arange(int(source.lengths[index.here].max()), device=positions.device)
+        begin = source.starts[positions][:, None]
+        mask = steps < source.starts[positions + 1][:, None] - begin
+        states = source.rows[(begin + steps).clamp_(max=len(source.rows) - 1)]
+        if source.words is None:
             states.masked_fill_(~mask.unsqueeze(-1), 0)
         else:
-            states = whole.words[states.masked_fill_(~mask, 0)]
+            states = source.words[states.masked_fill_(~mask, 0)]
         mask = mask.to(device)
-    return TextBatch(states.to(device), mask, None if whole.terms is None else _terms(whole.terms, index, device))
+    return TextBatch(states.to(device), mask, None if source.terms is None else _terms(source.terms, index, device))
 
 
 def _gathered(learner: Learner, split: EncodedSplit) -> Gathered:
-    device, reading = learner.device, learner.extra["reading"]
-    part = frozen_part(learner.params, reading.encoder.layers, reading.max_length)
+    device, encoding = learner.device, learner.extra["encoding"]
+    part = frozen_part(learner.params, encoding.encoder.layers, encoding.max_length)
     rows, starts, words = split.ids.flat, split.ids.starts, None
     if part is None:
-        words = read_only(reading.encoder.weights["embeddings.word_embeddings.weight"])
+        words = read_only(encoding.encoder.weights["embeddings.word_embeddings.weight"])
     else:
         rows = split.features[part]
         if part.fill:
             starts = np.arange(len(split) + 1) * part.fill
     pooled = part is not None and part.pooling != "tokens"
-    place = device.torch_device if device.holds(rows.nbytes) else torch.device("cpu")
+    rows_device = device.torch_device if device.holds(rows.nbytes) else torch.device("cpu")
     terms = None
-    if reading.terms:
-        known = (found for counted_with, found in split.counted.values() if counted_with is reading.terms)
-        found = next(known, None)
-        found = reading.terms.transform(split.texts) if found is None else found
-        # Columns stay as they are, 32 bits each: what was counted once lies in memory once for all workers.
-        begins = found.indptr.astype(np.int64)
-        on_device = (read_only(a).to(device.torch_device) for a in (found.indices, found.data, begins))
+    if encoding.terms:
+        precomputed = (matrix for counted_with, matrix in split.counted.values() if counted_with is encoding.terms)
+        matrix = next(precomputed, None)
+        matrix = encoding.terms.transform(split.texts) if matrix is None else matrix
+        # The indices keep their 32 bits: a copy would double the memory that all workers share.
+        begins = matrix.indptr.astype(np.int64)
+        on_device = (read_only(a).to(device.torch_device) for a in (matrix.indices, matrix.data, begins))
         terms = (*on_device, np.diff(begins))
     return Gathered(
-        read_only(rows).to(place),
-        None if pooled else read_only(starts).to(place),
+        read_only(rows).to(rows_device),
+        None if pooled else read_only(starts).to(rows_device),
         np.diff(starts),
-        None if words is None else words.to(place),
+        None if words is None else words.to(rows_device),
         terms,
     )
 
@@ -138,9 +139,9 @@ def _terms(
     terms: tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray], index: Rows, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     columns, weights, begins, counts = terms
-    total = int(counts[index.here].sum())  # known on the processor, so that the device need not be asked
+    total = int(counts[index.here].sum())  # computed on the CPU: no wait for the device
     begin = begins[index.there]
-    own = begins[index.there + 1] - begin
-    starts = own.cumsum(0) - own
-    at = torch.repeat_interleave(begin - starts, own, output_size=total) + torch.arange(total, device=device)
-    return columns[at], weights[at], starts.to(columns.dtype)
+    lengths = begins[index.there + 1] - begin
+    starts = lengths.cumsum(0) - lengths
+    rows = torch.repeat_interleave(begin - starts, lengths, output_size=total) + torch.arange(total, device=device)
+    return columns[rows], weights[rows], starts.to(columns.dtype)

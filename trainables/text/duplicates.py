@@ -1,4 +1,4 @@
-"""Which texts are dropped: empty ones, repeated ones, and those of train that validation or test hold too."""
+"""Drops empty texts, repeated texts, and texts that several splits hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainables.base.copies import staying
 
 
 def clean(frame: pd.DataFrame, split: str, notes: list[str]) -> pd.DataFrame:
-    """Drops empty and repeated texts of a frame with `text` and `label`, and adds a note of how many there were."""
+    """Drops empty and repeated texts of a frame with `text` and `label`, and adds notes with their numbers."""
     empty = frame["text"].str.strip() == ""
     if empty.any():
         notes.append(f"{split}: {int(empty.sum())} empty texts left out")
@@ -18,22 +18,20 @@ def clean(frame: pd.DataFrame, split: str, notes: list[str]) -> pd.DataFrame:
     keys = frame["text"].map(normalised)
     again = keys.duplicated()
     if again.any():
-        other = frame.groupby(keys)["label"].nunique()
-        notes.append(
-            f"{split}: {int(again.sum())} repeated texts left out, the first of each kept"
-            + (f"; {n} of them stand there with two labels" if (n := int((other > 1).sum())) else "")
-        )
+        conflicts = int((frame.groupby(keys)["label"].nunique() > 1).sum())
+        note = f"{split}: {int(again.sum())} repeated texts left out, the first of each kept"
+        notes.append(f"{note}; {conflicts} of them stand there with two labels" if conflicts else note)
         frame = frame[~again]
     return frame.reset_index(drop=True)
 
 
 def remove_overlap(frames: dict[str, pd.DataFrame], place: str, notes: list[str]) -> None:
-    """Drops the texts that stand in several splits from all but one of them, as `copies.staying` says.
+    """Drops texts that several splits hold, by the rule of `copies.staying`.
 
     Raises:
-        InputError: nothing is left of a split.
+        InputError: a split would be empty.
     """
-    filled = {split: frame for split, frame in frames.items() if len(frame)}  # others are refused later
+    filled = {split: frame for split, frame in frames.items() if len(frame)}  # `split_up` refuses empty splits
     keys = {split: [normalised(text) for text in frame["text"]] for split, frame in filled.items()}
     for split, kept in staying(keys, "texts", place, notes).items():
         if len(kept) < len(frames[split]):
@@ -41,5 +39,5 @@ def remove_overlap(frames: dict[str, pd.DataFrame], place: str, notes: list[str]
 
 
 def normalised(text: str) -> str:
-    """A text without what makes no other text of it: capitals, kinds of blanks, ways to write one letter."""
+    """A text without differences of capitals, white space and Unicode composition; equal results are duplicates."""
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())

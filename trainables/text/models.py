@@ -1,4 +1,4 @@
-"""Networks on top of a frozen encoder: heads, encoder blocks that train with them, and TF-IDF features."""
+"""Networks on top of a frozen encoder: heads, trained encoder blocks, and TF-IDF features."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ WIDTHS = (3, 4, 5)
 
 @dataclass(frozen=True)
 class TextBatch:
-    """A batch of texts as a network reads them.
+    """The input of a network.
 
     Attributes:
         states: pooled features (batch, width), or states (batch, tokens, width).
-        mask: (batch, tokens), true on tokens; None where `states` are pooled.
-        tfidf: the indices of TF-IDF features, their weights, and where those of each text begin, as `embedding_bag`
-            takes them; None without TF-IDF.
+        mask: (batch, tokens), true on tokens; None if `states` are pooled.
+        tfidf: indices, weights and starts of the TF-IDF features, as `embedding_bag` takes them; None without TF-IDF.
     """
 
     states: torch.Tensor
@@ -55,7 +54,7 @@ class Classifier(nn.Module):
 
 
 class TokenHalving(nn.Module):
-    """Four layers of Linear and ReLU on each token, each halving the width; then one layer on all tokens together."""
+    """Four layers of Linear and ReLU on each token, each of which halves the width; then one layer on all tokens."""
 
     def __init__(self, width: int, tokens: int, classes: int, dropout: float) -> None:
         super().__init__()
@@ -67,7 +66,7 @@ class TokenHalving(nn.Module):
         self.output = nn.Linear(tokens * widths[-1], classes)
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(batch, up to `tokens`, width) -> logits (batch, classes); positions behind a text count as zero."""
+        """(batch, up to `tokens`, width) -> logits (batch, classes); padding counts as zero."""
         halved = self.halving(states).masked_fill(~mask.unsqueeze(-1), 0.0)
         halved = F.pad(halved, (0, 0, 0, self.tokens - halved.shape[1]))
         logits: torch.Tensor = self.output(self.dropout(halved.flatten(1)))
@@ -88,21 +87,21 @@ class Convolutions(nn.Module):
         """(batch, tokens, width) -> logits (batch, classes)."""
         sequence = embedded.masked_fill(~mask.unsqueeze(-1), 0.0).transpose(1, 2)
         pooled = torch.cat([convolution(sequence).amax(2) for convolution in self.convolutions], 1)
-        # Rectifying after the maximum gives the same as before it.
+        # ReLU after the maximum gives the same result as before it.
         logits: torch.Tensor = self.output(self.dropout(self.activation(pooled)))
         return logits
 
 
 class TextNet(nn.Module):
-    """The network that a trial trains: open encoder blocks, a head, and weights of TF-IDF features.
+    """The network that a trial trains: trained encoder blocks, a head, and weights of TF-IDF features.
 
-    The frozen blocks below are no part of it; their states are its input.
+    Its input are the states of the frozen encoder blocks.
     """
 
     def __init__(self, encoder: Encoder, params: Params, classes: int, max_length: int, terms: int) -> None:
         """
         Args:
-            terms: number of TF-IDF features whose weighted sum is added to the head's logits; 0 for none.
+            terms: the number of TF-IDF features. Their weighted sum is added to the head's logits.
         """
         super().__init__()
         kind, opened, dropout = params["model.head"], params["model.unfreeze"] or 0, params["dropout"]
@@ -112,7 +111,7 @@ class TextNet(nn.Module):
             model = encoder.model()
             self.config = model.config
             for block in model.transformer.layer[encoder.layers - opened :]:
-                # Its weights may be shared with other trials, so they are copied.
+                # Copied: other trials may share the weights.
                 for name, parameter in list(block.named_parameters()):
                     owner = block.get_submodule(name.rpartition(".")[0])
                     setattr(owner, name.rpartition(".")[2], nn.Parameter(parameter.detach().clone()))
@@ -127,13 +126,13 @@ class TextNet(nn.Module):
 
     @property
     def is_sequence_classifier(self) -> bool:
-        """Whether it is, together with the encoder, exactly a `DistilBertForSequenceClassification`."""
+        """Whether the encoder and this network are together a `DistilBertForSequenceClassification`."""
         return self.kind == "classifier" and self.pooling == "cls" and self.terms is None
 
     def as_sequence_classifier(
         self, encoder: DistilBertModel, classes: tuple[str, ...]
     ) -> DistilBertForSequenceClassification:
-        """Joins this head and a whole encoder into one transformers model."""
+        """Joins this head and an encoder into one transformers model."""
         from transformers import DistilBertForSequenceClassification
 
         head: Any = self.head
@@ -163,7 +162,7 @@ class TextNet(nn.Module):
 
 
 def frozen_part(params: Params, layers: int, max_length: int) -> Frozen | None:
-    """The features that a configuration takes from the frozen encoder; None: only its word embeddings."""
+    """The features that a configuration needs from the frozen encoder; None: only its word embeddings."""
     kind, opened = params["model.head"], params["model.unfreeze"] or 0
     if kind == "cnn":
         return None
@@ -173,8 +172,8 @@ def frozen_part(params: Params, layers: int, max_length: int) -> Frozen | None:
 
 
 def parameter_groups(net: TextNet, params: Params) -> list[dict[str, Any]]:
-    """Parameter groups: the head with `lr`, TF-IDF weights with `tfidf_lr`, and the last encoder block with
-    `encoder_lr`, which is multiplied by `encoder_lr_decay` for each block below."""
+    """Parameter groups with learning rates: `lr` for the head, `tfidf_lr` for TF-IDF weights, and `encoder_lr` *
+    `encoder_lr_decay` ** k for the k-th encoder block from the top."""
     groups: list[dict[str, Any]] = [{"params": list(net.head.parameters()), "lr": params["lr"]}]
     if net.terms is not None:
         groups.append({"params": [net.terms], "lr": params["tfidf_lr"]})

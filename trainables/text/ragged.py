@@ -27,17 +27,17 @@ class Ragged:
         return self.flat[self.starts[row] : self.starts[row + 1]]
 
     def padded(self, rows: np.ndarray, fill: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """The given rows filled up with `fill` (rows, longest, ...), and their mask, true on content."""
+        """The rows, padded with `fill` (rows, longest, ...), and a mask that is true on content."""
         lengths = self.lengths[rows]
         steps = np.arange(lengths.max())
         mask = steps < lengths[:, None]
-        at = self.starts[rows][:, None] + steps
-        values = self.flat[np.minimum(at, len(self.flat) - 1)]
+        positions = self.starts[rows][:, None] + steps
+        values = self.flat[np.minimum(positions, len(self.flat) - 1)]
         values[~mask] = fill
         return values, mask
 
     def filled(self, length: int, fill: int) -> Ragged:
-        """The same with every row filled up to `length` at its end; the filling then counts as content."""
+        """The same rows, each padded at its end to `length`; the padding then counts as content."""
         values = np.full((len(self), length, *self.flat.shape[1:]), fill, dtype=self.flat.dtype)
         values[np.arange(length) < self.lengths[:, None]] = self.flat
         return Ragged(values.reshape(-1, *self.flat.shape[1:]), np.arange(len(self) + 1) * length)
@@ -48,8 +48,7 @@ def pack(rows: Sequence[np.ndarray]) -> Ragged:
     return Ragged(np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])]))
 
 
-def join(one: Ragged, other: Ragged) -> Ragged:
-    """The rows of `one` followed by those of `other`."""
-    return Ragged(
-        np.concatenate([one.flat, other.flat]), np.concatenate([one.starts, one.starts[-1] + other.starts[1:]])
-    )
+def join(first: Ragged, second: Ragged) -> Ragged:
+    """The rows of `first`, followed by the rows of `second`."""
+    starts = np.concatenate([first.starts, first.starts[-1] + second.starts[1:]])
+    return Ragged(np.concatenate([first.flat, second.flat]), starts)

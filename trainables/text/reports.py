@@ -1,4 +1,4 @@
-"""Tables and pictures of a text classifier: scores, curves, mistakes, samples."""
+"""Writes tables and pictures of a text classifier: scores, curves, mistakes, samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainables.base import plots
 from trainables.text.batches import EncodedSplit
 
 MISTAKES, SAMPLES = 20, 10
-#: Bins of equal width in which predicted probabilities are compared with frequencies.
+#: The number of bins of equal width of the calibration curve.
 BINS = 10
 
 
@@ -20,7 +20,7 @@ def write(
     folder: Path,
 ) -> None:  # fmt: skip
     """Writes into `folder`: confusion matrix, scores of each class, predictions, the most confident mistakes, samples,
-    calibration and, for two classes, the precision-recall curve of the `positive` one."""
+    calibration and, for two classes, the precision-recall curve of the class `positive`."""
     plots.classification(split.labels, predicted, classes, folder)
     names = np.array(classes, dtype=object)
     table = pd.DataFrame({
@@ -43,8 +43,8 @@ def write(
 
 
 def _calibration(labels: np.ndarray, probabilities: np.ndarray, folder: Path) -> None:
-    """Draws how often the most probable class is right against its probability, with the expected calibration error
-    (Guo et al. 2017, arXiv:1706.04599)."""
+    """Draws the accuracy of the predicted class against its probability, with the expected calibration error (Guo et
+    al. 2017, arXiv:1706.04599). scikit-learn's `calibration_curve` gives no sizes of bins, which the error needs."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     table = pd.DataFrame(
         {"bin": np.minimum((confidence * BINS).astype(int), BINS - 1), "p": confidence, "right": right}

@@ -1,4 +1,8 @@
-"""Scores of classifiers from confusion matrices, and the best decision threshold."""
+"""Scores of classifiers from confusion matrices, and the best decision threshold.
+
+scikit-learn scores one set of predictions at a time. The bootstrap scores thousands of resampled confusion matrices,
+which these functions do in one NumPy operation.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,10 @@ def _balanced_accuracy(matrices: np.ndarray) -> np.ndarray:
 
 
 def _mean_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The mean ratio over the classes that occur; in a small or resampled set a rare one may be missing."""
-    there = whole > 0
-    ratios = np.divide(part, whole, out=np.zeros(part.shape), where=there)
-    return np.asarray(ratios.sum(-1) / there.sum(-1))
+    """The mean of part / whole over the classes that occur; a small or resampled set may lack a rare class."""
+    occurs = whole > 0
+    ratios = np.divide(part, whole, out=np.zeros(part.shape), where=occurs)
+    return np.asarray(ratios.sum(-1) / occurs.sum(-1))
 
 
 #: Scores of confusion matrices (..., truth, prediction).
@@ -36,18 +40,17 @@ SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def best_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """The threshold with the best macro-F1, in steps of 0.01; of equal ones the middle of the longest run.
+    """The threshold with the best macro-F1, in steps of 0.01. Of equal thresholds: the middle of the longest run.
 
     Args:
-        probabilities: of the positive class, (n,).
-        truth: whether each is positive, (n,) of bool.
+        probabilities: the probability of the positive class, (n,).
+        truth: whether each sample is positive, (n,) of bool.
     """
     steps = np.arange(1, 100) / 100
-    hits, alarms = (  # positives and others that reach each threshold
-        count - np.searchsorted(np.sort(probabilities[which]), steps)
-        for which, count in ((truth, truth.sum()), (~truth, (~truth).sum()))
-    )
-    missed, rejected = truth.sum() - hits, (~truth).sum() - alarms
+    positives, negatives = probabilities[truth], probabilities[~truth]
+    missed = np.searchsorted(np.sort(positives), steps)  # positives below each threshold
+    rejected = np.searchsorted(np.sort(negatives), steps)  # negatives below each threshold
+    hits, alarms = len(positives) - missed, len(negatives) - rejected
     scores = hits / (2 * hits + alarms + missed) + rejected / (2 * rejected + alarms + missed)
     runs = np.split(np.arange(len(steps)), np.flatnonzero(np.diff(scores)) + 1)
     best = max((run for run in runs if scores[run[0]] == scores.max()), key=len)
@@ -55,7 +58,8 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
 
 def decide(probabilities: np.ndarray, positive: int, threshold: float | None) -> np.ndarray:
-    """The predicted classes (n,): the most probable one; with a threshold `positive` where it reaches that."""
+    """The predicted classes (n,): the most probable class; with a threshold, `positive` if its probability reaches
+    it."""
     if threshold is None:
         return probabilities.argmax(1)
     return np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)

@@ -1,4 +1,4 @@
-"""The task of classifying texts, which tweets and lyrics share: all but where texts come from."""
+"""The task of classifying texts. Tweets and lyrics inherit it and add the source of the texts."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from trainables.base.task import Choices, DataInfo, Objective, Params, Progress,
 from trainables.base.training import Learner, fit_batches
 from trainables.base.values import BELOW_ONE, COUNT, SWITCH, Allowed, Numbers, check_params
 from trainables.text import encoders, look, reports, tables, tfidf
-from trainables.text.batches import EncodedSplit, Reading, batch, merge
+from trainables.text.batches import EncodedSplit, TextEncoding, batch, merge
 from trainables.text.encoders import Encoder
 from trainables.text.models import HEADS, TextNet, classification_loss, frozen_part, parameter_groups
 from trainables.text.scores import SCORES, best_threshold, confusion, decide
 from trainables.text.texts import TextSplit
 
 EVAL_BATCH = 256
-#: Hyperparameters that decide which features of the frozen encoder a trial takes.
+#: Hyperparameters that decide which features of the frozen encoder a trial uses.
 FROZEN_BY = ("model.head", "model.unfreeze", "model.pooling", "model.mask_padding")
-#: How a model that is a transformers checkpoint as a whole is used.
+#: The example program of a model that is a whole transformers checkpoint.
 USAGE = """\
 from transformers import pipeline
 
@@ -47,7 +47,7 @@ print(classify("a text", truncation=True, max_length={most}))
 """
 #: The exponent of the focal loss; 2 is the paper's choice.
 FOCUS = 2.0
-#: What the hyperparameters can be.
+#: The allowed values of the hyperparameters.
 ALLOWED: Allowed = {
     **OPTIMIZED, "model.head": HEADS, "model.unfreeze": Numbers(whole=True), "model.pooling": ("cls", "mean"),
     "model.mask_padding": SWITCH, "model.filters": COUNT, "model.tfidf": SWITCH, "model.characters": SWITCH,
@@ -58,11 +58,11 @@ ALLOWED: Allowed = {
 
 
 class TextTask:
-    """Base of the text tasks, which add where texts come from and which of `SCORES` is the objective."""
+    """Base class of the text tasks, which add the source of the texts and the objective, one of `SCORES`."""
 
     name: str
     objective: Objective
-    #: A phrase: what the demo's texts are, and how to give one's own.
+    #: A phrase: a description of the demo's texts, and the option for other texts.
     made: str
     allowed = ALLOWED
 
@@ -101,34 +101,38 @@ class TextTask:
         return [classes_found(splits), look.lengths(splits), look.some_texts(splits)]
 
     def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
-        """Adds what every trial would compute: to each split the features of the frozen encoder, for every combination
-        of `FROZEN_BY` in the space, and to train and validation the TF-IDF features."""
+        """Computes the features that trials share.
+
+        Each split gets the features of the frozen encoder for every combination of `FROZEN_BY` in the space. Train and
+        validation get the TF-IDF features.
+        """
         encoder: Encoder = splits.train.encoder
         needed = set()
         for values in itertools.product(*(choices[key] or () for key in FROZEN_BY)):
             params = dict(zip(FROZEN_BY, values, strict=True))
             check_params(self.allowed, params)
-            if not 0 <= (opened := params["model.unfreeze"]) <= encoder.layers:
-                raise InputError(f"space.model.unfreeze: {opened}: the encoder has {encoder.layers} blocks")
+            blocks = params["model.unfreeze"]
+            if not 0 <= blocks <= encoder.layers:
+                raise InputError(f"space.model.unfreeze: {blocks}: the encoder has {encoder.layers} blocks")
             needed.add(frozen_part(params, encoder.layers, splits.train.max_length))
         model, parts = encoder.model(), sorted(needed - {None}, key=repr)
 
         def computed(split: EncodedSplit, name: str) -> EncodedSplit:
-            def shown(done: int, total: int, what: str) -> None:
-                which = f"the texts of {name} with {splits.info.chosen['encoder']}"
-                progress(done, total, f"{what} {which}")
+            def report(done: int, total: int, what: str) -> None:
+                progress(done, total, f"{what} the texts of {name} with {splits.info.chosen['encoder']}")
 
-            take = partial(encoders.cached_features, model, split.ids, device=device, cache=cache, progress=shown)
-            split = replace(split, features={part: take(part) for part in parts if part})
-            if most is None or name == "test":  # what is tested was trained on validation too, and has other terms
+            features = partial(encoders.cached_features, model, split.ids, device=device, cache=cache, progress=report)
+            split = replace(split, features={part: features(part) for part in parts if part})
+            if all_terms is None or name == "test":  # the final model has other terms: those of train and validation
                 return split
-            found = most.transform(split.texts)
-            return replace(split, counted={c: (t, found[:, : len(t)]) for c, t in terms.items()})
+            matrix = all_terms.transform(split.texts)
+            return replace(split, counted={kind: (own, matrix[:, : len(own)]) for kind, own in terms.items()})
 
-        joined = True in (choices["model.tfidf"] or ())
-        kinds = {bool(c) for c in choices.get("model.characters") or (False,)}
-        most = tfidf.fit(splits.train.texts, True in kinds) if joined else None
-        terms = {characters: most if characters else most.words for characters in kinds} if most is not None else {}
+        all_terms, terms = None, {}
+        if True in (choices["model.tfidf"] or ()):
+            kinds = {bool(characters) for characters in choices.get("model.characters") or (False,)}
+            all_terms = tfidf.fit(splits.train.texts, True in kinds)
+            terms = {characters: all_terms if characters else all_terms.words for characters in kinds}
         train, val, test = (computed(getattr(splits, name), name) for name in ("train", "val", "test"))
         return Splits(train, val, test, splits.info)
 
@@ -139,9 +143,9 @@ class TextTask:
         terms, characters = None, bool(params.get("model.characters"))
         if params["model.tfidf"]:
             terms = train.counted[characters][0] if characters in train.counted else tfidf.fit(train.texts, characters)
-        reading = Reading(train.encoder, train.max_length, splits.info.classes, int(np.argmin(counts)), terms)
-        learner = _learner(params, reading, epochs, device)
-        # Inverse to class frequency and 1 on average over the samples, as scikit-learn's `balanced`.
+        encoding = TextEncoding(train.encoder, train.max_length, splits.info.classes, int(np.argmin(counts)), terms)
+        learner = _learner(params, encoding, epochs, device)
+        # Inverse to class frequency, 1 on average over the samples: scikit-learn's `balanced`.
         weights = torch.tensor(len(train) / (len(counts) * counts), dtype=torch.float32)
         learner.extra["class_weights"] = weights.to(device.torch_device)
         return learner
@@ -163,34 +167,34 @@ class TextTask:
     def evaluate(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
         from sklearn.metrics import average_precision_score
 
-        reading: Reading = learner.extra["reading"]
+        encoding: TextEncoding = learner.extra["encoding"]
         probabilities, threshold = _probabilities(learner, split), learner.params.get("threshold")
         metrics = {"loss": float(F.nll_loss(torch.from_numpy(probabilities).log(), read_only(split.labels)))}
-        if len(reading.classes) == 2:
-            truth, positive = split.labels == reading.positive, probabilities[:, reading.positive]
-            if threshold is None:  # in a search, where `split` is validation
+        if len(encoding.classes) == 2:
+            truth, positive = split.labels == encoding.positive, probabilities[:, encoding.positive]
+            if threshold is None:  # a trial of the search: `split` is validation
                 threshold = best_threshold(positive, truth)
             metrics |= {
                 "threshold": threshold,
                 "average_precision": float(average_precision_score(truth, positive)),
             }
-        predicted = decide(probabilities, reading.positive, threshold)
-        matrix = confusion(split.labels, predicted, len(reading.classes))
+        predicted = decide(probabilities, encoding.positive, threshold)
+        matrix = confusion(split.labels, predicted, len(encoding.classes))
         return metrics | {
             "accuracy": float((predicted == split.labels).mean()),
             **{name: float(score(matrix)) for name, score in SCORES.items()},
             **{
                 f"accuracy/{name}": float((predicted[split.labels == code] == code).mean())
-                for code, name in enumerate(reading.classes)
+                for code, name in enumerate(encoding.classes)
             },
         }
 
     def units(self, learner: Learner, split: EncodedSplit) -> np.ndarray:
-        """(texts, classes^2): for each text a 1 in its cell of the flat confusion matrix."""
-        reading: Reading = learner.extra["reading"]
-        predicted = decide(_probabilities(learner, split), reading.positive, learner.params.get("threshold"))
-        cells = split.labels * len(reading.classes) + predicted
-        return np.eye(len(reading.classes) ** 2, dtype=np.float32)[cells]
+        """(texts, classes^2): for each text the flat confusion matrix of this text alone."""
+        encoding: TextEncoding = learner.extra["encoding"]
+        predicted = decide(_probabilities(learner, split), encoding.positive, learner.params.get("threshold"))
+        cells = split.labels * len(encoding.classes) + predicted
+        return np.eye(len(encoding.classes) ** 2, dtype=np.float32)[cells]
 
     def objective_of(self, sums: np.ndarray) -> np.ndarray:
         classes = math.isqrt(sums.shape[-1])
@@ -200,39 +204,39 @@ class TextTask:
         return merge(splits.train, splits.val)
 
     def baselines(self, splits: Splits) -> dict[str, float]:
-        """TF-IDF with logistic regression, fitted to train and validation together, as the final model is."""
+        """TF-IDF with logistic regression, fitted to train and validation like the final model."""
         both, test = self.merge(splits), splits.test
         predicted = tfidf.baseline(TextSplit(both.texts, both.labels), test.texts)
         matrix = confusion(test.labels, predicted, len(splits.info.classes))
         return {"tfidf": float(SCORES[self.objective.metric](matrix))}
 
     def artifacts(self, learner: Learner, split: EncodedSplit, info: DataInfo, folder: Path) -> None:
-        probabilities, reading = _probabilities(learner, split), learner.extra["reading"]
-        predicted = decide(probabilities, reading.positive, learner.params.get("threshold"))
-        reports.write(split, predicted, probabilities, info.classes, reading.positive, folder)
+        probabilities, encoding = _probabilities(learner, split), learner.extra["encoding"]
+        predicted = decide(probabilities, encoding.positive, learner.params.get("threshold"))
+        reports.write(split, predicted, probabilities, info.classes, encoding.positive, folder)
 
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
-        """Writes a transformers checkpoint with its tokenizer, the network's weights, and what else `load` needs.
+        """Writes a transformers checkpoint with its tokenizer, the network's weights, and the settings for `load`.
 
         With the classifier head on CLS features and without TF-IDF, the checkpoint is the whole model, a
-        `DistilBertForSequenceClassification`; otherwise it is the encoder.
+        `DistilBertForSequenceClassification`; else it is the encoder.
         """
         net: Any = learner.model
-        reading: Reading = learner.extra["reading"]
-        model = reading.encoder.model()
+        encoding: TextEncoding = learner.extra["encoding"]
+        model = encoding.encoder.model()
         for block, trained in zip(reversed(model.transformer.layer), reversed(net.blocks), strict=False):
             block.load_state_dict(trained.state_dict(), assign=True)
         if net.is_sequence_classifier:
             model = net.as_sequence_classifier(model, info.classes)
-            (folder / "usage.py").write_text(USAGE.format(most=reading.max_length))
+            (folder / "usage.py").write_text(USAGE.format(most=encoding.max_length))
         model.cpu().save_pretrained(folder)
-        reading.encoder.tokenizer().save_pretrained(folder)
+        encoding.encoder.tokenizer().save_pretrained(folder)
         torch.save(net.state_dict(), folder / "net.pt")
-        if reading.terms:
-            tfidf.save(reading.terms, folder / "tfidf.json")
+        if encoding.terms:
+            tfidf.save(encoding.terms, folder / "tfidf.json")
         about = {
-            "params": learner.params, "max_length": reading.max_length, "classes": reading.classes,
-            "positive": reading.positive,
+            "params": learner.params, "max_length": encoding.max_length, "classes": encoding.classes,
+            "positive": encoding.positive,
         }  # fmt: skip
         (folder / "model.json").write_text(json.dumps(about, indent=2, ensure_ascii=False))
 
@@ -240,8 +244,8 @@ class TextTask:
         about = json.loads((folder / "model.json").read_text())
         terms = tfidf.load(folder / "tfidf.json") if (folder / "tfidf.json").exists() else None
         encoder, classes = encoders.load(str(folder)), tuple(about["classes"])
-        reading = Reading(encoder, about["max_length"], classes, about["positive"], terms)
-        learner = _learner(about["params"], reading, 1, Device(torch.device("cpu")))
+        encoding = TextEncoding(encoder, about["max_length"], classes, about["positive"], terms)
+        learner = _learner(about["params"], encoding, 1, Device(torch.device("cpu")))
         learner.model.load_state_dict(torch.load(folder / "net.pt", map_location="cpu", weights_only=True))
         learner.extra |= {"tokenizer": encoder.tokenizer(), "encoder": encoder.model()}
         return learner
@@ -269,41 +273,41 @@ class TextTask:
 
     def predict(self, model: Learner, frame: pd.DataFrame) -> pd.DataFrame:
         """A frame with a column `text` -> `class`, `probability` and a column a class."""
-        reading: Reading = model.extra["reading"]
+        encoding: TextEncoding = model.extra["encoding"]
         values = frame["text"].astype(str).to_numpy(dtype=object)
-        ids = encoders.tokenize(model.extra["tokenizer"], values, reading.max_length)
-        part = frozen_part(model.params, reading.encoder.layers, reading.max_length)
+        ids = encoders.tokenize(model.extra["tokenizer"], values, encoding.max_length)
+        part = frozen_part(model.params, encoding.encoder.layers, encoding.max_length)
         features = {}
         if part is not None:
             features[part] = encoders.encode(model.extra["encoder"], ids, part, model.device, lambda *_: None)
         nothing = np.zeros(len(values), dtype=np.int64)
-        split = EncodedSplit(values, nothing, ids, reading.encoder, reading.max_length, features)
+        split = EncodedSplit(values, nothing, ids, encoding.encoder, encoding.max_length, features)
         probabilities = _probabilities(model, split)
-        predicted = decide(probabilities, reading.positive, model.params.get("threshold"))
+        predicted = decide(probabilities, encoding.positive, model.params.get("threshold"))
         table = {
-            "class": [reading.classes[code] for code in predicted],
+            "class": [encoding.classes[code] for code in predicted],
             "probability": probabilities[np.arange(len(predicted)), predicted].astype(float),
         }
-        table |= {name: probabilities[:, code].astype(float) for code, name in enumerate(reading.classes)}
+        table |= {name: probabilities[:, code].astype(float) for code, name in enumerate(encoding.classes)}
         return pd.DataFrame(table, index=frame.index)
 
     def example(self, split: EncodedSplit, info: DataInfo) -> pd.DataFrame:
         return pd.DataFrame({"text": split.texts[:100].astype(str)})
 
 
-def _learner(params: Params, reading: Reading, epochs: int, device: Device) -> Learner:
-    net = TextNet(reading.encoder, params, len(reading.classes), reading.max_length, len(reading.terms or ()))
+def _learner(params: Params, encoding: TextEncoding, epochs: int, device: Device) -> Learner:
+    net = TextNet(encoding.encoder, params, len(encoding.classes), encoding.max_length, len(encoding.terms or ()))
     net = net.to(device.torch_device)
     optimizer = make_optimizer(parameter_groups(net, params), params)
     schedule = make_schedule(optimizer, params["schedule"], epochs)
-    return Learner(net, optimizer, schedule, device, params, extra={"reading": reading})
+    return Learner(net, optimizer, schedule, device, params, extra={"encoding": encoding})
 
 
 @torch.no_grad()
 def _probabilities(learner: Learner, split: EncodedSplit) -> np.ndarray:
     """(n, classes) float32, in the order of the split."""
     learner.model.eval()
-    out = np.empty((len(split), len(learner.extra["reading"].classes)), dtype=np.float32)
+    out = np.empty((len(split), len(learner.extra["encoding"].classes)), dtype=np.float32)
     order = np.argsort(split.ids.lengths, kind="stable")
     batches = [order[start : start + EVAL_BATCH] for start in range(0, len(order), EVAL_BATCH)]
     with learner.device.autocast():

@@ -1,4 +1,4 @@
-"""Labelled texts: reads them, drops duplicates, and splits them by class."""
+"""Reads labelled texts, drops duplicates, and splits the texts by class."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from trainables.base.errors import InputError
 from trainables.base.files import SPLITS, Allowance, read_files, split_of
+from trainables.base.splitting import Splitter
 from trainables.base.tables import TABLES, listed
 from trainables.base.task import DataInfo, Splits, array_digest
 from trainables.text.duplicates import clean, remove_overlap
@@ -32,31 +33,31 @@ class TextSplit:
         return TextSplit(self.texts[index], self.labels[index])
 
 
-#: Reads one file of labelled texts into a frame of two string columns, `text` and `label`; a person is told what
-#: `attrs["notes"]` says.
+#: Reads one file of labelled texts into a frame of two string columns, `text` and `label`. The frame's `attrs["notes"]`
+#: holds sentences for the user.
 Reader = Callable[[bytes, PurePosixPath, str, Allowance], pd.DataFrame]
 
 
 def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collection[str] = TABLES) -> Splits:
-    """Reads the texts at `source` as splits. A split that is not given is cut off train, each class in proportion.
+    """Reads the texts at `source` as splits. Missing splits are cut off train, stratified by class.
 
     Args:
         data: the `data` section of the configuration.
         read: reads one file.
 
     Raises:
-        InputError: naming the file, the line or the column, and what is allowed.
+        InputError: the texts cannot be used; the message names the file, the line or the column.
     """
     frames: dict[str, list[pd.DataFrame]] = {}
     allowance = Allowance(data["max_unpacked_gb"])
     files = [*read_files(source, suffixes, allowance)]
-    below = _common_folders([name for name, _ in files])
+    common = _common_folders([name for name, _ in files])
     for name, content in files:
-        part = PurePosixPath(*name.parts[below:])
+        path = PurePosixPath(*name.parts[common:])
         place = str(source) if source.is_file() and len(name.parts) == 1 else str(source / name)
-        alone = len(files) == 1 and source.is_file()  # whatever it is called
-        split = "train" if alone else split_of(part, whole=part.suffix.lower() not in TABLES)
-        frames.setdefault(split, []).append(read(content, part, place, allowance))
+        alone = len(files) == 1 and source.is_file()  # a single file is train, whatever its name is
+        split = "train" if alone else split_of(path, whole=path.suffix.lower() not in TABLES)
+        frames.setdefault(split, []).append(read(content, path, place, allowance))
     notes = [note for parts in frames.values() for frame in parts for note in frame.attrs.get("notes", ())]
     together = {split: clean(pd.concat(parts, ignore_index=True), split, notes) for split, parts in frames.items()}
     if "train" not in together:
@@ -66,11 +67,11 @@ def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collecti
 
 
 def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str, notes: list[str]) -> Splits:
-    """Makes `Splits` of frames with `text` and `label`, by split; classes are those of train, in alphabetical order.
+    """Makes `Splits` of frames with `text` and `label`, by split. The classes are those of train, sorted.
 
     Raises:
-        InputError: a split has no text, or there are too few classes, or too few texts of a class and `data.rare` does
-            not say what becomes of them.
+        InputError: a split is empty, train has one class, another split has a class that train lacks, or a class has
+            too few texts to split and `data.rare` is null.
     """
     rare = data.get("rare")
     if rare not in (None, "drop", "train"):
@@ -91,12 +92,23 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
         split: TextSplit(frame["text"].to_numpy(dtype=object), frame["label"].map(codes).to_numpy(dtype=np.int64))
         for split, frame in frames.items()
     }
-    for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
-        if name not in parts:
-            seed, keep = data["split_seed"], rare == "train"
-            parts["train"], parts[name] = stratified(parts["train"], classes, fraction, seed, source, keep)
-            if not len(parts[name]):
-                raise InputError(f"{source}: no text can be cut off for {name}: every label has a single one")
+    splitter = Splitter.of(data)
+
+    def refuse(code: int, count: int) -> InputError | None:
+        if rare == "train":
+            return None
+        return InputError(
+            f"{source}: label {classes[code]!r:.60} has {count} text left to split; at least 2 are needed "
+            "(--set data.rare=drop leaves such classes out, data.rare=train keeps them in train)"
+        )
+
+    def cut(name: str, train: TextSplit, fraction: float) -> tuple[TextSplit, TextSplit]:
+        stay, leave = splitter.by_class(train.labels, fraction, refuse, len(classes))
+        if not len(leave):
+            raise InputError(f"{source}: no text can be cut off for {name}: every label has a single text")
+        return train.take(stay), train.take(leave)
+
+    splitter.complete(parts, cut)
     counts = np.bincount(parts["train"].labels, minlength=len(classes))
     notes.append("classes in train: " + ", ".join(f"{c} {n}" for c, n in zip(classes, counts, strict=True)))
     info = DataInfo(
@@ -111,7 +123,7 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
 
 
 def _without_rare(frames: dict[str, pd.DataFrame], notes: list[str]) -> dict[str, pd.DataFrame]:
-    """Leaves classes out that have less than a text for each split that train gives."""
+    """Leaves out classes with fewer texts than the number of splits that are made of train."""
     counts = frames["train"]["label"].value_counts()
     small = sorted(counts.index[counts < 1 + len({"val", "test"} - set(frames))])
     if not small:
@@ -126,40 +138,13 @@ def _digest(parts: list[TextSplit], classes: tuple[str, ...]) -> str:
 
 
 def _common_folders(names: list[PurePosixPath]) -> int:
-    """The number of leading folders that all names share, as in a zip of one folder; not counting a split's name."""
+    """The number of leading folders that all names share, as in a zip of one folder. It ends at the name of a split."""
     shared = 0
     while all(len(n.parts) > shared + 1 and n.parts[shared] == names[0].parts[shared] for n in names):
         if names[0].parts[shared].lower() in SPLITS:
             break
         shared += 1
     return shared
-
-
-def stratified(
-    split: TextSplit, classes: tuple[str, ...], fraction: float, seed: int, place: str, keep: bool = False
-) -> tuple[TextSplit, TextSplit]:
-    """Cuts off `fraction` of every class, at least one text; returns what stays and what was cut off.
-
-    Args:
-        keep: whether the text of a class that has one stays, and none is cut off.
-
-    Raises:
-        InputError: a class has too few texts for both.
-    """
-    rng = np.random.default_rng(seed)
-    taken = np.zeros(len(split), dtype=bool)
-    for code, name in enumerate(classes):
-        members = np.flatnonzero(split.labels == code)
-        if len(members) < 2 and keep:
-            continue
-        if len(members) < 2:
-            raise InputError(
-                f"{place}: label {name!r:.60} has {len(members)} text left to split; at least 2 are needed "
-                "(--set data.rare=drop leaves such classes out, data.rare=train keeps them in train)"
-            )
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        taken[rng.permutation(members)[:count]] = True
-    return split.take(np.flatnonzero(~taken)), split.take(np.flatnonzero(taken))
 
 
 def merge(splits: Splits) -> TextSplit:

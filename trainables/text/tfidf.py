@@ -1,4 +1,4 @@
-"""TF-IDF features, for networks and for the baseline that every text network has to beat."""
+"""TF-IDF features for networks, and the baseline of the text tasks."""
 
 from __future__ import annotations
 
@@ -13,80 +13,78 @@ import numpy as np
 
 from trainables.text.texts import TextSplit
 
-#: What occurs in at least two texts; counts as 1 + log; rows of length one.
+#: Terms of at least two texts; term frequency 1 + log(count); rows of L2 norm 1 (scikit-learn's default).
 COMMON: dict[str, Any] = {"min_df": 2, "sublinear_tf": True, "dtype": np.float32}
-#: Words and pairs of words; and pieces of words of two to five characters, in which endings and spellings show.
+#: Words and pairs of words; and pieces of words of two to five characters, which cover endings and misspellings.
 KINDS: dict[str, dict[str, Any]] = {
     "words": {"ngram_range": (1, 2)},
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 5)},
 }
-#: Pieces that are kept at most, those of the most texts: each has a weight a class in every step.
+#: The largest number of pieces; those of the most texts stay. Each piece has a weight for each class in every step.
 MOST = 50_000
 
 
 @dataclass(frozen=True)
 class Terms:
-    """The features of texts: those of scikit-learn's vectorizers of some of `KINDS`, side by side in their order."""
+    """The terms of scikit-learn's vectorizers by kind (`KINDS`); their columns follow each other in this order."""
 
     vectorizers: dict[str, Any]
 
     def __len__(self) -> int:
-        return sum(len(one.vocabulary_) for one in self.vectorizers.values())
+        return sum(len(vectorizer.vocabulary_) for vectorizer in self.vectorizers.values())
 
     @property
     def words(self) -> Terms:
-        """The words alone, whose columns are the first."""
-        return Terms({kind: one for kind, one in self.vectorizers.items() if kind == "words"})
+        """The words alone: the first columns."""
+        return Terms({kind: vectorizer for kind, vectorizer in self.vectorizers.items() if kind == "words"})
 
     def transform(self, texts: Sequence[str] | np.ndarray) -> Any:
-        """A sparse matrix in rows, (texts, terms) float32."""
+        """The TF-IDF features, a CSR matrix (texts, terms) of float32."""
         from scipy.sparse import csr_matrix, hstack
 
-        none = csr_matrix((len(texts), 0), dtype=np.float32)  # where no term is in two texts
-        return hstack([none, *(one.transform(texts) for one in self.vectorizers.values())], format="csr")
+        empty = csr_matrix((len(texts), 0), dtype=np.float32)  # for `Terms` without a vectorizer
+        return hstack([empty, *(v.transform(texts) for v in self.vectorizers.values())], format="csr")
 
 
 def fit(texts: Iterable[str], characters: bool = False) -> Terms:
-    """The words of texts, and with `characters` the pieces of words too. None of either may be in two texts."""
+    """The words of texts, and with `characters` also the pieces of words. A kind without terms is left out."""
     fitted = {}
     for kind in KINDS if characters else ("words",):
-        with suppress(ValueError):  # none is in two texts
+        with suppress(ValueError):  # no term occurs in two texts
             fitted[kind] = _vectorizer(kind).fit(texts)
     pieces = fitted.get("characters")
     if pieces is not None and len(pieces.idf_) > MOST:
-        # Equally frequent ones stay or go together, so that every machine keeps the same.
+        # Pieces of equal frequency stay or go together, so that every machine keeps the same pieces.
         kept = pieces.idf_ < np.partition(pieces.idf_, MOST)[MOST]
         fitted["characters"] = _vectorizer("characters", pieces.get_feature_names_out()[kept], pieces.idf_[kept])
     return Terms(fitted)
 
 
 def save(terms: Terms, path: Path) -> None:
-    """Writes JSON: of words and of pieces the terms in the order of their columns, and the inverse document frequency
-    of each."""
-    of_each = {
-        kind: {"terms": one.get_feature_names_out().tolist(), "idf": one.idf_.astype(float).tolist()}
-        for kind, one in terms.vectorizers.items()
+    """Writes JSON: by kind the terms in the order of their columns, and their inverse document frequencies."""
+    by_kind = {
+        kind: {"terms": vectorizer.get_feature_names_out().tolist(), "idf": vectorizer.idf_.astype(float).tolist()}
+        for kind, vectorizer in terms.vectorizers.items()
     }
-    path.write_text(json.dumps(of_each))
+    path.write_text(json.dumps(by_kind))
 
 
 def load(path: Path) -> Terms:
-    """What `save` wrote."""
-    saved = json.loads(path.read_text())
-    if "terms" in saved:  # of words alone, as it was written once
-        saved = {"words": saved}
-    return Terms({kind: _vectorizer(kind, one["terms"], one["idf"]) for kind, one in saved.items()})
+    """Reads the file of `save`."""
+    by_kind = json.loads(path.read_text())
+    return Terms({kind: _vectorizer(kind, saved["terms"], saved["idf"]) for kind, saved in by_kind.items()})
 
 
 def _vectorizer(kind: str, terms: Iterable[str] | None = None, idf: Any = None) -> Any:
-    """One of `KINDS`; fitted where its terms and their inverse document frequencies are given."""
+    """A vectorizer of `KINDS`; a fitted one if its terms and their inverse document frequencies are given."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     if terms is None:
         return TfidfVectorizer(**COMMON, **KINDS[kind])
-    made = TfidfVectorizer(**COMMON, **KINDS[kind], vocabulary={term: column for column, term in enumerate(terms)})
-    made.idf_ = np.array(idf)
-    return made
+    vocabulary = {term: column for column, term in enumerate(terms)}
+    vectorizer = TfidfVectorizer(**COMMON, **KINDS[kind], vocabulary=vocabulary)
+    vectorizer.idf_ = np.array(idf)
+    return vectorizer
 
 
 def baseline(train: TextSplit, texts: np.ndarray) -> np.ndarray:

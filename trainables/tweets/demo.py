@@ -1,7 +1,8 @@
-"""The demo tweets: a seeded grammar. Medical tweets tell of symptoms, treatments and diagnoses, half of them without a
-medical word; the others are daily life, half of them with medical words for something else.
+"""The demo tweets, made by a seeded grammar.
 
-A split has phrases of its own: what counts is what a tweet says, not which words it says it in.
+Medical tweets describe symptoms, treatments and diagnoses, half of them without a medical word. The other tweets
+describe daily life, half of them with medical words for other things. Each split has its own phrases: a classifier has
+to learn the meaning of a tweet, not its phrases.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import pandas as pd
 from trainables.tweets import phrases
 
 LABELS = ("other", "medical")
-#: Kinds of phrases of a class.
+#: The two kinds of phrases of each class.
 KINDS = {"medical": (phrases.CLINICAL, phrases.BODILY), "other": (phrases.FIGURATIVE, phrases.DAILY)}
-#: Shares of the phrases, and of the tweets.
+#: The share of each split in the phrases and in the tweets.
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 TRIMMINGS = {
     "mood": "lol|smh|omg|ugh|tbh|ngl|fr|haha|yikes|lmao|idk|bruh|welp|pls|wow",
@@ -28,9 +29,11 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def make(*, size: int, positives: float, label_noise: float, seed: int) -> dict[str, pd.DataFrame]:
-    """`size` tweets, all different, by split as `text` and `label`, of which `positives` are medical.
+    """Makes `size` different tweets by split, as frames with `text` and `label`.
 
-    Afterwards `label_noise` of the labels, drawn at random, say the other class.
+    Args:
+        positives: the share of medical tweets.
+        label_noise: the share of labels that are then changed to the other class.
     """
     rng = np.random.default_rng(seed)
     parts: dict[str, dict[str, list[list[str]]]] = {split: {label: [] for label in LABELS} for split in SHARES}
@@ -75,7 +78,7 @@ def _pick(values: str, rng: np.random.Generator) -> str:
 
 
 def _slang(text: str, rng: np.random.Generator) -> str:
-    """Shortened words, stretched vowels, typing slips and shouting, as people type them."""
+    """Adds shortened words, stretched vowels, typing errors and upper case."""
     for long, short in (("you", "u"), ("because", "cuz"), ("can't", "cant"), ("going to", "gonna"), ("and", "n")):
         if rng.random() < 0.3:
             text = re.sub(rf"\b{long}\b", short, text)

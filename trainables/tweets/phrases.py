@@ -1,6 +1,6 @@
-"""What the demo tweets say. A split has phrases of its own, so that what was read in training is never met again."""
+"""The phrases of the demo tweets. Each split uses its own phrases: no phrase of train occurs in another split."""
 
-#: {slot}: what may stand there.
+#: The words of each {slot}.
 SLOTS = {
     "i": "i|we|my mom|my dad|my little brother|my roommate|my wife|my husband|grandma|my coworker|my sister|uncle joe|"
     "our neighbour|my girlfriend|my kid|my best friend|the new guy|auntie",

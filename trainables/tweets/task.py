@@ -1,4 +1,4 @@
-"""Classifies tweets by whether they contain medical information, or by any other labels."""
+"""Classifies tweets: medical or not, or any other labels."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """An adaptive softmax over a vocabulary that is sorted by frequency (Grave et al. 2017, arXiv:1609.04309).
 
-The most frequent words share the first softmax with one entry for each class of rarer words; the words of a class have
-a softmax of their own, which is computed only where the target is one of them. The probabilities add up to one. Unlike
-in the paper all words keep the full width, so that the weights can be those of the embedding.
+The first softmax covers the most frequent words and one entry for each class of rarer words. Each class has another
+softmax, which is computed only for targets of the class. The probabilities add up to one.
+`nn.AdaptiveLogSoftmaxWithLoss` reduces the width of rare words; here all words keep the full width, so that the output
+weights can be those of the embedding (`tied`).
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-#: Words of the first softmax, and up to where the first class of rarer words goes; the second has the rest.
+#: The first softmax has the words 0 to 1999, the first class of rarer words those up to 9999, the second the rest.
 CUTOFFS = (2000, 10_000)
 
 
 class AdaptiveSoftmax(nn.Module):
-    """The classes' own weights; those of the words are given with each call, (words, width) and (words,)."""
+    """Holds the weights of the classes. Each call gets the weights (words, width) and biases (words,) of the words."""
 
     def __init__(self, words: int, width: int) -> None:
         super().__init__()
@@ -27,7 +28,7 @@ class AdaptiveSoftmax(nn.Module):
         self.entries = nn.Linear(width, len(self.classes)) if self.classes else None
 
     def _parts(self, weight: torch.Tensor, bias: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The frequent words' share of weight and bias, then that of each class; their gradients are joined at once."""
+        """The weights and biases of the frequent words and of each class. One `split` joins their gradients at once."""
         sizes = [self.frequent, *(end - begin for begin, end in self.classes)]
         return list(zip(weight.split(sizes), bias.split(sizes), strict=True))
 
@@ -47,7 +48,7 @@ class AdaptiveSoftmax(nn.Module):
         loss = F.nll_loss(self._first(x, *first), entry, reduction="none")
         for (begin, end), part in zip(self.classes, others, strict=True):
             mine = (target >= begin) & (target < end)
-            if x.is_cuda:  # arithmetic is cheap there, and to be told which rows they are would be to wait
+            if x.is_cuda:  # all rows are computed: to select rows, the CPU would have to wait for the device
                 own = (target - begin).clamp(0, end - begin - 1)
                 inner = F.linear(x, *part)
                 loss = loss + F.cross_entropy(inner, own, reduction="none") * mine
@@ -62,7 +63,7 @@ class AdaptiveSoftmax(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         frequent, *others = self._parts(weight, bias)
         first = self._first(flat, *frequent)
-        found = [first[:, : self.frequent]]
+        parts = [first[:, : self.frequent]]
         for index, part in enumerate(others):
-            found.append(first[:, self.frequent + index, None] + F.linear(flat, *part).log_softmax(1))
-        return torch.cat(found, 1).reshape(*x.shape[:-1], -1)
+            parts.append(first[:, self.frequent + index, None] + F.linear(flat, *part).log_softmax(1))
+        return torch.cat(parts, 1).reshape(*x.shape[:-1], -1)

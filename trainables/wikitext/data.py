@@ -1,4 +1,4 @@
-"""Reads running text as one stream of words for each split."""
+"""Reads running text into one stream of words for each split."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from trainables import DataInfo, InputError, Splits, array_digest
 from trainables.base import tables
 from trainables.base.files import Allowance, broken, read_files, split_of
+from trainables.base.splitting import Splitter
 from trainables.text.tables import read_column
 from trainables.wikitext.tokenizer import END, START, UNKNOWN, basic_english, decode, encode, vocabulary
 
@@ -22,7 +23,7 @@ FILES = {
     for split, name in (("train", "train"), ("val", "validation"), ("test", "test"))
 }
 PLAIN = (".tokens", ".txt")
-#: Words of a piece, where a text has too few lines to cut some of them off.
+#: The number of words of a piece. A text with too few lines is cut into pieces before its end is cut off.
 PIECE = 20
 #: Seconds that `auto` waits for the hub.
 PATIENCE = 4.0
@@ -43,16 +44,16 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
     """Prepares the user's files, or the corpus that `data.corpus` names.
 
     Raises:
-        InputError: naming the file, the line or the setting, and what is allowed.
+        InputError: a file or a setting cannot be used.
     """
     notes: list[str] = []
     chosen: dict[str, Any] = {}
     if source is not None:
         lines, name = _read(data, source, notes), str(source)
     else:
-        corpus, said = choose(data["corpus"])
+        corpus, note = choose(data["corpus"])
         chosen, name = {"corpus": corpus}, "demo" if corpus == "demo" else f"{HUB} wikitext-2-v1"
-        notes.append(said)
+        notes.append(note)
         lines = demo(data["split_seed"]) if corpus == "demo" else _from_hub()
     return tokenized(lines, data, name, notes, chosen)
 
@@ -60,15 +61,15 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
 def tokenized(
     lines: dict[str, list[str]], data: dict[str, Any], name: str, notes: list[str], chosen: dict[str, Any]
 ) -> Splits:
-    """Makes `Splits` of lines by split; the vocabulary is that of train.
+    """Makes `Splits` of lines by split. The vocabulary is that of train.
 
     Raises:
         InputError: a split has too few words.
     """
-    words = {split: _words(some, data["boundaries"]) for split, some in lines.items()}
+    words = {split: _words(text, data["boundaries"]) for split, text in lines.items()}
     known = vocabulary(words["train"], data["min_frequency"], data["boundaries"])
     index = {word: position for position, word in enumerate(known)}
-    parts = {split: Corpus(encode(some, index), known) for split, some in words.items()}
+    parts = {split: Corpus(encode(stream, index), known) for split, stream in words.items()}
     length, batch = data["bptt"], data["batch"]
     for split, part in parts.items():
         least = batch * (length + 1) if split == "train" else 2
@@ -107,51 +108,55 @@ def _words(lines: list[str], boundaries: bool) -> list[str]:
 
 
 def batchify(stream: torch.Tensor, batch: int) -> torch.Tensor:
-    """Lays `batch` pieces of a stream side by side: (n,) -> (n // batch, batch). The rest is cut off."""
+    """Cuts a stream into `batch` columns: (n,) -> (n // batch, batch). The rest is cut off."""
     length = len(stream) // batch
     return stream[: length * batch].view(batch, length).t().contiguous()
 
 
 def get_batch(source: torch.Tensor, start: int, bptt: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The words (up to `bptt`, batch) from row `start` on, and the word after each, flattened."""
+    """The words (up to `bptt`, batch) from row `start` on, and the next word of each, flattened."""
     length = min(bptt, len(source) - 1 - start)
     return source[start : start + length], source[start + 1 : start + 1 + length].reshape(-1)
 
 
 def _read(data: dict[str, Any], source: Path, notes: list[str]) -> dict[str, list[str]]:
-    """The lines of each split: of text files, or, where there are none, of tables with a column of texts."""
-    found: dict[str, list[str]] = {}
+    """The lines of each split: of text files, or, without text files, of tables with a column of texts."""
+    parts: dict[str, list[str]] = {}
     allowance = Allowance(data["max_unpacked_gb"])
     files = [*read_files(source, (*PLAIN, *tables.TABLES), allowance)]
     plain = [(name, content) for name, content in files if name.suffix.lower() in PLAIN]
-    alone = len(files) == 1 and source.is_file()  # whatever it is called
+    alone = len(files) == 1 and source.is_file()  # a single file is train, whatever its name is
     for name, content in plain or files:
         place = str(source if alone else source / name)
-        read = (
-            [tables.decode(content, place)] if plain else read_column(content, name, place, data.get("text"), allowance)
-        )
-        split = found.setdefault("train" if alone else split_of(name), [])
-        split.extend(line for text in read for line in text.splitlines())
-    if "train" not in found:
-        raise InputError(f"{source}: there is a {' and a '.join(found)} split but no train")
-    for part, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
-        if part not in found:
-            lines, what = found["train"], "lines"
-            if not round(fraction * len(lines)):  # one of them would be much more than was asked for
-                words = " ".join(lines).split()
-                lines = [" ".join(words[start : start + PIECE]) for start in range(0, len(words), PIECE)]
-                what = f"pieces of {PIECE} words"
-            cut = len(lines) - max(1, round(fraction * len(lines)))
-            found["train"], found[part] = lines[:cut], lines[cut:]
-            notes.append(f"{part}: the last {len(lines) - cut} {what} of train")
-    return found
+        if plain:
+            texts = [tables.decode(content, place)]
+        else:
+            texts = read_column(content, name, place, data.get("text"), allowance)
+        part = parts.setdefault("train" if alone else split_of(name), [])
+        part.extend(line for text in texts for line in text.splitlines())
+    if "train" not in parts:
+        raise InputError(f"{source}: there is a {' and a '.join(parts)} split but no train")
+
+    def cut(split: str, lines: list[str], fraction: float) -> tuple[list[str], list[str]]:
+        """Cuts off the last lines, because shuffled lines would be neighbours of training lines."""
+        what = "lines"
+        if not round(fraction * len(lines)):  # one line is much more than the fraction
+            words = " ".join(lines).split()
+            lines = [" ".join(words[start : start + PIECE]) for start in range(0, len(words), PIECE)]
+            what = f"pieces of {PIECE} words"
+        end = len(lines) - max(1, round(fraction * len(lines)))
+        notes.append(f"{split}: the last {len(lines) - end} {what} of train")
+        return lines[:end], lines[end:]
+
+    Splitter.of(data).complete(parts, cut)
+    return parts
 
 
 def choose(corpus: str) -> tuple[str, str]:
-    """Resolves `auto` to `hub` where the cache or the network has the corpus, else to `demo`.
+    """Resolves `auto` to `hub` if the cache or the network has the corpus, else to `demo`.
 
     Returns:
-        The corpus, and a sentence that says where it comes from.
+        The corpus, and a sentence on its source.
     """
     if corpus not in ("auto", "hub", "demo"):
         raise InputError(f"data.corpus: {corpus!r}: allowed are auto, hub and demo")
@@ -179,10 +184,10 @@ def _from_hub() -> dict[str, list[str]]:
 
 
 def demo(seed: int) -> dict[str, list[str]]:
-    """The English prose of `pydoc_data.topics`, which comes with every Python.
+    """The English prose of `pydoc_data.topics`, a module of Python.
 
-    Topics with a tenth of the text are val, others with a tenth test. A paragraph of several topics is kept in the
-    first of them only.
+    Topics with a tenth of the text are val, other topics with a tenth are test. A paragraph that occurs in several
+    topics stays in the first.
     """
     from pydoc_data.topics import topics
 
@@ -206,7 +211,7 @@ def _size(paragraphs: list[str]) -> int:
 
 
 def _prose(text: str) -> list[str]:
-    """The paragraphs of a topic that are prose: neither code nor grammar nor headings."""
+    """The paragraphs of a topic that are prose, without code, grammar and headings."""
     out = []
     for block in re.split(r"\n\s*\n", text):
         paragraph = " ".join(line.strip() for line in block.splitlines())

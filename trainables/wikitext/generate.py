@@ -17,10 +17,10 @@ def generate(
     """Draws `count` words after `prompt`, which has at least one word.
 
     Args:
-        temperature: logits are divided by it; 0 always takes the most probable word.
-        top_k: only so many of the most probable words are drawn; 0: all.
-        top_p: only the most probable words that together reach this probability are drawn (the nucleus of Holtzman
-            et al. 2019, arXiv:1904.09751); 1: all.
+        temperature: the divisor of the logits; 0 always takes the most probable word.
+        top_k: the number of most probable words from which to draw; 0: all.
+        top_p: the words to draw from are the most probable ones whose probabilities add up to this (the nucleus of
+            Holtzman et al. 2019, arXiv:1904.09751); 1: all.
         never: words that are never drawn.
     """
     model.eval()
@@ -40,6 +40,6 @@ def _draw(logits: torch.Tensor, temperature: float, top_k: int, top_p: float, ge
     probabilities, order = (logits / temperature).softmax(0).sort(descending=True)
     if top_k:
         probabilities[top_k:] = 0.0
-    # The word that reaches `top_p` is still in.
+    # The word that reaches `top_p` stays.
     probabilities[(probabilities.cumsum(0) - probabilities) >= top_p * probabilities.sum()] = 0.0
     return int(order[torch.multinomial(probabilities, 1, generator=generator)])

@@ -1,4 +1,4 @@
-"""Stretches of validation and test that train holds word for word."""
+"""Findings about running text: stretches of words that train, validation and test share, and frequent words."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from trainables.base.task import Splits
 from trainables.wikitext.data import Corpus
 from trainables.wikitext.tokenizer import UNKNOWN, decode
 
-#: Words of a stretch. Brown et al. 2020 (arXiv:2005.14165, appendix C) count 13 in a row as contamination.
+#: The number of words of a stretch. Brown et al. 2020 (arXiv:2005.14165, appendix C) count 13 as contamination.
 STRETCH = 13
 
 
 def repeated_stretches(splits: Splits) -> list[Finding]:
-    """How many words of validation and test stand in a stretch of `STRETCH` words that train holds too."""
-    known, found = np.unique(_hashes(splits.train)), []
+    """Finds words of validation and test inside stretches of `STRETCH` words that occur in train too."""
+    known, findings = np.unique(_hashes(splits.train)), []
     for name in ("val", "test"):
         corpus: Corpus = getattr(splits, name)
         begins = np.flatnonzero(np.isin(_hashes(corpus), known))
@@ -34,18 +34,18 @@ def repeated_stretches(splits: Splits) -> list[Finding]:
             "words": (after - first)[longest],
             "stretch": [decode(corpus.words[t] for t in corpus.tokens[first[i] : after[i]][:60]) for i in longest],
         })  # fmt: skip
-        said = f"{share:.1%} of the words of {name} stand in train too, in stretches of at least {STRETCH} words"
+        fact = f"{share:.1%} of the words of {name} stand in train too, in stretches of at least {STRETCH} words"
         words = (
-            f"{said}. Headings, licences and tables repeat in any corpus; whole paragraphs are copies, which a model "
-            f"knows by heart, so that perplexity on {name} flatters."
+            f"{fact}. Headings, licences and tables repeat in any corpus; whole paragraphs are copies, which a model "
+            f"memorises, so that perplexity on {name} flatters."
         )
-        warning = f"{said}: its figures flatter" if share > 0.01 else ""
-        found.append(Finding(f"Words of {name} in train", words, table, warning=warning))
-    return found
+        warning = f"{fact}: its figures flatter" if share > 0.01 else ""
+        findings.append(Finding(f"Words of {name} in train", words, table, warning=warning))
+    return findings
 
 
 def most_frequent(splits: Splits) -> Finding:
-    """The most frequent words of train, and how much of each split is unknown."""
+    """The most frequent words of train, and the share of unknown words in each split."""
     words = splits.train.words
     counts = np.bincount(splits.train.tokens, minlength=len(words))
     order = np.argsort(-counts, kind="stable")[:SHOWN]
@@ -61,6 +61,6 @@ def _hashes(corpus: Corpus) -> np.ndarray:
     count = max(0, len(corpus) - STRETCH + 1)
     tokens = corpus.tokens.astype(np.uint64) + np.uint64(1)
     hashes = np.zeros(count, dtype=np.uint64)
-    for at, factor in enumerate(factors):
-        hashes += tokens[at : at + count] * factor
+    for offset, factor in enumerate(factors):
+        hashes += tokens[offset : offset + count] * factor
     return hashes

@@ -1,8 +1,8 @@
-"""Mixes the network's probabilities with those of an n-gram model and of a cache over the recent words.
+"""Mixes the probabilities of the network, of an n-gram model, and of a cache of recent words.
 
-The n-gram model knows what follows rare words, the cache that texts repeat their words (Kuhn and De Mori 1990; Grave et
-al. 2017, arXiv:1612.04426, has a cache that is compared by the network's states; here it is by the words alone, which a
-processor can afford). The weights of the mixture are fitted to validation by expectation maximisation.
+The n-gram model knows the successors of rare words. The cache reflects that texts repeat their words (Kuhn and De Mori
+1990). Grave et al. 2017 (arXiv:1612.04426) look up the cache by states of the network; here it is looked up by words,
+which is fast enough on a CPU. Expectation maximisation fits the weights of the mixture to validation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from trainables.wikitext.data import Corpus
 from trainables.wikitext.ngram import KneserNey
 
-#: Order of the n-gram model; words that the cache holds, and by how much each weighs less than the one after it.
+#: The order of the n-gram model; the number of words in the cache; the weight of a word relative to the next word.
 ORDER, RECENT, DECAY = 5, 1000, 0.997
 #: Steps of expectation maximisation.
 STEPS = 100
@@ -24,31 +24,32 @@ _parts: WeakKeyDictionary[Corpus, tuple[int, np.ndarray]] = WeakKeyDictionary()
 
 
 def components(train: Corpus, split: Corpus) -> np.ndarray:
-    """(2, n - 1): the probability of each word of `split` but the first, by the n-gram model of `train` and the cache.
+    """The probability of each word of `split` except the first by the n-gram model of `train` and by the cache,
+    (2, n - 1).
 
-    Counting takes seconds, so the model of a corpus and what it says of a split are kept as long as these live.
+    Counting takes seconds. The model of a corpus and its probabilities are stored as long as the corpora live.
     """
     if train not in _models:
         _models[train] = KneserNey(train.tokens, len(train.words), ORDER)
-    known = _parts.get(split)
-    if known is None or known[0] != id(_models[train]):
+    stored = _parts.get(split)
+    if stored is None or stored[0] != id(_models[train]):
         both = np.stack([_models[train].probabilities(split.tokens)[1:], cache(split.tokens)[1:]])
-        known = _parts[split] = id(_models[train]), both
-    return known[1]
+        stored = _parts[split] = id(_models[train]), both
+    return stored[1]
 
 
 def cache(stream: np.ndarray) -> np.ndarray:
-    """The share of each word among the `RECENT` words before it, (n,); each weighs `DECAY` times the one after it."""
-    found, total = np.zeros(len(stream)), np.zeros(len(stream))
+    """The weighted share of each word among the `RECENT` words before it, (n,); the weight at lag k is `DECAY` ** k."""
+    same, total = np.zeros(len(stream)), np.zeros(len(stream))
     for lag in range(1, min(RECENT, len(stream) - 1) + 1):
         weight = DECAY**lag
-        found[lag:] += weight * (stream[lag:] == stream[:-lag])
+        same[lag:] += weight * (stream[lag:] == stream[:-lag])
         total[lag:] += weight
-    return found / np.maximum(total, 1e-12)
+    return same / np.maximum(total, 1e-12)
 
 
 def fit_weights(probabilities: np.ndarray) -> np.ndarray:
-    """The weights (k,) of components (k, n) that make the data most probable."""
+    """The weights (k,) of components (k, n) with the maximum likelihood."""
     weights = np.full(len(probabilities), 1 / len(probabilities))
     for _ in range(STEPS):
         joint = weights[:, None] * probabilities

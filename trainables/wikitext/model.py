@@ -20,7 +20,8 @@ INIT = 0.1
 
 
 class Block(nn.Module):
-    """Computes `nn.TransformerEncoderLayer` under a causal mask, optionally with rotary positions."""
+    """Computes `nn.TransformerEncoderLayer` with a causal mask, and optionally with rotary positions, which that layer
+    lacks."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float, norm_first: bool) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class Block(nn.Module):
         if rotation is not None:
             q, k = _rotate(q, rotation), _rotate(k, rotation)
         drop = self.dropout.p if self.training else 0.0
-        if drop and q.device.type == "cpu":  # there PyTorch has no kernel with dropout either
+        if drop and q.device.type == "cpu":  # PyTorch has no fused kernel with dropout for CPUs
             later = torch.ones(time, time, dtype=torch.bool).triu(1)
             scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(later, float("-inf"))
             mixed = self.dropout(scores.softmax(-1)) @ v
@@ -85,8 +86,8 @@ class LanguageModel(nn.Module):
     """Embedding x sqrt(width), positions, blocks, linear decoder.
 
     Args:
-        context: most tokens that are read at once.
-        dtype: of the output layer; see `LinearCrossEntropy`.
+        context: the largest number of tokens of an input.
+        dtype: the type of the output layer; see `LinearCrossEntropy`.
     """
 
     def __init__(self, words: int, context: int, params: Params, dtype: torch.dtype) -> None:
@@ -114,11 +115,11 @@ class LanguageModel(nn.Module):
         )
         self.norm = nn.LayerNorm(width) if params["norm_first"] else nn.Identity()
         self.cross_entropy = LinearCrossEntropy(dtype)
-        # Configurations from before there was a choice have the full softmax.
+        # Old configurations lack `softmax`, and have the full softmax.
         self.adaptive = AdaptiveSoftmax(words, width) if params.get("softmax") == "adaptive" else None
 
     def states(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens (batch, time) -> (batch, time, width), each from the tokens up to it."""
+        """Tokens (batch, time) -> states (batch, time, width); each state depends on the tokens up to its own."""
         time = tokens.shape[1]
         x = self.embedding(tokens) * math.sqrt(self.width)
         if self.learned is not None:
@@ -141,7 +142,7 @@ class LanguageModel(nn.Module):
         return logits
 
     def losses(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The cross-entropy in nats of each of `targets` (batch, time), in their order, (batch x time,), float32."""
+        """The cross-entropy in nats of each target (batch, time), flat: (batch x time,) float32."""
         if self.adaptive is None:
             return F.cross_entropy(self(tokens).flatten(0, 1).float(), targets.flatten(), reduction="none")
         states = self.states(tokens).flatten(0, 1).float()
@@ -149,7 +150,7 @@ class LanguageModel(nn.Module):
             return self.adaptive.losses(states, self.decoder.weight, self.decoder.bias, targets.flatten())
 
     def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The mean cross-entropy in nats of `targets` (batch, time), the tokens that follow `tokens`."""
+        """The mean cross-entropy in nats of `targets` (batch, time), the next token of each of `tokens`."""
         states = self.states(tokens).flatten(0, 1)
         with torch.autocast(states.device.type, enabled=False):
             if self.adaptive is not None:

@@ -1,4 +1,8 @@
-"""An interpolated, modified Kneser-Ney n-gram model, the baseline (Chen and Goodman 1999, sections 2.7 and 3)."""
+"""The baseline: an interpolated, modified Kneser-Ney n-gram model (Chen and Goodman 1999, sections 2.7 and 3).
+
+No dependency has one. nltk's has a single discount, and stores n-grams in Python dictionaries; this one counts
+WikiText-2 in seconds.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,11 @@ class Order:
     """The n-grams of one order: a sorted key for each (number of its context, last word), and their counts.
 
     Attributes:
-        counts: for the highest order the number of occurrences; for lower ones the number of different words before
+        counts: for the highest order the number of occurrences; for lower orders the number of different previous words
             (continuations).
-        totals: the sum of the counts of each context's n-grams.
-        held_back: the part of each total that discounting leaves for the order below.
-        discounts: by count, up to 3.
+        totals: the sum of the counts of all n-grams with the same context.
+        held_back: the part of each total that the discounts reserve for the order below.
+        discounts: the discount of the counts 0, 1, 2, and 3 or more.
     """
 
     keys: np.ndarray
@@ -33,23 +37,25 @@ class KneserNey:
         self.words = words
         keys: list[np.ndarray] = []
         counts: list[np.ndarray] = []
-        # `at[i]` is the number of the n-gram that begins at i, of the order below; of no word, there is only one.
-        at, contexts = np.zeros(len(stream) + 1, dtype=np.int64), [1]
+        # `number[i]` is the number of the n-gram of the order below that begins at i; the empty n-gram has number 0.
+        number, contexts = np.zeros(len(stream) + 1, dtype=np.int64), [1]
         for n in range(1, order + 1):
-            every = at[: len(stream) - n + 1] * words + stream[n - 1 :]
-            known, first, number, count = np.unique(every, return_index=True, return_inverse=True, return_counts=True)
-            if n > 1:  # what stands before the n-grams of the order below, each different word once
-                counts[-1] = np.bincount(at[first + 1], minlength=len(keys[-1]))
-            keys.append(known)
+            occurrences = number[: len(stream) - n + 1] * words + stream[n - 1 :]
+            key, first, numbers, count = np.unique(
+                occurrences, return_index=True, return_inverse=True, return_counts=True
+            )
+            if n > 1:  # each different previous word of an n-gram of the order below counts once
+                counts[-1] = np.bincount(number[first + 1], minlength=len(keys[-1]))
+            keys.append(key)
             counts.append(count)
-            at = number
-            contexts.append(len(known))
+            number = numbers
+            contexts.append(len(key))
         self.orders = [_order(k, c, n, words) for k, c, n in zip(keys, counts, contexts, strict=False)]
 
     def probabilities(self, stream: np.ndarray) -> np.ndarray:
-        """The probability of each word of a stream given those before it: (n,) float64."""
+        """The probability of each word of a stream given the words before it, (n,) float64."""
         p = np.full(len(stream), 1 / self.words)
-        # `context[i]` is the number of the n-gram that ends before i, or -1 where train has none such.
+        # `context[i]` is the number of the n-gram that ends before i, or -1 if train lacks it.
         context = np.zeros(len(stream), dtype=np.int64)
         numbers: list[np.ndarray] = []
         for n, order in enumerate(self.orders, 1):
@@ -57,17 +63,17 @@ class KneserNey:
                 context = np.full(len(stream), -1)
                 context[n - 1 :] = numbers[-1][n - 2 : -1]
             wanted = context * self.words + stream
-            found = np.minimum(np.searchsorted(order.keys, wanted), len(order.keys) - 1)
-            seen = (context >= 0) & (order.keys[found] == wanted)
+            position = np.minimum(np.searchsorted(order.keys, wanted), len(order.keys) - 1)
+            seen = (context >= 0) & (order.keys[position] == wanted)
             known = (context >= 0) & (order.totals[context] > 0)
-            count = np.where(seen, order.counts[found], 0)
-            kept = count - order.discounts[np.minimum(count, 3)]
-            p = np.where(known, (kept + order.held_back[context] * p) / np.maximum(order.totals[context], 1), p)
-            numbers.append(np.where(seen, found, -1))
+            count = np.where(seen, order.counts[position], 0)
+            discounted = count - order.discounts[np.minimum(count, 3)]
+            p = np.where(known, (discounted + order.held_back[context] * p) / np.maximum(order.totals[context], 1), p)
+            numbers.append(np.where(seen, position, -1))
         return p
 
     def perplexity(self, stream: np.ndarray) -> float:
-        """The perplexity of all words but the first, as for the network."""
+        """The perplexity of all words except the first, which is how the network is evaluated."""
         return float(np.exp(-np.log(self.probabilities(stream)[1:]).mean()))
 
 
@@ -79,9 +85,9 @@ def _order(keys: np.ndarray, counts: np.ndarray, contexts: int, words: int) -> O
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """The discounts of counts of 0, 1, 2, and 3 or more (Chen and Goodman's modified discounts, equation 26).
+    """The discounts of the counts 0, 1, 2, and 3 or more (Chen and Goodman's modified discounts, equation 26).
 
-    They are 0.5, 1 and 1.5 where a small text lacks the counts to estimate them from.
+    If a small text has no n-gram with a count of 1, 2, 3 or 4, the discounts are 0.5, 1 and 1.5.
     """
     n = [int((counts == k).sum()) for k in range(5)]
     if min(n[1:]) == 0:

@@ -1,4 +1,4 @@
-"""A language model of running text: it predicts each word from those before it."""
+"""A language model of running text: it predicts each word from the words before it."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from trainables.wikitext.model import POSITIONS, SOFTMAXES, LanguageModel
 from trainables.wikitext.ngram import KneserNey
 from trainables.wikitext.tokenizer import START, UNKNOWN, basic_english, decode, encode
 
-#: Number of windows that are evaluated at a time.
+#: The number of windows in a batch of the evaluation.
 EVAL_BATCH = 20
-#: Number of neighbouring words that are resampled together, as they are not independent of each other.
+#: The number of neighbouring words that the bootstrap draws together, because neighbours depend on each other.
 UNIT = 500
 #: Orders of the n-gram baselines.
 ORDERS = (2, 5)
 SENTENCES, WORDS = 3, 20
-#: What the hyperparameters can be.
+#: The allowed values of the hyperparameters.
 ALLOWED: Allowed = {
     **OPTIMIZED, "embedding": COUNT, "heads": COUNT, "hidden": COUNT, "layers": COUNT, "dropout": BELOW_ONE,
     "sgd_lr": Numbers(), "adam_lr": Numbers(), "clip_norm": Numbers(above=True, null=True), "batch_size": COUNT,
@@ -92,7 +92,7 @@ class WikitextTask:
         return Learner(model, optimizer, schedule, device, params, extra=extra)
 
     def train_epoch(self, learner: Learner, split: Corpus) -> dict[str, float]:
-        """Trains one of `parts` equal parts of a pass over the split; of a short one, a step is a part."""
+        """Trains one of `parts` equal parts of a pass over the split. A part has at least one step."""
         params, model = learner.params, learner.model
         stream = batchify(_stream(learner, split), params["batch_size"]).t().contiguous()  # (batch, length)
         length = params["bptt"]
@@ -111,10 +111,10 @@ class WikitextTask:
 
     @torch.no_grad()
     def evaluate(self, learner: Learner, split: Corpus) -> dict[str, float]:
-        """Loss and perplexity: every word but the first is predicted once, in windows of `bptt` words.
+        """Loss and perplexity: every word except the first is predicted once, in windows of `bptt` words.
 
-        With `mixture` they are those of the mixture, and `network_perplexity` is the network's alone; where the weights
-        are not given, as in a search, they are fitted to the split, which is validation.
+        With `mixture` they are the figures of the mixture, and `network_perplexity` is that of the network alone. In a
+        search the weights of the mixture are fitted to the split, which is validation.
         """
         if learner.params.get("mixture"):
             return self._mixed(learner, split)[0]
@@ -130,13 +130,13 @@ class WikitextTask:
 
     @torch.no_grad()
     def units(self, learner: Learner, split: Corpus) -> np.ndarray:
-        """(stretches, 2): for each stretch of `UNIT` words the sum of their cross-entropies, and their number."""
+        """(stretches, 2): for each stretch of `UNIT` words the sum of the cross-entropies, and the number of words."""
         words = self._mixed(learner, split)[1] if learner.params.get("mixture") else _losses(learner, split)
         starts = np.arange(0, len(words), UNIT)
         return np.stack([np.add.reduceat(words, starts), np.diff(starts, append=len(words))], 1)
 
     def _mixed(self, learner: Learner, split: Corpus) -> tuple[dict[str, float], np.ndarray]:
-        """The metrics of the mixture, and its loss on each word but the first."""
+        """The metrics of the mixture, and its loss on each word except the first."""
         network = _losses(learner, split)
         parts = np.concatenate([np.exp(-network)[None], mixture.components(learner.extra["train"], split)])
         given = [learner.params[name] for name in self.objective.tuned if learner.params.get(name) is not None]
@@ -153,16 +153,16 @@ class WikitextTask:
         return Corpus(np.concatenate([splits.train.tokens, splits.val.tokens]), splits.train.words)
 
     def baselines(self, splits: Splits) -> dict[str, float]:
-        """Kneser-Ney models, fitted to train and validation together as the final model is."""
+        """Kneser-Ney models, fitted to train and validation like the final model."""
         tokens, words = self.merge(splits).tokens, len(splits.train.words)
         return {f"{n}-gram": KneserNey(tokens, words, n).perplexity(splits.test.tokens) for n in ORDERS}
 
     def samples(self, learner: Learner) -> list[str]:
-        """Sentences that the model writes, always from the same seed."""
+        """Sentences that the model writes, with a constant seed."""
         settings, words = _sampling(learner.params), learner.extra["words"]
         generator = torch.Generator().manual_seed(0)
         never = [words.index(UNKNOWN)]
-        begin = words.index(START) if START in words else words.index(".") if "." in words else len(words) - 1
+        begin = next((words.index(word) for word in (START, ".") if word in words), len(words) - 1)
         drawn = [
             generate(learner.model, [begin], WORDS, **settings, generator=generator, never=never)  # type: ignore[arg-type]
             for _ in range(SENTENCES)
@@ -195,7 +195,7 @@ class WikitextTask:
         return Learner(model.eval(), optimizer, None, Device(torch.device("cpu")), params, extra=extra)
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
-        """A frame with a column `prompt`, from prompts or from files with one on each line."""
+        """A frame with a column `prompt`, from prompts or from files with a prompt on each line."""
         prompts: list[tuple[str, str]] = []
         for argument in arguments:
             path = Path(argument)
@@ -209,7 +209,7 @@ class WikitextTask:
     def predict(self, model: Learner, frame: pd.DataFrame) -> pd.DataFrame:
         """A frame with a column `prompt` -> `continuation` (20 words) and the prompt's `perplexity`.
 
-        Columns `temperature`, `top_k`, `top_p` and `seed` override the model's settings in each row.
+        Columns `temperature`, `top_k`, `top_p` and `seed` override the model's settings for a row.
         """
         words, index = model.extra["words"], model.extra["index"]
         net: Any = model.model
@@ -250,36 +250,36 @@ def _sampling(params: Params) -> dict[str, Any]:
 
 
 def _exp(loss: float) -> float:
-    """exp(loss); infinite where that overflows, so that the trial counts as diverged."""
+    """exp(loss), or infinity if that overflows: the trial then counts as diverged."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
 @torch.no_grad()
 def _losses(learner: Learner, split: Corpus) -> np.ndarray:
-    """The network's loss on each word of the split but the first, in their order, float64."""
+    """The network's loss on each word of the split except the first, float64."""
     learner.model.eval()
     model: Any = learner.model
     with learner.device.autocast():
-        found = [model.losses(*pair) for pair in _windows(_stream(learner, split), learner.params["bptt"])]
-    return torch.cat(found).cpu().double().numpy()
+        losses = [model.losses(*pair) for pair in _windows(_stream(learner, split), learner.params["bptt"])]
+    return torch.cat(losses).cpu().double().numpy()
 
 
 def _windows(stream: torch.Tensor, length: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields inputs and targets (windows, length) of a stream in order; a rest that fills no window comes last."""
+    """Yields inputs and targets (windows, length) of a stream in order; the last window may be shorter."""
     whole = (len(stream) - 1) // length * length
-    inputs, targets = (stream[at : at + whole].view(-1, length) for at in (0, 1))
+    inputs, targets = stream[:whole].view(-1, length), stream[1 : 1 + whole].view(-1, length)
     yield from zip(inputs.split(EVAL_BATCH), targets.split(EVAL_BATCH), strict=True)
     if whole < len(stream) - 1:
         yield stream[None, whole:-1], stream[None, whole + 1 :]
 
 
 def _starts(length: int, bptt: int) -> range:
-    """The positions at which the steps of a pass begin; none at the last word, after which nothing is to predict."""
+    """The positions at which the steps of a pass begin. The last word is no start: no word follows it."""
     return range(0, length - 1, bptt)
 
 
 def _stream(learner: Learner, split: Corpus) -> torch.Tensor:
-    """The split's words on the device, int64; they are copied there once a trial."""
+    """The split's words on the device, int64; copied once for each trial."""
     return learner.resident(
         split, lambda: torch.from_numpy(split.tokens.astype(np.int64)).to(learner.device.torch_device)
     )

@@ -1,4 +1,4 @@
-"""`basic_english`: the normalisation that torchtext published under that name."""
+"""The tokenizer `basic_english` of torchtext, and its inverse for reading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 UNKNOWN, START, END = "<unk>", "<sos>", "<eos>"
-#: What is replaced by what, in this order, after lower-casing; then words are what white space parts.
+#: Replacements in this order, after lower-casing; then white space separates the words.
 _RULES = (
     ("'", " '  "), ('"', ""), (".", " . "), ("<br />", " "), (",", " , "), ("(", " ( "), (")", " ) "), ("!", " ! "),
     ("?", " ? "), (";", " "), (":", " "),
@@ -27,7 +27,7 @@ def basic_english(text: str) -> list[str]:
 
 
 def vocabulary(words: Iterable[str], min_frequency: int, boundaries: bool) -> tuple[str, ...]:
-    """`<unk>` (and `<sos>`, `<eos>`), then the words that occur often enough, the most frequent first."""
+    """`<unk>` (and `<sos>`, `<eos>`), then the words with at least `min_frequency` occurrences, by frequency."""
     special = (UNKNOWN, START, END) if boundaries else (UNKNOWN,)
     counts = Counter(words)
     often = [word for word, count in counts.items() if count >= min_frequency and word not in special]
@@ -35,10 +35,10 @@ def vocabulary(words: Iterable[str], min_frequency: int, boundaries: bool) -> tu
 
 
 def encode(words: Iterable[str], known: dict[str, int]) -> np.ndarray:
-    """Indices of words, int32; 0, which is `<unk>`, for those that are not known."""
+    """The indices of words, int32; unknown words get 0, the index of `<unk>`."""
     return np.fromiter((known.get(word, 0) for word in words), dtype=np.int32)
 
 
 def decode(words: Iterable[str]) -> str:
-    """Words as a sentence to read: punctuation stands where English has it."""
+    """Joins words to a sentence, with blanks around punctuation as English has them."""
     return _AFTER.sub(r"\1", _BEFORE.sub(r"\1", " ".join(words))).replace(" ' ", "'")

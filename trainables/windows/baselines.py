@@ -1,4 +1,4 @@
-"""A simple method that a network has to beat; fitted in seconds with every search."""
+"""The baseline of the task: a support vector machine that is fitted in seconds with every search."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import numpy as np
 from trainables.windows.data import ImageSplit
 from trainables.windows.gradients import described
 
-#: Pictures that the machine is fitted to, at most: its time grows with their square.
+#: The largest number of training pictures: the time grows with its square.
 FITTED = 5000
 
 
 def baselines(train: ImageSplit, val: ImageSplit, test: ImageSplit) -> dict[str, float]:
     """Test accuracy of a support vector machine on histograms of oriented gradients and of colours, fitted to train and
-    validation together, as the final model is."""
+    validation like the final model."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    # They are drawn before the two are put together: all pictures once more may not fit into memory.
+    # Drawn before the splits are joined: a copy of all pictures may not fit into memory.
     count = len(train) + len(val)
     drawn = np.sort(np.random.default_rng(0).choice(count, min(count, FITTED), replace=False))
     parts = train.take(drawn[drawn < len(train)]), val.take(drawn[drawn >= len(train)] - len(train))

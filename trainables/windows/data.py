@@ -1,4 +1,4 @@
-"""Reads photographs into uint8 arrays, from `<class>/*`, `train/<class>/*` and so on, or as a table names them."""
+"""Reads photographs into uint8 arrays: from folders `<class>/*` or `train/<class>/*`, or from a table."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from trainables.base.copies import staying
 from trainables.base.errors import one_line
 from trainables.base.files import SPLITS as FOLDERS
 from trainables.base.files import Allowance, broken, check_source, read_member, read_whole, split_of
+from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.storage import cached_array
 from trainables.windows import demo, listed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-#: What a file with such a suffix may be. Pillow knows more, and starts another program for some (Ghostscript for EPS).
+#: The formats that Pillow may read. Its other formats are excluded: for EPS it starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """Decoded pictures: `images` uint8 (n, 3, size, size), `labels` int64 (n,), `names` their files.
+    """Decoded pictures: `images` uint8 (n, 3, size, size), `labels` int64 (n,), `names` of their files.
 
-    `gradients`: what a classifier that is fitted to train says of them, log-probabilities (n, classes) float32.
+    `gradients`: log-probabilities (n, classes) float32 of a linear classifier that is fitted to train.
     """
 
     images: np.ndarray
@@ -50,7 +50,7 @@ class ImageSplit:
         return ImageSplit(self.images[index], self.labels[index], tuple(self.names[i] for i in index))
 
 
-#: A path below the root, whether it is a folder, and what reads it.
+#: A path below the root, whether it is a folder, and a function that reads it.
 _Member = tuple[str, bool, Callable[[], bytes]]
 
 
@@ -72,7 +72,7 @@ def prepare(data: dict[str, Any], source: Path | None, cache: Path, progress: Pr
         where = str(source)
     parts, left = _without_copies(_complete(given, classes, data, where), classes, where, notes)
     train, val, test = parts
-    if left:  # a search that trained on them does not go on without them
+    if left:  # a search that trained on the copies must not resume without them
         fingerprint = array_digest([fingerprint.encode(), str(left).encode()])
     info = DataInfo(
         source=where,
@@ -86,17 +86,17 @@ def prepare(data: dict[str, Any], source: Path | None, cache: Path, progress: Pr
 
 
 def decode(content: bytes, size: int) -> np.ndarray:
-    """One picture as uint8 (3, size, size): EXIF-rotated, transparency on white, squashed to a square.
+    """One picture as uint8 (3, size, size): rotated by EXIF, transparency on white, scaled to a square.
 
     Raises:
-        Exception: of many kinds, as Pillow does for what it cannot read.
+        Exception: Pillow cannot read the picture; it raises many classes.
     """
     file = Image.open(io.BytesIO(content), formats=FORMATS)
     if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"{file.width} x {file.height} pixels; at most {Image.MAX_IMAGE_PIXELS} are read")
-    file.draft("RGB", (2 * size, 2 * size))  # JPEG only: decodes at a half, quarter or eighth
+    file.draft("RGB", (2 * size, 2 * size))  # JPEG only: decodes at 1/2, 1/4 or 1/8 of the size
     image: Image.Image = ImageOps.exif_transpose(file)
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip at 255
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's conversion would clip at 255
         image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -109,26 +109,26 @@ def decode(content: bytes, size: int) -> np.ndarray:
 def decode_all(
     names: Sequence[str], reads: Sequence[Callable[[], bytes]], size: int, progress: Progress, place: str
 ) -> np.ndarray:
-    """Decodes in parallel threads (Pillow frees the GIL) to one uint8 array (n, 3, size, size).
+    """Decodes in parallel threads (Pillow releases the GIL) to one uint8 array (n, 3, size, size).
 
     Raises:
-        InputError: naming every picture that cannot be read.
+        InputError: a picture cannot be read; the message names all of these.
     """
     images = np.empty((len(names), 3, size, size), dtype=np.uint8)
-    bad: list[str] = []
+    errors: list[str] = []
 
-    def one(index: int) -> None:
+    def decode_one(index: int) -> None:
         try:
             images[index] = decode(reads[index](), size)
-        except Exception as error:  # each of Pillow's readers raises kinds of its own
-            bad.append(f"{names[index]}: {one_line(error) or type(error).__name__}")
+        except Exception as error:  # each of Pillow's readers raises its own classes
+            errors.append(f"{names[index]}: {one_line(error) or type(error).__name__}")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(one, range(len(names))), 1):
+        for done, _ in enumerate(pool.map(decode_one, range(len(names))), 1):
             progress(done, len(names), "decoding images")
-    if bad:
-        listed = "\n  ".join(sorted(bad))
-        raise InputError(f"{place}: {len(bad)} of {len(names)} images cannot be read:\n  {listed}")
+    if errors:
+        lines = "\n  ".join(sorted(errors))
+        raise InputError(f"{place}: {len(errors)} of {len(names)} images cannot be read:\n  {lines}")
     return images
 
 
@@ -145,7 +145,8 @@ def _read(
         members, place = listed.of_file(source, allowance), source.parent
     else:
         raise InputError(f"--data {source}: neither a folder, nor a zip file, nor a table of paths and labels")
-    files, folders, ignored = _list_rows(members, place, data.get("label"), allowance) or _list_members(members, place)
+    listing_of_tables = _list_rows(members, place, data.get("label"), allowance)
+    files, folders, ignored = listing_of_tables or _list_members(members, place)
     classes = _check(files, folders, source)
     notes = [f"ignored {ignored} files that are not JPEG, PNG or WebP, or that no table names"] if ignored else []
 
@@ -157,24 +158,21 @@ def _read(
     names, readers = [f.name for f in files], [f.read for f in files]
     images = cached_array(cached, lambda: decode_all(names, readers, data["size"], progress, str(source)))
     labels = np.array([classes.index(f.label) for f in files], dtype=np.int64)
-    everything = ImageSplit(images, labels, tuple(f.name for f in files))
-    given = {
-        name: everything.take(np.array([i for i, f in enumerate(files) if f.split == name]))
-        for name in SPLITS
-        if any(f.split == name for f in files)
-    }
+    pictures = ImageSplit(images, labels, tuple(names))
+    splits = np.array([f.split for f in files])
+    given = {name: pictures.take(np.flatnonzero(splits == name)) for name in SPLITS if name in splits}
     return given, classes, fingerprint, notes
 
 
 def _folder_members(root: Path) -> list[_Member]:
-    """Lists files and folders. Pipes, devices and links that lead nowhere are none of the data."""
+    """Lists files and folders. Pipes, devices and broken links are left out."""
     paths = sorted(p for p in root.rglob("*") if not _hidden(p.relative_to(root).parts))
     regular = [p for p in paths if p.is_file() or p.is_dir()]
     return [(p.relative_to(root).as_posix(), p.is_dir(), partial(read_whole, p)) for p in regular]
 
 
 def _zip_members(path: Path, allowance: Allowance) -> list[_Member]:
-    """Lists a zip's members; they are read in place, and none is written to disk."""
+    """Lists a zip's members, which are read without writing them to disk."""
     with broken(f"--data {path}", "not a zip file"):
         archive = zipfile.ZipFile(path)
     members: list[_Member] = []
@@ -196,14 +194,18 @@ def _hidden(parts: Sequence[str]) -> bool:
 
 
 def _list_members(members: list[_Member], place: Path) -> tuple[list[_File], set[tuple[str, str]], int]:
-    """Sorts members `[wrapper/]split/class/.../file` into pictures, (split, class) folders, and a number of others."""
-    split_all = [(PurePosixPath(name).parts, is_dir, read) for name, is_dir, read in members]
-    tops = {parts[0].lower() for parts, _, _ in split_all}
+    """Sorts members `[wrapper/]split/class/.../file` by kind.
+
+    Returns:
+        The pictures, the folders as (split, class), and the number of other files.
+    """
+    paths = [(PurePosixPath(name).parts, is_dir, read) for name, is_dir, read in members]
+    tops = {parts[0].lower() for parts, _, _ in paths}
     skip = 1 if len(tops) == 1 and not tops & set(FOLDERS) else 0  # an archive of one folder
     files, folders, ignored = [], set(), 0
-    # Folders of classes without a split, as `ImageFolder` has them: validation and test are split off later.
-    flat = not any(parts[skip].lower() in FOLDERS for parts, _, _ in split_all if len(parts) > skip)
-    for parts, is_dir, read in split_all:
+    # Folders of classes without splits (`ImageFolder` of torchvision): validation and test are cut off later.
+    flat = not any(parts[skip].lower() in FOLDERS for parts, _, _ in paths if len(parts) > skip)
+    for parts, is_dir, read in paths:
         name = "/".join(parts[skip:])
         first, *below = ("train", *parts[skip:]) if flat else parts[skip:] or ("",)
         split = FOLDERS.get(first.lower())
@@ -226,22 +228,22 @@ def _list_members(members: list[_Member], place: Path) -> tuple[list[_File], set
 def _list_rows(
     members: list[_Member], place: Path, column: str | None, allowance: Allowance
 ) -> tuple[list[_File], set[tuple[str, str]], int] | None:
-    """The pictures that tables name or hold, as `_list_members` returns them; None where they do not."""
+    """The pictures that tables name or hold, in the form of `_list_members`; None if no table has a picture."""
     pictures = {name: read for name, is_dir, read in members if PurePosixPath(name).suffix.lower() in SUFFIXES}
     files: dict[str, _File] = {}
     tables = [(name, read) for name, is_dir, read in members if not is_dir and listed.is_table(name)]
     for name, read in tables:
         where = f"{place}/{name}"
         for row in listed.read_list(read(), name, where, pictures.__contains__, FOLDERS, column, allowance) or ():
-            of_table = split_of(PurePosixPath(name)) if len(tables) > 1 else "train"
-            split = FOLDERS[row.split] if row.split else of_table
-            held = pictures[row.path] if row.content is None else partial(bytes, row.content)
-            known = files.setdefault(row.path, _File(split, row.label, row.path, held))
-            if known.label != row.label:
-                raise InputError(f"{place}/{name}: {row.path}: labelled {row.label!r} here and {known.label!r} before")
+            table_split = split_of(PurePosixPath(name)) if len(tables) > 1 else "train"
+            split = FOLDERS[row.split] if row.split else table_split
+            read_picture = pictures[row.path] if row.content is None else partial(bytes, row.content)
+            file = files.setdefault(row.path, _File(split, row.label, row.path, read_picture))
+            if file.label != row.label:
+                raise InputError(f"{place}/{name}: {row.path}: labelled {row.label!r} here and {file.label!r} before")
     if not files:
         return None
-    # In the order that they have in folders of splits and classes.
+    # The order of folders of splits and classes.
     listing = sorted(files.values(), key=lambda file: (file.split, file.label, file.name))
     return listing, {(file.split, file.label) for file in listing}, len(pictures.keys() - files.keys())
 
@@ -255,27 +257,32 @@ def _check(files: list[_File], folders: set[tuple[str, str]], place: Path) -> tu
     if len(classes) < 2:
         raise InputError(f"{place}: train/ holds one class ({classes[0]}); at least 2 are needed")
     for split in SPLITS[1:]:
-        strange = sorted({f.label for f in files if f.split == split} - set(classes))
-        if strange:
-            raise InputError(f"{place}: {split}/ has classes that train/ lacks: {', '.join(strange)}")
+        unknown = sorted({f.label for f in files if f.split == split} - set(classes))
+        if unknown:
+            raise InputError(f"{place}: {split}/ has classes that train/ lacks: {', '.join(unknown)}")
     return classes
 
 
 def _without_copies(
     parts: list[ImageSplit], classes: tuple[str, ...], place: str, notes: list[str]
 ) -> tuple[list[ImageSplit], list[str]]:
-    """The splits without the pictures that another split holds, as they are decoded; and the names of those.
+    """Removes pictures that several splits hold, by the rule of `copies.staying`. Decoded pixels are compared.
+
+    Returns:
+        The splits, and the names of the pictures that left.
 
     Raises:
-        InputError: nothing is left of a split, or of a class of train.
+        InputError: a split, or a class of train, would be empty.
     """
     digests = {name: [array_digest([image]) for image in part.images] for name, part in zip(SPLITS, parts, strict=True)}
     kept = staying(digests, "pictures", place, notes)
     left = []
-    for at, name in enumerate(SPLITS):
-        if len(kept[name]) < len(parts[at]):
-            left += [f"{name}/{parts[at].names[i]}" for i in sorted({*range(len(parts[at]))} - {*kept[name].tolist()})]
-            parts[at] = parts[at].take(kept[name])
+    for position, name in enumerate(SPLITS):
+        part = parts[position]
+        if len(kept[name]) < len(part):
+            removed = np.setdiff1d(np.arange(len(part)), kept[name])
+            left += [f"{name}/{part.names[i]}" for i in removed]
+            parts[position] = part.take(kept[name])
     if lacking := set(range(len(classes))) - {*parts[0].labels.tolist()}:
         raise InputError(
             f"{place}: train: every picture of class {classes[min(lacking)]} stands in val or test too; leave one of "
@@ -306,28 +313,16 @@ def _demo(
 def _complete(
     given: dict[str, ImageSplit], classes: tuple[str, ...], data: dict[str, Any], place: str
 ) -> list[ImageSplit]:
-    """Splits off what the data lacks, stratified and seeded: first test, then val."""
-    train = given["train"]
-    result = dict(given)
-    for name, fraction in (("test", data["test_fraction"]), ("val", data["val_fraction"])):
-        if name not in given:
-            kept, taken = _stratify(train, classes, fraction, data["split_seed"], f"{place}: train")
-            train, result[name] = train.take(kept), train.take(taken)
-    result["train"] = train
-    return [result[name] for name in SPLITS]
+    """Cuts the missing splits off train, stratified by class."""
+    splitter = Splitter.of(data)
 
+    def refuse(code: int, count: int) -> InputError:
+        return InputError(f"{place}: train/{classes[code]}: {count} image left to split; at least 2 are needed")
 
-def _stratify(
-    split: ImageSplit, classes: tuple[str, ...], fraction: float, seed: int, place: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the pictures that stay and of those that are split off, at least one of every class each."""
-    rng = np.random.default_rng(seed)
-    kept, taken = [], []
-    for label, name in enumerate(classes):
-        index = rng.permutation(np.flatnonzero(split.labels == label))
-        if len(index) < 2:
-            raise InputError(f"{place}/{name}: {len(index)} image left to split; at least 2 are needed")
-        cut = min(max(1, round(fraction * len(index))), len(index) - 1)
-        taken.append(index[:cut])
-        kept.append(index[cut:])
-    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(taken))
+    def cut(_: str, train: ImageSplit, fraction: float) -> tuple[ImageSplit, ImageSplit]:
+        stay, leave = splitter.by_class(train.labels, fraction, refuse, len(classes))
+        return train.take(stay), train.take(leave)
+
+    parts = dict(given)
+    splitter.complete(parts, cut)
+    return [parts[name] for name in SPLITS]

@@ -1,7 +1,7 @@
-"""The windows demo set: five kinds of window drawn by code, told apart by structure alone.
+"""The windows demo set: drawings of five kinds of window, which differ in their structure alone.
 
-Colour, wall, light, size, perspective, grilles, occlusion, blur and noise vary independently of the kind,
-so no statistic of the pixels gives it away; what tells is hinges and sashes, meeting rails, bay angles.
+Colour, wall, light, size, perspective, grilles, occlusion, blur and noise do not depend on the kind: no statistic of
+the pixels separates the classes. Hinges, sashes, meeting rails and bay angles do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLASSES = (
     "New Horizontal Sliding Window",
     "New Hung Window",
 )
-#: Pictures are drawn this much larger and reduced, which smooths edges.
+#: Pictures are drawn larger by this factor and then reduced, which smooths edges.
 SCALE = 2
 
 Rgb = tuple[int, int, int]
@@ -68,12 +68,12 @@ def draw(label: int, size: int, rng: np.random.Generator) -> Image.Image:
 
 
 class _Painter:
-    """Draws with one window's own colours and thicknesses."""
+    """Draws with the colours and thicknesses of one window."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int) -> None:
         self.draw, self.rng, self.side = draw, rng, side
         self.frame, self.glass = _colour(rng), _colour(rng)
-        while _contrast(self.frame, self.glass) < 90:  # a frame that cannot be told from its glass shows nothing
+        while _contrast(self.frame, self.glass) < 90:  # the frame must differ visibly from the glass
             self.frame = _colour(rng)
         self.dark = _shade(self.frame, 0.55)
         self.thick = side * rng.uniform(0.024, 0.04)
@@ -81,7 +81,7 @@ class _Painter:
         self.grille_across = bool(rng.random() < 0.5)
 
     def pane(self, quad: list[tuple[float, float]], thick: float) -> None:
-        """A framed pane with reflections and, where this window has them, thin grilles: any quadrilateral."""
+        """A framed pane in any quadrilateral, with reflections and, if this window has them, thin grilles."""
         self.draw.polygon(quad, fill=self.frame, outline=self.dark)
         inner = _shrink(quad, thick)
         self.draw.polygon(inner, fill=self.glass)
@@ -232,7 +232,7 @@ def _wall(side: int, colour: Rgb, rng: np.random.Generator) -> Image.Image:
 
 
 def _perspective(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Seen from a little beside, above or below, and tilted."""
+    """Changes the perspective a little, and tilts the picture."""
     side = image.width
     jitter = rng.uniform(-0.06, 0.06, (4, 2)) * side
     tilt = rng.uniform(-0.08, 0.08)
@@ -244,7 +244,7 @@ def _perspective(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _light(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Light that falls off across the picture, and exposure."""
+    """Changes the exposure, and darkens the picture in one direction."""
     side = image.width
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.5)
     axis = np.linspace(-0.5, 0.5, side)
@@ -255,7 +255,7 @@ def _light(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _occlude(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Leaves and branches before the window."""
+    """Draws leaves, branches and a shadow in front of the window."""
     side = image.width
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(0, 3))):
@@ -269,7 +269,7 @@ def _occlude(image: Image.Image, rng: np.random.Generator) -> Image.Image:
             for _ in range(4):
                 ox, oy = rng.normal(0, r, 2)
                 draw.ellipse((x + ox - r, y + oy - r * 0.7, x + ox + r, y + oy + r * 0.7), fill=colour)
-    if rng.random() < 0.25:  # the shadow of something tall
+    if rng.random() < 0.25:  # the shadow of a tree or a building
         edge = rng.uniform(0.2, 0.8) * side
         mask = Image.new("L", (side, side), 255)
         ImageDraw.Draw(mask).polygon([(0, 0), (edge, 0), (edge + rng.normal(0, side * 0.2), side), (0, side)], 150)

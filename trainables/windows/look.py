@@ -1,4 +1,4 @@
-"""What a look at pictures shows: those that validation and test share with train, under whatever name, and examples."""
+"""Findings about pictures: pictures that validation and test share with train, and examples."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from trainables.base.survey import SHOWN, Finding, drawn, evenly
 from trainables.base.task import Splits
 from trainables.windows.data import ImageSplit
 
-#: Side of the perceptual hash, so 256 bits, and how many of them the same picture may differ in.
+#: The side of the perceptual hash (16 x 16 = 256 bits), and the largest distance in bits of two copies of one picture.
 SIDE, APART = 16, 32
-#: Pictures of train, and of validation and test each, that are looked at.
+#: The largest number of pictures that are compared: of train, and of each other split.
 TRAIN, HELD_OUT = 20_000, 2_000
 GRID, EXAMPLES = 10, 3
 
 
 def same_pictures(splits: Splits) -> list[Finding]:
-    """Which pictures of validation and test have the perceptual hash of one of train, or nearly that."""
+    """Finds pictures of validation and test whose perceptual hash equals, or nearly equals, that of one of train."""
     train: ImageSplit = splits.train
     chosen = evenly(len(train), TRAIN)
-    known = _hashes(train, chosen)
-    classes, found = splits.info.classes, []
+    train_hashes = _hashes(train, chosen)
+    classes, findings = splits.info.classes, []
     for name in ("val", "test"):
         split: ImageSplit = getattr(splits, name)
-        looked = evenly(len(split), HELD_OUT)
+        sample = evenly(len(split), HELD_OUT)
         pairs = []
-        for i, bits in zip(looked, _hashes(split, looked), strict=True):
-            apart = np.bitwise_count(known ^ bits).sum(1)
-            if apart[nearest := int(apart.argmin())] <= APART:
-                pairs.append((int(i), int(chosen[nearest]), int(apart[nearest])))
+        for i, bits in zip(sample, _hashes(split, sample), strict=True):
+            distances = np.bitwise_count(train_hashes ^ bits).sum(1)
+            nearest = int(distances.argmin())
+            if distances[nearest] <= APART:
+                pairs.append((int(i), int(chosen[nearest]), int(distances[nearest])))
         if not pairs:
             continue
         table = pd.DataFrame({
@@ -42,22 +43,22 @@ def same_pictures(splits: Splits) -> list[Finding]:
             "class": [classes[split.labels[i]] for i, _, _ in pairs],
             "picture of train": [train.names[j] for _, j, _ in pairs],
             "its class": [classes[train.labels[j]] for _, j, _ in pairs],
-            "bits apart": [apart for _, _, apart in pairs],
+            "bits apart": [distance for _, _, distance in pairs],
         })  # fmt: skip
-        other = int((table["class"] != table["its class"]).sum())
-        said = f"{len(pairs)} of {len(looked)} pictures of {name} look like one of train"
-        disagree = f"; {other} of them have another class there" if other else ""
+        other_class = int((table["class"] != table["its class"]).sum())
+        fact = f"{len(pairs)} of {len(sample)} pictures of {name} look like one of train"
+        disagree = f"; {other_class} of them have another class there" if other_class else ""
         words = (
-            f"{said}: their perceptual hashes differ in at most {APART} of {SIDE**2} bits{disagree}. Where they are "
-            f"the same picture, the figure on {name} is too good by up to {len(pairs) / len(looked):.1%}; pictures of "
-            "one scene belong in one split."
+            f"{fact}: their perceptual hashes differ in at most {APART} of {SIDE**2} bits{disagree}. If they show the "
+            f"same picture, the figure on {name} is too good by up to {len(pairs) / len(sample):.1%}; pictures of one "
+            "scene belong in one split."
         )
         shown = np.stack([image for i, j, _ in pairs[:GRID] for image in (split.images[i], train.images[j])])
         captions = [caption for _ in pairs[:GRID] for caption in (name, "train")]
         picture = drawn(partial(_grid, shown, captions, 4))
-        warning = f"{said}{disagree}: its figures flatter" if len(pairs) > len(looked) / 100 else ""
-        found.append(Finding(f"Pictures of {name} that train holds", words, table.head(SHOWN), picture, warning))
-    return found
+        warning = f"{fact}{disagree}: its figures flatter" if len(pairs) > len(sample) / 100 else ""
+        findings.append(Finding(f"Pictures of {name} that train holds", words, table.head(SHOWN), picture, warning))
+    return findings
 
 
 def _grid(images: np.ndarray, captions: list[str], columns: int, file: BinaryIO) -> None:
@@ -76,11 +77,11 @@ def _hashes(split: ImageSplit, index: np.ndarray) -> np.ndarray:
 
 
 def some_pictures(splits: Splits) -> Finding:
-    """The first pictures of each class of train, as the network gets them."""
+    """The first pictures of each class of train, in the form that the network gets."""
     train, classes = splits.train, splits.info.classes
     first = [i for code in range(len(classes)) for i in np.flatnonzero(train.labels == code)[:EXAMPLES]]
     captions = [classes[train.labels[i]] for i in first]
     picture = drawn(partial(_grid, np.asarray(train.images[first]), captions, 2 * EXAMPLES))
     side = train.images.shape[-1]
-    words = f"The first {EXAMPLES} of each class, as they are read: squashed to squares of {side} pixels (data.size)."
+    words = f"The first {EXAMPLES} of each class, scaled to squares of {side} pixels (data.size)."
     return Finding("Examples", words, picture=picture)

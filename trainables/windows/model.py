@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from trainables.base.dropout import Dropout
 
-#: ImageNet's channel mean and standard deviation, the usual normalisation of photographs.
 NORMS = ("batch", "group")
+#: ImageNet's channel mean and standard deviation, the usual normalisation of photographs.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def resize(images: torch.Tensor, size: int, device: torch.device | None = None) -> torch.Tensor:
-    """uint8 (n, 3, s, s) -> uint8 (n, 3, size, size) on a device (by default where they are), antialiased, in chunks
-    to bound memory."""
+    """Resizes uint8 pictures (n, 3, s, s) to (n, 3, size, size) on a device (by default their own), antialiased and in
+    chunks that bound the memory."""
     if images.shape[-1] == size:
         return images.to(device)
     chunks = []
@@ -64,7 +64,8 @@ class ResidualBlock(nn.Module):
         self.norm1 = norm_layer(norm, outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = norm_layer(norm, outputs)
-        # Average pooling before the 1x1 shortcut keeps what a strided one would drop (ResNet-D, He et al. 2019).
+        # Average pooling before the 1x1 shortcut uses all pixels; a strided shortcut drops 3 of 4 (ResNet-D, He et al.
+        # 2019).
         pool = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
         shortcut = [*pool, nn.Conv2d(inputs, outputs, 1, bias=False), norm_layer(norm, outputs)]
         self.shortcut = nn.Sequential(*shortcut) if stride > 1 or inputs != outputs else nn.Identity()
@@ -106,7 +107,7 @@ class Pretrained(nn.Module):
         self.normalise = Normalise(mean, std)
         self.backbone = backbone
         if frozen:
-            # A head is what is no part of the base model, whatever the architecture calls it.
+            # The head is every module outside the base model; architectures give it different names.
             for parameter in backbone.base_model.parameters():
                 parameter.requires_grad = False
 
@@ -116,10 +117,10 @@ class Pretrained(nn.Module):
 
 
 def pretrained_config(name: str) -> tuple[Any, tuple[float, ...], tuple[float, ...], int | None]:
-    """A checkpoint's configuration, channel mean, standard deviation, and its own image size if it has one.
+    """A checkpoint's configuration, channel mean, standard deviation, and image size (None if it has none).
 
     Raises:
-        OSError, ValueError: no such checkpoint, or not one for image classification.
+        OSError, ValueError: there is no such checkpoint, or it is not one for image classification.
     """
     from transformers import AutoConfig
     from transformers.image_processing_base import ImageProcessingMixin
@@ -137,7 +138,7 @@ def pretrained_config(name: str) -> tuple[Any, tuple[float, ...], tuple[float, .
 
 
 def build_model(params: dict[str, Any], classes: tuple[str, ...], weights: bool = True) -> nn.Module:
-    """The model of a configuration; without `weights` a pretrained one is only laid out, to be loaded."""
+    """The model of a configuration. Without `weights` a pretrained model gets random weights, to be loaded later."""
     name = params["model.pretrained"]
     if name is None:
         return ResidualNet(len(classes), params["width"], params["depth"], params["dropout"], params["norm"]).to(

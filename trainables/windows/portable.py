@@ -1,4 +1,4 @@
-"""A window classifier as a file that PyTorch alone loads."""
+"""Writes a window classifier as a file that PyTorch alone loads."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ print(classes[int(probabilities.argmax())])
 
 
 class Portable(nn.Module):
-    """Pictures uint8 (n, 3, size, size) as they are decoded -> probabilities (n, classes)."""
+    """Decoded pictures uint8 (n, 3, size, size) -> probabilities (n, classes)."""
 
     def __init__(self, model: nn.Module, image_size: int, gradients: Gradients | None, weight: float) -> None:
         """
         Args:
-            weight: the share that `gradients` has of the probabilities.
+            weight: the share of `gradients` in the mixture of probabilities.
         """
         super().__init__()
         self.model, self.image_size, self.gradients, self.weight = model, image_size, gradients, weight
@@ -47,18 +47,18 @@ class Portable(nn.Module):
 
 
 def write(portable: Portable, classes: tuple[str, ...], decode_size: int, folder: Path) -> None:
-    """Writes `model.pt2` by torch.export, and `usage.py`, the lines that use it, or why there is no such file."""
+    """Writes `model.pt2` by torch.export, and an example `usage.py`, or the reason why there is no `model.pt2`."""
     pictures = torch.randint(0, 256, (3, 3, decode_size, decode_size), dtype=torch.uint8)
     usage = USAGE.format(classes=list(classes), size=decode_size)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # on weights in channels_last, which are written as they are
+        warnings.simplefilter("ignore")  # torch warns about weights in channels_last
         try:
             shapes = ({0: torch.export.Dim("batch")},)
             torch.export.save(torch.export.export(portable, (pictures,), dynamic_shapes=shapes), folder / FILE)
             loaded = torch.export.load(folder / FILE).module()
-            for some in (pictures, pictures[:1]):
-                torch.testing.assert_close(loaded(some), portable(some), atol=1e-5, rtol=1e-4)
+            for batch in (pictures, pictures[:1]):
+                torch.testing.assert_close(loaded(batch), portable(batch), atol=1e-5, rtol=1e-4)
         except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
-            (folder / FILE).unlink(missing_ok=True)  # some checkpoints' code cannot be exported
+            (folder / FILE).unlink(missing_ok=True)  # the code of some checkpoints cannot be exported
             usage = f"# torch.export does not take this network: {first_line(error)}\n"
     (folder / "usage.py").write_text(usage)

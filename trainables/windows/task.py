@@ -1,4 +1,4 @@
-"""Window photographs -> kind of window."""
+"""Classifies photographs of windows, or any other pictures, by class."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ from trainables.windows.model import NORMS, Normalise, build_model, pretrained_c
 from trainables.windows.portable import Portable
 
 EVAL_BATCH = 256
-#: The file, beside the network's weights, of the classifier that it is mixed with.
+#: The file of the linear classifier that the network is mixed with.
 GRADIENTS = "gradients.pt"
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """An exported classifier of pictures that are decoded to `decode_size`."""
+    """An exported classifier; pictures are decoded to `decode_size` pixels."""
 
     model: Portable
     classes: tuple[str, ...]
     decode_size: int
 
 
-#: What the hyperparameters can be.
+#: The allowed values of the hyperparameters.
 ALLOWED: Allowed = {
     **OPTIMIZED, "model.freeze": SWITCH, "width": COUNT, "depth": COUNT, "norm": NORMS, "dropout": BELOW_ONE,
     "batch_size": COUNT, "image_size": COUNT, "augment": SHARE, "mix": SHARE, "label_smoothing": SHARE,
@@ -103,23 +103,23 @@ class WindowsTask:
         return [classes_found(splits), look.some_pictures(splits)]
 
     def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
-        """Adds to validation what a linear classifier on gradients and colours says of each picture."""
+        """Adds to validation the log-probabilities of a linear classifier on gradients and colours."""
         train, val = splits.train, splits.val
         if True not in (choices.get("hog") or ()) or len(train) > gradients.FEW or len(np.unique(train.labels)) < 2:
             return splits
         progress(0, 1, "gradients")
-        found = gradients.fit(train, len(splits.info.classes))
-        return replace(splits, val=replace(val, gradients=found.of(val.images).numpy()))
+        classifier = gradients.fit(train, len(splits.info.classes))
+        return replace(splits, val=replace(val, gradients=classifier.of(val.images).numpy()))
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         check_params(self.allowed, params)
         model = build_model(params, splits.info.classes).to(device.torch_device)
-        # Norms and biases have no weight decay, as usual: shrinking them only biases the network.
+        # Weight decay of norms and biases would bias the network.
         decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
         free = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
         optimizer = make_optimizer([{"params": decayed}, {"params": free, "weight_decay": 0.0}], params)
         learner = Learner(model, optimizer, make_schedule(optimizer, params["schedule"], epochs), device, params)
-        if params.get("hog_weight"):  # of a final training, as validation tuned it
+        if params.get("hog_weight"):  # a final training, with the weight that validation tuned
             learner.extra["gradients"] = gradients.fit(splits.train, len(splits.info.classes))
         return learner
 
@@ -140,19 +140,19 @@ class WindowsTask:
         return fit_batches(learner, shuffled_rows(len(split), params["batch_size"], images.device), forward)
 
     def evaluate(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
-        """Of validation in a search, the network's own figures, and the share of the mixture that the final model will
-        be; of the final model those of the mixture."""
-        found, labels, tuned = _log_probabilities(learner, split), torch.as_tensor(split.labels), {}
-        if split.gradients is not None:
-            tuned = {"hog_weight": gradients.best_weight(found, read_only(split.gradients), labels)}
-        return {
-            "loss": F.nll_loss(found, labels).item(),
-            "accuracy": (found.argmax(1) == labels).float().mean().item(),
-            **tuned,
+        """In a search: the metrics of the network alone, and the tuned weight of the linear classifier. For the final
+        model: the metrics of the mixture."""
+        log_p, labels = _log_probabilities(learner, split), torch.as_tensor(split.labels)
+        metrics = {
+            "loss": F.nll_loss(log_p, labels).item(),
+            "accuracy": (log_p.argmax(1) == labels).float().mean().item(),
         }
+        if split.gradients is not None:
+            metrics["hog_weight"] = gradients.best_weight(log_p, read_only(split.gradients), labels)
+        return metrics
 
     def units(self, learner: Learner, split: ImageSplit) -> np.ndarray:
-        """(pictures, 2): for each picture whether it is classified correctly, and 1."""
+        """(pictures, 2): for each picture 1 if it is classified correctly, else 0; and 1."""
         correct = _log_probabilities(learner, split).argmax(1).numpy() == split.labels
         return np.stack([correct, np.ones_like(correct)], 1).astype(np.float32)
 
@@ -191,7 +191,7 @@ class WindowsTask:
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         backbone = getattr(learner.model, "backbone", None)
         params = dict(learner.params)
-        if backbone is not None:  # the export must not depend on the place of the checkpoint
+        if backbone is not None:  # the export holds the checkpoint's configuration, not its address
             backbone.config.save_pretrained(folder / "backbone")
             normalise: Normalise = learner.model.normalise  # type: ignore[assignment]
             processor = {"image_mean": normalise.mean.flatten().tolist(), "image_std": normalise.std.flatten().tolist()}
@@ -220,7 +220,7 @@ class WindowsTask:
         return LoadedModel(whole.eval().requires_grad_(False), classes, description["decode_size"])
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
-        """A frame with a column `image`, the bytes of files and of the pictures in folders, indexed by path."""
+        """A frame with a column `image`, the bytes of picture files, indexed by path; folders are searched."""
         paths: list[Path] = []
         for argument in arguments:
             path = Path(argument)
@@ -236,7 +236,7 @@ class WindowsTask:
 
     @torch.no_grad()
     def predict(self, model: LoadedModel, frame: pd.DataFrame) -> pd.DataFrame:
-        """A frame with a column `image` of file contents -> `class`, `probability` and a column a class."""
+        """A frame with a column `image` of file contents -> `class`, `probability` and a column for each class."""
         contents = list(frame["image"])
         images = reading.decode_all(
             [str(i) for i in frame.index], [partial(bytes, c) for c in contents], model.decode_size,
@@ -259,7 +259,7 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
-    """The split at the trial's image size on its device; it is copied there once a trial."""
+    """The pictures of a split at the trial's image size, and the labels, on its device; copied once for each trial."""
     device = learner.device.torch_device
 
     def moved() -> tuple[torch.Tensor, torch.Tensor]:
@@ -280,16 +280,16 @@ def _class_weights(learner: Learner, labels: np.ndarray) -> torch.Tensor | None:
 
 @torch.no_grad()
 def _log_probabilities(learner: Learner, split: ImageSplit) -> torch.Tensor:
-    """(n, classes) on the CPU, in float32, the model in evaluation mode; of a final model those of the mixture."""
+    """(n, classes) float32 on the CPU, of the model in evaluation mode; for a final model those of the mixture."""
     learner.model.eval()
     images, _ = _on_device(learner, split)
     with learner.device.autocast():
         logits = torch.cat([learner.model(chunk.float() / 255).float() for chunk in images.split(EVAL_BATCH)])
-    found = logits.log_softmax(1).cpu()
+    log_p = logits.log_softmax(1).cpu()
     if "gradients" not in learner.extra:
-        return found
+        return log_p
     other = learner.resident(split.images, lambda: learner.extra["gradients"].of(split.images))
-    return gradients.mix(found, other, learner.params["hog_weight"])
+    return gradients.mix(log_p, other, learner.params["hog_weight"])
 
 
 TASK = WindowsTask()

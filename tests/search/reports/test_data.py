@@ -47,7 +47,7 @@ def test_data_that_cannot_be_compared_are_not_said_to_share_nothing(tmp_path):
     own = sequences([rng.integers(0, 2, (40, 1)).astype(float)])
     splits = Splits(sequences(train), own, sequences(test), DataInfo("d", "f", "t", {"train": 9}))
     printed, _ = shown(tmp_path, "rnn", splits)
-    assert "looked for copies across splits: Parts of train cannot be told\n" in printed
+    assert "looked for copies across splits: Parts of train cannot be recognised\n" in printed
 
 
 def test_task_that_does_not_look_says_so(tmp_path, monkeypatch):

@@ -312,8 +312,8 @@ def test_hint_of_trials_is_shown_once(driven):
         trials.append(one.begin())
         one.step(trials[-1])
     one.kill()
-    hints = [line for line in lines_of(one) if "the command began anew" in line]
-    assert hints == ["trial 0: the command began anew; the epochs that are known already are passed over"]
+    hints = [line for line in lines_of(one) if "the command began with epoch 1" in line]
+    assert hints == ["trial 0: the command began with epoch 1; reports of known epochs are ignored"]
 
 
 def test_error_of_megabytes_is_cut_in_the_journal(driven):

@@ -340,9 +340,7 @@ def test_function_that_prints_nothing_leaves_no_file(tmp_path):
 def test_failure_names_the_file_with_the_output_in_its_last_line(tmp_path):
     with pytest.raises(ValueError, match="no such column") as error:
         run("def train(trial):\n    print('reading')\n    raise ValueError('no such column')\n", tmp_path)
-    assert error.value.__notes__ == [
-        f"ValueError: no such column (what it printed is in {tmp_path}/trials/0000/output.log)"
-    ]
+    assert error.value.__notes__ == [f"ValueError: no such column (its output is in {tmp_path}/trials/0000/output.log)"]
 
 
 EXITS = {
@@ -360,7 +358,7 @@ EXITS = {
         ("import sys; sys.exit('no data')", "the function called sys.exit: no data"),
         (
             "import argparse; argparse.ArgumentParser().parse_args(['--lr', '1'])",
-            r"^the function called sys.exit with code 2; its last line: .*unrecognized arguments: --lr 1 \(what .*\)$",
+            r"^the function called sys.exit with code 2; its last line: .*unrecognized arguments: --lr 1 \(its .*\)$",
         ),
     ],
 )

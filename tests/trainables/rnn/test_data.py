@@ -106,7 +106,7 @@ def test_wrong_data_is_refused_with_the_index(tmp_path, change, message):
     ("frame", "message"),
     [
         ({"sequence_id": [1], "t": [0], "y": [1.0]}, "no feature column beside sequence_id, t, y"),
-        ({"t": [1], "x0": [0.0], "y": [1.0]}, "no column that tells sequences apart is recognised among t, x0, y"),
+        ({"t": [1], "x0": [0.0], "y": [1.0]}, "no column that names the sequence is recognised among t, x0, y"),
         ({"id": [1], "t": [1], "x0": [0.0]}, "no column is called target, y, label; there are id, t, x0"),
         ({"id": [1, None], "t": [0, 1], "x0": [0.0, 1.0], "y": [1.0, 1.0]}, "row 2: no id"),
         ({"id": [1, 1], "day": [0, 0], "date": ["1 May 2020", "soon"], "y": [1, 1]}, "row 2: date = 'soon': neither"),

@@ -184,7 +184,7 @@ def test_tfidf_weights_add_to_the_logits(prepared):
     whole = batch(learner, prepared.val, rows_on(torch.device("cpu"), [rows])[0])
     learner.model.eval()
     difference = learner.model(whole) - learner.model(TextBatch(whole.states, None, None))
-    dense = learner.extra["reading"].terms.transform(prepared.val.texts[:5]).toarray()
+    dense = learner.extra["encoding"].terms.transform(prepared.val.texts[:5]).toarray()
     assert torch.allclose(difference, torch.from_numpy(dense) @ learner.model.terms, atol=1e-5)
     assert difference.abs().max() > 0
 
@@ -199,7 +199,7 @@ def test_tfidf_features_are_counted_once_a_search_and_by_their_own_terms(tmp_pat
     _, expected = train(apart, settings)
     merged = TASK.merge(shared)
     learner, _ = train(replace(shared, train=merged, val=shared.val), settings, epochs=1)
-    assert len(learner.extra["reading"].terms) > len(shared.train.counted[characters][0]), "terms of both"
+    assert len(learner.extra["encoding"].terms) > len(shared.train.counted[characters][0]), "terms of both"
 
     monkeypatch.setattr(Terms, "transform", lambda *_: pytest.fail("counted again"))
     _, curve = train(pickle.loads(pickle.dumps(shared)), settings)

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 
@@ -28,13 +26,6 @@ def test_saved_features_are_the_same(tmp_path, characters):
     loaded = tfidf.load(tmp_path / "tfidf.json")
     assert len(loaded) == len(fitted) == fitted.transform(new).shape[1]
     assert (loaded.transform(new) != fitted.transform(new)).nnz == 0
-
-
-def test_features_that_were_saved_before_there_were_pieces_are_read(tmp_path):
-    lines = ["red dog", "red dog"]
-    (tmp_path / "tfidf.json").write_text(json.dumps({"terms": ["dog", "red", "red dog"], "idf": [1.0, 1.0, 1.0]}))
-    loaded = tfidf.load(tmp_path / "tfidf.json")
-    assert (loaded.transform(lines) != tfidf.fit(lines).transform(lines)).nnz == 0
 
 
 def test_pieces_show_what_words_that_are_new_have_in_common_with_known_ones():
