@@ -38,10 +38,27 @@ print(value, best.params["lr"], found.trials().shape, found.curves().shape)
 names: list[str] = [*search.searches(), *search.tasks(), search.open("mine").resume(trials="+2").name]
 command = search.Command("python train.py --lr {lr}", pattern=r"loss (?P<loss>\\S+)")
 search.run(command, {"lr": search.loguniform(1e-4, 1e-1)}, "loss min")
+
+
+class Lines(search.Observer):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+final = search.run("windows", data="photos", time_budget="15m", set={"lr": 0.01}, observer=Lines())
+accuracy: float = (final.test or {})["accuracy"]
+pages: list[str] = [str(final.retrain(finalists=3).report()), *final.why(0)]
+hours: tuple[float, float, float] = search.plan("rnn", trials=8).hours
+print(search.compare("windows").trials.shape, search.predict("windows", ["a.png"]).shape, search.promote("windows", 2))
 try:
     search.open("none")
 except (search.InputError, search.TrainingError) as error:
     print(error, names)
+except search.SearchError as error:
+    print(error, accuracy, pages, hours)
 """
 #: Runs the examples of the public names in their order, as they build on the search that the first one makes.
 EXAMPLES = """

@@ -17,12 +17,12 @@ from tests.conftest import ROOT, outside
 from tests.search.core.test_reading import kept
 from trainables import InputError
 
-#: Runs a task, and asks for everything that the Python API gives of it. Ray is replaced, as in tests/fuzz.
+#: Runs a task, and asks for everything that the Python API gives of it. Ray is replaced by tests/ray_here.py.
 PROGRAM = """
 import sys
 import pandas as pd
 import search
-from tests.fuzz.ray_here import ray_here
+from tests.ray_here import ray_here
 
 
 class Lines(search.Observer):

@@ -5,7 +5,7 @@ import ray
 
 from search.runtime.placement import Placement
 from search.runtime.remote import is_recorded, run_jobs
-from tests.fuzz.ray_here import ray_here
+from tests.ray_here import ray_here
 from tests.search.runtime.test_search import search_in
 
 CPU = {"cpus": 1.0, "gpus": 0, "precision": "auto"}
