@@ -219,11 +219,11 @@ class WikitextTask:
             settings = {key: type(value)(row.get(key, value)) for key, value in _sampling(model.params).items()}
             generator = torch.Generator().manual_seed(int(row.get("seed", 0)))
             drawn = generate(net, tokens or [0], WORDS, **settings, generator=generator, never=[index[UNKNOWN]])
-            with torch.no_grad():
+            perplexity = math.nan
+            if len(tokens) > 1:
                 known = torch.tensor([tokens[-model.params["bptt"] - 1 :]])
-                perplexity = (
-                    exp_or_infinity(float(net.loss(known[:, :-1], known[:, 1:]))) if len(tokens) > 1 else math.nan
-                )
+                with torch.no_grad():
+                    perplexity = exp_or_infinity(float(net.loss(known[:, :-1], known[:, 1:])))
             rows.append({"continuation": decode(words[i] for i in drawn), "perplexity": perplexity})
         return pd.DataFrame(rows, index=frame.index)
 
