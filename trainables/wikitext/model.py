@@ -68,8 +68,8 @@ class Block(nn.Module):
 def rotate(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
     """Rotary positions (Su et al. 2021, arXiv:2104.09864): `rotation` (2, time, width / 2) holds cosines and sines."""
     cos, sin = rotation.to(x.dtype)
-    one, other = x.chunk(2, dim=-1)
-    return torch.cat([one * cos - other * sin, other * cos + one * sin], -1)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
 def sinusoidal(time: int, width: int) -> torch.Tensor:
