@@ -91,7 +91,7 @@ def test_bucket_data_fetched_once_per_version(bucket, tmp_path):
     fs.invalidate_cache()
     assert (fetch("s3://bucket/corpus", tmp_path) / "test.txt").read_text() == "other"
     assert fetch("s3://bucket/corpus/train.txt", tmp_path).read_text() == "train"
-    with pytest.raises(InputError, match="--data s3://bucket/nothing: nothing is there"):
+    with pytest.raises(InputError, match="--data s3://bucket/nothing: no file is there"):
         fetch("s3://bucket/nothing", tmp_path)
     with pytest.raises(InputError, match="--data odd://x: cannot be read"):
         fetch("odd://x", tmp_path)

@@ -167,7 +167,7 @@ def test_damage_is_named(name, content, said, tmp_path):
     assert name in str(refused.value) and said in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_arrow_file_whose_texts_lie_outside_of_it_is_refused_and_ends_no_process(tmp_path):
+def test_read_frame_arrow_offsets_outside_file(tmp_path):
     table = pa.table({"text": [f"word {i}" for i in range(9)], "label": ["a", "b", "c"] * 3})
     sink = io.BytesIO()
     with pa.ipc.new_file(sink, table.schema) as file:
@@ -214,7 +214,7 @@ ROWS = b"text,label\n" + b"the same text over and over,a\n" * 400_000
         ("t.arrow", large_arrow()),
     ],
 )
-def test_container_that_unpacks_to_more_than_is_allowed_is_refused(name, content, tmp_path):
+def test_read_files_larger_than_allowance(name, content, tmp_path):
     assert len(content) < 2**20
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=rf"{name}: larger unpacked than 0\.01 GiB; .*max_unpacked_gb"):

@@ -25,7 +25,7 @@ def photograph(seed: int) -> Image.Image:
     return Image.fromarray(pixels).resize((200, 160), Image.Resampling.BICUBIC)
 
 
-def test_picture_resized_and_compressed_again_is_known_by_its_looks(tmp_path):
+def test_same_pictures_resized_and_compressed(tmp_path):
     for split, label, seeds in (("train", "a", range(8)), ("train", "b", range(8, 16)), ("test", "a", range(20, 24)),
                                 ("test", "b", range(24, 28))):  # fmt: skip
         (folder := tmp_path / "photos" / split / label).mkdir(parents=True)
@@ -44,7 +44,7 @@ def test_picture_resized_and_compressed_again_is_known_by_its_looks(tmp_path):
     assert found[0].picture.startswith(b"\x89PNG")
 
 
-def test_text_with_two_letters_changed_is_a_near_duplicate_and_one_of_the_same_words_is_not(tmp_path):
+def test_near_duplicates_two_letters(tmp_path):
     words = [
         "river",
         "stone",

@@ -54,7 +54,10 @@ class Stack:
         """
         self.learners, self.device = learners, learners[0].device
         self._optimizer = type(learners[0].optimizer)
-        if any(type(one.optimizer) is not self._optimizer or len(one.optimizer.param_groups) != 1 for one in learners):
+        if any(
+            type(learner.optimizer) is not self._optimizer or len(learner.optimizer.param_groups) != 1
+            for learner in learners
+        ):
             raise ValueError("fused learners need optimizers of one kind with one parameter group")
         self.weights = _rows([list(one.model.parameters()) for one in learners])
         self.gradients = torch.zeros_like(self.weights)
@@ -74,7 +77,7 @@ class Stack:
         self._group = groups[0]
         self._rate, self._decay = self._column(groups, "lr"), self._column(groups, "weight_decay")
         moments = ("momentum_buffer",) if self._optimizer is torch.optim.SGD else ("exp_avg", "exp_avg_sq")
-        self._moments = {name: _rows([_state(one, name) for one in learners]) for name in moments}
+        self._moments = {name: _rows([_state(learner, name) for learner in learners]) for name in moments}
         self._steps = torch.tensor([_steps(one) for one in learners], device=self.weights.device).unsqueeze(1)
         limits = [one.params.get("clip_norm") or float("inf") for one in learners]
         self._limits = torch.tensor(limits, device=self.weights.device)

@@ -36,12 +36,12 @@ def fetch_dataset(uri: str, cache: Path) -> Path:
     part = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:12]}")
     part.mkdir(parents=True)
     for split, data in taken.items():
-        _embedded(data).to_parquet(part / f"{split}.parquet")  # its metadata holds the names of class labels
+        embedded_pictures(data).to_parquet(part / f"{split}.parquet")  # its metadata holds the names of class labels
     part.replace(folder)
     return folder
 
 
-def _embedded(data: Any) -> Any:
+def embedded_pictures(data: Any) -> Any:
     """The data set with the bytes of its pictures instead of paths into the local cache."""
     from datasets import Image
     from datasets.table import embed_table_storage

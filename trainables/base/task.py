@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from trainables import Finding, Learner, Stack  # by their public names: their modules import this module
     from trainables.base.device import Device
-    from trainables.base.fused import Stack
-    from trainables.base.survey import Finding
-    from trainables.base.training import Learner
 
 #: The hyperparameters of a trial: plain values by flat name, such as `model.pretrained`.
 Params = dict[str, Any]

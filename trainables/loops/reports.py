@@ -37,32 +37,32 @@ def reported(line: str, pattern: str | None) -> Iterator[dict[str, float]]:
     line = _ESCAPES.sub("", line)
     if pattern is not None:
         try:
-            found = regex.search(pattern, line, timeout=MATCH)
+            match = regex.search(pattern, line, timeout=MATCH)
         except TimeoutError:
             raise TrainingError(
                 f"pattern {pattern!r}: gave no answer within {MATCH:g} s on the line {cut(line)!r}; repeated groups "
                 r"within repeated groups, as in (\d+)+, can take years"
             ) from None
-        if found is not None:
-            yield _numbers(found.groupdict(), line)
+        if match is not None:
+            yield _numbers(match.groupdict(), line)
         return
     marks = list(_MARKED.finditer(line))
     if not marks and line.lstrip().startswith(MARK):
         raise TrainingError(f"{cut(line)}: not JSON after {MARK} (expected {{...}})")
     for mark in marks:
         try:
-            told, _ = json.JSONDecoder().raw_decode(line, mark.end())
+            report, _ = json.JSONDecoder().raw_decode(line, mark.end())
         except json.JSONDecodeError as error:
             raise TrainingError(f"{cut(line)}: not JSON after {MARK} ({error.msg})") from error
         except (RecursionError, ValueError) as error:  # too many levels, or too many digits
             raise TrainingError(f"{cut(line)}: cannot be read after {MARK} ({error})") from error
-        yield _numbers(told, line)
+        yield _numbers(report, line)
 
 
-def _numbers(told: Mapping[str, Any], line: str) -> dict[str, float]:
+def _numbers(report: Mapping[str, Any], line: str) -> dict[str, float]:
     """The metrics as numbers, without null values and without groups that did not match."""
     try:
-        return {name: _number(value) for name, value in told.items() if value is not None}
+        return {name: _number(value) for name, value in report.items() if value is not None}
     except (TypeError, ValueError, OverflowError) as error:
         raise TrainingError(f"{cut(line)}: expected metrics that are numbers ({error})") from error
 

@@ -218,20 +218,9 @@ def check(sequences: Any, targets: Any, groups: Any | None, place: str) -> Seque
         raise InputError(f"{place}: no sequence in X")
     checked: list[np.ndarray] = []
     for index, sequence in enumerate(sequences):
-        array = _numbers(sequence, f"{place}: X[{index}]")
-        if array.ndim != 2 or array.shape[1] == 0:
-            raise InputError(f"{place}: X[{index}]: shape {array.shape}; expected (length, features)")
-        if not len(array):
-            raise InputError(f"{place}: X[{index}]: the sequence is empty")
+        array = _sequence(sequence, f"{place}: X[{index}]")
         if checked and array.shape[1] != checked[0].shape[1]:
             raise InputError(f"{place}: X[{index}]: {array.shape[1]} features, but X[0] has {checked[0].shape[1]}")
-        bad = np.argwhere(~(np.abs(array) <= LARGEST))
-        if len(bad):
-            step, feature = bad[0]
-            hint = "fill missing values"
-            if np.isfinite(array[step, feature]):
-                hint = f"numbers are at most {LARGEST:.4g}"
-            raise InputError(f"{place}: X[{index}]: {array[step, feature]} at step {step}, feature {feature}; {hint}")
         checked.append(array)
     y = _numbers(targets, f"{place}: targets").reshape(len(targets), -1)
     if y.shape[1] != 1:
@@ -242,6 +231,22 @@ def check(sequences: Any, targets: Any, groups: Any | None, place: str) -> Seque
     if groups is not None and len(groups) != len(checked):
         raise InputError(f"{place}: {len(groups)} groups for {len(checked)} sequences")
     return pack(checked, y[:, 0], None if groups is None else _group_names(groups, place))
+
+
+def _sequence(sequence: Any, place: str) -> np.ndarray:
+    """A sequence (length, features) float64; raises InputError unless it has steps, and numbers that float32 holds."""
+    array = _numbers(sequence, place)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"{place}: shape {array.shape}; expected (length, features)")
+    if not len(array):
+        raise InputError(f"{place}: the sequence is empty")
+    wrong = np.argwhere(~(np.abs(array) <= LARGEST))
+    if len(wrong):
+        step, feature = wrong[0]
+        finite = np.isfinite(array[step, feature])
+        hint = f"numbers are at most {LARGEST:.4g}" if finite else "fill missing values"
+        raise InputError(f"{place}: {array[step, feature]} at step {step}, feature {feature}; {hint}")
+    return array
 
 
 def _is_list(value: Any) -> bool:

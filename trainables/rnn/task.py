@@ -131,13 +131,13 @@ class RnnTask:
         return fit_batches(learner, self.epoch_batches(learner, split), forward, learner.params["clip_norm"])
 
     def evaluate(self, learner: Learner, split: SequenceSplit) -> dict[str, float]:
-        return _figures(_predictions(learner.model, learner, split), split)
+        return _figures(predictions(learner.model, learner, split), split)
 
     def shape(self, params: Params) -> Hashable:
         return None if is_gated(params) else tuple(params.get(key) for key in SHAPE)
 
     def epoch_batches(self, learner: Learner, split: SequenceSplit) -> list[Batch]:
-        batches = _bucketed(split.lengths, learner.params["batch_size"], learner.epoch)
+        batches = bucketed_batches(split.lengths, learner.params["batch_size"], learner.epoch)
         rows = rows_on(learner.device.torch_device, batches)
         return [Batch(index, _noise(learner, split, index.here)) for index in rows]
 
@@ -154,12 +154,10 @@ class RnnTask:
         return _losses(stack.model, stack.learners[0], split, index, noise)
 
     def fused_evaluate(self, stack: Stack, split: SequenceSplit) -> list[dict[str, float]]:
-        return [
-            _figures(row, split) for row in _predictions(stack.model, stack.learners[0], split, len(stack.learners))
-        ]
+        return [_figures(row, split) for row in predictions(stack.model, stack.learners[0], split, len(stack.learners))]
 
     def errors(self, learner: Learner, split: SequenceSplit) -> pd.DataFrame:
-        squared = (_predictions(learner.model, learner, split) - split.targets) ** 2
+        squared = (predictions(learner.model, learner, split) - split.targets) ** 2
         return pd.DataFrame({"sequence length": split.lengths, "squared error": squared})
 
     def units(self, learner: Learner, split: SequenceSplit) -> np.ndarray:
@@ -180,7 +178,7 @@ class RnnTask:
         return baselines(splits.train, splits.test)
 
     def artifacts(self, learner: Learner, split: SequenceSplit, info: DataInfo, folder: Path) -> None:
-        predicted = _predictions(learner.model, learner, split)
+        predicted = predictions(learner.model, learner, split)
         table = pd.DataFrame({"length": split.lengths, "target": split.targets, "predicted": predicted})
         table["error"] = table["predicted"] - table["target"]
         table.to_csv(folder / "predictions.csv", index_label="sequence")
@@ -240,7 +238,7 @@ class RnnTask:
             if sequence.shape[1:] != (width,):
                 raise InputError(f"{index}: shape {sequence.shape}; expected (length, {width})")
         split = reading.pack(sequences, np.zeros(len(sequences)))
-        return pd.DataFrame({"prediction": _predictions(model.model, model, split).astype(float)}, index=frame.index)
+        return pd.DataFrame({"prediction": predictions(model.model, model, split).astype(float)}, index=frame.index)
 
     def example(self, split: SequenceSplit, info: DataInfo) -> pd.DataFrame:
         return pd.DataFrame({"sequence": [split.sequence(i).astype(float).tolist() for i in range(min(2, len(split)))]})
@@ -283,7 +281,7 @@ def _noise(learner: Learner, split: SequenceSplit, index: np.ndarray) -> torch.T
     return learner.params["input_noise"] * torch.randn(shape, device=learner.device.torch_device)
 
 
-def _bucketed(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarray]:
+def bucketed_batches(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarray]:
     """Batches of sequences of similar lengths, in random order.
 
     Torch's global generator draws the sequences of each batch. The order of short and long batches depends on the epoch
@@ -299,7 +297,7 @@ def _bucketed(lengths: np.ndarray, batch_size: int, epoch: int) -> list[np.ndarr
 
 
 @torch.no_grad()
-def _predictions(model: Any, learner: Learner, split: SequenceSplit, members: int | None = None) -> np.ndarray:
+def predictions(model: Any, learner: Learner, split: SequenceSplit, members: int | None = None) -> np.ndarray:
     """Predictions ([members,] n) float32 in the target's units, in the order of the split."""
     model.eval()
     order = np.argsort(split.lengths, kind="stable")

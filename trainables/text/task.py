@@ -78,8 +78,8 @@ class TextTask:
         return f"demo: {data['demo']['size']} {self.made}; {encoders.choose(data['encoder'])[1]}"
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
-        found = self.demo(data) if source is None else self.read(data, source)
-        name, said = encoders.choose(data["encoder"])
+        splits = self.demo(data) if source is None else self.read(data, source)
+        name, note = encoders.choose(data["encoder"])
         encoders.check(name)
         encoder = encoders.load(name)
         most = int(encoder.config.get("max_position_embeddings", 512))
@@ -91,8 +91,8 @@ class TextTask:
             ids = encoders.tokenize(tokenizer, split.texts, data["max_length"])
             return EncodedSplit(split.texts, split.labels, ids, encoder, data["max_length"])
 
-        info = replace(found.info, notes=(*found.info.notes, said), chosen={"encoder": name})
-        return Splits(encoded(found.train), encoded(found.val), encoded(found.test), info)
+        info = replace(splits.info, notes=(*splits.info.notes, note), chosen={"encoder": name})
+        return Splits(encoded(splits.train), encoded(splits.val), encoded(splits.test), info)
 
     def leaks(self, splits: Splits) -> list[Finding]:
         return look.near_duplicates(splits)
@@ -312,8 +312,8 @@ def _probabilities(learner: Learner, split: EncodedSplit) -> np.ndarray:
     batches = [order[start : start + EVAL_BATCH] for start in range(0, len(order), EVAL_BATCH)]
     with learner.device.autocast():
         rows = rows_on(learner.device.torch_device, batches)
-        found = [learner.model(batch(learner, split, index)).softmax(1).clamp_min(1e-12) for index in rows]
-    out[order] = torch.cat(found).cpu().numpy()
+        probabilities = [learner.model(batch(learner, split, index)).softmax(1).clamp_min(1e-12) for index in rows]
+    out[order] = torch.cat(probabilities).cpu().numpy()
     return out
 
 

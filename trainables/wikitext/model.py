@@ -49,7 +49,7 @@ class Block(nn.Module):
         batch, time, width = x.shape
         q, k, v = self.in_projection(x).view(batch, time, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         if rotation is not None:
-            q, k = _rotate(q, rotation), _rotate(k, rotation)
+            q, k = rotate(q, rotation), rotate(k, rotation)
         drop = self.dropout.p if self.training else 0.0
         if drop and q.device.type == "cpu":  # PyTorch has no fused kernel with dropout for CPUs
             later = torch.ones(time, time, dtype=torch.bool).triu(1)
@@ -65,11 +65,11 @@ class Block(nn.Module):
         return fed
 
 
-def _rotate(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+def rotate(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
     """Rotary positions (Su et al. 2021, arXiv:2104.09864): `rotation` (2, time, width / 2) holds cosines and sines."""
     cos, sin = rotation.to(x.dtype)
-    one, other = x.chunk(2, dim=-1)
-    return torch.cat([one * cos - other * sin, other * cos + one * sin], -1)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
 def sinusoidal(time: int, width: int) -> torch.Tensor:
@@ -105,7 +105,7 @@ class LanguageModel(nn.Module):
         table = {
             "sinusoidal": lambda: sinusoidal(context, width),
             "learned": lambda: torch.zeros(0),
-            "rotary": lambda: _rotation(context, width // heads),
+            "rotary": lambda: rotation_table(context, width // heads),
         }[params["positions"]]()
         self.register_buffer("table", table, persistent=False)
         self.rotary = params["positions"] == "rotary"
@@ -160,6 +160,6 @@ class LanguageModel(nn.Module):
         return loss
 
 
-def _rotation(time: int, width: int) -> torch.Tensor:
+def rotation_table(time: int, width: int) -> torch.Tensor:
     angles = torch.arange(time).unsqueeze(1) * 10_000.0 ** (-torch.arange(0, width, 2) / width)
     return torch.stack([angles.cos(), angles.sin()])

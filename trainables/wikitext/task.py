@@ -107,7 +107,7 @@ class WikitextTask:
 
         trained = fit_batches(learner, _Windows(stream, mine, length + 1), forward, params["clip_norm"])
         learner.notes.setdefault("curve", []).append(trained["loss"])
-        return trained | {"perplexity": _exp(trained["loss"])}
+        return trained | {"perplexity": exp_or_infinity(trained["loss"])}
 
     @torch.no_grad()
     def evaluate(self, learner: Learner, split: Corpus) -> dict[str, float]:
@@ -126,7 +126,7 @@ class WikitextTask:
             for data, target in _windows(stream, learner.params["bptt"]):
                 total += model.loss(data, target) * target.numel()
         loss = total.item() / (len(stream) - 1)
-        return {"loss": loss, "perplexity": _exp(loss)}
+        return {"loss": loss, "perplexity": exp_or_infinity(loss)}
 
     @torch.no_grad()
     def units(self, learner: Learner, split: Corpus) -> np.ndarray:
@@ -142,9 +142,9 @@ class WikitextTask:
         given = [learner.params[name] for name in self.objective.tuned if learner.params.get(name) is not None]
         weights = np.array([1 - sum(given), *given]) if given else mixture.fit_weights(parts)
         losses = -np.log(weights @ parts)
-        loss, alone = float(losses.mean()), _exp(float(network.mean()))
+        loss, alone = float(losses.mean()), exp_or_infinity(float(network.mean()))
         tuned = dict(zip(self.objective.tuned, weights[1:].tolist(), strict=True))
-        return {"loss": loss, "perplexity": _exp(loss), "network_perplexity": alone, **tuned}, losses
+        return {"loss": loss, "perplexity": exp_or_infinity(loss), "network_perplexity": alone, **tuned}, losses
 
     def objective_of(self, sums: np.ndarray) -> np.ndarray:
         return np.exp(sums[..., 0] / sums[..., 1])
@@ -219,9 +219,11 @@ class WikitextTask:
             settings = {key: type(value)(row.get(key, value)) for key, value in _sampling(model.params).items()}
             generator = torch.Generator().manual_seed(int(row.get("seed", 0)))
             drawn = generate(net, tokens or [0], WORDS, **settings, generator=generator, never=[index[UNKNOWN]])
-            with torch.no_grad():
+            perplexity = math.nan
+            if len(tokens) > 1:
                 known = torch.tensor([tokens[-model.params["bptt"] - 1 :]])
-                perplexity = _exp(float(net.loss(known[:, :-1], known[:, 1:]))) if len(tokens) > 1 else math.nan
+                with torch.no_grad():
+                    perplexity = exp_or_infinity(float(net.loss(known[:, :-1], known[:, 1:])))
             rows.append({"continuation": decode(words[i] for i in drawn), "perplexity": perplexity})
         return pd.DataFrame(rows, index=frame.index)
 
@@ -249,7 +251,7 @@ def _sampling(params: Params) -> dict[str, Any]:
     return {"temperature": float(params["temperature"]), "top_k": int(params["top_k"]), "top_p": float(params["top_p"])}
 
 
-def _exp(loss: float) -> float:
+def exp_or_infinity(loss: float) -> float:
     """exp(loss), or infinity if that overflows: the trial then counts as diverged."""
     return math.exp(loss) if loss < 700 else math.inf
 

@@ -40,10 +40,10 @@ class Portable(nn.Module):
         pixels = decoded = images.float()
         if images.shape[-1] != self.image_size:
             pixels = resized(pixels, self.image_size)
-        found: torch.Tensor = self.model(pixels / 255).log_softmax(1)
+        log_p: torch.Tensor = self.model(pixels / 255).log_softmax(1)
         if self.gradients is not None:
-            found = mix(found, self.gradients(decoded), self.weight)
-        return found.exp()
+            log_p = mix(log_p, self.gradients(decoded), self.weight)
+        return log_p.exp()
 
 
 def write(portable: Portable, classes: tuple[str, ...], decode_size: int, folder: Path) -> None:

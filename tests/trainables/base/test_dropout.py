@@ -6,7 +6,7 @@ from trainables.base.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.85])
-def test_elements_are_dropped_as_often_as_asked_and_each_by_itself(p):
+def test_dropout_rate_and_independence(p):
     torch.manual_seed(0)
     x = torch.ones(400, 251, requires_grad=True)
     y = Dropout(p)(x)
@@ -23,7 +23,7 @@ def test_elements_are_dropped_as_often_as_asked_and_each_by_itself(p):
     assert torch.equal(x.grad, y.detach()), "what is dropped has no gradient"
 
 
-def test_it_repeats_with_the_generator_and_does_nothing_when_it_should_not():
+def test_dropout_seed_and_evaluation():
     torch.manual_seed(1)
     x, layer = torch.randn(7, 5), Dropout(0.3)
     state = torch.get_rng_state()

@@ -57,7 +57,7 @@ def test_each_member_gets_the_result_that_it_gets_alone(sequences, variant, shap
             assert got["fused_with"] == 4
 
 
-def test_member_removed_between_epochs_changes_nothing_for_the_others(sequences):
+def test_stack_member_removed(sequences):
     expected = [alone(one, sequences) for one in members(sequences)]
     group = members(sequences)
     fused.run_epoch(TASK, group, sequences.train, sequences.val)

@@ -38,7 +38,7 @@ def curve(*steps: dict) -> dict[int, float]:
     return {trial["epoch"]: trial["metrics"]["val_mse"] for step in steps for trial in step["trials"]}
 
 
-def test_short_epochs_are_reported_together_up_to_the_next_decision(begin):
+def test_step_gathers_short_epochs(begin):
     together = begin(gather=60, decisions=[2])
     steps = [together.step(), together.step()]
     assert [[trial["epoch"] for trial in step["trials"]] for step in steps] == [[1, 2], [3, 4, 5, 6]]
@@ -48,7 +48,7 @@ def test_short_epochs_are_reported_together_up_to_the_next_decision(begin):
     assert curve(*steps) == curve(*alone)
 
 
-def test_last_and_best_of_epochs_reported_together_are_saved_as_they_were(begin, monkeypatch, tmp_path):
+def test_step_saves_last_and_best_epoch(begin, monkeypatch, tmp_path):
     scores = iter([0.5, 0.3, 0.4, 0.1, 0.2, 0.6])
     evaluate = TASK.evaluate
     monkeypatch.setattr(type(TASK), "evaluate", lambda self, *given: {**evaluate(*given), "mse": next(scores)})
@@ -66,7 +66,7 @@ def test_last_and_best_of_epochs_reported_together_are_saved_as_they_were(begin,
     assert curve(again) == {epoch: mse for epoch, mse in curve(uninterrupted).items() if epoch > 4}
 
 
-def test_an_epoch_that_raises_is_told_after_those_that_ended_before_it(begin, monkeypatch):
+def test_step_reports_epochs_before_error(begin, monkeypatch):
     train_epoch = TASK.train_epoch
 
     def breaks(self, learner, split):
@@ -91,7 +91,7 @@ def flip(path, at: float) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["digest", "old journal"])
-def test_flipped_bit_of_a_checkpoint_leads_to_the_one_before_it_and_is_told_once(begin, tmp_path, known):
+def test_restore_flipped_bit_uses_older_checkpoint(begin, tmp_path, known):
     worker = begin(gather=0, decisions=[])
     steps = [worker.step() for _ in range(6)]
     saved = [step["trials"][0]["checkpoint"] for step in steps]

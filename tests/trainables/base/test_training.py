@@ -55,7 +55,7 @@ def test_loss_that_is_not_finite_ends_the_epoch(bad):
     assert len(seen) < 50, "it ends in the epoch where it happens, not after it"
 
 
-def test_metrics_are_averages_over_samples_and_gradients_are_clipped():
+def test_fit_batches_means_and_clipping():
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
 

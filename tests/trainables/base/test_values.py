@@ -105,7 +105,7 @@ def test_refusal_says_what_is_allowed(value, allowed, why):
     assert refusal(value, allowed) == why
 
 
-def test_configuration_may_lack_a_hyperparameter_but_not_misspell_it():
+def test_check_params_missing_and_misspelt():
     check_params({"cell": ("gru", "lstm")}, {"lr": 1})
     check_params({"cell": ("gru", "lstm")}, {"cell": None})
     with pytest.raises(InputError, match="cell: 'gruu': allowed are gru, lstm; did you mean 'gru'"):

@@ -105,7 +105,7 @@ def changed(program, **other):
         ("main", "    RATE = 3", "\n\n    RATE = 3", []),
     ],
 )
-def test_change_of_what_a_function_runs_is_found_and_of_the_rest_is_not(program, module, old, new, parts):
+def test_parts_of_changed_code(program, module, old, new, parts):
     text = {"main": MAIN, "helpers": HELPERS, "deep": DEEP}[module]
     assert old in text
     assert changed(program, **{module: text.replace(old, new)}) == parts
@@ -167,7 +167,7 @@ KEPT = """
         ("torch.nn.L1Loss()", "torch.nn.MSELoss()", "LOSS"),
     ],
 )
-def test_change_behind_a_decorator_or_in_what_a_library_gives_is_found(program, old, new, part):
+def test_parts_of_decorated_and_library_values(program, old, new, part):
     before = Code.of(program(main=KEPT).train)
     assert Code.of(program(main=KEPT).train).changed(before) == []
     assert Code.of(program(main=KEPT.replace(old, new)).train).changed(before) == [part]
@@ -219,7 +219,7 @@ def values(splits, folder=None, epochs=1):
     return [training.run_epoch(TASK, learner, None, None)["val_loss"] for _ in range(epochs)]
 
 
-def test_code_that_travels_is_that_of_the_start_and_changed_code_replaces_it(program, tmp_path):
+def test_code_packed_at_start_or_replaced(program, tmp_path):
     begun = Code.of(program(main=MAIN, helpers=HELPERS, deep=DEEP).train)
     (tmp_path / "helpers.py").write_text(textwrap.dedent(HELPERS).replace("2 * x", "20 * x"))
     for name in ("helpers", "main"):
@@ -230,7 +230,7 @@ def test_code_that_travels_is_that_of_the_start_and_changed_code_replaces_it(pro
     assert values(settled(mended, tmp_path)) == [9.0]
 
 
-def test_module_that_is_imported_inside_a_function_may_not_change_unnoticed(program, tmp_path):
+def test_code_late_import_changed(program, tmp_path):
     code = Code.of(program(main=MAIN, helpers=HELPERS, deep=DEEP).train)
     settled(code, tmp_path)
     (tmp_path / "deep.py").write_text("OFFSET = 7\n")
@@ -240,7 +240,7 @@ def test_module_that_is_imported_inside_a_function_may_not_change_unnoticed(prog
         settled(code, tmp_path)
 
 
-def test_function_of_an_earlier_version_is_read_and_compared_by_its_source(program, tmp_path):
+def test_code_without_parts_compares_source(program, tmp_path):
     code = Code.of(program(main=MAIN, helpers=HELPERS, deep=DEEP).train)
     path = tmp_path / "functions" / "s" / "train.pkl"
     code.write(path)
@@ -362,7 +362,7 @@ EXITS = {
         ),
     ],
 )
-def test_exit_of_a_function_is_its_mistake_and_not_the_end_of_the_worker(form, call, said, tmp_path):
+def test_loop_sys_exit_is_training_error(form, call, said, tmp_path):
     with pytest.raises(TrainingError, match=said):
         run(EXITS[form].format(call), tmp_path)
 
@@ -374,7 +374,7 @@ def test_exit_with_code_0_ends_a_function_as_return_does(tmp_path):
         run("def train(trial):\n    raise SystemExit(0)\n    yield 1.0\n", tmp_path)
 
 
-def test_source_of_the_data_says_whether_it_is_a_command_or_a_function(tmp_path, program):
+def test_loop_task_source_names_kind(tmp_path, program):
     command = Command("python train.py --lr {lr}", folder=str(tmp_path))
     function = program(main=MAIN, helpers=HELPERS, deep=DEEP).train
     for own, source in ((command, "command train"), (function, "function train")):

@@ -56,7 +56,7 @@ def plain_loop(trial):
 
 
 @pytest.mark.parametrize("function", [fit, without_parts, plain_loop])
-def test_training_that_is_saved_after_any_epoch_goes_on_to_the_same_bits(function):
+def test_loop_resumed_after_any_epoch_same_bits(function):
     whole = curve(loop(function), 4)
     assert len(set(whole)) == 4
     for done in (1, 2, 3):
@@ -71,13 +71,13 @@ def test_training_that_is_saved_after_any_epoch_goes_on_to_the_same_bits(functio
 
 
 @pytest.mark.parametrize("name", ["epoch_seconds", "peak_memory_mib"])
-def test_metric_that_the_search_measures_itself_is_refused(name):
+def test_loop_metric_that_the_search_measures(name):
     learner = loop(lambda trial: iter_of({"val_loss": 0.5, name: 9.0}))
     with pytest.raises(TrainingError, match=f"the metrics hold '{name}', which the search measures itself"):
         training.run_epoch(TASK, learner, None, None)
 
 
-def test_metrics_keep_their_names_and_the_objective_is_the_engines_too():
+def test_loop_metrics_names_and_objective():
     metrics = training.run_epoch(LoopTask("mine", "loss", "min"), Loop(
         lambda trial: iter_of({"loss": 0.5, "accuracy": torch.tensor(0.25)}), Trial({}, 0, 3, torch.device("cpu")), CPU,
         "loss",
@@ -186,7 +186,7 @@ def test_command_reports_by_a_pattern(script):
     assert curve(loop(command, epochs=2, lr=1), 2) == [1.0, 0.5]
 
 
-def test_resumed_command_is_told_where_it_was_and_what_it_trains_again_is_passed_over(script, tmp_path):
+def test_command_resumed_ignores_known_epochs(script, tmp_path):
     text = script("""
 import os
 print("from", os.environ["SEARCH_EPOCH"], flush=True)
@@ -303,7 +303,7 @@ for epoch in {epochs}:
 """
 
 
-def test_complete_command_ends_by_itself_while_its_output_is_read(script, tmp_path):
+def test_command_complete_ends_by_itself(script, tmp_path):
     end = """
 print("x" * 200_000, flush=True)  # more than a pipe holds
 with open(__file__ + ".model", "w") as file:
@@ -315,14 +315,14 @@ with open(__file__ + ".model", "w") as file:
     assert (tmp_path / "train.py.model").read_text() == "saved"
 
 
-def test_command_that_fails_after_its_last_epoch_shows_its_last_words(script):
+def test_command_fails_after_last_epoch(script):
     one = loop(Command(script(reports(1, 2) + "print('no room'); raise SystemExit(3)")), epochs=2, lr=1)
     curve(one, 2)
     with pytest.raises(CommandFailed, match=r"(?s)code 3 after its last epoch; its last lines:.*no room"):
         training.run_epoch(TASK, one, None, None)
 
 
-def test_command_that_ends_well_before_its_last_epoch_is_at_its_end(script):
+def test_command_code_0_before_last_epoch(script):
     one = loop(Command(script(reports(1, 2))), epochs=4, lr=1)
     assert curve(one, 2) == [10, 20]
     finish(one)
@@ -341,7 +341,7 @@ def test_command_that_a_signal_without_a_name_ends_has_failed(script):
         curve(loop(Command(text), lr=1), 1)
 
 
-def test_stopped_command_gets_sigterm_and_a_complete_one_does_not(script, tmp_path):
+def test_command_sigterm_only_if_stopped(script, tmp_path):
     code = """
 import signal, sys
 def note(*_):
@@ -384,7 +384,7 @@ for epoch in range(int(os.environ["SEARCH_EPOCH"]), 4):
     assert curve(again, 2) == [30, 40], "the first line says epoch 2, which is the third"
 
 
-def test_evaluation_at_epoch_0_before_the_training_is_not_taken_for_an_epoch(script):
+def test_epochs_evaluation_at_epoch_0(script):
     one = loop(Command(script(reports(0, 1, 2, 3, 4))), lr=1)
     curve(one, 4)
     with pytest.raises(TrainingError, match="reports epochs 0 to 4, one more than the 4 of a trial: if epoch 0"):
@@ -445,7 +445,7 @@ def test_report_without_an_epoch_after_the_last_one_is_no_epoch(script):
     finish(one)
 
 
-def test_objective_without_an_epoch_belongs_to_the_epoch_before_it(script, tmp_path):
+def test_epochs_objective_without_epoch(script, tmp_path):
     text = script("""
 import os
 for epoch in range(1 + int(os.environ["SEARCH_EPOCH"]), 5):
@@ -474,7 +474,7 @@ for epoch in (1, 2):
     assert [(one["train_loss"], one["val_loss"]) for one in told] == [(0.1, 1), (0.2, 2)]
 
 
-def test_lines_on_training_and_validation_of_one_name_are_refused(script):
+def test_epochs_two_objectives_of_one_epoch(script):
     text = script("""
 for epoch in (1, 2):
     print(f"[train] epoch {epoch} loss {epoch / 10}")
@@ -500,7 +500,7 @@ print('@search {"epoch": 2, "val_loss": 1}')
         curve(loop(Command(script("""print('@search {"loss": 1}')""")), lr=1), 1)
 
 
-def test_command_that_dies_while_a_child_keeps_its_pipe_does_not_hang(script, tmp_path):
+def test_process_child_keeps_pipe_open(script, tmp_path):
     text = script("""
 import os, subprocess, sys
 subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(60); open({__file__!r} + '.waited', 'w')"])
@@ -526,7 +526,7 @@ def test_pattern_that_no_line_matches_is_named_with_the_lines(script):
         curve(loop(Command(script("print('hello')")), lr=1), 1)
 
 
-def test_long_line_is_cut_where_it_is_quoted_and_the_log_is_bounded(script, tmp_path, monkeypatch):
+def test_process_long_line_and_log_limit(script, tmp_path, monkeypatch):
     monkeypatch.setattr("trainables.loops.process.LOG", 400_000)
     text = script("print('x' * 3_000_000, flush=True); print('the end', flush=True); raise SystemExit(3)")
     with pytest.raises(CommandFailed, match=r"x{100}\.\.\.\nthe end") as caught:
@@ -599,7 +599,7 @@ def test_command_that_begins_anew_after_a_kill_is_told(script):
     assert ["began with epoch 1" in line for line in again.said] == [True]
 
 
-def test_command_that_goes_on_without_naming_its_epochs_is_refused(script):
+def test_command_resumed_without_epoch_numbers(script):
     text = script("""
 import os
 for epoch in range(int(os.environ["SEARCH_EPOCH"]), 4):
@@ -617,7 +617,7 @@ for epoch in range(int(os.environ["SEARCH_EPOCH"]), 4):
         curve(again, 1)
 
 
-def test_fingerprint_holds_the_programs_that_the_words_name_and_no_data(tmp_path):
+def test_command_fingerprint_programs_without_data(tmp_path):
     for name in ("train.py", "data.csv", "tool", "package/__main__.py"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)

@@ -100,7 +100,7 @@ def with_lightning(trial):
 
 
 @pytest.mark.parametrize("kind", ["reporting", "reporting_without_parts", "transformers", "lightning"])
-def test_loop_that_calls_back_and_is_saved_after_any_epoch_goes_on_to_the_same_bits(kind, request):
+def test_trainer_resumed_after_any_epoch_same_bits(kind, request):
     objective = "eval_loss" if kind == "transformers" else "val_loss"
     function = {
         "reporting": reporting, "reporting_without_parts": reporting_without_parts, "lightning": with_lightning,

@@ -20,7 +20,7 @@ def read(source):
     return TASK.read(DATA, source)
 
 
-def test_a_file_an_artist_a_folder_an_artist_and_a_table_are_the_same(tmp_path):
+def test_lyrics_layouts_give_the_same_splits(tmp_path):
     files, folders, table = tmp_path / "files", tmp_path / "folders", tmp_path / "t.csv"
     files.mkdir()
     rows = ["lyric,artist"]

@@ -27,7 +27,7 @@ def engines(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_vanilla_network_beats_ridge_regression_on_the_last_31_steps(engines):
+def test_vanilla_network_beats_ridge(engines):
     """17.3 cycles: ridge regression on the last 31 steps of all 100 engines."""
     seed_everything(2)
     everything = TASK.merge(engines)

@@ -31,7 +31,7 @@ def npy(array) -> bytes:
     return buffer.getvalue()
 
 
-def test_every_way_course_material_ships_them_gives_the_same_data(tmp_path):
+def test_prepare_array_layouts_are_equal(tmp_path):
     x, y = sequences()
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "X.pkl").write_bytes(pickle.dumps(objects(x)))
@@ -269,7 +269,7 @@ def test_all_files_of_a_split_are_read(tmp_path, form):
         data.prepare(SETTINGS, tmp_path)
 
 
-def test_sequences_that_stand_in_several_splits_leave_train_and_then_val(tmp_path):
+def test_prepare_sequence_copies_leave_train(tmp_path):
     x, y = sequences(30)
     for split, at in (("train", [*range(20)]), ("val", [0, 20, 21]), ("test", [1, 20, 22, 22])):
         np.savez(tmp_path / f"{split}.npz", X=objects([x[i] for i in at]), y=y[at])
@@ -291,7 +291,7 @@ def test_train_of_which_every_sequence_is_tested_is_refused(tmp_path):
         data.prepare(SETTINGS, tmp_path)
 
 
-def test_demo_noise_floor_is_what_a_predictor_that_knows_the_process_gets():
+def test_demo_noise_floor():
     settings = {**SETTINGS["demo"], "train": 1, "test": 4000}
     noisy, floor = demo.make(**settings)
     exact, _ = demo.make(**{**settings, "noise": 0.0})

@@ -29,7 +29,7 @@ def test_gradients_are_the_slopes_between_neighbours():
     assert torch.autograd.gradcheck(Gru.apply, (driven, weight, bias))
 
 
-def test_layers_of_gru_are_trained_on_a_processor_without_pytorchs(monkeypatch):
+def test_gru_on_cpu_avoids_pytorchs(monkeypatch):
     layers = GatedRecurrence("gru", inputs=2, hidden=4, layers=2, dropout=0.0)
     monkeypatch.setattr(nn.GRU, "forward", lambda *_: pytest.fail("a step of it takes twice as long"))
     layers(torch.randn(5, 1, 3, 2)).sum().backward()

@@ -12,7 +12,7 @@ from trainables.base.device import choose_device
 from trainables.base.training import run_epoch, seed_everything
 from trainables.rnn.data import pack
 from trainables.rnn.model import Recurrence, SequenceRegressor, Sequences, layout, steps_of
-from trainables.rnn.task import TASK, _bucketed
+from trainables.rnn.task import TASK, bucketed_batches
 
 PARAMS = {
     "variant": "vanilla", "keep": None, "align": None, "hidden": 8, "layers": 2, "activation": "tanh",
@@ -32,7 +32,7 @@ def laid_out(split, index, params, steps):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_hand_written_network_equals_torch_rnn_with_the_same_weights(activation, layers):
+def test_recurrence_equals_torch_rnn(activation, layers):
     torch.manual_seed(0)
     ours = SequenceRegressor(
         5, None, {"hidden": 7, "layers": layers, "activation": activation, "init": "uniform"}
@@ -62,7 +62,7 @@ def test_hand_written_network_equals_torch_rnn_with_the_same_weights(activation,
         assert torch.allclose(layer.bias.grad, getattr(theirs, f"bias_ih_l{number}").grad, atol=1e-12)
 
 
-def test_network_with_own_weights_equals_shared_ones_when_all_steps_agree():
+def test_recurrence_equal_weights_of_steps():
     torch.manual_seed(0)
     shared, own = Recurrence(3, 4, None, "tanh", "xavier"), Recurrence(3, 4, 6, "tanh", "xavier")
     with torch.no_grad():
@@ -129,11 +129,11 @@ def test_layouts_by_hand():
 def test_every_sequence_is_in_one_batch_of_its_kind():
     torch.manual_seed(0)
     lengths = np.random.default_rng(0).integers(1, 50, 300)
-    batches = _bucketed(lengths, 16, epoch=1)
+    batches = bucketed_batches(lengths, 16, epoch=1)
     assert sorted(np.concatenate(batches)) == list(range(300))
     spread = np.mean([np.ptp(lengths[b]) for b in batches])
     assert spread < 15, "a batch holds similar lengths"
-    others = _bucketed(lengths, 16, epoch=1)
+    others = bucketed_batches(lengths, 16, epoch=1)
     assert any(set(a) != set(b) for a, b in zip(batches, others, strict=True)), "who meets is drawn anew"
     assert [len(b) for b in batches] == [len(b) for b in others], "short and long batches come in the same order"
     apart = [abs(lengths[a].mean() - lengths[b].mean()) for a, b in zip(batches, others, strict=True)]

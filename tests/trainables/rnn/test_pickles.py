@@ -205,7 +205,7 @@ def test_npy_with_a_broken_header_is_refused_in_a_line(header):
         assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
 
 
-def test_npz_that_unpacks_to_more_than_is_allowed_is_refused_unread():
+def test_read_npz_larger_than_allowance():
     buffer = io.BytesIO()
     np.savez_compressed(buffer, X=np.zeros((4, 2**18)), y=np.zeros(4))
     with pytest.raises(InputError, match=r"X\.npz: larger unpacked than 0\.004 GiB; .*max_unpacked_gb"):

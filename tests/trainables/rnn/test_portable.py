@@ -8,7 +8,7 @@ from trainables import Device, Learner
 from trainables.rnn import data as reading
 from trainables.rnn import portable
 from trainables.rnn.model import SequenceRegressor
-from trainables.rnn.task import _predictions
+from trainables.rnn.task import predictions
 
 LENGTHS = (4, 9, 6, 12, 1)
 
@@ -28,7 +28,7 @@ def test_scripted_network_predicts_the_same(variant, steps, activation, tmp_path
     sequences = [rng.normal(size=(length, 3)) for length in LENGTHS]
     learner = Learner(model, torch.optim.SGD(model.parameters(), lr=0.0), None, Device(torch.device("cpu")), params,
                       extra={"steps": steps})  # fmt: skip
-    expected = _predictions(model, learner, reading.pack(sequences, np.zeros(len(sequences))))
+    expected = predictions(model, learner, reading.pack(sequences, np.zeros(len(sequences))))
     portable.write(model, steps, params, None, tmp_path)
     padded = torch.full((len(LENGTHS), max(LENGTHS), 3), float("nan"))  # what the padding holds must not matter
     for row, sequence in zip(padded, sequences, strict=True):

@@ -25,7 +25,7 @@ def linear(count, noise, seed=0, groups=None):
     return pack(sequences, np.array(targets), groups)
 
 
-def test_it_is_ridge_regression_on_as_many_last_steps_as_the_shortest_has():
+def test_fit_ridge_equals_scikit_learn():
     train = linear(80, 0.5)
     ridge, _ = fit_ridge(train)
     assert ridge.weights.shape == (5, 2)
@@ -38,7 +38,7 @@ def test_it_is_ridge_regression_on_as_many_last_steps_as_the_shortest_has():
     assert any(np.allclose(ridge(test), reference.predict(seen), atol=1e-4) for reference in references)
 
 
-def test_a_shorter_sequence_is_filled_in_front_with_the_mean_of_training():
+def test_ridge_fills_short_sequences():
     train = linear(80, 0.5)
     ridge, _ = fit_ridge(train)
     short = np.array([[1.0, 2.0], [0.5, -1.0]])
@@ -56,7 +56,7 @@ def test_left_out_predictions_know_nothing_of_the_groups_targets():
     assert np.mean((apart - targets) ** 2) < 0.5 * targets.var(), "else the test shows nothing"
 
 
-def test_a_sequence_unlike_all_of_training_gets_no_wild_prediction():
+def test_ridge_clips_predictions():
     train = linear(80, 0.5)
     ridge, left_out = fit_ridge(train)
     lowest, highest = train.targets.min(), train.targets.max()
@@ -72,7 +72,7 @@ def test_the_smallest_data_have_one_too(split):
 
 
 @pytest.mark.parametrize("variant", [{"variant": "vanilla", "cell": "gru"}, {"variant": "padded", "align": "end"}])
-def test_network_that_starts_from_it_learns_what_it_leaves_and_is_exported(variant, tmp_path):
+def test_network_starts_from_ridge(variant, tmp_path):
     train, val, test = (linear(count, 0.1, seed) for seed, count in enumerate((150, 50, 50)))
     splits = Splits(train, val, test, DataInfo("s", "f", "t", {}))
     params = {**PARAMS, "cell": "simple", "dropout": 0.0, **variant, "ridge": True, "lr": 1e-3}

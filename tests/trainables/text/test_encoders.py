@@ -99,7 +99,7 @@ def tiny(**changes):
     )
 
 
-def test_features_are_computed_once_and_anew_when_anything_changes(tmp_path):
+def test_cached_features_key(tmp_path):
     torch.manual_seed(0)
     encoder, device, calls = DistilBertModel(tiny()), choose_device(1, 0, "fp32"), []
 
@@ -144,7 +144,7 @@ def test_encoder_that_cannot_be_used_is_named(tmp_path):
         encoders.from_bert(BertModel(BertConfig(hidden_act="relu", hidden_size=8, num_attention_heads=2)))
 
 
-def test_auto_is_the_packaged_encoder_where_the_hub_cannot_be_reached(monkeypatch):
+def test_choose_encoder_without_hub(monkeypatch):
     def unreachable(*args, **kwargs):
         raise OSError("no network")
 

@@ -69,7 +69,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_training_on_cached_features_equals_training_through_the_frozen_encoder(prepared, pooling):
+def test_cached_features_train_as_frozen_encoder(prepared, pooling):
     settings = params(**{"model.pooling": pooling, "dropout": 0.3})
     _, cached = train(prepared, settings)
 
@@ -141,7 +141,7 @@ def test_exported_model_says_what_the_trained_one_says(prepared, tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ["cls", "open blocks, cls"])
-def test_exported_folder_is_a_sequence_classifier_of_transformers(prepared, tmp_path, name):
+def test_export_is_sequence_classifier(prepared, tmp_path, name):
     learner, _ = train(prepared, params(**NETWORKS[name]), epochs=1)
     TASK.export(learner, prepared.info, tmp_path)
     theirs = DistilBertForSequenceClassification.from_pretrained(tmp_path).eval()
@@ -167,7 +167,7 @@ def test_open_blocks_learn_each_at_its_rate_and_frozen_ones_stay(prepared):
         assert torch.equal(old.ffn.lin1.weight, same.ffn.lin1.weight), "the shared weights are not written to"
 
 
-def test_tokens_behind_a_text_change_nothing_where_padding_is_masked():
+def test_masked_padding_has_no_effect():
     torch.manual_seed(0)
     head, states = TokenHalving(16, 6, 3, 0.0), torch.randn(2, 4, 16)
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
@@ -190,7 +190,7 @@ def test_tfidf_weights_add_to_the_logits(prepared):
 
 
 @pytest.mark.parametrize("characters", [False, True])
-def test_tfidf_features_are_counted_once_a_search_and_by_their_own_terms(tmp_path, monkeypatch, characters):
+def test_precompute_tfidf_terms(tmp_path, monkeypatch, characters):
     config = load_config("tweets", [*SMALL, "model.tfidf=true", "model.characters={choice: [true, false]}"], {})
     plain = TASK.prepare(config.data, None, tmp_path, quiet)
     shared = TASK.precompute(plain, config.space.choices(), CPU, tmp_path, quiet)
@@ -263,7 +263,7 @@ def test_merged_split_is_train_then_validation(prepared):
     assert learner.epoch == 1
 
 
-def test_space_that_cannot_be_cached_or_does_not_fit_the_encoder_is_refused(prepared, tmp_path):
+def test_precompute_refuses_space(prepared, tmp_path):
     space = load_config("tweets", ["model.unfreeze=7"], {"search.searcher": "tpe"}).space
     with pytest.raises(InputError, match=r"space.model.unfreeze: 7: the encoder has 6 blocks"):
         TASK.precompute(prepared, space.choices(), CPU, tmp_path, quiet)

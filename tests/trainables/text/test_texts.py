@@ -38,7 +38,7 @@ def prepare(source, **changes):
     return texts.prepare(DATA | changes, source, table_reader())
 
 
-def test_fields_with_quotes_tabs_newlines_emoji_and_right_to_left_text_come_through():
+def test_read_table_special_characters():
     tricky = ['say "hi", now', "tab\there", "two\nlines", "👩🏽‍⚕️ ok", "مرحبا بالعالم", "  spaced  ", "NA", "null", "12"]
     frame = pd.DataFrame({"text": tricky, "label": ["a", "b", "c"] * 3})
     for name, content in (
@@ -84,7 +84,7 @@ def test_a_csv_file_may_have_another_separator(separator):
     assert read(content).equals(frame[["text", "label"]])
 
 
-def test_a_table_of_one_column_is_not_cut_at_a_separator_that_its_texts_hold():
+def test_read_table_one_column_with_separators():
     with pytest.raises(InputError, match="no label column is recognised among text; "):
         read(b"text\none; two; three\nfour\n")
 
@@ -290,7 +290,7 @@ def test_source_that_is_no_table_is_refused(tmp_path):
         prepare(tmp_path / "absent")
 
 
-def test_classes_too_small_to_split_are_left_out_or_kept_in_train(tmp_path):
+def test_prepare_rare_classes(tmp_path):
     (tmp_path / "t.csv").write_text("text,label\n" + rows(50) + "one,rare\ntwo,small\nthree,small\n")
     with pytest.raises(InputError, match=r"label 'rare' has 1 text left to split; .*data.rare=drop.*data.rare=train"):
         prepare(tmp_path / "t.csv")
@@ -314,7 +314,7 @@ def test_rows_without_a_label_are_refused_or_left_out_on_demand():
 
 
 @pytest.mark.slow
-def test_two_hundred_thousand_rows_are_read_within_half_a_gigabyte(tmp_path):
+def test_read_table_memory_of_200000_rows(tmp_path):
     table = tmp_path / "t.csv"
     with table.open("w") as file:
         file.write("text,label\n")
@@ -341,7 +341,7 @@ print(sum(splits.info.sizes.values()), (resource.getrusage(resource.RUSAGE_SELF)
     ("t.tsv", b"1\tone two\tyes\n2\tthree\tno\n3\tthree\tyes\n"),
     ("t.csv", b"one two\nthree\n"),
 ], ids=["gzipped", "no header", "lines"])  # fmt: skip
-def test_texts_to_predict_are_read_from_gzipped_tables_and_from_those_without_a_header(tmp_path, name, content):
+def test_inputs_gzip_and_no_header(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     frame = get_task("tweets").inputs([str(tmp_path / name)])
     assert frame["text"].tolist()[:2] == ["one two", "three"]

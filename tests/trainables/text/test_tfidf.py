@@ -28,20 +28,20 @@ def test_saved_features_are_the_same(tmp_path, characters):
     assert (loaded.transform(new) != fitted.transform(new)).nnz == 0
 
 
-def test_pieces_show_what_words_that_are_new_have_in_common_with_known_ones():
+def test_tfidf_pieces_of_new_words():
     verbs, nouns = ["walking", "talking", "singing"], ["darkness", "kindness", "sadness"]
     known = tfidf.fit([*verbs, *nouns], characters=True).transform(["running", "swimming", "goodness"]).toarray()
     assert known[0] @ known[1] > known[0] @ known[2] == 0
 
 
-def test_of_many_pieces_those_of_the_most_texts_are_kept_and_equally_frequent_ones_go_together(monkeypatch):
+def test_tfidf_limit_of_pieces(monkeypatch):
     monkeypatch.setattr(tfidf, "MOST", 5)
     lines = ["aab", "aab", "aac", "aac", "aa"]
     pieces = tfidf.fit(lines, characters=True).vectorizers["characters"]
     assert list(pieces.vocabulary_) == [" a", " aa", "aa"], "the rest are in two texts each, and too many"
 
 
-def test_texts_that_have_no_word_in_common_are_told_apart_by_pieces_and_without_these_by_nothing():
+def test_tfidf_without_common_words():
     lines = np.array(["abcd", "abce", "xyzv", "xyzw"], dtype=object)
     assert "words" not in tfidf.fit(lines, characters=True).vectorizers
     assert not tfidf.fit(lines)

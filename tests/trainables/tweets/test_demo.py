@@ -5,7 +5,7 @@ from trainables.tweets import demo
 SIZES = {"size": 2500, "positives": 0.18, "label_noise": 0.03, "seed": 0}
 
 
-def test_tweets_are_seeded_different_and_of_the_shares_that_are_asked_for():
+def test_tweets_demo_seed_and_shares():
     frames = demo.make(**SIZES)
     again = demo.make(**SIZES)
     assert all(frames[split].equals(again[split]) for split in frames)

@@ -13,7 +13,7 @@ def inputs(count=70, width=12, classes=301):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-def test_loss_and_gradients_are_those_of_linear_and_cross_entropy(dtype, tolerance):
+def test_linear_cross_entropy_equals_pytorch(dtype, tolerance):
     x, weight, bias, target = inputs()
     assert len(x) % ROWS, "the last rows are fewer"
     expected = F.cross_entropy(F.linear(x, weight, bias), target)
@@ -24,7 +24,7 @@ def test_loss_and_gradients_are_those_of_linear_and_cross_entropy(dtype, toleran
         assert (mine - theirs).norm() <= tolerance * theirs.norm()
 
 
-def test_two_losses_before_one_backward_do_not_share_their_gradients():
+def test_linear_cross_entropy_two_losses():
     x, weight, bias, target = inputs()
     layer = LinearCrossEntropy(torch.bfloat16)
     together = layer(x, weight, bias, target) + layer(2 * x, weight, bias, target.flip(0))

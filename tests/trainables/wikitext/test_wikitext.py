@@ -120,11 +120,11 @@ def test_block_equals_the_library_s(norm_first):
 
 def test_rotary_attention_depends_on_distances_only():
     block = model("positions=rotary").blocks[0]
-    from trainables.wikitext.model import _rotate, _rotation
+    from trainables.wikitext.model import rotate, rotation_table
 
     q, k = torch.randn(1, 12), torch.randn(1, 12)
-    table = _rotation(20, 12)
-    near, far = (_rotate(q, table[:, a : a + 1]) @ _rotate(k, table[:, b : b + 1]).T for a, b in ((5, 2), (15, 12)))
+    table = rotation_table(20, 12)
+    near, far = (rotate(q, table[:, a : a + 1]) @ rotate(k, table[:, b : b + 1]).T for a, b in ((5, 2), (15, 12)))
     assert torch.allclose(near, far, atol=1e-5)
     assert block.heads == 2
 
@@ -168,7 +168,7 @@ def test_stretches_of_text_add_up_to_the_objective(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_training_interrupted_in_the_middle_of_a_pass_goes_on_exactly(tmp_path, precision):
+def test_resume_in_the_middle_of_a_pass(tmp_path, precision):
     data, device = splits(), choose_device(1, 0, precision)
     settings = params("parts=3")
 
@@ -215,10 +215,10 @@ def test_a_part_of_a_short_text_is_a_step():
 
 
 def test_perplexity_that_overflows_is_infinite():
-    from trainables.wikitext.task import _exp
+    from trainables.wikitext.task import exp_or_infinity
 
-    assert _exp(1e4) == math.inf
-    assert _exp(1.0) == pytest.approx(math.e)
+    assert exp_or_infinity(1e4) == math.inf
+    assert exp_or_infinity(1.0) == pytest.approx(math.e)
 
 
 def test_sampler_keeps_to_its_settings():
@@ -284,7 +284,7 @@ def test_bigrams_by_hand():
     assert fitted.probabilities(np.array([0, 2]))[1] == pytest.approx((1 - 0.5) / 3 + (1.0 + 0.5) / 3 * unigram)
 
 
-def test_files_by_their_names_and_missing_splits_are_cut_off_the_end(tmp_path):
+def test_prepare_files_and_missing_splits(tmp_path):
     (tmp_path / "wiki.train.tokens").write_text("a b c d\n" * 50)
     (tmp_path / "wiki.valid.tokens").write_text("a b\n" * 3)
     (tmp_path / "wiki.test.tokens").write_text("c d e\n" * 3)
@@ -372,7 +372,7 @@ def test_every_sampled_pair_of_width_and_heads_divides():
 
 
 @pytest.mark.skipif(not (SHARED / "wikitext-2").exists(), reason="WikiText-2 is not here")
-def test_wikitext_2_has_the_published_counts_and_n_gram_perplexities():
+def test_wikitext_2_counts_and_perplexities():
     data = load_config("wikitext").data
     made = reading.prepare(data, SHARED / "wikitext-2")
     assert len(made.train.words) == 28_782
@@ -384,7 +384,7 @@ def test_wikitext_2_has_the_published_counts_and_n_gram_perplexities():
 
 
 @pytest.mark.parametrize("words", [30, 40, 90])
-def test_adaptive_softmax_is_a_distribution_whose_losses_are_its_own(words, monkeypatch):
+def test_adaptive_softmax_distribution_and_losses(words, monkeypatch):
     monkeypatch.setattr(adaptive, "CUTOFFS", (30, 60))
     net = model("softmax=adaptive", "tied=true", words=words)
     tokens = torch.randint(words, (4, 8))
@@ -419,7 +419,7 @@ def test_cache_is_the_share_of_a_word_among_the_recent_ones():
     assert share == pytest.approx(expected)
 
 
-def test_mixture_is_better_than_each_of_its_parts_on_what_it_was_fitted_to(monkeypatch):
+def test_mixture_beats_its_parts(monkeypatch):
     monkeypatch.setattr("trainables.wikitext.task.UNIT", 11)
     made = splits()
     training.seed_everything(0)

@@ -238,7 +238,7 @@ def test_pictures_that_a_table_names_are_those_of_folders(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", ["saved", "as the hub has it", "of the hub"])
-def test_pictures_that_a_data_set_of_the_hub_holds_are_those_of_folders(tmp_path, form, monkeypatch):
+def test_prepare_hub_pictures_equal_folders(tmp_path, form, monkeypatch):
     root = folder(tmp_path / "data", ("train", "test"))
     plain = prepare(root, tmp_path)
     features = datasets.Features(
@@ -256,7 +256,7 @@ def test_pictures_that_a_data_set_of_the_hub_holds_are_those_of_folders(tmp_path
     else:
         source = tmp_path / "hub"
         for split, part in made.items():
-            hub._embedded(part).to_parquet(source / "data" / f"{split}-00000-of-00001.parquet")
+            hub.embedded_pictures(part).to_parquet(source / "data" / f"{split}-00000-of-00001.parquet")
     again = prepare(source, tmp_path)
     assert again.info.fingerprint == plain.info.fingerprint and again.info.classes == ("a", "b")
     assert np.array_equal(again.val.images, plain.val.images)
@@ -317,7 +317,7 @@ def test_change_of_one_picture_changes_the_fingerprint(tmp_path):
     assert prepare(root, tmp_path).info.fingerprint != before
 
 
-def test_pictures_that_stand_in_several_splits_leave_train_and_then_val(tmp_path):
+def test_prepare_copies_leave_train_then_val(tmp_path):
     root = folder(tmp_path / "data", ("train", "val", "test"))
     before = prepare(root, tmp_path)
 
@@ -341,7 +341,7 @@ def test_pictures_that_stand_in_several_splits_leave_train_and_then_val(tmp_path
     assert splits.info.test_fingerprint != before.info.test_fingerprint
 
 
-def test_copies_in_one_folder_do_not_end_up_in_train_and_in_another_split(tmp_path):
+def test_prepare_copies_in_one_folder(tmp_path):
     root = folder(tmp_path / "data", count=20)
     for path in sorted(root.rglob("*.png")):
         path.with_name(f"copy-{path.name}").write_bytes(path.read_bytes())

@@ -147,7 +147,7 @@ def test_network_halves_its_map_a_stage_and_takes_any_size():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_mixed_pictures_have_the_classes_in_the_shares_of_their_pixels(seed):
+def test_mixed_labels_match_shares_of_pixels(seed):
     torch.manual_seed(seed)
     images = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 10, 10).clone()
     truth = torch.eye(8)
@@ -164,7 +164,7 @@ def stripes(across: bool, brightness: float = 1.0) -> torch.Tensor:
     return one.expand(1, 3, 64, 64)
 
 
-def test_oriented_gradients_tell_directions_apart_but_not_brightness():
+def test_gradients_direction_not_brightness():
     lying, standing = (_gradients(stripes(across)).view(ORIENTATIONS, -1).sum(1) for across in (True, False))
     assert lying.argmax() == 0, "changes from left to right"
     assert set(standing.argsort()[-2:].tolist()) == {ORIENTATIONS // 2, ORIENTATIONS // 2 + 1}, (
@@ -174,7 +174,7 @@ def test_oriented_gradients_tell_directions_apart_but_not_brightness():
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_classifier_of_gradients_learns_and_knows_nothing_of_a_class_that_is_not_there(splits, classes):
+def test_gradients_fit_missing_class(splits, classes):
     few = splits.train.take(np.flatnonzero(splits.train.labels < classes))
     found = gradients.fit(few, classes + 1).of(few.images)
     assert torch.allclose(found.exp().sum(1), torch.ones(len(few)), atol=1e-5)
@@ -192,7 +192,7 @@ def test_share_of_the_classifier_is_what_validation_likes():
     assert torch.allclose(gradients.mix(sure, nothing, 0.3).exp(), 0.7 * sure.exp() + 0.3 * nothing.exp(), atol=1e-6)
 
 
-def test_search_sees_the_network_alone_and_the_final_model_is_the_mixture(splits, tmp_path):
+def test_evaluate_network_in_search_mixture_in_final(splits, tmp_path):
     shared = TASK.precompute(splits, {"hog": (True,)}, choose_device(1, 0, "auto"), tmp_path, lambda *_: None)
     assert TASK.precompute(splits, {"hog": (False,)}, choose_device(1, 0, "auto"), tmp_path, lambda *_: None) is splits
     alone, tuned = (run_epoch(TASK, learner(s), s.train, s.val) for s in (splits, shared))
