@@ -17,6 +17,7 @@ from search.core.config import SearchConfig, check_config, parse_duration
 from search.core.events import Event, Result
 from search.core.overrides import change
 from search.core.readable import duration
+from search.core.registry import SEARCHERS
 from search.core.searchers import make_searcher
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder, read_json
@@ -101,10 +102,10 @@ def plan(config: SearchConfig, splits: Splits, placement: Placement) -> Plan:
     """
     from search.runtime.trials import run_trials
 
-    together = placement.concurrency * config.search.fuse
+    together, searcher = placement.concurrency * config.search.fuse, config.search.searcher
     flags = {
         "search.trials": together, "search.epochs": min(2, config.search.epochs), "search.scheduler": "none",
-        "search.searcher": "grid" if config.search.searcher == "grid" else "random",
+        "search.searcher": searcher if SEARCHERS.get(searcher).is_finite else "random",
     }  # fmt: skip
     without = [f"search.{key}=null" for key in ("time_budget", "epoch_budget", "objective", "storage")]
     raw = change(config.raw, without, flags)
