@@ -150,7 +150,7 @@ def test_model_card_and_its_code(searched, tmp_path):
     assert kept.read_text() == card
     final = next(r for r in runs if r.data.tags["role"] == "final")
     assert client.download_artifacts(final.info.run_id, "model_card.md", str(tmp_path))
-    assert re.search(r"Test accuracy 0\.\d+ \[0\.\d+, [01](\.\d+)?; 95%\], on 30 test samples", card)
+    assert re.search(r"test_accuracy 0\.\d+ \[0\.\d+, [01](\.\d+)?; 95%\], on 30 test samples", card)
     for part in (
         "4 trials (",
         "fingerprint `",

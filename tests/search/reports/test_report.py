@@ -70,7 +70,7 @@ def test_again_has_a_command_and_no_dictionaries(usual):
     text = text_of(usual[0]).split("Again")[1]
     assert "search.run( mine," in text
     assert "trials=111" in text
-    assert "search: objective: null" in text, "all settings are YAML"
+    assert "search: searcher: " in text, "all settings are YAML"
 
 
 def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp_path):

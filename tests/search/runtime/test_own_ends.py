@@ -14,6 +14,7 @@ from search.core.program_config import loop_config
 from search.core.record import SearchRecord, task_fields
 from search.core.replay import replay
 from search.core.store import Store
+from search.core.study import Study
 from search.core.time_plan import TimePlan
 from search.live.console import Reporter
 from search.reports.simulate import decisions, simulate
@@ -340,7 +341,7 @@ def test_readers_of_the_journal_know_how_trials_ended(driven):
     assert simulate(one.config, state, 1).trials == dict.fromkeys(range(6), "completed")
     told = {}
     for number in (0, 1):
-        story = _Story(one.config, one.search.objective, number)
+        story = _Story(Study(one.config, one.search.objective, ends_itself=True), number, None)
         for event in events:
             story.take([event])
         told[number] = story.lines[2:] + story.end()
