@@ -104,6 +104,12 @@ FOUND = {
     "more trials before a command that asked for more epochs": (
         None, replace(SMALL, scheduler="asha-predict", warm=True), [Go(), Go(Fault("more", 1), epochs=1)],
     ),
+    "final training over the model of a killed session": (
+        None,
+        Case("task", {"lr": "{}", "A": "sgd"}, {"lr": (5.97, 0.0), "[red]": (3.2, 0.0)}, {(3, 2): "raise"}, "random",
+             "none", trials=2, epochs=2, seed=3, warm=True),
+        [Go(Fault("raise", 2)), Database("back up"), Go(Fault("kill", 169), epochs=1), Go(epochs=1)],
+    ),
     "torn count of delivered events": ("description", SMALL, [Go(), Damage("delivered", "truncate", 0.0)]),
 }  # fmt: skip
 

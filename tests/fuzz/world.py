@@ -566,6 +566,8 @@ class _Untracked:
 
     def __call__(self, *_: Any) -> None: ...
 
+    def catch_up(self, patience: float) -> None: ...
+
     def close(self, patience: float) -> int:
         return 0
 
