@@ -21,7 +21,7 @@ def measured(metrics: dict[str, float], objective: Objective) -> float:
     Raises:
         InputError: there is no such metric.
     """
-    for key in (f"val_{objective.metric}", objective.metric):
+    for key in (objective.key, objective.metric):
         if key in metrics:
             return metrics[key]
     there = ", ".join(sorted(key.removeprefix("val_") for key in metrics if not key.startswith("train_")))

@@ -138,7 +138,7 @@ def stored_objective(task: str) -> StoredObjective:
     """The objective of a task for `SearchRecord.objective_stored`."""
     made = get_task(task)
     own = made.objective
-    named = getattr(made, "metric", f"val_{own.metric}")  # a training function yields it under its own name
+    named = getattr(made, "metric", own.key)  # a training function yields it under its own name
     return {"metric": own.metric, "mode": own.mode, "tuned": list(own.tuned), "named": named}
 
 

@@ -72,7 +72,7 @@ class Trial:
     def take(self, epoch: int, metrics: dict[str, float], objective: Objective) -> None:
         """Adds an epoch's metrics. Of epochs with equal objectives the earlier stays the best."""
         self.curve[epoch] = metrics
-        value = metrics.get(f"val_{objective.metric}")
+        value = metrics.get(objective.key)
         if value is not None and (not self.best_epoch or objective.better(value, self.best_value)):
             self.best_epoch, self.best_value = epoch, value
 
@@ -98,7 +98,7 @@ class Trial:
 
     def _losses(self, objective: Objective) -> dict[int, float]:
         """The validation loss of each epoch that has one, in order."""
-        key = f"val_{objective.metric}"
+        key = objective.key
         return {epoch: objective.loss(m[key]) for epoch, m in sorted(self.curve.items()) if key in m}
 
     @property

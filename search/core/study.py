@@ -15,8 +15,9 @@ A method returns events and changes nothing until `apply` takes them in. The cal
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any, NamedTuple, cast
 
 from search.core.config import SearchConfig, parse_duration
@@ -58,6 +59,22 @@ class TrialResult(NamedTuple):
     diverged: str | None = None
     checkpoint: dict[str, Any] | None = None
 
+    @classmethod
+    def of(cls, event: Result) -> TrialResult:
+        """The epoch of a `result` event."""
+        return cls(event["number"], event["epoch"], event["metrics"], event["diverged"])
+
+
+def reported_together(config: SearchConfig, events: Iterable[Event]) -> Iterator[list[Event]]:
+    """Splits events into groups whose results were decided together.
+
+    Fused trials report together, in one write of the journal, and so their results have the same time. Without
+    `search.fuse` each event is a group of its own: trials may report in the same millisecond, one after the other.
+    """
+    fused = config.search.fuse > 1
+    for _, group in groupby(events, key=lambda e: (e["event"] == "result", e.get("time")) if fused else id(e)):
+        yield list(group)
+
 
 class Study:
     """The trials of a search, its searcher and its scheduler, as its events made them."""
@@ -80,9 +97,11 @@ class Study:
             events: are applied.
         """
         self.config, self.objective, self.ends_itself = config, objective, ends_itself
-        self.searcher, self.total = make_searcher(config, objective) if searcher is None else (searcher, math.inf)
-        if searcher is not None and searcher.configurations is not None:
-            self.total = searcher.configurations
+        if searcher is None:
+            self.searcher, self.total = make_searcher(config, objective)
+        else:
+            limit = searcher.configurations
+            self.searcher, self.total = searcher, math.inf if limit is None else limit
         self.scheduler = make_scheduler(config.search)
         self.state = SearchState(objective)
         #: Whether new trials begin no more, as the time that is left would not hold another trial.
@@ -301,10 +320,14 @@ class Study:
     def fail(self, number: int, cause: Failure, traceback: str) -> Retried | Failed:
         """The event of a trial that ended with an error: it is tried again, or has failed for good.
 
-        Each cause has its own number of retries since the trial's last new epoch: `search.max_failures` for an
-        exception, `search.max_lost_workers` for a lost worker or a GPU that others filled, 1 for out of memory, which
-        is tried again in two micro-batches, and 0 for a mistake in a training. A trial that fails like the trial before
-        it is not tried again.
+        Each cause has its own number of retries. They count since the trial's last new epoch:
+
+        - exception: `search.max_failures`
+        - lost worker, or a GPU that other processes filled: `search.max_lost_workers`
+        - out of memory: 1, in two micro-batches
+        - mistake in a training: 0
+
+        A trial that raises the same exception as the trial before it is not tried again.
         """
         trial, search = self.state.trials[number], self.config.search
         lost = search.max_lost_workers

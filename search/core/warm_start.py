@@ -88,7 +88,7 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
         if wrong:
             outside[wrong] += 1
         else:
-            metric = f"val_{state.objective.metric}"
+            metric = state.objective.key
             values = {str(e): m[metric] for e, m in trial.curve.items() if metric in m}
             taken.append({"params": trial.params, "outcome": trial.outcome, "values": values})
     reasons = ", ".join(f"{n} for {parameter}" for parameter, n in outside.items())
@@ -109,6 +109,6 @@ def as_trials(event: WarmStarted, objective: Objective) -> list[Trial]:
     for index, told in enumerate(event["trials"]):
         trial = Trial(-1 - index, told["params"], seed=0, outcome=told["outcome"])
         for epoch, value in told["values"].items():
-            trial.take(int(epoch), {f"val_{objective.metric}": value}, objective)
+            trial.take(int(epoch), {objective.key: value}, objective)
         trials.append(trial)
     return trials

@@ -6,7 +6,6 @@ import heapq
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 from search.core.config import SearchConfig, check_config
@@ -17,7 +16,7 @@ from search.core.replay import open_search, replay
 from search.core.searchers.base import RecordedSearcher
 from search.core.state import SearchState
 from search.core.store import Store
-from search.core.study import Study, TrialResult
+from search.core.study import Study, TrialResult, reported_together
 from search.reports.summary import tally
 from search.runtime.placement import fits_here
 from trainables import InputError
@@ -47,12 +46,9 @@ def decisions(config: SearchConfig, events: Iterable[Event], state: SearchState)
     same = total = 0
     events = list(events)
     undecided = _last_before_the_end(events)
-    fused = config.search.fuse > 1
-    # Fused trials report together, in one write of the journal, and so have the same time.
-    for _, group in groupby(events, key=lambda e: (e["event"] == "result", e.get("time")) if fused else id(e)):
-        together = list(group)
+    for together in reported_together(config, events):
         results = [event for event in together if event["event"] == "result"]
-        again = study.decide([TrialResult(e["number"], e["epoch"], e["metrics"], e["diverged"]) for e in results])
+        again = study.decide([TrialResult.of(event) for event in results])
         for event in results:
             # A complete trial had no decision; if the search has more epochs now, its last epoch may be a rung.
             number = event["number"]
@@ -115,7 +111,7 @@ class _Simulation:
 
     def _report(self, number: int, epoch: int) -> None:
         metrics = self.recorded.trials[number].curve[epoch]
-        value = metrics.get(f"val_{self.study.objective.metric}")
+        value = metrics.get(self.study.objective.key)
         diverged = None if value is not None else "the recorded epoch diverged"
         if value is not None and (loss := self.study.objective.loss(value)) < self.outcome.best_loss:
             self.outcome.best, self.outcome.best_loss = number, loss

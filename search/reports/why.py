@@ -6,7 +6,6 @@ The journal holds the reason of each decision. Older journals hold none: `Study`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from search.core.events import Event, Proposed, Result
 from search.core.failures import failure_in_a_line
@@ -15,7 +14,7 @@ from search.core.readable import figure
 from search.core.readable import value as shown
 from search.core.replay import open_search
 from search.core.store import Store
-from search.core.study import Study, TrialResult
+from search.core.study import Study, TrialResult, reported_together
 from trainables import LOOP_TASK, InputError
 
 #: What an event says of its trial. `{epoch}` is the trial's last epoch, `{reason}` the event's reason.
@@ -47,13 +46,8 @@ def why(store: Store, name: str, number: int) -> list[str]:
     ends_itself = (record.offered or "").startswith(LOOP_TASK)
     study = Study(config, record.objective, ends_itself=ends_itself)
     story = _Story(study, number, record.imported)
-    # Fused trials report together, in one write of the journal, and are compared with each other. Other trials may have
-    # reported in the same millisecond, one after the other.
-    fused = config.search.fuse > 1
-    for _, group in groupby(
-        read_events(folder.journal), key=lambda e: (e["event"] == "result", e.get("time")) if fused else id(e)
-    ):
-        story.take(list(group))
+    for together in reported_together(config, read_events(folder.journal)):
+        story.take(together)
     if number not in study.state.trials:
         trials = f"there are 0 to {len(study.state.trials) - 1}" if study.state.trials else "there is none yet"
         raise InputError(f"{name}: no trial {number}; {trials}")
@@ -69,7 +63,7 @@ class _Story:
             imported: where another tool's search was read from; the reasons of its decisions are not known.
         """
         self.study, self.number, self.imported = study, number, imported
-        self.metric = f"val_{study.objective.metric}"
+        self.metric = study.objective.key
         self.lines: list[str] = []
 
     def take(self, events: Sequence[Event]) -> None:
@@ -86,8 +80,8 @@ class _Story:
         results = [e for e in events if e["event"] == "result" and "reason" not in e]
         if self.imported or not any(e["number"] == self.number for e in results):
             return {}
-        new = [TrialResult(e["number"], e["epoch"], e["metrics"], e["diverged"]) for e in results]
-        return {number: decision.reason for number, decision in self.study.decide(new).items()}
+        decisions = self.study.decide([TrialResult.of(event) for event in results])
+        return {number: decision.reason for number, decision in decisions.items()}
 
     def _reason(self, event: Event, decided: dict[int, str]) -> str:
         """The reason of a decision that the journal keeps without one."""

@@ -259,7 +259,7 @@ class OptunaSearcher(Searcher):
             self._tell_diverged(asked)
         elif trial.outcome != "completed" and (self.takes_pruned or not trial.curve):
             for epoch, metrics in trial.curve.items():
-                asked.report(metrics[f"val_{self.objective.metric}"], epoch)
+                asked.report(metrics[self.objective.key], epoch)
             asked.set_constraint("diverged", 0.0)
             self.study.tell(asked, state=states.PRUNED)
         else:
