@@ -3,8 +3,8 @@
 | file | made from |
 |---|---|
 | configs/defaults.yaml, its comments | the descriptions of the fields in search/core/settings.py |
-| search/cli/help_texts.py | the same |
-| docs/reference/settings.md | the same, and the values of configs/defaults.yaml |
+| search/cli/help_texts.py | the descriptions of the fields in search/core/settings.py |
+| docs/reference/settings.md | these descriptions, and the values of configs/defaults.yaml |
 | docs/reference/commands.md, below its mark | the commands and options of search/cli/app.py |
 | docs/reference/python.md | the docstrings of the names in `search.__all__` |
 | docs/reference/events.md | the classes of search/core/events.py |

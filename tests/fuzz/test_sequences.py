@@ -1,10 +1,14 @@
 """Random sequences of commands and faults, after each of which a search must be whole.
 
-A sequence is a `Case` (what is searched: names, values, searcher, epochs that fail) and a list of actions: `Go` runs
-`run` or `resume`, perhaps with more trials or epochs and with a `Fault` in the middle of it; `Database` deletes
-MLflow's database, restores an older copy of it, or changes the tracking URI; `Damage` spoils a file. Hypothesis draws
-both (sequences.py). `play` does the actions and ends with one undisturbed `resume` (world.py). Then the promises are
-checked (promises.py):
+A sequence is a `Case` and a list of actions. A `Case` holds names, values, a searcher and the epochs that fail. The
+actions are:
+
+- `Go` runs `run` or `resume`, perhaps with more trials or epochs, perhaps with a `Fault` in the middle.
+- `Database` deletes MLflow's database, restores an older copy of it, or changes the tracking URI.
+- `Damage` spoils a file.
+
+Hypothesis draws the case and the actions (sequences.py). `play` does the actions and ends with one undisturbed
+`resume` (world.py). Then the promises are checked (promises.py):
 
 1. Nothing is lost: every event of the journal is in MLflow, and every epoch that was acknowledged is in the journal.
 2. Nothing is doubled: a run for each trial and final training, a value of each metric a step, a version for each model.

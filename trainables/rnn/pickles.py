@@ -1,9 +1,9 @@
 """Reads arrays from files of unknown origin. No code of a file is run, and the module `pickle` is not used.
 
 A pickle is a program for a stack machine. This module executes the operations that make lists, tuples, dicts, numbers,
-texts and NumPy arrays, and refuses all others. `pickle` with a list of allowed classes is not safe enough:
-`numpy.dtype.__setstate__` accepts any state, for example one that reads bytes of an array as a pointer to an object;
-and the memo of the C implementation allocates as many entries as the file requests.
+texts and NumPy arrays, and refuses all others. `pickle` with a list of allowed classes is not safe enough, for two
+reasons. `numpy.dtype.__setstate__` accepts any state: a state can make NumPy read the bytes of an array as a pointer to
+an object. The memo of the C implementation allocates as many entries as the file requests.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from trainables import InputError
 from trainables.base.errors import one_line
 from trainables.base.files import UNLIMITED, Allowance, broken
 
-#: The functions with which pickles rebuild arrays, by their names before and since NumPy 2; and those with which
-#: protocols 0 to 2 rebuild bytes.
+#: The functions that pickles call. NumPy's functions rebuild arrays; they have other names since NumPy 2. `_codecs` and
+#: `__builtin__` rebuild bytes in the protocols 0 to 2.
 _ADMITTED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),

@@ -1,4 +1,4 @@
-"""Proposals from a model of the ranks of what trials have shown; see `rank_model`."""
+"""Proposals from a model of the ranks of the trials' last losses; see `rank_model`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from search.core.space import Plain, Space
 from search.core.state import Trial
 from trainables import Objective, Params
 
-#: Configurations that the model chooses from: drawn from the whole space (a third as many from the priors), and near
-#: each of the best trials.
+#: The model chooses among DRAWN candidates from the whole space (plus DRAWN / 3 from the priors), and NEAR candidates
+#: around each of the BEST best trials.
 DRAWN, NEAR, BEST = 300, 60, 5
-#: Standard deviations of what is drawn near them, in units of a range.
+#: Standard deviations of the candidates around a trial, as shares of a parameter's range.
 SPREADS = (0.05, 0.2)
-#: Trials that the model is fitted to, at most: the best quarter, and the newest.
+#: The model is fitted to at most this many trials: the best quarter, and the newest.
 MODELLED = 200
-#: Share of proposals that are drawn from the whole space, where no priors say another one.
+#: Share of proposals that are drawn from the whole space, in a space without priors.
 UNIFORM = 0.2
-#: A paused trial is judged by so many standard deviations below the score that is expected of it: those of which little
-#: is known go on sooner. With none of them, trials that begin slowly were lost as often as by rank.
+#: Lower confidence bound: paused trials are ranked by `mean - OPTIMISM * deviation`, so that a trial with an uncertain
+#: forecast continues sooner. With 0, trials that begin slowly were lost as often as by rank.
 OPTIMISM = 2.0
-#: New candidates among which one is looked for whose epochs do not take too long.
+#: The first of this many new candidates is proposed whose epochs do not take too long.
 QUICK = 20
 
 
@@ -60,12 +60,12 @@ class _Known:
 
 
 class RankSearcher(Searcher):
-    """Ranks in one pot what every trial has shown last, and proposes where the rank is expected to improve most.
+    """Ranks the last losses of all trials together, and proposes where the rank is expected to improve most.
 
-    How far a trial has come is a dimension of its own, so that a stopped trial is not held to be as good as its last
-    epoch looks beside the last epochs of complete ones; proposals are judged at the furthest epoch so far. Trials that
-    run count as if they were to come out in the middle (a median liar), so that workers spread out. While a rung
-    is unreliable (`first_reliable_rung`), trials that came no further say nothing.
+    The epoch that a trial reached is an input of the model. So the model does not compare the loss of a stopped trial
+    after 3 epochs directly with the loss of a complete trial after 80. Proposals are judged at the furthest epoch that
+    any trial reached. A running trial counts with the median rank (a median liar), so that workers spread out. While a
+    rung is unreliable (`first_reliable_rung`), the model leaves out trials that did not pass it.
     """
 
     learns = True
