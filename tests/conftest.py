@@ -127,6 +127,22 @@ class Command:
         return client, list(client.search_runs([found.experiment_id], max_results=1000))
 
 
+def forget_tracking_servers() -> None:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def no_server_of_another_test() -> Iterator[None]:
+    """Removes the `MLFLOW_*` variables that another test left in this process.
+
+    `mlflow.set_tracking_uri` sets `MLFLOW_TRACKING_URI` for the whole process: later tests would use that server.
+    """
+    forget_tracking_servers()
+    yield
+    forget_tracking_servers()
+
+
 @pytest.fixture(scope="session")
 def ray_env() -> Iterator[dict[str, str]]:
     """The environment in which commands find the Ray of this test process."""
