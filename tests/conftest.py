@@ -23,11 +23,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.forked import Forked, can_fork, fork
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 #: Where the commands and their workers find this checkout and the toy task, which an entry point names.
 CODE = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "toy")])
 OWN_RAY = {"RAY_ADDRESS": ""}
+COMMAND = ("-m", "search")
 _CLUSTER = """
 import sys
 from search.runtime.cluster import start_here
@@ -50,14 +53,19 @@ class Command:
     env: dict[str, str] = field(default_factory=dict)
     #: An MLflow store without runs to begin with; None: the first command makes it, which takes it seconds.
     empty_store: Path | None = None
-    program: tuple[str, ...] = ("-m", "search")
+    program: tuple[str, ...] = COMMAND
+    #: Whether the command may be a fork of a process that has imported torch, MLflow and Ray (forked.py).
+    may_fork: bool = True
 
-    def start(self, *arguments: str, **env: str) -> subprocess.Popen:
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen | Forked:
         self._put_store()
+        own = {"SEARCH_STORE": str(self.folder / "mlruns"), **self.env, **env}
+        whole = {**outside(), "PYTHONPATH": CODE, **own}
+        if self.may_fork and self.program == COMMAND and can_fork(own):
+            return fork(arguments, str(self.folder), whole)
         return subprocess.Popen(
-            [sys.executable, *self.program, *arguments], cwd=self.folder, text=True,
+            [sys.executable, *self.program, *arguments], cwd=self.folder, text=True, env=whole,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            env={**outside(), "PYTHONPATH": CODE, "SEARCH_STORE": str(self.folder / "mlruns"), **self.env, **env},
         )  # fmt: skip
 
     def _put_store(self) -> None:
