@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -293,6 +293,11 @@ def not_finite(loss: float, gradient_norm: float) -> Diverged | None:
     return None
 
 
+def of_split(split: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics with the split in their names: `{"loss": 0.4}` of `val` becomes `{"val_loss": 0.4}`."""
+    return {f"{split}_{name}": value for name, value in metrics.items()}
+
+
 def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:
     """Trains and evaluates one epoch, and measures both.
 
@@ -323,10 +328,10 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
         measured["gradient_norm"] = trained.pop("gradient_norm")
     if "samples" in trained:
         measured["samples_per_second"] = trained.pop("samples") / train_seconds
-    metrics = {f"train_{key}": value for key, value in trained.items()}
+    metrics = of_split("train", trained)
     if val is not None:
         with dead_relus(learner.model) as fraction:
-            metrics |= {f"val_{key}": value for key, value in task.evaluate(learner, val).items()}
+            metrics |= of_split("val", task.evaluate(learner, val))
             metrics["dead_relu_fraction"] = fraction()
     learner.device.synchronize()
     return metrics | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ class Classifier(nn.Module):
 
 
 class TokenHalving(nn.Module):
-    """Four layers of Linear and ReLU on each token, each of which halves the width; then one layer on all tokens."""
+    """Four layers of Linear and ReLU on each token halve the width four times; then one layer reads all tokens."""
 
     def __init__(self, width: int, tokens: int, classes: int, dropout: float) -> None:
         super().__init__()
@@ -112,10 +113,7 @@ class TextNet(nn.Module):
             self.config = model.config
             for block in model.transformer.layer[encoder.layers - opened :]:
                 # Copied: other trials may share the weights.
-                for name, parameter in list(block.named_parameters()):
-                    owner = block.get_submodule(name.rpartition(".")[0])
-                    setattr(owner, name.rpartition(".")[2], nn.Parameter(parameter.detach().clone()))
-                self.blocks.append(block)
+                self.blocks.append(copy.deepcopy(block).requires_grad_(True))
         if kind == "classifier":
             self.head: nn.Module = Classifier(encoder.width, classes, dropout)
         elif kind == "tokens":

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-#: The number of rows of logits in one softmax, in float32; this many rows fit into the CPU's cache.
+#: The number of rows of logits in one softmax. In float32, 32 rows of 28,782 words are 3.7 MB, which fit into the CPU's
+#: cache.
 ROWS = 32
 
 
