@@ -21,8 +21,7 @@ def write_model(folder: Path, about: dict[str, Any], model: nn.Module, weights: 
 
 def read_about(folder: Path) -> dict[str, Any]:
     """The description that `write_model` wrote."""
-    about: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    return about
+    return json.loads((folder / "model.json").read_text(encoding="utf-8"))
 
 
 def load_weights(model: nn.Module, file: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,17 +20,20 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height))
 
 
-def save_figure(figure: Figure, path: Path | BinaryIO) -> None:
-    """Writes a figure: to a path in the format of its suffix, to an open file as PNG."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure in the format of the suffix of `path`."""
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
-def picture_grid(
-    images: np.ndarray, captions: Sequence[str], path: Path | BinaryIO, title: str, columns: int = 5
-) -> None:
-    """Writes pictures uint8 (n, 3, h, w), each with a caption, as one picture; writes no file if n is 0."""
-    if not len(images):
-        return
+def as_png(figure: Figure) -> bytes:
+    """A figure as PNG."""
+    file = BytesIO()
+    figure.savefig(file, dpi=120, bbox_inches="tight", format="png")
+    return file.getvalue()
+
+
+def picture_grid(images: np.ndarray, captions: Sequence[str], columns: int, title: str = "") -> Figure:
+    """Pictures uint8 (n, 3, h, w), each with a caption, as one figure."""
     rows = -(-len(images) // columns)
     figure = new_figure(2.4 * columns, 2.8 * rows)
     for position, (image, caption) in enumerate(zip(images, captions, strict=True), 1):
@@ -38,4 +42,4 @@ def picture_grid(
         axes.set_title(caption, fontsize=7)
         axes.axis("off")
     figure.suptitle(title)
-    save_figure(figure, path)
+    return figure

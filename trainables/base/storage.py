@@ -270,12 +270,12 @@ def cached_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
         with path.open("rb") as file:
             undamaged = digest(file, size).encode() == file.read()
         if undamaged:
-            return cast(np.ndarray, np.load(path, mmap_mode="r"))
+            return np.load(path, mmap_mode="r")
     with replacing(path) as file:
         summed = Summed(file)
         np.save(cast(IO[bytes], summed), make())
         file.write(summed.digest.encode())
-    return cast(np.ndarray, np.load(path, mmap_mode="r"))
+    return np.load(path, mmap_mode="r")
 
 
 def is_remote(data: str) -> bool:

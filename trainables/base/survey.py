@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -40,13 +38,6 @@ class Finding:
     warning: str = ""
 
 
-def drawn(write: Callable[[BinaryIO], None]) -> bytes:
-    """Returns the PNG that `write` writes into an open file."""
-    file = io.BytesIO()
-    write(file)
-    return file.getvalue()
-
-
 def classes_found(splits: Splits) -> Finding:
     """Counts the samples of each class in each split; the splits have `labels` (n,)."""
     names = list(splits.info.classes)
@@ -69,7 +60,7 @@ def histograms(values: dict[str, Sequence[float] | np.ndarray], label: str) -> b
         axes.hist(numbers, bins=bins.tolist(), density=True, histtype="step", label=name)
     axes.set(xlabel=label, ylabel="density")
     axes.legend()
-    return drawn(lambda file: plots.save_figure(figure, file))
+    return plots.as_png(figure)
 
 
 def run_hashes(codes: np.ndarray, length: int) -> np.ndarray:
@@ -81,8 +72,7 @@ def run_hashes(codes: np.ndarray, length: int) -> np.ndarray:
         return np.zeros(0, dtype=np.uint64)
     factors = np.random.default_rng(0).integers(1, 2**63, length, dtype=np.uint64) | np.uint64(1)
     runs = np.lib.stride_tricks.sliding_window_view(codes.astype(np.uint64) + np.uint64(1), length)
-    hashes: np.ndarray = runs @ factors
-    return hashes
+    return runs @ factors
 
 
 def evenly(count: int, most: int) -> np.ndarray:

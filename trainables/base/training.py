@@ -95,8 +95,7 @@ class Learner:
         if id(split) not in self._resident:
             # The split is stored too: if it were freed, another object could get its id.
             self._resident[id(split)] = split, make()
-        result: T = self._resident[id(split)][1]
-        return result
+        return self._resident[id(split)][1]
 
     @property
     def parameters(self) -> int:
@@ -281,8 +280,7 @@ def mean_of(total: torch.Tensor, samples: int) -> float:
 def _micro_batches(batch: Any, parts: int) -> Sequence[Any]:
     if parts == 1:
         return [batch]
-    chunks: Sequence[Any] = batch.chunk(max(1, min(parts, len(batch) // 2)))  # batch normalisation needs two samples
-    return chunks
+    return batch.chunk(max(1, min(parts, len(batch) // 2)))  # batch normalisation needs two samples
 
 
 def not_finite(loss: float, gradient_norm: float) -> Diverged | None:
@@ -310,8 +308,7 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
         Diverged: the loss or the norm is not finite; `learner.epoch` is the diverged epoch.
     """
     if isinstance(task, SelfTrained):
-        own: dict[str, float] = task.run_epoch(learner, train, val)
-        return own
+        return task.run_epoch(learner, train, val)
     learner.epoch += 1
     device, start = learner.device, time.perf_counter()
     memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share)

@@ -137,8 +137,7 @@ class Code:
         """The packed command; None for a function, which is not unpickled."""
         if not self.source.startswith(f"{Command.__name__}("):
             return None
-        command: Command = cloudpickle.loads(self.pickled)
-        return command
+        return cloudpickle.loads(self.pickled)
 
     def check_unchanged(self, search: str) -> None:
         """Checks the code that was not packed: a program of a command, a module that a function imports when it runs.

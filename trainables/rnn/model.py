@@ -39,11 +39,9 @@ def initialise(weight: torch.Tensor, kind: str) -> None:
         elif kind == "xavier":
             bound = math.sqrt(6 / (fan_in + fan_out))
             weight.uniform_(-bound, bound)
-        elif kind == "orthogonal":
+        else:
             for matrix in weight.view(-1, fan_in, fan_out):
                 nn.init.orthogonal_(matrix)
-        else:
-            raise ValueError(f"init: {kind!r}: allowed are {', '.join(INITS)}")
 
 
 class Recur(torch.autograd.Function):
@@ -118,8 +116,6 @@ class Recurrence(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, steps: int | None, activation: str, init: str) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: {activation!r}: allowed are {', '.join(ACTIVATIONS)}")
         lead = () if steps is None else (steps,)
         self.activation, self.steps = activation, steps
         self.input_weight = nn.Parameter(torch.empty(*lead, inputs, hidden))
@@ -145,8 +141,7 @@ class Recurrence(nn.Module):
             driven = driven.view(members, len(x), -1, driven.shape[-1]).transpose(0, 1)
         else:
             driven = x @ weight.transpose(0, 1) + bias.transpose(0, 1).unsqueeze(2)
-        out: torch.Tensor = Recur.apply(driven, recurrent, present, self.activation)
-        return out
+        return Recur.apply(driven, recurrent, present, self.activation)
 
 
 class SequenceRegressor(nn.Module):

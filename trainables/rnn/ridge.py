@@ -98,5 +98,4 @@ def fit_ridge(train: SequenceSplit) -> tuple[Ridge, np.ndarray]:
 
 
 def _solve(squares: np.ndarray, products: np.ndarray, strength: float) -> np.ndarray:
-    weights: np.ndarray = np.linalg.solve(squares + strength * np.eye(len(squares)), products)
-    return weights
+    return np.linalg.solve(squares + strength * np.eye(len(squares)), products)

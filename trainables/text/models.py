@@ -50,8 +50,7 @@ class Classifier(nn.Module):
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """(batch, width) -> logits (batch, classes)."""
-        logits: torch.Tensor = self.classifier(self.dropout(self.activation(self.pre_classifier(pooled))))
-        return logits
+        return self.classifier(self.dropout(self.activation(self.pre_classifier(pooled))))
 
 
 class TokenHalving(nn.Module):
@@ -70,8 +69,7 @@ class TokenHalving(nn.Module):
         """(batch, up to `tokens`, width) -> logits (batch, classes); padding counts as zero."""
         halved = self.halving(states).masked_fill(~mask.unsqueeze(-1), 0.0)
         halved = F.pad(halved, (0, 0, 0, self.tokens - halved.shape[1]))
-        logits: torch.Tensor = self.output(self.dropout(halved.flatten(1)))
-        return logits
+        return self.output(self.dropout(halved.flatten(1)))
 
 
 class Convolutions(nn.Module):
@@ -89,8 +87,7 @@ class Convolutions(nn.Module):
         sequence = embedded.masked_fill(~mask.unsqueeze(-1), 0.0).transpose(1, 2)
         pooled = torch.cat([convolution(sequence).amax(2) for convolution in self.convolutions], 1)
         # ReLU after the maximum gives the same result as before it.
-        logits: torch.Tensor = self.output(self.dropout(self.activation(pooled)))
-        return logits
+        return self.output(self.dropout(self.activation(pooled)))
 
 
 class TextNet(nn.Module):

@@ -101,5 +101,4 @@ def baseline(train: TextSplit, texts: np.ndarray) -> np.ndarray:
         return np.full(len(texts), np.bincount(train.labels).argmax())
     model = LogisticRegression(**BASELINE, class_weight="balanced")
     model.fit(terms.transform(train.texts), train.labels)
-    predicted: np.ndarray = model.predict(terms.transform(texts))
-    return predicted
+    return model.predict(terms.transform(texts))

@@ -45,8 +45,7 @@ class Block(nn.Module):
             x = x + self._attend(self.norm1(x), rotation)
             return x + self._feed(self.norm2(x))
         x = self.norm1(x + self._attend(x, rotation))
-        normed: torch.Tensor = self.norm2(x + self._feed(x))
-        return normed
+        return self.norm2(x + self._feed(x))
 
     def _attend(self, x: torch.Tensor, rotation: torch.Tensor | None) -> torch.Tensor:
         batch, time, width = x.shape
@@ -60,12 +59,10 @@ class Block(nn.Module):
             mixed = self.dropout(scores.softmax(-1)) @ v
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)
-        attended: torch.Tensor = self.dropout(self.out_projection(mixed.transpose(1, 2).reshape(batch, time, width)))
-        return attended
+        return self.dropout(self.out_projection(mixed.transpose(1, 2).reshape(batch, time, width)))
 
     def _feed(self, x: torch.Tensor) -> torch.Tensor:
-        fed: torch.Tensor = self.dropout(self.linear2(self.dropout(self.activation(self.linear1(x)))))
-        return fed
+        return self.dropout(self.linear2(self.dropout(self.activation(self.linear1(x)))))
 
 
 def rotate(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
@@ -133,16 +130,14 @@ class LanguageModel(nn.Module):
         rotation = self.table[:, :time] if self.rotary else None  # type: ignore[index]
         for block in self.blocks:
             x = block(x, rotation)
-        normed: torch.Tensor = self.norm(x)
-        return normed
+        return self.norm(x)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens (batch, time) -> logits of the next token (batch, time, words)."""
         states = self.states(tokens)
         if self.adaptive is not None:
             return self.adaptive.log_probabilities(states.float(), self.decoder.weight, self.decoder.bias)
-        logits: torch.Tensor = self.decoder(states)
-        return logits
+        return self.decoder(states)
 
     def losses(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The cross-entropy in nats of each target (batch, time), flat: (batch x time,) float32."""

@@ -96,8 +96,7 @@ class ResidualNet(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Pictures in [0, 1], (batch, 3, size, size) -> logits (batch, classes)."""
         maps = self.blocks(self.stem(self.normalise(images)))
-        logits: torch.Tensor = self.classifier(self.dropout(maps.mean(dim=(2, 3))))
-        return logits
+        return self.classifier(self.dropout(maps.mean(dim=(2, 3))))
 
 
 class Pretrained(nn.Module):
@@ -113,8 +112,7 @@ class Pretrained(nn.Module):
                 parameter.requires_grad = False
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.backbone(pixel_values=self.normalise(images)).logits
-        return logits
+        return self.backbone(pixel_values=self.normalise(images)).logits
 
 
 def pretrained_config(name: str) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:

@@ -182,7 +182,9 @@ class WindowsTask:
         wrong = np.flatnonzero(predicted != split.labels)
         worst = wrong[np.argsort(-probabilities[wrong].max(1))][:20]
         captions = [f"{info.classes[predicted[i]]}\nis {info.classes[split.labels[i]]}" for i in worst]
-        plots.picture_grid(split.images[worst], captions, folder / "mistakes.png", "Most confident mistakes")
+        if len(worst):
+            figure = plots.picture_grid(split.images[worst], captions, 5, "Most confident mistakes")
+            plots.save_figure(figure, folder / "mistakes.png")
 
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         backbone = getattr(learner.model, "backbone", None)
