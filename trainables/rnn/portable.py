@@ -19,6 +19,7 @@ from trainables.rnn.gated import GatedRecurrence
 from trainables.rnn.model import Recurrence, SequenceRegressor, keeps_first, pads_behind
 from trainables.rnn.ridge import Ridge
 
+#: The file that `write` makes, and the program that shows its use.
 FILE = "model.ts"
 USAGE = """\
 import torch

@@ -16,6 +16,7 @@ from trainables.rnn.data import SequenceSplit
 
 #: The candidate strengths of the penalty on standardised inputs; the error on left-out groups decides.
 STRENGTHS = tuple(10.0**power for power in range(-3, 5))
+#: The number of parts of the groups; the error on each part is measured without it.
 FOLDS = 5
 #: The largest number of inputs of a sequence (the Gram matrix then takes 8 MB), and the largest number of inputs of all
 #: sequences (240 MB in float64). They limit the number of last steps that are read.

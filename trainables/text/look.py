@@ -16,6 +16,7 @@ PIECE, SAME = 5, 0.8
 PERMUTATIONS = 64
 #: The largest numbers of texts that are compared (of train, of each other split), and of characters of a text.
 TRAIN, HELD_OUT, LENGTH = 50_000, 5_000, 2_000
+#: The number of texts of each class that are shown.
 EXAMPLES = 3
 
 

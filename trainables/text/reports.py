@@ -11,6 +11,7 @@ from trainables.base import plots
 from trainables.base.classifiers import write_reports
 from trainables.text.batches import EncodedSplit
 
+#: The numbers of mistakes and of random samples that are written.
 MISTAKES, SAMPLES = 20, 10
 #: The number of bins of equal width of the calibration curve.
 BINS = 10

@@ -39,6 +39,8 @@ from trainables.text.texts import TextSplit
 
 #: The number of texts of a batch of the evaluation; it bounds the memory.
 EVAL_BATCH = 256
+#: Smaller probabilities count as this one, so that the logarithm is finite.
+LEAST_PROBABILITY = 1e-12
 #: Hyperparameters that decide which features of the frozen encoder a trial uses.
 FROZEN_BY = ("model.head", "model.unfreeze", "model.pooling", "model.mask_padding")
 #: The example program of a model that is a whole transformers checkpoint.
@@ -310,6 +312,8 @@ def _probabilities(learner: Learner, split: EncodedSplit) -> np.ndarray:
     batches = [order[start : start + EVAL_BATCH] for start in range(0, len(order), EVAL_BATCH)]
     with learner.device.autocast():
         rows = rows_on(learner.device.torch_device, batches)
-        probabilities = [learner.model(batch(learner, split, index)).softmax(1).clamp_min(1e-12) for index in rows]
+        probabilities = [
+            learner.model(batch(learner, split, index)).softmax(1).clamp_min(LEAST_PROBABILITY) for index in rows
+        ]
     out[order] = torch.cat(probabilities).cpu().numpy()
     return out

@@ -100,6 +100,7 @@ def decode(content: bytes, size: int) -> np.ndarray:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
+    # Pillow's documentation: with a gap of 3 the result is indistinguishable from resampling in one step.
     image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 

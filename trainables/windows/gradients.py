@@ -31,6 +31,8 @@ WEIGHTS = tuple(k / 20 for k in range(11))
 #: `C` of the logistic regression is `STRENGTH` / number of pictures. Of values of `C` from 0.0003 to 0.1, 0.01 is the
 #: best on validation with 453 training pictures, and 0.003 with 1,690.
 STRENGTH = 5.0
+#: The largest number of steps of the logistic regression.
+MOST_STEPS = 300
 #: The logit of a class without a training picture: its probability is practically 0.
 ABSENT = -30.0
 
@@ -99,7 +101,7 @@ def fit(split: ImageSplit, classes: int) -> Gradients:
     drawn = np.sort(np.random.default_rng(0).permutation(len(split))[:FEW])
     labels, scaler = split.labels[drawn], StandardScaler()
     features = scaler.fit_transform(described(split.images[drawn]))
-    machine = LogisticRegression(C=STRENGTH / len(labels), max_iter=300).fit(features, labels)
+    machine = LogisticRegression(C=STRENGTH / len(labels), max_iter=MOST_STEPS).fit(features, labels)
     rows, shift = machine.coef_, machine.intercept_
     if len(machine.classes_) == 2:  # scikit-learn then has one row, for the difference of the two logits
         rows, shift = np.concatenate([-rows, rows]) / 2, np.concatenate([-shift, shift]) / 2

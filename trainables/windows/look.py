@@ -16,6 +16,7 @@ from trainables.windows.data import ImageSplit
 SIDE, APART = 16, 32
 #: The largest number of pictures that are compared: of train, and of each other split.
 TRAIN, HELD_OUT = 20_000, 2_000
+#: The number of pairs, and of pictures of each class, that are shown.
 GRID, EXAMPLES = 10, 3
 
 

@@ -53,6 +53,8 @@ from trainables.windows.portable import Portable
 
 #: The number of pictures of a batch of the evaluation; it bounds the memory.
 EVAL_BATCH = 256
+#: The number of most confident mistakes that are drawn, and of columns of the drawing.
+MISTAKES, COLUMNS = 20, 5
 #: The file of the linear classifier that the network is mixed with.
 GRADIENTS = "gradients.pt"
 
@@ -180,10 +182,10 @@ class WindowsTask:
         predicted = probabilities.argmax(1)
         write_reports({"file": split.names}, split.labels, probabilities, predicted, info.classes, folder)
         wrong = np.flatnonzero(predicted != split.labels)
-        worst = wrong[np.argsort(-probabilities[wrong].max(1))][:20]
+        worst = wrong[np.argsort(-probabilities[wrong].max(1))][:MISTAKES]
         captions = [f"{info.classes[predicted[i]]}\nis {info.classes[split.labels[i]]}" for i in worst]
         if len(worst):
-            figure = plots.picture_grid(split.images[worst], captions, 5, "Most confident mistakes")
+            figure = plots.picture_grid(split.images[worst], captions, COLUMNS, "Most confident mistakes")
             plots.save_figure(figure, folder / "mistakes.png")
 
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:

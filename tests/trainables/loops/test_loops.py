@@ -385,7 +385,7 @@ for epoch in range(int(os.environ["SEARCH_EPOCH"]), 4):
 def test_epochs_evaluation_at_epoch_0(script):
     one = loop(Command(script(reports(0, 1, 2, 3, 4))), lr=1)
     curve(one, 4)
-    with pytest.raises(TrainingError, match="reports epochs 0 to 4, one more than the 4 of a trial: if epoch 0"):
+    with pytest.raises(TrainingError, match="reports epochs 0 to 4, but a trial has 4 epochs: if epoch 0"):
         training.run_epoch(TASK, one, None, None)
 
 
