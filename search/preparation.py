@@ -105,7 +105,7 @@ def prepare_data_again(
         )
     remember(source)
     splits = prepare_data(observer, store, config, task, source)
-    if record.fingerprint not in (splits.info.fingerprint, *splits.info.earlier):
+    if record.fingerprint != splits.info.fingerprint:
         raise InputError(
             f"{name}: the data at {source} changed since the search began (fingerprint "
             f"{splits.info.fingerprint}, was {record.fingerprint}); put it back, or start a new search"

@@ -78,8 +78,8 @@ LOOP_TASK = "trainables.loops.task:LoopTask"
 
 def __getattr__(name: str) -> Any:
     for module in _MODULES if name in __all__ else ():
-        if (found := getattr(import_module(f"trainables.base.{module}"), name, None)) is not None:
-            return found
+        if (value := getattr(import_module(f"trainables.base.{module}"), name, None)) is not None:
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,8 +1,8 @@
 """Suggests which columns of a table hold the text, the label, the sequence, its steps and its target.
 
 Each function lists its rules; the first rule that applies decides. A user overrides a suggestion by naming the column:
-`data.text`, `data.label`, `data.target`, `data.group`. Names match in upper and lower case, and of several usual names
-the first of the list wins.
+`data.text`, `data.label`, `data.target`, `data.group`. Names match in upper and lower case. If several columns have
+usual names, the first name of the list wins. No dependency suggests columns: pandas and `datasets` ask the user.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def suggest_texts(frame: pd.DataFrame, text: str | None, label: str | None, head
     1. A column that the user named is used.
     2. Without a header, the label is the column with the fewest different values (of equals the last), and the text is
        the longest other column. `good film,pos`: text 0, label 1.
-    3. Of two columns, of which at most one has a usual name, this name decides about both: in `tweet,stance` the label
-       is `stance`. If no name is usual, the longer column is the text. This rule needs a label that occurs twice.
+    3. The table has two columns, and at most one has a usual name. This name decides about both: in `tweet,stance` the
+       label is `stance`. If no name is usual, the longer column is the text. This rule needs a label that occurs twice.
     4. Else the usual names decide, and a role without a usual name stays open.
     """
     if not header:
@@ -138,7 +138,7 @@ def suggest_steps(frame: pd.DataFrame, frames: Sequence[pd.DataFrame], target: s
     columns = {role: name for role, name in (("sequence", key), ("time", time)) if name is not None}
     if (key, time, target) == ("sequence_id", "t", "y"):
         return Suggestion(columns)
-    order = f"steps by {time}" if time else f"steps as they stand (no column is called {', '.join(TIMES)})"
+    order = f"steps by {time}" if time else f"steps in the order of the rows (no column is called {', '.join(TIMES)})"
     return Suggestion(columns, f"sequences by {key or 'file'}, {order}, the target is {target}")
 
 
@@ -152,7 +152,7 @@ def suggest_group(frame: pd.DataFrame, sequence: str) -> str | None:
 
 
 def suggest_whole_sequences(frame: pd.DataFrame, target: str, group: str | None, alone: bool) -> list[str]:
-    """Suggests the columns of a table of which each row is a whole sequence; empty if a row is a step.
+    """Suggests the inputs of a table whose rows are whole sequences; empty if a row is a step.
 
     1. Columns whose cells are lists: `x=[0.1, 0.3], y=2`.
     2. All columns except key, target and group, at least two (`id,t0,t1,t2,y`), if no column is called like a time, the

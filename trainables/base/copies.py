@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
 from trainables.base.errors import InputError
 
 
-def staying(
-    keys: Mapping[str, Sequence[Hashable]], what: str, place: str, notes: list[str]
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """The positions (k,) of the samples that stay in each split, in ascending order.
+class _Samples(Protocol):
+    def take(self, indices: np.ndarray, /) -> Self:
+        """The samples at these positions."""
+        ...
+
+
+Part = TypeVar("Part", bound=_Samples)
+
+
+def without_copies(
+    parts: Mapping[str, Part], keys: Mapping[str, Sequence[Hashable]], what: str, place: str, notes: list[str]
+) -> dict[str, Part]:
+    """The splits without the samples that another split holds.
 
     A model that was trained on a test sample gets too good a figure on it. Therefore:
 
@@ -21,7 +31,8 @@ def staying(
     3. Test stays unchanged, so that its figure compares with other figures on the same test set.
 
     Args:
-        keys: by split (`train`, and `val` and `test` if present) a key of each sample; equal samples have equal keys.
+        parts: the samples by split: `train`, and `val` and `test` if present.
+        keys: by split a key of each sample; equal samples have equal keys.
         what: the samples in messages, such as `pictures`.
         notes: receives a sentence on the samples that left a split, and on repeated samples of test.
 
@@ -29,22 +40,22 @@ def staying(
         InputError: a split would be empty.
     """
     held = {split: set(keys.get(split, ())) for split in ("val", "test")}
-    kept = {split: np.arange(len(samples)) for split, samples in keys.items()}
+    left = dict(parts)
     for split, others, named in (
         ("train", held["val"] | held["test"], "val or test hold"),
         ("val", held["test"], "test holds"),
     ):
-        if split not in keys or not others:
+        stay = [position for position, key in enumerate(keys.get(split, ())) if key not in others]
+        copies = len(keys.get(split, ())) - len(stay)
+        if not copies:
             continue
-        kept[split] = np.array([i for i, key in enumerate(keys[split]) if key not in others], dtype=np.int64)
-        left = len(keys[split]) - len(kept[split])
-        if left == len(keys[split]):
+        if not stay:
             raise InputError(
-                f"{place}: {split}: all {left} {what} stand in {'val or test' if split == 'train' else 'test'} too; "
+                f"{place}: {split}: all {copies} {what} are in {'val or test' if split == 'train' else 'test'} too; "
                 "leave one of the copies out (a missing split is cut off train)"
             )
-        if left:
-            notes.append(f"{split}: {left} {what} left out that {named} too")
+        left[split] = parts[split].take(np.array(stay))
+        notes.append(f"{split}: {copies} {what} left out that {named} too")
     if again := len(keys.get("test", ())) - len(held["test"]):
-        notes.append(f"test: {again} {what} stand there a second time, and count each time")
-    return kept
+        notes.append(f"test: {again} {what} are repeated, and count each time")
+    return left

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+#: The share of a trial's memory on a GPU that its data may fill. The rest is for weights and activations.
+DATA_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class Device:
@@ -25,10 +28,11 @@ class Device:
         return "cpu"
 
     def holds(self, size: int) -> bool:
-        """Whether `size` bytes of data may stay on the device: they fit into a quarter of the trial's share."""
+        """Whether `size` bytes of data may stay on the device: they fit into `DATA_SHARE` of the trial's memory."""
         if self.torch_device.type == "cpu":
             return True
-        return size <= self.share * torch.cuda.get_device_properties(self.torch_device).total_memory / 4
+        memory = torch.cuda.get_device_properties(self.torch_device).total_memory
+        return size <= DATA_SHARE * self.share * memory
 
     def autocast(self) -> AbstractContextManager[Any]:
         """A context for mixed precision; it has no effect if `dtype` is float32."""

@@ -23,8 +23,7 @@ class Dropout(nn.Dropout):
         """Any shape -> the same."""
         if not self.training or self.p == 0 or input.device.type != "cpu":
             return F.dropout(input, self.p, self.training)
-        dropped: torch.Tensor = _Masked.apply(input, *mask(input.shape, self.p))
-        return dropped
+        return _Masked.apply(input, *mask(input.shape, self.p))
 
 
 def mask(shape: torch.Size, p: float) -> tuple[torch.Tensor, float]:

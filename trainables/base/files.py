@@ -18,14 +18,14 @@ from typing import IO
 from trainables.base.errors import InputError, one_line
 
 #: Words in the names of files and folders, and the split that each word means.
-SPLITS = {
+SPLIT_WORDS = {
     "train": "train", "val": "val", "test": "test", "training": "train", "valid": "val", "validation": "val",
     "dev": "val", "testing": "test",
 }  # fmt: skip
 #: Files with metadata that `datasets` writes beside its tables.
 BESIDE = ("dataset_dict.json", "dataset_info.json", "state.json")
-#: A word of `SPLITS` within a name; X or y may touch it, as in `Xtrain`.
-_WORD = re.compile(rf"(?<![a-z])[xy]?({'|'.join(SPLITS)})(?:[xy]|data|set)?(?![a-z])")
+#: A word of `SPLIT_WORDS` within a name; X or y may touch it, as in `Xtrain`.
+_WORD = re.compile(rf"(?<![a-z])[xy]?({'|'.join(SPLIT_WORDS)})(?:[xy]|data|set)?(?![a-z])")
 
 
 def file_safe(text: str) -> str:
@@ -45,7 +45,7 @@ def split_of(name: PurePosixPath, whole: bool = False) -> str:
     """
     for part in (name.stem.lower(), *(folder.lower() for folder in reversed(name.parts[:-1]))):
         words = [part] if whole else _WORD.findall(part)
-        splits = {SPLITS[word] for word in words if word in SPLITS}
+        splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
         if len(splits) == 1:
             return splits.pop()
     return "train"

@@ -59,7 +59,7 @@ class Stack:
             for learner in learners
         ):
             raise ValueError("fused learners need optimizers of one kind with one parameter group")
-        self.weights = _rows([list(one.model.parameters()) for one in learners])
+        self.weights = _rows([list(learner.model.parameters()) for learner in learners])
         self.gradients = torch.zeros_like(self.weights)
         self.model = copy.deepcopy(learners[0].model)
         parameters = list(self.model.named_parameters())
@@ -71,15 +71,15 @@ class Stack:
             setattr(self.model.get_submodule(path), leaf, stacked)
         for name, _ in list(self.model.named_buffers()):
             path, _, leaf = name.rpartition(".")
-            stacked_buffer = torch.stack([one.model.get_buffer(name) for one in learners])
+            stacked_buffer = torch.stack([learner.model.get_buffer(name) for learner in learners])
             setattr(self.model.get_submodule(path), leaf, stacked_buffer)
-        groups = [one.optimizer.param_groups[0] for one in learners]
+        groups = [learner.optimizer.param_groups[0] for learner in learners]
         self._group = groups[0]
         self._rate, self._decay = self._column(groups, "lr"), self._column(groups, "weight_decay")
         moments = ("momentum_buffer",) if self._optimizer is torch.optim.SGD else ("exp_avg", "exp_avg_sq")
         self._moments = {name: _rows([_state(learner, name) for learner in learners]) for name in moments}
-        self._steps = torch.tensor([_steps(one) for one in learners], device=self.weights.device).unsqueeze(1)
-        limits = [one.params.get("clip_norm") or float("inf") for one in learners]
+        self._steps = torch.tensor([_steps(learner) for learner in learners], device=self.weights.device).unsqueeze(1)
+        limits = [learner.params.get("clip_norm") or float("inf") for learner in learners]
         self._limits = torch.tensor(limits, device=self.weights.device)
 
     def _column(self, groups: list[dict[str, Any]], key: str) -> torch.Tensor:
@@ -174,7 +174,7 @@ def _together(
     device, count = learners[0].device, len(members)
     memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share / count)
     start = time.perf_counter()
-    rates = [max(group["lr"] for group in one.optimizer.param_groups) for one in learners]
+    rates = [max(group["lr"] for group in learner.optimizer.param_groups) for learner in learners]
     batches = []
     for member in members:
         member.learner.epoch += 1
@@ -202,8 +202,8 @@ def _together(
             continue
         gradient_norm, samples = metrics.pop("gradient_norm"), metrics.pop("samples")
         results.append(
-            {f"train_{key}": value for key, value in metrics.items()}
-            | {f"val_{key}": value for key, value in validated.items()}
+            training.of_split("train", metrics)
+            | training.of_split("val", validated)
             | {
                 "epoch_seconds": seconds,
                 "samples_per_second": samples / train_seconds,

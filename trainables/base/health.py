@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,8 @@ class MemoryPeak:
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             # On Linux this resets VmHWM. Without it a reused worker would report the peak of an earlier trial.
-            try:
+            with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
-            except OSError:
-                return
 
     def mib(self) -> float:
         """The peak in MiB."""

@@ -1,16 +1,38 @@
-"""Data sets of the Hugging Face hub: `--data hf:NAME`."""
+"""Repositories of the Hugging Face hub: which can be read now, and data sets for `--data hf:NAME`."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from trainables.base.errors import InputError, one_line
 from trainables.base.task import array_digest
 
+#: Seconds that `place_of` waits for the hub.
+PATIENCE = 4.0
 #: The splits that are used, by their names on the hub.
 SPLITS = ("train", "validation", "valid", "dev", "test")
+
+
+def place_of(repository: str, files: Iterable[str], kind: str) -> str | None:
+    """Where a repository can be read: `the local Hugging Face cache` or `the Hugging Face hub`; None: at neither place.
+
+    Args:
+        files: the files that the cache must hold.
+        kind: `model` or `dataset`.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # the class of the hub's HTTP client
+
+    if all(isinstance(try_to_load_from_cache(repository, file, repo_type=kind), str) for file in files):
+        return "the local Hugging Face cache"
+    try:
+        HfApi().repo_info(repository, repo_type=kind, timeout=PATIENCE)
+    except (HTTPError, OfflineModeIsEnabled, OSError):
+        return None
+    return "the Hugging Face hub"
 
 
 def fetch_dataset(uri: str, cache: Path) -> Path:

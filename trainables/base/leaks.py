@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-#: Growth that counts as no leak: caches of libraries, a log file that a library opens late.
+#: Growth up to these numbers of files and bytes is no leak: caches of libraries, a log file that a library opens late.
 _FILES, _DEVICE_BYTES, _RESIDENT_BYTES = 8, 2**20, 2**30
 
 

@@ -9,6 +9,11 @@ import torch
 
 from trainables.base.values import BELOW_ONE, Allowed, Numbers, check_value
 
+#: `cosine` falls to this share of the learning rate, and `step` multiplies it by this factor each epoch.
+LAST_SHARE, STEP_FACTOR = 0.01, 0.95
+#: `warmup_cosine` rises during one of this many parts of the epochs, which end before the first rung of a search.
+WARMUP_PARTS = 20
+
 #: The allowed values of the hyperparameters of optimizers and schedules.
 ALLOWED: Allowed = {
     "optimizer": ("adamw", "adam", "sgd"),
@@ -50,7 +55,7 @@ def make_schedule(
     """Makes a schedule that is stepped once an epoch; None for `constant`.
 
     `cosine`: falls to 1 % at the last epoch. `warmup_cosine`: rises during the first 5 % of the epochs, then falls as
-    `cosine`; the warm-up ends before the first rung of a search. `step`: multiplies the rate by 0.95 each epoch.
+    `cosine`. `step`: multiplies the rate by 0.95 each epoch.
 
     Raises:
         InputError: an unknown schedule.
@@ -59,13 +64,14 @@ def make_schedule(
     if name == "constant":
         return None
     if name in ("cosine", "warmup_cosine"):
-        warmup = math.ceil(epochs / 20) if name == "warmup_cosine" else 0
+        warmup = math.ceil(epochs / WARMUP_PARTS) if name == "warmup_cosine" else 0
         last = max(1, epochs - warmup)
 
         def factor(epoch: int) -> float:
             if epoch < warmup:
                 return (epoch + 1) / (warmup + 1)
-            return 0.01 + 0.99 * (1 + math.cos(math.pi * min(epoch - warmup, last) / last)) / 2
+            cosine = math.cos(math.pi * min(epoch - warmup, last) / last)
+            return LAST_SHARE + (1 - LAST_SHARE) * (1 + cosine) / 2
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.95)
+    return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=STEP_FACTOR)

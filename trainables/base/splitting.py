@@ -1,7 +1,7 @@
 """Cuts validation and test off a training set.
 
-scikit-learn's `StratifiedShuffleSplit` and `GroupShuffleSplit` draw other samples. They would change the splits, and so
-the fingerprints, of every search that was started with earlier versions; the functions here are 30 lines.
+scikit-learn's `train_test_split` refuses a class of one sample, and may draw no sample of a small class: if two classes
+have 100 and 2 samples, `test_size=0.1` draws none of the second. Here each class keeps a sample on both sides.
 """
 
 from __future__ import annotations

@@ -125,10 +125,8 @@ class RemoteFiles:
         return io.BytesIO(self.fs.cat_file(f"{self.root}/{name}"))
 
     def delete(self, name: str) -> None:
-        try:
+        with suppress(OSError):
             self.fs.rm_file(f"{self.root}/{name}")
-        except OSError:
-            return
 
     def names(self, folder: str) -> set[str]:
         self.fs.invalidate_cache()
@@ -238,12 +236,12 @@ def check(file: IO[bytes], name: str, expected: str | None) -> None:
     """Reads all of an open file; raises Damaged if its content has changed. Arguments as of `Storage.open_checked`."""
     try:
         if expected is not None:
-            if (found := digest(file)) != expected:
-                raise Damaged(name, f"its digest is {found}, {expected} was written")
+            if (actual := digest(file)) != expected:
+                raise Damaged(name, f"its digest is {actual}, {expected} was written")
         else:
             with zipfile.ZipFile(file) as archive:
-                if wrong := archive.testzip():
-                    raise Damaged(name, f"the checksum of {wrong} in it is another")
+                if member := archive.testzip():
+                    raise Damaged(name, f"the checksum of {member} in it is another")
     except Damaged:
         raise
     except Exception as error:  # `zipfile` raises many classes for torn files; each file system has its own classes
@@ -272,12 +270,12 @@ def cached_array(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
         with path.open("rb") as file:
             undamaged = digest(file, size).encode() == file.read()
         if undamaged:
-            return cast(np.ndarray, np.load(path, mmap_mode="r"))
+            return np.load(path, mmap_mode="r")
     with replacing(path) as file:
         summed = Summed(file)
         np.save(cast(IO[bytes], summed), make())
         file.write(summed.digest.encode())
-    return cast(np.ndarray, np.load(path, mmap_mode="r"))
+    return np.load(path, mmap_mode="r")
 
 
 def is_remote(data: str) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -16,6 +14,9 @@ from trainables.base.task import Splits
 
 #: The largest number of rows of a finding's table.
 SHOWN = 50
+#: A warning appears if train holds more than this share of a split. Short texts reach this share by chance, and a
+#: figure that is too good by a hundredth changes no decision.
+CHANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,6 @@ class Finding:
     table: pd.DataFrame | None = None
     picture: bytes = b""
     warning: str = ""
-
-
-def drawn(write: Callable[[BinaryIO], None]) -> bytes:
-    """Returns the PNG that `write` writes into an open file."""
-    file = io.BytesIO()
-    write(file)
-    return file.getvalue()
 
 
 def classes_found(splits: Splits) -> Finding:
@@ -66,7 +60,19 @@ def histograms(values: dict[str, Sequence[float] | np.ndarray], label: str) -> b
         axes.hist(numbers, bins=bins.tolist(), density=True, histtype="step", label=name)
     axes.set(xlabel=label, ylabel="density")
     axes.legend()
-    return drawn(lambda file: plots.save_figure(figure, file))
+    return plots.as_png(figure)
+
+
+def run_hashes(codes: np.ndarray, length: int) -> np.ndarray:
+    """A hash, uint64 (n - length + 1,), of each run of `length` consecutive whole numbers `codes` (n,).
+
+    The hash is the sum of (code + 1) * factor over the run, modulo 2^64; each position has its own odd factor.
+    """
+    if len(codes) < length:
+        return np.zeros(0, dtype=np.uint64)
+    factors = np.random.default_rng(0).integers(1, 2**63, length, dtype=np.uint64) | np.uint64(1)
+    runs = np.lib.stride_tricks.sliding_window_view(codes.astype(np.uint64) + np.uint64(1), length)
+    return runs @ factors
 
 
 def evenly(count: int, most: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -84,7 +84,6 @@ class DataInfo:
         sizes: the number of samples of each split.
         notes: sentences on what was chosen or left out. The search prints them once and keeps them.
         chosen: values of the `data` section that `prepare` chose. A resume and the final training keep them.
-        earlier: fingerprints that earlier versions of this project gave the same data.
     """
 
     source: str
@@ -94,7 +93,6 @@ class DataInfo:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     chosen: dict[str, Any] = field(default_factory=dict)
-    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +118,20 @@ class Splits:
         """
         sizes = {name: _size(split) for name, split in {"train": train, "val": val, "test": test}.items()}
         return cls(train, val, test, DataInfo(source, content_digest((train, val, test)), content_digest(test), sizes))
+
+    @classmethod
+    def made(cls, source: str, parts: Mapping[str, Any], digest: Callable[[list[Any]], str], **about: Any) -> Splits:
+        """Makes splits and computes their sizes and fingerprints.
+
+        Args:
+            source: the name of the data set, for people.
+            parts: `train`, `val` and `test`; each has a length.
+            digest: returns a hash of a list of splits.
+            about: the other fields of `DataInfo`.
+        """
+        sizes = {name: len(parts[name]) for name in ("train", "val", "test")}
+        info = DataInfo(source, digest([*parts.values()]), digest([parts["test"]]), sizes, **about)
+        return cls(parts["train"], parts["val"], parts["test"], info)
 
     def for_search(self) -> Splits:
         """The same splits without test, which trials must not see."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -95,8 +95,7 @@ class Learner:
         if id(split) not in self._resident:
             # The split is stored too: if it were freed, another object could get its id.
             self._resident[id(split)] = split, make()
-        result: T = self._resident[id(split)][1]
-        return result
+        return self._resident[id(split)][1]
 
     @property
     def parameters(self) -> int:
@@ -281,8 +280,7 @@ def mean_of(total: torch.Tensor, samples: int) -> float:
 def _micro_batches(batch: Any, parts: int) -> Sequence[Any]:
     if parts == 1:
         return [batch]
-    chunks: Sequence[Any] = batch.chunk(max(1, min(parts, len(batch) // 2)))  # batch normalisation needs two samples
-    return chunks
+    return batch.chunk(max(1, min(parts, len(batch) // 2)))  # batch normalisation needs two samples
 
 
 def not_finite(loss: float, gradient_norm: float) -> Diverged | None:
@@ -291,6 +289,11 @@ def not_finite(loss: float, gradient_norm: float) -> Diverged | None:
         if not math.isfinite(value):
             return Diverged(f"{what} is {value}")
     return None
+
+
+def of_split(split: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics with the split in their names: `{"loss": 0.4}` of `val` becomes `{"val_loss": 0.4}`."""
+    return {f"{split}_{name}": value for name, value in metrics.items()}
 
 
 def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:
@@ -305,8 +308,7 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
         Diverged: the loss or the norm is not finite; `learner.epoch` is the diverged epoch.
     """
     if isinstance(task, SelfTrained):
-        own: dict[str, float] = task.run_epoch(learner, train, val)
-        return own
+        return task.run_epoch(learner, train, val)
     learner.epoch += 1
     device, start = learner.device, time.perf_counter()
     memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share)
@@ -323,10 +325,10 @@ def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[
         measured["gradient_norm"] = trained.pop("gradient_norm")
     if "samples" in trained:
         measured["samples_per_second"] = trained.pop("samples") / train_seconds
-    metrics = {f"train_{key}": value for key, value in trained.items()}
+    metrics = of_split("train", trained)
     if val is not None:
         with dead_relus(learner.model) as fraction:
-            metrics |= {f"val_{key}": value for key, value in task.evaluate(learner, val).items()}
+            metrics |= of_split("val", task.evaluate(learner, val))
             metrics["dead_relu_fraction"] = fraction()
     learner.device.synchronize()
     return metrics | {

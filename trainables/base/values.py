@@ -129,7 +129,7 @@ def check_value(name: str, value: Any, allowed: tuple[Plain, ...] | Numbers) -> 
         raise InputError(f"{name}: {value!r}: {why}")
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'X'?` for the most similar known word; empty if no known word is similar."""
-    close = difflib.get_close_matches(word, known, 1)
+def suggestion(word: str, words: Iterable[str]) -> str:
+    """`; did you mean 'X'?` for the most similar of `words`; empty if none is similar."""
+    close = difflib.get_close_matches(word, words, 1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -23,16 +23,15 @@ from trainables.loops.reports import MARK, Epochs, reported
 from trainables.loops.trial import Trial
 
 #: Names that a command may have in braces, in addition to the hyperparameters.
-GIVEN = ("epochs", "seed", "device", "folder", "trial")
+STANDARD_NAMES = ("epochs", "seed", "device", "folder", "trial")
 #: Operators of a shell (as a word of their own), and its built-in commands (as the first word).
 _SHELL = {"|", "||", "&&", "&", ";", ">", ">>", "<", "2>", "2>&1", "&>"}
 _BUILTINS = {"cd", "export", "source", "set", "."}
 #: Suffixes of program files. Their content is compared when a search resumes.
 _PROGRAMS = {".py", ".sh", ".bash", ".jl", ".r", ".pl", ".rb", ".lua", ".js", ".ts", ".m"}
-#: A program that ran longer than this (seconds) before its first report, and ended right after it, buffers its output.
-BUFFERED = 5.0
-#: The longest time in seconds from a program's last output to its end.
-_END = 0.2
+#: A program buffers its output if it ran longer than `BUFFERED` seconds before its first report, and ended within
+#: `END` seconds after the report. A shorter run may report its first epoch late and end early without a buffer.
+BUFFERED, END = 5.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,10 @@ class Command:
             self._fields(word)
         operators = _SHELL & set(quoted)
         if operators or words[0] in _BUILTINS:
-            what = min(operators, default=words[0])
-            raise InputError(f"command: {what!r} needs a shell: start one by `sh -c '...'`, with the line in quotes")
+            operator = min(operators, default=words[0])
+            raise InputError(
+                f"command: {operator!r} needs a shell: start one by `sh -c '...'`, with the line in quotes"
+            )
         if self.pattern is not None:
             self._check_pattern(self.pattern)
 
@@ -116,7 +117,8 @@ class Command:
             InputError: the braces are not balanced, or hold no name.
         """
         try:
-            parts = [(text, name, spec or "", how) for text, name, spec, how in string.Formatter().parse(word)]
+            fields = string.Formatter().parse(word)
+            parts = [(text, name, spec or "", conversion) for text, name, spec, conversion in fields]
         except ValueError as error:
             raise InputError(f"command: {word}: {error}; literal braces are doubled: {{{{ }}}}") from error
         if any(name == "" for _, name, _, _ in parts):
@@ -138,15 +140,15 @@ class Command:
             optional: the hyperparameters that may have no value in a trial.
 
         Raises:
-            InputError: a name is neither a hyperparameter nor one of `GIVEN`, or an optional hyperparameter stands
+            InputError: a name is neither a hyperparameter nor a standard name, or an optional hyperparameter stands
                 inside a line for a shell, from which its word cannot be left out.
         """
         for word in shlex.split(self.text):
             for _, name, _, _ in self._fields(word):
                 if name is None:
                     continue
-                if name not in names and name not in GIVEN:
-                    allowed = ", ".join([*sorted(names), *GIVEN])
+                if name not in names and name not in STANDARD_NAMES:
+                    allowed = ", ".join([*sorted(names), *STANDARD_NAMES])
                     raise InputError(
                         f"command: {{{name}}}: no hyperparameter of that name; there are {allowed}; literal braces are "
                         "doubled: {{ }}"
@@ -171,8 +173,6 @@ class Command:
         before, now = fingerprint.splitlines(), self.fingerprint().splitlines()
         if before[0] != now[0]:
             return ["the command"]
-        if len(before) == 1:  # the command names no program, or an earlier version made the fingerprint
-            return []
         return sorted({line[2:].rpartition(": ")[0] for line in set(before) ^ set(now)})
 
     def _programs(self) -> Iterator[str]:
@@ -205,8 +205,8 @@ class Command:
                 epoch, metrics = report
                 if epoch > due:
                     raise TrainingError(_skipped_epoch(epochs, epoch, due))
-                if due == 1 and trial.of > 1 and process.seconds > BUFFERED and process.wait(_END) is not None:
-                    trial.said.append(
+                if due == 1 and trial.of > 1 and process.seconds > BUFFERED and process.wait(END) is not None:
+                    trial.messages.append(
                         "its first report came when the command ended, too late to stop it: the command buffers its "
                         "output; flush it after each line, or put `stdbuf -oL` before the command"
                     )
@@ -222,11 +222,11 @@ class Command:
         """Yields the epochs that a process reports, also those that the search knows already."""
         for line in process.lines():
             for metrics in reported(line, self.pattern):
-                epoch = epochs.take(metrics)
+                epoch = epochs.add(metrics)
                 if epoch is None:
                     continue
                 if done and epochs.named and epoch[0] == 1:
-                    trial.said.append("the command began with epoch 1; reports of known epochs are ignored")
+                    trial.messages.append("the command began with epoch 1; reports of known epochs are ignored")
                 yield epoch
 
     @staticmethod
@@ -244,16 +244,16 @@ class Command:
                 return True
         if last > trial.of and epochs.first == 0 and epochs.named:
             raise TrainingError(
-                f"the command reports epochs 0 to {trial.of}, one more than the {trial.of} of a trial: if epoch 0 is "
-                "an evaluation before the training, do not report it"
+                f"the command reports epochs 0 to {trial.of}, but a trial has {trial.of} epochs: if epoch 0 is an "
+                "evaluation before the training, do not report it"
             )
         return False
 
     def _words(self, trial: Trial) -> list[str]:
         """The words of the command with the values of a trial."""
-        values = {**self._given(trial), **trial.params}
+        values = {**self._standard_values(trial), **trial.params}
         words: list[str] = []
-        flag = False
+        follows_flag = False
         for word in shlex.split(self.text):
             parts = self._fields(word)
             names = [name for _, name, _, _ in parts if name is not None]
@@ -262,22 +262,22 @@ class Command:
             if missing and len(word.split()) > 1:
                 raise TrainingError(f"command: {_no_value(missing[0], word)}")
             if missing or (whole and values[names[0]] == ""):
-                if missing and whole and flag:
+                if missing and whole and follows_flag:
                     del words[-1]
-                flag = False
+                follows_flag = False
                 continue
             words.append(_filled(parts, values, word))
-            flag = not names and word.startswith("-")
+            follows_flag = not names and word.startswith("-")
         return words
 
-    def _given(self, trial: Trial) -> dict[str, Any]:
+    def _standard_values(self, trial: Trial) -> dict[str, Any]:
         return {
             "epochs": trial.of, "seed": trial.seed, "device": str(trial.device), "folder": trial.folder or "",
             "trial": trial.number,
         }  # fmt: skip
 
     def _variables(self, trial: Trial, done: int) -> dict[str, str]:
-        variables = {f"SEARCH_{key.upper()}": str(value) for key, value in self._given(trial).items()}
+        variables = {f"SEARCH_{key.upper()}": str(value) for key, value in self._standard_values(trial).items()}
         own = {"SEARCH_PARAMS": json.dumps(trial.params), "SEARCH_EPOCH": str(done), "PYTHONUNBUFFERED": "1"}
         return variables | own
 
@@ -287,11 +287,11 @@ class Command:
         has_epochs = due > 1
         when = "after its last epoch" if due > trial.of else f"before epoch {due}"
         if code:
-            how = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
+            end = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
             # By convention 2 means wrong arguments, 126 and 127 that the program cannot be started.
             error = TrainingError if code in (2, 126, 127) and not has_epochs else CommandFailed
             hint = self._flag_hint(trial) if code == 2 else ""
-            raise error(f"the command {how} {when}{hint}; its last lines:\n{last_lines}")
+            raise error(f"the command {end} {when}{hint}; its last lines:\n{last_lines}")
         if done and epochs.count and not epochs.named and epochs.count == trial.of - done:
             raise TrainingError(
                 f"the command was started again after epoch {done} and reported {epochs.count} epochs without their "
@@ -299,11 +299,11 @@ class Command:
             )
         if has_epochs:
             return
-        if epochs.lacks:
-            raise TrainingError(epochs.lacking("metrics"))
-        sought = f"{MARK} {{...}}" if self.pattern is None else f"the pattern {self.pattern!r}"
+        if epochs.partial:
+            raise TrainingError(epochs.objective_missing("metrics"))
+        expected = f"{MARK} {{...}}" if self.pattern is None else f"the pattern {self.pattern!r}"
         raise TrainingError(
-            f"the command ended with code 0 before epoch 1: no line of its output has {sought}; its last lines:\n"
+            f"the command ended with code 0 before epoch 1: no line of its output has {expected}; its last lines:\n"
             f"{last_lines}"
         )
 
@@ -318,11 +318,11 @@ class Command:
 
 def _filled(parts: list[tuple[str, str | None, str, str | None]], values: Mapping[str, Any], word: str) -> str:
     formatter, filled = string.Formatter(), ""
-    for text, name, spec, how in parts:
+    for text, name, spec, conversion in parts:
         filled += text
         if name is not None:
             try:
-                filled += formatter.format_field(formatter.convert_field(values[name], how), spec)
+                filled += formatter.format_field(formatter.convert_field(values[name], conversion), spec)
             except (TypeError, ValueError) as error:
                 raise TrainingError(f"command: {word}: {name} is {values[name]!r}: {error}") from error
     return filled

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import IO
 
 #: The largest number of characters of a trial's file. More output is dropped, so that a loop cannot fill the disk.
-MOST = 50_000_000
+MAX_CHARACTERS = 50_000_000
 #: Characters from the end of the output that an error shows.
-TAIL = 1000
+TAIL_CHARACTERS = 1000
 
 
 class Output(io.TextIOBase):
@@ -25,22 +25,22 @@ class Output(io.TextIOBase):
         self.tail = ""
         self._file: IO[str] | None = None
 
-    def to(self, path: Path) -> None:
-        """Appends to this file from now on."""
+    def switch_to(self, path: Path) -> None:
+        """Appends to the file at `path` from now on."""
         if path != self.path:
             if self._file is not None:
                 self._file.close()
             self.path, self.written, self.tail, self._file = path, 0, "", None
 
     def write(self, text: str) -> int:
-        """Writes text, up to `MOST` characters of a trial."""
-        if self.written < MOST:
+        """Writes text, up to `MAX_CHARACTERS` characters of a trial."""
+        if self.written < MAX_CHARACTERS:
             file = self._opened()
             file.write(text)
-            if self.written + len(text) >= MOST:
-                file.write(f"\n... {MOST} characters; further output is left out\n")
+            if self.written + len(text) >= MAX_CHARACTERS:
+                file.write(f"\n... {MAX_CHARACTERS} characters; further output is left out\n")
         self.written += len(text)
-        self.tail = (self.tail + text)[-TAIL:]
+        self.tail = (self.tail + text)[-TAIL_CHARACTERS:]
         return len(text)
 
     def _opened(self) -> IO[str]:

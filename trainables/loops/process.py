@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import ctypes
 import io
+import logging
 import os
 import selectors
 import shlex
@@ -15,24 +16,24 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import IO
 
 import psutil
 
 from trainables.loops.errors import TrainingError
 
-#: The number of last lines that an error shows, and the characters of each line.
-TAIL, QUOTED = 15, 300
-#: The characters at the start of a line that are searched for a report. A report has a few hundred characters.
-LINE = 2**20
+#: The number of last lines that an error shows, and the number of characters of each line.
+TAIL_LINES, QUOTED = 15, 300
+#: Only this many characters at the start of a line are searched for a report. A report has a few hundred characters.
+SEARCHED = 2**20
 #: The largest size of a trial's log in bytes: half in `output.log`, half in the older `output.log.1`. The output of a
 #: progress bar in a day is smaller.
-LOG = 16 * 2**20
-#: Bytes of one read; the largest content of a pipe on Linux.
-PIECE, PIPE = 2**16, 2**20
+LOG_BYTES = 16 * 2**20
+#: The number of bytes of one read, and of the largest content of a pipe on Linux.
+READ_BYTES, PIPE_BYTES = 2**16, 2**20
 #: Seconds between two checks whether a silent process has ended; seconds from SIGTERM to SIGKILL.
-POLL, GRACE = 0.1, 10.0
+POLL_SECONDS, GRACE_SECONDS = 0.1, 10.0
 #: PR_SET_PDEATHSIG: the option of prctl(2) that sets the signal for the death of the parent.
 _PDEATHSIG = 1
 
@@ -50,7 +51,7 @@ class Process:
         Raises:
             TrainingError: the program cannot be started.
         """
-        self.tail: deque[str] = deque(maxlen=TAIL)
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._began = time.monotonic()
         try:
             self._process = subprocess.Popen(
@@ -76,23 +77,25 @@ class Process:
             *whole, rest = (rest + text).split("\n")
             for line in whole:
                 self.tail.append(cut(line))
-                yield line[:LINE]
-            rest = rest[:LINE]
+                yield line[:SEARCHED]
+            rest = rest[:SEARCHED]
         if rest:
             self.tail.append(cut(rest))
             yield rest
 
     def _pieces(self) -> Iterator[bytes]:
-        """Yields the output. If a child process keeps the pipe open after the end, only the content of the pipe is
-        still read."""
+        """Yields the output until the process ends and the pipe is empty.
+
+        A child process may hold the pipe open for longer; at most `PIPE_BYTES` are read after the end of the process.
+        """
         assert self._process.stdout is not None
-        pipe, left = self._process.stdout.fileno(), PIPE
+        pipe, left = self._process.stdout.fileno(), PIPE_BYTES
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
             while left > 0:
                 ended = self._process.poll() is not None  # before `select`: an ended process writes nothing more
-                if selector.select(0 if ended else POLL):
-                    if not (piece := os.read(pipe, PIECE)):
+                if selector.select(0 if ended else POLL_SECONDS):
+                    if not (piece := os.read(pipe, READ_BYTES)):
                         return
                     left -= len(piece) if ended else 0
                     yield piece
@@ -112,7 +115,7 @@ class Process:
             return None
 
     def end(self) -> None:
-        """Ends the process and all its children, also those in other sessions: SIGTERM, and after `GRACE` SIGKILL."""
+        """Ends the process and all its children, also those in other sessions: by SIGTERM, then by SIGKILL."""
         group = self._process.pid
         try:
             first = psutil.Process(group)
@@ -121,7 +124,7 @@ class Process:
             family = [process for process in psutil.process_iter() if _group(process) == group]
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, GRACE)
+        _, alive = psutil.wait_procs(family, GRACE_SECONDS)
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -134,22 +137,20 @@ class Process:
             self._log.close()
 
 
-class _Log:
-    """An append-only file. If it is longer than half of `LOG`, it is renamed to `NAME.1` and a new file begins."""
+class _Log(RotatingFileHandler):
+    """An append-only file. A file of half of `LOG_BYTES` is renamed to `NAME.1`, and a new file begins."""
+
+    terminator = ""  # the text has line ends
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] = path.open("ab", buffering=0)
+        super().__init__(path, maxBytes=LOG_BYTES // 2, backupCount=1, encoding="utf-8")
 
     def write(self, text: str) -> None:
-        self._file.write(text.encode())
-        if self._file.tell() > LOG // 2:
-            self._file.close()
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-            self._file = self._path.open("ab", buffering=0)
+        """Appends text; raises OSError if the disk is full."""
+        self.emit(logging.makeLogRecord({"msg": text}))
 
-    def close(self) -> None:
-        self._file.close()
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # the base class prints the error, and goes on
 
 
 def cut(line: str) -> str:

@@ -16,7 +16,7 @@ from trainables.loops.process import cut
 #: The mark before a report: `@search {"epoch": 3, "val_loss": 0.41}`.
 MARK = "@search"
 #: The time limit in seconds of a pattern on one line. A sound pattern takes about a millisecond.
-MATCH = 5.0
+MATCH_SECONDS = 5.0
 _MARKED = re.compile(rf"{MARK}\s*(?={{)")
 #: `1,234.5`: commas between groups of three digits. `0,123` does not match: its comma is a decimal comma.
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
@@ -37,11 +37,11 @@ def reported(line: str, pattern: str | None) -> Iterator[dict[str, float]]:
     line = _ESCAPES.sub("", line)
     if pattern is not None:
         try:
-            match = regex.search(pattern, line, timeout=MATCH)
+            match = regex.search(pattern, line, timeout=MATCH_SECONDS)
         except TimeoutError:
             raise TrainingError(
-                f"pattern {pattern!r}: gave no answer within {MATCH:g} s on the line {cut(line)!r}; repeated groups "
-                r"within repeated groups, as in (\d+)+, can take years"
+                f"pattern {pattern!r}: gave no answer within {MATCH_SECONDS:g} s on the line {cut(line)!r}; repeated "
+                r"groups within repeated groups, as in (\d+)+, can take years"
             ) from None
         if match is not None:
             yield _numbers(match.groupdict(), line)
@@ -94,14 +94,14 @@ class Epochs:
         self.count = 0
         #: Whether this process names its epochs.
         self.named = False
-        #: The metrics of reports without the objective, and their epoch.
-        self._part: dict[str, float] = {}
-        self._part_of: int | None = None
+        #: The metrics of reports that wait for the objective, and their epoch.
+        self.partial: dict[str, float] = {}
+        self._partial_epoch: int | None = None
         #: The latest complete epoch, and its objective.
         self._latest = 0
-        self._value = math.nan
+        self._latest_value = math.nan
 
-    def take(self, told: dict[str, float]) -> tuple[int, dict[str, float]] | None:
+    def add(self, report: dict[str, float]) -> tuple[int, dict[str, float]] | None:
         """Adds a report.
 
         Returns:
@@ -110,34 +110,34 @@ class Epochs:
         Raises:
             TrainingError: an epoch is no whole number, has no objective, or has two objectives.
         """
-        epoch = self._epoch(told.pop("epoch")) if "epoch" in told else None
-        if epoch is None and told.get("step") == 0:
+        epoch = self._epoch(report.pop("epoch")) if "epoch" in report else None
+        if epoch is None and report.get("step") == 0:
             return None
         if epoch is None and self.named:
-            if self._part_of is None:
+            if self._partial_epoch is None:
                 return None
-            epoch = self._part_of
+            epoch = self._partial_epoch
         self.named = self.named or epoch is not None
-        if self._part_of is not None and epoch is not None and epoch > self._part_of:
-            raise TrainingError(self.lacking(f"epoch {self._part_of - 1 + (self.first or 0)}"))
-        if self._objective not in told:
+        if self._partial_epoch is not None and epoch is not None and epoch > self._partial_epoch:
+            raise TrainingError(self.objective_missing(f"epoch {self._partial_epoch - 1 + (self.first or 0)}"))
+        if self._objective not in report:
             complete = epoch is not None and epoch <= self._latest
             if not complete:
-                self._part |= told
-                self._part_of = epoch
+                self.partial |= report
+                self._partial_epoch = epoch
             return None
-        value = told[self._objective]
-        if epoch is not None and epoch == self._latest and value != self._value:
+        value = report[self._objective]
+        if epoch is not None and epoch == self._latest and value != self._latest_value:
             raise TrainingError(
                 f"the command reports epoch {epoch - 1 + (self.first or 0)} twice, with {self._objective} "
-                f"{self._value:g} and {value:g}: match the lines of validation alone, or give the training loss "
+                f"{self._latest_value:g} and {value:g}: match the lines of validation alone, or give the training loss "
                 "another name; several evaluations of an epoch are reported without `epoch`"
             )
-        metrics = self._part | told
-        self._part, self._part_of = {}, None
+        metrics = self.partial | report
+        self.partial, self._partial_epoch = {}, None
         self.count += 1
         self._latest = self.count if epoch is None else epoch
-        self._value = value
+        self._latest_value = value
         return self._latest, metrics
 
     def _epoch(self, value: float) -> int:
@@ -147,18 +147,13 @@ class Epochs:
             self.first = 0 if value == 0 else 1
         return int(value) + 1 - self.first
 
-    def lacking(self, what: str) -> str:
+    def objective_missing(self, reported: str) -> str:
         """The error message for reports without the objective."""
-        metrics = ", ".join(self._part) or "no other metric"
+        metrics = ", ".join(self.partial) or "no other metric"
         return (
-            f"the command reports {what} with {metrics}, without the objective {self._objective!r}: report it in each "
-            "epoch; in epochs without a validation, its last value"
+            f"the command reports {reported} with {metrics}, without the objective {self._objective!r}: report it in "
+            "each epoch; in epochs without a validation, its last value"
         )
-
-    @property
-    def lacks(self) -> bool:
-        """Whether a report without the objective still waits for it."""
-        return bool(self._part)
 
     def state_dict(self) -> dict[str, int | None]:
         """The state that a resume needs: `first`. The command keeps the rest of its state itself."""

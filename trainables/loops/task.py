@@ -7,7 +7,6 @@ import inspect
 import json
 import math
 import os
-import pickle
 import re
 import shlex
 import sys
@@ -41,7 +40,7 @@ _DIGEST = re.compile(rb"\n# (crc32:[0-9a-f]{8})\Z")
 #: The stream that receives the output of functions in this process.
 _OUTPUT = Output()
 #: The digest of the code that this process ran last.
-_ran: str | None = None
+_last_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,7 @@ class Code:
         name: a name for files.
         folder: the folder of the program that started the search, where the function's modules are.
         origin: the place of its definition, such as `/path/mine.py:train`.
-        parts: a hash of each part of the code that it runs, by name; empty if an earlier version stored the source
-            alone.
+        parts: a hash of each part of the code that it runs, by name; empty for a command.
         here: the working directory. It may differ in each session.
         tracking: the address of MLflow's store. It may differ in each session.
     """
@@ -95,15 +93,13 @@ class Code:
 
     @property
     def digest(self) -> str:
-        """A hash of all code that the function runs; of the source if the parts are not known."""
+        """A hash of all code that the function runs; for a command, of its source."""
         return array_digest([json.dumps(self.parts, sort_keys=True).encode() if self.parts else self.source.encode()])
 
     def changed(self, stored: Code) -> list[str]:
-        """The parts that differ from the code that a search stored. Without parts the sources are compared."""
+        """The parts that differ from the code that a search stored."""
         if (command := self.command) is not None:
             return command.changed(stored.source)
-        if not (stored.parts and self.parts):
-            return [] if self.source == stored.source else [self.name]
         names = self.parts.keys() | stored.parts.keys()
         return sorted(name for name in names if self.parts.get(name) != stored.parts.get(name))
 
@@ -125,13 +121,12 @@ class Code:
         try:
             pickled = path.read_bytes()
             source = path.with_suffix(".py").read_text()
-            file = path.with_suffix(".json")
-            parts = json.loads(file.read_text()) if file.exists() else {}
+            parts = json.loads(path.with_suffix(".json").read_text())
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: the search's function cannot be read ({error}); put the file back") from error
-        stored = _DIGEST.search(pickled)  # None: an early version wrote no digest
-        pickled = pickled[: stored.start()] if stored else pickled
-        if (stored and digest(BytesIO(pickled)).encode() != stored[1]) or not pickled.endswith(pickle.STOP):
+        stored = _DIGEST.search(pickled)
+        pickled = pickled[: stored.start()] if stored else b""
+        if stored is None or digest(BytesIO(pickled)).encode() != stored[1]:
             raise InputError(
                 f"{path}: is damaged; put the file back, or give the function again: search.open(NAME).resume(train)"
             )
@@ -142,8 +137,7 @@ class Code:
         """The packed command; None for a function, which is not unpickled."""
         if not self.source.startswith(f"{Command.__name__}("):
             return None
-        command: Command = cloudpickle.loads(self.pickled)
-        return command
+        return cloudpickle.loads(self.pickled)
 
     def check_unchanged(self, search: str) -> None:
         """Checks the code that was not packed: a program of a command, a module that a function imports when it runs.
@@ -249,9 +243,8 @@ class LoopTask:
             code = Code.read(path, data.get("folder", ""))
             code.check_unchanged(path.parent.name)
         code = replace(code, here=data.get("here") or str(Path.cwd()), tracking=data.get("tracking", ""))
-        earlier = array_digest([code.source.encode()])  # the fingerprint of early versions
         kind = "function" if code.command is None else "command"
-        info = DataInfo(f"{kind} {code.name}", code.digest, code.digest, {}, earlier=(earlier,))
+        info = DataInfo(f"{kind} {code.name}", code.digest, code.digest, {})
         return Splits(code, None, None, info)
 
     def describe_source(self, data: dict[str, Any]) -> str:
@@ -278,7 +271,7 @@ class LoopTask:
         metrics = _advance(learner)
         device.synchronize()
         value = metrics[self.metric]
-        key = f"val_{self.objective.metric}"  # the name of the objective in the search
+        key = self.objective.key
         if metrics.get(key, value) != value and not math.isnan(value):
             raise TrainingError(
                 f"the metrics hold {key!r} and the objective {self.metric!r}, which the search stores under the name "
@@ -303,7 +296,7 @@ def _prepare_process(code: Code) -> None:
     Sets the working directory and the import path of the program that started the search, ends the MLflow run of the
     previous trial, and forgets modules of other code.
     """
-    global _ran
+    global _last_digest
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)
     if code.here and Path(code.here).is_dir():
@@ -312,11 +305,11 @@ def _prepare_process(code: Code) -> None:
         os.environ["MLFLOW_TRACKING_URI"] = code.tracking
     if (mlflow := sys.modules.get("mlflow")) is not None:
         mlflow.end_run()  # an open run of the previous trial would get the metrics of this trial too
-    if _ran is not None and _ran != code.digest:
+    if _last_digest is not None and _last_digest != code.digest:
         for part in code.parts:
             if part.startswith(LATE):
                 sys.modules.pop(part.removeprefix(LATE), None)
-    _ran = code.digest
+    _last_digest = code.digest
 
 
 def _advance(learner: Loop) -> dict[str, float]:
@@ -324,15 +317,15 @@ def _advance(learner: Loop) -> dict[str, float]:
     folder = learner.trial.folder
     if folder is None:
         return learner.advance()
-    _OUTPUT.to(folder / "output.log")
+    _OUTPUT.switch_to(folder / "output.log")
     try:
         with redirect_stdout(_OUTPUT), redirect_stderr(_OUTPUT):
             return learner.advance()
     except Exception as error:
-        where = f"(its output is in {_OUTPUT.path})"
+        output = f"(its output is in {_OUTPUT.path})"
         lines = _OUTPUT.tail.strip().splitlines()
         if isinstance(error.__cause__, SystemExit) and lines:  # argparse prints the mistake, and exits
-            raise TrainingError(f"{error}; its last line: {lines[-1]} {where}") from error
+            raise TrainingError(f"{error}; its last line: {lines[-1]} {output}") from error
         if lines:  # the note becomes the last line of the traceback, which people see first
-            error.add_note(f"{type(error).__name__}: {first_line(error)} {where}")
+            error.add_note(f"{type(error).__name__}: {first_line(error)} {output}")
         raise

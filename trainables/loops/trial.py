@@ -53,8 +53,8 @@ class Trial:
         #: A checkpoint that the function has not restored yet.
         self._checkpoint: dict[str, Any] | None = None
         self._report: Callable[[Any], None] | None = None
-        #: Lines for the user that the search has not shown yet.
-        self.said: list[str] = []
+        #: Lines for the user, until the search shows them.
+        self.messages: list[str] = []
 
     def epochs(self, **parts: Any) -> Iterator[int]:
         """Yields the numbers of the epochs that remain to be trained; yield the metrics of each epoch inside the loop.
@@ -158,7 +158,9 @@ class Loop:
         metrics = self._next()
         if starts and self.trial._checkpoint is not None:
             # The function restored no part: it runs again from its first epoch up to the trial's epoch.
-            self.trial.said.append("its function restored nothing by `trial.epochs`: it is trained again from epoch 1")
+            self.trial.messages.append(
+                "its function restored nothing by `trial.epochs`: it is trained again from epoch 1"
+            )
             for _ in range(2, self.epoch + 1):
                 metrics = self._next()
         self.trial._checkpoint = None
@@ -168,9 +170,9 @@ class Loop:
         return self._checked_metrics(metrics)
 
     @property
-    def said(self) -> list[str]:
-        """Lines for the user on this trial. The code that shows them empties the list."""
-        return self.trial.said
+    def messages(self) -> list[str]:
+        """Lines for the user about this trial. The code that shows them empties the list."""
+        return self.trial.messages
 
     def _next(self) -> Any:
         assert self._running is not None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from trainables.text.demo import SHARES, shared_out
+
 #: The subjects of each singer: nouns that fit into the same sentences.
 SUBJECTS = {
     "Wren Hollow": "old letters|front porch swing|county fair|hometown parade|diary page|"
@@ -55,7 +57,6 @@ ENDINGS = ("", "", ", oh", ", yeah", " (oh no)", " (hey)", ", baby", " now", " t
 SHARE = 2
 #: The share of lines with the subject of another singer.
 STRAY = 0.1
-SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
 #: The share of a singer's words that every split has.
 COMMON = 0.3
 
@@ -65,16 +66,15 @@ def make(*, size: int, seed: int) -> dict[str, pd.DataFrame]:
     rng = np.random.default_rng(seed)
     names, lines = list(SUBJECTS), [line for row in LINES.strip().splitlines() for line in row.split("|")]
     odds = np.array([SHARE, *[1] * (len(names) - 1)])
-    words: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
+    words: dict[str, dict[str, np.ndarray]] = {split: {} for split in SHARES}
     for name, subjects in SUBJECTS.items():
         shuffled = rng.permutation(subjects.split("|"))
         common, own = np.split(shuffled, [round(COMMON * len(shuffled))])
-        ends = np.round(np.cumsum(list(SPLITS.values())) * len(own)).astype(int)
-        for split, some in zip(SPLITS, np.split(own, ends[:-1]), strict=True):
+        for split, some in shared_out(own).items():
             words[split][name] = np.concatenate([common, some])
     seen: set[str] = set()
     frames = {}
-    for split, share in SPLITS.items():
+    for split, share in SHARES.items():
         rows: list[tuple[str, str]] = []
         while len(rows) < round(share * size):
             singer = str(rng.choice(names, p=odds / odds.sum()))

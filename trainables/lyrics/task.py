@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from trainables import InputError, Objective, Splits
-from trainables.base.files import SPLITS, Allowance
+from trainables.base.files import SPLIT_WORDS, Allowance
 from trainables.base.tables import TABLES, decode
 from trainables.lyrics import demo
 from trainables.text import tables, texts
@@ -28,7 +28,7 @@ class LyricsTask(TextTask):
                 unlabelled = data.get("unlabelled")
                 return tables.read_table(content, name, place, data["text"], data["label"], unlabelled, allowance)
             lines = [line.strip() for line in decode(content, place).splitlines()]
-            folders = [folder for folder in name.parts[:-1] if folder.lower() not in SPLITS]
+            folders = [folder for folder in name.parts[:-1] if folder.lower() not in SPLIT_WORDS]
             frame = pd.DataFrame({"text": [line for line in lines if line]})
             if frame.empty:
                 raise InputError(f"{place}: no line in it")

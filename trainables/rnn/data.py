@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from trainables import DataInfo, InputError, Splits, array_digest
+from trainables import InputError, Splits, array_digest
 from trainables.base.columns import GROUPS, TARGETS
-from trainables.base.copies import staying
+from trainables.base.copies import without_copies
 from trainables.base.files import Allowance, broken, read_files, split_of
 from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.tables import TABLES, find, listed, read_frame
@@ -60,6 +61,13 @@ def pack(sequences: list[np.ndarray], targets: np.ndarray, groups: np.ndarray | 
     return SequenceSplit(values, offsets, np.asarray(targets, dtype=np.float32), groups)
 
 
+def join(parts: Sequence[SequenceSplit], grouped: bool = True) -> SequenceSplit:
+    """Joins splits; without `grouped` each sequence is a group."""
+    sequences = [part.sequence(i) for part in parts for i in range(len(part))]
+    groups = np.concatenate([part.groups for part in parts]) if grouped else None
+    return pack(sequences, np.concatenate([part.targets for part in parts]), groups)
+
+
 def prepare(data: dict[str, Any], source: Path | None) -> Splits:
     """Prepares the user's sequences, or the demo's; see `Task.prepare`."""
     notes: list[str] = []
@@ -86,23 +94,14 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
     if len(set(widths.values())) > 1:
         raise InputError(f"{place}: the splits have different numbers of features: {widths}")
     keys = {name: [part.sequence(i).tobytes() for i in range(len(part))] for name, part in parts.items()}
-    for name, kept in staying(keys, "sequences", place, notes).items():
-        if len(kept) < len(parts[name]):
-            parts[name] = parts[name].take(kept)
-    train = parts["train"]
-    contents = [array for part in parts.values() for array in (part.values, part.offsets, part.targets)]
-    test = parts["test"]
-    lengths = train.lengths
-    notes.append(f"lengths in train: {lengths.min()} to {lengths.max()}, {train.values.shape[1]} features")
-    info = DataInfo(
-        source=place,
-        fingerprint=array_digest(contents),
-        test_fingerprint=array_digest([test.values, test.offsets, test.targets]),
-        sizes={name: len(parts[name]) for name in SPLITS},
-        notes=tuple(notes),
-        chosen=chosen,
-    )
-    return Splits(train, parts["val"], test, info)
+    parts = without_copies(parts, keys, "sequences", place, notes)
+    lengths = parts["train"].lengths
+    notes.append(f"lengths in train: {lengths.min()} to {lengths.max()}, {widths['train']} features")
+    return Splits.made(place, parts, _digest, notes=tuple(notes), chosen=chosen)
+
+
+def _digest(parts: list[SequenceSplit]) -> str:
+    return array_digest(array for part in parts for array in (part.values, part.offsets, part.targets))
 
 
 def _read(
@@ -168,11 +167,7 @@ def _joined(
     widths = {part.values.shape[1] for part in parts}
     if len(widths) > 1:
         raise InputError(f"{place}: files of sequences with {' and '.join(map(str, sorted(widths)))} features")
-    sequences = [part.sequence(i) for part in parts for i in range(len(part))]
-    groups = None
-    if group and all(arrays.get(group) is not None for arrays in pieces):
-        groups = np.concatenate([part.groups for part in parts])
-    return pack(sequences, np.concatenate([part.targets for part in parts]), groups)
+    return join(parts, grouped=group is not None and all(arrays.get(group) is not None for arrays in pieces))
 
 
 def _suggest_group(pieces: list[dict[str, Any]]) -> str | None:

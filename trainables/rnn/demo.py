@@ -47,5 +47,4 @@ def respond(x: np.ndarray, lengths: np.ndarray, leak: float, drive: np.ndarray) 
     for t in range(x.shape[1]):
         moved = np.tanh(leak * state @ turn.T + x[:, t] @ drive)
         state = np.where((t < lengths)[:, None], moved, state)
-    targets: np.ndarray = state @ np.array(READOUT)
-    return targets
+    return state @ np.array(READOUT)

@@ -1,8 +1,9 @@
 """GRU and LSTM layers, with a fast GRU for CPUs.
 
 On a CPU `nn.GRU` runs about a dozen small operations for each time step, and autograd records each of them. In a small
-network their number decides the speed. `Gru` runs five operations for each step forward and three backward, and a
-training step takes half the time of `nn.GRU`. An LSTM is one operation of oneDNN on a CPU, so that PyTorch's is used.
+network their number decides the speed. `Gru` runs five operations for each step forward and three backward. An epoch of
+C-MAPSS with two layers of 32 units takes 0.96 s instead of 2.55 s with `nn.GRU` (benchmarks/tasks.md). An LSTM is one
+operation of oneDNN on a CPU, so that PyTorch's is used.
 """
 
 from __future__ import annotations
@@ -92,12 +93,12 @@ class Gru(torch.autograd.Function):
         delta, total = torch.empty_like(slopes), torch.empty_like(out)  # dloss / d(h W), and dloss / dh
         transposed, flat = weight.t().contiguous(), delta.flatten(2)
         steps, deltas, totals, wide = slopes.unbind(), delta.unbind(), total.unbind(), total.unsqueeze(2).unbind()
-        kept, flats, grads = z.unbind(), flat.unbind(), grad.unbind()
+        updates, flats, grads = z.unbind(), flat.unbind(), grad.unbind()
         totals[-1].copy_(grads[-1])
         for t in range(len(out) - 1, -1, -1):
             torch.mul(wide[t], steps[t], out=deltas[t])
             if t:
-                torch.addcmul(grads[t - 1], totals[t], kept[t], out=totals[t - 1]).addmm_(flats[t], transposed)
+                torch.addcmul(grads[t - 1], totals[t], updates[t], out=totals[t - 1]).addmm_(flats[t], transposed)
         by_weight = out[:-1].flatten(0, 1).t() @ flat[1:].flatten(0, 1)
         by_bias = delta[:, :, 2].sum((0, 1))
         torch.mul(total, inner, out=delta[:, :, 2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from trainables.base.survey import SHOWN, SPLITS, Finding, histograms
+from trainables.base.survey import SHOWN, SPLITS, Finding, histograms, run_hashes
 from trainables.base.task import Splits
 from trainables.rnn.data import SequenceSplit
 
@@ -17,15 +17,15 @@ COARSE = 0.2
 
 
 def shared_steps(splits: Splits) -> list[Finding]:
-    """Finds sequences of validation and test of which at least `SHARE` of the runs of `STEPS` steps occur in train.
+    """Finds sequences of validation and test that share at least `SHARE` of their runs of `STEPS` steps with train.
 
     If the values are too coarse for this test, the finding says so.
     """
-    known, followed = (np.unique(_runs(splits.train, length)[0]) for length in (STEPS, STEPS + 1))
-    if len(followed) * (1 - COARSE) > len(known):
+    train_runs, longer_runs = (np.unique(_runs(splits.train, length)[0]) for length in (STEPS, STEPS + 1))
+    if len(longer_runs) * (1 - COARSE) > len(train_runs):
         words = (
-            f"Of {len(known)} runs of {STEPS} steps in train, many have several different next steps: the values are "
-            "so coarse that equal steps do not mean the same recording. No comparison was made."
+            f"Of {len(train_runs)} runs of {STEPS} steps in train, many have several different next steps: the values "
+            "are so coarse that equal steps do not mean the same recording. No comparison was made."
         )
         return [Finding("Parts of train cannot be recognised", words)]
     findings = []
@@ -33,7 +33,7 @@ def shared_steps(splits: Splits) -> list[Finding]:
         split: SequenceSplit = getattr(splits, name)
         runs, owner = _runs(split, STEPS)
         counts = np.bincount(owner, minlength=len(split))
-        hits = np.bincount(owner, weights=np.isin(runs, known), minlength=len(split))
+        hits = np.bincount(owner, weights=np.isin(runs, train_runs), minlength=len(split))
         share = np.divide(hits, counts, out=np.zeros(len(split)), where=counts > 0)
         same = np.flatnonzero(share >= SHARE)
         if not len(same):
@@ -56,14 +56,10 @@ def _runs(split: SequenceSplit, length: int) -> tuple[np.ndarray, np.ndarray]:
     """A hash of each run of `length` steps within a sequence, and the sequence of each run."""
     rows = np.array([hash(row.tobytes()) for row in split.values], dtype=np.int64)
     owner = np.repeat(np.arange(len(split)), split.lengths)
-    last = len(rows) - length + 1
-    if last < 1:
-        return rows[:0], owner[:0]
-    mixed = np.zeros(last, dtype=np.int64)
-    for step in range(length):
-        mixed = mixed * 1_000_003 + rows[step : step + last]  # the overflow is intended
-    inside = owner[:last] == owner[length - 1 :]
-    return mixed[inside], owner[:last][inside]
+    hashes = run_hashes(rows, length)
+    first, last = owner[: len(hashes)], owner[length - 1 :]
+    inside = first == last
+    return hashes[inside], first[inside]
 
 
 def overview(splits: Splits) -> list[Finding]:

@@ -27,7 +27,7 @@ INITS = ("uniform", "xavier", "orthogonal")
 
 
 def initialise(weight: torch.Tensor, kind: str) -> None:
-    """Fills the last two dimensions, (fan in, fan out), of a stack of matrices in place.
+    """Fills a matrix (fan in, fan out), or a stack of matrices, in place.
 
     `uniform`: U(-1/sqrt(n), 1/sqrt(n)) with n = fan out, as torch.nn.RNN; `xavier`: Glorot and Bengio 2010, eq. 16;
     `orthogonal`: Saxe et al. 2014.
@@ -39,11 +39,9 @@ def initialise(weight: torch.Tensor, kind: str) -> None:
         elif kind == "xavier":
             bound = math.sqrt(6 / (fan_in + fan_out))
             weight.uniform_(-bound, bound)
-        elif kind == "orthogonal":
+        else:
             for matrix in weight.view(-1, fan_in, fan_out):
                 nn.init.orthogonal_(matrix)
-        else:
-            raise ValueError(f"init: {kind!r}: allowed are {', '.join(INITS)}")
 
 
 class Recur(torch.autograd.Function):
@@ -118,8 +116,6 @@ class Recurrence(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, steps: int | None, activation: str, init: str) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation: {activation!r}: allowed are {', '.join(ACTIVATIONS)}")
         lead = () if steps is None else (steps,)
         self.activation, self.steps = activation, steps
         self.input_weight = nn.Parameter(torch.empty(*lead, inputs, hidden))
@@ -145,8 +141,7 @@ class Recurrence(nn.Module):
             driven = driven.view(members, len(x), -1, driven.shape[-1]).transpose(0, 1)
         else:
             driven = x @ weight.transpose(0, 1) + bias.transpose(0, 1).unsqueeze(2)
-        out: torch.Tensor = Recur.apply(driven, recurrent, present, self.activation)
-        return out
+        return Recur.apply(driven, recurrent, present, self.activation)
 
 
 class SequenceRegressor(nn.Module):
@@ -255,13 +250,23 @@ class Sequences:
         return Sequences(values, starts, lengths, targets, split.lengths, np.asarray(start, dtype=np.float32))
 
 
+def pads_behind(params: dict[str, Any]) -> bool:
+    """Whether sequences are padded at their end. Else they are padded in front, and end at the last step."""
+    return params["variant"] == "vanilla" or (params["variant"] == "padded" and params["align"] == "start")
+
+
+def keeps_first(params: dict[str, Any]) -> bool:
+    """Whether a longer sequence keeps its first steps. Else it keeps its last steps."""
+    return bool(params["variant"] == "truncated" and params["keep"] == "first")
+
+
 def layout(
     data: Sequences, index: Rows, params: dict[str, Any], steps: int | None
 ) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Gathers the sequences `index`, ([members,] batch), in the form of the variant.
 
-    The variants vanilla and padded with `align: start` pad at the end. The others pad in front, so that the last step
-    is the last step of each sequence; a truncated network pads sequences that are shorter than all of train.
+    `pads_behind` says where a sequence is padded. A truncated network pads sequences that are shorter than all of
+    train.
 
     Returns:
         x (time, [members,] batch, features), with any values as padding; mask float32 (time, [members,] batch), 1 on
@@ -270,12 +275,11 @@ def layout(
     sizes = data.sizes[index.here]
     time = steps or int(sizes.max())
     starts, lengths = data.starts[index.there], data.lengths[index.there]
-    kept = lengths.clamp(max=time)
-    behind = params["variant"] == "vanilla" or (params["variant"] == "padded" and params["align"] == "start")
-    first = params["variant"] == "truncated" and params["keep"] == "first"
-    step = torch.arange(time, device=kept.device).reshape(-1, *[1] * kept.dim())
+    used = lengths.clamp(max=time)
+    behind, first = pads_behind(params), keeps_first(params)
+    step = torch.arange(time, device=used.device).reshape(-1, *[1] * used.dim())
     if not behind:
-        step = step - (time - kept)
-    inside = (step >= 0) & (step < kept)
-    rows = torch.where(inside, step + (starts if first else starts + (lengths - kept)), 0)
+        step = step - (time - used)
+    inside = (step >= 0) & (step < used)
+    rows = torch.where(inside, step + (starts if first else starts + (lengths - used)), 0)
     return data.values[rows], inside.float(), not behind and bool((sizes < time).any())

@@ -99,7 +99,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stack below each mark
         self.memo: dict[int, Any] = {}
-        self.operations: Mapping[str, Callable[[Any], None]] = {
+        self.operations: Mapping[str, Callable[[Any], object]] = {
             **dict.fromkeys(_CONSTANTS, self.push),
             **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self.put),
             **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda key: self.push(self.memo[key])),
@@ -113,7 +113,7 @@ class _Machine:
             "MEMOIZE": lambda _: self.put(len(self.memo)),
             "MARK": self.mark,
             "POP": self.pop,
-            "POP_MARK": self.pop_mark,
+            "POP_MARK": lambda _: self.marked(),
             "DUP": lambda _: self.push(self.stack[-1]),
             "TUPLE": lambda _: self.push(tuple(self.marked())),
             "TUPLE1": lambda _: self.push(tuple(self.last(1))),
@@ -146,15 +146,12 @@ class _Machine:
         else:
             self.marked()
 
-    def pop_mark(self, _: Any) -> None:
-        self.marked()
-
     def mark(self, _: Any) -> None:
         self.below.append(self.stack)
         self.stack = []
 
     def marked(self) -> list[Any]:
-        """Removes and returns what stands above the last mark."""
+        """Removes and returns the values above the last mark."""
         above, self.stack = self.stack, self.below.pop()
         return above
 
@@ -323,7 +320,7 @@ class _Resolver:
 
     def __init__(self) -> None:
         #: By the id of a container: the resolved container and its bytes; None while its items are being resolved.
-        self.known: dict[int, tuple[Any, int] | None] = {}
+        self.resolved: dict[int, tuple[Any, int] | None] = {}
 
     def resolve(self, value: Any, depth: int = 0) -> tuple[Any, int]:
         """The object and its bytes, without the overhead of Python's objects."""
@@ -333,12 +330,12 @@ class _Resolver:
             return value, 1
         if isinstance(value, _Array) and value.value is not None:
             return value.value, value.value.nbytes
-        if id(value) not in self.known:
+        if id(value) not in self.resolved:
             if depth > DEEPEST:
                 raise ValueError(f"lists in lists, deeper than {DEEPEST}")
-            self.known[id(value)] = None
-            self.known[id(value)] = self._container(value, depth + 1)
-        resolved = self.known[id(value)]
+            self.resolved[id(value)] = None
+            self.resolved[id(value)] = self._container(value, depth + 1)
+        resolved = self.resolved[id(value)]
         if resolved is None:
             raise ValueError("a list that holds itself")
         return resolved
@@ -379,7 +376,8 @@ def read_npy(content: bytes, place: str, allowance: Allowance = UNLIMITED) -> np
         shape, fortran, dtype = read_header(file)
         shape, start = _shape(shape), file.tell()
         if not dtype.hasobject:
-            return _array(dtype, shape, "F" if fortran else "C", content[start : start + _bytes(dtype, shape)])
+            end = start + math.prod(shape) * dtype.itemsize
+            return _array(dtype, shape, "F" if fortran else "C", content[start:end])
         if dtype.fields or dtype.subdtype:
             raise ValueError("a type of several parts, one of which is an object")
     inner = read_pickle(content[start:], place, allowance)
@@ -387,10 +385,6 @@ def read_npy(content: bytes, place: str, allowance: Allowance = UNLIMITED) -> np
         raise InputError(f"{place}: damaged .npy file: its header says {shape!r:.60}")
     with broken(place, "not a .npy file"):
         return inner.reshape(shape)
-
-
-def _bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
-    return math.prod(shape) * dtype.itemsize
 
 
 def read_npz(content: bytes, place: str, allowance: Allowance = UNLIMITED) -> dict[str, np.ndarray]:

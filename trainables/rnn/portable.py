@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from trainables.rnn.gated import GatedRecurrence
-from trainables.rnn.model import Recurrence, SequenceRegressor
+from trainables.rnn.model import Recurrence, SequenceRegressor, keeps_first, pads_behind
 from trainables.rnn.ridge import Ridge
 
+#: The file that `write` makes, and the program that shows its use.
 FILE = "model.ts"
 USAGE = """\
 import torch
@@ -83,8 +84,7 @@ class Portable(nn.Module):
     ) -> None:
         super().__init__()
         self.steps = steps or 0
-        self.behind = params["variant"] == "vanilla" or (params["variant"] == "padded" and params["align"] == "start")
-        self.first = params["variant"] == "truncated" and params["keep"] == "first"
+        self.behind, self.first = pads_behind(params), keeps_first(params)
         self.layers = nn.ModuleList(
             Layer(layer) if isinstance(layer, Recurrence) else Gated(layer)  # type: ignore[arg-type]
             for layer in model.layers
@@ -99,20 +99,20 @@ class Portable(nn.Module):
 
     def forward(self, sequences: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         time = self.steps if self.steps > 0 else sequences.shape[1]
-        kept = lengths.clamp(max=time)
-        step = torch.arange(time)[:, None].expand(time, len(kept))
+        used = lengths.clamp(max=time)
+        step = torch.arange(time)[:, None].expand(time, len(used))
         if not self.behind:
-            step = step - (time - kept)
-        inside = (step >= 0) & (step < kept)
-        rows = step if self.first else step + (lengths - kept)
+            step = step - (time - used)
+        inside = (step >= 0) & (step < used)
+        rows = step if self.first else step + (lengths - used)
         rows = torch.where(inside, rows, torch.zeros_like(rows))
-        x = sequences[torch.arange(len(kept))[None, :], rows]
+        x = sequences[torch.arange(len(used))[None, :], rows]
         present = inside.to(x.dtype)[..., None]
         x = torch.where(inside[..., None], (x - self.x_mean) / self.x_std, torch.zeros_like(x))
         for layer in self.layers:
             x = layer(x, present)
         end = torch.where(inside, torch.arange(time)[:, None], torch.zeros_like(step)).amax(0)
-        last = x[end, torch.arange(len(kept))]
+        last = x[end, torch.arange(len(used))]
         return (
             (last @ self.readout_weight + self.readout_bias) * self.y_std + self.y_mean + self.start(sequences, lengths)
         )

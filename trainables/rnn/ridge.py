@@ -16,8 +16,10 @@ from trainables.rnn.data import SequenceSplit
 
 #: The candidate strengths of the penalty on standardised inputs; the error on left-out groups decides.
 STRENGTHS = tuple(10.0**power for power in range(-3, 5))
+#: The number of parts of the groups; the error on each part is measured without it.
 FOLDS = 5
-#: The largest number of inputs, and of numbers in all inputs. They limit the number of last steps that are read.
+#: The largest number of inputs of a sequence (the Gram matrix then takes 8 MB), and the largest number of inputs of all
+#: sequences (240 MB in float64). They limit the number of last steps that are read.
 WIDEST, LARGEST = 1000, 30_000_000
 
 
@@ -60,7 +62,9 @@ def last_steps(split: SequenceSplit, steps: int, fill: np.ndarray) -> np.ndarray
 
 @lru_cache(maxsize=2)
 def fit_ridge(train: SequenceSplit) -> tuple[Ridge, np.ndarray]:
-    """Fits to as many last steps as the shortest training sequence has; cached for all trials of a process.
+    """Fits to the last steps of each sequence; cached for all trials of a process.
+
+    The number of steps is the length of the shortest training sequence, within the limits `WIDEST` and `LARGEST`.
 
     Returns:
         The regression, and for each training sequence the prediction of a regression that was fitted without the fold
@@ -95,5 +99,4 @@ def fit_ridge(train: SequenceSplit) -> tuple[Ridge, np.ndarray]:
 
 
 def _solve(squares: np.ndarray, products: np.ndarray, strength: float) -> np.ndarray:
-    weights: np.ndarray = np.linalg.solve(squares + strength * np.eye(len(squares)), products)
-    return weights
+    return np.linalg.solve(squares + strength * np.eye(len(squares)), products)

@@ -1,4 +1,4 @@
-"""Reads tables of sequences: a row is a step or a whole sequence. `base.columns` suggests what each column is."""
+"""Reads tables of sequences: a row is a step or a whole sequence. `base.columns` suggests the role of each column."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Table:
 def read_tables(
     tables: list[Table], target: str | None, group: str | None, notes: list[str], of_train: Sequence[Table] = ()
 ) -> tuple[dict[str, Any], str]:
-    """Reads the tables of a split as arrays: X, the target and, if there is one, the group.
+    """Reads the tables of a split as arrays: X, the target, and the group if a column holds groups.
 
     A table has one of these forms:
 
@@ -42,7 +42,7 @@ def read_tables(
 
     Args:
         target, group: the names of columns; None: suggested.
-        of_train: the tables of train, one of which may hold the targets of all splits.
+        of_train: the tables of train. One of them may hold the targets of all splits.
 
     Returns:
         The arrays by name, and the name of the target.
@@ -128,17 +128,17 @@ def _with(column: str | None, tables: Sequence[Table]) -> list[Table]:
 
 def _sequences_of_steps(
     table: Table, sequences: Any, inputs: list[str], target: str, group: str | None,
-    known: dict[str, pd.DataFrame] | None,
+    row_of: dict[str, pd.DataFrame] | None,
 ) -> dict[str, list[Any]]:  # fmt: skip
     """The arrays of a table whose rows are steps.
 
     Args:
-        known: the row of each sequence with its target; None if the rows of steps hold the target.
+        row_of: the row of each sequence with its target; None if the rows of steps hold the target.
     """
     arrays: dict[str, list[Any]] = {"X": [], target: []} | ({group: []} if group else {})
     for name, rows in sequences:
-        own = rows if known is None else known[_normalised_id(name)]
-        if known is None and rows[target].nunique(dropna=False) != 1:
+        own = rows if row_of is None else row_of[_normalised_id(name)]
+        if row_of is None and rows[target].nunique(dropna=False) != 1:
             raise InputError(
                 f"{table.place}: sequence {name}: {target} must be one value, but there are several (name the column "
                 "to predict with --set data.target=NAME)"
@@ -215,7 +215,7 @@ def _ordered(frame: pd.DataFrame, key: str, time: str | None, place: str) -> pd.
     twice = frame.duplicated([key, time])
     if twice.any():
         where = frame.index[twice][0]
-        raise InputError(f"{place}: sequence {frame.at[where, key]}: {time} = {frame.at[where, time]} stands twice")
+        raise InputError(f"{place}: sequence {frame.at[where, key]}: {time} = {frame.at[where, time]} occurs twice")
     return frame.sort_values(time, kind="stable")
 
 
@@ -237,7 +237,7 @@ def _rows_of_sequences(tables: list[Table], group: str | None) -> tuple[dict[str
         shared_group = group if group in frame else find([c for c in frame.columns if c != key], GROUPS)
         for position, name in enumerate(map(_normalised_id, frame[key])):
             if name in rows:
-                raise InputError(f"{table.place}: row {position + 1}: sequence {name} stands twice")
+                raise InputError(f"{table.place}: row {position + 1}: sequence {name} occurs twice")
             rows[name] = frame.iloc[position : position + 1]
     return rows, shared_group
 

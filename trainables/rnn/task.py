@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from trainables.base import plots
 from trainables.base.batches import Rows, rows_on
 from trainables.base.columns import step_features
 from trainables.base.errors import first_line
+from trainables.base.exported import finished, load_weights, read_about, write_model
 from trainables.base.files import UNLIMITED, read_files
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.tables import TABLES, read_frame
@@ -56,6 +56,7 @@ from trainables.rnn.model import (
 )  # fmt: skip
 from trainables.rnn.ridge import Ridge, fit_ridge
 
+#: The number of sequences of a batch of the evaluation; it changes no result.
 EVAL_BATCH = 256
 #: Shuffled sequences are sorted by length within buckets of this many batches, which keeps padding small.
 BUCKET = 8
@@ -169,10 +170,7 @@ class RnnTask:
         return sums[..., 0] / sums[..., 1]
 
     def merge(self, splits: Splits) -> SequenceSplit:
-        both = [splits.train, splits.val]
-        sequences = [part.sequence(i) for part in both for i in range(len(part))]
-        targets, groups = (np.concatenate([getattr(part, name) for part in both]) for name in ("targets", "groups"))
-        return reading.pack(sequences, targets, groups)
+        return reading.join([splits.train, splits.val])
 
     def baselines(self, splits: Splits) -> dict[str, float]:
         return baselines(splits.train, splits.test)
@@ -194,24 +192,22 @@ class RnnTask:
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         model: Any = learner.model
         ridge: Ridge | None = learner.extra.get("ridge")
-        description = {"params": learner.params, "steps": learner.extra["steps"], "features": len(model.x_mean)}
+        about = {"params": learner.params, "steps": learner.extra["steps"], "features": len(model.x_mean)}
         if ridge:
-            description["ridge"] = ridge.described()
-        (folder / "model.json").write_text(json.dumps(description, indent=2))
-        torch.save(model.state_dict(), folder / "weights.pt")
+            about["ridge"] = ridge.described()
+        write_model(folder, about, model)
         portable.write(model, learner.extra["steps"], learner.params, ridge, folder)
 
     def load(self, folder: Path) -> Learner:
         """Loads an exported model. The scaling is a part of its weights."""
-        description = json.loads((folder / "model.json").read_text())
-        params, steps = description["params"], description["steps"]
-        model = SequenceRegressor(description["features"], steps, params)
-        model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+        about = read_about(folder)
+        params, steps = about["params"], about["steps"]
+        model = SequenceRegressor(about["features"], steps, params)
+        load_weights(model, folder / "weights.pt")
         extra = {"steps": steps}
-        if "ridge" in description:
-            extra["ridge"] = Ridge.from_description(description["ridge"])
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-        return Learner(model, optimizer, None, Device(torch.device("cpu")), params, extra=extra)
+        if "ridge" in about:
+            extra["ridge"] = Ridge.from_description(about["ridge"])
+        return finished(model, params, extra)
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
         """A frame with a column `sequence`, from tables with one sequence each and a row for each step."""

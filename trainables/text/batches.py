@@ -40,7 +40,7 @@ class EncodedSplit:
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """The way in which a model reads texts, and its classes.
+    """The encoder, the terms and the classes of a model.
 
     Attributes:
         positive: the class that is rarest in train. With two classes the decision threshold applies to it.

@@ -21,6 +21,7 @@ from torch import nn
 from trainables.base.batches import read_only
 from trainables.base.device import Device
 from trainables.base.errors import InputError, first_line
+from trainables.base.hub import place_of
 from trainables.base.storage import cached_array
 from trainables.base.task import Progress, array_digest
 from trainables.text.ragged import Ragged
@@ -31,30 +32,21 @@ if TYPE_CHECKING:
 
 REFERENCE = "distilbert-base-uncased"
 PACKAGED = "packaged"
-#: Seconds that `auto` waits for the hub.
-PATIENCE = 4.0
 #: The number of tokens of a batch of the encoder, padding included.
 BATCH_TOKENS = 4096
 
 
 def choose(name: str) -> tuple[str, str]:
-    """Resolves `auto`: looks in the local Hugging Face cache and then asks the hub, for `PATIENCE` seconds.
+    """Resolves `auto`: looks in the local Hugging Face cache, then asks the hub.
 
     Returns:
         The encoder's name (names other than `auto` are returned unchanged), and a sentence on its source.
     """
     if name != "auto":
         return name, f"encoder: {name}"
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # the class of the hub's HTTP client
-
-    if isinstance(try_to_load_from_cache(REFERENCE, "config.json"), str):
-        return REFERENCE, f"encoder: {REFERENCE}, from the local Hugging Face cache"
-    try:
-        HfApi().model_info(REFERENCE, timeout=PATIENCE)
-    except (HTTPError, OfflineModeIsEnabled, OSError):
-        return PACKAGED, f"encoder: packaged MiniLM, as neither the local cache nor the hub has {REFERENCE}"
-    return REFERENCE, f"encoder: {REFERENCE}, from the Hugging Face hub"
+    if place := place_of(REFERENCE, ["config.json"], "model"):
+        return REFERENCE, f"encoder: {REFERENCE}, from {place}"
+    return PACKAGED, f"encoder: packaged MiniLM, as neither the local cache nor the hub has {REFERENCE}"
 
 
 def folder_of(name: str) -> str:

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from trainables.base.survey import SHOWN, SPLITS, Finding, evenly, histograms
+from trainables.base.survey import CHANCE, SHOWN, SPLITS, Finding, evenly, histograms
 from trainables.base.task import Splits
 
-#: The number of characters of a piece (shingle), and the Jaccard similarity of near-duplicates.
+#: The number of characters of a piece (shingle), and the smallest Jaccard similarity of near-duplicates.
 PIECE, SAME = 5, 0.8
+#: The number of hash functions of MinHash. More of them find candidates more reliably, and take more time.
 PERMUTATIONS = 64
 #: The largest numbers of texts that are compared (of train, of each other split), and of characters of a text.
 TRAIN, HELD_OUT, LENGTH = 50_000, 5_000, 2_000
+#: The number of texts of each class that are shown.
 EXAMPLES = 3
 
 
@@ -69,8 +71,7 @@ def _finding(splits: Splits, name: str, pairs: Sequence[tuple[float, int, int]],
         f"{fact}. A model may have memorised them, so its figure on {name} is too good by up to "
         f"{len(pairs) / sampled:.1%}. Copies of one text (retweets, refrains, boilerplate) belong in one split."
     )
-    # A pair in a hundred is chance among short texts, and changes no decision.
-    warning = f"{fact}: its figures flatter" if len(pairs) > sampled / 100 else ""
+    warning = f"{fact}: its figures flatter" if len(pairs) > CHANCE * sampled else ""
     return Finding(f"Near-duplicates of {name} in train", words, table, warning=warning)
 
 

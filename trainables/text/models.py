@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -49,12 +50,11 @@ class Classifier(nn.Module):
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """(batch, width) -> logits (batch, classes)."""
-        logits: torch.Tensor = self.classifier(self.dropout(self.activation(self.pre_classifier(pooled))))
-        return logits
+        return self.classifier(self.dropout(self.activation(self.pre_classifier(pooled))))
 
 
 class TokenHalving(nn.Module):
-    """Four layers of Linear and ReLU on each token, each of which halves the width; then one layer on all tokens."""
+    """Four layers of Linear and ReLU on each token halve the width four times; then one layer reads all tokens."""
 
     def __init__(self, width: int, tokens: int, classes: int, dropout: float) -> None:
         super().__init__()
@@ -69,8 +69,7 @@ class TokenHalving(nn.Module):
         """(batch, up to `tokens`, width) -> logits (batch, classes); padding counts as zero."""
         halved = self.halving(states).masked_fill(~mask.unsqueeze(-1), 0.0)
         halved = F.pad(halved, (0, 0, 0, self.tokens - halved.shape[1]))
-        logits: torch.Tensor = self.output(self.dropout(halved.flatten(1)))
-        return logits
+        return self.output(self.dropout(halved.flatten(1)))
 
 
 class Convolutions(nn.Module):
@@ -88,8 +87,7 @@ class Convolutions(nn.Module):
         sequence = embedded.masked_fill(~mask.unsqueeze(-1), 0.0).transpose(1, 2)
         pooled = torch.cat([convolution(sequence).amax(2) for convolution in self.convolutions], 1)
         # ReLU after the maximum gives the same result as before it.
-        logits: torch.Tensor = self.output(self.dropout(self.activation(pooled)))
-        return logits
+        return self.output(self.dropout(self.activation(pooled)))
 
 
 class TextNet(nn.Module):
@@ -112,10 +110,7 @@ class TextNet(nn.Module):
             self.config = model.config
             for block in model.transformer.layer[encoder.layers - opened :]:
                 # Copied: other trials may share the weights.
-                for name, parameter in list(block.named_parameters()):
-                    owner = block.get_submodule(name.rpartition(".")[0])
-                    setattr(owner, name.rpartition(".")[2], nn.Parameter(parameter.detach().clone()))
-                self.blocks.append(block)
+                self.blocks.append(copy.deepcopy(block).requires_grad_(True))
         if kind == "classifier":
             self.head: nn.Module = Classifier(encoder.width, classes, dropout)
         elif kind == "tokens":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,14 +25,14 @@ class Ragged:
     def __getitem__(self, row: int) -> np.ndarray:
         return self.flat[self.starts[row] : self.starts[row + 1]]
 
-    def padded(self, rows: np.ndarray, fill: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """The rows, padded with `fill` (rows, longest, ...), and a mask that is true on content."""
+    def padded(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows, padded with 0 (rows, longest, ...), and a mask that is true on content."""
         lengths = self.lengths[rows]
         steps = np.arange(lengths.max())
         mask = steps < lengths[:, None]
         positions = self.starts[rows][:, None] + steps
         values = self.flat[np.minimum(positions, len(self.flat) - 1)]
-        values[~mask] = fill
+        values[~mask] = 0
         return values, mask
 
     def filled(self, length: int, fill: int) -> Ragged:
@@ -41,11 +40,6 @@ class Ragged:
         values = np.full((len(self), length, *self.flat.shape[1:]), fill, dtype=self.flat.dtype)
         values[np.arange(length) < self.lengths[:, None]] = self.flat
         return Ragged(values.reshape(-1, *self.flat.shape[1:]), np.arange(len(self) + 1) * length)
-
-
-def pack(rows: Sequence[np.ndarray]) -> Ragged:
-    """Joins arrays of different lengths."""
-    return Ragged(np.concatenate(rows), np.concatenate([[0], np.cumsum([len(row) for row in rows])]))
 
 
 def join(first: Ragged, second: Ragged) -> Ragged:

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from trainables.base import plots
+from trainables.base.classifiers import write_reports
 from trainables.text.batches import EncodedSplit
 
+#: The numbers of mistakes and of random samples that are written.
 MISTAKES, SAMPLES = 20, 10
 #: The number of bins of equal width of the calibration curve.
 BINS = 10
@@ -21,14 +23,7 @@ def write(
 ) -> None:  # fmt: skip
     """Writes into `folder`: confusion matrix, scores of each class, predictions, the most confident mistakes, samples,
     calibration and, for two classes, the precision-recall curve of the class `positive`."""
-    plots.classification(split.labels, predicted, classes, folder)
-    names = np.array(classes, dtype=object)
-    table = pd.DataFrame({
-        "text": split.texts, "class": names[split.labels], "predicted": names[predicted],
-        "probability": probabilities[np.arange(len(predicted)), predicted],
-        "of its label": probabilities[np.arange(len(predicted)), split.labels],
-    })  # fmt: skip
-    table.to_csv(folder / "predictions.csv", index=False)
+    table = write_reports({"text": split.texts}, split.labels, probabilities, predicted, classes, folder)
     wrong = table[table["class"] != table["predicted"]]
     wrong.nlargest(MISTAKES, "probability").to_csv(folder / "mistakes.csv", index=False)
     chosen = np.random.default_rng(0).choice(len(table), min(SAMPLES, len(table)), replace=False)

@@ -1,7 +1,7 @@
 """Scores of classifiers from confusion matrices, and the best decision threshold.
 
-scikit-learn scores one set of predictions at a time. The bootstrap scores thousands of resampled confusion matrices,
-which these functions do in one NumPy operation.
+scikit-learn scores one set of predictions at a time. The bootstrap scores thousands of resampled confusion matrices;
+`SCORES` takes all of them in one NumPy operation.
 """
 
 from __future__ import annotations
@@ -9,11 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-
-
-def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """The confusion matrix, counts (classes, classes) by truth and prediction, of indices (n,)."""
-    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def _macro_f1(matrices: np.ndarray) -> np.ndarray:
@@ -52,7 +47,7 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray) -> float:
     rejected = np.searchsorted(np.sort(negatives), steps)  # negatives below each threshold
     hits, alarms = len(positives) - missed, len(negatives) - rejected
     scores = hits / (2 * hits + alarms + missed) + rejected / (2 * rejected + alarms + missed)
-    runs = np.split(np.arange(len(steps)), np.flatnonzero(np.diff(scores)) + 1)
+    runs = np.split(np.arange(len(steps)), np.flatnonzero(np.diff(scores)) + 1)  # thresholds of equal score
     best = max((run for run in runs if scores[run[0]] == scores.max()), key=len)
     return float(steps[best[len(best) // 2]])
 

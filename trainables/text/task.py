@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -18,13 +17,16 @@ import torch
 from torch.nn import functional as F
 
 from trainables.base.batches import Rows, read_only, rows_on, shuffled_rows
+from trainables.base.classifiers import balanced_weights, predictions
 from trainables.base.device import Device
 from trainables.base.errors import InputError
+from trainables.base.exported import load_weights, read_about, write_model
 from trainables.base.files import UNLIMITED, read_files, read_whole
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.optimizers import make_optimizer, make_schedule
+from trainables.base.splitting import SPLITS
 from trainables.base.survey import Finding, classes_found
-from trainables.base.tables import TABLES, decode
+from trainables.base.tables import TABLES, decode, named_lines
 from trainables.base.task import Choices, DataInfo, Objective, Params, Progress, Splits
 from trainables.base.training import Learner, fit_batches
 from trainables.base.values import BELOW_ONE, COUNT, SWITCH, Allowed, Numbers, check_params
@@ -32,10 +34,13 @@ from trainables.text import encoders, look, reports, tables, tfidf
 from trainables.text.batches import EncodedSplit, TextEncoding, batch, merge
 from trainables.text.encoders import Encoder
 from trainables.text.models import HEADS, TextNet, classification_loss, frozen_part, parameter_groups
-from trainables.text.scores import SCORES, best_threshold, confusion, decide
+from trainables.text.scores import SCORES, best_threshold, decide
 from trainables.text.texts import TextSplit
 
+#: The number of texts of a batch of the evaluation; it bounds the memory.
 EVAL_BATCH = 256
+#: Smaller probabilities count as this one, so that the logarithm is finite.
+LEAST_PROBABILITY = 1e-12
 #: Hyperparameters that decide which features of the frozen encoder a trial uses.
 FROZEN_BY = ("model.head", "model.unfreeze", "model.pooling", "model.mask_padding")
 #: The example program of a model that is a whole transformers checkpoint.
@@ -133,7 +138,7 @@ class TextTask:
             kinds = {bool(characters) for characters in choices.get("model.characters") or (False,)}
             all_terms = tfidf.fit(splits.train.texts, True in kinds)
             terms = {characters: all_terms if characters else all_terms.words for characters in kinds}
-        train, val, test = (computed(getattr(splits, name), name) for name in ("train", "val", "test"))
+        train, val, test = (computed(getattr(splits, name), name) for name in SPLITS)
         return Splits(train, val, test, splits.info)
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
@@ -145,8 +150,7 @@ class TextTask:
             terms = train.counted[characters][0] if characters in train.counted else tfidf.fit(train.texts, characters)
         encoding = TextEncoding(train.encoder, train.max_length, splits.info.classes, int(np.argmin(counts)), terms)
         learner = _learner(params, encoding, epochs, device)
-        # Inverse to class frequency, 1 on average over the samples: scikit-learn's `balanced`.
-        weights = torch.tensor(len(train) / (len(counts) * counts), dtype=torch.float32)
+        weights = balanced_weights(train.labels, len(counts))
         learner.extra["class_weights"] = weights.to(device.torch_device)
         return learner
 
@@ -165,7 +169,7 @@ class TextTask:
         return fit_batches(learner, batches, forward, params["clip_norm"])
 
     def evaluate(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
-        from sklearn.metrics import average_precision_score
+        from sklearn.metrics import average_precision_score, confusion_matrix
 
         encoding: TextEncoding = learner.extra["encoding"]
         probabilities, threshold = _probabilities(learner, split), learner.params.get("threshold")
@@ -179,7 +183,7 @@ class TextTask:
                 "average_precision": float(average_precision_score(truth, positive)),
             }
         predicted = decide(probabilities, encoding.positive, threshold)
-        matrix = confusion(split.labels, predicted, len(encoding.classes))
+        matrix = confusion_matrix(split.labels, predicted, labels=range(len(encoding.classes)))
         return metrics | {
             "accuracy": float((predicted == split.labels).mean()),
             **{name: float(score(matrix)) for name, score in SCORES.items()},
@@ -205,9 +209,11 @@ class TextTask:
 
     def baselines(self, splits: Splits) -> dict[str, float]:
         """TF-IDF with logistic regression, fitted to train and validation like the final model."""
+        from sklearn.metrics import confusion_matrix
+
         both, test = self.merge(splits), splits.test
         predicted = tfidf.baseline(TextSplit(both.texts, both.labels), test.texts)
-        matrix = confusion(test.labels, predicted, len(splits.info.classes))
+        matrix = confusion_matrix(test.labels, predicted, labels=range(len(splits.info.classes)))
         return {"tfidf": float(SCORES[self.objective.metric](matrix))}
 
     def artifacts(self, learner: Learner, split: EncodedSplit, info: DataInfo, folder: Path) -> None:
@@ -231,45 +237,44 @@ class TextTask:
             (folder / "usage.py").write_text(USAGE.format(most=encoding.max_length))
         model.cpu().save_pretrained(folder)
         encoding.encoder.tokenizer().save_pretrained(folder)
-        torch.save(net.state_dict(), folder / "net.pt")
         if encoding.terms:
             tfidf.save(encoding.terms, folder / "tfidf.json")
         about = {
             "params": learner.params, "max_length": encoding.max_length, "classes": encoding.classes,
             "positive": encoding.positive,
         }  # fmt: skip
-        (folder / "model.json").write_text(json.dumps(about, indent=2, ensure_ascii=False))
+        write_model(folder, about, net, "net.pt")
 
     def load(self, folder: Path) -> Learner:
-        about = json.loads((folder / "model.json").read_text())
+        about = read_about(folder)
         terms = tfidf.load(folder / "tfidf.json") if (folder / "tfidf.json").exists() else None
         encoder, classes = encoders.load(str(folder)), tuple(about["classes"])
         encoding = TextEncoding(encoder, about["max_length"], classes, about["positive"], terms)
         learner = _learner(about["params"], encoding, 1, Device(torch.device("cpu")))
-        learner.model.load_state_dict(torch.load(folder / "net.pt", map_location="cpu", weights_only=True))
+        load_weights(learner.model, folder / "net.pt")
         learner.extra |= {"tokenizer": encoder.tokenizer(), "encoder": encoder.model()}
         return learner
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
         """A frame with a column `text`: texts, lines or tables of files, or lines of stdin (`-`)."""
-        found: list[tuple[str, str]] = []
+        named: list[tuple[str, str]] = []
         for argument in arguments:
             path = Path(argument)
             if argument == "-":
-                found += _lines("stdin", sys.stdin.read())
+                named += named_lines("stdin", sys.stdin.read())
             elif path.is_file() and {*map(str.lower, path.suffixes[-2:])} & {*TABLES, ".zip"}:
                 for name, content in read_files(path, TABLES, UNLIMITED):
                     column = tables.read_column(content, name, argument)
-                    found += [(f"{argument}:{row}", text) for row, text in enumerate(column, 1)]
+                    named += [(f"{argument}:{row}", text) for row, text in enumerate(column, 1)]
             elif path.is_file():
-                found += _lines(argument, decode(read_whole(path), argument))
+                named += named_lines(argument, decode(read_whole(path), argument))
             elif path.suffix.lower() in (*TABLES, ".txt") and " " not in argument:
                 raise InputError(f"{argument}: no such file")
             else:
-                found.append((argument, argument))
-        if not found:
+                named.append((argument, argument))
+        if not named:
             raise InputError(f"{', '.join(arguments)}: no text there")
-        return pd.DataFrame({"text": [text for _, text in found]}, index=[name for name, _ in found])
+        return pd.DataFrame({"text": [text for _, text in named]}, index=[name for name, _ in named])
 
     def predict(self, model: Learner, frame: pd.DataFrame) -> pd.DataFrame:
         """A frame with a column `text` -> `class`, `probability` and a column a class."""
@@ -284,12 +289,7 @@ class TextTask:
         split = EncodedSplit(values, nothing, ids, encoding.encoder, encoding.max_length, features)
         probabilities = _probabilities(model, split)
         predicted = decide(probabilities, encoding.positive, model.params.get("threshold"))
-        table = {
-            "class": [encoding.classes[code] for code in predicted],
-            "probability": probabilities[np.arange(len(predicted)), predicted].astype(float),
-        }
-        table |= {name: probabilities[:, code].astype(float) for code, name in enumerate(encoding.classes)}
-        return pd.DataFrame(table, index=frame.index)
+        return predictions(probabilities, predicted, encoding.classes, frame.index)
 
     def example(self, split: EncodedSplit, info: DataInfo) -> pd.DataFrame:
         return pd.DataFrame({"text": split.texts[:100].astype(str)})
@@ -312,10 +312,8 @@ def _probabilities(learner: Learner, split: EncodedSplit) -> np.ndarray:
     batches = [order[start : start + EVAL_BATCH] for start in range(0, len(order), EVAL_BATCH)]
     with learner.device.autocast():
         rows = rows_on(learner.device.torch_device, batches)
-        probabilities = [learner.model(batch(learner, split, index)).softmax(1).clamp_min(1e-12) for index in rows]
+        probabilities = [
+            learner.model(batch(learner, split, index)).softmax(1).clamp_min(LEAST_PROBABILITY) for index in rows
+        ]
     out[order] = torch.cat(probabilities).cpu().numpy()
     return out
-
-
-def _lines(name: str, content: str) -> list[tuple[str, str]]:
-    return [(f"{name}:{number}", line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from trainables.base.errors import InputError
-from trainables.base.files import SPLITS, Allowance, read_files, split_of
-from trainables.base.splitting import Splitter
+from trainables.base.files import SPLIT_WORDS, Allowance, read_files, split_of
+from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.tables import TABLES, listed
-from trainables.base.task import DataInfo, Splits, array_digest
+from trainables.base.task import Splits, array_digest
 from trainables.text.duplicates import clean, remove_overlap
 
 
@@ -62,8 +62,7 @@ def prepare(data: dict[str, Any], source: Path, read: Reader, suffixes: Collecti
     together = {split: clean(pd.concat(parts, ignore_index=True), split, notes) for split, parts in frames.items()}
     if "train" not in together:
         raise InputError(f"{source}: there is a {' and a '.join(together)} split but no train")
-    remove_overlap(together, str(source), notes)
-    return split_up(together, data, str(source), notes)
+    return split_up(remove_overlap(together, str(source), notes), data, str(source), notes)
 
 
 def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str, notes: list[str]) -> Splits:
@@ -86,7 +85,7 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
         raise InputError(f"{source}: only one label, {classes[0]!r:.60}; at least two are needed")
     for split, frame in frames.items():
         if unknown := sorted(set(frame["label"]) - set(classes)):
-            raise InputError(f"{source}: {split}: label {unknown[0]!r:.60} does not stand in train ({listed(classes)})")
+            raise InputError(f"{source}: {split}: label {unknown[0]!r:.60} is not in train ({listed(classes)})")
     codes = {label: code for code, label in enumerate(classes)}
     parts = {
         split: TextSplit(frame["text"].to_numpy(dtype=object), frame["label"].map(codes).to_numpy(dtype=np.int64))
@@ -111,15 +110,13 @@ def split_up(frames: dict[str, pd.DataFrame], data: dict[str, Any], source: str,
     splitter.complete(parts, cut)
     counts = np.bincount(parts["train"].labels, minlength=len(classes))
     notes.append("classes in train: " + ", ".join(f"{c} {n}" for c, n in zip(classes, counts, strict=True)))
-    info = DataInfo(
-        source=source,
-        fingerprint=_digest([parts[name] for name in ("train", "val", "test")], classes),
-        test_fingerprint=_digest([parts["test"]], classes),
-        sizes={name: len(parts[name]) for name in ("train", "val", "test")},
-        classes=classes,
-        notes=tuple(notes),
-    )
-    return Splits(parts["train"], parts["val"], parts["test"], info)
+
+    def digest(some: list[TextSplit]) -> str:
+        texts = ("\0".join(part.texts).encode() for part in some)
+        return array_digest([*texts, *(part.labels for part in some), "\0".join(classes).encode()])
+
+    parts = {split: parts[split] for split in SPLITS}
+    return Splits.made(source, parts, digest, classes=classes, notes=tuple(notes))
 
 
 def _without_rare(frames: dict[str, pd.DataFrame], notes: list[str]) -> dict[str, pd.DataFrame]:
@@ -132,22 +129,11 @@ def _without_rare(frames: dict[str, pd.DataFrame], notes: list[str]) -> dict[str
     return {split: frame[~frame["label"].isin(small)].reset_index(drop=True) for split, frame in frames.items()}
 
 
-def _digest(parts: list[TextSplit], classes: tuple[str, ...]) -> str:
-    texts = ("\0".join(part.texts).encode() for part in parts)
-    return array_digest([*texts, *(part.labels for part in parts), "\0".join(classes).encode()])
-
-
 def _common_folders(names: list[PurePosixPath]) -> int:
     """The number of leading folders that all names share, as in a zip of one folder. It ends at the name of a split."""
     shared = 0
     while all(len(n.parts) > shared + 1 and n.parts[shared] == names[0].parts[shared] for n in names):
-        if names[0].parts[shared].lower() in SPLITS:
+        if names[0].parts[shared].lower() in SPLIT_WORDS:
             break
         shared += 1
     return shared
-
-
-def merge(splits: Splits) -> TextSplit:
-    """Joins train and validation."""
-    both = (splits.train, splits.val)
-    return TextSplit(np.concatenate([s.texts for s in both]), np.concatenate([s.labels for s in both]))

@@ -20,8 +20,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "words": {"ngram_range": (1, 2)},
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 5)},
 }
-#: The largest number of pieces; those of the most texts stay. Each piece has a weight for each class in every step.
+#: The largest number of pieces of words; the pieces that occur in most texts stay. Each piece has a weight for each
+#: class, which every optimizer step updates.
 MOST = 50_000
+#: `C` and the largest number of steps of the baseline's logistic regression: a weak penalty, which is not tuned.
+BASELINE: dict[str, Any] = {"C": 10.0, "max_iter": 1000}
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,10 @@ def fit(texts: Iterable[str], characters: bool = False) -> Terms:
     pieces = fitted.get("characters")
     if pieces is not None and len(pieces.idf_) > MOST:
         # Pieces of equal frequency stay or go together, so that every machine keeps the same pieces.
-        kept = pieces.idf_ < np.partition(pieces.idf_, MOST)[MOST]
-        fitted["characters"] = _vectorizer("characters", pieces.get_feature_names_out()[kept], pieces.idf_[kept])
+        frequent = pieces.idf_ < np.partition(pieces.idf_, MOST)[MOST]
+        fitted["characters"] = _vectorizer(
+            "characters", pieces.get_feature_names_out()[frequent], pieces.idf_[frequent]
+        )
     return Terms(fitted)
 
 
@@ -94,7 +99,6 @@ def baseline(train: TextSplit, texts: np.ndarray) -> np.ndarray:
     terms = fit(train.texts)
     if not terms:
         return np.full(len(texts), np.bincount(train.labels).argmax())
-    model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000)
+    model = LogisticRegression(**BASELINE, class_weight="balanced")
     model.fit(terms.transform(train.texts), train.labels)
-    predicted: np.ndarray = model.predict(terms.transform(texts))
-    return predicted
+    return model.predict(terms.transform(texts))

@@ -12,13 +12,12 @@ import re
 import numpy as np
 import pandas as pd
 
+from trainables.text.demo import SHARES, shared_out
 from trainables.tweets import phrases
 
 LABELS = ("other", "medical")
 #: The two kinds of phrases of each class.
 KINDS = {"medical": (phrases.CLINICAL, phrases.BODILY), "other": (phrases.FIGURATIVE, phrases.DAILY)}
-#: The share of each split in the phrases and in the tweets.
-SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 TRIMMINGS = {
     "mood": "lol|smh|omg|ugh|tbh|ngl|fr|haha|yikes|lmao|idk|bruh|welp|pls|wow",
     "tag": "#mondaymood|#blessed|#fail|#life|#tired|#help|#weekend|#nofilter|#mood|#sendhelp|#adulting",
@@ -40,8 +39,7 @@ def make(*, size: int, positives: float, label_noise: float, seed: int) -> dict[
     for label, kinds in KINDS.items():
         for kind in kinds:
             shuffled = rng.permutation([p for line in kind.strip().splitlines() for p in line.split("|")])
-            ends = np.round(np.cumsum(list(SHARES.values())) * len(shuffled)).astype(int)
-            for split, some in zip(SHARES, np.split(shuffled, ends[:-1]), strict=True):
+            for split, some in shared_out(shuffled).items():
                 parts[split][label].append([str(p) for p in some])
     seen: set[str] = set()
     frames = {}

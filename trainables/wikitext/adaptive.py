@@ -2,7 +2,9 @@
 
 The first softmax covers the most frequent words and one entry for each class of rarer words. Each class has another
 softmax, which is computed only for targets of the class. The probabilities add up to one.
-`nn.AdaptiveLogSoftmaxWithLoss` reduces the width of rare words; here all words keep the full width, so that the output
+A training step on WikiText-2 takes 275 ms instead of 558 ms with one softmax (benchmarks/tasks.md).
+
+`nn.AdaptiveLogSoftmaxWithLoss` reduces the width of rare words. Here all words have the full width, so that the output
 weights can be those of the embedding (`tied`).
 """
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables import DataInfo, InputError, Splits, array_digest
+from trainables import InputError, Splits, array_digest
 from trainables.base import tables
 from trainables.base.files import Allowance, broken, read_files, split_of
-from trainables.base.splitting import Splitter
+from trainables.base.hub import place_of
+from trainables.base.splitting import SPLITS, Splitter
 from trainables.text.tables import read_column
 from trainables.wikitext.tokenizer import END, START, UNKNOWN, basic_english, decode, encode, vocabulary
 
@@ -25,8 +26,6 @@ FILES = {
 PLAIN = (".tokens", ".txt")
 #: The number of words of a piece. A text with too few lines is cut into pieces before its end is cut off.
 PIECE = 20
-#: Seconds that `auto` waits for the hub.
-PATIENCE = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +66,9 @@ def tokenized(
         InputError: a split has too few words.
     """
     words = {split: _words(text, data["boundaries"]) for split, text in lines.items()}
-    known = vocabulary(words["train"], data["min_frequency"], data["boundaries"])
-    index = {word: position for position, word in enumerate(known)}
-    parts = {split: Corpus(encode(stream, index), known) for split, stream in words.items()}
+    words_of_train = vocabulary(words["train"], data["min_frequency"], data["boundaries"])
+    index = {word: position for position, word in enumerate(words_of_train)}
+    parts = {split: Corpus(encode(stream, index), words_of_train) for split, stream in words.items()}
     length, batch = data["bptt"], data["batch"]
     for split, part in parts.items():
         least = batch * (length + 1) if split == "train" else 2
@@ -82,21 +81,16 @@ def tokenized(
     shown, target = get_batch(stream, 0, length)
     unknown = float((parts["test"].tokens == 0).mean())
     notes += [
-        f"vocabulary: {len(known)} words of train; {unknown:.2%} of test's words are {UNKNOWN}",
+        f"vocabulary: {len(words_of_train)} words of train; {unknown:.2%} of test's words are {UNKNOWN}",
         f"train as {tuple(stream.shape)}; a batch: data {tuple(shown.shape)}, target {tuple(target.shape)}",
-        *(f"sample {k}: {decode(known[i] for i in shown[:, k].tolist())}" for k in range(min(2, batch))),
+        *(f"sample {k}: {decode(words_of_train[i] for i in shown[:, k].tolist())}" for k in range(min(2, batch))),
     ]
-    tokens = {split: part.tokens for split, part in parts.items()}
-    described = "\0".join(known).encode()
-    info = DataInfo(
-        source=name,
-        fingerprint=array_digest([tokens["train"], tokens["val"], tokens["test"], described]),
-        test_fingerprint=array_digest([tokens["test"], described]),
-        sizes={split: len(part) for split, part in parts.items()},
-        notes=tuple(notes),
-        chosen=chosen,
-    )
-    return Splits(parts["train"], parts["val"], parts["test"], info)
+
+    def digest(corpora: list[Corpus]) -> str:
+        return array_digest([*(corpus.tokens for corpus in corpora), "\0".join(words_of_train).encode()])
+
+    parts = {split: parts[split] for split in SPLITS}
+    return Splits.made(name, parts, digest, notes=tuple(notes), chosen=chosen)
 
 
 def _words(lines: list[str], boundaries: bool) -> list[str]:
@@ -162,16 +156,9 @@ def choose(corpus: str) -> tuple[str, str]:
         raise InputError(f"data.corpus: {corpus!r}: allowed are auto, hub and demo")
     if corpus != "auto":
         return corpus, f"corpus: {corpus}"
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
-
-    if all(isinstance(try_to_load_from_cache(HUB, f, repo_type="dataset"), str) for f in FILES.values()):
-        return "hub", f"corpus: {HUB}, from the local Hugging Face cache"
-    try:
-        HfApi().dataset_info(HUB, timeout=PATIENCE)
-    except (HTTPError, OfflineModeIsEnabled, OSError):
-        return "demo", f"corpus: the prose of Python's own documentation, as neither cache nor hub has {HUB}"
-    return "hub", f"corpus: {HUB}, from the Hugging Face hub"
+    if place := place_of(HUB, FILES.values(), "dataset"):
+        return "hub", f"corpus: {HUB}, from {place}"
+    return "demo", f"corpus: the prose of Python's own documentation, as neither cache nor hub has {HUB}"
 
 
 def _from_hub() -> dict[str, list[str]]:

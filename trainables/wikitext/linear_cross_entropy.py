@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-#: The number of rows of logits in one softmax, in float32; this many rows fit into the CPU's cache.
+#: The number of rows of logits in one softmax. In float32, 32 rows of 28,782 words are 3.7 MB, which fit into the CPU's
+#: cache.
 ROWS = 32
 
 
@@ -31,8 +32,7 @@ class LinearCrossEntropy(nn.Module):
         if self.dtype == torch.float32:
             return F.cross_entropy(F.linear(x.float(), weight, bias), target)
         needed = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        loss: torch.Tensor = _LinearCrossEntropy.apply(x, weight, bias, target, self, needed)
-        return loss
+        return _LinearCrossEntropy.apply(x, weight, bias, target, self, needed)
 
     def buffer(self, name: str, rows: int, columns: int, like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """A buffer that each call uses again: new memory pages take as much time as the arithmetic."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from trainables.base.survey import SHOWN, SPLITS, Finding
+from trainables.base.survey import CHANCE, SHOWN, SPLITS, Finding, run_hashes
 from trainables.base.task import Splits
 from trainables.wikitext.data import Corpus
 from trainables.wikitext.tokenizer import UNKNOWN, decode
@@ -16,10 +16,10 @@ STRETCH = 13
 
 def repeated_stretches(splits: Splits) -> list[Finding]:
     """Finds words of validation and test inside stretches of `STRETCH` words that occur in train too."""
-    known, findings = np.unique(_hashes(splits.train)), []
+    train_runs, findings = np.unique(run_hashes(splits.train.tokens, STRETCH)), []
     for name in ("val", "test"):
         corpus: Corpus = getattr(splits, name)
-        begins = np.flatnonzero(np.isin(_hashes(corpus), known))
+        begins = np.flatnonzero(np.isin(run_hashes(corpus.tokens, STRETCH), train_runs))
         if not len(begins):
             continue
         covered = np.zeros(len(corpus) + 1, dtype=np.int64)
@@ -34,12 +34,12 @@ def repeated_stretches(splits: Splits) -> list[Finding]:
             "words": (after - first)[longest],
             "stretch": [decode(corpus.words[t] for t in corpus.tokens[first[i] : after[i]][:60]) for i in longest],
         })  # fmt: skip
-        fact = f"{share:.1%} of the words of {name} stand in train too, in stretches of at least {STRETCH} words"
+        fact = f"{share:.1%} of the words of {name} are in train too, in stretches of at least {STRETCH} words"
         words = (
             f"{fact}. Headings, licences and tables repeat in any corpus; whole paragraphs are copies, which a model "
             f"memorises, so that perplexity on {name} flatters."
         )
-        warning = f"{fact}: its figures flatter" if share > 0.01 else ""
+        warning = f"{fact}: its figures flatter" if share > CHANCE else ""
         findings.append(Finding(f"Words of {name} in train", words, table, warning=warning))
     return findings
 
@@ -53,14 +53,3 @@ def most_frequent(splits: Splits) -> Finding:
     unknown = words.index(UNKNOWN)
     shares = ", ".join(f"{name} {(getattr(splits, name).tokens == unknown).mean():.1%}" for name in SPLITS)
     return Finding("Words", f"A vocabulary of {len(words)} words, of train alone; {UNKNOWN} in {shares}.", table)
-
-
-def _hashes(corpus: Corpus) -> np.ndarray:
-    """A hash of each stretch, uint64 (n - STRETCH + 1,)."""
-    factors = np.random.default_rng(0).integers(1, 2**63, STRETCH, dtype=np.uint64) | np.uint64(1)
-    count = max(0, len(corpus) - STRETCH + 1)
-    tokens = corpus.tokens.astype(np.uint64) + np.uint64(1)
-    hashes = np.zeros(count, dtype=np.uint64)
-    for offset, factor in enumerate(factors):
-        hashes += tokens[offset : offset + count] * factor
-    return hashes

@@ -1,7 +1,7 @@
 """The baseline: an interpolated, modified Kneser-Ney n-gram model (Chen and Goodman 1999, sections 2.7 and 3).
 
-No dependency has one. nltk's has a single discount, and stores n-grams in Python dictionaries; this one counts
-WikiText-2 in seconds.
+No dependency has such a model. nltk's has a single discount, and stores n-grams in Python dictionaries. This one counts
+and scores WikiText-2 (2.05 million words) with the orders 2 to 5 in 6 s (benchmarks/tasks.md).
 """
 
 from __future__ import annotations
@@ -65,10 +65,12 @@ class KneserNey:
             wanted = context * self.words + stream
             position = np.minimum(np.searchsorted(order.keys, wanted), len(order.keys) - 1)
             seen = (context >= 0) & (order.keys[position] == wanted)
-            known = (context >= 0) & (order.totals[context] > 0)
+            has_context = (context >= 0) & (order.totals[context] > 0)
             count = np.where(seen, order.counts[position], 0)
             discounted = count - order.discounts[np.minimum(count, 3)]
-            p = np.where(known, (discounted + order.held_back[context] * p) / np.maximum(order.totals[context], 1), p)
+            p = np.where(
+                has_context, (discounted + order.held_back[context] * p) / np.maximum(order.totals[context], 1), p
+            )
             numbers.append(np.where(seen, position, -1))
         return p
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,11 @@ from trainables import (
     make_schedule,
 )  # fmt: skip
 from trainables.base import plots
+from trainables.base.exported import finished, load_weights, read_about, write_model
+from trainables.base.files import read_whole
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
+from trainables.base.tables import decode as decode_bytes
+from trainables.base.tables import named_lines
 from trainables.base.values import BELOW_ONE, COUNT, SWITCH
 from trainables.wikitext import data as reading
 from trainables.wikitext import look, mixture
@@ -47,6 +50,7 @@ EVAL_BATCH = 20
 UNIT = 500
 #: Orders of the n-gram baselines.
 ORDERS = (2, 5)
+#: The number of sentences that `samples` writes, and the number of words of each.
 SENTENCES, WORDS = 3, 20
 #: The allowed values of the hyperparameters.
 ALLOWED: Allowed = {
@@ -96,7 +100,7 @@ class WikitextTask:
         params, model = learner.params, learner.model
         stream = batchify(_stream(learner, split), params["batch_size"]).t().contiguous()  # (batch, length)
         length = params["bptt"]
-        starts = _starts(stream.shape[1], length)
+        starts = range(0, stream.shape[1] - 1, length)  # the last word is no start: no word follows it
         parts = min(params["parts"], len(starts))
         part = (learner.epoch - 1) % parts
         mine = starts[part * len(starts) // parts : (part + 1) * len(starts) // parts]
@@ -182,26 +186,21 @@ class WikitextTask:
 
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         about = {"params": learner.params, "words": learner.extra["words"]}
-        (folder / "model.json").write_text(json.dumps(about, ensure_ascii=False))
-        torch.save(learner.model.state_dict(), folder / "weights.pt")
+        write_model(folder, about, learner.model)
 
     def load(self, folder: Path) -> Learner:
-        about = json.loads((folder / "model.json").read_text())
+        about = read_about(folder)
         words, params = tuple(about["words"]), about["params"]
         model = LanguageModel(len(words), params["bptt"], params, torch.float32)
-        model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-        extra = {"words": words, "index": {word: i for i, word in enumerate(words)}}
-        return Learner(model.eval(), optimizer, None, Device(torch.device("cpu")), params, extra=extra)
+        load_weights(model, folder / "weights.pt")
+        return finished(model, params, {"words": words, "index": {word: i for i, word in enumerate(words)}})
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
         """A frame with a column `prompt`, from prompts or from files with a prompt on each line."""
         prompts: list[tuple[str, str]] = []
         for argument in arguments:
-            path = Path(argument)
-            if path.is_file():
-                lines = path.read_text().splitlines()
-                prompts += [(f"{argument}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+            if Path(argument).is_file():
+                prompts += named_lines(argument, decode_bytes(read_whole(Path(argument)), argument))
             else:
                 prompts.append((argument, argument))
         return pd.DataFrame({"prompt": [text for _, text in prompts]}, index=[name for name, _ in prompts])
@@ -221,9 +220,9 @@ class WikitextTask:
             drawn = generate(net, tokens or [0], WORDS, **settings, generator=generator, never=[index[UNKNOWN]])
             perplexity = math.nan
             if len(tokens) > 1:
-                known = torch.tensor([tokens[-model.params["bptt"] - 1 :]])
+                read = torch.tensor([tokens[-model.params["bptt"] - 1 :]])
                 with torch.no_grad():
-                    perplexity = exp_or_infinity(float(net.loss(known[:, :-1], known[:, 1:])))
+                    perplexity = exp_or_infinity(float(net.loss(read[:, :-1], read[:, 1:])))
             rows.append({"continuation": decode(words[i] for i in drawn), "perplexity": perplexity})
         return pd.DataFrame(rows, index=frame.index)
 
@@ -273,11 +272,6 @@ def _windows(stream: torch.Tensor, length: int) -> Iterator[tuple[torch.Tensor, 
     yield from zip(inputs.split(EVAL_BATCH), targets.split(EVAL_BATCH), strict=True)
     if whole < len(stream) - 1:
         yield stream[None, whole:-1], stream[None, whole + 1 :]
-
-
-def _starts(length: int, bptt: int) -> range:
-    """The positions at which the steps of a pass begin. The last word is no start: no word follows it."""
-    return range(0, length - 1, bptt)
 
 
 def _stream(learner: Learner, split: Corpus) -> torch.Tensor:

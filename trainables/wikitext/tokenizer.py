@@ -1,4 +1,7 @@
-"""The tokenizer `basic_english` of torchtext, and its inverse for reading."""
+"""The tokenizer `basic_english` of torchtext, and its inverse for reading.
+
+The last release of torchtext, 0.18 of 2024, belongs to torch 2.3, and this project needs torch 2.6.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,9 @@ def vocabulary(words: Iterable[str], min_frequency: int, boundaries: bool) -> tu
     return (*special, *sorted(often, key=lambda word: (-counts[word], word)))
 
 
-def encode(words: Iterable[str], known: dict[str, int]) -> np.ndarray:
+def encode(words: Iterable[str], index: dict[str, int]) -> np.ndarray:
     """The indices of words, int32; unknown words get 0, the index of `<unk>`."""
-    return np.fromiter((known.get(word, 0) for word in words), dtype=np.int32)
+    return np.fromiter((index.get(word, 0) for word in words), dtype=np.int32)
 
 
 def decode(words: Iterable[str]) -> str:

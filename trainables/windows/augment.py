@@ -92,12 +92,12 @@ def mixed(images: torch.Tensor, truth: torch.Tensor, share: float) -> tuple[torc
     if not share or torch.rand(()).item() >= share:
         return images, truth
     other = torch.randperm(len(images), device=images.device)
-    kept, size = torch.rand(()).item(), images.shape[-1]
+    own_share, size = torch.rand(()).item(), images.shape[-1]
     if torch.rand(()).item() < 0.5:
-        images = kept * images + (1 - kept) * images[other]
+        images = own_share * images + (1 - own_share) * images[other]
     else:
-        side = round(size * math.sqrt(1 - kept))
+        side = round(size * math.sqrt(1 - own_share))
         top, left = (int(torch.randint(size - side + 1, ())) for _ in range(2))
         inside = F.pad(images.new_ones(side, side), (left, size - side - left, top, size - side - top)).bool()
-        images, kept = torch.where(inside, images[other], images), 1 - (side / size) ** 2
-    return images, kept * truth + (1 - kept) * truth[other]
+        images, own_share = torch.where(inside, images[other], images), 1 - (side / size) ** 2
+    return images, own_share * truth + (1 - own_share) * truth[other]

@@ -7,8 +7,10 @@ import numpy as np
 from trainables.windows.data import ImageSplit
 from trainables.windows.gradients import described
 
-#: The largest number of training pictures: the time grows with its square.
+#: The largest number of training pictures. The time of `SVC` grows with the square of this number.
 FITTED = 5000
+#: `C` of the support vector machine: a weak penalty, which is not tuned.
+STRENGTH = 10.0
 
 
 def baselines(train: ImageSplit, val: ImageSplit, test: ImageSplit) -> dict[str, float]:
@@ -25,6 +27,6 @@ def baselines(train: ImageSplit, val: ImageSplit, test: ImageSplit) -> dict[str,
     labels = np.concatenate([part.labels for part in parts])
     if len(np.unique(labels)) < 2:
         return {}
-    machine = make_pipeline(StandardScaler(), SVC(C=10.0))
+    machine = make_pipeline(StandardScaler(), SVC(C=STRENGTH))
     machine.fit(described(np.concatenate([part.images for part in parts])), labels)
     return {"hog": float(np.mean(machine.predict(described(test.images)) == test.labels))}

@@ -17,10 +17,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from trainables import DataInfo, InputError, Progress, Splits, array_digest
-from trainables.base.copies import staying
+from trainables.base.copies import without_copies
 from trainables.base.errors import one_line
-from trainables.base.files import SPLITS as FOLDERS
-from trainables.base.files import Allowance, broken, check_source, read_member, read_whole, split_of
+from trainables.base.files import SPLIT_WORDS, Allowance, broken, check_source, read_member, read_whole, split_of
 from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.storage import cached_array
 from trainables.windows import demo, listed
@@ -70,19 +69,18 @@ def prepare(data: dict[str, Any], source: Path | None, cache: Path, progress: Pr
     else:
         given, classes, fingerprint, notes = _read(data, source, cache, progress)
         where = str(source)
-    parts, left = _without_copies(_complete(given, classes, data, where), classes, where, notes)
-    train, val, test = parts
+    whole = _complete(given, classes, data, where)
+    parts = _without_copies(whole, classes, where, notes)
+    left = []
+    for split in SPLITS:
+        stay = set(parts[split].names)
+        left += [f"{split}/{name}" for name in whole[split].names if name not in stay]
     if left:  # a search that trained on the copies must not resume without them
         fingerprint = array_digest([fingerprint.encode(), str(left).encode()])
-    info = DataInfo(
-        source=where,
-        fingerprint=fingerprint,
-        test_fingerprint=array_digest([test.images, test.labels]),
-        sizes={"train": len(train), "val": len(val), "test": len(test)},
-        classes=classes,
-        notes=tuple(notes),
-    )
-    return Splits(train, val, test, info)
+    test = parts["test"]
+    sizes = {split: len(part) for split, part in parts.items()}
+    info = DataInfo(where, fingerprint, array_digest([test.images, test.labels]), sizes, classes, tuple(notes))
+    return Splits(parts["train"], parts["val"], test, info)
 
 
 def decode(content: bytes, size: int) -> np.ndarray:
@@ -102,6 +100,7 @@ def decode(content: bytes, size: int) -> np.ndarray:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
+    # Pillow's documentation: with a gap of 3 the result is indistinguishable from resampling in one step.
     image = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
@@ -181,8 +180,6 @@ def _zip_members(path: Path, allowance: Allowance) -> list[_Member]:
         if name.startswith("/") or ".." in PurePosixPath(name).parts or ":" in name.split("/")[0]:
             raise InputError(f"{path}: member {info.filename!r}: absolute names and '..' are not allowed")
         allowance.take(info.file_size, path)
-        if info.flag_bits & 0x1:
-            raise InputError(f"{path}: member {info.filename!r} is encrypted; give an archive without password")
         parts = PurePosixPath(name).parts
         if parts and not _hidden(parts):
             members.append((PurePosixPath(name).as_posix(), info.is_dir(), partial(read_member, archive, info, path)))
@@ -201,14 +198,14 @@ def _list_members(members: list[_Member], place: Path) -> tuple[list[_File], set
     """
     paths = [(PurePosixPath(name).parts, is_dir, read) for name, is_dir, read in members]
     tops = {parts[0].lower() for parts, _, _ in paths}
-    skip = 1 if len(tops) == 1 and not tops & set(FOLDERS) else 0  # an archive of one folder
+    skip = 1 if len(tops) == 1 and not tops & set(SPLIT_WORDS) else 0  # an archive of one folder
     files, folders, ignored = [], set(), 0
     # Folders of classes without splits (`ImageFolder` of torchvision): validation and test are cut off later.
-    flat = not any(parts[skip].lower() in FOLDERS for parts, _, _ in paths if len(parts) > skip)
+    flat = not any(parts[skip].lower() in SPLIT_WORDS for parts, _, _ in paths if len(parts) > skip)
     for parts, is_dir, read in paths:
         name = "/".join(parts[skip:])
         first, *below = ("train", *parts[skip:]) if flat else parts[skip:] or ("",)
-        split = FOLDERS.get(first.lower())
+        split = SPLIT_WORDS.get(first.lower())
         if split is None or not below:
             continue
         if is_dir or len(below) > 1:
@@ -234,9 +231,9 @@ def _list_rows(
     tables = [(name, read) for name, is_dir, read in members if not is_dir and listed.is_table(name)]
     for name, read in tables:
         where = f"{place}/{name}"
-        for row in listed.read_list(read(), name, where, pictures.__contains__, FOLDERS, column, allowance) or ():
+        for row in listed.read_list(read(), name, where, pictures.__contains__, SPLIT_WORDS, column, allowance) or ():
             table_split = split_of(PurePosixPath(name)) if len(tables) > 1 else "train"
-            split = FOLDERS[row.split] if row.split else table_split
+            split = SPLIT_WORDS[row.split] if row.split else table_split
             read_picture = pictures[row.path] if row.content is None else partial(bytes, row.content)
             file = files.setdefault(row.path, _File(split, row.label, row.path, read_picture))
             if file.label != row.label:
@@ -264,31 +261,21 @@ def _check(files: list[_File], folders: set[tuple[str, str]], place: Path) -> tu
 
 
 def _without_copies(
-    parts: list[ImageSplit], classes: tuple[str, ...], place: str, notes: list[str]
-) -> tuple[list[ImageSplit], list[str]]:
-    """Removes pictures that several splits hold, by the rule of `copies.staying`. Decoded pixels are compared.
-
-    Returns:
-        The splits, and the names of the pictures that left.
+    parts: dict[str, ImageSplit], classes: tuple[str, ...], place: str, notes: list[str]
+) -> dict[str, ImageSplit]:
+    """Removes pictures that several splits hold, as `copies.without_copies`. Decoded pixels are compared.
 
     Raises:
         InputError: a split, or a class of train, would be empty.
     """
-    digests = {name: [array_digest([image]) for image in part.images] for name, part in zip(SPLITS, parts, strict=True)}
-    kept = staying(digests, "pictures", place, notes)
-    left = []
-    for position, name in enumerate(SPLITS):
-        part = parts[position]
-        if len(kept[name]) < len(part):
-            removed = np.setdiff1d(np.arange(len(part)), kept[name])
-            left += [f"{name}/{part.names[i]}" for i in removed]
-            parts[position] = part.take(kept[name])
-    if lacking := set(range(len(classes))) - {*parts[0].labels.tolist()}:
+    digests = {split: [array_digest([image]) for image in part.images] for split, part in parts.items()}
+    parts = without_copies(parts, digests, "pictures", place, notes)
+    if lacking := set(range(len(classes))) - {*parts["train"].labels.tolist()}:
         raise InputError(
-            f"{place}: train: every picture of class {classes[min(lacking)]} stands in val or test too; leave one of "
+            f"{place}: train: every picture of class {classes[min(lacking)]} is in val or test too; leave one of "
             "the copies out"
         )
-    return parts, left
+    return parts
 
 
 def _demo(
@@ -312,7 +299,7 @@ def _demo(
 
 def _complete(
     given: dict[str, ImageSplit], classes: tuple[str, ...], data: dict[str, Any], place: str
-) -> list[ImageSplit]:
+) -> dict[str, ImageSplit]:
     """Cuts the missing splits off train, stratified by class."""
     splitter = Splitter.of(data)
 
@@ -325,4 +312,4 @@ def _complete(
 
     parts = dict(given)
     splitter.complete(parts, cut)
-    return [parts[name] for name in SPLITS]
+    return {split: parts[split] for split in SPLITS}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,18 +34,16 @@ Box = tuple[float, float, float, float]
 def draw_all(labels: np.ndarray, size: int, seed: int, progress: Progress) -> np.ndarray:
     """One picture a label, uint8 (n, 3, size, size); picture i depends on (seed, i, labels[i]) alone."""
     images = np.empty((len(labels), 3, size, size), dtype=np.uint8)
-    work = [(seed, index, int(label)) for index, label in enumerate(labels)]
+
+    def draw_one(index: int) -> None:
+        label = int(labels[index])
+        image = draw(label, size, np.random.default_rng([seed, index, label]))
+        images[index] = np.asarray(image).transpose(2, 0, 1)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, image in enumerate(pool.map(partial(_draw_one, size), work)):
-            images[done] = image
-            progress(done + 1, len(labels), "drawing the demo set")
+        for done, _ in enumerate(pool.map(draw_one, range(len(labels))), 1):
+            progress(done, len(labels), "drawing the demo set")
     return images
-
-
-def _draw_one(size: int, work: tuple[int, int, int]) -> np.ndarray:
-    seed, index, label = work
-    image = draw(label, size, np.random.default_rng([seed, index, label]))
-    return np.asarray(image).transpose(2, 0, 1)
 
 
 def draw(label: int, size: int, rng: np.random.Generator) -> Image.Image:

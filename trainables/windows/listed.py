@@ -1,5 +1,5 @@
-"""Reads tables of pictures: paths with labels, the metadata of Hugging Face's `imagefolder`, or the pictures themselves
-in the rows of a data set of the hub."""
+"""Reads tables of pictures. A row has the path of a picture and its label, as in the metadata of Hugging Face's
+`imagefolder`; or it holds the encoded picture, as in data sets of the hub."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Row:
 
 
 def read_list(
-    content: bytes, name: str, place: str, known: Callable[[str], bool], splits: Collection[str],
+    content: bytes, name: str, place: str, exists: Callable[[str], bool], splits: Collection[str],
     label: str | None = None, allowance: Allowance = UNLIMITED,
 ) -> list[Row] | None:  # fmt: skip
     """Reads the pictures that a table names or holds.
@@ -55,7 +55,7 @@ def read_list(
 
     Args:
         name: the table's path below the root.
-        known: whether there is a picture with this path below the root.
+        exists: whether there is a picture with this path below the root.
         splits: the allowed values of the column `split`.
         label: the column of labels; None: suggested.
 
@@ -70,11 +70,11 @@ def read_list(
 
     def resolved(value: object) -> str:
         beside = posixpath.normpath(posixpath.join(folder, str(value)))
-        return beside if known(beside) else str(value)
+        return beside if exists(beside) else str(value)
 
     def holds_pictures(column: str) -> bool:
         first = frame[column].iloc[0]
-        return _encoded_picture(first) is not None or (isinstance(first, str) and known(resolved(first)))
+        return _encoded_picture(first) is not None or (isinstance(first, str) and exists(resolved(first)))
 
     columns = list(frame.columns)
     pictures = next((column for column in columns if len(frame) and holds_pictures(column)), None)
@@ -87,7 +87,7 @@ def read_list(
     for number, (value, kind, word) in enumerate(zip(frame[pictures], frame[label], split_words, strict=True), 1):
         picture = _encoded_picture(value)
         path = resolved(value) if picture is None else f"{posixpath.splitext(name)[0]}/{number:07d}"
-        if picture is None and not known(path):
+        if picture is None and not exists(path):
             raise InputError(f"{place}: row {number}: {value!s:.80}: no such picture")
         if pd.isna(kind) or not str(kind).strip():
             raise InputError(f"{place}: row {number}: {path}: no label")

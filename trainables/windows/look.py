@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import BinaryIO
-
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from trainables.base import plots
-from trainables.base.survey import SHOWN, Finding, drawn, evenly
+from trainables.base.survey import CHANCE, SHOWN, Finding, evenly
 from trainables.base.task import Splits
 from trainables.windows.data import ImageSplit
 
 #: The side of the perceptual hash (16 x 16 = 256 bits), and the largest distance in bits of two copies of one picture.
+#: On TrashNet the nearest pair of different pictures is 66 bits apart (benchmarks/tasks.md).
 SIDE, APART = 16, 32
 #: The largest number of pictures that are compared: of train, and of each other split.
 TRAIN, HELD_OUT = 20_000, 2_000
+#: The number of pairs, and of pictures of each class, that are shown.
 GRID, EXAMPLES = 10, 3
 
 
@@ -55,14 +54,10 @@ def same_pictures(splits: Splits) -> list[Finding]:
         )
         shown = np.stack([image for i, j, _ in pairs[:GRID] for image in (split.images[i], train.images[j])])
         captions = [caption for _ in pairs[:GRID] for caption in (name, "train")]
-        picture = drawn(partial(_grid, shown, captions, 4))
-        warning = f"{fact}{disagree}: its figures flatter" if len(pairs) > len(sample) / 100 else ""
+        picture = plots.as_png(plots.picture_grid(shown, captions, columns=4))
+        warning = f"{fact}{disagree}: its figures flatter" if len(pairs) > CHANCE * len(sample) else ""
         findings.append(Finding(f"Pictures of {name} that train holds", words, table.head(SHOWN), picture, warning))
     return findings
-
-
-def _grid(images: np.ndarray, captions: list[str], columns: int, file: BinaryIO) -> None:
-    plots.picture_grid(images, captions, file, "", columns)
 
 
 def _hashes(split: ImageSplit, index: np.ndarray) -> np.ndarray:
@@ -81,7 +76,7 @@ def some_pictures(splits: Splits) -> Finding:
     train, classes = splits.train, splits.info.classes
     first = [i for code in range(len(classes)) for i in np.flatnonzero(train.labels == code)[:EXAMPLES]]
     captions = [classes[train.labels[i]] for i in first]
-    picture = drawn(partial(_grid, np.asarray(train.images[first]), captions, 2 * EXAMPLES))
+    picture = plots.as_png(plots.picture_grid(np.asarray(train.images[first]), captions, columns=2 * EXAMPLES))
     side = train.images.shape[-1]
     words = f"The first {EXAMPLES} of each class, scaled to squares of {side} pixels (data.size)."
     return Finding("Examples", words, picture=picture)

@@ -17,24 +17,25 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def resize(images: torch.Tensor, size: int, device: torch.device | None = None) -> torch.Tensor:
-    """Resizes uint8 pictures (n, 3, s, s) to (n, 3, size, size) on a device (by default their own), antialiased and in
-    chunks that bound the memory."""
+    """Copies uint8 pictures (n, 3, s, s) to a device and resizes them to (n, 3, size, size), antialiased.
+
+    Args:
+        device: None: the device of the pictures.
+    """
     if images.shape[-1] == size:
         return images.to(device)
-    chunks = []
-    for chunk in images.split(256):
-        chunks.append(resized(chunk.to(device).float(), size).to(torch.uint8))
-    return torch.cat(chunks)
+    chunks = images.split(256)  # bounds the memory
+    return torch.cat([resized(chunk.to(device).float(), size).to(torch.uint8) for chunk in chunks])
 
 
 def resized(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Pictures (n, 3, s, s) of whole numbers up to 255, float -> the same (n, 3, size, size), antialiased."""
+    """Resizes pictures (n, 3, s, s), floats with whole values from 0 to 255, to (n, 3, size, size), antialiased."""
     pixels = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
     return pixels.round().clamp(0, 255)
 
 
 class Normalise(nn.Module):
-    """[0, 1] pictures -> zero mean and unit variance a channel."""
+    """Subtracts the mean of each channel and divides by its standard deviation."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -95,8 +96,7 @@ class ResidualNet(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Pictures in [0, 1], (batch, 3, size, size) -> logits (batch, classes)."""
         maps = self.blocks(self.stem(self.normalise(images)))
-        logits: torch.Tensor = self.classifier(self.dropout(maps.mean(dim=(2, 3))))
-        return logits
+        return self.classifier(self.dropout(maps.mean(dim=(2, 3))))
 
 
 class Pretrained(nn.Module):
@@ -112,12 +112,11 @@ class Pretrained(nn.Module):
                 parameter.requires_grad = False
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.backbone(pixel_values=self.normalise(images)).logits
-        return logits
+        return self.backbone(pixel_values=self.normalise(images)).logits
 
 
-def pretrained_config(name: str) -> tuple[Any, tuple[float, ...], tuple[float, ...], int | None]:
-    """A checkpoint's configuration, channel mean, standard deviation, and image size (None if it has none).
+def pretrained_config(name: str) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
+    """A checkpoint's configuration, and the mean and standard deviation of each channel.
 
     Raises:
         OSError, ValueError: there is no such checkpoint, or it is not one for image classification.
@@ -134,7 +133,7 @@ def pretrained_config(name: str) -> tuple[Any, tuple[float, ...], tuple[float, .
     except OSError:  # a checkpoint saved without its processor
         processor = {}
     mean, std = processor.get("image_mean", MEAN), processor.get("image_std", STD)
-    return config, tuple(mean), tuple(std), getattr(config, "image_size", None)
+    return config, tuple(mean), tuple(std)
 
 
 def build_model(params: dict[str, Any], classes: tuple[str, ...], weights: bool = True) -> nn.Module:
@@ -146,7 +145,7 @@ def build_model(params: dict[str, Any], classes: tuple[str, ...], weights: bool 
         )  # type: ignore[call-overload]
     from transformers import AutoModelForImageClassification as Auto
 
-    config, mean, std, _ = pretrained_config(name)
+    config, mean, std = pretrained_config(name)
     config.num_labels = len(classes)
     config.id2label = dict(enumerate(classes))
     config.label2id = {label: index for index, label in enumerate(classes)}

@@ -12,6 +12,7 @@ from trainables.base.errors import first_line
 from trainables.windows.gradients import Gradients, mix
 from trainables.windows.model import resized
 
+#: The file that `write` makes, and the program that shows its use.
 FILE = "model.pt2"
 USAGE = """\
 import numpy as np, torch

@@ -34,7 +34,9 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, read_only, shuffled_rows
+from trainables.base.classifiers import balanced_weights, predictions, write_reports
 from trainables.base.errors import first_line
+from trainables.base.exported import load_weights, read_about, write_model
 from trainables.base.files import files_below, read_whole
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.survey import classes_found
@@ -49,7 +51,10 @@ from trainables.windows.gradients import Gradients
 from trainables.windows.model import NORMS, Normalise, build_model, pretrained_config, resize
 from trainables.windows.portable import Portable
 
+#: The number of pictures of a batch of the evaluation; it bounds the memory.
 EVAL_BATCH = 256
+#: The number of most confident mistakes that are drawn, and of columns of the drawing.
+MISTAKES, COLUMNS = 20, 5
 #: The file of the linear classifier that the network is mixed with.
 GRADIENTS = "gradients.pt"
 
@@ -126,7 +131,9 @@ class WindowsTask:
     def train_epoch(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
         params = learner.params
         images, labels = _on_device(learner, split)
-        weights, classes = _class_weights(learner, split.labels), int(split.labels.max()) + 1
+        classes, weights = int(split.labels.max()) + 1, None
+        if params["class_weights"] == "balanced":
+            weights = balanced_weights(split.labels, classes).to(images.device)
 
         def forward(index: Rows) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
             truth = labels[index.there]
@@ -173,20 +180,13 @@ class WindowsTask:
     def artifacts(self, learner: Learner, split: ImageSplit, info: DataInfo, folder: Path) -> None:
         probabilities = _log_probabilities(learner, split).exp().numpy()
         predicted = probabilities.argmax(1)
-        plots.classification(split.labels, predicted, info.classes, folder)
-        pd.DataFrame(
-            {
-                "file": split.names,
-                "class": [info.classes[y] for y in split.labels],
-                "predicted": [info.classes[p] for p in predicted],
-                "probability": probabilities.max(1),
-                "of its label": probabilities[np.arange(len(predicted)), split.labels],
-            }
-        ).to_csv(folder / "predictions.csv", index=False)
+        write_reports({"file": split.names}, split.labels, probabilities, predicted, info.classes, folder)
         wrong = np.flatnonzero(predicted != split.labels)
-        worst = wrong[np.argsort(-probabilities[wrong].max(1))][:20]
+        worst = wrong[np.argsort(-probabilities[wrong].max(1))][:MISTAKES]
         captions = [f"{info.classes[predicted[i]]}\nis {info.classes[split.labels[i]]}" for i in worst]
-        plots.picture_grid(split.images[worst], captions, folder / "mistakes.png", "Most confident mistakes")
+        if len(worst):
+            figure = plots.picture_grid(split.images[worst], captions, COLUMNS, "Most confident mistakes")
+            plots.save_figure(figure, folder / "mistakes.png")
 
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         backbone = getattr(learner.model, "backbone", None)
@@ -197,27 +197,26 @@ class WindowsTask:
             processor = {"image_mean": normalise.mean.flatten().tolist(), "image_std": normalise.std.flatten().tolist()}
             (folder / "backbone" / "preprocessor_config.json").write_text(json.dumps(processor))
             params["model.pretrained"] = "backbone"
-        description = {"params": params, "classes": info.classes, "decode_size": learner.extra["decode_size"]}
-        (folder / "model.json").write_text(json.dumps(description, indent=2))
-        torch.save(learner.model.state_dict(), folder / "weights.pt")
+        about = {"params": params, "classes": info.classes, "decode_size": learner.extra["decode_size"]}
+        write_model(folder, about, learner.model)
         if "gradients" in learner.extra:
             torch.save(learner.extra["gradients"].state_dict(), folder / GRADIENTS)
         loaded = self.load(folder)  # on the CPU
         portable.write(loaded.model, loaded.classes, loaded.decode_size, folder)
 
     def load(self, folder: Path) -> LoadedModel:
-        description = json.loads((folder / "model.json").read_text())
-        params, classes = description["params"], tuple(description["classes"])
+        about = read_about(folder)
+        params, classes = about["params"], tuple(about["classes"])
         if params["model.pretrained"] is not None:
             params["model.pretrained"] = str(folder / params["model.pretrained"])
         model = build_model(params, classes, weights=False)
-        model.load_state_dict(torch.load(folder / "weights.pt", map_location="cpu", weights_only=True))
+        load_weights(model, folder / "weights.pt")
         other = None
         if (folder / GRADIENTS).exists():
             other = Gradients(len(classes))
-            other.load_state_dict(torch.load(folder / GRADIENTS, map_location="cpu", weights_only=True))
+            load_weights(other, folder / GRADIENTS)
         whole = Portable(model, params["image_size"], other, params.get("hog_weight") or 0.0)
-        return LoadedModel(whole.eval().requires_grad_(False), classes, description["decode_size"])
+        return LoadedModel(whole.eval().requires_grad_(False), classes, about["decode_size"])
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
         """A frame with a column `image`, the bytes of picture files, indexed by path; folders are searched."""
@@ -243,10 +242,7 @@ class WindowsTask:
             lambda *_: None, "input",
         )  # fmt: skip
         probabilities = torch.cat([model.model(chunk) for chunk in torch.from_numpy(images).split(EVAL_BATCH)]).numpy()
-        best = probabilities.argmax(1)
-        table = {"class": [model.classes[b] for b in best], "probability": probabilities.max(1).astype(float)}
-        table |= {name: probabilities[:, k].astype(float) for k, name in enumerate(model.classes)}
-        return pd.DataFrame(table, index=frame.index)
+        return predictions(probabilities, probabilities.argmax(1), model.classes, frame.index)
 
     def example(self, split: ImageSplit, info: DataInfo) -> pd.DataFrame:
         return pd.DataFrame({"image": [_png(image) for image in split.images[:2]]})
@@ -268,14 +264,6 @@ def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch
         return resize(pixels, learner.params["image_size"], device), labels.to(device)
 
     return learner.resident(split, moved)
-
-
-def _class_weights(learner: Learner, labels: np.ndarray) -> torch.Tensor | None:
-    """Weights inverse to class frequency, 1 on average over the samples, as scikit-learn's `balanced`."""
-    if learner.params["class_weights"] == "none":
-        return None
-    counts = torch.bincount(torch.from_numpy(labels)).float()
-    return (len(labels) / (len(counts) * counts)).to(learner.device.torch_device)
 
 
 @torch.no_grad()

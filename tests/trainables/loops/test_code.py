@@ -240,19 +240,6 @@ def test_code_late_import_changed(program, tmp_path):
         settled(code, tmp_path)
 
 
-def test_code_without_parts_compares_source(program, tmp_path):
-    code = Code.of(program(main=MAIN, helpers=HELPERS, deep=DEEP).train)
-    path = tmp_path / "functions" / "s" / "train.pkl"
-    code.write(path)
-    path.with_suffix(".json").unlink()
-    kept = Code.read(path, "")
-    assert code.changed(kept) == []
-    mended = Code.of(program(main=MAIN.replace("model.out() +", "model.out() -"), helpers=HELPERS, deep=DEEP).train)
-    assert mended.changed(kept) == ["train"]
-    splits = settled(code, tmp_path)
-    assert kept.digest in splits.info.earlier
-
-
 @pytest.mark.parametrize(
     ("text", "name"),
     [

@@ -110,7 +110,7 @@ def test_wrong_data_is_refused_with_the_index(tmp_path, change, message):
         ({"id": [1], "t": [1], "x0": [0.0]}, "no column is called target, y, label; there are id, t, x0"),
         ({"id": [1, None], "t": [0, 1], "x0": [0.0, 1.0], "y": [1.0, 1.0]}, "row 2: no id"),
         ({"id": [1, 1], "day": [0, 0], "date": ["1 May 2020", "soon"], "y": [1, 1]}, "row 2: date = 'soon': neither"),
-        ({"sequence_id": [1, 1], "t": [0, 0], "x0": [0.0, 1.0], "y": [1.0, 1.0]}, "sequence 1: t = 0 stands twice"),
+        ({"sequence_id": [1, 1], "t": [0, 0], "x0": [0.0, 1.0], "y": [1.0, 1.0]}, "sequence 1: t = 0 occurs twice"),
         ({"sequence_id": [1, 1], "t": [0, 1], "x0": [0.0, 1.0], "y": [1.0, 2.0]}, "sequence 1: y must be one value"),
         ({"sequence_id": [1], "t": [0], "x0": ["a"], "y": [1.0]}, "column 'x0' holds"),
     ],
@@ -182,7 +182,7 @@ def test_columns_of_a_table_are_found_by_their_names(tmp_path):
     other.drop(columns="Date").rename(columns={"ID": "engine"}).to_csv(tmp_path / "untimed.csv", index=False)
     found = data.prepare(SETTINGS, tmp_path / "untimed.csv")
     assert found.info.fingerprint == expected.info.fingerprint
-    assert any("untimed.csv: sequences by engine, steps as they stand" in note for note in found.info.notes)
+    assert any("untimed.csv: sequences by engine, steps in the order of the rows" in note for note in found.info.notes)
 
 
 @pytest.mark.parametrize("form", ["a table a sequence", "targets in a table"])
@@ -212,7 +212,7 @@ def test_targets_may_stand_in_a_table_of_their_own(tmp_path, form):
     with pytest.raises(InputError, match=r"values\.csv: no row for sequence 0"):
         data.prepare(SETTINGS, root)
     pd.concat([about, about[:1]]).to_csv(root / "values.csv", index=False)
-    with pytest.raises(InputError, match=r"values\.csv: row 21: sequence 0 stands twice"):
+    with pytest.raises(InputError, match=r"values\.csv: row 21: sequence 0 occurs twice"):
         data.prepare(SETTINGS, root)
 
 
@@ -279,7 +279,7 @@ def test_prepare_sequence_copies_leave_train(tmp_path):
     assert splits.info.notes[:3] == (
         "train: 2 sequences left out that val or test hold too",
         "val: 1 sequences left out that test holds too",
-        "test: 1 sequences stand there a second time, and count each time",
+        "test: 1 sequences are repeated, and count each time",
     )
 
 
@@ -287,7 +287,7 @@ def test_train_of_which_every_sequence_is_tested_is_refused(tmp_path):
     x, y = sequences(12)
     for split in ("train", "test"):
         np.savez(tmp_path / f"{split}.npz", X=objects(x), y=y)
-    with pytest.raises(InputError, match=r"train: all \d+ sequences stand in val or test too; leave one of the copies"):
+    with pytest.raises(InputError, match=r"train: all \d+ sequences are in val or test too; leave one of the copies"):
         data.prepare(SETTINGS, tmp_path)
 
 

@@ -9,7 +9,7 @@ from trainables.base.device import choose_device
 from trainables.base.errors import InputError
 from trainables.text import encoders
 from trainables.text.encoders import Frozen
-from trainables.text.ragged import Ragged, pack
+from trainables.text.ragged import Ragged
 
 TEXTS = ["so sick of this traffic", "Fever since monday, off to the doctor 🤒 #flu", "ok", "a " * 200]
 
@@ -107,7 +107,7 @@ def test_cached_features_key(tmp_path):
         calls.append(done)
 
     def features(ids, pooling="cls"):
-        rows = pack([np.array(one) for one in ids])
+        rows = Ragged(np.concatenate(ids), np.cumsum([0, *map(len, ids)]))
         return encoders.cached_features(encoder, rows, Frozen(1, pooling), device, tmp_path, count)
 
     first = features([[1, 2], [3]])
@@ -149,7 +149,7 @@ def test_choose_encoder_without_hub(monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **kwargs: None)
     name, said = encoders.choose("auto")
     assert name == "packaged"
     assert "neither the local cache nor the hub" in said
@@ -157,5 +157,5 @@ def test_choose_encoder_without_hub(monkeypatch):
 
 
 def test_auto_is_the_reference_where_it_can_be_had(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: "/somewhere/config.json")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **kwargs: "/somewhere/config.json")
     assert encoders.choose("auto")[0] == encoders.REFERENCE

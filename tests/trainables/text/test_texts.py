@@ -245,7 +245,7 @@ def test_empty_and_repeated_texts_are_left_out_and_told(tmp_path):
     splits = prepare(tmp_path / "t.csv")
     assert sum(splits.info.sizes.values()) == 50
     assert "train: 2 empty texts left out" in splits.info.notes
-    told = "train: 2 repeated texts left out, the first of each kept; 1 of them stand there with two labels"
+    told = "train: 2 repeated texts left out, the first of each kept; 1 of them have two labels"
     assert told in splits.info.notes
 
 
@@ -267,7 +267,7 @@ def test_text_that_stands_in_two_splits_leaves_train_and_is_told(tmp_path):
         ({"test.csv": "text,label\na,x\nb,y\n"}, "there is a test split but no train"),
         (
             {"train.csv": "text,label\n" + rows(20), "test.csv": "text,label\nz,maybe\n"},
-            "test: label 'maybe' does not stand in train",
+            "test: label 'maybe' is not in train",
         ),
         ({"t.txt": "hello"}, "no .arrow, .csv, .json, .jsonl, .parquet, .tsv, .zip file; those are allowed"),
     ],

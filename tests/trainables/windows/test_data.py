@@ -335,7 +335,7 @@ def test_prepare_copies_leave_train_then_val(tmp_path):
     assert splits.info.notes == (
         "train: 2 pictures left out that val or test hold too",
         "val: 1 pictures left out that test holds too",
-        "test: 1 pictures stand there a second time, and count each time",
+        "test: 1 pictures are repeated, and count each time",
     )
     assert splits.info.fingerprint != before.info.fingerprint
     assert splits.info.test_fingerprint != before.info.test_fingerprint
@@ -354,7 +354,7 @@ def test_class_of_which_every_picture_is_tested_is_refused(tmp_path):
     root = folder(tmp_path / "data", ("train", "test"))
     for path in (root / "train" / "b").iterdir():
         (root / "test" / "b" / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(InputError, match="train: every picture of class b stands in val or test too"):
+    with pytest.raises(InputError, match="train: every picture of class b is in val or test too"):
         prepare(root, tmp_path)
 
 
