@@ -17,8 +17,11 @@ from search.core.pareto import front, value_of
 from search.core.space import Parameter
 from search.core.state import SearchState, Trial
 from search.reports.axes import (
+    CHARACTER,
     FEW,
     NOT_USED,
+    ROW_PIXELS,
+    SMALL_PIXELS,
     VALUE,
     Axis,
     label,
@@ -66,8 +69,8 @@ LISTED = 20
 FINALISTS = "Validation against test"
 #: Most characters of a name beside a bar: a longer one leaves no room for bars on a phone.
 BAR = 18
-#: Height in pixels of a row in the drawing of configurations.
-ROW = 66
+#: Height in pixels of a row in the drawing of configurations, and pixels right of its axis.
+ROW, EDGE = 66, 16
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def best_so_far(state: SearchState, config: SearchConfig, events: Sequence[Event
     )  # fmt: skip
     _dress(figure, 320, f"{unit} of searching", f"best {_title(objective, key)}")
     _set_y(figure, best, objective)
+    figure.update_xaxes(rangemode="tozero")
     return Drawing("Best so far", "The best validation figure by the time since the search began.", (figure,))
 
 
@@ -195,7 +199,7 @@ def scatter(state: SearchState, config: SearchConfig) -> Drawing | None:
                     )
                 )  # fmt: skip
         _dress(figure, 270, axis.title, label(state.objective.metric, VALUE))
-        _set_x(figure, axis.all_ticks(trials))
+        _set_x(figure, axis.all_ticks(trials, SMALL_PIXELS))
         _set_y(figure, [t.best_value for t in trials], state.objective)
         figures.append(figure)
     words = f"Each point is a trial at its best epoch; {_better(state.objective)} {state.objective.metric} is better."
@@ -263,14 +267,19 @@ def _lines(
 
 def _add_row(figure: go.Figure, row: int, axis: Axis, trials: Sequence[Trial]) -> None:
     """Draws an axis as a row: a line with ticks, their labels below it and its title above it."""
-    ticks = axis.all_ticks(trials)
+    ticks = axis.all_ticks(trials, ROW_PIXELS)
     figure.add_shape(type="line", x0=0, x1=1, y0=-row, y1=-row, line={"color": GREY, "width": 1}, layer="below")
     for place, text in ticks:
         figure.add_shape(
             type="line", x0=place, x1=place, y0=-row - 0.07, y1=-row + 0.07, line={"color": GREY, "width": 1},
             layer="below",
         )  # fmt: skip
-        figure.add_annotation(x=place, y=-row, text=text, showarrow=False, yanchor="top", yshift=-4, font_size=11)
+        if text:
+            # A long label at the right end would leave the figure.
+            end = {"xanchor": "right", "xshift": EDGE} if place > 0.9 and len(text) * CHARACTER > 2 * EDGE else {}
+            figure.add_annotation(
+                x=place, y=-row, text=text, showarrow=False, yanchor="top", yshift=-4, font_size=11, **end
+            )
     figure.add_annotation(
         x=NOT_USED - 0.09, y=-row, text=f"<b>{axis.title}</b>", showarrow=False, xanchor="left", yanchor="bottom",
         yshift=5, font_size=12,
@@ -363,8 +372,8 @@ def importance(state: SearchState, config: SearchConfig) -> Drawing | None:
     _dress(figure, 90 + 28 * len(bars), "share of the variance of ranks", "hyperparameter")
     figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
     # Seven pixels for each character, and the axis title: the automatic margin of plotly overlaps in print.
-    figure.update_layout(margin_l=45 + 7 * max(len(item.name[:BAR]) for item in bars))
-    figure.update_yaxes(type="category", ticks="", automargin=False)
+    figure.update_layout(margin_l=51 + 7 * max(len(item.name[:BAR]) for item in bars))
+    figure.update_yaxes(type="category", ticks="", ticklabelstandoff=6, automargin=False)
     part = f" of {len(every)}, drawn at random" if len(trials) < len(every) else ""
     words = (
         f"How much of the difference in rank between {len(trials)} trials{part} each hyperparameter explains by itself "

@@ -101,9 +101,9 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
     assert re.findall(r'alt="([^"]+)"', final) == ["predictions"]
     assert re.findall(r'alt="([^"]+)"', compared) == ["curves of seeds"]
     head = text_of(page).split("Best so far")[0]
-    assert "test_loss 0.5 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
-    assert "baseline ridge 0.4 on test NOT beaten" in head
-    assert "loss mae seed 0 0.5 0.25 baseline ridge 0.4" in text_of(final)
+    assert "test_loss 0.5000 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
+    assert "baseline ridge 0.4000 on test NOT beaten" in head
+    assert "loss mae seed 0 0.5000 0.2500 baseline ridge 0.4000" in text_of(final)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (0.0123, "0.012 s"), (33.2, "33 s"), (720, "12 min"),
@@ -173,7 +173,7 @@ def opened(page, path, width, scheme):
         "return [...document.querySelectorAll('.plotly-graph-div')].map(f => f.querySelectorAll('.main-svg').length)"
     )
     deadline = time.monotonic() + 60
-    while not all(counts := page.execute_script(drawn)) and time.monotonic() < deadline:
+    while not ((counts := page.execute_script(drawn)) and all(counts)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert counts and all(counts)
     return len(counts)
