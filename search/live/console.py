@@ -462,7 +462,8 @@ class _Time(ProgressColumn):
     """The time that is left; where it is unknown, the time since the beginning."""
 
     def render(self, task: Task) -> Text:
-        left = task.time_remaining if task.total is not None and task.completed else None
+        begun = task.total is not None and task.completed and not task.finished
+        left = task.time_remaining if begun else None
         return Text(f"{clock(task.elapsed or 0)}" if left is None else f"{clock(left)} to go", "cyan")
 
 

@@ -184,29 +184,48 @@ def scatter(state: SearchState, config: SearchConfig) -> Drawing | None:
     if not searched or not ranked:
         return None
     trials, note = _some(ranked, max(2, POINTS // len(searched)))
+    lost = [t for t in state.trials.values() if t.outcome == "failed" and t not in ranked][: len(trials)]
+    beyond = _beyond([t.best_value for t in trials], state.objective)
     figures = []
     for parameter in searched:
-        axis, figure = parameter_axis(parameter, trials, FEW), go.Figure()
+        axis, figure = parameter_axis(parameter, [*trials, *lost], FEW), go.Figure()
         for kind, style in STYLES.items():
-            of_kind = [t for t in trials if _kind(t, best) == kind]
+            of_kind = [t for t in (*trials, *lost) if _kind(t, best) == kind]
             if of_kind:
                 figure.add_trace(
                     go.Scatter(
-                        x=[axis.place(t) for t in of_kind], y=[t.best_value for t in of_kind], mode="markers",
-                        text=[_hover(t, config, _result(t, state.objective)) for t in of_kind], showlegend=False,
+                        x=[axis.place(t) for t in of_kind],
+                        y=[beyond if t in lost else t.best_value for t in of_kind], mode="markers",
+                        text=[
+                            _hover(t, config, "no result" if t in lost else _result(t, state.objective))
+                            for t in of_kind
+                        ],
+                        showlegend=False,
                         hovertemplate="%{text}<extra></extra>",
                         marker={"color": style.colour, "symbol": style.symbol, "size": 9 if kind == "best" else 7},
                     )
                 )  # fmt: skip
         _dress(figure, 270, axis.title, label(state.objective.metric, VALUE))
-        _set_x(figure, axis.all_ticks(trials, SMALL_PIXELS))
+        _set_x(figure, axis.all_ticks([*trials, *lost], SMALL_PIXELS))
         _set_y(figure, [t.best_value for t in trials], state.objective)
         figures.append(figure)
     words = f"Each point is a trial at its best epoch; {_better(state.objective)} {state.objective.metric} is better."
     if any(p.when for p in searched):
         words += " Trials in which a hyperparameter does not exist stand at “not used”."
-    kinds = tuple(kind for kind in reversed(STYLES) if any(_kind(t, best) == kind for t in trials))
+    if lost:
+        side = "above" if state.objective.mode == "min" else "below"
+        words += f" Failed trials without a result stand {side} the worst result."
+    kinds = tuple(kind for kind in reversed(STYLES) if any(_kind(t, best) == kind for t in (*trials, *lost)))
     return Drawing("Objective against each hyperparameter", words + note, tuple(figures), kinds)
+
+
+def _beyond(values: Sequence[float], objective: Objective) -> float:
+    """A value that is a little worse than the worst of the values, on a linear or logarithmic axis."""
+    low, high = min(values), max(values)
+    if wide(values, objective):
+        return high * (high / low) ** 0.08
+    margin = 0.08 * (high - low or abs(high) or 1.0)
+    return high + margin if objective.mode == "min" else low - margin
 
 
 def parallel(state: SearchState, config: SearchConfig) -> Drawing | None:
