@@ -201,6 +201,12 @@ def test_report_in_a_browser_is_whole_without_webgl_at_any_width_and_in_print(us
         page.execute_script("dispatchEvent(new Event('beforeprint'))")
         sizes = page.execute_script("return [...document.querySelectorAll('.main-svg')].map(s => s.clientWidth)")
         assert max(sizes) <= 680, "a figure fits the width of a page of paper"
+        heights = page.execute_script("return [...document.querySelectorAll('.plots > div')].map(d => d.clientHeight)")
+        assert max(heights) <= 860 and heights.count(230) == len(SPACE), "and its height; four rows of small figures"
+        page.execute_script("dispatchEvent(new Event('afterprint'))")
+        assert 270 in page.execute_script(
+            "return [...document.querySelectorAll('.plots > div')].map(d => d.clientHeight)"
+        )
         assert page.execute_script("return performance.getEntriesByType('resource').map(r => r.name)") == []
         assert page.get_log("browser") == []
         path = evil(tmp_path)
