@@ -140,7 +140,8 @@ def share_gpus(
     """Measures the share of a GPU that a trial needs, and replaces `resources.gpus: auto` by it."""
     from search.runtime.gpu_share import measure
 
-    need = measure(config, splits, cluster.placement)
+    with observer.progress("measuring the GPU memory of a trial"):
+        need = measure(config, splits, cluster.placement)
     config = check_config(config.task, change(config.raw, flags={"resources.gpus": need.share}), config.place)
     observer.say(need.describe())
     return config, replace(cluster, placement=place(config, machines()))
@@ -158,7 +159,8 @@ def fit_epochs(
     from search.runtime.pace import measure_pace
 
     budget, settings = str(config.search.time_budget), config.search
-    pace = measure_pace(config, splits, cluster.placement)
+    with observer.progress("measuring how long an epoch takes"):
+        pace = measure_pace(config, splits, cluster.placement)
     plan = TimePlan(parse_duration(budget), train_samples=splits.info.sizes["train"])
     most = plan.longest_final_training(settings.epochs)
     config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, settings.epochs, settings.grace_period))

@@ -302,7 +302,8 @@ def _prepare(
     found: dict[str, Any] = {}
     if config.search.storage:
         found["storage"] = check_writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
-    cluster = connect(config, options.address, NEEDED)
+    with observer.progress("starting Ray"):
+        cluster = connect(config, options.address, NEEDED)
     if options.gpus is not None and config.resources.gpu_share and not cluster.placement.gpus:
         disconnect()
         raise InputError(

@@ -197,7 +197,8 @@ class Session:
         """
         self.search.end(status)
         disconnect()  # while MLflow catches up
-        undelivered = self.tracker.close(PATIENCE)
+        with self.observer.progress("sending the results to MLflow"):
+            undelivered = self.tracker.close(PATIENCE)
         if self.search.journal.refused:
             reason, again = self.search.journal.refused.strerror, command_line(self.command, self.prepared.store)
             raise InputError(f"{self.prepared.folder.journal}: {reason}; make room and go on with: {again}")

@@ -17,7 +17,7 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResul
 from rich.control import Control
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.segment import ControlType
 from rich.text import Text
 
@@ -36,6 +36,9 @@ from search.runtime.search import Search
 
 #: Width and height of the live table in a notebook.
 NOTEBOOK = (120, 24)
+#: Columns of a terminal that hold the figures of a trial, its outcome and its learning rate; and these without the
+#: latest figure.
+NARROW, NARROWER = 56, 48
 #: Seconds without a line after which a log gets a line about the progress of the search, and of reading the data.
 MINUTE, HALF_A_MINUTE = 60.0, 30.0
 #: Shorter words than those of `OUTCOMES`, for the live table.
@@ -203,9 +206,11 @@ class Reporter:
         """The live table: lines about the progress, then a line for each trial, as many as have room."""
         trials, best = list(self.search.state.trials.values()), self.search.state.best()
         self._importance.update([trial for trial in trials if trial.can_win])
-        first, *phrases = self._standing()
-        said = _packed([*phrases, *self._rungs()], width)
-        lines = [Text(first, "bold green"), *(Text(line, "cyan") for line in said)]
+        first, *phrases = [*self._standing(), *self._rungs()]
+        while len(said := _packed(phrases, width)) > max(1, height // 2) and len(phrases) > 1:
+            phrases.pop()  # the later ones matter less than the trials
+        lines = [Text(line, "bold green") for line in _packed([first], width)]
+        lines += [Text(line, "cyan") for line in said]
         room = height - len(lines) - 1
         if room < 1 or not trials:
             return lines[:height]
@@ -214,21 +219,25 @@ class Reporter:
         rest = [t for t in trials if t.outcome is not None and not t.can_win]
         running = [t for t in trials if t.outcome is None][: room - min(len(over), room // 3)]
         listed = [*running, *over, *rest][:room]
-        head, *rows = columns_that_fit(self._cells(listed, self._columns(trials)), width)
+        head, *rows = columns_that_fit(self._cells(listed, self._columns(trials), width), width)
         lines.append(Text(head, "bold"))
         for trial, row in zip(listed, rows, strict=True):
             lines.append(Text(row, "green" if trial is best else "dim" if trial.over else ""))
         return lines
 
-    def _cells(self, trials: Sequence[Trial], names: Sequence[str]) -> list[tuple[str, list[str]]]:
-        """The columns of the live table: a heading and a text for each trial."""
+    def _cells(self, trials: Sequence[Trial], names: Sequence[str], width: int) -> list[tuple[str, list[str]]]:
+        """The columns of the live table: a heading and a text for each trial.
+
+        A narrow table has no latest value; one that is narrower still has no outcome, either.
+        """
         key, epochs = self.search.objective.key, self.search.config.search.epochs
         latest = [trial.curve.get(trial.epoch, {}).get(key) for trial in trials]
+        outcomes = [SHORT.get(trial.outcome or "", OUTCOMES.get(trial.outcome, "")) for trial in trials]
         return [
             ("trial", [str(trial.number) for trial in trials]),
-            ("", [SHORT.get(trial.outcome or "", OUTCOMES.get(trial.outcome, "")) for trial in trials]),
+            *([("", outcomes)] if width >= NARROWER else []),
             ("epoch", [f"{trial.epoch}/{epochs}" for trial in trials]),
-            ("latest", ["" if one is None else figure(one) for one in latest]),
+            *([("latest", ["" if one is None else figure(one) for one in latest])] if width >= NARROW else []),
             ("best", [figure(trial.best_value) if trial.best_epoch else "" for trial in trials]),
             *((visible(name), [value(trial.params.get(name)) for trial in trials]) for name in names),
         ]
@@ -238,7 +247,7 @@ class Reporter:
         state, best = self.search.state, self.search.state.best()
         trials, total = list(state.trials.values()), self.search.total
         if math.isinf(total):
-            number = f"{counted(len(trials), 'trial')} so far, as many as the budget holds"
+            number = f"{counted(len(trials), 'trial')} so far"
         elif len(trials) < total:
             number = f"{len(trials)} of {counted(int(total), 'trial')} proposed"
         else:
@@ -307,11 +316,20 @@ class _Frame:
     #: The width of each line as it was drawn last.
     widths: tuple[int, ...] = ()
     _last: tuple[Text, ...] = ()
+    #: Width and height of the terminal for which `_last` was made, until it is drawn.
+    _ready: tuple[int, int] | None = None
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def prepare(self, width: int, height: int) -> None:
+        """Makes the next frame for a terminal of this size."""
         # Another thread adds trials. If it does so now, the frame before is drawn again.
         with suppress(RuntimeError):
-            self._last = tuple(self.lines(options.max_width, max(2, console.height - 1)))
+            self._last = tuple(self.lines(width, max(2, height - 1)))
+        self._ready = width, height
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._ready != (options.max_width, console.height):
+            self.prepare(options.max_width, console.height)
+        self._ready = None
         widths = []
         for line in self._last:
             line.truncate(options.max_width, overflow="ellipsis")
@@ -323,7 +341,8 @@ class _Frame:
 class _LiveTable(Live):
     """The live table on a terminal.
 
-    A terminal that becomes narrower wraps the lines that it shows. The next frame then starts as many rows higher.
+    A terminal that becomes narrower wraps the lines that it shows. The next frame then starts as many rows higher. Rows
+    that leave a smaller terminal at its top come back when it grows; the next frame then replaces them, too.
     """
 
     def __init__(self, frame: _Frame, console: Console) -> None:
@@ -332,14 +351,48 @@ class _LiveTable(Live):
             vertical_overflow="crop",
         )  # fmt: skip
         self._shown = frame
+        self._size = console.size
+        #: The widths of the lines of earlier frames that are above the terminal's first row.
+        self._above: list[int] = []
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         if not self.console.is_interactive:
             return super().process_renderables(renderables)
-        wrapped = sum((width - 1) // self.console.width for width in self._shown.widths if width)
-        up = Control(*((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * wrapped)
+        # The frame takes a while to make. The terminal's size counts at the moment of drawing.
+        for _ in range(3):
+            self._shown.prepare(*(size := self.console.size))
+            if self.console.size == size:
+                break
+        rows = self._rows_to_clear()
+        up = Control(*((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * rows)
         cleared, *rest = super().process_renderables(renderables)
+        if not all(isinstance(one, Control) for one in renderables):
+            self._above = []  # a printed line stands between these rows and the frame
         return [cleared, up, *rest]
+
+    def _rows_to_clear(self) -> int:
+        """The number of rows of earlier frames above the first row that the last frame had when it was drawn."""
+        (width, height), (width_before, height_before) = self.console.size, self._size
+        self._size = self.console.size
+        lines = list(self._shown.widths)
+        rows = _rows(lines, width)
+        wrapped = rows - len(lines)
+        if (width, height) == (width_before, height_before):
+            return wrapped
+        while lines and _rows(lines, width) > height:
+            self._above.append(lines.pop(0))
+        # The terminal shows so many rows again at most: those by which it grew, and those that wrapped lines no longer
+        # take.
+        back = height - height_before + _rows(self._shown.widths, width_before) - rows
+        returned = 0
+        while self._above and returned + _rows(self._above[-1:], width) <= min(back, height - rows):
+            returned += _rows([self._above.pop()], width)
+        return wrapped + returned
+
+
+def _rows(widths: Sequence[int], width: int) -> int:
+    """The number of rows of lines with these widths on a terminal of this width."""
+    return sum(max(1, math.ceil(one / width)) for one in widths)
 
 
 #: The HTML around a table in a notebook. Columns need a monospaced font, and a theme may give `pre` another one.
@@ -381,7 +434,7 @@ class _NotebookTable:
 def data_progress(console: Console, what: str = "reading the data") -> tuple[AbstractContextManager[Any], Any]:
     """A context that shows the progress of reading the data, and the function that a task calls with its progress.
 
-    A terminal shows a bar, a log gets lines.
+    A terminal shows a bar with `what` from the beginning, a log gets lines.
 
     Args:
         what: words for the work until the task calls the function.
@@ -389,15 +442,29 @@ def data_progress(console: Console, what: str = "reading the data") -> tuple[Abs
     if not console.is_terminal:
         log = _DataLog(console, what)
         return log, log
-    bar = Progress(console=console, transient=True)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), _Time(), console=console,
+        transient=True,
+    )  # fmt: skip
+    unknown = bar.add_task(escape(visible(what)), total=None)
     bars: dict[str, Any] = {}
 
     def progress(done: int, total: int, what: str) -> None:
+        bar.update(unknown, visible=False)
         if what not in bars:
             bars[what] = bar.add_task(escape(visible(what)), total=total)
         bar.update(bars[what], completed=done)
 
     return bar, progress
+
+
+class _Time(ProgressColumn):
+    """The time that is left; where it is unknown, the time since the beginning."""
+
+    def render(self, task: Task) -> Text:
+        begun = task.total is not None and task.completed and not task.finished
+        left = task.time_remaining if begun else None
+        return Text(f"{clock(task.elapsed or 0)}" if left is None else f"{clock(left)} to go", "cyan")
 
 
 class _DataLog:

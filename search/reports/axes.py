@@ -10,6 +10,7 @@ import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from search.core.readable import value as significant
 from search.core.readable import visible
@@ -22,7 +23,10 @@ NOT_USED = -0.28
 #: Most ticks on an axis, and on that of a small figure; most characters of a tick's label, and of a value in a list.
 TICKS, FEW, LABEL, VALUE = 6, 4, 14, 40
 #: Ratio of the largest loss to the smallest from which on an axis is logarithmic.
-WIDE = 10.0
+WIDE = 4.0
+#: Pixels of a character of a label, of the gap between two labels, and of an axis in the narrowest figure: a row of the
+#: configurations on a phone of 400 pixels, and a small figure.
+CHARACTER, GAP, ROW_PIXELS, SMALL_PIXELS = 6.3, 4, 235, 165
 
 
 def label(value: object, most: int = LABEL) -> str:
@@ -31,6 +35,41 @@ def label(value: object, most: int = LABEL) -> str:
     if len(text) > most:
         text = text[: most - most // 2 - 1] + "…" + text[-(most // 2) :]
     return html.escape(text, quote=False)
+
+
+def readable_ticks(ticks: Sequence[tuple[float, str]], pixels: float, thin: bool = False) -> list[tuple[float, str]]:
+    """Ticks whose labels do not overlap.
+
+    If they overlap on one line, every second label stands one line lower. If they overlap on two lines, too, labels are
+    left out evenly; their ticks stay.
+
+    Args:
+        ticks: positions from 0 to 1, ascending, and labels.
+        pixels: length of the axis from 0 to 1.
+        thin: leave out labels before a second line is used: numbers between two numbers can be guessed.
+    """
+
+    def apart(labels: Sequence[tuple[float, str]]) -> bool:
+        return all(
+            (right - left) * pixels >= (_characters(first) + _characters(second)) / 2 * CHARACTER + GAP
+            for (left, first), (right, second) in pairwise(labels)
+        )
+
+    def every(stride: int) -> list[tuple[float, str]]:
+        return [(at, text if i % stride == 0 else "") for i, (at, text) in enumerate(ticks)]
+
+    for stride in range(1, len(ticks) + 1):
+        chosen = [tick for tick in every(stride) if tick[1]]
+        if apart(chosen):
+            return every(stride)
+        if not thin and apart(chosen[::2]) and apart(chosen[1::2]):
+            lower = {at for at, _ in chosen[1::2]}
+            return [(at, f"<br>{text}" if text and at in lower else text) for at, text in every(stride)]
+    return list(ticks)
+
+
+def _characters(text: str) -> int:
+    return len(html.unescape(text))
 
 
 @dataclass(frozen=True)
@@ -43,16 +82,23 @@ class Axis:
     title: str
     ticks: tuple[tuple[float, str], ...]
     at: Callable[[Trial], float | None]
+    #: Whether the labels are numbers, some of which may be left out.
+    numeric: bool = True
 
     def place(self, trial: Trial) -> float:
         """The position of a trial; `NOT_USED` where it has no value."""
         found = self.at(trial)
         return NOT_USED if found is None else found
 
-    def all_ticks(self, trials: Sequence[Trial]) -> list[tuple[float, str]]:
-        """The ticks; with the tick `not used` if one of the trials has no value."""
+    def all_ticks(self, trials: Sequence[Trial], pixels: float = math.inf) -> list[tuple[float, str]]:
+        """The ticks; with the tick `not used` if one of the trials has no value.
+
+        Args:
+            pixels: length of the axis from 0 to 1; the labels do not overlap on it.
+        """
         missing = any(self.at(trial) is None for trial in trials)
-        return [*([(NOT_USED, "not used")] if missing else []), *self.ticks]
+        ticks = [*([(NOT_USED, "not used")] if missing else []), *self.ticks]
+        return readable_ticks(ticks, pixels, self.numeric)
 
 
 def value_axis(title: str, values: Callable[[Trial], float], trials: Sequence[Trial], objective: Objective) -> Axis:
@@ -110,7 +156,7 @@ def _choices_axis(parameter: Parameter, title: str, most: int) -> Axis:
 
     every = math.ceil(len(choices) / (2 * most))
     ticks = tuple((i / last, label(choice)) for i, choice in enumerate(choices) if i % every == 0)
-    return Axis(title, ticks, at)
+    return Axis(title, ticks, at, numeric=False)
 
 
 def _index(choices: list[Plain], value: Plain) -> int:

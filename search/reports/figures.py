@@ -17,8 +17,11 @@ from search.core.pareto import front, value_of
 from search.core.space import Parameter
 from search.core.state import SearchState, Trial
 from search.reports.axes import (
+    CHARACTER,
     FEW,
     NOT_USED,
+    ROW_PIXELS,
+    SMALL_PIXELS,
     VALUE,
     Axis,
     label,
@@ -66,8 +69,8 @@ LISTED = 20
 FINALISTS = "Validation against test"
 #: Most characters of a name beside a bar: a longer one leaves no room for bars on a phone.
 BAR = 18
-#: Height in pixels of a row in the drawing of configurations.
-ROW = 66
+#: Height in pixels of a row in the drawing of configurations, and pixels right of its axis.
+ROW, EDGE = 66, 16
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def best_so_far(state: SearchState, config: SearchConfig, events: Sequence[Event
     )  # fmt: skip
     _dress(figure, 320, f"{unit} of searching", f"best {_title(objective, key)}")
     _set_y(figure, best, objective)
+    figure.update_xaxes(rangemode="tozero")
     return Drawing("Best so far", "The best validation figure by the time since the search began.", (figure,))
 
 
@@ -180,29 +184,48 @@ def scatter(state: SearchState, config: SearchConfig) -> Drawing | None:
     if not searched or not ranked:
         return None
     trials, note = _some(ranked, max(2, POINTS // len(searched)))
+    lost = [t for t in state.trials.values() if t.outcome == "failed" and t not in ranked][: len(trials)]
+    beyond = _beyond([t.best_value for t in trials], state.objective)
     figures = []
     for parameter in searched:
-        axis, figure = parameter_axis(parameter, trials, FEW), go.Figure()
+        axis, figure = parameter_axis(parameter, [*trials, *lost], FEW), go.Figure()
         for kind, style in STYLES.items():
-            of_kind = [t for t in trials if _kind(t, best) == kind]
+            of_kind = [t for t in (*trials, *lost) if _kind(t, best) == kind]
             if of_kind:
                 figure.add_trace(
                     go.Scatter(
-                        x=[axis.place(t) for t in of_kind], y=[t.best_value for t in of_kind], mode="markers",
-                        text=[_hover(t, config, _result(t, state.objective)) for t in of_kind], showlegend=False,
+                        x=[axis.place(t) for t in of_kind],
+                        y=[beyond if t in lost else t.best_value for t in of_kind], mode="markers",
+                        text=[
+                            _hover(t, config, "no result" if t in lost else _result(t, state.objective))
+                            for t in of_kind
+                        ],
+                        showlegend=False,
                         hovertemplate="%{text}<extra></extra>",
                         marker={"color": style.colour, "symbol": style.symbol, "size": 9 if kind == "best" else 7},
                     )
                 )  # fmt: skip
         _dress(figure, 270, axis.title, label(state.objective.metric, VALUE))
-        _set_x(figure, axis.all_ticks(trials))
+        _set_x(figure, axis.all_ticks([*trials, *lost], SMALL_PIXELS))
         _set_y(figure, [t.best_value for t in trials], state.objective)
         figures.append(figure)
     words = f"Each point is a trial at its best epoch; {_better(state.objective)} {state.objective.metric} is better."
     if any(p.when for p in searched):
         words += " Trials in which a hyperparameter does not exist stand at “not used”."
-    kinds = tuple(kind for kind in reversed(STYLES) if any(_kind(t, best) == kind for t in trials))
+    if lost:
+        side = "above" if state.objective.mode == "min" else "below"
+        words += f" Failed trials without a result stand {side} the worst result."
+    kinds = tuple(kind for kind in reversed(STYLES) if any(_kind(t, best) == kind for t in (*trials, *lost)))
     return Drawing("Objective against each hyperparameter", words + note, tuple(figures), kinds)
+
+
+def _beyond(values: Sequence[float], objective: Objective) -> float:
+    """A value that is a little worse than the worst of the values, on a linear or logarithmic axis."""
+    low, high = min(values), max(values)
+    if wide(values, objective):
+        return high * (high / low) ** 0.08
+    margin = 0.08 * (high - low or abs(high) or 1.0)
+    return high + margin if objective.mode == "min" else low - margin
 
 
 def parallel(state: SearchState, config: SearchConfig) -> Drawing | None:
@@ -263,14 +286,19 @@ def _lines(
 
 def _add_row(figure: go.Figure, row: int, axis: Axis, trials: Sequence[Trial]) -> None:
     """Draws an axis as a row: a line with ticks, their labels below it and its title above it."""
-    ticks = axis.all_ticks(trials)
+    ticks = axis.all_ticks(trials, ROW_PIXELS)
     figure.add_shape(type="line", x0=0, x1=1, y0=-row, y1=-row, line={"color": GREY, "width": 1}, layer="below")
     for place, text in ticks:
         figure.add_shape(
             type="line", x0=place, x1=place, y0=-row - 0.07, y1=-row + 0.07, line={"color": GREY, "width": 1},
             layer="below",
         )  # fmt: skip
-        figure.add_annotation(x=place, y=-row, text=text, showarrow=False, yanchor="top", yshift=-4, font_size=11)
+        if text:
+            # A long label at the right end would leave the figure.
+            end = {"xanchor": "right", "xshift": EDGE} if place > 0.9 and len(text) * CHARACTER > 2 * EDGE else {}
+            figure.add_annotation(
+                x=place, y=-row, text=text, showarrow=False, yanchor="top", yshift=-4, font_size=11, **end
+            )
     figure.add_annotation(
         x=NOT_USED - 0.09, y=-row, text=f"<b>{axis.title}</b>", showarrow=False, xanchor="left", yanchor="bottom",
         yshift=5, font_size=12,
@@ -363,8 +391,8 @@ def importance(state: SearchState, config: SearchConfig) -> Drawing | None:
     _dress(figure, 90 + 28 * len(bars), "share of the variance of ranks", "hyperparameter")
     figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
     # Seven pixels for each character, and the axis title: the automatic margin of plotly overlaps in print.
-    figure.update_layout(margin_l=45 + 7 * max(len(item.name[:BAR]) for item in bars))
-    figure.update_yaxes(type="category", ticks="", automargin=False)
+    figure.update_layout(margin_l=51 + 7 * max(len(item.name[:BAR]) for item in bars))
+    figure.update_yaxes(type="category", ticks="", ticklabelstandoff=6, automargin=False)
     part = f" of {len(every)}, drawn at random" if len(trials) < len(every) else ""
     words = (
         f"How much of the difference in rank between {len(trials)} trials{part} each hyperparameter explains by itself "

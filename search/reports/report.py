@@ -18,7 +18,7 @@ from search.core.config import SearchConfig
 from search.core.cost import cost
 from search.core.events import Event
 from search.core.pareto import front
-from search.core.readable import duration
+from search.core.readable import duration, figure
 from search.core.readable import value as significant
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
@@ -40,6 +40,8 @@ from trainables.base.files import replacing
 PACKAGES = ("ray", "torch", "transformers", "mlflow", "optuna", "pandas", "numpy")
 #: Most trials in the table; `compare` lists all of them.
 ROWS = 100
+#: Characters of a line of a table on a printed page.
+PRINTED = 96
 
 
 def report_search(store: Store, name: str) -> Path:
@@ -95,15 +97,15 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
 
     metric, best, final = state.objective.metric, state.best(), state.final
     if final is not None and final.test is not None:
-        row(state.objective.test_key, significant(final.test[metric]), _how(final))
+        row(state.objective.test_key, figure(final.test[metric]), _how(final))
         for name, value in final.baselines.items():
             good = state.objective.better(final.test[metric], value)
-            row(f"baseline {name}", significant(value), "on test", "beaten" if good else "NOT beaten", good)
+            row(f"baseline {name}", figure(value), "on test", "beaten" if good else "NOT beaten", good)
     if best is None:
         row("best trial", "", "no trial succeeded")
     else:
         when = f"trial {best.number} at epoch {best.best_epoch} of {config.search.epochs}"
-        row(f"best {state.objective.key}", significant(best.best_value), when)
+        row(f"best {state.objective.key}", figure(best.best_value), when)
         row("its configuration", "", configuration(best, config))
     if config.objectives:
         numbers = ", ".join(str(t.number) for t in front(state.trials.values(), config.objectives))
@@ -154,8 +156,8 @@ def _remarks(state: SearchState) -> list[str]:
         gap = state.objective.loss(final.test[metric]) - state.objective.loss(winner.best_value)
         how = "after training on both" if final.merged else "of the same model"
         remarks.append(
-            f"The winner's {metric} was {significant(winner.best_value)} on validation, where it was chosen among "
-            f"{len(state.ranked())} trials, and is {significant(final.test[metric])} on test, {how}: "
+            f"The winner's {metric} was {figure(winner.best_value)} on validation, where it was chosen among "
+            f"{len(state.ranked())} trials, and is {figure(final.test[metric])} on test, {how}: "
             f"{abs(gap):.2g} {'worse' if gap > 0 else 'better'}."
         )
     return remarks
@@ -166,10 +168,10 @@ def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event])
     number, rows = 0, []
     for drawing in drawings(state, config, events):
         plots = []
-        for figure in drawing.figures:
+        for plot in drawing.figures:
             number += 1
             plots.append(
-                figure.to_html(
+                plot.to_html(
                     full_html=False, include_plotlyjs=False, div_id=f"figure-{number}",
                     config={"responsive": True, "displayModeBar": False},
                 )
@@ -209,7 +211,7 @@ def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event])
             (
                 [
                     str(epoch), str(len(rung)), str(sum(1 for t in stopped if t.epoch == epoch)),
-                    significant(state.objective.loss(min(rung.values()))),
+                    figure(state.objective.loss(min(rung.values()))),
                 ]
                 for epoch, rung in study.rungs().items()
                 if rung
@@ -220,8 +222,8 @@ def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event])
             ["trial", "stopped at epoch", "best then", "rank then", "best at the end", "rank at the end"],
             (
                 [
-                    str(row["trial"]), str(row["epoch"]), significant(row["then"]), str(row["rank_then"]),
-                    significant(row["end"]), str(row["rank_end"]),
+                    str(row["trial"]), str(row["epoch"]), figure(row["then"]), str(row["rank_then"]),
+                    figure(row["end"]), str(row["rank_end"]),
                 ]
                 for row in audited
             ),
@@ -291,9 +293,9 @@ def _final(folder: SearchFolder, state: SearchState) -> dict[str, Any] | None:
     tests = {f"seed {run.seed}": run.test for run in tested if run.test}
     if len(tests) > 1:
         tests["mean"] = {key: sum(test[key] for test in tests.values()) / len(tests) for key in metrics}
-    rows = [[name, *(significant(test[key]) for key in metrics)] for name, test in tests.items()]
+    rows = [[name, *(figure(test[key]) for key in metrics)] for name, test in tests.items()]
     rows += [
-        [f"baseline {name}", *(significant(value) if key == state.objective.metric else "" for key in metrics)]
+        [f"baseline {name}", *(figure(value) if key == state.objective.metric else "" for key in metrics)]
         for name, value in final.baselines.items()
     ]
     how = _how(final)
@@ -327,9 +329,12 @@ def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> d
             if pd.isna(value) or (column in measured and not trial.can_win):
                 yield {"text": "", "key": None}
             else:
-                yield {"text": significant(value), "key": repr(float(value)) if isinstance(value, float) else None}
+                plain = value.item() if hasattr(value, "item") else value  # a column of pandas may hold NumPy's scalars
+                shown = figure if column in measured else significant
+                yield {"text": shown(plain), "key": repr(plain) if isinstance(plain, float) else None}
 
-    best_rows = every[:ROWS]
+    best_rows = [{"best": trial is best, "cells": list(cells(trial))} for trial in every[:ROWS]]
+    heads = ["trial", "outcome", "epochs", "time", *measured, *given]
     words = f"{tally(trial.outcome for trial in every).replace('_', ' ')}."
     if left := len(every) - len(best_rows):
         words += (
@@ -337,10 +342,22 @@ def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> d
             f"`python -m search compare {config.task} --search {folder.name} --top 0` lists them all."
         )
     return {
-        "heads": ["trial", "outcome", "epochs", "time", *measured, *given],
-        "rows": [{"best": trial is best, "cells": list(cells(trial))} for trial in best_rows],
+        "heads": heads,
+        "rows": best_rows,
+        "printed": _parts(heads, best_rows),
         "words": words,
     }
+
+
+def _parts(heads: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """The columns of a table in parts that are as wide as a printed page; each part begins with the first column."""
+    widths = [2 + max(len(head), *(len(str(row["cells"][i]["text"])) for row in rows)) for i, head in enumerate(heads)]
+    parts: list[list[int]] = [[0]]
+    for column in range(1, len(heads)):
+        if len(parts[-1]) > 1 and sum(widths[i] for i in (*parts[-1], column)) > PRINTED:
+            parts.append([0])
+        parts[-1].append(column)
+    return parts
 
 
 def _pictures(folder: Path) -> list[dict[str, str]]:
@@ -366,7 +383,11 @@ def _facts(record: SearchRecord, config: SearchConfig) -> dict[str, dict[str, st
         "Data": {
             "source": redacted(_source(record, config)),
             "fingerprint": record.fingerprint,
-            **{f"data.{key}": redacted(value) for key, value in _flat(config.data)},
+            **{
+                f"data.{key}": redacted(value)
+                for key, value in _flat(config.data)
+                if record.data is None or not key.startswith("demo.")
+            },
         },
         "Environment": {
             "python": platform.python_version(), "machine": platform.platform(), "commit": record.commit,

@@ -8,6 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from search.core.config import SearchConfig
 from search.core.store import Store
+from search.reports.columns import ordered
 from search.tracking.names import original, translated
 from trainables import Objective
 
@@ -21,13 +22,16 @@ def share_view(
 ) -> None:
     """Saves the view of a search: only its runs, with outcome, best value and hyperparameters as columns.
 
+    The learning rate and numbers on a logarithmic scale are the first hyperparameters, as a window shows few columns.
+
     Args:
         key: of the view.
         parent: the id of the parent run, whose trials are unfolded.
     """
     best, test = (f"metrics.`{translated(f'{kind}_{objective.metric}')}`" for kind in ("best_val", "test"))
-    searched = [f"params.`{translated(p.name)}`" for p in config.space.parameters if p.searched]
-    columns = ["tags.`outcome`", best, "tags.`best`", "metrics.`best_epoch`", test, *searched]
+    parameters = ordered((p for p in config.space.parameters if p.searched), {})
+    searched = [f"params.`{translated(p.name)}`" for p in parameters]
+    columns = ["tags.`outcome`", best, "metrics.`best_epoch`", test, *searched]
     # A tag of an experiment has at most 20,000 characters, and each column is named twice.
     while sum(map(len, columns)) > 8000:
         columns.pop()
@@ -47,6 +51,7 @@ def share_view(
         "selectedColumns": columns,
         "columnOrder": ["attributes.`Run Name`", "runDateAndNestInfo", *columns],
         "runsExpanded": {parent: True},
+        "runsHiddenMode": "FIRST_20_RUNS",  # of the curves; by default 10
         "compareRunCharts": charts,
         "compareRunSections": [{"uuid": "curves", "name": "Curves", "display": True, "isReordered": True}],
         "isAccordionReordered": True,  # else the sections are sorted by name

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -72,6 +73,16 @@ def test_live_table_fits_the_terminal_and_shows_best_elapsed_and_the_learning_ra
     assert "rung at epoch 2: 20 trials" in said and "the best 1 in 4 of a rung go on" in said
 
 
+@pytest.mark.parametrize(("width", "height"), [(30, 10), (40, 10), (48, 12)])
+def test_narrow_live_table_cuts_no_figure_and_shows_the_best_values(paused, width, height):
+    paused.objective = replace(paused.objective, metric="accuracy_of_a_long_name")
+    lines = shown(Reporter(Console(file=io.StringIO()), paused), width, height).splitlines()
+    assert len(lines) < height and max(map(len, lines)) <= width
+    assert "0.1000 (trial 0, epoch 2)" in re.sub(r"\s+", " ", "".join(lines[:3])) and "…" not in "".join(lines)
+    (heading,) = [line for line in lines if line.startswith("trial ")]
+    assert heading.split()[:3] == ["trial", "epoch", "best"] and ("lr" in heading.split() or width == 30)
+
+
 def test_wider_terminals_show_more_hyperparameters_and_say_how_many_are_left_out(paused):
     reporter = Reporter(Console(file=io.StringIO()), paused)
     headings = {}
@@ -136,13 +147,15 @@ from search.core.config import load_config
 from search.live.console import Reporter
 from search.runtime.search import Search
 from search.core.store import Store
-search = Search(load_config("rnn", ["search.trials=9", "search.searcher=random"]), Store(Path(sys.argv[1])).search("s"))
-for number in range(9):
+config = load_config("rnn", ["search.trials=30", "search.searcher=random"])
+search = Search(config, Store(Path(sys.argv[1])).search("s"))
+for number in range(int(sys.argv[2])):
     search.propose()
     metrics = {"val_mse": 1.0, "epoch_seconds": 1.0}
     told = {"number": number, "epoch": 1, "metrics": metrics, "diverged": None, "checkpoint": None}
     search.report([told], "cpu")
-print("the line before")
+for number in range(12):
+    print("the line before")
 with Reporter(Screen(), search).live():
     while not Path(sys.argv[1], "stop").exists():
         time.sleep(0.1)
@@ -152,7 +165,8 @@ time.sleep(600)
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
-def test_terminal_that_is_resized_keeps_no_wrapped_lines(tmp_path):
+@pytest.mark.parametrize("trials", [9, 30])
+def test_terminal_that_is_resized_keeps_no_lines_of_earlier_frames(tmp_path, trials):
     tmux = ["tmux", "-S", str(tmp_path / "tmux"), "-f", "/dev/null"]
 
     def call(*arguments: str) -> str:
@@ -167,21 +181,25 @@ def test_terminal_that_is_resized_keeps_no_wrapped_lines(tmp_path):
 
     script = tmp_path / "draw.py"
     script.write_text(_DRAW)
-    program = ("-e", f"PYTHONPATH={CODE}", "-e", "COLUMNS=", "-e", "LINES=", sys.executable, str(script), str(tmp_path))
+    program = (
+        "-e", f"PYTHONPATH={CODE}", "-e", "COLUMNS=", "-e", "LINES=", sys.executable, str(script), str(tmp_path),
+        str(trials),
+    )  # fmt: skip
     call("new-session", "-d", "-s", "s", "-x", "120", "-y", "30", *program)
     try:
         more = ""
-        for width, height in ((120, 30), (70, 25), (50, 14), (110, 30)):
+        for width, height in ((120, 30), (70, 25), (60, 14), (110, 30), (45, 10), (110, 40)):
             call("resize-window", "-t", "s", "-x", str(width), "-y", str(height))
             # How many hyperparameters the heading leaves out tells the widths apart.
             lines = wait(lambda lines, old=more: [old, *re.findall(r" (\+\d+)$", "\n".join(lines), re.M)][-1] != old)
             heading = max(i for i, line in enumerate(lines) if line.startswith("trial "))
             more = lines[heading].split()[-1]
             best = max(i for i, line in enumerate(lines) if line.startswith("best val_mse 1.000"))
-            assert lines[:best] in ([], ["the line before"]), lines
-            assert all(re.match(r" +\d  training ", line) for line in lines[heading + 1 :]), lines
+            assert lines[:best] == ["the line before"] * best, lines
+            assert all(re.match(r" +\d+  (training|  *1/24) ", line) for line in lines[heading + 1 :]), lines
         (tmp_path / "stop").touch()
-        assert wait(lambda lines: lines[-1] == "the line after")[:-1] in ([], ["the line before"])
+        lines = wait(lambda lines: lines[-1] == "the line after")[:-1]
+        assert set(lines) <= {"the line before"}
     finally:
         call("kill-server")
 
@@ -242,7 +260,7 @@ def test_dumb_terminal_gets_the_lines_of_a_log(search, monkeypatch):
 
 def test_live_table_of_a_search_that_a_budget_ends(search):
     table = shown(Reporter(Console(file=io.StringIO()), search))
-    assert "1 trial so far, as many as the budget holds: 1 training" in table
+    assert "1 trial so far: 1 training" in table
     assert "about 59:5" in table or "about 1:00:00" in table, "what is left of the hour"
 
 
@@ -281,7 +299,7 @@ def test_in_a_pipe_a_trial_has_a_line_as_it_ends_and_every_epoch_has_one_on_dema
             break
     lines = brief.console.file.getvalue().splitlines()
     assert len(full.console.file.getvalue().splitlines()) == epoch - 1
-    assert "best val_mse " in lines[0] and "1 trial so far, as many as the budget holds: 1 training" in lines[0]
+    assert "best val_mse " in lines[0] and "1 trial so far: 1 training" in lines[0]
     assert lines[1:] == [full.console.file.getvalue().splitlines()[-1]]
 
 

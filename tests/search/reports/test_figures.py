@@ -8,7 +8,7 @@ from search.core.readable import value as significant
 from search.core.space import parse_space
 from search.core.state import Trial
 from search.reports import figures
-from search.reports.axes import NOT_USED, label, linear_ticks, log_ticks, parameter_axis, whole_ticks
+from search.reports.axes import NOT_USED, label, linear_ticks, log_ticks, parameter_axis, readable_ticks, whole_ticks
 from tests.search.reports.made import made, state_of
 
 SPACE = {
@@ -197,3 +197,31 @@ def test_finalists_have_intervals_their_hyperparameters_and_a_line_of_equality(t
     assert "test_loss 0.7 (0.6 to 0.8)" in first.text[0] and "x: 0.1" in first.text[0]
     assert second.name == "trial 1"
     assert "above the dotted line test is worse" in found.words
+
+
+@pytest.mark.parametrize(("objective", "side"), [("loss min", "above"), ("accuracy max", "below")])
+def test_failed_trials_without_a_result_stand_beyond_the_worst_result(tmp_path, objective, side):
+    trials = [({"x": 0.1}, [0.5], "completed"), ({"x": 0.2}, [0.75], "completed"), ({"x": 0.9}, [], "failed")]
+    drawings, _ = drawn(tmp_path, trials, {"x": {"uniform": [0, 1]}}, objective=objective)
+    scatter = drawings["Objective against each hyperparameter"]
+    (cross,) = [trace for trace in scatter.figures[0].data if trace.marker.symbol == "x"]
+    assert list(cross.x) == [0.9] and (cross.y[0] > 0.75 if side == "above" else cross.y[0] < 0.5)
+    assert "no result" in cross.text[0] and f"stand {side} the worst result" in scatter.words
+    assert "failed" in scatter.key
+
+
+def test_labels_of_an_axis_do_not_overlap():
+    rates = [(i / 5, text) for i, text in enumerate(("0.0005", "0.001", "0.002", "0.005", "0.01", "0.02"))]
+    assert [text for _, text in readable_ticks(rates, 165, thin=True)] == ["0.0005", "", "0.002", "", "0.01", ""]
+    choices = [(i / 3, name) for i, name in enumerate(("cosine", "constant", "step", "warmup_cosine"))]
+    assert readable_ticks(choices, 1000) == choices
+    assert [text for _, text in readable_ticks(choices, 165)] == ["cosine", "<br>constant", "step", "<br>warmup_cosine"]
+    assert [at for at, _ in readable_ticks(choices, 10)] == [at for at, _ in choices], "ticks stay"
+
+
+def test_long_label_at_the_right_end_stays_inside_the_figure(tmp_path):
+    space = {"init": {"choice": ["uniform", "xavier", "orthogonal"]}}
+    trials = [({"init": name}, [1.0 + i], "completed") for i, name in enumerate(space["init"]["choice"])]
+    figure = drawn(tmp_path, trials, space)[0]["Configurations"].figures[0]
+    (last,) = [note for note in figure.layout.annotations if note.text == "orthogonal"]
+    assert last.xanchor == "right"

@@ -10,7 +10,7 @@ import pytest
 from search.core.readable import duration, visible
 from search.reports import report
 from search.reports.pages import render
-from tests.search.reports.made import made
+from tests.search.reports.made import made, made_of_task
 from tests.search.reports.test_figures import SPACE, results
 
 #: A text that runs a script if a page takes it for HTML, ends a script, holds an escape and a mark of direction, and
@@ -101,9 +101,9 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
     assert re.findall(r'alt="([^"]+)"', final) == ["predictions"]
     assert re.findall(r'alt="([^"]+)"', compared) == ["curves of seeds"]
     head = text_of(page).split("Best so far")[0]
-    assert "test_loss 0.5 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
-    assert "baseline ridge 0.4 on test NOT beaten" in head
-    assert "loss mae seed 0 0.5 0.25 baseline ridge 0.4" in text_of(final)
+    assert "test_loss 0.5000 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
+    assert "baseline ridge 0.4000 on test NOT beaten" in head
+    assert "loss mae seed 0 0.5000 0.2500 baseline ridge 0.4000" in text_of(final)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (0.0123, "0.012 s"), (33.2, "33 s"), (720, "12 min"),
@@ -173,7 +173,7 @@ def opened(page, path, width, scheme):
         "return [...document.querySelectorAll('.plotly-graph-div')].map(f => f.querySelectorAll('.main-svg').length)"
     )
     deadline = time.monotonic() + 60
-    while not all(counts := page.execute_script(drawn)) and time.monotonic() < deadline:
+    while not ((counts := page.execute_script(drawn)) and all(counts)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert counts and all(counts)
     return len(counts)
@@ -201,6 +201,12 @@ def test_report_in_a_browser_is_whole_without_webgl_at_any_width_and_in_print(us
         page.execute_script("dispatchEvent(new Event('beforeprint'))")
         sizes = page.execute_script("return [...document.querySelectorAll('.main-svg')].map(s => s.clientWidth)")
         assert max(sizes) <= 680, "a figure fits the width of a page of paper"
+        heights = page.execute_script("return [...document.querySelectorAll('.plots > div')].map(d => d.clientHeight)")
+        assert max(heights) <= 860 and heights.count(230) == len(SPACE), "and its height; four rows of small figures"
+        page.execute_script("dispatchEvent(new Event('afterprint'))")
+        assert 270 in page.execute_script(
+            "return [...document.querySelectorAll('.plots > div')].map(d => d.clientHeight)"
+        )
         assert page.execute_script("return performance.getEntriesByType('resource').map(r => r.name)") == []
         assert page.get_log("browser") == []
         path = evil(tmp_path)
@@ -211,3 +217,40 @@ def test_report_in_a_browser_is_whole_without_webgl_at_any_width_and_in_print(us
         assert page.get_log("browser") == []
     finally:
         page.quit()
+
+
+def test_printed_tables_have_every_column_and_fit_a_page(tmp_path):
+    names = [f"a_hyperparameter_{i}" for i in range(20)]
+    space = {name: {"uniform": [0, 1]} for name in names} | {"flag": {"choice": [True, False]}}
+    trials = [({**dict.fromkeys(names, 0.12345), "flag": i == 0}, [376.0 + i], "completed") for i in range(3)]
+    page, _ = page_of(tmp_path, trials, space)
+    tables = [part.split("</table>")[0] for part in page.split('<table class="print">')[1:]]
+    heads = [re.findall("<th>(.*?)</th>", table) for table in tables]
+    assert len(heads) > 2 and all(head[0] == "trial" for head in heads)
+    assert [name for head in heads for name in head if name in space] == list(space)
+    rows = [re.findall("<td>(.*?)</td>", row) for table in tables for row in table.split("<tr")[2:]]
+    assert all(sum(len(cell) + 2 for cell in row) <= report.PRINTED for row in [*heads, *rows])
+    assert "376.0" in rows[0] and "true" in rows[-3] and "false" in rows[-1], "values read as elsewhere"
+
+
+def test_again_keeps_the_lines_of_a_call_and_the_dashes_of_an_option(usual, tmp_path):
+    (call,) = re.findall(r'<pre id="again">(.*?)</pre>', usual[0], re.DOTALL)
+    assert call.startswith("search.run(\n") and "<span>" not in call
+    page = render_again("python -m search run rnn --trials 9")
+    assert '<pre id="again">python -m search run rnn <span>--trials</span> 9</pre>' in page
+
+
+def render_again(command):
+    empty = dict.fromkeys(("title", "name", "task", "made", "status", "plotly", "settings"), "")
+    lists = dict.fromkeys(("head", "remarks", "drawings"), ())
+    table = {"heads": (), "rows": (), "printed": (), "words": ""}
+    stopping = {"stopped": 0, "rule": "", "rungs": table, "audit": ""}
+    return render("report.html", **empty, **lists, stopping=stopping, spent=table, comparison=None, final=None,
+                  trials=table, facts={}, again={"command": command, "words": "", "space": ""})  # fmt: skip
+
+
+def test_settings_of_the_demo_are_no_facts_of_other_data(tmp_path):
+    for data in (None, "photos/"):
+        *_, record, config = made_of_task(tmp_path / str(data), "windows", data=data)
+        facts = report._facts(record, config)["Data"]
+        assert any(key.startswith("data.demo.") for key in facts) == (data is None)

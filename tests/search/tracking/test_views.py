@@ -39,3 +39,13 @@ def test_view_of_a_space_with_hundreds_of_hyperparameters_is_short_enough_for_a_
     share_view(experiment, "1", "key", "s", "run", config, Objective("loss", "min"))
     assert experiment.length <= 20_000
     assert "params.`layer__open__0__close__.learning_rate`" in experiment.view["selectedColumns"]
+
+
+def test_first_hyperparameter_of_the_table_is_the_learning_rate(experiment):
+    share_view(experiment, "1", "key", "s", "run", load_config("rnn", profile="data"), Objective("mse", "min"))
+    columns = experiment.view["selectedColumns"]
+    assert columns[:6] == [
+        "tags.`outcome`", "metrics.`best_val_mse`", "metrics.`best_epoch`", "metrics.`test_mse`", "params.`lr`",
+        "params.`weight_decay`",
+    ]  # fmt: skip
+    assert {"params.`variant`", "params.`batch_size`"} < set(columns)
