@@ -158,7 +158,7 @@ def _remarks(state: SearchState) -> list[str]:
         remarks.append(
             f"The winner's {metric} was {figure(winner.best_value)} on validation, where it was chosen among "
             f"{len(state.ranked())} trials, and is {figure(final.test[metric])} on test, {how}: "
-            f"{abs(gap):.2g} {'worse' if gap > 0 else 'better'}."
+            f"{significant(float(f'{abs(gap):.2g}'))} {'worse' if gap > 0 else 'better'}."
         )
     return remarks
 

@@ -103,6 +103,7 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
     head = text_of(page).split("Best so far")[0]
     assert "test_loss 0.5000 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
     assert "baseline ridge 0.4000 on test NOT beaten" in head
+    assert "after training on both: 0.2 worse." in head
     assert "loss mae seed 0 0.5000 0.2500 baseline ridge 0.4000" in text_of(final)
 
 
@@ -198,7 +199,9 @@ def test_report_in_a_browser_is_whole_without_webgl_at_any_width_and_in_print(us
             )
             known = [float(one) for one in column if one]
             assert known == sorted(known) and len(known) > 90, head
-        page.execute_script("dispatchEvent(new Event('beforeprint'))")
+        for event in ("beforeprint", "afterprint", "beforeprint"):
+            page.execute_script(f"dispatchEvent(new Event('{event}'))")
+            time.sleep(1)
         sizes = page.execute_script("return [...document.querySelectorAll('.main-svg')].map(s => s.clientWidth)")
         assert max(sizes) <= 680, "a figure fits the width of a page of paper"
         heights = page.execute_script("return [...document.querySelectorAll('.plots > div')].map(d => d.clientHeight)")
