@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import search
 from search.core.config import SearchConfig, check_config, parse_duration
 from search.core.overrides import change
 from search.core.record import SearchRecord
@@ -36,8 +35,8 @@ from trainables.base.storage import fetch, files_at, is_remote
 NEEDED = ("search.session", "optuna")
 
 
-def check_task(config: SearchConfig) -> Task:
-    """The task of a configuration; raises InputError if the task cannot do what the configuration asks for."""
+def supported_task(config: SearchConfig) -> Task:
+    """The task of a configuration; raises InputError if the task does not support a setting of the configuration."""
     task = get_task(config.task)
     own = task.objective
     if config.objectives and config.objectives[0] != Objective(own.metric, own.mode):
@@ -193,10 +192,9 @@ def check_writable(uri: str) -> str:
 
 def commit_here() -> str:
     """The git commit of this program, with `-dirty` if files differ; `none` outside a checkout."""
-    here = Path(str(search.__file__)).parent
     try:
         answer = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - the user's own
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - the user's own
             capture_output=True, text=True, timeout=10, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):

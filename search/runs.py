@@ -28,7 +28,6 @@ from search.outcome import SearchOutcome
 from search.preparation import (
     NEEDED,
     check_no_secret,
-    check_task,
     check_writable,
     commit_here,
     connect_again,
@@ -36,6 +35,7 @@ from search.preparation import (
     prepare_data,
     prepare_data_again,
     share_gpus,
+    supported_task,
 )
 from search.runtime.cluster import Cluster, connect, disconnect
 from search.runtime.placement import fits_here
@@ -294,7 +294,7 @@ def _prepare(
     store: Store, config: SearchConfig, options: RunOptions, folder: SearchFolder, observer: Observer
 ) -> _NewSearch:  # fmt: skip
     """Checks the configuration, reads the data, connects to Ray, and measures what the configuration leaves open."""
-    task = check_task(config)
+    task = supported_task(config)
     if not (options.address or os.environ.get("RAY_ADDRESS")):
         fits_here(config)
     splits = prepare_data(observer, store, config, task, options.data, warn=True)

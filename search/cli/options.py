@@ -6,19 +6,30 @@ The help text of an option that sets a setting comes from search/core/settings.p
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from search.cli.help_texts import DEFAULT, HELP
-from search.core.registry import SCHEDULERS, SEARCHERS
 
-Searcher = StrEnum("Searcher", {name: name for name in SEARCHERS.names()})  # type: ignore[misc]
-Scheduler = StrEnum("Scheduler", {name: name for name in SCHEDULERS.names()})  # type: ignore[misc]
-Format = StrEnum("Format", "table csv json md")
-PredictionFormat = StrEnum("PredictionFormat", "table csv json")
+Format = Literal["table", "csv", "json", "md"]
+PredictionFormat = Literal["table", "csv", "json"]
+
+
+# These functions complete a word in the shell. Each imports what it needs, so that `--help` does not.
+
+
+def _searchers() -> list[str]:
+    from search.core.registry import SEARCHERS
+
+    return SEARCHERS.names()
+
+
+def _schedulers() -> list[str]:
+    from search.core.registry import SCHEDULERS
+
+    return SCHEDULERS.names()
 
 
 def _task_names() -> list[str]:
@@ -115,7 +126,7 @@ PatternOption = Annotated[
 
 TrialsOption = Annotated[int | None, _setting("--trials", "Search", "N")]
 EpochsOption = Annotated[int | None, _setting("--epochs", "Search", "N")]
-SearcherOption = Annotated[Searcher | None, _setting("--searcher", "Search", "NAME")]
+SearcherOption = Annotated[str | None, _setting("--searcher", "Search", "NAME", autocompletion=_searchers)]
 SeedOption = Annotated[int | None, _setting("--seed", "Search", "N")]
 DeterministicOption = Annotated[bool, _setting("--deterministic", "Search")]
 SetOption = Annotated[
@@ -138,7 +149,7 @@ FromOption = Annotated[
 
 # Early stopping, budget, resources
 
-SchedulerOption = Annotated[Scheduler | None, _setting("--scheduler", "Early stopping", "NAME")]
+SchedulerOption = Annotated[str | None, _setting("--scheduler", "Early stopping", "NAME", autocompletion=_schedulers)]
 AuditOption = Annotated[int | None, _setting("--audit-stopping", "Early stopping", "K")]
 TimeBudgetOption = Annotated[str | None, _setting("--time-budget", "Budget", "TIME")]
 ConcurrencyOption = Annotated[int | None, _setting("--concurrency", "Resources", "N")]
@@ -268,9 +279,11 @@ SeedsOption = Annotated[
 # Options of `simulate`
 
 SimulatedScheduler = Annotated[
-    Scheduler | None,
-    typer.Option(metavar="NAME", show_default="the scheduler of the search", help="Stop trials by this scheduler. "
-                 "Example: asha"),
+    str | None,
+    typer.Option(
+        metavar="NAME", show_default="the scheduler of the search", autocompletion=_schedulers,
+        help="Stop trials by this scheduler. Example: asha",
+    ),
 ]  # fmt: skip
 SimulatedConcurrency = Annotated[
     int | None,
