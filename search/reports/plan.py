@@ -91,7 +91,7 @@ def _size(gb: float) -> str:
     return f"{gb:.1f} GB" if gb >= 1 else f"{max(1, round(1024 * gb))} MB"
 
 
-def plan(config: SearchConfig, splits: Splits, placement: Placement) -> Plan:
+def measure_plan(config: SearchConfig, splits: Splits, placement: Placement) -> Plan:
     """Trains as many random configurations as run at once for two epochs, and forecasts the search from them.
 
     The number of epochs that early stopping saves depends on the order of good and bad trials. The forecast simulates

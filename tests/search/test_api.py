@@ -98,7 +98,7 @@ def test_best_of_a_search_that_failed_says_why_in_a_line(tmp_path):
         _ = found.best
     assert "<td>failed, 1 trial</td>" in found._repr_html_()
     begun = written(tmp_path, "t", trial(0))
-    with pytest.raises(InputError, match=r"^t: no trial has a result yet; found.resume\(\) goes on with it$"):
+    with pytest.raises(InputError, match=r"^t: no trial has a result yet; found.resume\(\) continues the search$"):
         _ = begun.best
 
 
