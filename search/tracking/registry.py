@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 import trainables
 from search.core.readable import figure
 from search.tracking import names
+from search.tracking.client import every_page
 from trainables import InputError, Objective
 
 #: Most characters of the description of a version in MLflow's database.
@@ -140,21 +141,9 @@ def log_model(client: MlflowClient, task: str, run_id: str, folder: Path) -> str
 
 
 def _logged(client: MlflowClient, experiment: str, run_id: str) -> LoggedModel | None:
-    """The model that an earlier attempt logged for a run, preferably a complete one.
-
-    Further models of the run are deleted; earlier versions of this program left them after a kill.
-    """
-    models: list[LoggedModel] = []
-    token = None
-    while True:
-        page = client.search_logged_models([experiment], "name = 'model'", page_token=token)
-        models += [model for model in page if model.source_run_id == run_id]
-        if not (token := page.token):
-            break
-    models.sort(key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp))
-    for model in models[1:]:
-        client.delete_logged_model(model.model_id)
-    return models[0] if models else None
+    """The model that an earlier attempt logged for a run."""
+    models = every_page(client.search_logged_models, [experiment], "name = 'model'")
+    return next((model for model in models if model.source_run_id == run_id), None)
 
 
 def _save(target: Path, task: str, run_id: str, model: LoggedModel, folder: Path) -> None:

@@ -20,6 +20,7 @@ from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.store import SearchFolder, Store
 from search.tracking import names
+from search.tracking.client import every_page
 from trainables import DataInfo, InputError
 from trainables.base.errors import first_line
 
@@ -100,21 +101,15 @@ class Runs:
         self._deleted: set[str] = set()
         self._refused: set[str] = set()
         self._pending: defaultdict[str, _Pending] = defaultdict(_Pending)
-        token = None
-        while True:
-            page = client.search_runs(
-                [self.experiment], f"tags.`search.id` = '{record.id}'", ViewType.ALL, page_token=token
-            )
-            for run in page:
-                key = run.data.tags["search.run"]
-                self._known[key] = run.info.run_id
-                if run.info.lifecycle_stage == "deleted":
-                    self._deleted.add(run.info.run_id)
-                if key == "parent":
-                    number, _, self.mark = run.data.tags.get(names.DELIVERED, "0").partition(" ")
-                    self.delivered = int(number)
-            if not (token := page.token):
-                break
+        query = f"tags.`search.id` = '{record.id}'"
+        for run in every_page(client.search_runs, [self.experiment], query, ViewType.ALL):
+            key = run.data.tags["search.run"]
+            self._known[key] = run.info.run_id
+            if run.info.lifecycle_stage == "deleted":
+                self._deleted.add(run.info.run_id)
+            if key == "parent":
+                number, _, self.mark = run.data.tags.get(names.DELIVERED, "0").partition(" ")
+                self.delivered = int(number)
 
     def __contains__(self, key: str) -> bool:
         return key in self._known
