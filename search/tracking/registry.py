@@ -105,18 +105,15 @@ def promote_version(client: MlflowClient, task: str, version: int) -> str:
     tested = ", ".join(
         f"{names.original(k)} {figure(float(v))}" for k, v in versions[version].tags.items() if k.startswith("test_")
     )
-    return f"{task} version {version} ({tested}) is the champion by hand; before it was {_named(before)}"
-
-
-def _named(version: Any | None) -> str:
-    return "none" if version is None else f"version {version.version}"
+    old = f"version {before.version}" if before else "none"
+    return f"{task} version {version} ({tested}) is the champion by hand; before it was {old}"
 
 
 def log_model(client: MlflowClient, task: str, run_id: str, folder: Path) -> str:
     """Logs an exported model and the code of its task to the final run, registers it, and returns the version.
 
     A kill may come between any two steps: the next attempt finds the logged model by its run and continues with it.
-    Because the code is logged too, `mlflow.pyfunc.load_model` works where this project is not installed.
+    `mlflow.pyfunc.load_model` uses the logged code, so that it works where this project is not installed.
     """
     name, run = names.model_name(task), client.get_run(run_id)
     model = _logged(client, run.info.experiment_id, run_id)
