@@ -28,6 +28,8 @@ LAG, LONGEST_LAG = 2.0, 10.0
 FIRST_LAG = 15.0
 #: Largest share of the time of a processor for the delivery.
 SHARE = 0.1
+#: The seconds that the end of a command waits for a tracking server that does not answer.
+PATIENCE = 10.0
 
 
 class Tracker:
