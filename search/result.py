@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
@@ -238,20 +238,25 @@ class SearchResult:
         return None if function is None else Code.read(self._store.root / function, "").command
 
     def _replace_function(self, train: TrainingFunction, changed_code: bool) -> None:
-        """Stores `train` in place of the search's function; raises InputError if its source changed unasked."""
+        """Stores `train` in place of the search's function.
+
+        Raises:
+            InputError: the source changed and `changed_code` is False, or the search is of a task.
+        """
         from trainables.loops.task import Code
 
         code, data, record = Code.of(train), self._config.data, self._folder.read(self._store)
         if (function := data.get("function")) is None:
-            raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
-        path, stored = self._store.root / function, None
-        with suppress(InputError):  # a damaged or missing file is written again
+            raise InputError(f"{self.name}: searches the task {self._config.task}, which is not a function")
+        path = self._store.root / function
+        try:
             stored = Code.read(path, data.get("folder", ""))
-        changed = [] if code.digest == record.fingerprint else [code.name]
-        if stored is not None:
+        except InputError:  # a damaged or missing file is written again
+            changed = [] if code.digest == record.fingerprint else [code.name]
+        else:
             changed = code.changed(stored)
-        if not changed and stored is not None and (stored.parts or stored.command):
-            return
+            if not changed:
+                return
         if changed and not changed_code:
             parts = "" if changed == [code.name] else f" ({', '.join(changed)})"
             raise InputError(
