@@ -51,6 +51,6 @@ class SearchOutcome:
 
 
 def command_line(command: str, store: Store) -> str:
-    """A command as a person types it, such as `python -m search resume mine`, with `--store` unless it is the default."""
+    """A command as a person types it: `python -m search resume mine`, with `--store` unless it is the default store."""
     default = store.root == Path("mlruns").resolve() or os.environ.get("SEARCH_STORE")
     return f"python -m search {command}" + ("" if default else f" --store {store.root}")

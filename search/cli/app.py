@@ -37,7 +37,7 @@ def main_(
         ),
     ] = False,
 ) -> None:
-    """Takes the flags that stand before a command."""
+    """Takes the options before a command."""
 
 
 def _version(asked: bool) -> None:

@@ -29,14 +29,15 @@ UrlArgument = Annotated[
 def optuna(
     url: UrlArgument,
     study: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default="the only study", help="Import this study.")
+        str | None,
+        typer.Option(metavar="NAME", show_default="the only study", help="Import this study. Example: digits"),
     ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             show_default="the name in the study, else value",
-            help="Call the objective so. Example: val_loss",
+            help="Name the objective. Example: val_loss",
         ),
     ] = None,
     name: given.NewNameOption = None,

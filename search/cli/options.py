@@ -1,7 +1,7 @@
 """Arguments and options of the commands, with their help texts, panels and completion in the shell.
 
-The help text of an option that sets a setting comes from search/core/settings.py, by way of the generated module
-`help_texts.py`. A default is given as `show_default`: rich removes `[default: ...]` from a help text.
+The help text of an option that sets a setting comes from search/core/settings.py, through the generated module
+`help_texts.py`. A default is the argument `show_default`: rich removes `[default: ...]` from a help text.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ TaskArgument = Annotated[
     str,
     typer.Argument(metavar="TASK", help="Name of a task; `list` shows all.", autocompletion=_task_names),
 ]
-#: Of `run`, where a command takes the place of a task.
+#: The argument of `run`, which takes a task or `--command`.
 TaskOrNothing = Annotated[
     str | None,
     typer.Argument(
@@ -133,17 +133,18 @@ SetOption = Annotated[
     list[str],
     typer.Option(
         "--set", metavar="KEY=VALUE", rich_help_panel="Search", show_default=False,
-        help="Change one setting, or one hyperparameter of the search space, for this command; may be given several "
-        "times. `search.grace_period=3` changes a setting of configs/defaults.yaml or of the task's YAML. `lr=0.01` "
-        "fixes the hyperparameter lr at 0.01. `'lr={loguniform: [1e-4, 1e-2]}'` searches lr in this range.",
+        help="Change a setting, or a hyperparameter of the search space; may be given several times. "
+        "`search.grace_period=3` changes a setting of configs/defaults.yaml or of the task's YAML. `lr=0.01` fixes the "
+        "hyperparameter lr at 0.01. `'lr={loguniform: [1e-4, 1e-2]}'` searches lr in this range.",
     ),
 ]  # fmt: skip
 FromOption = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="NAME", rich_help_panel="Search",
-        help="Begin with the results of the search NAME: its trials are given to the searcher, and its best "
-        "configuration is tried first. auto: try the best configurations of all earlier searches of the task first.",
+        "--from", metavar="NAME", rich_help_panel="Search", show_default="no earlier results",
+        help="Start from the results of the search NAME: give its trials to the searcher, and try its best "
+        "configuration first. auto: try the best configurations of all earlier searches of the task first. "
+        "Example: first",
     ),
 ]  # fmt: skip
 
@@ -159,14 +160,15 @@ AddressOption = Annotated[
     str | None,
     typer.Option(
         metavar="ADDR", rich_help_panel="Resources", show_default="start Ray on this machine",
-        help="Run the trials on this Ray cluster: HOST:PORT, or auto to find one on this machine.",
+        help="Run the trials on this Ray cluster: HOST:PORT, or auto for a cluster that runs on this machine. "
+        "Example: head:6379",
     ),
 ]  # fmt: skip
 AgainOption = Annotated[
     str | None,
     typer.Option(
         metavar="ADDR", rich_help_panel="Resources", show_default="the address of the search",
-        help="Run on this Ray cluster: HOST:PORT or auto. local: start Ray on this machine.",
+        help="Run on this Ray cluster: HOST:PORT or auto. local: start Ray on this machine. Example: head:6379",
     ),
 ]  # fmt: skip
 
@@ -176,7 +178,7 @@ NewNameOption = Annotated[
     str | None,
     typer.Option(
         "--name", metavar="NAME", rich_help_panel="Output", show_default="task and time",
-        help="Name the search. Other commands take this name, `resume NAME` for instance.",
+        help="Name the search. Other commands take this name, such as `resume NAME`. Example: first",
     ),
 ]  # fmt: skip
 StorageOption = Annotated[str | None, _setting("--storage", "Output", "URI")]
@@ -192,7 +194,7 @@ StoreOption = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR", rich_help_panel="Output", show_default="$SEARCH_STORE, else mlruns",
-        help="Keep results in this folder, or read them from it.",
+        help="Write results to this folder, or read them from it. Example: results/",
     ),
 ]  # fmt: skip
 VerboseOption = Annotated[
@@ -294,7 +296,8 @@ SimulatedConcurrency = Annotated[
 SimulatedEpochs = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=1, show_default="those of the search", help="Train trials for at most this many epochs."
+        metavar="N", min=1, show_default="those of the search",
+        help="Train trials for at most this many epochs. Example: 20",
     ),
 ]  # fmt: skip
 SimulatedSet = Annotated[
