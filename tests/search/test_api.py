@@ -1,6 +1,5 @@
 """What `search.open` gives of a search, without Ray."""
 
-
 import numpy as np
 import pytest
 
