@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search.api import compare, open, plan, predict, promote, run, searches, tasks
-    from search.errors import InputError, SearchError, TrainingError
     from search.observer import Observer
     from search.result import BestTrial, SearchResult
     from search.specs import choice, integer, loguniform, uniform
+    from trainables.base.errors import InputError, SearchError
+    from trainables.loops.errors import TrainingError
     from trainables.loops.trial import Trial
 
 __version__ = "0.1.0"
@@ -24,7 +25,8 @@ __all__ = [
 #: The module of each public name. A module is imported when one of its names is first used.
 _PLACES = dict.fromkeys(__all__, "search.api") | {
     **dict.fromkeys(("choice", "integer", "loguniform", "uniform"), "search.specs"),
-    **dict.fromkeys(("InputError", "SearchError", "TrainingError"), "search.errors"),
+    **dict.fromkeys(("InputError", "SearchError"), "trainables.base.errors"),
+    "TrainingError": "trainables.loops.errors",
     "BestTrial": "search.result", "SearchResult": "search.result", "Observer": "search.observer",
     "Trial": "trainables.loops.trial", "Command": "trainables.loops.command",
 }  # fmt: skip

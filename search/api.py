@@ -13,13 +13,13 @@ import trainables
 from search.core.config import SearchConfig, load_config, parse_objective
 from search.core.overrides import SECTIONS, argument
 from search.core.store import Store
+from search.observer import Observer
 from search.result import SearchResult, open_result, shown
-from trainables import InputError
+from trainables import InputError, Objective
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from search.observer import Observer
     from search.reports.compare import Comparison
     from search.reports.plan import Plan
     from search.runtime.search import Listener
@@ -81,7 +81,7 @@ def run(
     from search import runs
     from search.programs import Program, run_program
 
-    opened = _open_store(store)
+    opened = Store.open(store)
     flags: dict[str, Any] = {f"search.{key}": value for key, value in (settings or {}).items()}
     flags |= {f"resources.{key}": value for key, value in (resources or {}).items()}
     flags |= {_dotted(key): value for key, value in (set or {}).items()}
@@ -91,13 +91,13 @@ def run(
         "search.seed": seed,
     }  # fmt: skip
     options = runs.RunOptions(_text(data), name, address, retrain, start_from)
-    with shown(observer, verbose) as (watcher, show):
+    with shown(observer, verbose) as (observer, show):
         if isinstance(train, str):
             config = _task_config(train, space, objective, data, flags)
-            outcome = runs.run(opened, config, options, watcher, listeners=callbacks)
+            outcome = runs.run(opened, config, options, observer, listeners=callbacks)
         else:
             program = Program(train, *_of_function(space, objective, data), flags)
-            outcome = run_program(opened, program, options, watcher, callbacks)
+            outcome = run_program(opened, program, options, observer, callbacks)
         show(outcome)
     return open_result(opened, outcome.folder.name)
 
@@ -120,12 +120,12 @@ def plan(
     """
     from search import runs
 
-    opened = _open_store(store)
+    opened = Store.open(store)
     flags = {_dotted(key): value for key, value in (set or {}).items()}
     flags |= {"search.trials": trials, "search.epochs": epochs, "search.time_budget": time_budget}
     config = _task_config(task, None, None, data, flags)
-    with shown(observer) as (watcher, _):
-        return runs.plan(opened, config, runs.RunOptions(_text(data), address=address), watcher)
+    with shown(observer) as (observer, _):
+        return runs.plan(opened, config, runs.RunOptions(_text(data), address=address), observer)
 
 
 def open(name: str, store: str | Path | None = None) -> SearchResult:
@@ -140,7 +140,7 @@ def open(name: str, store: str | Path | None = None) -> SearchResult:
     >>> search.open("mine").name
     'mine'
     """
-    return open_result(_open_store(store), name)
+    return open_result(Store.open(store), name)
 
 
 def searches(store: str | Path | None = None) -> list[str]:
@@ -149,7 +149,7 @@ def searches(store: str | Path | None = None) -> list[str]:
     >>> search.searches()
     ['mine']
     """
-    return _open_store(store).names()
+    return Store.open(store).names()
 
 
 def tasks() -> list[str]:
@@ -184,9 +184,9 @@ def compare(
     from search.runs import check_task_name
     from search.tracking.results import searches_of_server
 
-    opened, watcher = _open_store(store), observer or _silent()
+    opened, warn = Store.open(store), (observer or Observer()).say
     check_task_name(task, opened)
-    (comparison,) = compare_searches(opened, task, names, searches_of_server(opened, task, watcher.say))
+    (comparison,) = compare_searches(opened, task, names, searches_of_server(opened, task, warn))
     return comparison
 
 
@@ -208,7 +208,7 @@ def predict(task: str, inputs: Sequence[str | Path], *, store: str | Path | None
     from search.tracking.predict import predict_inputs
 
     check_task_name(task)
-    return predict_inputs(_open_store(store), task, [str(path) for path in inputs])
+    return predict_inputs(Store.open(store), task, [str(path) for path in inputs])
 
 
 def promote(task: str, version: int, *, store: str | Path | None = None) -> str:
@@ -225,7 +225,7 @@ def promote(task: str, version: int, *, store: str | Path | None = None) -> str:
     from search import runs
 
     runs.check_task_name(task)
-    return runs.promote(_open_store(store), task, version)
+    return runs.promote(Store.open(store), task, version)
 
 
 def _task_config(
@@ -236,9 +236,7 @@ def _task_config(
 
     check_task_name(task)
     own = trainables.get_task(task).objective
-    if objective is not None and parse_objective(objective, "objective") != parse_objective(
-        f"{own.metric} {own.mode}", "objective"
-    ):
+    if objective is not None and parse_objective(objective, "objective") != Objective(own.metric, own.mode):
         raise InputError(f"objective={objective!r}: the task {task} has the objective {own.metric} {own.mode}")
     flags = {**{f"space.{key}": trainables.plain(spec, key) for key, spec in (space or {}).items()}, **flags}
     return load_config(task, flags=flags, profile="demo" if data is None else "data", named=argument)
@@ -266,13 +264,3 @@ def _dotted(key: str) -> str:
 
 def _text(data: str | Path | None) -> str | None:
     return None if data is None else str(data)
-
-
-def _open_store(store: str | Path | None) -> Store:
-    return Store.open(None if store is None else Path(store))
-
-
-def _silent() -> Observer:
-    from search.observer import Observer
-
-    return Observer()

@@ -1,4 +1,4 @@
-"""The interface between the library, which never prints, and the program that shows a search to a person."""
+"""The interface between the library, which never prints, and a program that shows a search to a person."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ class SearchOutcome:
 
     Attributes:
         state, events: of the journal. `state.status` is `finished`, `interrupted` or `failed`.
-        stopping: the reason for a stop before the last trial; None without one.
-        trained: whether a session ran; False where the search had nothing left to do.
-        note: a line on a search that had nothing left to do; else empty.
+        stopping: the reason for a stop before the last trial; None without a stop.
+        trained: whether a session ran; False if the search was already finished.
+        note: a line on a search that was already finished; else empty.
         continue_with: the command that continues an interrupted search, such as `resume mine`.
         registered: a sentence for each model that was registered.
         undelivered: the number of events that MLflow lacks. A later `resume` sends them.
@@ -51,6 +51,6 @@ class SearchOutcome:
 
 
 def command_line(command: str, store: Store) -> str:
-    """A command as a person types it, such as `python -m search resume mine`; with `--store` where that is needed."""
+    """A command as a person types it: `python -m search resume mine`, with `--store` unless it is the default store."""
     default = store.root == Path("mlruns").resolve() or os.environ.get("SEARCH_STORE")
     return f"python -m search {command}" + ("" if default else f" --store {store.root}")

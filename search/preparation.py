@@ -1,4 +1,4 @@
-"""The steps before a session: reading the data, connecting to Ray, measuring the pace, checking the storage."""
+"""The steps before a session: checks, reading the data, connecting to Ray, measuring the pace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import search
 from search.core.config import SearchConfig, check_config, parse_duration
 from search.core.overrides import change
 from search.core.record import SearchRecord
@@ -32,18 +31,18 @@ from trainables import (
 )
 from trainables.base.storage import fetch, files_at, is_remote
 
-#: Modules that are imported while Ray starts, as a session needs them next.
+#: Modules that a session needs. They are imported while Ray starts.
 NEEDED = ("search.session", "optuna")
 
 
-def check_task(config: SearchConfig) -> Task:
-    """The task of a configuration; raises InputError if the task cannot do what the configuration asks for."""
+def supported_task(config: SearchConfig) -> Task:
+    """The task of a configuration; raises InputError if the task does not support a setting of the configuration."""
     task = get_task(config.task)
     own = task.objective
     if config.objectives and config.objectives[0] != Objective(own.metric, own.mode):
         raise InputError(
             f"{config.place}: search.objective: {config.search.objective}: the first must be the task's own, "
-            f"{own.metric} {own.mode}, which early stopping and the final training go by"
+            f"{own.metric} {own.mode}: early stopping and the final training use it"
         )
     if isinstance(task, Limited):
         check_values(config.space, task.allowed, lambda name: f"{config.place}: space.{name}")
@@ -59,7 +58,7 @@ def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task
     """The splits of the user's data, or of the task's demo data where `data` is None."""
     source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
     settings = config.data
-    if isinstance(task, SelfTrained):  # a function may log there; the address is not kept, as it may hold a password
+    if isinstance(task, SelfTrained):  # a function may log there; the address may hold a password, so no file has it
         settings = {**settings, "tracking": store.tracking_uri}
     with observer.progress("reading the data") as progress:
         return task.prepare(settings, source, store.cache / config.task, progress)
@@ -93,7 +92,7 @@ def prepare_data_again(
     """The splits of a search that is resumed.
 
     Args:
-        data: the address of the data now; None: as it was.
+        data: the present address of the data; None: the address in the record.
 
     Raises:
         InputError: the data changed since the search began, or its address lacks a secret.
@@ -101,7 +100,8 @@ def prepare_data_again(
     source = data or record.data
     if source is not None and data is None and "***" in source:
         raise InputError(
-            f"{name}: its data is at {source}, whose secret is not kept; give the whole address again with --data URI"
+            f"{name}: the address {source} of its data lacks the secret, which is not stored; give the whole address "
+            "again with --data URI"
         )
     remember(source)
     splits = prepare_data(observer, store, config, task, source)
@@ -116,7 +116,7 @@ def prepare_data_again(
 def connect_again(
     config: SearchConfig, record: SearchRecord, address: str | None
 ) -> tuple[Cluster, SearchRecord]:  # fmt: skip
-    """Connects to the cluster of the last session, or to `address` from now on.
+    """Connects to the cluster of the last session, or to the cluster at `address`.
 
     Returns:
         The cluster, and the record with its address.
@@ -150,10 +150,10 @@ def share_gpus(
 def fit_epochs(
     observer: Observer, config: SearchConfig, splits: Splits, cluster: Cluster
 ) -> tuple[SearchConfig, dict[str, Any]]:
-    """Measures the pace, and sets the number of epochs that the time budget holds.
+    """Measures the pace of training, and sets the number of epochs that fit the time budget.
 
     Returns:
-        The configuration, and the fields of `SearchRecord` that a later session needs of the pace.
+        The configuration, and the fields of `SearchRecord` about the pace, which later sessions need.
     """
     from search.core.time_plan import TimePlan, with_epochs
     from search.runtime.pace import measure_pace
@@ -195,10 +195,9 @@ def check_writable(uri: str) -> str:
 
 def commit_here() -> str:
     """The git commit of this program, with `-dirty` if files differ; `none` outside a checkout."""
-    here = Path(str(search.__file__)).parent
     try:
         answer = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - the user's own
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - the user's own
             capture_output=True, text=True, timeout=10, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):

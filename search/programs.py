@@ -35,8 +35,8 @@ class Program:
         space: a spec or a fixed value by hyperparameter.
         objective: such as `val_loss min`.
         flags: values by dotted key, such as `search.trials`; None keeps the default.
-        sets: `KEY=VALUE` of the command line; None where Python gives the settings, as its messages then name
-            arguments instead of flags.
+        sets: `KEY=VALUE` of the command line. None if Python gives the settings: messages then name arguments instead
+            of flags.
     """
 
     train: Callable[..., Any]
@@ -49,14 +49,14 @@ class Program:
         """The checked configuration of the search; raises InputError."""
         flags = self.flags
         if isinstance(self.train, Command):
-            # A paused process ends, and would have to train again up to where it was.
+            # A paused process ends. To resume it would have to train its first epochs again.
             flags = {"search.scheduler": "asha", **{key: value for key, value in flags.items() if value is not None}}
         place, named = ("search.run", argument) if self.sets is None else ("run --command", flag)
         config = loop_config(own_task(store, code), self.space, self.objective, flags, self.sets or (), place, named)
         if isinstance(self.train, Command):
             values = config.space.choices()
-            absent = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
-            self.train.check(set(values), absent)
+            optional = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
+            self.train.check(set(values), optional)
         for line in whole_numbers(config.space):
             observer.say(line)
         return config
@@ -79,39 +79,29 @@ def run_program(
 
 
 def own_task(store: Store, code: Code) -> str:
-    """The name of the task that a program of the user is: its own name, unless another program has that name.
+    """The name of the task of a user's program: the program's own name, unless another program has that name.
 
-    The name is `train`, or `folder.train` where the store has another `train`, or else `train-3f2a91`. The file
-    `functions/tasks.json` of the store holds the name of each program, so that a program always has the same one.
+    The name is `train`; `folder.train` if the store has another `train`; else `train-3f2a91`. The store's file
+    `functions/tasks.json` holds the name of each program, so that a program keeps its name.
     """
     path = store.root / "functions" / "tasks.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lost = "delete it: programs of one name may then share a task"
-        known: dict[str, str] = read_json(path, lost) if path.exists() else _earlier(store)
+        remedy = "delete it: programs of one name may then share a task"
+        origins: dict[str, str] = read_json(path, remedy) if path.exists() else {}
         folder = file_safe(Path(code.origin.rpartition(":")[0] or code.origin).parent.name)
         installed = {name for name in task_names() if not (registered_address(name) or "").startswith(LOOP_TASK)}
-        names = [name for name, origin in known.items() if origin == code.origin]
+        names = [name for name, origin in origins.items() if origin == code.origin]
         names += [code.name, f"{folder}.{code.name}", f"{code.name}-{digest(code.origin)[:6]}"]
-        own = (code.origin, code.folder)
-        task = next(name for name in names if name not in installed and known.get(name, code.origin) in own)
+        task = next(n for n in names if n not in installed and origins.get(n, code.origin) == code.origin)
         with replacing(path) as file:
-            file.write(json.dumps({**known, task: code.origin}, indent=1).encode())
+            file.write(json.dumps({**origins, task: code.origin}, indent=1).encode())
     return task
 
 
-def _earlier(store: Store) -> dict[str, str]:
-    """The folder of the program of each task in a store that has no `tasks.json` yet."""
-    return {
-        record.task: str(record.config.get("data", {}).get("folder", ""))
-        for _, record in store.records()
-        if record.offered
-    }
-
-
 def whole_numbers(space: Space) -> list[str]:
-    """A note on each `loguniform` between two whole numbers, as its values are no whole numbers."""
+    """A note on each `loguniform` between two whole numbers: its values are not whole numbers."""
     return [
         f"note: {p.name}: loguniform [{p.low}, {p.high}] gives numbers such as {math.sqrt(p.low * p.high):.4g}; for a "
         "width or a number of layers take an integer, or round it in the training"

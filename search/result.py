@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.core.config import SearchConfig
 from search.core.events import Event
+from search.core.failures import in_a_line
 from search.core.record import SearchRecord
 from search.core.replay import open_search, replay
 from search.core.state import SearchState
@@ -122,10 +124,9 @@ class SearchResult:
         trial = self._state.best()
         if trial is None:
             raise InputError(f"{self.name}: no trial has a result{self._last_failure()}")
-        names = [checkpoint.name for checkpoint in trial.checkpoints if checkpoint.epoch == trial.best_epoch]
-        path = self._folder.path / names[-1] if names else None
-        kept = path if path and path.exists() else None
-        return BestTrial(trial.number, dict(trial.params), trial.best_value, trial.best_epoch, kept)
+        paths = [self._folder.path / c.name for c in trial.checkpoints if c.epoch == trial.best_epoch]
+        checkpoint = paths[-1] if paths and paths[-1].exists() else None
+        return BestTrial(trial.number, dict(trial.params), trial.best_value, trial.best_epoch, checkpoint)
 
     @property
     def test(self) -> dict[str, float] | None:
@@ -195,15 +196,14 @@ class SearchResult:
         if train is None and changed_code:
             train = self._stored_command()
         numbers = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
-        with shown(observer) as (watcher, show), self._folder.hold(self._store) as journal:
+        with shown(observer) as (observer, show), self._folder.hold(self._store) as journal:
             if train is not None:
                 self._replace_function(train, changed_code)
-            show(
-                runs.resume(
-                    self._store, self.name, numbers | {"time_budget": time_budget}, watcher, address=address,
-                    journal=journal, listeners=callbacks,
-                )
+            outcome = runs.resume(
+                self._store, self.name, numbers | {"time_budget": time_budget}, observer, address=address,
+                journal=journal, listeners=callbacks,
             )  # fmt: skip
+            show(outcome)
         return open_result(self._store, self.name)
 
     def retrain(
@@ -222,13 +222,12 @@ class SearchResult:
         """
         from search import runs
 
-        with shown(observer) as (watcher, show):
-            show(
-                runs.retrain(
-                    self._store, self.name, watcher, finalists=finalists, seeds=seeds, address=address,
-                    listeners=callbacks,
-                )
+        with shown(observer) as (observer, show):
+            outcome = runs.retrain(
+                self._store, self.name, observer, finalists=finalists, seeds=seeds, address=address,
+                listeners=callbacks,
             )  # fmt: skip
+            show(outcome)
         return open_result(self._store, self.name)
 
     def _stored_command(self) -> TrainingFunction | None:
@@ -239,37 +238,42 @@ class SearchResult:
         return None if function is None else Code.read(self._store.root / function, "").command
 
     def _replace_function(self, train: TrainingFunction, changed_code: bool) -> None:
-        """Stores `train` in place of the search's function; raises InputError if its source changed unasked."""
+        """Stores `train` in place of the search's function.
+
+        Raises:
+            InputError: the source changed and `changed_code` is False, or the search is of a task.
+        """
         from trainables.loops.task import Code
 
         code, data, record = Code.of(train), self._config.data, self._folder.read(self._store)
         if (function := data.get("function")) is None:
-            raise InputError(f"{self.name}: searches the task {self._config.task}, which is no function")
-        path, stored = self._store.root / function, None
-        with suppress(InputError):  # a damaged or missing file is written again
+            raise InputError(f"{self.name}: searches the task {self._config.task}, which is not a function")
+        path = self._store.root / function
+        try:
             stored = Code.read(path, data.get("folder", ""))
-        changed = [] if code.digest == record.fingerprint else [code.name]
-        if stored is not None:
+        except InputError:  # a damaged or missing file is written again
+            changed = [] if code.digest == record.fingerprint else [code.name]
+        else:
             changed = code.changed(stored)
-        if not changed and stored is not None and (stored.parts or stored.command):
-            return
+            if not changed:
+                return
         if changed and not changed_code:
             parts = "" if changed == [code.name] else f" ({', '.join(changed)})"
             raise InputError(
-                f"{self.name}: the source of {code.name} changed since the search began{parts}; what was found so far "
-                "is of the old one: resume(train, changed_code=True) goes on all the same, search.run(...) begins anew"
+                f"{self.name}: the source of {code.name} changed since the search began{parts}; the results come "
+                "from the old source: resume(train, changed_code=True) continues with the new source, search.run(...) "
+                "begins a new search"
             )
         code.write(path)
         self._folder.write(replace(record, fingerprint=code.digest))
 
     def _last_failure(self) -> str:
-        """The reason of the last failed trial, for a message; without one, how to continue."""
+        """The reason of the last failed trial, for a message; without a failed trial, how to continue."""
         failed = [event for event in self._events if event["event"] == "failed"]
         if not failed:
-            return " yet; found.resume() goes on with it"
+            return " yet; found.resume() continues the search"
         last = failed[-1]
-        reason = last["traceback"].strip().split("\n")[-1].strip()
-        return f"; the last one that failed is trial {last['number']}: {reason}"
+        return f"; the last failure is of trial {last['number']}: {in_a_line(last['traceback'])}"
 
 
 def open_result(store: Store, name: str) -> SearchResult:
@@ -283,7 +287,9 @@ def open_result(store: Store, name: str) -> SearchResult:
 
 
 @contextmanager
-def shown(observer: Observer | None, verbose: bool = False) -> Iterator[tuple[Observer, Any]]:
+def shown(
+    observer: Observer | None, verbose: bool = False
+) -> Iterator[tuple[Observer, Callable[[SearchOutcome], None]]]:
     """The observer for a call from Python, and a function that shows the outcome.
 
     Without an observer, the console shows the search as the command line does. An observer of the caller's own receives
@@ -300,14 +306,9 @@ def shown(observer: Observer | None, verbose: bool = False) -> Iterator[tuple[Ob
             yield observer, lambda outcome: None
         else:
             from search.live.observer import ConsoleObserver, default_console
+            from search.live.outcome import print_outcome
 
             console = default_console()
-            yield ConsoleObserver(console, verbose), lambda outcome: _print_outcome(console, outcome)
+            yield ConsoleObserver(console, verbose), partial(print_outcome, console)
     finally:
         set_rng_state(states)
-
-
-def _print_outcome(console: Any, outcome: SearchOutcome) -> None:
-    from search.live.outcome import print_outcome
-
-    print_outcome(console, outcome)

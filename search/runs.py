@@ -1,6 +1,6 @@
 """Puts a search together: runs, resumes and retrains it, and forecasts it.
 
-No function prints. A function returns an object, raises an error, and tells an observer what happens meanwhile.
+No function prints. A function returns an object or raises an error. Its observer receives lines and progress.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from search.outcome import SearchOutcome
 from search.preparation import (
     NEEDED,
     check_no_secret,
-    check_task,
     check_writable,
     commit_here,
     connect_again,
@@ -36,6 +35,7 @@ from search.preparation import (
     prepare_data,
     prepare_data_again,
     share_gpus,
+    supported_task,
 )
 from search.runtime.cluster import Cluster, connect, disconnect
 from search.runtime.placement import fits_here
@@ -53,7 +53,7 @@ FINALIST_SEEDS = 5
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The arguments of a new search that are no part of its configuration.
+    """The arguments of a new search that are not part of its configuration.
 
     Attributes:
         data: a path or URI; None for the demo data of the task.
@@ -61,7 +61,7 @@ class RunOptions:
         address: the address of a Ray cluster; None starts one on this machine.
         retrain: whether the search ends with a final training.
         start_from: the search (or `auto`) whose trials the searcher learns first.
-        gpus: the number of GPUs for a trial that the user asked for. A machine without a GPU is then refused.
+        gpus: the value of `--gpus`; with a value, a machine without a GPU is refused.
     """
 
     data: str | None = None
@@ -81,7 +81,7 @@ def check_task_name(task: str, store: Store | None = None) -> None:
     """Raises InputError if there is no such task.
 
     Args:
-        store: a task that only a search of this store has is known too.
+        store: tasks of searches in this store are accepted too.
     """
     known = task_names()
     if store is not None and task not in known:
@@ -97,7 +97,7 @@ def run(
     """Starts a search and runs its first session.
 
     Args:
-        journal: the journal of the search, where the caller has taken its name (`SearchFolder.begin`).
+        journal: the journal of the search, if the caller reserved its name (`SearchFolder.begin`).
         listeners: they receive each event of the search.
 
     Raises:
@@ -105,6 +105,9 @@ def run(
     """
     with reports_full_disk(store), _begun(store, config, options, journal) as (folder, held):
         new = _prepare(store, config, options, folder, observer)
+        from search.reports.plan import Plan
+        from search.session import PreparedSearch, Session
+
         record = SearchRecord(
             **task_fields(new.config.task),
             config=new.config.raw,
@@ -115,14 +118,12 @@ def run(
             address=options.address,
             retrain=options.retrain and not isinstance(new.task, SelfTrained),
             start_from=options.start_from,
-            plan=_read_plan(new.plan_file),
+            plan=asdict(Plan.read(new.plan_file)) if new.plan_file.exists() else None,
             commit=commit_here(),
             created=int(time.time() * 1000),
             **new.measured,
         )
         folder.write(record)
-        from search.session import PreparedSearch, Session
-
         prepared = PreparedSearch(
             store, folder, new.config, record, new.splits, new.cluster, held, new.warm_start, listeners=listeners
         )
@@ -137,28 +138,28 @@ def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Obse
     Raises:
         InputError: as `run`, or no trial got through its first epoch.
     """
-    from search.reports.plan import plan as forecast
+    from search.reports.plan import measure_plan
 
     with reports_full_disk(store), _begun(store, config, options, None) as (folder, _):
         new = _prepare(store, config, options, folder, observer)
-        made = forecast(new.config, new.splits, new.cluster.placement)
-        made.save(new.plan_file)
+        forecast = measure_plan(new.config, new.splits, new.cluster.placement)
+        forecast.save(new.plan_file)
         disconnect()
-        return made
+        return forecast
 
 
 def resume(
     store: Store, name: str, changes: Mapping[str, str | None], observer: Observer, *, address: str | None = None,
     data: str | None = None, journal: Journal | None = None, listeners: Sequence[Listener] = (),
 ) -> SearchOutcome:  # fmt: skip
-    """Continues a search. A search that is finished, in MLflow too, stays as it is.
+    """Continues a search. A finished search whose events MLflow has stays as it is.
 
     Args:
-        changes: new values of `trials`, `epochs`, `time_budget` or `audit_stopping`; `+N` adds to a number, None keeps
+        changes: new values of `trials`, `epochs`, `time_budget` or `audit_stopping`. `+N` adds to a number; None keeps
             it.
-        address: another cluster than before; `local` starts one on this machine.
-        data: the address of the same data, where the store keeps it without its secret; None: as it was.
-        journal: the journal of the search, where the caller holds it (`SearchFolder.hold`).
+        address: another cluster than before; `local` starts a cluster on this machine.
+        data: the address of the same data, needed if the store keeps the address without its secret.
+        journal: the journal of the search, if the caller holds it (`SearchFolder.hold`).
 
     Raises:
         InputError: there is no such search, its data changed, a change is wrong, or another process runs it.
@@ -175,12 +176,15 @@ def resume(
         # A command that gave the search more may have been killed before its session began.
         extended = record.extended_after == state.sessions
         over = state.status == "finished" and not state.unfinished() and not extended
-        if over and _mlflow_has(store, record, len(events)):
-            note = f"search {name} is finished"
-            return SearchOutcome(store, folder, config, record, task, state, events, "", trained=False, note=note)
+        if over:
+            from search.tracking.results import has_whole
+
+            if has_whole(store, record.id, len(events)):
+                note = f"search {name} is finished"
+                return SearchOutcome(store, folder, config, record, task, state, events, "", trained=False, note=note)
         splits = prepare_data_again(observer, store, config, task, name, record, data)
-        warm, begun = None, any(event["event"] in ("warm_start", "trial") for event in events)
-        if record.start_from and not begun:  # a kill came before the event
+        warm, has_begun = None, any(event["event"] in ("warm_start", "trial") for event in events)
+        if record.start_from and not has_begun:  # a kill came before the event
             warm = _warm_start(store, config, record.start_from, splits, observer)
         cluster, record = connect_again(config, record, address)
         folder.write(record)
@@ -210,11 +214,11 @@ def retrain(
         folder, record, config = open_to_run(store, name)
         task = get_task(config.task)
         if isinstance(task, SelfTrained):
-            raise InputError(f"{name}: {config.task} is a training of your own: its best trial's state is its model")
+            raise InputError(f"{name}: {config.task} is your own training: the state of its best trial is its model")
         if replay(folder)[0].best() is None:
             raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")
         if finalists > 1 and seeds == 1:
-            raise InputError("--seeds 1: finalists can only be told apart over at least 2 seeds")
+            raise InputError("--seeds 1: a comparison of finalists needs at least 2 seeds")
         splits = prepare_data_again(observer, store, config, task, name, record, data)
         cluster, record = connect_again(config, record, address)
         folder.write(record)
@@ -231,7 +235,7 @@ def retrain(
 def report(store: Store, name: str) -> Path:
     """Writes the report of a search, logs it to the run of the search in MLflow, and returns its path.
 
-    Of a store that can only be read, the report is in the current folder, and MLflow has none.
+    If the store is read-only, the report is written into the current folder, and MLflow gets no copy.
 
     Raises:
         InputError: there is no such search, or no trial of it has a result.
@@ -263,8 +267,8 @@ class _NewSearch:
     """A new search before its record is written.
 
     Attributes:
-        config: with the values that were measured or found in the data.
-        measured: the fields of the record on the pace.
+        config: holds the values that were measured or read from the data.
+        measured: the fields of the record about the pace.
         plan_file: the file of a forecast for this configuration and data.
     """
 
@@ -294,14 +298,14 @@ def _prepare(
     store: Store, config: SearchConfig, options: RunOptions, folder: SearchFolder, observer: Observer
 ) -> _NewSearch:  # fmt: skip
     """Checks the configuration, reads the data, connects to Ray, and measures what the configuration leaves open."""
-    task = check_task(config)
+    task = supported_task(config)
     if not (options.address or os.environ.get("RAY_ADDRESS")):
         fits_here(config)
     splits = prepare_data(observer, store, config, task, options.data, warn=True)
     warm = _warm_start(store, config, options.start_from, splits, observer) if options.start_from else None
-    found: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     if config.search.storage:
-        found["storage"] = check_writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
+        chosen["storage"] = check_writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
     with observer.progress("starting Ray"):
         cluster = connect(config, options.address, NEEDED)
     if options.gpus is not None and config.resources.gpu_share and not cluster.placement.gpus:
@@ -315,21 +319,15 @@ def _prepare(
     measured: dict[str, Any] = {}
     if config.search.fit_epochs and config.search.time_budget:
         config, measured = fit_epochs(observer, config, splits, cluster)
-    # Later sessions use the values that were found now.
+    # Later sessions use the values that are chosen now.
     if config.search.deterministic:
-        found["concurrency"] = cluster.placement.concurrency
+        chosen["concurrency"] = cluster.placement.concurrency
     raw = {
-        **config.raw, "search": {**config.raw["search"], **found},
+        **config.raw, "search": {**config.raw["search"], **chosen},
         "data": {**config.raw["data"], **splits.info.chosen},
     }  # fmt: skip
     config = check_config(config.task, raw, config.place)
     return _NewSearch(config, task, splits, cluster, warm, measured, plan_file)
-
-
-def _read_plan(path: Path) -> dict[str, Any] | None:
-    from search.reports.plan import Plan
-
-    return asdict(Plan.read(path)) if path.exists() else None
 
 
 def _warm_start(
@@ -345,14 +343,8 @@ def _warm_start(
     return warm
 
 
-def _mlflow_has(store: Store, record: SearchRecord, events: int) -> bool:
-    from search.tracking.results import has_whole
-
-    return has_whole(store, record.id, events)
-
-
 def _deliver_imported(store: Store, name: str, extended: bool, observer: Observer) -> SearchOutcome:
-    """Sends MLflow the events that it lacks of an imported search, which has nothing to train."""
+    """Sends the events that MLflow lacks of an imported search. The search has nothing to train."""
     from search.exchange.imported import deliver_imported
 
     folder, record, config = open_to_run(store, name)
@@ -361,20 +353,20 @@ def _deliver_imported(store: Store, name: str, extended: bool, observer: Observe
             f"{name}: was imported from {record.imported} and has nothing to train; begin with it: run --from {name}"
         )
     state, events = replay(folder)
-    left = deliver_imported(store, folder, observer.say)
+    undelivered = deliver_imported(store, folder, observer.say)
     note = (
-        f"search {name} was imported from {record.imported} and has nothing to train; MLflow has {len(events) - left} "
-        f"of its {len(events)} events"
+        f"search {name} was imported from {record.imported} and has nothing to train; MLflow has "
+        f"{len(events) - undelivered} of its {len(events)} events"
     )
     task = get_task(config.task)
     return SearchOutcome(
-        store, folder, config, record, task, state, events, "", trained=False, note=note, undelivered=left
+        store, folder, config, record, task, state, events, "", trained=False, note=note, undelivered=undelivered
     )
 
 
 @contextmanager
 def reports_full_disk(store: Store) -> Iterator[None]:
-    """Raises InputError where the disk has no room, so that a person reads one line instead of a traceback."""
+    """Raises InputError if the disk is full, so that a person reads one line instead of a traceback."""
     try:
         yield
     except OSError as error:

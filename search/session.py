@@ -35,11 +35,8 @@ from search.runtime.interrupts import Interrupts
 from search.runtime.pace import plan_final
 from search.runtime.search import Listener, Search
 from search.runtime.trials import run_trials
-from search.tracking import tracker
+from search.tracking.tracker import PATIENCE, Tracker
 from trainables import Fusable, InputError, Mergeable, Splits
-
-#: The seconds that the end of a command waits for a tracking server that does not answer.
-PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,8 @@ class FinalTrainings:
     """The final trainings of a session: the `finalists` best trials with `seeds` seeds each.
 
     Attributes:
-        merged: False takes the model of the best trial as it is.
-        epochs: the number of epochs, where the time budget sets it; None for the number that was best in the search.
+        merged: whether the model is trained again on train and validation; False: the model of the best trial is used.
+        epochs: the number of epochs, if the time budget sets it; None: the best number of epochs in the search.
     """
 
     seeds: int
@@ -96,7 +93,7 @@ class Session:
             most_final_epochs=record.most_epochs, alone_ratio=record.alone, worker_start_seconds=record.worker_start,
             retrain=record.retrain, fused=isinstance(self.search.task, Fusable),
         )  # fmt: skip
-        self.tracker = tracker.Tracker(
+        self.tracker = Tracker(
             prepared.store, prepared.folder, config, prepared.record, prepared.splits.info, self.search.objective,
             observer.say,
         )  # fmt: skip
@@ -133,7 +130,7 @@ class Session:
             return self._outcome(undelivered)
 
     def train(self) -> None:
-        """Runs everything that trains: only the final trainings that were asked for, or the whole search."""
+        """Runs the requested final trainings, or the whole search."""
         warm = self.prepared.warm_start
         self.search.record({"event": "session"}, *([warm] if warm else []))
         final = self.prepared.final_trainings
@@ -164,7 +161,7 @@ class Session:
             audit_stopped_trials(self.search, self.prepared.splits, self.prepared.cluster.placement)
 
     def plan_final_training(self) -> FinalTrainings | None:
-        """The final training that the time budget holds; None where the search ends without one."""
+        """The final training that fits the time budget; None if the search has no final training."""
         if not self.prepared.record.retrain or self.search.cut_off:
             return None
         prepared = self.prepared
@@ -222,7 +219,7 @@ class Session:
         )  # fmt: skip
 
     def _greeting(self) -> Iterator[str]:
-        """Lines on what begins, and where a person can watch it."""
+        """Lines on the search and its data, and the addresses of its pages."""
         prepared, search, config = self.prepared, self.search, self.prepared.config
         info, cluster = prepared.splits.info, prepared.cluster
         yield (
@@ -242,5 +239,5 @@ class Session:
         if trials := search.state.trials.values():
             over, paused = counted(sum(t.over for t in trials), "trial"), len(search.state.paused())
             waiting = f", {paused} at a rung wait to be promoted" if paused else ""
-            kept = "what they kept" if search.study.ends_itself else "their checkpoints"
-            yield f"resumed: {over} over, {len(search.state.unfinished())} to go on from {kept}{waiting}"
+            source = "their own files" if search.study.ends_itself else "their checkpoints"
+            yield f"resumed: {over} over, {len(search.state.unfinished())} to continue from {source}{waiting}"

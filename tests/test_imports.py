@@ -39,7 +39,6 @@ ROOMS = [
     "search.runs",
     "search.programs",
     "search.live",
-    "search.errors",
     "search.specs",
     "search.result",
     "search.api",

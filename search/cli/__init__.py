@@ -1,6 +1,3 @@
-"""The command line: commands, flags, exit codes.
-
-What a command sets in motion is in `session.py` and the rooms below it.
-"""
+"""The command line: commands, options, exit codes. A command calls the library and prints what it returns."""
 
 from search.cli.app import main as main

@@ -10,15 +10,12 @@ import typer
 
 from search.cli import exchange, look
 from search.cli import options as given
-from search.cli.finish import finish
+from search.cli.finish import command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from rich.console import Console
-
-    from search.core.store import Store
     from search.programs import Program
 
 app = typer.Typer(
@@ -40,7 +37,7 @@ def main_(
         ),
     ] = False,
 ) -> None:
-    """Takes the flags that stand before a command."""
+    """Takes the options before a command."""
 
 
 def _version(asked: bool) -> None:
@@ -74,21 +71,19 @@ def new(
     debug: given.DebugOption = False,
 ) -> None:
     """Create a Python package with a task of your own. It runs at once; edit it step by step."""
-
-    def command(console: Console, _: Store) -> int:
+    with command(None, debug) as (console, _):
         from search.cli import commands
 
-        return commands.new(console, name, function, space, objective)
-
-    finish(command, None, debug)
+        commands.new(console, name, function, space, objective)
 
 
 @app.command("list")
 def list_(debug: given.DebugOption = False) -> None:
     """List the tasks with their metric, the source of their demo data, and their search space."""
-    from search.cli import commands
+    with command(None, debug) as (console, _):
+        from search.cli import commands
 
-    finish(lambda console, _: commands.list_tasks(console), None, debug)
+        commands.list_tasks(console)
 
 
 @app.command()
@@ -124,14 +119,14 @@ def run(
 ) -> None:
     """Search the hyperparameters of a task or script, then retrain, test and register the best model."""
     flags = {
-        "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher and searcher.value,
-        "search.scheduler": scheduler and scheduler.value, "search.concurrency": concurrency,
+        "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher,
+        "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.time_budget": time_budget, "search.seed": seed, "resources.cpus": cpus, "resources.gpus": gpus,
         "search.deterministic": deterministic or None, "search.audit_stopping": audit_stopping,
         "search.storage": storage,
     }  # fmt: skip
 
-    def command(console: Console, kept: Store) -> int:
+    with command(store, debug) as (console, opened):
         from search.cli import commands
         from search.core.config import load_config
         from search.runs import RunOptions, check_task_name
@@ -139,16 +134,15 @@ def run(
         options = RunOptions(data, name, address, retrain, from_, gpus)
         if command_ is not None or task is None:
             program = _program(task, command_, space, objective, pattern, data, plan, flags, set_)
-            return commands.run_command(console, kept, program, options, dry_run, verbose)
+            sys.exit(commands.run_command(console, opened, program, options, dry_run, verbose))
         check_task_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
-            return commands.dry_run(console, config, data)
-        if plan:
-            return commands.plan(console, kept, config, options)
-        return commands.run(console, kept, config, options, verbose)
-
-    finish(command, store, debug)
+            commands.dry_run(console, config, data)
+        elif plan:
+            commands.plan(console, opened, config, options)
+        else:
+            sys.exit(commands.run(console, opened, config, options, verbose))
 
 
 def _program(
@@ -188,10 +182,11 @@ def resume(
     debug: given.DebugOption = False,
 ) -> None:
     """Continue a search that was interrupted or killed, or give a finished search more trials, epochs or time."""
-    from search.cli import commands
-
     more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
-    finish(lambda console, kept: commands.resume(console, kept, name, more, address, verbose, data), store, debug)
+    with command(store, debug) as (console, opened):
+        from search.cli import commands
+
+        sys.exit(commands.resume(console, opened, name, more, address, verbose, data))
 
 
 @app.command()
@@ -205,9 +200,10 @@ def retrain(
     debug: given.DebugOption = False,
 ) -> None:
     """Train the best configurations of a search on train and validation together, then test them."""
-    from search.cli import commands
+    with command(store, debug) as (console, opened):
+        from search.cli import commands
 
-    finish(lambda console, kept: commands.retrain(console, kept, name, seeds, finalists, address, data), store, debug)
+        sys.exit(commands.retrain(console, opened, name, seeds, finalists, address, data))
 
 
 for _command in (look.data, look.ui, look.report, look.compare, look.why):
@@ -225,17 +221,13 @@ def simulate(
     debug: given.DebugOption = False,
 ) -> None:
     """Replay a search with another scheduler, budget or number of workers: which trials would it have stopped?"""
-    from search.live.screen import say
-    from search.reports.simulate import simulated_beside_logged
+    flags = {"search.scheduler": scheduler, "search.epochs": epochs}
+    with command(store, debug) as (console, opened):
+        from search.live.screen import say
+        from search.reports.simulate import simulated_beside_logged
 
-    flags = {"search.scheduler": scheduler and scheduler.value, "search.epochs": epochs}
-
-    def command(console: Console, kept: Store) -> int:
-        for line in simulated_beside_logged(kept, name, flags, set_, concurrency):
+        for line in simulated_beside_logged(opened, name, flags, set_, concurrency):
             say(console, line)
-        return 0
-
-    finish(command, store, debug)
 
 
 @app.command()
@@ -246,16 +238,12 @@ def promote(
     debug: given.DebugOption = False,
 ) -> None:
     """Make a version of the registered model the champion, which `predict` uses, whatever its test figure is."""
-
-    def command(console: Console, kept: Store) -> int:
+    with command(store, debug) as (console, opened):
+        from search import runs
         from search.live.screen import say
-        from search.runs import check_task_name, promote
 
-        check_task_name(task)
-        say(console, promote(kept, task, version))
-        return 0
-
-    finish(command, store, debug)
+        runs.check_task_name(task)
+        say(console, runs.promote(opened, task, version))
 
 
 @app.command()
@@ -269,7 +257,7 @@ def predict(
         typer.Option(
             "--format", metavar="FORMAT", help="Print as table, csv or json; csv and json hold every probability."
         ),
-    ] = given.PredictionFormat.table,
+    ] = "table",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -281,26 +269,22 @@ def predict(
     debug: given.DebugOption = False,
 ) -> None:
     """Predict with the champion: the registered model of a task that is in use."""
-
-    def command(console: Console, kept: Store) -> int:
+    with command(store, debug) as (_, opened):
         from search.core.readable import visible
         from search.runs import check_task_name
         from search.tracking.predict import predict_inputs, predict_to_file
 
         check_task_name(task)
         if output is not None:
-            print(f"{predict_to_file(kept, task, inputs, output)} predictions in {output}")
-            return 0
-        predictions = predict_inputs(kept, task, inputs)
-        if form.value == "json":
+            print(f"{predict_to_file(opened, task, inputs, output)} predictions in {output}")
+            return
+        predictions = predict_inputs(opened, task, inputs)
+        if form == "json":
             sys.stdout.write(predictions.reset_index(names="input").to_json(orient="records", indent=2) + "\n")
-        elif form.value == "csv":
+        elif form == "csv":
             predictions.to_csv(sys.stdout, index_label="input")
         else:
             sys.stdout.write(visible(predictions.iloc[:, :2].to_string()) + "\n")
-        return 0
-
-    finish(command, store, debug)
 
 
 @app.command()
@@ -315,9 +299,10 @@ def doctor(
     debug: given.DebugOption = False,
 ) -> None:
     """Check this machine: versions, GPUs, disk, servers, data, and a small search. Print how to fix problems."""
-    from search.cli.doctor import doctor as examine
+    with command(store, debug) as (console, opened):
+        from search.cli.doctor import doctor as examine
 
-    finish(lambda console, kept: examine(console, kept, (tasks or []) if gpu else None), store, debug)
+        sys.exit(examine(console, opened, (tasks or []) if gpu else None))
 
 
 def main() -> None:

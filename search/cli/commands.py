@@ -1,6 +1,6 @@
-"""The commands that run, resume and retrain searches, and the exit codes of their outcomes.
+"""The code of the commands that start, resume and retrain searches, list tasks, make a task and open MLflow's page.
 
-This module is imported when a command runs, so that `--help` stays fast.
+A command imports this module when it runs, so that `--help` stays fast.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from rich.console import Console
 from search import runs
 from search.cli.finish import DONE, FAILED, INTERRUPTED
 from search.core.config import SearchConfig, load_config
-from search.core.journal import Journal
 from search.core.redaction import redacted
 from search.core.searchers import make_searcher, searcher_note
 from search.core.store import Store
 from search.live.observer import ConsoleObserver
 from search.live.screen import say
 from search.outcome import SearchOutcome
-from search.preparation import check_task
+from search.preparation import supported_task
 from search.programs import Program, run_program
 from search.runs import RunOptions
 from search.runtime.placement import fits_here
@@ -82,25 +81,25 @@ def run_command(
     if dry:
         code = Code.of(program.train)
         store.check()
-        return dry_run(console, program.configure(store, code, observer), code.folder)
+        dry_run(console, program.configure(store, code, observer), code.folder)
+        return DONE
     return _show(console, run_program(store, program, options, observer))
 
 
-def plan(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> int:
-    """Prints the forecast of a search (`run --plan`); returns the exit code."""
-    made = runs.plan(store, config, options, ConsoleObserver(console))
-    for line in (*made.lines(), "start it with the same command without --plan"):
+def plan(console: Console, store: Store, config: SearchConfig, options: RunOptions) -> None:
+    """Prints the forecast of a search (`run --plan`)."""
+    forecast = runs.plan(store, config, options, ConsoleObserver(console))
+    for line in (*forecast.lines(), "start it with the same command without --plan"):
         say(console, line)
-    return DONE
 
 
 def resume(
     console: Console, store: Store, name: str, changes: Mapping[str, str | None], address: str | None,
-    verbose: bool = False, data: str | None = None, journal: Journal | None = None,
+    verbose: bool = False, data: str | None = None,
 ) -> int:  # fmt: skip
     """Continues a search; returns the exit code. See `search.runs.resume`."""
     observer = ConsoleObserver(console, verbose)
-    return _show(console, runs.resume(store, name, changes, observer, address=address, data=data, journal=journal))
+    return _show(console, runs.resume(store, name, changes, observer, address=address, data=data))
 
 
 def retrain(
@@ -113,53 +112,51 @@ def retrain(
     return _show(console, outcome)
 
 
-def list_tasks(console: Console) -> int:
-    """Prints each task with its objective, its data source and its spaces; returns the exit code."""
+def list_tasks(console: Console) -> None:
+    """Prints each task with its objective, its data source and its spaces."""
     for name in task_names():
         task, demo, own = get_task(name), load_config(name), load_config(name, profile="data")
         objective = f"{task.objective.mode} {task.objective.metric}"
         console.print(f"[bold]{name}[/]  objective: {objective} on validation")
         say(console, f"  without --data   {source_line(task, demo.data)}; {_extent(demo, task)}")
         say(console, f"  with --data      {_extent(own, task)}")
-        other = {parameter.name: parameter.describe() for parameter in demo.space.parameters}
+        in_demo = {parameter.name: parameter.describe() for parameter in demo.space.parameters}
         for parameter in own.space.parameters:
             text = parameter.describe()
-            differs = f"   (demo: {other[parameter.name]})" if other[parameter.name] != text else ""
+            differs = f"   (demo: {in_demo[parameter.name]})" if in_demo[parameter.name] != text else ""
             say(console, f"  {parameter.name:18} {text}{differs}")
-    return DONE
 
 
 def _extent(config: SearchConfig, task: Task) -> str:
-    """The size of a search: `8 trials of up to 12 epochs`."""
+    """The size of a search, such as `8 trials, of up to 12 epochs`."""
     from search.reports.summary import trials_of
 
     _, total = make_searcher(config, task.objective)
     budget = config.search.time_budget
-    held = f", {budget} in all" if budget else ""
-    return f"{trials_of(total)}{held}, of up to {config.search.epochs} epochs"
+    limit = f", {budget} in all" if budget else ""
+    return f"{trials_of(total)}{limit}, of up to {config.search.epochs} epochs"
 
 
-def dry_run(console: Console, config: SearchConfig, data: str | None) -> int:
-    """Prints what a run would do: the merged configuration, the placement and five configurations."""
+def dry_run(console: Console, config: SearchConfig, data: str | None) -> None:
+    """Prints the merged configuration, the placement and five configurations of a search."""
     from omegaconf import OmegaConf
 
-    task = check_task(config)
+    task = supported_task(config)
     placement = fits_here(config)
     searcher, total = make_searcher(config, task.objective)
     console.print(redacted(OmegaConf.to_yaml(OmegaConf.create(config.raw))), markup=False)
     profile = "with its section `demo`, as no --data is given" if data is None else "as it stands, for your data"
     say(console, f"configuration: {config.place} {profile}")
-    console.print(f"placement: {placement.describe()} (on this machine)")
-    console.print(_extent(config, task), markup=False)
+    say(console, f"placement: {placement.describe()} (on this machine)")
+    say(console, _extent(config, task))
     if note := searcher_note(config):
         say(console, f"note: {note}")
     for number in range(int(min(5, total))):
         say(console, f"configuration {number}: {json.dumps(searcher.ask(number))}")
-    return DONE
 
 
-def new(console: Console, name: str, function: str | None, space: Path | None, objective: str | None) -> int:
-    """Makes a task of the user's own in a folder of that name; returns the exit code."""
+def new(console: Console, name: str, function: str | None, space: Path | None, objective: str | None) -> None:
+    """Creates the package of a task in a folder of that name."""
     from search.new import new_from_function, new_task
 
     target = Path(name)
@@ -175,11 +172,14 @@ def new(console: Console, name: str, function: str | None, space: Path | None, o
         say(console, f"  {file}")
     for line in ("next:", f"  pip install -e {target}", f"  python -m search run {name}"):
         say(console, line)
-    return DONE
 
 
-def ui(console: Console, store: Store, port: int, show: bool) -> int:
-    """Prints the page of the last search of each task, and replaces this process by MLflow's server on the store."""
+def ui(console: Console, store: Store, port: int, show: bool) -> None:
+    """Prints the page of the last search of each task, and replaces this process by MLflow's server on the store.
+
+    Args:
+        show: opens the page of the newest search in the browser.
+    """
     from search.tracking.client import mlflow_client
     from search.tracking.views import latest_searches, search_pages
 
@@ -194,10 +194,9 @@ def ui(console: Console, store: Store, port: int, show: bool) -> int:
     if show:
         address = search_pages(store, *searches[0][1:], port)[0] if searches else f"http://127.0.0.1:{port}"
         subprocess.Popen([sys.executable, "-c", _OPEN, f"http://127.0.0.1:{port}/health", address])
-    backend = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
-    here = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # By default MLflow starts fifteen processes with 2.3 GiB, most of them for jobs on traces of language models, while
-    # this machine trains.
+    options = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]
+    options += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # By default MLflow starts fifteen processes with 2.3 GiB, most of them for jobs on traces of language models.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    command = [sys.executable, "-m", "mlflow", "server", *here, *backend]
+    command = [sys.executable, "-m", "mlflow", "server", *options]
     os.execv(sys.executable, command)  # noqa: S606 - signals then reach the server itself

@@ -21,9 +21,11 @@ import torch
 from rich.console import Console
 
 import search
+from search.cli.finish import DONE, FAILED
 from search.core.config import load_config
 from search.core.redaction import redacted
 from search.core.store import Store
+from search.live.screen import say
 from search.runtime.placement import local_cpus
 from trainables import get_task, task_names
 from trainables.base.task import source_line
@@ -43,10 +45,10 @@ SMOKE = (
 
 
 def doctor(console: Console, store: Store, on_gpu: Sequence[str] | None = None) -> int:
-    """Prints the checks, with advice where one fails; returns 1 if a small search fails.
+    """Checks this machine and prints advice where a check fails; returns 1 if a small search fails.
 
     Args:
-        on_gpu: tasks to check on a GPU instead, all for an empty list. This needs no Ray, MLflow or Optuna.
+        on_gpu: checks these tasks on a GPU instead; an empty list: all tasks. This needs no Ray, MLflow or Optuna.
     """
     if on_gpu is not None:
         from search.gpu.examine import examine
@@ -54,13 +56,13 @@ def doctor(console: Console, store: Store, on_gpu: Sequence[str] | None = None) 
         store.root.mkdir(parents=True, exist_ok=True)
         return examine(console, on_gpu, store.root / "gpu.json")
     for line in (f"software: {software()}", *_ray(), *_hardware(), *_places(store), *_sources()):
-        console.print(line, markup=False, soft_wrap=True)
-    seconds, said = _smoke()
-    if said:
-        console.print(f"search: a small one fails after {seconds:.0f} s:\n{said}", markup=False, soft_wrap=True)
-        return 1
-    console.print(f"search: a small one runs, start and end included, in {seconds:.0f} s")
-    return 0
+        say(console, line)
+    seconds, errors = _smoke()
+    if errors:
+        say(console, f"search: a small one fails after {seconds:.0f} s:\n{errors}")
+        return FAILED
+    say(console, f"search: a small one runs, start and end included, in {seconds:.0f} s")
+    return DONE
 
 
 def software() -> str:
@@ -71,16 +73,20 @@ def software() -> str:
 
 def _ray() -> Iterator[str]:
     """Lines on the version of Ray. Ray Tune is in maintenance: a later version may lack functions that trials need."""
-    here = tuple(int(part) for part in version("ray").split(".")[:2])
-    oldest, newest = (tuple(int(part) for part in one.split(".")[:2]) for one in RAY)
-    if not oldest <= here <= newest:
+    installed, oldest, newest = (_major_minor(text) for text in (version("ray"), *RAY))
+    if not oldest <= installed <= newest:
         yield f"ray: {version('ray')} is not tested; Ray {RAY[0]} to {RAY[1]} are"
         yield f"  -> where something fails: pip install 'ray[default,tune]=={RAY[1]}'"
     if importlib.util.find_spec("ray._private.authentication") is None:
         yield f"ray: {version('ray')} asks for no token: whoever has an account on this machine can use its dashboard"
         yield "  -> a newer one does: pip install --upgrade 'ray[default,tune]'"
-    if here >= (2, 61):
+    if installed >= (2, 61):
         yield "ray: from 2.61 on every cluster asks for a token: ray get-auth-token, and RAY_AUTH_TOKEN on its machines"
+
+
+def _major_minor(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version: `(2, 50)` for `2.50.0`."""
+    return tuple(int(part) for part in text.split(".")[:2])
 
 
 def _hardware() -> Iterator[str]:
@@ -113,16 +119,16 @@ def _places(store: Store) -> Iterator[str]:
     if store.is_local:
         yield f"mlflow: {store.tracking_uri}"
     else:
-        there = _answers(f"{store.tracking_uri.rstrip('/')}/health") if "://" in store.tracking_uri else True
-        yield f"mlflow: {redacted(store.tracking_uri)} {'answers' if there else 'does not answer'}"
-        if not there:
+        answers = "://" not in store.tracking_uri or _answers(f"{store.tracking_uri.rstrip('/')}/health")
+        yield f"mlflow: {redacted(store.tracking_uri)} {'answers' if answers else 'does not answer'}"
+        if not answers:
             yield "  -> start it, correct MLFLOW_TRACKING_URI, or unset it to keep runs in the store"
     if address := os.environ.get("RAY_ADDRESS"):
         yield f"ray: RAY_ADDRESS={address}: trials run on that cluster (`--address local`: here)"
     hub = _answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     yield f"model hub: {'answers' if hub else 'does not answer'}"
     if not hub:
-        yield "  -> the texts' encoder then comes from the local cache or the installed package, as is said below"
+        yield "  -> the encoder of texts then comes from the local cache or the installed package; see below"
 
 
 def _answers(url: str) -> bool:
@@ -141,13 +147,13 @@ def _sources() -> Iterator[str]:
 
 
 def _smoke() -> tuple[float, str]:
-    """Runs a small search; returns its seconds, and the last lines of its output if it failed."""
+    """Runs a small search. Returns its seconds, and the last lines of its output if it failed, else an empty text."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="search-doctor-") as folder:
-        outside = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
         run = subprocess.run(
             [sys.executable, "-m", "search", *SMOKE, "--store", folder, "--debug"],
-            env=outside, capture_output=True, text=True, check=False,
+            env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-    said = "" if run.returncode == 0 else "\n".join((run.stdout + run.stderr).strip().splitlines()[-10:])
-    return time.perf_counter() - begun, redacted(said)
+    errors = "" if run.returncode == 0 else "\n".join((run.stdout + run.stderr).strip().splitlines()[-10:])
+    return time.perf_counter() - begun, redacted(errors)

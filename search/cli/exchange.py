@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli import options as given
-from search.cli.finish import finish
+from search.cli.finish import command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,14 +29,15 @@ UrlArgument = Annotated[
 def optuna(
     url: UrlArgument,
     study: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default="the only study", help="Import this study.")
+        str | None,
+        typer.Option(metavar="NAME", show_default="the only study", help="Import this study. Example: digits"),
     ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             show_default="the name in the study, else value",
-            help="Call the objective so. Example: val_loss",
+            help="Name the objective. Example: val_loss",
         ),
     ] = None,
     name: given.NewNameOption = None,
@@ -44,13 +45,10 @@ def optuna(
     debug: given.DebugOption = False,
 ) -> None:
     """Import a study of Optuna: search space, trials, intermediate values."""
-
-    def command(console: Console, kept: Store) -> int:
+    with command(store, debug) as (console, opened):
         from search.exchange.studies import read_study
 
-        return _keep(console, kept, name, read_study(url, study, metric))
-
-    finish(command, store, debug)
+        _keep(console, opened, name, read_study(url, study, metric))
 
 
 @import_.command()
@@ -73,39 +71,36 @@ def ray(
     debug: given.DebugOption = False,
 ) -> None:
     """Import an experiment of Ray Tune from its folder of results."""
-
-    def command(console: Console, kept: Store) -> int:
+    with command(store, debug) as (console, opened):
         from search.core.config import parse_objective
         from search.exchange.ray_results import read_experiment
 
-        wanted = parse_objective(objective, "--objective")
-        return _keep(console, kept, name, read_experiment(folder, wanted.metric, wanted.mode))
-
-    finish(command, store, debug)
+        goal = parse_objective(objective, "--objective")
+        _keep(console, opened, name, read_experiment(folder, goal.metric, goal.mode))
 
 
-def _keep(console: Console, store: Store, name: str | None, imported: Imported) -> int:
-    """Keeps an imported search and says how to go on from it; returns the exit code."""
+def _keep(console: Console, store: Store, name: str | None, imported: Imported) -> None:
+    """Writes an imported search into the store, and prints how to begin a search with its results."""
     from search.core.readable import figure
     from search.core.redaction import redacted
     from search.exchange.imported import keep_imported, space_file
+    from search.live.screen import say
     from search.reports.summary import tally
 
-    def say(line: str) -> None:
-        console.print(redacted(line), markup=False, soft_wrap=True)
+    def show(line: str) -> None:
+        say(console, redacted(line))
 
-    name, state = keep_imported(store, name, imported, say)
+    name, state = keep_imported(store, name, imported, show)
     outcomes = tally(trial.outcome for trial in state.trials.values())
-    say(f"search {name}: {imported.name} of {imported.source}; {outcomes}")
+    show(f"search {name}: {imported.name} of {imported.source}; {outcomes}")
     for note in imported.notes:
-        say(f"note: {note}")
+        show(f"note: {note}")
     if (best := state.best()) is not None:
-        say(f"best: trial {best.number}, {imported.metric} {figure(best.best_value)} at epoch {best.best_epoch}")
-    say("begin with what it found out:")
+        show(f"best: trial {best.number}, {imported.metric} {figure(best.best_value)} at epoch {best.best_epoch}")
+    show("begin a search with its results:")
     goal = f"'{imported.metric} {imported.mode}'"
-    say(f"  python -m search run --command CMD --space {space_file(store, name)} --objective {goal} --from {name}")
-    say(f"  search.run(train, space, objective={goal}, start_from={name!r})")
-    return 0
+    show(f"  python -m search run --command CMD --space {space_file(store, name)} --objective {goal} --from {name}")
+    show(f"  search.run(train, space, objective={goal}, start_from={name!r})")
 
 
 def export(
@@ -117,16 +112,13 @@ def export(
     debug: given.DebugOption = False,
 ) -> None:
     """Export a search as a study of Optuna, for optuna-dashboard and Optuna's analyses."""
-
-    def command(console: Console, kept: Store) -> int:
+    with command(store, debug) as (console, opened):
         from search.core.redaction import redacted
         from search.core.replay import open_search, replay
         from search.exchange.studies import write_study
+        from search.live.screen import say
 
-        folder, _, config = open_search(kept, name)
+        folder, _, config = open_search(opened, name)
         state, events = replay(folder)
         for line in write_study(config, state, folder.name, optuna, events):
-            console.print(redacted(line), markup=False, soft_wrap=True)
-        return 0
-
-    finish(command, store, debug)
+            say(console, redacted(line))

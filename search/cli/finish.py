@@ -1,11 +1,12 @@
-"""Ends every command with its exit code, and prints errors in a line."""
+"""Ends every command with its exit code, and prints an error in one or two lines."""
 
 from __future__ import annotations
 
 import gc
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,21 @@ if TYPE_CHECKING:
 
     from search.core.store import Store
 
-#: Exit codes of a search: finished, failed, interrupted.
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+#: Exit codes: success, a failed search or an unexpected error, wrong input, an interruption.
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-def finish(command: Callable[[Console, Store], int], store: Path | None, debug: bool) -> None:
-    """Runs a command and exits with its code. An error is printed in one or two lines; `debug` adds its traceback."""
+@contextmanager
+def command(store: Path | None, debug: bool) -> Iterator[tuple[Console, Store]]:
+    """Runs the block as a command, and exits with its code: 0, or the code that the block gives to `sys.exit`.
+
+    Args:
+        store: the option `--store`.
+        debug: whether an error is printed with its traceback.
+
+    Yields:
+        The console, and the opened store.
+    """
     from search.core.redaction import redacted
     from search.core.store import Store
     from search.live.screen import Screen, show
@@ -27,23 +37,29 @@ def finish(command: Callable[[Console, Store], int], store: Path | None, debug: 
     from trainables import InputError
 
     sys.stdout, sys.stderr = PatientFile(sys.stdout), PatientFile(sys.stderr)
+    code = DONE
     try:
-        code = command(Screen(highlight=False), Store.open(store))
-    except InputError as error:
-        if debug:
-            print(redacted(traceback.format_exc()), file=sys.stderr)
-        show(Screen(stderr=True), redacted(f"error: {error}"))
-        code = 2
+        yield Screen(highlight=False), Store.open(store)
     except KeyboardInterrupt:
-        code = 130
+        code = INTERRUPTED
     except Exception as error:
         if debug:
             print(redacted(traceback.format_exc()), file=sys.stderr)
-        cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
-        first = (str(cause).strip() or "no message").split("\n")[0]
-        lines = [f"error: {type(cause).__name__}: {first}", "(--debug shows where)", *getattr(error, "__notes__", [])]
-        show(Screen(stderr=True), redacted("\n".join(lines)))
-        code = 1
-    # At exit the garbage collector would visit the objects of torch and Ray, which takes more than a second.
-    gc.freeze()
+        if isinstance(error, InputError):
+            code, message = WRONG_INPUT, f"error: {error}"
+        else:
+            code, message = FAILED, _unexpected(error)
+        show(Screen(stderr=True), redacted(message))
+    finally:
+        # At exit the garbage collector would visit the objects of torch and Ray, which takes more than a second.
+        gc.freeze()
     sys.exit(code)
+
+
+def _unexpected(error: Exception) -> str:
+    """The lines on an error that nobody expected: its first line, and its notes."""
+    cause = getattr(error, "cause", None) or error  # Ray wraps what a worker raised
+    first = (str(cause).strip() or "no message").split("\n")[0]
+    return "\n".join([
+        f"error: {type(cause).__name__}: {first}", "(--debug shows where)", *getattr(error, "__notes__", [])
+    ])  # fmt: skip

@@ -1,20 +1,15 @@
-"""The commands that look at data and at searches, and start nothing."""
+"""The commands that show data and searches, and train nothing."""
 
 from __future__ import annotations
 
 import sys
 import webbrowser
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from search.cli import options as given
-from search.cli.finish import finish
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from search.core.store import Store
+from search.cli.finish import command
 
 
 def data(
@@ -26,27 +21,24 @@ def data(
     debug: given.DebugOption = False,
 ) -> None:
     """Write an HTML page about a data set: splits, classes, lengths, samples that splits share, doubtful labels."""
-
-    def command(console: Console, kept: Store) -> int:
+    with command(store, debug) as (console, opened):
         from search.core.config import load_config
         from search.live.observer import ConsoleObserver
+        from search.live.screen import say
         from search.preparation import read_data
         from search.reports.data import write_data_page
         from search.runs import check_task_name
         from trainables import get_task
 
         check_task_name(task)
-        kept.check()
+        opened.check()
         config = load_config(task, set_, {}, "demo" if data is None else "data")
-        splits = read_data(ConsoleObserver(console), kept, config, get_task(task), data)
-        page = write_data_page(kept, config, splits)
+        splits = read_data(ConsoleObserver(console), opened, config, get_task(task), data)
+        page = write_data_page(opened, config, splits)
         for line in page.lines:
-            console.print(line, markup=False, soft_wrap=True)
+            say(console, line)
         if open_:
             webbrowser.open(page.path.as_uri())
-        return 0
-
-    finish(command, store, debug)
 
 
 def ui(
@@ -56,9 +48,10 @@ def ui(
     debug: given.DebugOption = False,
 ) -> None:
     """Start the web page of MLflow on the store, on 127.0.0.1 only."""
-    from search.cli import commands
+    with command(store, debug) as (console, opened):
+        from search.cli import commands
 
-    finish(lambda console, kept: commands.ui(console, kept, port, open_), store, debug)
+        commands.ui(console, opened, port, open_)
 
 
 def report(
@@ -68,19 +61,16 @@ def report(
     debug: given.DebugOption = False,
 ) -> None:
     """Write an HTML page about a search: curves, hyperparameters, early stopping, costs, model. MLflow gets a copy."""
-
-    def command(console: Console, kept: Store) -> int:
+    with command(store, debug) as (console, opened):
         from search import runs
+        from search.live.screen import say
 
-        path = runs.report(kept, name)
-        console.print(f"report: {path}", markup=False, soft_wrap=True)
+        path = runs.report(opened, name)
+        say(console, f"report: {path}")
         if open_:
             webbrowser.open(path.as_uri())
-        if not kept.is_writable:
-            console.print(f"{kept.root} can only be read: the report is here, and not in MLflow", markup=False)
-        return 0
-
-    finish(command, store, debug)
+        if not opened.is_writable:
+            say(console, f"{opened.root} can only be read: the report is here, and not in MLflow")
 
 
 def compare(
@@ -97,14 +87,13 @@ def compare(
     top: Annotated[int, typer.Option(metavar="N", min=0, help="Show the N best trials. 0: all trials.")] = 20,
     form: Annotated[
         given.Format, typer.Option("--format", metavar="FORMAT", help="Print as table, csv, json or md (Markdown).")
-    ] = given.Format.table,
+    ] = "table",
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
     """Compare the searches of a task, and list their best trials."""
-
-    def command(console: Console, kept: Store) -> int:
-        from search.live.screen import show_columns
+    with command(store, debug) as (console, opened):
+        from search.live.screen import say, show_columns
         from search.reports.compare import compare_searches, comparisons_as_csv, comparisons_as_json
         from search.runs import check_task_name
         from search.tracking.results import searches_of_server
@@ -113,28 +102,27 @@ def compare(
             print(line, file=sys.stderr)
 
         if task is not None:
-            check_task_name(task, kept)
-        comparisons = compare_searches(kept, task, search, searches_of_server(kept, task, warn))
-        if form.value == "csv":
+            check_task_name(task, opened)
+        comparisons = compare_searches(opened, task, search, searches_of_server(opened, task, warn))
+        if form == "csv":
             sys.stdout.write(comparisons_as_csv(comparisons, top))
-        elif form.value == "json":
+        elif form == "json":
             sys.stdout.write(comparisons_as_json(comparisons, top))
-        elif form.value == "md":
-            pages = [[f"# {one.task}", ""] * (len(comparisons) > 1) + one.markdown(top) for one in comparisons]
+        elif form == "md":
+            several = len(comparisons) > 1
+            pages = [[f"# {comparison.task}", ""] * several + comparison.markdown(top) for comparison in comparisons]
             sys.stdout.write("\n\n".join("\n".join(page) for page in pages) + "\n")
         else:
-            for one in comparisons:
+            for comparison in comparisons:
                 if len(comparisons) > 1:
-                    console.print(f"task {one.task}", markup=False)
-                for grid in one.grids(top):
+                    say(console, f"task {comparison.task}")
+                for grid in comparison.grids(top):
                     show_columns(console, grid)
-                if top and top < len(one.trials):
-                    console.print(f"{top} of {len(one.trials)} trials; --top 0 shows all", markup=False)
-        for line in (line for one in comparisons for line in one.left_out):
-            warn(line)
-        return 0
-
-    finish(command, store, debug)
+                if top and top < len(comparison.trials):
+                    say(console, f"{top} of {len(comparison.trials)} trials; --top 0 shows all")
+        for comparison in comparisons:
+            for line in comparison.left_out:
+                warn(line)
 
 
 def why(
@@ -144,12 +132,9 @@ def why(
     debug: given.DebugOption = False,
 ) -> None:
     """Explain each decision on a trial: why it was proposed, continued, stopped or won, with the figures."""
-
-    def command(console: Console, kept: Store) -> int:
+    with command(store, debug) as (console, opened):
+        from search.live.screen import say
         from search.reports.why import why as explain
 
-        for line in explain(kept, name, trial):
-            console.print(line, markup=False, soft_wrap=True)
-        return 0
-
-    finish(command, store, debug)
+        for line in explain(opened, name, trial):
+            say(console, line)

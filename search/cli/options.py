@@ -1,24 +1,35 @@
 """Arguments and options of the commands, with their help texts, panels and completion in the shell.
 
-The help text of an option that sets a setting comes from search/core/settings.py, by way of the generated module
-`help_texts.py`. A default is given as `show_default`: rich removes `[default: ...]` from a help text.
+The help text of an option that sets a setting comes from search/core/settings.py, through the generated module
+`help_texts.py`. A default is the argument `show_default`: rich removes `[default: ...]` from a help text.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from search.cli.help_texts import DEFAULT, HELP
-from search.core.registry import SCHEDULERS, SEARCHERS
 
-Searcher = StrEnum("Searcher", {name: name for name in SEARCHERS.names()})  # type: ignore[misc]
-Scheduler = StrEnum("Scheduler", {name: name for name in SCHEDULERS.names()})  # type: ignore[misc]
-Format = StrEnum("Format", "table csv json md")
-PredictionFormat = StrEnum("PredictionFormat", "table csv json")
+Format = Literal["table", "csv", "json", "md"]
+PredictionFormat = Literal["table", "csv", "json"]
+
+
+# These functions complete a word in the shell. Each imports what it needs, so that `--help` does not.
+
+
+def _searchers() -> list[str]:
+    from search.core.registry import SEARCHERS
+
+    return SEARCHERS.names()
+
+
+def _schedulers() -> list[str]:
+    from search.core.registry import SCHEDULERS
+
+    return SCHEDULERS.names()
 
 
 def _task_names() -> list[str]:
@@ -46,7 +57,7 @@ TaskArgument = Annotated[
     str,
     typer.Argument(metavar="TASK", help="Name of a task; `list` shows all.", autocompletion=_task_names),
 ]
-#: Of `run`, where a command takes the place of a task.
+#: The argument of `run`, which takes a task or `--command`.
 TaskOrNothing = Annotated[
     str | None,
     typer.Argument(
@@ -115,30 +126,31 @@ PatternOption = Annotated[
 
 TrialsOption = Annotated[int | None, _setting("--trials", "Search", "N")]
 EpochsOption = Annotated[int | None, _setting("--epochs", "Search", "N")]
-SearcherOption = Annotated[Searcher | None, _setting("--searcher", "Search", "NAME")]
+SearcherOption = Annotated[str | None, _setting("--searcher", "Search", "NAME", autocompletion=_searchers)]
 SeedOption = Annotated[int | None, _setting("--seed", "Search", "N")]
 DeterministicOption = Annotated[bool, _setting("--deterministic", "Search")]
 SetOption = Annotated[
     list[str],
     typer.Option(
         "--set", metavar="KEY=VALUE", rich_help_panel="Search", show_default=False,
-        help="Change one setting, or one hyperparameter of the search space, for this command; may be given several "
-        "times. `search.grace_period=3` changes a setting of configs/defaults.yaml or of the task's YAML. `lr=0.01` "
-        "fixes the hyperparameter lr at 0.01. `'lr={loguniform: [1e-4, 1e-2]}'` searches lr in this range.",
+        help="Change a setting, or a hyperparameter of the search space; may be given several times. "
+        "`search.grace_period=3` changes a setting of configs/defaults.yaml or of the task's YAML. `lr=0.01` fixes the "
+        "hyperparameter lr at 0.01. `'lr={loguniform: [1e-4, 1e-2]}'` searches lr in this range.",
     ),
 ]  # fmt: skip
 FromOption = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="NAME", rich_help_panel="Search",
-        help="Begin with the results of the search NAME: its trials are given to the searcher, and its best "
-        "configuration is tried first. auto: try the best configurations of all earlier searches of the task first.",
+        "--from", metavar="NAME", rich_help_panel="Search", show_default="no earlier results",
+        help="Start from the results of the search NAME: give its trials to the searcher, and try its best "
+        "configuration first. auto: try the best configurations of all earlier searches of the task first. "
+        "Example: first",
     ),
 ]  # fmt: skip
 
 # Early stopping, budget, resources
 
-SchedulerOption = Annotated[Scheduler | None, _setting("--scheduler", "Early stopping", "NAME")]
+SchedulerOption = Annotated[str | None, _setting("--scheduler", "Early stopping", "NAME", autocompletion=_schedulers)]
 AuditOption = Annotated[int | None, _setting("--audit-stopping", "Early stopping", "K")]
 TimeBudgetOption = Annotated[str | None, _setting("--time-budget", "Budget", "TIME")]
 ConcurrencyOption = Annotated[int | None, _setting("--concurrency", "Resources", "N")]
@@ -148,14 +160,15 @@ AddressOption = Annotated[
     str | None,
     typer.Option(
         metavar="ADDR", rich_help_panel="Resources", show_default="start Ray on this machine",
-        help="Run the trials on this Ray cluster: HOST:PORT, or auto to find one on this machine.",
+        help="Run the trials on this Ray cluster: HOST:PORT, or auto for a cluster that runs on this machine. "
+        "Example: head:6379",
     ),
 ]  # fmt: skip
 AgainOption = Annotated[
     str | None,
     typer.Option(
         metavar="ADDR", rich_help_panel="Resources", show_default="the address of the search",
-        help="Run on this Ray cluster: HOST:PORT or auto. local: start Ray on this machine.",
+        help="Run on this Ray cluster: HOST:PORT or auto. local: start Ray on this machine. Example: head:6379",
     ),
 ]  # fmt: skip
 
@@ -165,7 +178,7 @@ NewNameOption = Annotated[
     str | None,
     typer.Option(
         "--name", metavar="NAME", rich_help_panel="Output", show_default="task and time",
-        help="Name the search. Other commands take this name, `resume NAME` for instance.",
+        help="Name the search. Other commands take this name, such as `resume NAME`. Example: first",
     ),
 ]  # fmt: skip
 StorageOption = Annotated[str | None, _setting("--storage", "Output", "URI")]
@@ -181,7 +194,7 @@ StoreOption = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR", rich_help_panel="Output", show_default="$SEARCH_STORE, else mlruns",
-        help="Keep results in this folder, or read them from it.",
+        help="Write results to this folder, or read them from it. Example: results/",
     ),
 ]  # fmt: skip
 VerboseOption = Annotated[
@@ -268,9 +281,11 @@ SeedsOption = Annotated[
 # Options of `simulate`
 
 SimulatedScheduler = Annotated[
-    Scheduler | None,
-    typer.Option(metavar="NAME", show_default="the scheduler of the search", help="Stop trials by this scheduler. "
-                 "Example: asha"),
+    str | None,
+    typer.Option(
+        metavar="NAME", show_default="the scheduler of the search", autocompletion=_schedulers,
+        help="Stop trials by this scheduler. Example: asha",
+    ),
 ]  # fmt: skip
 SimulatedConcurrency = Annotated[
     int | None,
@@ -281,7 +296,8 @@ SimulatedConcurrency = Annotated[
 SimulatedEpochs = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=1, show_default="those of the search", help="Train trials for at most this many epochs."
+        metavar="N", min=1, show_default="those of the search",
+        help="Train trials for at most this many epochs. Example: 20",
     ),
 ]  # fmt: skip
 SimulatedSet = Annotated[

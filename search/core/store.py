@@ -35,7 +35,7 @@ class Store:
     root: Path
 
     @staticmethod
-    def open(option: Path | None) -> Store:
+    def open(option: str | Path | None) -> Store:
         """The store in the folder `option`, else in the folder `SEARCH_STORE`, else in `mlruns` here."""
         return Store(Path(option or os.environ.get("SEARCH_STORE") or "mlruns").resolve())
 

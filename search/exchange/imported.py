@@ -1,4 +1,4 @@
-"""Keeps a search that another tool made as a search of the store."""
+"""Writes a search of another tool into the store."""
 
 from __future__ import annotations
 
@@ -21,13 +21,10 @@ from search.core.record import SearchRecord, task_fields
 from search.core.replay import open_search, replay
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
-from search.tracking.tracker import Tracker
+from search.tracking.tracker import PATIENCE, Tracker
 from trainables import DataInfo, InputError, Params, get_task
 from trainables.base.files import file_safe, replacing
 from trainables.base.task import array_digest
-
-#: Seconds to wait for a tracking server that does not answer.
-PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,10 @@ def keep_imported(
 
     Args:
         name: of the search in this store; by default its name in the other tool.
-        warn: gets a sentence where MLflow cannot be written.
+        warn: gets a sentence if MLflow cannot be written.
 
     Returns:
-        Name and state of the search. `space_file` has its space.
+        Name and state of the search. The file `space_file(store, name)` has its space.
 
     Raises:
         InputError: the store has a search of that name, or no trial ended.
@@ -103,17 +100,17 @@ def keep_imported(
             try:
                 part.path.rename(folder.path)
             except OSError as error:
-                raise InputError(f"{folder.name}: a search of that name was begun by now") from error
-            if left := deliver_imported(store, folder, warn):
-                warn(f"MLflow lacks {left} events, which are kept; send them: python -m search resume {folder.name}")
+                raise InputError(f"{folder.name}: another command began a search of that name") from error
+            if missing := deliver_imported(store, folder, warn):
+                warn(f"MLflow lacks {missing} events, which are kept; send them: python -m search resume {folder.name}")
     return folder.name, replay(folder)[0]
 
 
 def deliver_imported(store: Store, folder: SearchFolder, warn: Callable[[str], None]) -> int:
-    """Sends the events of an imported search to MLflow that it lacks.
+    """Sends the events of an imported search that MLflow lacks.
 
     Returns:
-        The number of events that MLflow still lacks, because its server does not answer.
+        The number of events that MLflow still lacks because its server does not answer.
     """
     _, record, config = open_search(store, folder.name)
     state, events = replay(folder)
@@ -138,8 +135,8 @@ def _events(imported: Imported, config: SearchConfig) -> list[Event]:
         last = max(trial.curve, default=0)
         for epoch, metrics in sorted(trial.curve.items()):
             ended = trial.outcome if epoch == last and trial.outcome != "failed" else None
-            told = {**metrics, metric: metrics[imported.metric]}
-            events.append(Result(event="result", number=number, epoch=epoch, metrics=told, diverged=None,
+            renamed = {**metrics, metric: metrics[imported.metric]}
+            events.append(Result(event="result", number=number, epoch=epoch, metrics=renamed, diverged=None,
                                  outcome=ended, device=""))  # fmt: skip
         if trial.outcome == "failed":
             events.append(Failed(event="failed", number=number, why="imported", traceback="it failed there"))

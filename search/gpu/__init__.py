@@ -1,1 +1,1 @@
-"""What can be found out about a GPU: what it does, and what the tasks make of it. Nothing here needs Ray."""
+"""Measures a GPU: its limits, the memory that a trial takes, and each task on it. No module here imports Ray."""

@@ -1,4 +1,4 @@
-"""What a task makes of a GPU: the same figures as on a processor, the same bits after a kill, how fast and why."""
+"""Checks a task on a GPU: the same losses as on a processor, the same bits after a kill, and its speed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from trainables.base.fused import Member
 from trainables.base.task import Fusable
 from trainables.base.training import CHECK_EVERY, Learner, rng_state
 
-#: Sizes of the demos: some fifty steps of training each.
+#: Sizes of the demos, as `--set` takes them: about fifty training steps each.
 SETS = {
     "windows": ("data.demo.train=1900", "data.demo.test=200", "data.size=64"),
     "rnn": ("data.demo.train=2000", "data.demo.test=200"),
@@ -43,18 +43,19 @@ SETS = {
     "lyrics": ("data.demo.size=4500",),
     "wikitext": ("data.corpus=demo", "parts=1"),
 }
-#: Hyperparameters that draw from a device's own generator, off: two devices then train on the same numbers.
+#: Hyperparameters that use the random generator of the device. With 0 two devices train on the same numbers.
 QUIET = ("dropout", "augment", "mix", "input_noise")
-#: By how much of its value a loss may differ between devices, and between fp32 and bf16, after an epoch.
+#: Largest relative difference of a loss after an epoch, between devices, and between fp32 and bf16.
 APART, APART_LOW = 0.01, 0.05
-#: Trials that are trained as one model.
+#: Number of trials that are trained as one model.
 FUSED = 16
+#: Epochs of a training, and its seed.
 EPOCHS, SEED = 2, 0
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A task with data and a configuration to check it with."""
+    """A task with data and the configuration of its checks."""
 
     task: Task
     config: SearchConfig
@@ -63,7 +64,7 @@ class Bench:
 
     @staticmethod
     def of(name: str, device: Device, cache: Path) -> Bench:
-        """Prepares the task's demo in its space for people's own data; raises InputError as `Task.prepare`."""
+        """Prepares the task's demo data with the space for the user's own data; raises InputError as `Task.prepare`."""
         task, config = get_task(name), load_config(name, SETS.get(name, ()), profile="data")
         splits = task.prepare(config.data, None, cache, _silent)
         if isinstance(task, Precomputed):
@@ -71,7 +72,7 @@ class Bench:
         return Bench(task, config, splits, config.space.sample(typical))
 
     def learner(self, device: Device, **params: Any) -> Learner:
-        """A new training of the configuration, with other `params` where given."""
+        """A new training of the configuration; `params` replace hyperparameters."""
         seed_everything(SEED)
         return self.task.build({**self.params, **params}, self.splits, EPOCHS, device)
 
@@ -80,12 +81,12 @@ class Bench:
         return training.run_epoch(self.task, learner, self.splits.train, self.splits.val)
 
     def quiet(self) -> Params:
-        """What turns everything off that draws from a device's own generator."""
+        """The hyperparameters of `QUIET` that the configuration has, with the value 0."""
         return {name: 0.0 for name in QUIET if self.params.get(name) is not None}
 
 
 def typical(parameter: Parameter) -> Plain:
-    """The value that an expert would try first, or the first."""
+    """The prior of a hyperparameter; without a prior its first or lowest value."""
     values = parameter.values()
     return parameter.prior if parameter.has_prior else parameter.low if values is None else values[0]
 
@@ -93,13 +94,17 @@ def typical(parameter: Parameter) -> Plain:
 def _silent(*_: Any) -> None: ...
 
 
-def compare(bench: Bench, one: tuple[float, str], other: tuple[float, str], allowed: float) -> dict[str, Any]:
-    """An epoch with two kinds of GPUs and precision from the same weights and batches: do the losses agree?
+def compare(bench: Bench, first: tuple[float, str], second: tuple[float, str], allowed: float) -> dict[str, Any]:
+    """Trains an epoch on two devices from the same weights and batches, and compares the train losses.
 
-    Both are train losses: they follow from every step, and are no counts that jump.
+    Train losses depend on every step. A metric that counts samples would jump.
+
+    Args:
+        first, second: GPUs and precision of each device, such as `(1.0, "bf16")`; 0 GPUs: the processor.
+        allowed: the largest relative difference.
     """
     losses, seconds = [], []
-    for gpus, precision in (one, other):  # one after the other: what fp32 means is a setting of the process
+    for gpus, precision in (first, second):  # one after the other: `choose_device` sets the meaning of fp32 globally
         device = choose_device(torch.get_num_threads(), gpus, precision)
         metrics = bench.epoch(bench.learner(device, **bench.quiet()))
         losses.append(metrics["train_loss"])
@@ -112,7 +117,8 @@ def compare(bench: Bench, one: tuple[float, str], other: tuple[float, str], allo
 
 @contextmanager
 def deterministic() -> Iterator[list[str]]:
-    """Asks torch for operations that give the same bits each time; yields the names of those that cannot."""
+    """Asks torch for deterministic operations; yields a list that gets the names of operations that have no such
+    version."""
     named: list[str] = []
     before, memory = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -128,7 +134,7 @@ def deterministic() -> Iterator[list[str]]:
 
 
 def train_and_die(bench: Bench, device: Device, checkpoint: Path) -> None:
-    """Trains an epoch, saves it, and is killed at the first step of the next one."""
+    """Trains an epoch, saves it, and kills this process at the first step of the next epoch."""
     with deterministic():
         learner = bench.learner(device)
         bench.epoch(learner)
@@ -138,18 +144,17 @@ def train_and_die(bench: Bench, device: Device, checkpoint: Path) -> None:
 
 
 def resume(bench: Bench, device: Device, checkpoint: Path) -> dict[str, Any]:
-    """Goes on from the checkpoint of a training that was killed, and compares with one that was not."""
-    with deterministic() as without:
+    """Continues from the checkpoint of a killed training, and compares its bits with an uninterrupted training."""
+    with deterministic() as not_deterministic:
         whole = bench.learner(device)
         for _ in range(EPOCHS):
             expected = bench.epoch(whole)
-        again = bench.learner(device)
-        training.load(again, checkpoint)
-        found = bench.epoch(again)
-    same = all(torch.equal(a, b) for a, b in zip(_tensors(whole), _tensors(again), strict=True))
-    metric = bench.task.objective.key
-    same_value = found[metric] == expected[metric]
-    return {"ok": same and same_value, "values": [expected[metric], found[metric]], "not_deterministic": without}
+        resumed = bench.learner(device)
+        training.load(resumed, checkpoint)
+        actual = bench.epoch(resumed)
+    same = all(torch.equal(a, b) for a, b in zip(_tensors(whole), _tensors(resumed), strict=True))
+    values = [metrics[bench.task.objective.key] for metrics in (expected, actual)]
+    return {"ok": same and values[0] == values[1], "values": values, "not_deterministic": not_deterministic}
 
 
 def _tensors(learner: Learner) -> list[torch.Tensor]:
@@ -159,7 +164,11 @@ def _tensors(learner: Learner) -> list[torch.Tensor]:
 
 
 def waits(bench: Bench, device: Device, count: Callable[[], int]) -> dict[str, Any]:
-    """How often the steps of an epoch wait for the device, by a function that counts how often anything did so far."""
+    """Counts how often the steps of an epoch wait for the device; at most once in `CHECK_EVERY` steps is allowed.
+
+    Args:
+        count: returns the number of waits so far.
+    """
     learner = bench.learner(device)
     bench.epoch(learner)
     at: list[tuple[int, int]] = []
@@ -172,7 +181,7 @@ def waits(bench: Bench, device: Device, count: Callable[[], int]) -> dict[str, A
 
 @contextmanager
 def waits_of_cuda() -> Iterator[Callable[[], int]]:
-    """Yields a function that says how often torch waited for CUDA inside the block, by its own warnings."""
+    """Yields a function that returns how often torch waited for CUDA in the block; torch warns of each wait."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -183,7 +192,7 @@ def waits_of_cuda() -> Iterator[Callable[[], int]]:
 
 
 def speed(bench: Bench, device: Device) -> dict[str, float]:
-    """Samples a second of training, the best of three epochs after one; seconds and operations of a step."""
+    """Training samples per second (the best of three epochs, after a first one), seconds and operations of a step."""
     learner = bench.learner(device)
     steps: list[int] = []
     with training.observed(lambda step: steps.append(step.done)):
@@ -202,7 +211,10 @@ def speed(bench: Bench, device: Device) -> dict[str, float]:
 
 
 def together_as_one(bench: Bench, device: Device) -> dict[str, float] | None:
-    """How many trials of one shape train as one model in the time that one takes; None where the task has no such."""
+    """The speed of `FUSED` trials trained as one model, relative to one trial after another.
+
+    None if the task cannot train several trials as one model.
+    """
     params = {"cell": "simple"} if "cell" in bench.params else {}
     learner = bench.learner(device, **params)
     if not isinstance(bench.task, Fusable) or bench.task.shape(learner.params) is None:
@@ -219,11 +231,11 @@ def together_as_one(bench: Bench, device: Device) -> dict[str, float] | None:
 
 
 def kernels(bench: Bench, device: Device) -> dict[str, Any]:
-    """How much of a step the GPU works, and how many kernels it starts, by torch's profiler."""
+    """The share of a step in which the GPU works, and the number of kernels in a step, by torch's profiler."""
     from torch.profiler import ProfilerActivity, profile, supported_activities
 
     if ProfilerActivity.CUDA not in supported_activities():
-        return {"skipped": "torch's profiler does not see into this GPU"}
+        return {"skipped": "torch's profiler does not support this GPU"}
     learner = bench.learner(device)
     bench.epoch(learner)
     steps: list[int] = []
@@ -239,14 +251,13 @@ def kernels(bench: Bench, device: Device) -> dict[str, Any]:
 
 
 def round_trip(bench: Bench, device: Device, folder: Path) -> dict[str, Any]:
-    """What follows a search, on the device: artifacts, export, load, predict; and a state that is saved and loaded."""
+    """Saves and loads a state on the device; then makes the artifacts, exports the model, loads it and predicts."""
     learner = bench.learner(device)
     bench.epoch(learner)
-    kept = io.BytesIO()
-    training.write(learner, kept)
-    kept.seek(0)
-    other = bench.learner(device)
-    training.load(other, kept)
+    checkpoint = io.BytesIO()
+    training.write(learner, checkpoint)
+    checkpoint.seek(0)
+    training.load(bench.learner(device), checkpoint)
     task, val, info = bench.task, bench.splits.val, bench.splits.info
     if isinstance(task, Illustrated):
         (folder / "artifacts").mkdir(parents=True)

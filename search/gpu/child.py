@@ -1,4 +1,4 @@
-"""Some of the checks of one task, in a process of their own, as a GPU keeps what a process did to it.
+"""Runs a part of the checks of a task in a process of its own: CUDA's state lasts as long as the process.
 
 Each finding is a line of JSON in `findings.jsonl`, written as soon as it is known.
 """
@@ -21,7 +21,7 @@ from trainables.base.errors import first_line
 
 CHECKPOINT = "checkpoint.pt"
 SHARE = "share.json"
-#: Epochs of each of the trials that share a GPU, so that they do meet.
+#: Epochs of each trial that shares a GPU: enough that the trials overlap in time.
 MEET = 3
 
 
@@ -29,29 +29,29 @@ def main(name: str, part: str, folder: Path) -> None:
     """Runs one part of the checks of a task.
 
     Args:
-        part: `limits`, of the device alone; `first`, which ends with SIGKILL; `alone`, which goes on from there; or the
-            number of one of several trials that share the GPU.
+        part: `limits`: the device alone. `first`: ends with SIGKILL. `alone`: continues from the checkpoint of `first`.
+            A number: one of several trials that share the GPU.
     """
     if part == "limits" and not torch.cuda.is_available():
-        put(folder, part, {"error": "torch sees no GPU here; `search doctor` says why"})
+        write(folder, part, {"error": "torch sees no GPU here; `search doctor` says why"})
         return
     device = choose_device(torch.get_num_threads(), 1.0, "auto")
     if part == "limits":
-        tell(folder, part, lambda: vars(limits.measure(device)) | {"device": device.name, "torch": torch.__version__})
+        run(folder, part, lambda: vars(limits.measure(device)) | {"device": device.name, "torch": torch.__version__})
         return
     try:
         bench = Bench.of(name, device, folder.parent / "cache")
     except InputError as error:
-        put(folder, "data", {"error": str(error)})
+        write(folder, "data", {"error": str(error)})
         return
     device = choose_device(torch.get_num_threads(), 1.0, bench.config.resources.precision)
     if part == "first":
-        tell(folder, "memory", lambda: _memory(bench, folder))
+        run(folder, "memory", lambda: _memory(bench, folder))
         checks.train_and_die(bench, device, folder / CHECKPOINT)
     elif part == "alone":
         _alone(bench, device, folder)
     else:
-        tell(folder, f"shared-{part}", lambda: _shared(bench, folder))
+        run(folder, f"shared-{part}", lambda: _shared(bench, folder))
 
 
 def _memory(bench: Bench, folder: Path) -> dict[str, Any]:
@@ -63,17 +63,17 @@ def _memory(bench: Bench, folder: Path) -> dict[str, Any]:
 
 def _alone(bench: Bench, device: Device, folder: Path) -> None:
     processor = choose_device(torch.get_num_threads(), 0, "fp32")
-    tell(folder, "agrees", lambda: checks.compare(bench, (1.0, "fp32"), (0, "fp32"), checks.APART))
-    tell(folder, "low", lambda: checks.compare(bench, (1.0, "bf16"), (1.0, "fp32"), checks.APART_LOW))
+    run(folder, "agrees", lambda: checks.compare(bench, (1.0, "fp32"), (0, "fp32"), checks.APART))
+    run(folder, "low", lambda: checks.compare(bench, (1.0, "bf16"), (1.0, "fp32"), checks.APART_LOW))
     device = choose_device(torch.get_num_threads(), 1.0, bench.config.resources.precision)
     if (folder / CHECKPOINT).exists():
-        tell(folder, "resumes", lambda: checks.resume(bench, device, folder / CHECKPOINT))
-    tell(folder, "follows", lambda: checks.round_trip(bench, device, folder))
-    tell(folder, "speed", lambda: checks.speed(bench, device))
-    tell(folder, "processor", lambda: checks.speed(bench, processor))
-    tell(folder, "waits", lambda: _waits(bench, device))
-    tell(folder, "kernels", lambda: checks.kernels(bench, device))
-    tell(folder, "fused", lambda: checks.together_as_one(bench, device) or {})
+        run(folder, "resumes", lambda: checks.resume(bench, device, folder / CHECKPOINT))
+    run(folder, "follows", lambda: checks.round_trip(bench, device, folder))
+    run(folder, "speed", lambda: checks.speed(bench, device))
+    run(folder, "processor", lambda: checks.speed(bench, processor))
+    run(folder, "waits", lambda: _waits(bench, device))
+    run(folder, "kernels", lambda: checks.kernels(bench, device))
+    run(folder, "fused", lambda: checks.together_as_one(bench, device) or {})
 
 
 def _waits(bench: Bench, device: Device) -> dict[str, Any]:
@@ -82,25 +82,25 @@ def _waits(bench: Bench, device: Device) -> dict[str, Any]:
 
 
 def _shared(bench: Bench, folder: Path) -> dict[str, Any]:
-    chosen = json.loads((folder / SHARE).read_text())
-    device = choose_device(1, chosen["share"], bench.config.resources.precision)
-    bench = replace(bench, params=chosen["params"])
+    need = json.loads((folder / SHARE).read_text())
+    device = choose_device(1, need["share"], bench.config.resources.precision)
+    bench = replace(bench, params=need["params"])
     learner = bench.learner(device)
     epochs = [bench.epoch(learner) for _ in range(MEET)]
     return {"ok": True, "samples_per_second": epochs[-1]["samples_per_second"]}
 
 
-def tell(folder: Path, what: str, check: Callable[[], dict[str, Any]]) -> None:
-    """Writes what a check found, or the error that ended it, and how long it took."""
+def run(folder: Path, name: str, check: Callable[[], dict[str, Any]]) -> None:
+    """Runs a check and writes its result or its error, and its duration."""
     begun = time.monotonic()
     try:
-        found = check()
-    except Exception as error:  # whatever it is, it is the finding
-        found = {"error": f"{type(error).__name__}: {first_line(error)}"}
-    put(folder, what, found | {"took": round(time.monotonic() - begun, 1)})
+        result = check()
+    except Exception as error:  # every error is a finding
+        result = {"error": f"{type(error).__name__}: {first_line(error)}"}
+    write(folder, name, result | {"took": round(time.monotonic() - begun, 1)})
 
 
-def put(folder: Path, what: str, found: dict[str, Any]) -> None:
-    """Adds a finding to the file."""
+def write(folder: Path, name: str, result: dict[str, Any]) -> None:
+    """Appends the result of a check to the file."""
     with (folder / "findings.jsonl").open("a") as file:
-        file.write(json.dumps({"what": what, **found}) + "\n")
+        file.write(json.dumps({"check": name, **result}) + "\n")

@@ -1,4 +1,4 @@
-"""The limits of a device, measured: what no program does faster there."""
+"""Measures the limits of a device: no program copies, multiplies or starts kernels faster."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from trainables import Device, choose_device
 from trainables.base.errors import first_line
 
-#: Of the copied block and of the matrices; small ones on a processor, where a second must do.
+#: Bytes of the copied block, and rows of the square matrices. Small values on a processor keep the check short.
 BYTES = {"cuda": 2**30, "cpu": 2**27}
 SIDE = {"cuda": 8192, "cpu": 1024}
-#: Each figure is the best of so many.
+#: Number of measurements; the best counts.
 TRIES = 5
-#: Small operations in a row, whose time is that of starting them.
+#: Number of small operations in a row. Starting an operation takes longer than computing it.
 STARTS = 1000
 #: Share of the memory of a process that asks for twice as much.
 SHARE = 0.05
@@ -25,9 +25,16 @@ SHARE = 0.05
 
 @dataclass(frozen=True)
 class Limits:
-    """`copied` (bytes read and written a second), `fp32` and `low` (operations a second of matrix products in fp32
-    without TF32, and in bf16), `start` (seconds from the start of a small operation to that of the next), and what
-    CUDA says to a process that wants more than its share (empty: it gets it)."""
+    """The measured limits of a device.
+
+    Attributes:
+        copied: bytes read and written per second.
+        fp32: operations per second of a matrix product in fp32, without TF32.
+        low: operations per second of a matrix product in bf16.
+        start: seconds from the start of a small operation to the start of the next one.
+        refused: the message of CUDA to a process that asks for more than its share of the memory; empty if the process
+            gets the memory.
+    """
 
     copied: float
     fp32: float
@@ -38,16 +45,16 @@ class Limits:
 
 def measure(device: Device) -> Limits:
     """Measures the limits; takes about a second on a GPU."""
-    where, kind = device.torch_device, device.torch_device.type
-    source, target = torch.empty(2, BYTES[kind], dtype=torch.uint8, device=where)
+    torch_device, kind = device.torch_device, device.torch_device.type
+    source, target = torch.empty(2, BYTES[kind], dtype=torch.uint8, device=torch_device)
     copied = 2 * BYTES[kind] / best(partial(target.copy_, source), device)
     del source, target
     rates = {}
     torch.backends.cuda.matmul.allow_tf32 = False
     for dtype in (torch.float32, torch.bfloat16):
-        one, other = (torch.randn(SIDE[kind], SIDE[kind], device=where).to(dtype) for _ in range(2))
-        rates[dtype] = 2 * SIDE[kind] ** 3 / best(partial(torch.mm, one, other, out=torch.empty_like(one)), device)
-    small = torch.zeros(1, device=where)
+        a, b = (torch.randn(SIDE[kind], SIDE[kind], device=torch_device).to(dtype) for _ in range(2))
+        rates[dtype] = 2 * SIDE[kind] ** 3 / best(partial(torch.mm, a, b, out=torch.empty_like(a)), device)
+    small = torch.zeros(1, device=torch_device)
 
     def starts() -> None:
         for _ in range(STARTS):
@@ -57,18 +64,18 @@ def measure(device: Device) -> Limits:
 
 
 def refused() -> str:
-    """What CUDA says where a process with `SHARE` of the memory asks for twice as much; empty where it says nothing."""
+    """CUDA's message to a process that has `SHARE` of the memory and asks for twice as much; empty without an error."""
     device = choose_device(torch.get_num_threads(), SHARE, "fp32")
-    wanted = int(2 * SHARE * torch.cuda.get_device_properties(device.torch_device).total_memory)
+    size = int(2 * SHARE * torch.cuda.get_device_properties(device.torch_device).total_memory)
     try:
-        torch.empty(wanted, dtype=torch.uint8, device=device.torch_device)
+        torch.empty(size, dtype=torch.uint8, device=device.torch_device)
     except torch.OutOfMemoryError as error:
         return first_line(error)
     return ""
 
 
 def best(work: Callable[[], object], device: Device) -> float:
-    """The least seconds of `TRIES` calls, after one that does not count."""
+    """The seconds of the fastest of `TRIES` calls. A first call is not counted: it loads libraries."""
     seconds = []
     for _ in range(TRIES + 1):
         device.synchronize()

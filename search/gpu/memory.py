@@ -1,4 +1,4 @@
-"""How many trials share a GPU (`resources.gpus: auto`): measured with an epoch of the largest configuration."""
+"""Measures how many trials share a GPU (`resources.gpus: auto`), with an epoch of the largest configuration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ from trainables import Device, Diverged, Params, Splits, choose_device, get_task
 from trainables.base import fused
 from trainables.base.training import rng_state
 
-#: Share of a GPU that stays free, for peaks that coincide and for what the allocator cannot use.
+#: Share of a GPU that stays free: peaks of trials may coincide, and the allocator cannot use every gap.
 SPARE = 0.05
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a worker with the largest configuration took of a GPU, CUDA's own included."""
+    """The GPU memory of a worker that trains the largest configuration.
+
+    Attributes:
+        params: the configuration.
+        taken: bytes that the worker took, CUDA's own included.
+        total: bytes of the GPU.
+    """
 
     params: Params
     taken: int
@@ -35,7 +41,7 @@ class Need:
 
     @property
     def share(self) -> float:
-        """The share of a GPU that each worker gets, rounded down to the ten-thousandths in which Ray counts."""
+        """The share of a GPU that each worker gets: `1 / together`, rounded down to Ray's unit of 0.0001."""
         return math.floor(10_000 / min(self.together, 10_000)) / 10_000
 
     def describe(self) -> str:
@@ -56,7 +62,7 @@ def measure(config: SearchConfig, splits: Splits, resources: dict[str, Any]) -> 
     task, epochs = get_task(config.task), config.search.epochs
     params = largest(
         config.space,
-        lambda one: task.build(one, splits, epochs, Device(torch.device("cpu"))).parameters,
+        lambda candidate: task.build(candidate, splits, epochs, Device(torch.device("cpu"))).parameters,
     )
     device = choose_device(**resources)
     seed_everything(config.search.seed)
@@ -64,7 +70,7 @@ def measure(config: SearchConfig, splits: Splits, resources: dict[str, Any]) -> 
     for _ in range(config.search.fuse):
         learner = task.build(params, splits, epochs, device)
         members.append(fused.Member(learner, rng_state()))
-    with suppress(Diverged):  # its steps took as much memory
+    with suppress(Diverged):  # a diverging epoch takes the same memory
         fused.run_epoch(task, members, splits.train, splits.val)
     free, total = torch.cuda.mem_get_info(device.torch_device)
     unused = torch.cuda.max_memory_reserved(device.torch_device) - torch.cuda.memory_reserved(device.torch_device)
@@ -72,10 +78,13 @@ def measure(config: SearchConfig, splits: Splits, resources: dict[str, Any]) -> 
 
 
 def largest(space: Space, size: Callable[[Params], int]) -> Params:
-    """The configuration that takes most memory, as far as that is known without training it.
+    """A configuration that probably takes the most memory, found without training.
 
-    Numbers have their largest value, except those on a logarithmic scale: they are rates, which take no memory, and
-    stand in the middle. Other choices are set one after the other to what makes `size(params)` the largest.
+    Numbers have their largest value. Numbers on a logarithmic scale are rates, which take no memory: they have their
+    geometric mean. Then each other choice, one after another, gets the value that makes `size(params)` largest.
+
+    Args:
+        size: the number of parameters of a model with a configuration.
     """
     picked: dict[str, Plain] = {}
 

@@ -1,4 +1,4 @@
-"""What a search found, or would have found: frames, summary, comparison, report, simulation, forecasts.
+"""Results of searches: frames, summary, comparison, report, simulation, forecasts.
 
 The functions read journals, write pages, and return lines, tables or objects. They change no search and print nothing.
 """

@@ -31,20 +31,20 @@ FLAGS = {
 }  # fmt: skip
 #: Arguments of `search.run` that are keys of the section `search`.
 ARGUMENTS = ("trials", "epochs", "time_budget", "searcher", "scheduler", "concurrency", "seed")
-#: Keys that change other keys too (see `change`): they are set first.
+#: Keys that also change other keys (see `change`). They are set first.
 LEADING = ("search.trials", "search.epoch_budget", "search.epochs", "search.deterministic")
-#: The name that the page gives to the file with the space of a command.
+#: The name of the file with the space of a command, as the report names it.
 SPACE_FILE = "space.yaml"
 
 
 @dataclass(frozen=True)
 class Again:
-    """How a search is repeated.
+    """How to repeat a search.
 
     Attributes:
-        command: a line for a shell, or lines of Python; empty if only another tool can repeat the search.
+        command: a line for a shell, or lines of Python; empty if this program cannot repeat the search here.
         space: the content of `SPACE_FILE` for a line with `--command`; else empty.
-        words: a sentence about what has to be done before; may be empty.
+        words: a sentence to read before the command; may be empty.
     """
 
     command: str
@@ -53,46 +53,55 @@ class Again:
 
 
 def again(folder: SearchFolder, record: SearchRecord, config: SearchConfig, origin: str | None) -> Again:
-    """How the search is repeated with the same configuration.
+    """The command that repeats a search with the same configuration.
 
     Args:
         origin: the value of `--from`, if the searcher got results of earlier searches.
     """
     if record.imported:
         return Again("", words=f"The search was imported from {record.imported}; the tool that made it repeats it.")
-    wanted = _as_given(folder, config)
-    if "function" not in config.data:
-        if config.task not in task_names():
-            return Again(
-                "", words=f"The task {config.task} is not installed here, so its default settings are unknown."
-            )
-        return Again(redacted(shlex.join(_task_command(record, config, wanted, origin))))
+    target = _as_given(folder, config)
+    if "function" in config.data:
+        return _program_again(folder, record, config, target, origin)
+    if config.task not in task_names():
+        return Again("", words=f"The task {config.task} is not installed here, so its default settings are unknown.")
+    words = ["python", "-m", "search", "run", config.task, *(["--data", record.data] if record.data else [])]
+    start = load_config(config.task, profile="data" if record.data else "demo").raw
+    words += [*_flags(_changes(start, target)), *_other_flags(record, origin)]
+    words += [] if record.retrain else ["--no-retrain"]
+    return Again(redacted(shlex.join(words)))
+
+
+def _program_again(
+    folder: SearchFolder, record: SearchRecord, config: SearchConfig, target: dict[str, Any], origin: str | None
+) -> Again:
+    """The command that repeats a search of a function or a command.
+
+    A command with environment variables needs Python: `run --command` cannot set them.
+    """
     source = folder.path.parents[1] / Path(config.data["function"]).with_suffix(".py")
     objective = f"{record.metric} {record.objective.mode}"
     command = _command_of(source)
-    known = load_config(config.task, profile="data", file=LOOPS_FILE).raw
-    start = {**known, "space": wanted["space"], "data": wanted["data"]}
-    if command is not None and not command.get("environment"):
-        # The command line sets this scheduler for a command: a command cannot be paused.
+    start = load_config(config.task, profile="data", file=LOOPS_FILE).raw
+    start |= {"space": target["space"], "data": target["data"]}
+    if command is not None:  # the command line sets this scheduler for a command, which cannot be paused
         start = change(start, flags={"search.scheduler": "asha"})
-        line = ["python", "-m", "search", "run", "--command", command["text"], "--space", SPACE_FILE]
-        line += ["--objective", objective]
-        line += ["--pattern", command["pattern"]] if command.get("pattern") else []
-        line += [*_flags(_changes(start, wanted)), *_others(record, config, origin)]
-        before = f"In {command['folder']}, with this {SPACE_FILE}:" if command.get("folder") else ""
-        space = "\n".join(f"{_json(name)}: {_json(spec)}" for name, spec in wanted["space"].items())
-        return Again(redacted(shlex.join(line)), redacted(space), before)
-    if command is not None:
-        start = change(start, flags={"search.scheduler": "asha"})
-        train = _call("search.Command", [], command)
-    else:
-        train = source.stem
-    words = f"Its source, when the search began, is in {source}."
-    return Again(redacted(_python(train, objective, _changes(start, wanted), wanted, record, origin)), "", words)
+    changes = _changes(start, target)
+    if command is None or command.get("environment"):
+        train = source.stem if command is None else _call("search.Command", [], command)
+        words = f"Its source, when the search began, is in {source}."
+        return Again(redacted(_python(train, objective, changes, target, record, origin)), "", words)
+    line = ["python", "-m", "search", "run", "--command", command["text"], "--space", SPACE_FILE]
+    line += ["--objective", objective]
+    line += ["--pattern", command["pattern"]] if command.get("pattern") else []
+    line += [*_flags(changes), *_other_flags(record, origin)]
+    space = "\n".join(f"{_json(name)}: {_json(spec)}" for name, spec in target["space"].items())
+    words = f"In {command['folder']}, with this {SPACE_FILE}:" if command.get("folder") else ""
+    return Again(redacted(shlex.join(line)), redacted(space), words)
 
 
 def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:
-    """The configuration as the user gave it: a run adds the folder of the search to `search.storage`."""
+    """The configuration as the user gave it: without the folder that `run` adds to `search.storage`."""
     storage = config.raw["search"].get("storage")
     if storage is None:
         return config.raw
@@ -100,52 +109,42 @@ def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:
     return {**config.raw, "search": {**config.raw["search"], "storage": given}}
 
 
-def _task_command(record: SearchRecord, config: SearchConfig, wanted: dict[str, Any], origin: str | None) -> list[str]:
-    data = record.data
-    words = ["python", "-m", "search", "run", config.task, *(["--data", str(data)] if data else [])]
-    start = load_config(config.task, profile="data" if data else "demo").raw
-    return [*words, *_flags(_changes(start, wanted)), *_others(record, config, origin)]
-
-
-def _others(record: SearchRecord, config: SearchConfig, origin: str | None) -> list[str]:
-    """The flags that are not part of the configuration."""
+def _other_flags(record: SearchRecord, origin: str | None) -> list[str]:
+    """The flags of tasks and commands that are not part of the configuration."""
     words = ["--from", origin] if origin else []
-    words += ["--address", str(record.address)] if record.address else []
-    own = "function" in config.data  # a search of a function has no final training
-    return [*words, *(["--no-retrain"] if not record.retrain and not own else [])]
+    return words + (["--address", record.address] if record.address else [])
 
 
-def _changes(start: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """The keys and values with which `change` turns the configuration `start` into `wanted`, as few as possible."""
-    given: dict[str, Any] = {}
+def _changes(start: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
+    """The smallest set of keys and values with which `change` turns the configuration `start` into `target`."""
+    changes: dict[str, Any] = {}
     while True:
-        reached = change(start, [_set(key, value) for key, value in given.items()])
-        left = {k: v for k, v in _differences(reached, wanted) if k not in given}
+        reached = change(start, [_set(key, value) for key, value in changes.items()])
+        left = {k: v for k, v in _differences(reached, target) if k not in changes}
         if not left:
-            return given
+            return changes
         key = min(left, key=lambda k: LEADING.index(k) if k in LEADING else len(LEADING))
-        given[key] = left[key]
+        changes[key] = left[key]
 
 
-def _differences(have: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted keys whose values differ, with the wanted values. The spec of a hyperparameter is one value."""
-    for name, value in wanted.items():
-        known = have.get(name)
-        groups = isinstance(value, Mapping) and isinstance(known, Mapping)
-        if groups and not (prefix.startswith("space") and (is_spec(value) or is_spec(known))):
-            yield from _differences(known or {}, value, f"{prefix}{name}.")
-        elif known != value or isinstance(known, bool) != isinstance(value, bool):
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted keys whose values differ, with the new values. The spec of a hyperparameter is one value."""
+    for name, value in new.items():
+        before = old.get(name)
+        groups = isinstance(value, Mapping) and isinstance(before, Mapping)
+        if groups and not (prefix.startswith("space") and (is_spec(value) or is_spec(before))):
+            yield from _differences(before or {}, value, f"{prefix}{name}.")
+        elif before != value or isinstance(before, bool) != isinstance(value, bool):
             yield f"{prefix}{name}", value
 
 
 def _flags(changes: Mapping[str, Any]) -> list[str]:
+    """The words of a command line for changed keys."""
     words: list[str] = []
     for key, value in changes.items():
         if key in FLAGS and value is not None:
             words += [FLAGS[key], str(value)]
-        elif key == "resources.gpus" and isinstance(
-            value, str
-        ):  # as its flag gives it; a number is measured, or by --set
+        elif key == "resources.gpus" and isinstance(value, str):  # `--gpus` gives a text; `--set` or `auto` a number
             words += ["--gpus", value]
         elif key == "search.deterministic" and value:
             words.append("--deterministic")
@@ -160,14 +159,14 @@ def _is_plain(key: str) -> bool:
 
 
 def _set(key: str, value: Any) -> str:
-    """`KEY=VALUE` with the value as JSON, which YAML reads; a word that YAML reads as text has no quotes."""
+    """`KEY=VALUE` with the value as JSON, which YAML reads. A word that YAML reads as text has no quotes."""
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_]+", value) and _read(value) == value:
         return f"{key}={value}"
     return f"{key}={_json(value)}"
 
 
 def _json(value: Any) -> str:
-    """A value as JSON that YAML reads as the same value; characters that cannot be printed are escaped."""
+    """A value as JSON that YAML reads as the same value. Unprintable characters are escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
@@ -177,9 +176,9 @@ def _read(text: str) -> Any:
 
 
 def _command_of(source: Path) -> dict[str, Any] | None:
-    """The fields of the searched `Command`, read from its source text; None if a function was searched.
+    """The fields of the searched `Command`, read from its source; None if a function was searched.
 
-    A report does not open the pickle of the function, because that runs code.
+    A report does not unpickle the function, because a pickle runs code.
     """
     try:
         call = ast.parse(source.read_text().strip(), mode="eval").body
@@ -191,11 +190,11 @@ def _command_of(source: Path) -> dict[str, Any] | None:
 
 
 def _python(
-    train: str, objective: str, changes: Mapping[str, Any], wanted: dict[str, Any], record: SearchRecord,
+    train: str, objective: str, changes: Mapping[str, Any], target: dict[str, Any], record: SearchRecord,
     origin: str | None,
 ) -> str:  # fmt: skip
     """The call of `search.run`."""
-    named: dict[str, Any] = {"space": wanted["space"], "objective": objective}
+    named: dict[str, Any] = {"space": target["space"], "objective": objective}
     settings, resources = {}, {}
     for key, value in changes.items():
         section, _, name = key.partition(".")

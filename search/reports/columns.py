@@ -1,4 +1,4 @@
-"""Chooses and orders the hyperparameters that are shown beside a trial."""
+"""Chooses and orders the hyperparameters that a table shows for a trial."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from search.core.state import Trial
 from search.reports.importance import importances
 from trainables import Objective
 
-#: Fewest trials with a result for an order by importance; with fewer trials importance is a guess.
+#: Hyperparameters are ordered by importance only if at least this many trials have a result.
 ENOUGH = 20
-#: Most trials for the computation of importance, drawn at random: 80 trials take about a second of a processor.
+#: Importance is computed from at most this many trials, drawn at random. 80 trials take about a second.
 MOST = 80
 #: Names of the learning rate, which always comes first.
 _LEARNING_RATE = ("lr", "learning_rate")
 
 
 def varied(parameters: Iterable[Parameter], trials: Iterable[Trial]) -> list[Parameter]:
-    """The searched parameters whose values differ between the trials; for a single trial the parameters that it has."""
+    """The searched parameters whose values differ between the trials; for a single trial all parameters it has."""
     configurations = [trial.params for trial in trials]
     searched = [p for p in parameters if p.searched]
     if len(configurations) < 2:
@@ -32,8 +32,8 @@ def varied(parameters: Iterable[Parameter], trials: Iterable[Trial]) -> list[Par
 def ordered(parameters: Iterable[Parameter], shares: Mapping[str, float]) -> list[Parameter]:
     """The parameters, the most important first.
 
-    First the learning rate; then by share of the variance of the objective, where the share is known; then numbers on a
-    logarithmic scale; then the rest in the order of the space.
+    The order: the learning rate; then by share of the variance of the objective; parameters with the same share or
+    without one: first numbers on a logarithmic scale, then the order of the space.
 
     Args:
         shares: `Importance.share` by name; empty where there are too few trials.
@@ -51,7 +51,7 @@ def is_learning_rate(name: str) -> bool:
 
 
 class RunningImportance:
-    """The importance of hyperparameters while a search runs; a thread computes it when the number of trials doubled."""
+    """The importance of hyperparameters while a search runs. A thread computes it each time the trials have doubled."""
 
     def __init__(self, space: Space, objective: Objective) -> None:
         self._space, self._objective = space, objective
@@ -60,14 +60,18 @@ class RunningImportance:
         self.shares: dict[str, float] = {}
 
     def update(self, trials: Sequence[Trial]) -> None:
-        """Starts a computation if one is due; call it often, with the trials that have a result. It returns at once."""
+        """Starts a computation if it is due, and returns at once.
+
+        Args:
+            trials: those that have a result.
+        """
         if len(trials) >= self._due:
             self._due = 2 * len(trials)
             drawn = np.random.default_rng(0).permutation(len(trials))[:MOST]
             chosen = [trials[i] for i in sorted(drawn)]
-            threading.Thread(target=self._work_out, args=(chosen,), name="importance", daemon=True).start()
+            threading.Thread(target=self._compute, args=(chosen,), name="importance", daemon=True).start()
 
-    def _work_out(self, trials: Sequence[Trial]) -> None:
+    def _compute(self, trials: Sequence[Trial]) -> None:
         try:
             self.shares = {item.name: item.share for item in importances(trials, self._space, self._objective)}
         except (ValueError, RuntimeError):  # such as equal results of all trials: the order stays

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from search.core.pareto import nondominated
 from search.core.readable import Grid, figure, value, visible
 from search.core.replay import open_search, replay
 from search.core.store import Store, pass_over
@@ -17,10 +18,10 @@ from search.reports.frames import trials_frame
 from search.reports.summary import tally
 from trainables import InputError, Objective
 
-#: Columns that a screen shows after the hyperparameters.
+#: Columns that a screen shows behind the hyperparameters.
 LAST = ("behind", "epochs", "seconds", "cost")
 HEADINGS = {"behind": "worse by", "best_epoch": "best epoch", "epochs": "epochs trained"}
-#: Outcomes of a trial of which nothing is kept, unless it has a result.
+#: Outcomes of a failed trial, if it has no result.
 LOST = ("diverged", "failed")
 
 
@@ -31,9 +32,9 @@ class SearchTable:
     Attributes:
         id: identifies the search in every store and on every tracking server.
         created: milliseconds since 1970.
-        fingerprint: of its data.
+        fingerprint: a hash of its data.
         algorithms: its searcher and its scheduler, such as `tpe + asha`.
-        test: the test objective of its model; NaN where nothing was tested.
+        test: the test objective of its model; NaN if nothing was tested.
         trials: as `trials_frame` returns it, with the column `val_METRIC`.
     """
 
@@ -53,15 +54,16 @@ class Comparison:
     """The searches of one task, compared.
 
     Attributes:
-        objective: of all these searches.
+        objective: the objective of the compared searches.
         searches: a row for each search: `search`, `searcher`, `trials` (counted by outcome), `best val_METRIC`,
             `test_METRIC`, `epochs`, `seconds`, `seconds of failed trials`, `seconds of stopped trials`, and `cost`
             where the searches have prices.
         trials: a row for each trial, the best one first. `search`, `trial`, `outcome`. `val_METRIC`: the best value;
-            NaN for a trial that diverged. `behind`: how much worse it is than the best trial. A column for each
-            further objective, and `front`: whether the trial is on the Pareto front. `best_epoch`, `epochs`,
-            `seconds`, `cost`. A column for each hyperparameter that differs between trials.
+            NaN for a trial that diverged. `behind`: the difference to the best trial. A column for each further
+            objective, and `front`: whether the trial is on the Pareto front. `best_epoch`, `epochs`, `seconds`, `cost`.
+            A column for each hyperparameter that differs between trials.
         left_out: a sentence for each group of searches that cannot be ranked with the others, with the reason.
+        hyperparameters: the columns of `trials` that are hyperparameters.
     """
 
     task: str
@@ -98,20 +100,20 @@ def compare_searches(
 ) -> list[Comparison]:
     """Compares the searches of a store, from their journals.
 
-    Searches on other data than the newest search of their task cannot be ranked with it, nor can searches with another
-    objective: `Comparison.left_out` names them.
+    The newest search of a task is the reference. Searches with other data or another objective cannot be ranked with
+    it: `Comparison.left_out` names them.
 
     Args:
         task: only searches of this task; None: a comparison for each task.
-        names: only these searches; the last one named takes the place of the newest one.
-        elsewhere: searches of a tracking server. One that is in the store too is read from the store.
+        names: only these searches. The last name is then the reference.
+        elsewhere: searches of a tracking server. A search that the store has too is read from the store.
 
     Raises:
-        InputError: there is no search, or none of such a name.
+        InputError: there is no search, or no search has a name of `names`.
     """
     tables = [*read_tables(store, task)]
-    known = {table.id for table in tables}
-    tables += [table for table in elsewhere if table.id not in known and task in (None, table.task)]
+    ids = {table.id for table in tables}
+    tables += [table for table in elsewhere if table.id not in ids and task in (None, table.task)]
     if not tables and task:
         raise InputError(f"{task}: no search of this task in {store.shown}; there is one after `search run {task}`")
     if not tables:
@@ -127,7 +129,7 @@ def compare_searches(
 
 
 def read_tables(store: Store, task: str | None = None) -> Iterable[SearchTable]:
-    """Reads the searches of a store from their journals; the log names those that are damaged."""
+    """Reads the searches of a store from their journals. A warning in the log names each damaged search."""
     for name, record in store.records():
         if task not in (None, record.task):
             continue
@@ -148,6 +150,7 @@ def read_tables(store: Store, task: str | None = None) -> Iterable[SearchTable]:
 
 
 def _compare_task(tables: Sequence[SearchTable], last_is_reference: bool) -> Comparison:
+    """Compares the searches of one task with the last or the newest search."""
     reference = tables[-1] if last_is_reference else max(tables, key=lambda table: table.created)
     objective = reference.objectives[0]
     same, other_data, other_objective = [], [], []
@@ -167,9 +170,7 @@ def _compare_task(tables: Sequence[SearchTable], last_is_reference: bool) -> Com
         left_out.append(text + ", ".join(other_objective))
     trials, hyperparameters = rank_trials(same, reference.objectives)
     searches = _searches_frame(same, trials, objective)
-    return Comparison(
-        reference.task, objective, searches, trials, tuple(left_out), tuple(hyperparameters)
-    )  # fmt: skip
+    return Comparison(reference.task, objective, searches, trials, tuple(left_out), tuple(hyperparameters))
 
 
 def _goal(objective: Objective) -> str:
@@ -194,17 +195,15 @@ def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) 
     frame["behind"] = losses.iloc[:, 0] - losses.iloc[:, 0].min()
     own = ["search", "trial", "outcome", metrics[0], "behind"]
     if len(objectives) > 1:
-        from search.core.pareto import nondominated
-
-        known = losses.dropna()
-        frame["front"] = frame.index.isin(known.index[nondominated(known.to_numpy())])
+        complete = losses.dropna()
+        frame["front"] = frame.index.isin(complete.index[nondominated(complete.to_numpy())])
         own += ["front", *metrics[1:]]
     own += ["best_epoch", "epochs", "seconds"]
-    if frame.get("cost", pd.Series(dtype=float)).gt(0).any():  # else nobody gave a price
+    if frame.get("cost", pd.Series(dtype=float)).gt(0).any():  # else the searches have no prices
         own.append("cost")
     measured |= {*metrics, *(objective.metric for table in tables for objective in table.objectives[1:])}
-    given = [str(name) for name in frame.columns if name not in measured]
-    varied = [name for name in given if frame[name].map(repr).nunique() > 1]
+    hyperparameters = [str(name) for name in frame.columns if name not in measured]
+    varied = [name for name in hyperparameters if frame[name].map(repr).nunique() > 1]
     order = frame.assign(_loss=losses.iloc[:, 0]).sort_values(["_loss", "search", "trial"], kind="stable").index
     return frame.loc[order, [*own, *varied]].reset_index(drop=True), varied
 
@@ -234,14 +233,14 @@ def _searches_frame(tables: Sequence[SearchTable], trials: pd.DataFrame, objecti
 
 
 def comparisons_as_csv(comparisons: Sequence[Comparison], top: int) -> str:
-    """The best `top` trials of each task (0: all) as CSV; of several tasks with the column `task`."""
+    """The best `top` trials of each task (0: all) as CSV. Several tasks have a column `task`."""
     return str(_records(comparisons, top).to_csv(index=False))
 
 
 def comparisons_as_json(comparisons: Sequence[Comparison], top: int) -> str:
-    """As `comparisons_as_csv`, a JSON list with an object for each trial."""
-    given = _records(comparisons, top).to_json(orient="records", double_precision=15)
-    return json.dumps(json.loads(given), indent=2) + "\n"
+    """The rows of `comparisons_as_csv` as a JSON list with an object for each trial."""
+    compact = _records(comparisons, top).to_json(orient="records", double_precision=15)
+    return json.dumps(json.loads(compact), indent=2) + "\n"
 
 
 def _records(comparisons: Sequence[Comparison], top: int) -> pd.DataFrame:
@@ -254,12 +253,12 @@ def _records(comparisons: Sequence[Comparison], top: int) -> pd.DataFrame:
 
 
 def _grid(frame: pd.DataFrame, exact: Collection[str] = ()) -> Grid:
-    """The texts of a table: four significant digits, except in the columns `exact`, which hold hyperparameters."""
+    """The texts of a table. Numbers have four significant digits, except in the columns `exact` (hyperparameters)."""
 
-    def text(name: str, given: object) -> str:
-        if pd.isna(given):
+    def text(name: str, cell: object) -> str:
+        if pd.isna(cell):
             return ""
-        return figure(given) if isinstance(given, float) and name not in exact else value(given)
+        return figure(cell) if isinstance(cell, float) and name not in exact else value(cell)
 
-    columns = [[text(str(name), given) for given in cells] for name, cells in frame.items()]
+    columns = [[text(str(name), cell) for cell in cells] for name, cells in frame.items()]
     return Grid([visible(str(name)) for name in frame.columns], list(zip(*columns, strict=True)))

@@ -63,17 +63,20 @@ def write_data_page(store: Store, config: SearchConfig, splits: Splits) -> DataP
 
 
 def _copies(task: Task, name: str, leaks: Sequence[Finding]) -> str:
-    """One line: whether validation and test were compared with train, and the result."""
+    """A line on the comparison of validation and test with train."""
     if not isinstance(task, Surveyed):
         return f"not looked for copies across splits: {name} has no method `leaks`"
     return f"looked for copies across splits: {'; '.join(finding.title for finding in leaks) or 'none'}"
 
 
 def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
-    """Test samples whose label the final model of the last search on this data doubts.
+    """The test samples with doubtful labels, by the final model of the newest search on this data.
 
-    A label is doubtful as in confident learning (Northcutt et al. 2021, arXiv:1911.00068): the model predicts another
-    class, with at least the mean probability of that class among the samples that have it as their label.
+    A label y is doubtful if the model predicts another class c with a probability of at least t(c), the mean
+    probability of c among the samples with label c (confident learning, Northcutt et al. 2021, arXiv:1911.00068).
+
+    Args:
+        fingerprint: a hash of the data.
     """
     for name, record in sorted(store.records(), key=lambda pair: -pair[1].created):
         if (record.task, record.fingerprint) != (task, fingerprint):
@@ -86,18 +89,17 @@ def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
         frame = pd.read_csv(path, keep_default_na=False, dtype={"class": str, "predicted": str})
         if not {"class", "predicted", "probability", "of its label"} <= {*frame.columns}:
             return []
-        usual = frame.groupby("class")["of its label"].mean()
-        doubted = frame[
-            (frame["class"] != frame["predicted"]) & (frame["probability"] >= frame["predicted"].map(usual))
-        ].nlargest(DOUBTS, "probability")
+        threshold = frame["predicted"].map(frame.groupby("class")["of its label"].mean())
+        doubtful = frame[(frame["class"] != frame["predicted"]) & (frame["probability"] >= threshold)]
+        doubtful = doubtful.nlargest(DOUBTS, "probability")
         model = f"The final model of the search {name}, which never saw the test samples,"
-        if not len(doubted):
+        if doubtful.empty:
             return [Finding("Labels to look at again", f"{model} doubts the label of none of the {len(frame)}.")]
         words = (
-            f"{model} predicts another class for these {len(doubted)}, and is as sure of it as it is of that class "
+            f"{model} predicts another class for these {len(doubtful)}, and is as sure of it as it is of that class "
             "elsewhere. Some of them are mistakes of the model, and some of whoever labelled them."
         )
-        return [Finding("Labels to look at again", words, doubted)]
+        return [Finding("Labels to look at again", words, doubtful)]
     return []
 
 

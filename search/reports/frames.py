@@ -48,11 +48,11 @@ def trials_frame(
             trial.number, trial.outcome or "running", trial.epoch, trial.best_epoch, trial.best_value,
             *(_at_best(trial, objective) for objective in further),
             trial.seconds, *([cost(trial, resources)["cost"]] if resources else []),
-            *(_without_halves(trial.params.get(name)) for name in columns),
+            *(_without_surrogates(trial.params.get(name)) for name in columns),
         )
         for trial in trials
     ]  # fmt: skip
-    names = [_without_halves(name) for name in (*own, *columns.values())]
+    names = [_without_surrogates(name) for name in (*own, *columns.values())]
     return pd.DataFrame(rows, columns=names).set_index("trial")
 
 
@@ -70,12 +70,12 @@ def curves_frame(state: SearchState) -> pd.DataFrame:
         {
             "trial": trial.number,
             "epoch": epoch,
-            **{_without_halves(columns[name]): value for name, value in metrics.items()},
+            **{_without_surrogates(columns[name]): value for name, value in metrics.items()},
         }
         for trial in trials
         for epoch, metrics in trial.curve.items()
     ]
-    return pd.DataFrame(rows, columns=[*own, *map(_without_halves, columns.values())])
+    return pd.DataFrame(rows, columns=[*own, *map(_without_surrogates, columns.values())])
 
 
 def free_columns(names: Iterable[str], taken: Iterable[str], prefix: str = "params_") -> dict[str, str]:
@@ -93,13 +93,13 @@ def free_columns(names: Iterable[str], taken: Iterable[str], prefix: str = "para
     return {name: columns[name] for name in names}
 
 
-def _without_halves(value: Any) -> Any:
-    """A text with escapes such as `\\ud800` for halves of characters, which pandas refuses; other values unchanged."""
+def _without_surrogates(value: Any) -> Any:
+    """A text with escapes such as `\\ud800` for lone surrogates, which pandas refuses; other values unchanged."""
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _at_best(trial: Trial, objective: Objective) -> float:
-    """The trial's value of an objective at its best epoch; NaN where the trial has no such metric."""
+    """The trial's value of an objective at its best epoch; NaN if the trial has no result or no such metric."""
     if not trial.best_epoch:
         return math.nan
     try:

@@ -1,4 +1,4 @@
-"""Forecasts epochs, hours and disk of a search, from two epochs of as many trials as run at once (`--plan`)."""
+"""Forecasts the epochs, hours and disk space of a search (`--plan`), from two epochs of the trials that run at once."""
 
 from __future__ import annotations
 
@@ -27,22 +27,29 @@ from search.runtime.search import Search
 from trainables import InputError, Splits, get_task
 from trainables.base.files import replacing
 
-#: Most random orders of good and bad trials that a forecast simulates.
+#: A forecast simulates at most this many random orders of good and bad trials.
 DRAWS = 20
-#: Most trials that a forecast simulates where a budget decides their number.
+#: If a budget decides the number of trials, a forecast simulates at most this many.
 MOST = 500
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A forecast. `epochs` and `hours`: minimum, median and maximum over random orders of the trials."""
+    """A forecast.
+
+    Attributes:
+        trials: the number of trials.
+        epochs: their epochs: minimum, median and maximum over random orders of the trials.
+        hours: their hours: minimum, median and maximum.
+        final_hours: of the final training if the best epoch is the last one.
+        peak_gb: the largest size of checkpoints and models at any time, in GB.
+        kept_gb: their size after the search, in GB.
+    """
 
     trials: int
     epochs: tuple[int, int, int]
     hours: tuple[float, float, float]
-    #: Hours of the final training if the best epoch is the last.
     final_hours: float
-    #: GB of disk for checkpoints and models: the most at any time, and after the search.
     peak_gb: float
     kept_gb: float
 
@@ -58,7 +65,7 @@ class Plan:
         ]
 
     def beside(self, events: Sequence[Event]) -> str:
-        """One line: the forecast beside the epochs and hours that the trials took."""
+        """A line with the forecast, and the epochs and hours that the trials took."""
         seconds = begun = last = 0
         for event in events:
             if event["event"] == "session":
@@ -73,12 +80,12 @@ class Plan:
 
     @staticmethod
     def read(path: Path) -> Plan:
-        """Reads what `save` wrote; raises InputError where the file is damaged."""
+        """Reads a file of `save`; raises InputError if it is damaged."""
         remedy = "delete it, and make the plan again"
-        told = read_json(path, remedy)
-        if told.keys() != {field.name for field in fields(Plan)}:
+        content = read_json(path, remedy)
+        if content.keys() != {field.name for field in fields(Plan)}:
             raise InputError(f"{path}: is damaged (it is no forecast); {remedy}")
-        return Plan(**told)
+        return Plan(**content)
 
     def save(self, path: Path) -> None:
         """Writes the forecast as JSON."""
@@ -91,11 +98,11 @@ def _size(gb: float) -> str:
     return f"{gb:.1f} GB" if gb >= 1 else f"{max(1, round(1024 * gb))} MB"
 
 
-def plan(config: SearchConfig, splits: Splits, placement: Placement) -> Plan:
-    """Trains as many random configurations as run at once for two epochs, and forecasts the search from them.
+def measure_plan(config: SearchConfig, splits: Splits, placement: Placement) -> Plan:
+    """Trains random configurations for two epochs, as many as run at once, and forecasts the search from their times.
 
-    The number of epochs that early stopping saves depends on the order of good and bad trials. The forecast simulates
-    random orders of trials that keep their rank from the first epoch to the last.
+    The epochs that early stopping saves depend on the order of good and bad trials. The forecast simulates random
+    orders. A simulated trial has the same rank at every epoch.
 
     Raises:
         InputError: no trial finished its first epoch.
@@ -129,13 +136,13 @@ def plan(config: SearchConfig, splits: Splits, placement: Placement) -> Plan:
 def _seconds(state: SearchState, results: list[Result]) -> list[tuple[float, float]]:
     """Seconds of the first epoch and of a later epoch of each trial, with the time between two epochs."""
     times = {(event["number"], event["epoch"]): event["time"] / 1000 for event in results}
-    found = []
+    seconds = []
     for trial in state.trials.values():
         epochs = [metrics["epoch_seconds"] for _, metrics in sorted(trial.curve.items())]
         if epochs:
             between = times[trial.number, 2] - times[trial.number, 1] if len(epochs) > 1 else epochs[0]
-            found.append((epochs[0] + max(0.0, between - epochs[-1]), max(between, epochs[-1])))
-    return found
+            seconds.append((epochs[0] + max(0.0, between - epochs[-1]), max(between, epochs[-1])))
+    return seconds
 
 
 def forecast(
@@ -145,9 +152,9 @@ def forecast(
     """Forecasts a search from measured trials.
 
     Args:
-        seconds: of the first epoch and of a later epoch of each measured trial.
-        start: seconds until the first trial trains.
-        size: of a checkpoint, in GB.
+        seconds: the seconds of the first epoch and of a later epoch, for each measured trial.
+        start: the seconds until the first trial trains.
+        size: the size of a checkpoint in GB.
     """
     objective = get_task(config.task).objective
     _, total = make_searcher(config, objective)
@@ -157,22 +164,22 @@ def forecast(
     if search.time_budget:
         limit = max(0.0, parse_duration(search.time_budget) - start)
     if math.isinf(total):  # the number of first epochs that the budget holds
-        most = search.epoch_budget or limit * workers / min(once for once, _ in seconds)
+        most = search.epoch_budget or limit * workers / min(first for first, _ in seconds)
         total = max(1, min(MOST, round(most)))
     total = int(total)
     for _ in range(max(3, min(DRAWS, 2000 // total))):
         state = SearchState(objective)
         for number, quality in enumerate(rng.permutation(total)):
-            once, each = seconds[rng.integers(len(seconds))]
+            first, later = seconds[rng.integers(len(seconds))]
             value = {objective.key: objective.loss(float(quality))}
-            curve = {e: {**value, "epoch_seconds": once if e == 1 else each} for e in range(1, search.epochs + 1)}
+            curve = {e: {**value, "epoch_seconds": first if e == 1 else later} for e in range(1, search.epochs + 1)}
             state.trials[number] = Trial(number, {}, 0, curve)
         outcome = simulate(config, state, workers, limit)
         epochs.append(outcome.epochs)
         hours.append((start + outcome.seconds) / 3600)
     sizes = splits.info.sizes
     more = (sizes["train"] + sizes["val"]) / sizes["train"]
-    final = search.retrain_seeds * search.epochs * more * fmean(each for _, each in seconds) / 3600
+    final = search.retrain_seeds * search.epochs * more * fmean(later for _, later in seconds) / 3600
     models = search.retrain_seeds * 3 * size  # a checkpoint, the model, and the model in MLflow
     return Plan(
         total,

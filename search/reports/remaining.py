@@ -15,13 +15,13 @@ def epochs_to_go(trials: Sequence[Trial], total: float, config: SearchConfig, ru
     """Forecasts the epochs that are left.
 
     Args:
-        trials: those that were proposed.
-        total: number of trials of the search; infinite where a budget ends it.
+        trials: the proposed trials.
+        total: the number of trials of the search; infinite if a budget ends the search.
         rungs: the epochs at which trials are compared, ascending.
 
     Returns:
-        None where no forecast is possible: only a time budget ends the search, or no trial has ended and trials may
-        stop early.
+        None if no forecast is possible: only a time budget ends the search, or trials may stop early and no trial has
+        ended.
     """
     search = config.search
     spent = sum(trial.epoch for trial in trials)
@@ -45,10 +45,10 @@ def _promoted(trials: Sequence[Trial], total: int, kinds: int, factor: float, le
     """Epochs that are left if the best `1 / factor` of the trials at a rung continue to the next rung.
 
     Example: 18 trials, factor 3, levels 2, 6 and 12. Then 18 trials train 2 epochs, 6 of them train 4 more, and 2 of
-    these train 6 more. If more trials than that began a stage already, their number counts.
+    these train 6 more. If more trials have already passed a rung, their number is used instead.
 
     Args:
-        kinds: number of variants; each has its own rungs.
+        kinds: the number of balanced values; each has its own rungs.
         levels: the epochs of the rungs, and the last epoch.
     """
     left, before, coming = 0.0, 0, float(total)

@@ -24,23 +24,29 @@ from trainables import InputError
 
 @dataclass
 class Outcome:
-    """The result of a simulated search."""
+    """The result of a simulated search.
 
-    #: The outcome of each trial: completed, stopped_early, diverged, failed, or unknown where the logged search stopped
-    #: it before the simulated one would have.
+    Attributes:
+        trials: the outcome of each trial: completed, stopped_early, diverged or failed. unknown: the logged search
+            stopped the trial earlier than the simulated search.
+        epochs: the sum of the trials' epochs.
+        seconds: wall-clock seconds of training alone.
+        best: the number of the best trial.
+        best_loss: its loss.
+    """
+
     trials: dict[int, str] = field(default_factory=dict)
     epochs: int = 0
-    #: Wall-clock seconds of training alone.
     seconds: float = 0.0
     best: int | None = None
-    best_loss: float = float("inf")
+    best_loss: float = math.inf
 
 
 def decisions(config: SearchConfig, events: Iterable[Event], state: SearchState) -> tuple[int, int]:
     """Makes the early-stopping decisions of a search again, in the order in which its trials reported.
 
     Returns:
-        How many decisions come out as they were logged, and how many there are.
+        The number of decisions that equal the logged ones, and the number of all decisions.
     """
     study = Study(config, state.objective, searcher=RecordedSearcher(state.trials))
     same = total = 0
@@ -61,7 +67,7 @@ def decisions(config: SearchConfig, events: Iterable[Event], state: SearchState)
 
 
 def _last_before_the_end(events: Iterable[Event]) -> set[tuple[int, int]]:
-    """The numbers and last epochs of trials whose own loop ended, or that failed."""
+    """The number and the last epoch of each trial whose own loop ended or that failed."""
     last: dict[int, int] = {}
     ends = set()
     for event in events:
@@ -75,22 +81,21 @@ def _last_before_the_end(events: Iterable[Event]) -> set[tuple[int, int]]:
 def simulate(config: SearchConfig, state: SearchState, concurrency: int, limit: float = math.inf) -> Outcome:
     """Runs the recorded trials again, in the order of their numbers, on `concurrency` simulated workers.
 
-    The scheduler, epochs and epoch budget are those of `config`. Each epoch takes as long and measures the same as
-    recorded.
+    `config` gives the scheduler, epochs and epoch budget. Each epoch has its recorded metrics and duration.
 
     Args:
-        limit: seconds after which it ends.
+        limit: simulated seconds after which the simulation ends.
     """
     return _Simulation(config, state, concurrency).run(limit)
 
 
 class _Simulation:
-    """A study whose trials report recorded epochs, in simulated time."""
+    """A study whose trials report their recorded epochs in simulated time."""
 
     def __init__(self, config: SearchConfig, recorded: SearchState, concurrency: int) -> None:
         self.recorded, self.concurrency, self.outcome = recorded, concurrency, Outcome()
         self.study = Study(config, recorded.objective, searcher=RecordedSearcher(recorded.trials))
-        #: (when its next epoch ends, trial number, that epoch)
+        #: A heap of (time at which an epoch ends, trial number, epoch).
         self.running: list[tuple[float, int, int]] = []
 
     def run(self, limit: float) -> Outcome:
@@ -126,13 +131,13 @@ class _Simulation:
             self._begin(number, self.study.state.trials[number].epoch + 1, now)
 
     def _begin(self, number: int, epoch: int, now: float) -> None:
-        """Starts an epoch of a trial; where it is not on record, the trial ends as recorded or unknown."""
+        """Starts an epoch of a trial. A trial without this recorded epoch ends with its outcome or as `unknown`."""
         trial = self.recorded.trials[number]
         if epoch in trial.curve:
             heapq.heappush(self.running, (now + trial.curve[epoch].get("epoch_seconds", 0.0), number, epoch))
             return
-        known = trial.outcome in ("diverged", "failed") or trial.ended_itself or (epoch == 1 and trial.outcome)
-        self.outcome.trials[number] = str(trial.outcome) if known else "unknown"
+        ended = trial.outcome in ("diverged", "failed") or trial.ended_itself or (epoch == 1 and trial.outcome)
+        self.outcome.trials[number] = str(trial.outcome) if ended else "unknown"
         self._apply([Moved(event="stopped_early", number=number)])
 
     def _apply(self, events: Iterable[Event]) -> None:
@@ -143,36 +148,40 @@ class _Simulation:
 def simulated_beside_logged(
     store: Store, name: str, flags: dict[str, Any], sets: list[str], concurrency: int | None
 ) -> list[str]:
-    """Lines with the simulated search beside the logged one.
+    """Lines that compare the simulated search with the logged search.
+
+    Args:
+        flags: changed values by dotted key.
+        sets: changes as `KEY=VALUE`.
+        concurrency: the number of simulated workers; None: of the search, else as many as fit this machine.
 
     Raises:
-        InputError: there is no such search, it has no result, or a key cannot be changed in that way.
+        InputError: there is no such search, it has no result, or a change is wrong.
     """
     folder, _, config = open_search(store, name)
     state, events = replay(folder)
     best = state.best()
     if best is None:
-        raise InputError(f"{name}: no trial of it has a result to go by")
+        raise InputError(f"{name}: no trial has a result")
     same, total = decisions(config, events, state)
     other = check_config(config.task, change(config.raw, sets, flags), f"{config.place} with --set")
     workers = concurrency or other.search.concurrency or fits_here(config).concurrency
     spent = sum(t.epoch for t in state.trials.values())
-    found = simulate(other, state, workers)
-    unknown = list(found.trials.values()).count("unknown")
+    outcome = simulate(other, state, workers)
+    unknown = list(outcome.trials.values()).count("unknown")
     metric = state.objective.metric
     lines = [
-        f"the logged search: {same} of {total} early-stopping decisions come out as they were logged",
+        f"the logged search: {same} of {total} early-stopping decisions are the same when made again",
         f"logged:    {tally(t.outcome for t in state.trials.values())}; {spent} epochs; "
         f"best {metric} {figure(best.best_value)} (trial {best.number})",
-        f"simulated: {tally(found.trials.values())}; {found.epochs} epochs; {found.seconds:.0f} s of training on "
+        f"simulated: {tally(outcome.trials.values())}; {outcome.epochs} epochs; {outcome.seconds:.0f} s of training on "
         f"{workers} workers",
     ]
-    if found.best is not None:
-        value = state.objective.loss(found.best_loss)
-        lines[2] += f"; best {metric} {figure(value)} (trial {found.best})"
+    if outcome.best is not None:
+        value = state.objective.loss(outcome.best_loss)
+        lines[2] += f"; best {metric} {figure(value)} (trial {outcome.best})"
     if unknown:
         lines.append(
-            f"{unknown} trials were stopped in the logged search before the simulated one would have: they "
-            "are used as far as they went"
+            f"the logged search stopped {unknown} trials earlier than the simulated search: their recorded epochs count"
         )
     return lines

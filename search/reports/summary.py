@@ -15,17 +15,12 @@ from search.final import finalists, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.columns import ordered
 
-#: The outcomes in the order in which they are counted, and the words for them; None: the trial is running.
+#: The text of each outcome, in the order of `tally`. None: the trial is running.
 OUTCOMES = {
     None: "training", "paused": "waiting at a rung", "interrupted": "interrupted", "completed": "completed",
     "stopped_early": "stopped early", "timed_out": "out of time", "diverged": "diverged", "failed": "failed",
     "unknown": "unknown, as the logged search stopped them",
 }  # fmt: skip
-
-
-def summary(state: SearchState, config: SearchConfig) -> list[str]:
-    """The summary (`parts`) as lines of Markdown."""
-    return [line for part in parts(state, config) for line in ([part] if isinstance(part, str) else part.markdown())]
 
 
 def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
@@ -46,8 +41,8 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
     if final is not None:
         if final.trial != best.number and config.window > 1 and not state.decision and final.merged:
             lines.append(
-                f"trained again is trial {final.trial}: its best {config.window} neighbouring epochs are the best on "
-                "average, and a single one may be lucky"
+                f"trained again is trial {final.trial}: its best {config.window} neighbouring epochs have the best "
+                "mean; a single epoch may be lucky"
             )
         lines += _tested(state, final)
     if state.compared:
@@ -70,7 +65,7 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
 
 
 def headline(state: SearchState) -> tuple[str, bool] | None:
-    """The test figure beside the best baseline, and whether it beats the baseline; None where nothing was tested.
+    """The test figure with the best baseline, and whether it beats the baseline; None if nothing was tested.
 
     >>> headline(state)
     ('test_rmse 0.0912   ridge baseline 0.1384', True)
@@ -92,11 +87,11 @@ def _tested(state: SearchState, final: FinalRun) -> list[str | Grid]:
     """The test figures of each seed, their mean, and the baselines."""
     metric, tested = state.objective.metric, state.tested(final.trial)
     lines: list[str | Grid] = []
-    for one in tested:
-        how = f"retrained on train+validation, {one.epochs} epochs, seed {one.seed}"
-        if not one.merged:
-            how = f"its own model of epoch {one.epochs}, trained on train alone as the budget holds no more"
-        lines.append(f"test (trial {one.trial}, {how}): {shown(one.test or {}, '')}")
+    for run in tested:
+        how = f"retrained on train+validation, {run.epochs} epochs, seed {run.seed}"
+        if not run.merged:
+            how = f"its own model of epoch {run.epochs}, trained on train alone as the budget holds no more"
+        lines.append(f"test (trial {run.trial}, {how}): {shown(run.test or {}, '')}")
     if len(tested) > 1:
         values = [run.test[metric] for run in tested if run.test]
         mean, spread = figure(fmean(values)), figure(stdev(values))
@@ -128,17 +123,16 @@ def trials_of(total: float) -> str:
     return "as many trials as the budget holds" if math.isinf(total) else counted(int(total), "trial")
 
 
-def counted(number: int, what: str) -> str:
+def counted(number: int, noun: str) -> str:
     """`1 trial`, `2 trials`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def tally(outcomes: Iterable[str | None]) -> str:
-    """Counts outcomes, such as `2 completed, 6 stopped early`; None: the trial is running."""
+    """The number of trials with each outcome, such as `2 completed, 6 stopped early`; None: the trial is running."""
     counts = Counter(outcomes)
-    order = list(OUTCOMES)
-    known = sorted(counts, key=lambda outcome: order.index(outcome) if outcome in OUTCOMES else len(order))
-    return ", ".join(f"{counts[outcome]} {OUTCOMES.get(outcome, outcome)}" for outcome in known)
+    order = dict.fromkeys([*OUTCOMES, *counts])
+    return ", ".join(f"{counts[outcome]} {OUTCOMES.get(outcome, outcome)}" for outcome in order if outcome in counts)
 
 
 def configuration(trial: Trial, config: SearchConfig) -> str:
@@ -149,5 +143,5 @@ def configuration(trial: Trial, config: SearchConfig) -> str:
 
 
 def shown(metrics: dict[str, float], prefix: str) -> str:
-    """The metrics whose name begins with `prefix`, as text, without those of a part, such as `accuracy/CLASS`."""
+    """The metrics whose names begin with `prefix`, as text, without those of a class such as `accuracy/CLASS`."""
     return "  ".join(f"{k} {figure(v)}" for k, v in metrics.items() if k.startswith(prefix) and "/" not in k)

@@ -1,6 +1,7 @@
 """Explains each decision on a trial in one line, with the figures behind it.
 
-The journal holds the reason of each decision. Older journals hold none: `Study` then decides again, on the same events.
+The journal holds the reason of each decision. Older journals have no reasons: `Study` then decides again on the same
+events.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from search.core.store import Store
 from search.core.study import Study, TrialResult, reported_together
 from trainables import LOOP_TASK, InputError
 
-#: What an event says of its trial. `{epoch}` is the trial's last epoch, `{reason}` the event's reason.
+#: The line for an event. `{epoch}` is the trial's last epoch, `{reason}` the event's reason.
 _LINES = {
     "promoted": "epoch {epoch}: goes on; it is {reason} by now",
     "stopped_early": "given up: {reason}",
@@ -27,9 +28,9 @@ _LINES = {
     "interrupted": "interrupted with the search; goes on from its checkpoint when that is resumed",
     "timed_out": "ended inside an epoch: over its time ({reason})",
 }
-#: Reasons of events in journals that keep none.
+#: The reason of an event in a journal without reasons.
 _REASONS = {
-    "stopped_early": "no place became free, and the search ended or its time would not hold it",
+    "stopped_early": "it was not promoted before the search ended, or the time left was too short",
     "reopened": "the search was given more epochs",
     "paused": "the search was given more",
 }
@@ -37,7 +38,7 @@ _ENDS = {"stopped_early": "stopped", "paused": "waits for its promotion", "timed
 
 
 def why(store: Store, name: str, number: int) -> list[str]:
-    """The story of a trial, a line for each decision.
+    """The decisions on a trial, a line for each.
 
     Raises:
         InputError: there is no such search or trial.
@@ -60,7 +61,7 @@ class _Story:
     def __init__(self, study: Study, number: int, imported: str | None) -> None:
         """
         Args:
-            imported: where another tool's search was read from; the reasons of its decisions are not known.
+            imported: the source of an imported search, whose decisions have no known reasons.
         """
         self.study, self.number, self.imported = study, number, imported
         self.metric = study.objective.key
@@ -76,7 +77,7 @@ class _Story:
                 self._add(event, str(reason))
 
     def _decided_again(self, events: Sequence[Event]) -> dict[int, str]:
-        """The reasons of decisions on results whose journal keeps none, by trial."""
+        """The reasons of the decisions on results that have no reason in the journal, by trial."""
         results = [e for e in events if e["event"] == "result" and "reason" not in e]
         if self.imported or not any(e["number"] == self.number for e in results):
             return {}
@@ -84,7 +85,7 @@ class _Story:
         return {number: decision.reason for number, decision in decisions.items()}
 
     def _reason(self, event: Event, decided: dict[int, str]) -> str:
-        """The reason of a decision that the journal keeps without one."""
+        """The reason of a decision that has no reason in the journal."""
         if event.get("number") != self.number:
             return ""
         match event["event"]:
@@ -105,8 +106,9 @@ class _Story:
         again = self.study.searcher.ask(self.number)
         reason = self.study.proposal_reason()
         self.study.searcher.withdraw(self.number)
-        changed = "; the settings have changed since, and would propose something else now"
-        return reason if again == event["params"] else reason + changed
+        if again == event["params"]:
+            return reason
+        return f"{reason}; the settings have changed since, and would propose something else now"
 
     def _add(self, event: Event, reason: str) -> None:
         match event["event"]:
@@ -117,8 +119,8 @@ class _Story:
             case "result":
                 self._add_result(event, reason)
             case "retry":
-                why = failure_in_a_line(event["traceback"])
-                self.lines.append(f"failed and was taken up again ({event['why']}): {why}")
+                reason = failure_in_a_line(event["traceback"])
+                self.lines.append(f"failed and was retried ({event['why']}): {reason}")
             case "failed":
                 self.lines.append(f"failed for good ({event['why']}): {failure_in_a_line(event['traceback'])}")
             case kind if kind in _LINES:
@@ -139,7 +141,7 @@ class _Story:
         self.lines.append(f"{line}{f'; {reason}' if reason else ''}: {_ENDS[outcome] if outcome else 'goes on'}")
 
     def end(self) -> list[str]:
-        """How the trial stands in the end."""
+        """Lines on the outcome and the rank of the trial."""
         state = self.study.state
         trial, ranked = state.trials[self.number], state.ranked()
         if not trial.can_win:

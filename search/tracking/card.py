@@ -15,6 +15,7 @@ from search.core.redaction import redacted
 from search.core.state import SearchState
 from search.core.store import SearchFolder, final_name
 from search.final.finalists import LEVEL, resample
+from search.reports.summary import tally
 from trainables import Bootstrapped, DataInfo, get_task
 
 #: The file of an exported model with lines of Python that use it without this project.
@@ -38,11 +39,10 @@ def write_card(
         run_id: of the final run in MLflow.
     """
     task, final, trial = get_task(config.task), state.finals[number, 0], state.trials[number]
-    place, metric = folder.final(number, 0), state.objective.metric
+    files, metric = folder.final(number, 0), state.objective.metric
     assert final.test is not None  # only tested models are registered
-    outcomes = pd.Series([t.outcome or "running" for t in state.trials.values()]).value_counts().sort_index()
     searched = {p.name for p in config.space.parameters if p.searched}
-    known = {key: value for key, value in final.params.items() if value is not None}
+    params = {key: value for key, value in final.params.items() if value is not None}
     sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
     made = time.strftime("%Y-%m-%d", time.localtime(record.created / 1000))
     trained = "train and validation" if final.merged else "train alone"
@@ -61,7 +61,7 @@ def write_card(
         "",
         "## How it was found",
         "",
-        f"- {len(state.trials)} trials ({', '.join(f'{n} {o}' for o, n in outcomes.items())}), "
+        f"- {len(state.trials)} trials ({tally(t.outcome for t in state.trials.values())}), "
         f"{config.search.searcher} and {config.search.scheduler}, seed {config.search.seed}, begun on {made}, "
         f"commit `{record.commit}`",
         f"- trial {number}: {state.objective.key} {figure(trial.best_value)} at epoch {trial.best_epoch}; the best of "
@@ -70,7 +70,7 @@ def write_card(
         "",
         "| hyperparameter | value | |",
         "|---|---|---|",
-        *(f"| {key} | {value} | {'searched' if key in searched else 'fixed'} |" for key, value in known.items()),
+        *(f"| {key} | {value} | {'searched' if key in searched else 'fixed'} |" for key, value in params.items()),
         "",
         "## Test",
         "",
@@ -80,26 +80,26 @@ def write_card(
         "",
         "## Limits",
         "",
-        *(f"- {limit}" for limit in _limits(folder, state, info, number)),
+        *(f"- {limit}" for limit in _limits(folder, state, number)),
         "",
         "## Use",
         "",
     ]
-    usage = place / "model" / USAGE
+    usage = files / "model" / USAGE
     if usage.exists():
         where = f"searches/{folder.name}/{final_name(number, 0)}/model"
         lines += [f"In the store's folder `{where}`, with no part of this project:", "", "```python"]
         lines += [*usage.read_text().splitlines(), "```", "", "Or by MLflow, which keeps the code with the model:", ""]
-    columns = ", ".join(pd.read_parquet(place / "example.parquet").columns)
+    columns = ", ".join(pd.read_parquet(files / "example.parquet").columns)
     code = _PYFUNC.format(run=run_id, columns=columns, uri=redacted(tracking_uri))
     lines += ["```python", *code.splitlines(), "```"]
     card = "\n".join(lines) + "\n"
-    (place / "model_card.md").write_text(card)
+    (files / "model_card.md").write_text(card)
     return card
 
 
 def _interval(task: Any, folder: SearchFolder, number: int) -> str:
-    """The bootstrap interval of the test objective; empty where the task is not `Bootstrapped`."""
+    """The bootstrap interval of the test objective as text; empty if the task is not `Bootstrapped`."""
     units = folder.final(number, 0) / "units.npy"
     if not (isinstance(task, Bootstrapped) and units.exists()):
         return ""
@@ -108,7 +108,8 @@ def _interval(task: Any, folder: SearchFolder, number: int) -> str:
     return f" [{figure(low)}, {figure(high)}; {LEVEL:.0%}]"
 
 
-def _limits(folder: SearchFolder, state: SearchState, info: DataInfo, number: int) -> list[str]:
+def _limits(folder: SearchFolder, state: SearchState, number: int) -> list[str]:
+    """Sentences on other data, on baselines that are better, and on the worst class."""
     final, objective = state.finals[number, 0], state.objective
     test = (final.test or {})[objective.metric]
     limits = ["The figures hold for data like the test set; nothing was measured on other sources."]

@@ -10,18 +10,19 @@ import shutil
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search.core.store import Store
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-#: Settings that MLflow reads only from the environment. A request gives up soon, because the journal keeps the events
-#: until the server answers.
+#: Settings that MLflow reads only from the environment. Requests give up soon: the journal keeps the events until the
+#: server answers.
 _PATIENCE = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -35,8 +36,8 @@ _ours: list[str] = []
 def mlflow_client(store: Store) -> MlflowClient:
     """The client of the tracking server, or of the SQLite file of the store, which is created if it is missing.
 
-    The file uses write-ahead logging: readers never block the writer. Of a store that can only be read, the client
-    opens a copy of the file.
+    The file uses write-ahead logging: readers never block the writer. For a read-only store the client opens a copy of
+    the file.
     """
     from mlflow.tracking import MlflowClient
     from mlflow.utils.logging_utils import suppress_logs_in_thread
@@ -80,8 +81,8 @@ def _copied(store: Store) -> Store:
 def _make_tables(uri: str, store: Store) -> None:
     """Creates the tables of MLflow that are missing.
 
-    MLflow looks for the tables once for each address and then keeps its connections. In a notebook the file may have
-    been deleted or replaced since, so the connections are closed first.
+    MLflow checks the tables of an address once and then keeps its connections. In a notebook the file may have been
+    deleted or replaced since, so the connections are closed first.
     """
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
@@ -91,17 +92,33 @@ def _make_tables(uri: str, store: Store) -> None:
     Tracking(uri, store.artifacts.as_uri())
 
 
+def every_page(search: Callable[..., Any], *arguments: Any, **more: Any) -> Iterator[Any]:
+    """The items of all pages of a search of `MlflowClient`, such as `client.search_runs`."""
+    token = None
+    while True:
+        page = search(*arguments, **more, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def find_runs(client: MlflowClient, query: str) -> Iterator[Run]:
+    """The runs of all experiments that match a query."""
+    if experiments := [experiment.experiment_id for experiment in every_page(client.search_experiments)]:
+        yield from every_page(client.search_runs, experiments, query)
+
+
 @contextlib.contextmanager
 def quick_and_quiet() -> Iterator[None]:
-    """While entered, MLflow gives up soon on a server that does not answer, and logs nothing from this thread.
+    """In the block, MLflow gives up soon if a server does not answer, and logs nothing from this thread.
 
-    Settings of the user stay. The others are removed when the last block that needs them ends.
+    Variables that the user set stay. The others are removed when the last block ends that needs them.
     """
     from mlflow.utils.logging_utils import suppress_logs_in_thread
 
     global _users
     with _lock:
-        if not _users:
+        if _users == 0:
             _ours[:] = [name for name in _PATIENCE if name not in os.environ]
             os.environ.update({name: _PATIENCE[name] for name in _ours})
         _users += 1
@@ -111,5 +128,6 @@ def quick_and_quiet() -> Iterator[None]:
     finally:
         with _lock:
             _users -= 1
-            for name in _ours if not _users else ():
-                os.environ.pop(name, None)
+            if _users == 0:
+                for name in _ours:
+                    os.environ.pop(name, None)

@@ -90,7 +90,7 @@ class Delivery:
         self._running: set[str] = set()
         self.runs = Runs(client, store, folder, config, record, info, warn)
         self.parent = self.runs.make("parent", folder.name, "parent", record.created, {
-            DELIVERED: "0",  # a parent run without this tag was made before MLflow kept the number
+            DELIVERED: "0",
             "config": digest(python_values(config.raw)),
             "data.source": info.source,
             "data.notes": "; ".join(info.notes),
@@ -142,13 +142,8 @@ class Delivery:
         """The addresses of the search in MLflow's page."""
         return search_pages(self.store, self.runs.experiment, view_key(self.record.id))
 
-    @property
-    def delivered(self) -> int:
-        """The number of events of the journal that MLflow has."""
-        return self.runs.delivered
-
     def deliver(self, events: Sequence[Event]) -> None:
-        """Writes the events of a journal that MLflow lacks; the items of one run are sent together.
+        """Writes the events that MLflow lacks; the items of one run are sent together.
 
         An item that MLflow refuses for good is left out, with a warning. Otherwise no later event would arrive.
 
@@ -175,13 +170,13 @@ class Delivery:
         self.runs.confirm(len(events), digest(events[-1]))
 
     def _continues(self, events: Sequence[Event]) -> bool:
-        """Whether the delivered events are the beginning of this journal; a journal that lost lines fails."""
-        known = self.runs.delivered
-        return known <= len(events) and (not known or self.runs.mark in ("", digest(events[known - 1])))
+        """Whether the delivered events are the first events of this journal. False for a journal that lost lines."""
+        count = self.runs.delivered
+        return count <= len(events) and (count == 0 or self.runs.mark == digest(events[count - 1]))
 
     @contextlib.contextmanager
-    def _leaving_out(self, what: str) -> Iterator[None]:
-        """Turns a final refusal of MLflow within the block into a warning."""
+    def _leaving_out(self, item: str) -> Iterator[None]:
+        """Turns a refusal within the block that MLflow would repeat into a warning about `item`."""
         try:
             yield
         except RefusedRun:
@@ -189,10 +184,10 @@ class Delivery:
         except Exception as error:
             if not is_refusal(error):
                 raise
-            self._warn(f"MLflow takes no {what} of {self.folder.name} ({reason_of(error)}); it is left out there")
+            self._warn(f"MLflow takes no {item} of {self.folder.name} ({reason_of(error)}); it is left out there")
 
     def _standing(self) -> tuple[int, int | None]:
-        """The epochs that the trials have trained, and the number of the best trial."""
+        """The sum of the trials' epochs, and the number of the best trial."""
         best = self._state.best()
         return sum(trial.epoch for trial in self._state.trials.values()), None if best is None else best.number
 
@@ -259,14 +254,14 @@ class Delivery:
 
     def _trial(self, event: Proposed) -> None:
         number, key = event["number"], f"trial-{event['number']}"
-        known = key in self.runs
+        has_run = key in self.runs
         run_id = self.runs.make(key, f"trial {number:03d}", "trial", event["time"], {
             "trial": str(number),
             "config": digest(python_values(event["params"])),
             "trial.seed": str(event["seed"]),
             "outcome": "running",
         })  # fmt: skip
-        if not known:  # else its run may have the outcome `interrupted`
+        if not has_run:  # else its run may have the outcome `interrupted`
             self._running.add(run_id)
         self.runs.log_params(run_id, event["params"])
 
@@ -362,10 +357,9 @@ class Delivery:
         epochs, test = event["epochs"], event["test"]
         self.runs.log(self.parent, {f"test_{k}": v for k, v in test.items()}, event["spent"], event["time"])
         run_id = self.runs[_final_key(0, trial, epochs, self._state.finals[trial, 0].merged)]
-        damage = self._damage(trial)
-        if damage:
-            made = f"python -m search retrain {self.folder.name}"
-            sentence = f"no model is registered, as {damage}; make it again: {made}"
+        if damage := self._damage(trial):
+            again = f"python -m search retrain {self.folder.name}"
+            sentence = f"no model is registered, as {damage}; make it again: {again}"
         elif isinstance(get_task(self.config.task), Exported):
             card = write_card(
                 self.folder, self.config, self.record, self.info, self._state, trial, self.store.tracking_uri,
@@ -379,13 +373,13 @@ class Delivery:
                  "git.commit": self.record.commit, "data.fingerprint": self.info.fingerprint}, card,
             )  # fmt: skip
         else:
-            kept = self.folder.final(trial, 0) / "checkpoint.pt"
-            sentence = f"no model is registered, as {self.config.task} has no `export`; its state is {kept}"
+            checkpoint = self.folder.final(trial, 0) / "checkpoint.pt"
+            sentence = f"no model is registered, as {self.config.task} has no `export`; its state is {checkpoint}"
         if sentence not in self.registered:
             self.registered.append(sentence)
 
     def _damage(self, trial: int) -> Damaged | None:
-        """The damage to the files of a final model; None where they are sound."""
+        """The damage to the files of a final model; None if they are intact."""
         try:
             check_all(self.folder.final(trial, 0), self._state.finals[trial, 0].digests)
         except Damaged as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from search.core.store import SearchFolder, Store
-from search.tracking.client import mlflow_client, quick_and_quiet
+from search.tracking.client import find_runs, mlflow_client, quick_and_quiet
 
 
 def end_orphans(store: Store, folder: SearchFolder, search_id: str) -> None:
@@ -13,14 +13,13 @@ def end_orphans(store: Store, folder: SearchFolder, search_id: str) -> None:
 
     A resume marks each run that continues as running again.
     """
-    if store.is_local and not store.database.exists():  # the driver died before it wrote anything there
+    if store.is_local and not store.database.exists():  # the driver died before it created the database
         return
     recorded = _size(folder)
     with quick_and_quiet():
         client = mlflow_client(store)
         query = f"tags.`search.id` = '{search_id}' AND attributes.status = 'RUNNING'"
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        for run in client.search_runs(experiments, query):
+        for run in list(find_runs(client, query)):  # the loop changes which runs match
             if _size(folder) != recorded:  # another session resumed the search
                 return
             client.set_tag(run.info.run_id, "outcome", "interrupted")

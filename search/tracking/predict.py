@@ -21,9 +21,9 @@ from trainables import Exported, InputError, get_task
 from trainables.base.errors import first_line
 from trainables.base.files import replacing
 
-#: Inputs that are predicted and written at a time.
+#: Number of inputs that are predicted and written together.
 BATCH = 1000
-#: How the rows are written, by the suffix of the file.
+#: The function that writes the rows, by the suffix of the file.
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
     ".jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
@@ -36,7 +36,7 @@ def predict_inputs(store: Store, name: str, inputs: list[str]) -> pd.DataFrame:
     """Predicts inputs with the champion of a task: a row for each input, indexed by the input.
 
     Raises:
-        InputError: an input cannot be read, there is no champion, or its files are not those that were registered.
+        InputError: an input cannot be read, there is no champion, or its files differ from the registered files.
     """
     frame = _read_inputs(store, name, inputs)
     predictions = load_champion(store, name).predict(frame)
@@ -45,12 +45,12 @@ def predict_inputs(store: Store, name: str, inputs: list[str]) -> pd.DataFrame:
 
 
 def predict_to_file(store: Store, name: str, inputs: list[str], output: Path) -> int:
-    """As `predict_inputs`, writes the rows to a file and returns their number.
+    """Predicts inputs in batches and writes the rows to a file; returns their number.
 
-    Rows are predicted in batches. A command that was killed continues after its last batch.
+    The same command continues after its last batch if it was killed.
 
     Raises:
-        InputError: also where the file cannot be written.
+        InputError: as `predict_inputs`, or the file cannot be written.
     """
     if output.suffix.lower() not in WRITERS:
         raise InputError(f"--output {output}: allowed are {', '.join(WRITERS)} files")
@@ -59,6 +59,7 @@ def predict_to_file(store: Store, name: str, inputs: list[str], output: Path) ->
 
 
 def _read_inputs(store: Store, name: str, inputs: list[str]) -> pd.DataFrame:
+    """The frame of the inputs that the task's model takes."""
     task = get_task(name)
     if not isinstance(task, Exported):
         raise InputError(f"{name}: a task without `export` has no registered model to predict with")
@@ -73,11 +74,8 @@ def _read_inputs(store: Store, name: str, inputs: list[str]) -> pd.DataFrame:
 def load_champion(store: Store, name: str) -> Any:
     """The registered champion of a task, as an MLflow `PyFuncModel`.
 
-    The files of the model are compared with the digest that their version got when it was registered. Versions of
-    earlier releases have no digest, and are loaded as they are.
-
     Raises:
-        InputError: there is no champion, or its files are not those that were registered.
+        InputError: there is no champion, or its files differ from the registered files.
     """
     with quick_and_quiet():
         client = mlflow_client(store)
@@ -91,8 +89,7 @@ def load_champion(store: Store, name: str) -> Any:
         folder = mlflow.artifacts.download_artifacts(
             source, tracking_uri=client.tracking_uri, registry_uri=client.tracking_uri
         )
-        registered = version.tags.get(MODEL_DIGEST)
-        if registered and model_digest(Path(folder) / "artifacts" / "model") != registered:
+        if model_digest(Path(folder) / "artifacts" / "model") != version.tags.get(MODEL_DIGEST):
             raise InputError(
                 f"{name} version {version.version}: the files of its model changed since it was registered ({source}); "
                 f"register it again with `python -m search retrain {version.tags.get('search', 'NAME')}`, or choose "
@@ -104,27 +101,27 @@ def load_champion(store: Store, name: str) -> Any:
 def write_predictions(model: Any, frame: pd.DataFrame, output: Path) -> int:
     """Predicts the rows of a frame in batches and writes them; returns their number.
 
-    Finished rows are kept in `OUTPUT.part`, below a line with a digest of the model and the inputs, until all rows are
-    predicted. The output is written whole or not at all.
+    Until all rows are predicted, `OUTPUT.part` holds the finished rows, below a line with a digest of the model and the
+    inputs. The output is written whole or not at all.
     """
-    about = hashlib.blake2b(f"{model.metadata.run_id}".encode(), digest_size=12)
-    about.update(pd.util.hash_pandas_object(frame.astype(str)).to_numpy().tobytes())
-    first, part = about.hexdigest().encode(), output.with_name(f"{output.name}.part")
+    digest = hashlib.blake2b(f"{model.metadata.run_id}".encode(), digest_size=12)
+    digest.update(pd.util.hash_pandas_object(frame.astype(str)).to_numpy().tobytes())
+    first, part = digest.hexdigest().encode(), output.with_name(f"{output.name}.part")
     try:
-        rows, whole = _kept(part, first)
-        with part.open("r+b" if whole else "wb") as file:
-            file.seek(whole)
+        rows, size = _finished_rows(part, first)
+        with part.open("r+b" if size else "wb") as file:
+            file.seek(size)
             file.truncate()
-            if not whole:
+            if not size:
                 file.write(first + b"\n")
             for start in range(len(rows), len(frame), BATCH):
                 batch = frame.iloc[start : start + BATCH]
                 predictions = model.predict(batch)
                 predictions.insert(0, "input", list(batch.index))
-                made = predictions.to_json(orient="records", lines=True).encode().splitlines()
-                file.write(b"".join(b"%08x %s\n" % (zlib.crc32(row), row) for row in made))
+                new_rows = predictions.to_json(orient="records", lines=True).encode().splitlines()
+                file.write(b"".join(b"%08x %s\n" % (zlib.crc32(row), row) for row in new_rows))
                 file.flush()
-                rows += made
+                rows += new_rows
         with replacing(output) as file:
             WRITERS[output.suffix.lower()](pd.DataFrame([json.loads(row) for row in rows]), Path(file.name))
         part.unlink()
@@ -133,10 +130,10 @@ def write_predictions(model: Any, frame: pd.DataFrame, output: Path) -> int:
     return len(rows)
 
 
-def _kept(part: Path, first: bytes) -> tuple[list[bytes], int]:
-    """The rows that a killed command left, up to the first damaged row, and the number of their bytes.
+def _finished_rows(part: Path, first: bytes) -> tuple[list[bytes], int]:
+    """The rows in the file of a killed command, up to the first damaged row, and the number of bytes up to there.
 
-    There are none if the first line of the file is not `first`. Each row follows its checksum.
+    No rows and 0 bytes if the first line of the file is not `first`. Each line is a checksum and a row.
     """
     lines = part.read_bytes().split(b"\n")[:-1] if part.exists() else []  # a line that is cut off has no end
     if lines[:1] != [first]:

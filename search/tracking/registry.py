@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 import trainables
 from search.core.readable import figure
 from search.tracking import names
+from search.tracking.client import every_page
 from trainables import InputError, Objective
 
 #: Most characters of the description of a version in MLflow's database.
@@ -104,18 +105,15 @@ def promote_version(client: MlflowClient, task: str, version: int) -> str:
     tested = ", ".join(
         f"{names.original(k)} {figure(float(v))}" for k, v in versions[version].tags.items() if k.startswith("test_")
     )
-    return f"{task} version {version} ({tested}) is the champion by hand; before it was {_named(before)}"
-
-
-def _named(version: Any | None) -> str:
-    return "none" if version is None else f"version {version.version}"
+    old = f"version {before.version}" if before else "none"
+    return f"{task} version {version} ({tested}) is the champion by hand; before it was {old}"
 
 
 def log_model(client: MlflowClient, task: str, run_id: str, folder: Path) -> str:
     """Logs an exported model and the code of its task to the final run, registers it, and returns the version.
 
     A kill may come between any two steps: the next attempt finds the logged model by its run and continues with it.
-    Because the code is logged too, `mlflow.pyfunc.load_model` works where this project is not installed.
+    `mlflow.pyfunc.load_model` uses the logged code, so that it works where this project is not installed.
     """
     name, run = names.model_name(task), client.get_run(run_id)
     model = _logged(client, run.info.experiment_id, run_id)
@@ -140,21 +138,9 @@ def log_model(client: MlflowClient, task: str, run_id: str, folder: Path) -> str
 
 
 def _logged(client: MlflowClient, experiment: str, run_id: str) -> LoggedModel | None:
-    """The model that an earlier attempt logged for a run, preferably a complete one.
-
-    Further models of the run are deleted; earlier versions of this program left them after a kill.
-    """
-    models: list[LoggedModel] = []
-    token = None
-    while True:
-        page = client.search_logged_models([experiment], "name = 'model'", page_token=token)
-        models += [model for model in page if model.source_run_id == run_id]
-        if not (token := page.token):
-            break
-    models.sort(key=lambda model: (model.status != LoggedModelStatus.READY, model.creation_timestamp))
-    for model in models[1:]:
-        client.delete_logged_model(model.model_id)
-    return models[0] if models else None
+    """The model that an earlier attempt logged for a run."""
+    models = every_page(client.search_logged_models, [experiment], "name = 'model'")
+    return next((model for model in models if model.source_run_id == run_id), None)
 
 
 def _save(target: Path, task: str, run_id: str, model: LoggedModel, folder: Path) -> None:

@@ -1,13 +1,13 @@
-"""Reads searches back from a tracking server, through MLflow's public client.
+"""Reads searches from a tracking server, through MLflow's public client.
 
-The searches of a store are read from their journals. A server holds searches of other machines too, and their journals
-are not here.
+The searches of a store are read from their journals. A server also holds searches of other machines, whose journals are
+not on this machine.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -16,7 +16,7 @@ from search.core.config import parse_objective
 from search.core.store import Store
 from search.reports.compare import SearchTable
 from search.reports.frames import free_columns
-from search.tracking.client import mlflow_client, quick_and_quiet
+from search.tracking.client import find_runs, mlflow_client, quick_and_quiet
 from search.tracking.names import DELIVERED, NAME_TAG, original
 from trainables import Objective
 from trainables.base.errors import first_line
@@ -25,14 +25,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-#: Most runs of an answer.
-PAGE = 5000
-
 
 def tracked_searches(store: Store, task: str | None = None) -> list[SearchTable]:
     """The searches that the store's MLflow holds, oldest first.
 
-    Of a trial that still runs `seconds` is NaN: MLflow gets it with the end of the trial.
+    `seconds` of a running trial is NaN: MLflow gets it when the trial ends.
 
     Args:
         task: only searches of this task.
@@ -42,15 +39,15 @@ def tracked_searches(store: Store, task: str | None = None) -> list[SearchTable]
     """
     with quick_and_quiet():
         client = mlflow_client(store)
-        parents = sorted(_find_runs(client, "tags.`search.run` = 'parent'"), key=lambda run: run.info.start_time)
+        parents = sorted(find_runs(client, "tags.`search.run` = 'parent'"), key=lambda run: run.info.start_time)
         return [_read_search(client, run) for run in parents if task in (None, run.data.tags["task"])]
 
 
 def searches_of_server(store: Store, task: str | None, warn: Callable[[str], None]) -> list[SearchTable]:
-    """The searches of the tracking server that the environment names; none where MLflow's store is a file.
+    """The searches of the tracking server that MLFLOW_TRACKING_URI names; an empty list without a server.
 
     Args:
-        warn: gets a sentence where the server cannot be read; the list is empty then.
+        warn: gets a sentence if the server cannot be read; the list is then empty.
     """
     if store.is_local:
         return []
@@ -62,50 +59,34 @@ def searches_of_server(store: Store, task: str | None, warn: Callable[[str], Non
 
 
 def has_whole(store: Store, search: str, events: int) -> bool:
-    """Whether MLflow has all events of the finished search with this id. False where MLflow cannot be asked.
-
-    Searches that were delivered before MLflow kept the number of events count as whole.
-    """
+    """Whether MLflow has all `events` events of the search with this id; False if MLflow does not answer."""
     if store.is_local and not store.database.exists():
         return False
     try:
         with quick_and_quiet():
-            query = f"tags.`search.id` = '{search}' AND tags.`search.run` = 'parent'"
-            parents = [*_find_runs(mlflow_client(store), query)]
+            parent = next(find_runs(mlflow_client(store), _parent_query(search)), None)
     except Exception:  # a server that is away, a database without tables
         return False
-    if not parents:
-        return False
-    tags = parents[0].data.tags
-    if DELIVERED not in tags:
-        return bool(tags.get("outcome") == "completed")
-    return int(tags[DELIVERED].partition(" ")[0]) == events
+    return parent is not None and int(parent.data.tags.get(DELIVERED, "0").partition(" ")[0]) == events
 
 
 def log_report(store: Store, search: str, path: str) -> None:
-    """Logs a file to the parent run of the search with this id; does nothing where MLflow has no such run."""
+    """Logs a file to the parent run of the search with this id; does nothing if MLflow has no such run."""
     with quick_and_quiet():
         client = mlflow_client(store)
-        for run in _find_runs(client, f"tags.`search.id` = '{search}' AND tags.`search.run` = 'parent'"):
+        for run in find_runs(client, _parent_query(search)):
             client.log_artifact(run.info.run_id, path)
 
 
-def _find_runs(client: MlflowClient, query: str) -> Iterator[Run]:
-    """The runs of all experiments that a query finds."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    token = None
-    while experiments:
-        page = client.search_runs(experiments, query, max_results=PAGE, page_token=token)
-        yield from page
-        if not (token := page.token):
-            return
+def _parent_query(search: str) -> str:
+    return f"tags.`search.id` = '{search}' AND tags.`search.run` = 'parent'"
 
 
 def _read_search(client: MlflowClient, parent: Run) -> SearchTable:
     tags, metrics = _originals(parent, "tags"), _originals(parent, "metrics")
     objectives = tuple(parse_objective(text, "objective") for text in tags["objective"].split(", "))
     search = tags["search.id"]
-    trials = _find_runs(client, f"tags.`search.id` = '{search}' AND tags.role = 'trial'")
+    trials = find_runs(client, f"tags.`search.id` = '{search}' AND tags.role = 'trial'")
     return SearchTable(
         search, tags["search"], tags["task"], int(tags["created"]), tags.get("data.fingerprint", ""), objectives,
         f"{tags['searcher']} + {tags['scheduler']}", metrics.get(objectives[0].test_key, math.nan),
@@ -137,14 +118,15 @@ def _trials_frame(runs: list[Run], objectives: tuple[Objective, ...]) -> pd.Data
 
 
 def _originals(run: Run, kind: str) -> dict[str, Any]:
-    """The tags, parameters or metrics of a run by our own names; a name that was cut is a tag of the run."""
+    """The `tags`, `params` or `metrics` of a run, by their original names. A tag of the run holds each name that was
+    cut."""
 
-    def name(shown: str) -> str:
-        begin, _, digest = shown.rpartition("__")
+    def name(stored: str) -> str:
+        begin, _, digest = stored.rpartition("__")
         whole = run.data.tags.get(f"{NAME_TAG}{digest}") if begin.endswith("__cut") else None
-        return whole or original(shown)
+        return whole or original(stored)
 
-    return {name(shown): value for shown, value in getattr(run.data, kind).items()}
+    return {name(stored): value for stored, value in getattr(run.data, kind).items()}
 
 
 def _as_values(values: pd.Series) -> pd.Series:

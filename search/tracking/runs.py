@@ -20,6 +20,7 @@ from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.store import SearchFolder, Store
 from search.tracking import names
+from search.tracking.client import every_page
 from trainables import DataInfo, InputError
 from trainables.base.errors import first_line
 
@@ -67,7 +68,7 @@ class _Pending:
 
 
 def experiment_id(client: MlflowClient, store: Store, task: str) -> str:
-    """The id of the experiment of a task, which is created if it is missing; two searches may do so at once."""
+    """The id of the experiment of a task. Creates the experiment if it is missing; two searches may do so at once."""
     name = names.experiment_name(task)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
@@ -93,28 +94,22 @@ class Runs:
         """Finds the runs. `warn` gets a sentence about each item that MLflow refuses."""
         self.client, self.folder, self.config, self.record, self.info = client, folder, config, record, info
         self.experiment = experiment_id(client, store, config.task)
-        #: The number of events of the journal that MLflow has, and a digest of the last of them.
+        #: The number of events of the journal that MLflow has, and a digest of the last one.
         self.delivered, self.mark = 0, ""
         self._warn = warn
         self._known: dict[str, str] = {}
         self._deleted: set[str] = set()
         self._refused: set[str] = set()
         self._pending: defaultdict[str, _Pending] = defaultdict(_Pending)
-        token = None
-        while True:
-            page = client.search_runs(
-                [self.experiment], f"tags.`search.id` = '{record.id}'", ViewType.ALL, page_token=token
-            )
-            for run in page:
-                key = run.data.tags["search.run"]
-                self._known[key] = run.info.run_id
-                if run.info.lifecycle_stage == "deleted":
-                    self._deleted.add(run.info.run_id)
-                if key == "parent":
-                    number, _, self.mark = run.data.tags.get(names.DELIVERED, "0").partition(" ")
-                    self.delivered = int(number)
-            if not (token := page.token):
-                break
+        query = f"tags.`search.id` = '{record.id}'"
+        for run in every_page(client.search_runs, [self.experiment], query, ViewType.ALL):
+            key = run.data.tags["search.run"]
+            self._known[key] = run.info.run_id
+            if run.info.lifecycle_stage == "deleted":
+                self._deleted.add(run.info.run_id)
+            if key == "parent":
+                number, _, self.mark = run.data.tags.get(names.DELIVERED, "0").partition(" ")
+                self.delivered = int(number)
 
     def __contains__(self, key: str) -> bool:
         return key in self._known
@@ -175,7 +170,7 @@ class Runs:
     def log(self, run_id: str, metrics: dict[str, float], step: int, when: int) -> None:
         """Logs metrics at a step. Values that are not finite are left out: no chart can show them."""
         for name, value in metrics.items():
-            if math.isfinite(number := _number(value)):
+            if math.isfinite(number := _as_float(value)):
                 self._pending[run_id].metrics.append(Metric(self._named(run_id, name), number, when, step))
 
     def log_params(self, run_id: str, params: dict[str, Any]) -> None:
@@ -215,7 +210,7 @@ class Runs:
         """Writes the number of delivered events to the parent run: another database may have fewer events.
 
         Args:
-            mark: a digest of the last of these events, without blanks.
+            mark: a digest of the last delivered event, without blanks.
         """
         self.client.set_tag(self["parent"], names.DELIVERED, f"{delivered} {mark}")
         self.delivered, self.mark = delivered, mark
@@ -264,7 +259,7 @@ class Runs:
 
 
 def python_values(value: Any) -> Any:
-    """A value, or lists and mappings of values, with Python's types instead of NumPy's."""
+    """A value, or lists and mappings of values, with NumPy's types replaced by Python's."""
     return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
 
 
@@ -272,8 +267,8 @@ def _tags(tags: dict[str, str]) -> dict[str, str]:
     return {names.translated(key): names.storable_text(redacted(value), names.TAG) for key, value in tags.items()}
 
 
-def _number(value: Any) -> float:
+def _as_float(value: Any) -> float:
     try:
         return float(value)
-    except OverflowError:  # a whole number of hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         return math.inf

@@ -15,19 +15,21 @@ from search.core.events import Event, Notice
 from search.core.record import SearchRecord
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
-from search.tracking.client import mlflow_client
+from search.tracking.client import mlflow_client, quick_and_quiet
 from trainables import DataInfo, Objective
 
 if TYPE_CHECKING:
     from search.tracking.events_to_runs import Delivery
 
-#: Least and most seconds for which events are gathered before they are delivered together. The time grows until the
-#: delivery takes at most `SHARE` of a processor: fewer, larger requests take less time.
+#: Events are gathered for LAG to LONGEST_LAG seconds and then delivered together. The time grows until deliveries take
+#: at most `SHARE` of a processor: fewer, larger requests take less time.
 LAG, LONGEST_LAG = 2.0, 10.0
 #: Seconds before the first delivery, unless a trial reports earlier: importing MLflow slows down the starting workers.
 FIRST_LAG = 15.0
 #: Largest share of the time of a processor for the delivery.
 SHARE = 0.1
+#: The seconds that the end of a command waits for a tracking server that does not answer.
+PATIENCE = 10.0
 
 
 class Tracker:
@@ -38,13 +40,14 @@ class Tracker:
         info: DataInfo, objective: Objective, warn: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.store, self.folder, self.warn = store, folder, warn
-        self._about = store, folder, config, record, info, objective, self._say
+        self._about = store, folder, config, record, info, objective, self._warn_once
         self._delivery: Delivery | None = None
         self._database: tuple[int, int] | None = None
-        #: The events of the journal; and the number of those that MLflow has, which only the thread changes.
+        #: The events of the journal.
         self._events: list[Event] = []
+        #: The number of events that MLflow has, which only the thread changes; and those of earlier sessions.
         self._done = self._earlier = 0
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         #: A sentence for each final model that was registered.
         self.registered: list[str] = []
         #: The addresses of the search in MLflow's page; none before the first delivery.
@@ -66,17 +69,17 @@ class Tracker:
         """Takes an event of the journal. Notices are ignored, because the journal does not have them."""
         match event["event"]:
             case "stopping" | "stalled" | "hint" | "unclean" | "apart" | "damaged" | "progress":
-                return
+                pass
             case _:
                 self._events.append(event)
                 self._news.set()
 
     def catch_up(self, patience: float) -> None:
         """Waits until the events so far are delivered, or until the server has not answered for `patience` seconds."""
-        wanted, waited = len(self._events), 0.0
+        target, waited = len(self._events), 0.0
         self._hurry.set()
         self._news.set()
-        while self._thread.is_alive() and self._done < wanted and waited < patience:
+        while self._thread.is_alive() and self._done < target and waited < patience:
             time.sleep(0.05)
             waited = waited + 0.05 if self._failing else 0.0
         self._hurry.clear()
@@ -97,16 +100,14 @@ class Tracker:
         self._thread.join(3 * patience)  # a running attempt may still succeed: uploading a model takes long
         return len(self._events) - self._done
 
-    def _say(self, message: str) -> None:
-        """Prints each warning once."""
-        if message not in self._said:
-            self._said.add(message)
+    def _warn_once(self, message: str) -> None:
+        """Gives each warning to the user once."""
+        if message not in self._warned:
+            self._warned.add(message)
             self.warn(message)
 
     def _run(self) -> None:
         if self._wait(FIRST_LAG, LAG):
-            from search.tracking.client import quick_and_quiet
-
             with quick_and_quiet():
                 self._deliver_all()
 
@@ -121,7 +122,7 @@ class Tracker:
             except Exception as error:
                 self._delivery = None  # the next attempt asks MLflow how many events it has
                 if is_refusal(error):
-                    self._say(
+                    self._warn_once(
                         f"MLflow takes nothing of {self.folder.name} ({reason_of(error)}); it stands in the journal"
                     )
                     self._done = len(events)
@@ -185,8 +186,8 @@ class Tracker:
 
 
 def _identity(store: Store) -> tuple[int, int] | None:
-    """Identifies the SQLite file of the store (device and inode); None where there is none."""
+    """The device and inode of the store's SQLite file; None if the store has no such file."""
     if not store.is_local or not store.database.exists():
         return None
-    there = store.database.stat()
-    return there.st_dev, there.st_ino
+    status = store.database.stat()
+    return status.st_dev, status.st_ino

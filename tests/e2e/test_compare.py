@@ -82,7 +82,7 @@ def test_simulate_logged_and_other_scheduler(searched):
     same, total = output.split(" early-stopping")[0].split("the logged search: ")[1].split(" of ")
     assert same == total and int(total) > 5
     output = searched.call("simulate", "one", "--scheduler", "none", "--concurrency", "3")
-    assert "unknown" in output and "are used as far as they went" in output
+    assert "unknown" in output and "their recorded epochs count" in output
 
 
 def test_report_is_one_file_and_is_logged(searched):

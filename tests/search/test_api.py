@@ -1,7 +1,5 @@
 """What `search.open` gives of a search, without Ray."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -98,7 +96,7 @@ def test_best_of_a_search_that_failed_says_why_in_a_line(tmp_path):
         _ = found.best
     assert "<td>failed, 1 trial</td>" in found._repr_html_()
     begun = written(tmp_path, "t", trial(0))
-    with pytest.raises(InputError, match=r"^t: no trial has a result yet; found.resume\(\) goes on with it$"):
+    with pytest.raises(InputError, match=r"^t: no trial has a result yet; found.resume\(\) continues the search$"):
         _ = begun.best
 
 
@@ -131,17 +129,6 @@ def test_program_that_is_called_like_a_task_is_never_that_task(tmp_path, name, m
     monkeypatch.setenv("SEARCH_TASKS", "toy=toy_task:TASK")
     program = code(tmp_path / "project", f"python {name}.py --lr {{lr}}", f"{name}.py")
     assert own_task(Store(tmp_path / "store"), program) == f"project.{name}"
-
-
-def test_program_goes_on_as_the_task_that_an_earlier_version_made_of_it(tmp_path):
-    store, program = Store(tmp_path / "store"), code(tmp_path / "a")
-    folder = store.search("old")
-    folder.write(SearchRecord("main", {"data": {"folder": program.folder}}, "here", offered="x:y?z=1"))
-    assert own_task(store, program) == "main"
-    store = Store(tmp_path / "other")
-    store.search("old").write(SearchRecord("main", {"data": {"folder": "/elsewhere"}}, "here", offered="x:y?z=1"))
-    assert own_task(store, program) == "a.main"
-    assert json.loads((store.root / "functions" / "tasks.json").read_text())["main"] == "/elsewhere"
 
 
 def test_range_of_whole_numbers_that_gives_none_is_noted():

@@ -75,7 +75,7 @@ def store(tmp_path):
 
 
 def test_finished_search_is_returned_and_printed_by_the_command_line_alone(store, monkeypatch, capsys):
-    monkeypatch.setattr("search.runs._mlflow_has", lambda *given: True)
+    monkeypatch.setattr("search.tracking.results.has_whole", lambda *given: True)
     outcome = resume(store, "s", {}, Observer())
     assert (outcome.state.status, outcome.trained, outcome.note) == ("finished", False, "search s is finished")
     assert capsys.readouterr() == ("", "")

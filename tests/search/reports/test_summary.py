@@ -10,7 +10,7 @@ from search.core.state import SearchState
 from search.core.store import Store
 from search.live.outcome import print_summary
 from search.live.screen import Screen, show
-from search.reports.summary import headline, parts, summary, tally
+from search.reports.summary import headline, parts, tally
 from trainables import Objective
 
 RMSE = Objective("rmse", "min")
@@ -36,7 +36,7 @@ def state(test: float = 0.0912, baselines: dict | None = None) -> SearchState:
 def test_first_line_is_the_test_figure_beside_the_best_baseline():
     found = state(baselines={"constant": 0.4663, "ridge": 0.1384})
     assert headline(found) == ("test_rmse 0.09120   ridge baseline 0.1384", True)
-    lines = summary(found, CONFIG)
+    lines = parts(found, CONFIG)
     assert lines[0] == "test_rmse 0.09120   ridge baseline 0.1384"
     assert lines[1] == "best: trial 1, val_rmse 0.1000 at epoch 2"
     assert lines[2] == "  lr=0.006247 variant=vanilla hidden=32", "the learning rate first, nothing that is the same"
@@ -46,7 +46,7 @@ def test_first_line_is_the_test_figure_beside_the_best_baseline():
 
 
 def test_single_epoch_that_early_stopping_saved_is_one_epoch():
-    lines = summary(state(), load_config("rnn", (), {"search.trials": 3, "search.epochs": 3}, "data"))
+    lines = parts(state(), load_config("rnn", (), {"search.trials": 3, "search.epochs": 3}, "data"))
     assert "early stopping: 1 epoch saved, 6 trained (14% less)" in lines
 
 
