@@ -41,7 +41,7 @@ def measure_pace(
     config: SearchConfig, splits: Splits, placement: Placement, validation_patience_seconds: float = 20.0,
     unmeasured_validation: float = 0.3,
 ) -> PaceMeasurement:  # fmt: skip
-    """Trains the first configuration of the search for a few seconds, on as many workers as trials will run at once.
+    """Trains the first configuration of the search for a few seconds, on `placement.concurrency` workers at once.
 
     Args:
         validation_patience_seconds: wait at most these seconds for the validation.
@@ -60,9 +60,11 @@ def measure_pace(
         beside = alone = max(ray.get([worker.train.remote(shared, placement.cpus) for worker in workers]))
         # The other workers stay alive meanwhile: starting or ending them would take the cores that are measured.
         if (cpus := placement.cpus_of(1)) > placement.cpus:
-            # With k times the cores an epoch is at most k times as fast. A larger gain means that another program took
-            # cores during the first measurement.
-            alone = max(ray.get(workers[0].train.remote(shared, cpus)), beside * placement.cpus / cpus)
+            # With k times the cores and no other trial an epoch takes at least 1 / k of the seconds, and at most all of
+            # them. Outside these bounds another program took cores during one of the measurements. Measured on two
+            # cores: 0.80 for the first configuration of rnn.
+            measured, ideal = ray.get(workers[0].train.remote(shared, cpus)), beside * placement.cpus / cpus
+            alone = min(beside, max(ideal, measured))
         validated = [worker.validate.remote(shared, placement.cpus) for worker in workers]
         done, late = ray.wait(validated, num_returns=len(workers), timeout=validation_patience_seconds)
         validation = unmeasured_validation * beside if late else max(ray.get(done))
