@@ -1,4 +1,4 @@
-"""The record of a search, which `search.json` holds: what is searched, on which data, and since when."""
+"""The record of a search in `search.json`: its task, configuration, data and start."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SearchRecord:
         plan: the fields of the forecast (`search.reports.plan.Plan`) that was made before the search.
         commit: the git commit of this program; `none` outside a checkout.
         created: the time of the start, in milliseconds since 1970.
-        most_epochs: the largest number of epochs for a trial of this data; None where no time budget was measured.
+        most_epochs: the largest number of epochs for a trial of this data; None if no time budget was measured.
         alone: the duration of an epoch of a training that has the cores of all trials, divided by that of a trial.
         worker_start: the seconds that a worker process needs to start.
         imported: the file or URL of the other tool that made the search; None for a search of this program.
@@ -152,7 +152,7 @@ def task_fields(task: str) -> dict[str, Any]:
 
 
 def not_installed(task: str) -> InputError:
-    """The error where the task of a search is not installed here."""
+    """The error if the task of a search is not installed here."""
     return InputError(f"task {task!r}: is not installed here; there are {', '.join(task_names())}")
 
 

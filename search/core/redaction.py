@@ -53,7 +53,7 @@ def redacted(text: str) -> str:
             secrets |= {*_forms(value)}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
-    text = _ADDRESS.sub(lambda found: _hidden(found.group(), _QUERY), text)
+    text = _ADDRESS.sub(lambda match: _hidden(match.group(), _QUERY), text)
     return _SETTING.sub(r"\1***", _QUERY.sub(r"\1***", text))
 
 
@@ -75,8 +75,8 @@ def remember(address: str | None) -> None:
 
 def _hidden(address: str, query: re.Pattern[str]) -> str:
     scheme, mark, rest = address.partition("://")
-    if found := _user_info(scheme, mark, rest):
-        rest = f"***@{rest[found.end() :]}"
+    if user_info := _user_info(scheme, mark, rest):
+        rest = f"***@{rest[user_info.end() :]}"
     return query.sub(r"\1***", f"{scheme}{mark}{rest}")
 
 
@@ -94,11 +94,11 @@ def _addresses() -> set[str]:
 
 def _secrets(address: str) -> Iterator[str]:
     scheme, mark, rest = address.partition("://")
-    if found := _user_info(scheme, mark, rest):
-        user, colon, password = found.group()[:-1].partition(":")
+    if user_info := _user_info(scheme, mark, rest):
+        user, colon, password = user_info.group()[:-1].partition(":")
         yield password if colon else user
         # A driver may read the part of a password after its first `@` as the host, and quote it in an error.
-        host = re.split(r"[/:?#]", rest[found.end() :])[0]
+        host = re.split(r"[/:?#]", rest[user_info.end() :])[0]
         for part in password.split("@")[1:]:
             password = password.partition("@")[2]
             yield from (part, password, f"{password}@{host}")

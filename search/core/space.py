@@ -319,7 +319,7 @@ def _range(
     largest = LARGEST if kind == "int" else sys.float_info.max
     if not all(abs(number) <= largest for number in (low, high, high - low)):
         limit = "2**63 - 1" if kind == "int" else f"{largest:.4g}"
-        raise InputError(f"{shown[:200]}: both bounds must be finite, and they and what is between at most {limit}")
+        raise InputError(f"{shown[:200]}: both bounds must be finite, and they and their difference at most {limit}")
     if low >= high:
         raise InputError(f"{shown}: the range is empty; the lower bound must be < the upper")
     if kind == "loguniform" and low <= 0:

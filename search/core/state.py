@@ -106,7 +106,7 @@ class Trial:
         return bool(means) and means[-1] < min(means[:-window], default=math.inf)
 
     def _losses(self, objective: Objective) -> dict[int, float]:
-        """The validation loss of each epoch that has one, in order."""
+        """The validation loss by epoch, in the order of the epochs; epochs without it are left out."""
         key = objective.key
         return {epoch: objective.loss(m[key]) for epoch, m in sorted(self.curve.items()) if key in m}
 

@@ -162,7 +162,7 @@ class SearchFolder:
         """Keeps other processes from running or changing this search until the returned journal is closed.
 
         Raises:
-            InputError: there is no such search, or another process is running it.
+            InputError: there is no search of this name, or another process is running it.
         """
         self.read(store)
         return Journal(self.journal)

@@ -51,7 +51,7 @@ class TrialResult(NamedTuple):
         number, epoch: of the trial.
         metrics: by name; without the objective if the epoch diverged.
         diverged: why the epoch's figures are not finite; None where they are.
-        checkpoint: `name`, `bytes` and `digest` of the trial's state; None where it is not kept.
+        checkpoint: `name`, `bytes` and `digest` of the trial's state; None if it is not kept.
     """
 
     number: int
@@ -154,7 +154,7 @@ class Study:
         return len(self.state.trials) < self.total and not self.closed
 
     def promote(self) -> int | None:
-        """The number of the paused trial that continues now; None where none does.
+        """The number of the paused trial that continues now, or None.
 
         Balanced values get equal shares: the value with the fewest results at its rungs comes first.
         """
@@ -172,7 +172,7 @@ class Study:
         return None
 
     def propose(self) -> Event | None:
-        """The event of the trial to train next: `promoted`, else `trial`. None where no trial can begin now.
+        """The event of the next trial: `promoted`, or else `trial`; None if no trial can begin now.
 
         In a deterministic search no trial of the next round begins before the round ends.
         """
@@ -436,7 +436,7 @@ class _View:
 
 
 def first_of_round(config: SearchConfig, number: int) -> float:
-    """The number of the first trial of a trial's round; infinity where the search has no rounds."""
+    """The number of the first trial of a trial's round; infinity if the search has no rounds."""
     search = config.search
     if not search.deterministic:
         return math.inf

@@ -60,7 +60,7 @@ class Search:
 
     @property
     def total(self) -> float:
-        """The number of trials; infinity where a budget ends the search."""
+        """The number of trials; infinity if only a budget ends the search."""
         return self.study.total
 
     def record(self, *events: Event) -> None:
@@ -75,7 +75,7 @@ class Search:
         self.record(*self.study.reopen())
 
     def propose(self) -> Trial | None:
-        """The trial to train next; None where none can begin now, or the search is stopping."""
+        """The trial to train next; None if no trial can begin now, or the search is stopping."""
         if self.stopping or (event := self.study.propose()) is None:
             return None
         self.record(event)

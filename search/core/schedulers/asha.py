@@ -112,7 +112,7 @@ class PromotingAsha(Asha):
 
 
 class PredictingAsha(PromotingAsha):
-    """Promotes as many trials as `PromotingAsha`, and lets the searcher's model choose every second one.
+    """Promotes the same number of trials as `PromotingAsha`; the searcher's model chooses every second one.
 
     So a configuration that begins slowly can be promoted if similar configurations ended well. The ranks and the model
     both make errors, so they take turns. Searches of the benchmark `curves` took on average 0.24 of the epochs of
