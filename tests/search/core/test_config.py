@@ -196,7 +196,7 @@ def test_digest_follows_content_alone():
     assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
 
 
-@settings(deadline=None)  # a busy machine takes long to read two YAML files
+@settings(deadline=None)  # a busy machine takes long
 @given(st.text(max_size=30))
 def test_no_set_makes_a_traceback(text):
     try:
