@@ -294,13 +294,8 @@ class SearchState:
         Args:
             parameter: if given, only trials whose `parameter` is `value` count.
         """
-        winner: Trial | None = None
-        for trial in self.trials.values():
-            if parameter is not None and trial.params[parameter] != value:
-                continue
-            if trial.can_win and (winner is None or self.objective.better(trial.best_value, winner.best_value)):
-                winner = trial
-        return winner
+        able = (t for t in self.trials.values() if t.can_win and (parameter is None or t.params[parameter] == value))
+        return min(able, key=lambda trial: self.objective.loss(trial.best_value), default=None)
 
     def ranked(self) -> list[Trial]:
         """The trials that can win, the best first."""

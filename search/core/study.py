@@ -27,7 +27,7 @@ from search.core.failures import Failure, sign
 from search.core.pareto import measured
 from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.schedulers.base import Scheduler
-from search.core.schedulers.rungs import Losses
+from search.core.schedulers.rungs import Losses, merge_rungs
 from search.core.searchers import make_searcher
 from search.core.searchers.base import Searcher
 from search.core.searchers.priors import first_from_priors
@@ -392,11 +392,7 @@ class Study:
 
     def rungs(self) -> Losses:
         """Epoch of each rung -> trial number -> loss."""
-        merged: Losses = {}
-        for view in self._views:
-            for epoch, rung in self.scheduler.rungs(view).items():
-                merged.setdefault(epoch, {}).update(rung)
-        return dict(sorted(merged.items()))
+        return merge_rungs(map(self.scheduler.rungs, self._views))
 
 
 class _View:

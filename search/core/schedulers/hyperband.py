@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from search.core.decision import CONTINUE, Decision
 from search.core.schedulers.asha import Asha
 from search.core.schedulers.base import Scheduler, View
-from search.core.schedulers.rungs import Losses
+from search.core.schedulers.rungs import Losses, merge_rungs
 from search.core.state import Trial
 
 if TYPE_CHECKING:
@@ -54,11 +54,7 @@ class Hyperband(Scheduler):
         return decision._replace(reason=f"{decision.reason} (bracket {bracket})")
 
     def rungs(self, study: View) -> Losses:
-        merged: Losses = {}
-        for number, bracket in enumerate(self._brackets):
-            for epoch, rung in bracket.rungs(_BracketView(study, self, number)).items():
-                merged.setdefault(epoch, {}).update(rung)
-        return dict(sorted(merged.items()))
+        return merge_rungs(b.rungs(_BracketView(study, self, number)) for number, b in enumerate(self._brackets))
 
 
 class _BracketView:

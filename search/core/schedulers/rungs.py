@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -33,6 +33,15 @@ def rung_epochs(grace_period: int, reduction_factor: float, max_epochs: int) -> 
         epochs.append(round(level))
         level *= reduction_factor
     return epochs
+
+
+def merge_rungs(parts: Iterable[Losses]) -> Losses:
+    """The losses of several sets of trials together, by ascending epoch."""
+    merged: Losses = {}
+    for losses in parts:
+        for epoch, rung in losses.items():
+            merged.setdefault(epoch, {}).update(rung)
+    return dict(sorted(merged.items()))
 
 
 def first_reliable_rung(
