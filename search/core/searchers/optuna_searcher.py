@@ -155,16 +155,15 @@ class OptunaSearcher(Searcher):
                 "the neighbourhood of the best result so far" if best is not None
                 else "the priors" if source == "prior" else "chance"
             )  # fmt: skip
-            drawn: list[Params] = []
-            while len(drawn) < DRAWS:
-                drawn.append(
-                    priors.draw_near_best(space, best, rng) if best is not None
-                    else priors.draw_from_prior(space, rng) if source == "prior"
-                    else space.sample(lambda parameter: priors.draw_uniform(parameter, rng))
-                )  # fmt: skip
-                if pace.seconds(drawn[-1]) <= self._limit:
-                    break
-            params = drawn[-1] if pace.seconds(drawn[-1]) <= self._limit else min(drawn, key=pace.seconds)
+
+            def draw() -> Params:
+                if best is not None:
+                    return priors.draw_near_best(space, best, rng)
+                if source == "prior":
+                    return priors.draw_from_prior(space, rng)
+                return space.sample(lambda parameter: priors.draw_uniform(parameter, rng))
+
+            params = pace.first_within(self._limit, (draw() for _ in range(DRAWS)))
         return self._searched(params)
 
     def _searched(self, params: Params) -> Params:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -60,3 +60,12 @@ class PaceModel:
         if self._weights is None:
             return 0.0
         return math.exp(self._level + float((np.array(self._features(params)) - self._centre) @ self._weights))
+
+    def first_within(self, limit: float, candidates: Iterable[Params]) -> Params:
+        """The first candidate whose epoch takes at most `limit` seconds; the quickest candidate if none does."""
+        slow = []
+        for params in candidates:
+            if self.seconds(params) <= limit:
+                return params
+            slow.append(params)
+        return min(slow, key=self.seconds)

@@ -123,7 +123,9 @@ class RankSearcher(Searcher):
         elif (winner := priors.winner(self.space, self.first, number, turn, rng, self._experts)) is not None:
             self.source, params = "the best of an earlier search", winner
         else:
-            params = self._first_quick(self._new(self._candidates(turn, rng))[:QUICK])
+            rows = self._new(self._candidates(turn, rng))[:QUICK]
+            pace = PaceModel(self.space, [] if math.isinf(self._limit) else list(self._paces.values()))
+            params = pace.first_within(self._limit, map(self._encoding.params, rows))
         self._add(number, params)
         return params
 
@@ -217,15 +219,6 @@ class RankSearcher(Searcher):
     def _fidelity(self, epochs: np.ndarray) -> Array:
         """log(epochs) / log(epochs of a complete trial): 0 after the first epoch, 1 at the end."""
         return np.log(np.maximum(epochs, 1)) / math.log(max(2, self.epochs))
-
-    def _first_quick(self, rows: Array) -> Params:
-        """The first row whose predicted seconds are within the limit; the quickest row if no row is."""
-        if math.isinf(self._limit):
-            return self._encoding.params(rows[0])
-        pace = PaceModel(self.space, list(self._paces.values()))
-        candidates = [self._encoding.params(row) for row in rows]
-        quick = (params for params in candidates if pace.seconds(params) <= self._limit)
-        return next(quick, min(candidates, key=pace.seconds))
 
     def _add(self, number: int, params: Params) -> None:
         self._params[number], self._rows[number], self._model = params, self._encoding.row(params), None
