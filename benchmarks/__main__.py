@@ -37,6 +37,7 @@ ALL = {
     "hour": [],
     "killed": [],
     "functions": ["--pairs", "3"],
+    "proposals": [],
     "curves": ["--seeds", "3"],
 }
 #: Benchmarks that print a table for another page.

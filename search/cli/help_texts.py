@@ -11,7 +11,7 @@ so that it need not import the settings with everything that they import.
 HELP = {
     "--searcher": "Algorithm that proposes configurations. ranks: a Gaussian process on the ranks of all trials. tpe, gp, random and nsga2: Optuna's samplers. grid: every combination of the space. Example: tpe",
     "--trials": 'Number of configurations to try. Example: 20',
-    "--epochs": 'Most epochs that one trial trains. An epoch is what the task calls one; wikitext counts parts of a pass. Example: 30',
+    "--epochs": 'Most epochs of a trial. An epoch is usually a pass over the training data; for wikitext a part of a pass. Example: 30',
     "--concurrency": 'Number of trials that run at the same time. Example: 4',
     "--deterministic": 'Propose and judge trials in rounds, so that the search tries the same configurations however fast each trial runs. A round has as many trials as run at the same time, and waits for its slowest trial. Needs scheduler asha, hyperband, median or none.',
     "--seed": 'Seed of proposals, weights, data order and audits. Example: 7',

@@ -1,4 +1,4 @@
-"""What happened in a search, and where it lies: events, journal, the state they add up to, the store.
+"""How to search: configuration and space, events and journal, searchers and schedulers, and `Study`, which decides.
 
-Nothing here decides anything, and nothing here knows Ray, Optuna or MLflow.
+Only `searchers/optuna_searcher.py` imports Optuna. Nothing here imports Ray, MLflow or a terminal.
 """

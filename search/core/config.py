@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,11 +27,17 @@ from trainables.base.errors import first_line
 S = TypeVar("S", bound=Section)
 #: Whether the configuration is for the user's data or for the demo.
 Profile = Literal["data", "demo"]
+#: Rank trials of at least `WINDOW_FROM` epochs by the best moving average over `WINDOW` epochs, as a single epoch may
+#: be lucky, and shorter trials by their best epoch. Measured in searches of 24 epochs with noise (benchmarks/tried.md):
+#: with a window of 3 the chosen configuration was better by 0.04 +- 0.03 standard deviations of the configurations than
+#: with a window of 1. Windows of 5 and 7 were worse than 3 by 0.02 to 0.05. In searches of 12 epochs a window of 3 was
+#: worse than 1 on one of two data sets.
+WINDOW, WINDOW_FROM = 3, 21
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """A checked configuration. `raw` holds the same as plain data, from which `check_config` makes it again."""
+    """A checked configuration. `raw` is the same configuration as plain data, for `check_config` and the journal."""
 
     task: str
     search: SearchSection
@@ -42,49 +49,28 @@ class SearchConfig:
 
     @property
     def balanced(self) -> tuple[Plain, ...]:
-        """The values of the balanced parameter, which trials take in turn; `(None,)` without such a parameter."""
+        """The values of the balanced parameter, which trials take in turn; `(None,)` without a balanced parameter."""
         parameter = next((p for p in self.space.parameters if p.name == self.search.balance), None)
         return parameter.choices if parameter else (None,)
 
     @property
     def turns(self) -> tuple[str, tuple[Plain, ...]] | None:
-        """The balanced parameter with its values, if it has several."""
+        """The name and the values of the balanced parameter; None if it has fewer than two values."""
         name, values = self.search.balance, self.balanced
         return (name, values) if name and len(values) > 1 else None
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """The objectives of a search with several, the task's own first; empty for a search with one.
+        """The objectives of a search with several, the task's own first; empty for a search with one objective.
 
-        Early stopping and the final training go by the first.
+        Early stopping and the final training use the first objective.
         """
         return tuple(parse_objective(text, f"{self.place}: search.objective") for text in self.search.objective or ())
 
     @property
     def window(self) -> int:
-        """Epochs of the running mean by which trials are ranked for the final training; see `epochs_averaged`."""
-        return epochs_averaged(self.search.epochs)
-
-    @property
-    def digest(self) -> str:
-        """A short hash of the whole configuration."""
-        return digest(self.raw)
-
-
-def epochs_averaged(epochs: int, window: int = 3, from_epochs: int = 21) -> int:
-    """The number of neighbouring epochs whose mean validation loss ranks trials for the final training.
-
-    A single epoch may be lucky. Measured in searches of 24 epochs with noise (benchmarks/tried.md): with a window of 3
-    the chosen configuration was better by 0.04 +- 0.03 standard deviations of the configurations than with a window of
-    1. Windows of 5 and 7 were worse than 3 by 0.02 to 0.05. In searches of 12 epochs 3 was worse than 1 on one of two
-    data sets.
-
-    Args:
-        epochs: of a full trial.
-        window: epochs of the mean.
-        from_epochs: shorter trials are ranked by their best epoch alone.
-    """
-    return window if epochs >= from_epochs else 1
+        """Window, in epochs, of the moving average of the validation loss that ranks trials for the final training."""
+        return WINDOW if self.search.epochs >= WINDOW_FROM else 1
 
 
 def configs_folder() -> Path:
@@ -123,8 +109,9 @@ def load_config(
     raw, sets, spaces = defaults, tuple(sets), list[Space]()
     for layer in layers:
         raw = lay_over(raw, layer)
-    # A file alone is checked strictly: each of its conditions must be able to hold. `--set` may narrow a parameter so
-    # far that a condition on it never holds. The task's code knows every value that its file or its demo lists.
+    # The file without `--set` is checked strictly: each of its conditions must be able to hold. `--set` may narrow a
+    # parameter so far that a condition on it never holds. The task's code accepts every value that its file or its demo
+    # lists.
     whole = lay_over(defaults, own)
     if isinstance(whole.get("space"), dict):
         spaces.append(parse_space(whole["space"], place))
@@ -134,8 +121,8 @@ def load_config(
     config = check_config(task, change(raw, sets, flags, named), place + " with --set" if sets else place, given)
     if sets or any(key.startswith("space.") for key in flags or ()):
         # The values of the file are checked when a search begins, as that imports the module of the task.
-        found = get_task(task)
-        check_space(config, {**listed(*spaces), **(found.allowed if isinstance(found, Limited) else {})}, given)
+        loaded = get_task(task)
+        check_space(config, {**listed(*spaces), **(loaded.allowed if isinstance(loaded, Limited) else {})}, given)
     return config
 
 
@@ -149,11 +136,19 @@ def _read_config(path: Path, place: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds; raises InputError, which names what is `expected`, for another content."""
+    """The mapping in a YAML file.
+
+    Args:
+        place: the file, for messages.
+        expected: the content that the file should have, for messages.
+
+    Raises:
+        InputError: the file cannot be read, is no YAML or holds no mapping.
+    """
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        content = OmegaConf.to_container(_load_yaml(path, path.stat().st_mtime_ns), resolve=True)
     except UnicodeDecodeError as error:
-        raise InputError(f"{place}: not in UTF-8 (byte {error.start}); save it so") from error
+        raise InputError(f"{place}: not in UTF-8 (byte {error.start}); save it in UTF-8") from error
     except (OSError, YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{place}: cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
@@ -161,19 +156,27 @@ def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+@cache
+def _load_yaml(path: Path, modified: int) -> Any:
+    """A YAML file as OmegaConf loads it. It takes 10 ms, and a command reads the same files several times.
+
+    Args:
+        modified: the time of the last change, in ns since 1970: a changed file is loaded again.
+    """
+    return OmegaConf.load(path)
+
+
 def check_space(config: SearchConfig, allowed: Allowed, given: Mapping[str, str]) -> None:
     """Raises InputError if the space has a value that is not `allowed`. `given` is the result of `given_by`."""
     check_values(config.space, allowed, lambda name: given.get(f"space.{name}", f"{config.place}: space.{name}"))
 
 
-def check_config(
-    task: str, raw: dict[str, Any], place: str, given: Mapping[str, str] | None = None
-) -> SearchConfig:  # fmt: skip
-    """Validates plain data as `load_config` merges it.
+def check_config(task: str, raw: dict[str, Any], place: str, given: Mapping[str, str] | None = None) -> SearchConfig:
+    """Validates plain data that `load_config` merged.
 
     Args:
-        place: what messages name as the source, such as `configs/rnn.yaml with --set`.
-        given: the result of `given_by`: messages name `--trials 0` instead of `place` for that key.
+        place: the source of the data for messages, such as `configs/rnn.yaml with --set`.
+        given: the result of `given_by`. Messages about these keys name the user's words, such as `--trials 0`.
 
     Raises:
         InputError: as `load_config`.
@@ -251,7 +254,7 @@ def _check_balance(name: str | None, space: Space, place: str) -> None:
 
 
 def digest(value: Any) -> str:
-    """A short hash of plain data, which does not depend on the order of keys."""
+    """A hash of plain data, 12 hexadecimal digits. The order of keys does not matter."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 

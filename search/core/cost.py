@@ -1,4 +1,4 @@
-"""What a trial cost: time, processor time, energy and, where the configuration has prices, money."""
+"""The cost of a trial: time, processor time, energy and, with the prices of the configuration, money."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def cost(trial: Trial, resources: Resources) -> dict[str, float]:
     """Sums over the recorded epochs of a trial.
 
     Returns:
-        `seconds`; `cpu_seconds` and `gpu_seconds`: seconds times the CPUs and GPUs of a trial; `energy_joules`, where
-        the GPU's driver tells it; `cost` in the currency of the prices.
+        `seconds`. `cpu_seconds` and `gpu_seconds`: seconds times the CPUs and GPUs of a trial. `energy_joules`: only if
+        the GPU's driver measures it. `cost`: (cpu_seconds x price_cpu_hour + gpu_seconds x price_gpu_hour) / 3600.
     """
     cpu, gpu = trial.seconds * resources.cpus, trial.seconds * resources.gpu_share * (trial.device != "cpu")
     energy = sum(metrics.get("energy_joules", 0.0) for metrics in trial.curve.values())

@@ -14,8 +14,8 @@ class Decision(NamedTuple):
 
     Attributes:
         kind: `continue`, `pause` or `stop`.
-        reason: words and figures for a person, such as `3rd of 8 at this rung, where the best 3 go on`. Empty where the
-            trial continues because no rule compares trials at this epoch. The journal keeps the reason.
+        reason: words and figures for a person, such as `3rd of 8 at this rung, where the best 3 go on`. The journal
+            has it too. Empty if the trial continues because no rule compares trials at this epoch.
         ends_as: the outcome of a trial that stops, such as `completed` or `diverged`.
 
     >>> stop("3rd of 3 at this rung, where the best goes on").outcome
@@ -28,7 +28,7 @@ class Decision(NamedTuple):
 
     @property
     def outcome(self) -> Outcome | None:
-        """The outcome as a `result` event keeps it; None where the trial continues."""
+        """The outcome for the `result` event; None if the trial continues."""
         return {"continue": None, "pause": "paused", "stop": self.ends_as}[self.kind]
 
 

@@ -1,7 +1,7 @@
-"""The kinds of events: everything that can happen in a search, with its fields and their types.
+"""The kinds of events, which are the lines of the journal, and of notices, with their fields and types.
 
-An event is one line of the journal. A reader tells kinds apart by `event["event"]`; mypy then knows the fields, and
-`assert_never` makes it name every reader that does not know a kind that is added here.
+A reader distinguishes the kinds by `event["event"]`; mypy then knows the fields. With `assert_never` mypy reports every
+reader that misses a new kind.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing_extensions import TypedDict  # the one that pydantic checks by, befo
 
 from trainables import Params
 
-#: Of the format that is written now; the first event of a journal carries it. Journals from before it have none, and
-#: read as version 1. From version 2 on each line has a checksum.
+#: The version of the format, which the first event of a journal has. An old journal has none: it is version 1. From
+#: version 2 on each line has a checksum.
 VERSION = 2
 
-#: What one epoch measured, by name.
+#: The metrics of an epoch by name.
 Metrics = dict[str, float]
-#: What a result can lead to; None: the trial goes on.
+#: The outcome of a trial after a result; a trial that continues has None.
 Outcome = Literal["completed", "stopped_early", "timed_out", "diverged", "paused"]
 
 
@@ -30,13 +30,13 @@ class _Event(TypedDict):
 
 
 class SessionBegun(_Event):
-    """A driver took the search up."""
+    """A driver started or resumed the search."""
 
     event: Literal["session"]
 
 
 class Ended(_Event):
-    """A session ended, and the search was then as `status` says."""
+    """A session ended. `status` is the status of the search then, such as `finished`."""
 
     event: Literal["ended"]
     status: str
@@ -45,14 +45,14 @@ class Ended(_Event):
 
 
 class EarlierTrial(TypedDict):
-    """A trial of another search, as the searcher is told of it: its objective by epoch."""
+    """A trial of another search, for the searcher. `values`: its objective by epoch."""
 
     params: Params
     outcome: str | None
     values: dict[str, float]
 
 
-#: The searcher is told of these trials of the search `from`, and tries the configurations `first` before others.
+#: The searcher learns from `trials` of the search `from`, and proposes the configurations `first` before others.
 WarmStarted = TypedDict(
     "WarmStarted",
     {
@@ -73,7 +73,7 @@ class Proposed(_Event):
     number: int
     params: Params
     seed: int
-    #: Where the configuration comes from. Journals from before decisions had reasons have none.
+    #: The source of the configuration. Old journals have no reasons.
     reason: NotRequired[str]
 
 
@@ -84,28 +84,28 @@ class Result(_Event):
     number: int
     epoch: int
     metrics: Metrics
-    #: Why the epoch's figures are not finite, where they are not.
+    #: Why the trial diverged, such as `loss is nan`; None if it did not.
     diverged: str | None
     outcome: Outcome | None
     device: str
-    #: Why the trial continues, pauses or stops: `Decision.reason`. Absent where no rule compares trials at this epoch.
+    #: Why the trial continues, pauses or stops: `Decision.reason`. Absent if no rule compares trials at this epoch.
     reason: NotRequired[str]
 
 
 class CheckpointWritten(_Event):
-    """A trial's state after an epoch is on disk."""
+    """The state of a trial after an epoch is on disk, in the file `name`."""
 
     event: Literal["checkpoint"]
     number: int
     epoch: int
     name: str
     bytes: int
-    #: Of the file's content (`storage.digest`); journals of version 1 have none.
+    #: The hash of the file (`storage.digest`); journals of version 1 have none.
     digest: NotRequired[str]
 
 
 class Retried(_Event):
-    """A trial failed and is taken up again."""
+    """A trial failed and is tried again from its last checkpoint."""
 
     event: Literal["retry"]
     number: int
@@ -126,17 +126,17 @@ class Failed(_Event):
 class Moved(_Event):
     """A trial changed its state between two epochs.
 
-    `promoted`: it was paused at a rung and goes on. `stopped_early`: it was paused and never will. `paused`: it was
-    stopped and waits again, as the search was given more. `timed_out`: it went over its time inside an epoch.
-    `interrupted`: it stopped with the search and will be resumed. `reopened`: it was complete, and the search was
-    given more epochs. `completed`: a training that runs by itself, such as a function or a command, came to its end.
+    `promoted`: it was paused at a rung and continues. `stopped_early`: it was paused, and the search ended. `paused`:
+    it was `stopped_early` and is paused again, as the search was given more. `timed_out`: it exceeded its time inside
+    an epoch. `interrupted`: it stopped with the search and will be resumed. `reopened`: it was complete, and the search
+    was given more epochs. `completed`: a training with its own loop, such as a function or a command, ended.
     """
 
     event: Literal["promoted", "stopped_early", "paused", "timed_out", "interrupted", "reopened", "completed"]
     number: int
     #: With `completed`: the number of epochs that the trial could have had.
     of: NotRequired[int]
-    #: Why, in words and figures.
+    #: Why it changed, in words and figures.
     reason: NotRequired[str]
 
 
@@ -176,7 +176,7 @@ class Compared(_Event):
 
 
 class AuditStarted(_Event):
-    """A stopped trial is trained on, to see what it would have come to."""
+    """A stopped trial is trained for its other epochs, to measure the result that it would have had."""
 
     event: Literal["audit_started"]
     number: int
@@ -227,15 +227,15 @@ class FinalFinished(_Event):
     device: str
     #: Whether this model stands for the search.
     chosen: bool
-    #: Epochs that the search had trained by then.
+    #: The epochs that the search had trained before.
     spent: int
     merged: NotRequired[bool]
-    #: Of each file of the model, by its name below the folder `SearchFolder.final`; journals of version 1 have none.
+    #: The hash of each file of the model, by its name in the folder `SearchFolder.final`; version 1 has none.
     digests: NotRequired[dict[str, str]]
 
 
 class Verdict(TypedDict):
-    """What a comparison of finalists came to; see `finalists.decide`."""
+    """The result of a comparison of finalists; see `finalists.decide`."""
 
     champion: int
     winner: bool
@@ -245,7 +245,7 @@ class Verdict(TypedDict):
 
 
 class Decided(_Event, Verdict):
-    """Finalists were compared, and the champion's model, of so many epochs, stands for the search."""
+    """Finalists were compared. The champion's model, trained for `epochs` epochs, stands for the search."""
 
     event: Literal["decided"]
     epochs: int
@@ -257,7 +257,7 @@ TrialEvent = Result | CheckpointWritten | Retried | Failed | Moved
 RepeatEvent = RepeatStarted | RepeatResult | RepeatFinished
 AuditEvent = AuditStarted | AuditResult | AuditFinished
 FinalEvent = FinalStarted | FinalResult | FinalFinished
-#: Everything that stands in a journal.
+#: Every line of a journal.
 Event = (
     SessionBegun
     | Ended
@@ -288,7 +288,7 @@ class Stalled(TypedDict):
 
 
 class Hint(TypedDict):
-    """A line for the user on a trial, such as what keeps it from being stopped early."""
+    """A line for the user about a trial, such as the reason why it cannot be stopped early."""
 
     event: Literal["hint"]
     number: int
@@ -296,14 +296,14 @@ class Hint(TypedDict):
 
 
 class WorkerReplaced(TypedDict):
-    """A worker was replaced, as a trial had left something behind in it."""
+    """A worker was replaced, as a trial left threads, memory or other things in it."""
 
     event: Literal["unclean"]
     traceback: str
 
 
 class TakenApart(TypedDict):
-    """Trials that were trained as one batched model failed together; each goes on alone."""
+    """Trials that were trained as one batched model failed together; each continues alone."""
 
     event: Literal["apart"]
     numbers: list[int]
@@ -311,7 +311,7 @@ class TakenApart(TypedDict):
 
 
 class FileDamaged(TypedDict):
-    """A file is not what was written and is passed over: a training goes on from its state before, or begins anew."""
+    """A file is damaged and ignored: a training continues from its state before, or starts again."""
 
     event: Literal["damaged"]
     file: str
@@ -319,7 +319,7 @@ class FileDamaged(TypedDict):
 
 
 class StepsDone(TypedDict):
-    """How far a long epoch of a trial is."""
+    """The progress of a long epoch: `done` of `of` steps."""
 
     event: Literal["progress"]
     number: int
@@ -332,5 +332,5 @@ class StepsDone(TypedDict):
     left: float
 
 
-#: What listeners are told beside the events: it changes no state and stands in no journal.
+#: Listeners get notices beside the events. A notice changes no state and is not in the journal.
 Notice = Stopping | Stalled | Hint | WorkerReplaced | TakenApart | FileDamaged | StepsDone

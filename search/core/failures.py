@@ -1,4 +1,4 @@
-"""Finds out from the traceback of a trial why it failed, and says it in a line."""
+"""Finds the cause of a failure in the traceback of a trial, and shortens the traceback to a line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sysconfig
 from pathlib import Path
 from typing import Literal
 
-#: `error`: an exception. `memory`: out of memory. `crowded`: the trial is within its share of the GPU, and other
-#: processes took the rest. `disk`: the disk is full. `lost`: the worker or its machine is gone, or hangs. `unclean`:
-#: the trial before left something in the worker. `mistake`: the user's training is wrong; a retry would fail again.
+#: `error`: an exception. `memory`: out of memory. `crowded`: out of GPU memory although the trial was within its share,
+#: as other processes exceed theirs. `disk`: the disk is full. `lost`: the worker or its machine is gone, or hangs.
+#: `unclean`: the trial before left threads, memory or other things in the worker. `mistake`: the user's training is
+#: wrong, and a retry would fail again.
 Failure = Literal["error", "memory", "crowded", "disk", "lost", "unclean", "mistake"]
 
-#: The first pattern that matches counts: a process without disk or memory may raise further errors.
+#: The first pattern that matches is the cause: a process without disk or memory may raise further errors.
 _SIGNS: dict[Failure, str] = {
     "disk": r"No space left on device|Disk quota exceeded",
     "memory": r"OutOfMemoryError|\bMemoryError\b|can't allocate memory|CUDA out of memory|running low on memory",
@@ -20,13 +21,14 @@ _SIGNS: dict[Failure, str] = {
     "mistake": r"\bTrainingError: ",
     "error": r"Traceback|ray::",
 }
-#: The figures in CUDA's message: memory asked for, free, used by the process, and allowed to the process.
+#: The figures in CUDA's message: the requested memory, the free memory, the process's memory and its limit.
 _REFUSED = re.compile(
     r"Tried to allocate ([\d.]+ \w+).*?of which ([\d.]+ \w+) is free.*?this process has ([\d.]+ \w+) memory in use"
     r"(?:\. ([\d.]+ \w+) allowed)?",
     re.DOTALL,
 )
-#: Number of characters of a line, and of lines at either end, that are kept. Most tracebacks have about 40 short lines.
+#: The journal keeps `WIDTH` characters of a line, and `LINES` lines at each end of a traceback. Most tracebacks have
+#: about 40 short lines.
 WIDTH, LINES = 1000, 200
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
@@ -34,13 +36,13 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def cause(traceback: str) -> Failure:
-    """The cause of a failure; `lost` where nothing was raised."""
+    """The cause of a failure; `lost` without an exception."""
     matching: Failure = next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
     return "crowded" if matching == "memory" and _by_others(traceback) else matching
 
 
 def cut(traceback: str) -> str:
-    """A traceback for the journal: long lines are cut, and the middle of a long traceback is left out."""
+    """A traceback for the journal, with long lines cut and without the middle of a long traceback."""
     lines = [line if len(line) <= WIDTH else f"{line[:WIDTH]}..." for line in traceback.splitlines()]
     if len(lines) > 2 * LINES:
         lines[LINES:-LINES] = [f"... ({len(lines) - 2 * LINES} lines)"]
@@ -48,7 +50,7 @@ def cut(traceback: str) -> str:
 
 
 def in_a_line(traceback: str) -> str:
-    """The message of a traceback in one line; for a command what was wrong and the last line of its output."""
+    """The message of a traceback in a line; for a failed command the error and the last line of its output."""
     _, _, message = traceback.rpartition("TrainingError: ")
     _, _, message = message.rpartition("CommandFailed: ")
     lines = message.strip().splitlines() or ["no message"]
@@ -58,7 +60,7 @@ def in_a_line(traceback: str) -> str:
 
 
 def failure_in_a_line(traceback: str) -> str:
-    """The message of a traceback in one line, with the line of the user's code that raised it, if there is one.
+    """The message of a traceback in a line, with the line of the user's code that raised it, if there is one.
 
     >>> failure_in_a_line('  File "/home/me/train.py", line 12, in train\\nValueError: boom')
     'ValueError: boom (/home/me/train.py:12)'
@@ -68,12 +70,12 @@ def failure_in_a_line(traceback: str) -> str:
 
 
 def sign(traceback: str) -> str:
-    """Identifies failures of the same kind: the line of code and the message without numbers."""
+    """The line of code and the message without numbers: equal for failures of the same kind."""
     return f"{user_line(traceback)} {re.sub(r'[0-9.]+', '#', in_a_line(traceback))}"
 
 
 def user_line(traceback: str) -> str | None:
-    """The innermost line of the user's own code in a traceback, such as `train.py:12`; None where no line is."""
+    """The innermost line of the user's own code in a traceback, such as `train.py:12`; None without such a line."""
     own = [(file, line) for file, line in _FRAME.findall(traceback) if not _is_installed(file)]
     if not own:
         return None
@@ -85,14 +87,14 @@ def user_line(traceback: str) -> str | None:
 def _is_installed(file: str) -> bool:
     """Whether a file of a traceback belongs to a library or to this program."""
     ours = [Path(__file__).parents[2] / package for package in ("search", "trainables")]
-    known = [*ours, *(Path(folder) for folder in sysconfig.get_paths().values())]
-    packages = {"site-packages", "dist-packages"}  # of another machine
+    folders = [*ours, *(Path(folder) for folder in sysconfig.get_paths().values())]
+    packages = {"site-packages", "dist-packages"}  # on another machine
     path = Path(file)
-    return file.startswith("<") or bool(packages & set(path.parts)) or any(map(path.is_relative_to, known))
+    return file.startswith("<") or bool(packages & set(path.parts)) or any(map(path.is_relative_to, folders))
 
 
 def _by_others(traceback: str) -> bool:
-    """Whether a GPU refused memory although the process was within its share: other processes took more than theirs."""
+    """Whether a GPU had no memory although the process was within its share: other processes exceeded theirs."""
     refused = _REFUSED.search(traceback)
     if refused is None or refused[4] is None:
         return False
@@ -106,7 +108,7 @@ def _bytes(figure: str) -> float:
 
 
 def latest_traceback(error_file: str | None) -> str:
-    """The latest traceback of a trial, from the file to which Ray Tune appends every traceback of the trial."""
+    """The latest traceback of a trial, from the file where Ray Tune appends each traceback of the trial."""
     try:
         latest = Path(str(error_file)).read_text().split("Failure # ")[-1]
     except OSError:

@@ -1,11 +1,11 @@
-"""The durable record of a search: one JSON line for each event, on disk before anything acts on it.
+"""The journal of a search: one JSON line for each event, which is on disk before anything acts on it.
 
-The state of a search (its trials and, by replay, its searcher and its rungs) is a function of these lines alone. A
-driver that is killed at any moment therefore resumes where the last line stands, and MLflow can be told again what it
-may have missed. The kinds of events are listed in `events.py`.
+The state of a search (its trials and, by replay, its searcher and its rungs) is a function of these lines alone. So a
+driver that was killed at any moment resumes after the last line, and MLflow gets again the events that it missed.
+`events.py` lists the kinds of events.
 
 A line ends with a checksum of the bytes before it: `{"event": "session", "time": 1, "crc": "9ae0daaf"}`. Lines of
-format 1 have none.
+version 1 have none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import re
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -27,15 +28,15 @@ from search.core.events import VERSION, Event
 from trainables import InputError
 from trainables.base.errors import first_line
 
-#: The content of a line, and the checksum behind it.
+#: The content of a line, and its checksum.
 _CHECKED = re.compile(rb'(.*), "crc": "([0-9a-f]{8})"}\n', re.DOTALL)
 
 
 class Journal:
     """The file of events of one search, held by one process at a time.
 
-    The lock is `flock`. Linux passes it on to an NFS server, so that it holds between machines, unless the folder is
-    mounted with `nolock` or `local_lock`: then it holds between the processes of one machine.
+    The lock is `flock`. Linux passes it on to an NFS server, so it also works between machines. With the mount option
+    `nolock` or `local_lock` it works only between the processes of a machine.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +54,7 @@ class Journal:
             raise
         self._end = sum(len(line) for line in _whole_lines(path))
         self._file.truncate(self._end)
-        #: The error of the write that failed first; nothing is written after it.
+        #: The error of the first write that failed; nothing is written after it.
         self.refused: OSError | None = None
         self._last = self.events[-1].get("time", 0) if self.events else 0
 
@@ -93,13 +94,13 @@ class Journal:
         return stamped
 
     def close(self) -> None:
-        """Closes the file, which another process may then open.
+        """Closes and unlocks the file.
 
-        A file without events is removed, as the search never began. So are the folders of a store above it that are
-        empty then: the search's own, that of all searches, and the store.
+        A file without events is deleted, as the search never began. The folders above it are deleted if they are empty:
+        the folder of the search, the folder `searches` and the store.
         """
         if not self._file.closed and not self._end:
-            with suppress(OSError):  # a folder that is not empty
+            with suppress(OSError):  # a folder is not empty
                 self.path.unlink()
                 self.path.parent.rmdir()
                 if self.path.parents[1].name == "searches":
@@ -109,13 +110,13 @@ class Journal:
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """The file, opened and locked."""
+    """Creates or opens the file, and locks it; raises InputError."""
     name = path.parent.name
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+b", buffering=0)
-        except FileNotFoundError:  # the folder went between the two, with a search that never began
+        except FileNotFoundError:  # another process deleted the folder after `mkdir`: its search never began
             continue
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from error
@@ -124,7 +125,7 @@ def _locked(path: Path) -> IO[bytes]:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         except FileNotFoundError:
-            pass  # removed before it was locked, by a search that never began
+            pass  # another process deleted the file before it was locked: its search never began
         except BlockingIOError as error:
             file.close()
             raise InputError(f"{name}: this search is running in another process") from error
@@ -142,7 +143,7 @@ def _line(event: Event) -> bytes:
 
 
 def _plain(event: Event) -> dict[str, Any]:
-    """The event as it is read back, in Python's own types: a task may measure in NumPy's or torch's."""
+    """The event as `read_events` returns it, with Python's own types: a task may measure NumPy or torch scalars."""
     plain: dict[str, Any] = json.loads(json.dumps(event, default=_scalar), parse_int=_int)
     for key in ("metrics", "test", "baselines"):
         if key in plain:
@@ -151,15 +152,15 @@ def _plain(event: Event) -> dict[str, Any]:
 
 
 def _number(name: str, value: Any) -> float:
-    """A figure; a truth value counts as 0 or 1. Raises InputError for what no reader of the journal would take."""
+    """The value of a metric as a float; true and false are 1 and 0. Raises InputError if it is no number."""
     if not isinstance(value, int | float):
         raise InputError(f"the metric {name!r} is {value!r}: expected a number")
     return float(value)
 
 
 def _int(digits: str) -> float:
-    """A whole number; infinity for one beyond every float, as no reader could compare it."""
-    return int(digits) if len(digits) < 300 else float(digits)
+    """A whole number. A number beyond the largest float (1.8e308) becomes infinity: others cannot compare it."""
+    return int(digits) if len(digits) <= sys.float_info.max_10_exp else float(digits)
 
 
 def _scalar(value: Any) -> Any:
@@ -178,10 +179,10 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Yields the complete events of a journal; nothing where there is no file. Floats are exact, NaN and infinity too.
+    """Yields the complete events of a journal; none if there is no file. Floats are exact, NaN and infinity included.
 
     Raises:
-        InputError: a line is no event (the file was edited, or the disk is bad), or a newer version wrote the file.
+        InputError: a line is damaged (the file was edited, or the disk is bad), or a newer program wrote the file.
     """
     version, checked, trials = 1, False, 0
     try:
@@ -191,7 +192,7 @@ def read_events(path: Path) -> Iterator[Event]:
                 if content is None and checked:
                     raise ValueError("its checksum is missing")
                 if content is not None and zlib.crc32(content[1]) != int(content[2], 16):
-                    raise ValueError("its checksum is another")
+                    raise ValueError("its checksum does not match")
                 event = json.loads(line if content is None else content[1] + b"}")
                 version = event.get("version", 1) if number == 1 and isinstance(event, dict) else version
                 if isinstance(version, int) and version > VERSION:
@@ -216,14 +217,14 @@ def read_events(path: Path) -> Iterator[Event]:
 
 @cache
 def _kinds() -> Any:
-    """Checks an event against the kinds of `events.py`; made when it is first needed."""
+    """Checks an event against the kinds of `events.py`. It is made when it is first needed, as that takes 30 ms."""
     from pydantic import Field, TypeAdapter
 
     return TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
 def _check(event: Any, trials: int) -> None:
-    """Raises ValueError where this is no event, or not one that can follow `trials` proposals."""
+    """Raises ValueError if this is no event, or no event that can follow `trials` proposals."""
     from pydantic import ValidationError
 
     try:

@@ -16,28 +16,28 @@ def value_of(trial: Trial, objective: Objective) -> float:
 
 
 def measured(metrics: dict[str, float], objective: Objective) -> float:
-    """An epoch's value of an objective: the validation metric of that name, else any other (`parameters`, say).
+    """An epoch's value of an objective: the validation metric of this name, or another metric such as `parameters`.
 
     Raises:
-        InputError: there is no such metric.
+        InputError: the epoch has no metric of this name.
     """
     for key in (objective.key, objective.metric):
         if key in metrics:
             return metrics[key]
-    there = ", ".join(sorted(key.removeprefix("val_") for key in metrics if not key.startswith("train_")))
-    raise InputError(f"search.objective: {objective.metric!r}: no metric of this task; there are {there}")
+    names = ", ".join(sorted(key.removeprefix("val_") for key in metrics if not key.startswith("train_")))
+    raise InputError(f"search.objective: {objective.metric!r}: no metric of this task; there are {names}")
 
 
 def front(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    """The Pareto front of the trials that can win, the best in the first objective first."""
+    """The Pareto front of the trials that can win, sorted by the first objective, the best first."""
     able = [t for t in trials if t.can_win]
     losses = np.array([[o.loss(value_of(t, o)) for o in objectives] for t in able]).reshape(len(able), len(objectives))
-    found = [(tuple(row), t) for t, row, best in zip(able, losses, nondominated(losses), strict=True) if best]
-    return [trial for _, trial in sorted(found, key=lambda one: (one[0], one[1].number))]
+    best = [(tuple(losses[i]), able[i].number, able[i]) for i in np.flatnonzero(nondominated(losses))]
+    return [trial for *_, trial in sorted(best)]
 
 
 def nondominated(losses: np.ndarray) -> np.ndarray:
-    """Which rows no other row dominates, that is, is at least as good in all columns and better in one.
+    """Marks the rows that no other row dominates. A row dominates if it is nowhere larger and somewhere smaller.
 
     Args:
         losses: (n, objectives), smaller is better.

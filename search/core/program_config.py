@@ -18,28 +18,30 @@ LOOPS_FILE = Path(str(trainables.__file__)).parent / "loops" / "loops.yaml"
 
 
 def read_space(path: Path) -> dict[str, Any]:
-    """The space of a `--space` file, in its section `space` or at the top; raises InputError."""
-    read = read_yaml(path, f"--space {path}", "`name: {loguniform: [1e-4, 1e-1]}` and the like")
-    return {str(key): value for key, value in read.get("space", read).items()}
+    """The space in a `--space` file: its section `space`, or the whole file; raises InputError."""
+    content = read_yaml(path, f"--space {path}", "hyperparameters, such as `lr: {loguniform: [1e-4, 1e-1]}`")
+    return {str(key): value for key, value in content.get("space", content).items()}
 
 
 def loop_config(
     task: str, space: Mapping[str, Any], objective: str, flags: Mapping[str, Any], sets: Sequence[str], place: str,
     named: Named = flag,
 ) -> SearchConfig:  # fmt: skip
-    """The configuration of a search of a training function, a command or an import; registers its task.
+    """Makes the configuration of a search of a training function, a command or an import, and registers its task.
 
     Args:
-        space: a spec or a fixed value by hyperparameter. Values of NumPy become plain values.
+        task: the name for the task.
+        space: a spec or a fixed value by hyperparameter. NumPy values become plain values.
+        objective: `METRIC min` or `METRIC max`.
         place: the source of the space, for messages.
         named: formats a flag for messages.
 
     Raises:
         InputError: as `load_config`.
     """
-    wanted = parse_objective(str(plain(objective, "objective")), "objective")
+    parsed = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
-    register_task(task, f"{LOOP_TASK}?{urlencode({'metric': wanted.metric, 'mode': wanted.mode})}")
+    register_task(task, f"{LOOP_TASK}?{urlencode({'metric': parsed.metric, 'mode': parsed.mode})}")
     raw = load_config(task, flags=flags, profile="data", named=named).raw
     own, given = parse_space(space, place), given_by(sets)
     config = check_config(task, change({**raw, "space": space}, sets), place, given)

@@ -1,4 +1,4 @@
-"""How figures, values and texts from elsewhere read on a screen and on a page."""
+"""Formats figures, values, times and foreign texts for a screen or a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def figure(value: float) -> str:
     """
     try:
         value = float(value)
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:  # a whole number larger than the largest float
         return "inf" if value > 0 else "-inf"
     if value == 0:
         return "0"
@@ -29,7 +29,7 @@ def figure(value: float) -> str:
 
 
 def value(given: object) -> str:
-    """A hyperparameter's value in one short line: as `figure`, without zeros at the end; `-` where it has none.
+    """A hyperparameter's value in a short line: as `figure`, without zeros at the end; `-` for None.
 
     >>> [value(given) for given in (0.003, 64, 1e-05, True, None, "adam\\x1b[31m")]
     ['0.003', '64', '1e-05', 'true', '-', 'adam\\\\x1b[31m']
@@ -45,7 +45,7 @@ def value(given: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as people read it, with one unit.
+    """A time with one unit.
 
     >>> [duration(seconds) for seconds in (0.4, 45, 720, 12240)]
     ['0.4 s', '45 s', '12 min', '3.4 h']
@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A time as a clock shows it.
+    """A time as `minutes:seconds` or `hours:minutes:seconds`.
 
     >>> clock(80), clock(3680)
     ('1:20', '1:01:20')
@@ -67,19 +67,19 @@ def clock(seconds: float) -> str:
 
 
 def visible(text: str) -> str:
-    r"""A text from data, a configuration, a script or another store, with its control characters made visible.
+    r"""A text of data, a configuration, a script or another store, with visible escapes for control characters.
 
     Line breaks and tabs stay.
 
     >>> visible("red \x1b[31m")
     'red \\x1b[31m'
     """
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts: drawn on a terminal, Markdown in a file."""
+    """A table of texts, for a terminal or a Markdown file."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]

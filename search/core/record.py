@@ -1,13 +1,16 @@
-"""The record of a search, which `search.json` holds: what is searched, on which data, and since when."""
+"""The record of a search in `search.json`: its task, configuration, data and start."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypedDict, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 from urllib.parse import parse_qsl
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # before Python 3.12 pydantic needs this one
 
 from trainables import LOOP_TASK, InputError, Objective, get_task, registered_address, task_names
 
@@ -48,7 +51,7 @@ class SearchRecord:
         plan: the fields of the forecast (`search.reports.plan.Plan`) that was made before the search.
         commit: the git commit of this program; `none` outside a checkout.
         created: the time of the start, in milliseconds since 1970.
-        most_epochs: the largest number of epochs for a trial of this data; None where no time budget was measured.
+        most_epochs: the largest number of epochs for a trial of this data; None if no time budget was measured.
         alone: the duration of an epoch of a training that has the cores of all trials, divided by that of a trial.
         worker_start: the seconds that a worker process needs to start.
         imported: the file or URL of the other tool that made the search; None for a search of this program.
@@ -87,23 +90,24 @@ class SearchRecord:
         Raises:
             InputError: a key is missing or its value has the wrong type, or a newer program wrote the file.
         """
-        values = {_FIELD.get(key, key): value for key, value in content.items() if _FIELD.get(key, key) in _TYPES}
-        missing = [field.name for field in fields(cls)[:3] if field.name not in values]
-        wrong = [name for name, value in values.items() if not isinstance(value, _TYPES[name])]
-        if not wrong and not _is_objective(values.get("objective_stored")):
-            wrong = ["objective_stored"]
-        if missing or wrong:
-            key = _KEY.get(name := [*missing, *wrong][0], name)
-            raise InputError(f"{path}: is damaged: {key}: {content.get(key, 'missing')!r}")
-        if values.get("version", VERSION) > VERSION:
+        fields = {**content, "objective_stored": content.get("objective")}
+        try:
+            record = _checker().validate_python(fields)
+        except ValidationError as error:
+            name = error.errors()[0]["loc"][0]
+            key = "objective" if name == "objective_stored" else str(name)
+            raise InputError(f"{path}: is damaged: {key}: {content.get(key, 'missing')!r}") from None
+        if record.version > VERSION:
             raise InputError(
-                f"{path}: version {values['version']}: this program reads versions up to {VERSION}; use a newer program"
+                f"{path}: version {record.version}: this program reads versions up to {VERSION}; use a newer program"
             )
-        return cls(**values)
+        return record
 
     def to_json(self) -> dict[str, Any]:
         """The object for the file."""
-        return {_KEY.get(name, name): value for name, value in asdict(self).items()}
+        content = asdict(self)
+        content["objective"] = content.pop("objective_stored")
+        return content
 
     @property
     def objective(self) -> Objective:
@@ -148,33 +152,11 @@ def task_fields(task: str) -> dict[str, Any]:
 
 
 def not_installed(task: str) -> InputError:
-    """The error where the task of a search is not installed here."""
+    """The error if the task of a search is not installed here."""
     return InputError(f"task {task!r}: is not installed here; there are {', '.join(task_names())}")
 
 
-def _is_objective(value: Any) -> bool:
-    """Whether the value is None or has the keys of `StoredObjective`, with values of their types."""
-    if value is None:
-        return True
-    texts = (value.get("metric"), value.get("named"))
-    return (
-        value.get("mode") in ("min", "max")
-        and all(isinstance(text, str) for text in texts)
-        and isinstance(value.get("tuned"), list)
-    )
-
-
-def _types(hint: Any) -> tuple[type, ...]:
-    """The types that `isinstance` checks for an annotation; an int is a float too."""
-    if isinstance(hint, UnionType):
-        return tuple(kind for part in get_args(hint) for kind in _types(part))
-    if hint is StoredObjective:
-        return (dict,)
-    return (int, float) if hint is float else (get_origin(hint) or hint,)
-
-
-#: The types of each field.
-_TYPES = {name: _types(hint) for name, hint in get_type_hints(SearchRecord).items()}
-#: The key in the file of each field that has another name there, and the reverse.
-_KEY = {"objective_stored": "objective"}
-_FIELD = {key: name for name, key in _KEY.items()}
+@cache
+def _checker() -> TypeAdapter[SearchRecord]:
+    """Checks the types of the fields. It is made when a file is first read, as that takes 40 ms."""
+    return TypeAdapter(SearchRecord)

@@ -1,4 +1,4 @@
-"""The searchers, schedulers and callbacks that this project and other packages offer, by name.
+"""The searchers, schedulers and callbacks of this project and of other packages, by name.
 
 A package offers a class as an entry point of the group `search.searchers`, `search.schedulers` or `search.callbacks`:
 
@@ -17,22 +17,22 @@ from typing import Any
 
 
 class Registry:
-    """Named objects: those of this project, and those of an entry-point group."""
+    """Objects by name: those of this project, and those of a group of entry points."""
 
     def __init__(self, group: str, own: dict[str, str]) -> None:
         """
         Args:
-            group: of entry points, such as `search.searchers`.
-            own: `module:attribute` by name.
+            group: the group of entry points, such as `search.searchers`.
+            own: `module:attribute` of each object of this project, by name.
         """
         self.group, self.own = group, own
 
     def names(self) -> list[str]:
-        """The names of this project, then those of other packages. A name of this project cannot be replaced."""
+        """The names of this project, then those of other packages, which cannot replace a name of this project."""
         return [*self.own, *sorted(entry_points_of(self.group).keys() - self.own.keys())]
 
     def get(self, name: str) -> Any:
-        """The object of this name, which is imported now; raises KeyError for an unknown name."""
+        """Imports the object of this name; raises KeyError if the name is unknown."""
         if name in self.own:
             module, _, attribute = self.own[name].partition(":")
             return getattr(import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""Opens a search of the store again: reads its record and configuration, and replays its journal."""
+"""Opens a search of the store: reads its record and configuration, and replays its journal."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def open_search(store: Store, name: str) -> tuple[SearchFolder, SearchRecord, Se
     """Opens a search of the store for reading. It imports no module that the store names, and unpickles nothing.
 
     Returns:
-        The folder, the record (`search.json`) and the configuration. A setting that is newer than the search has its
-        default there.
+        The folder, the record (`search.json`) and the configuration. Settings that are newer than the search have their
+        default values.
 
     Raises:
-        InputError: there is no such search, or its `search.json` is damaged.
+        InputError: there is no search of this name, or its `search.json` is damaged.
     """
     folder = store.search(name)
     record = folder.read(store)
     if record.task in TASKS:
         defaults = load_config(record.task).raw
-    else:  # the YAML file of another package's task lies beside its module, which would be imported
+    else:  # finding the YAML file of another package's task would import its module
         defaults = read_yaml(configs_folder() / "defaults.yaml", "configs/defaults.yaml", "sections")
     return folder, record, _config_of(record, defaults)
 
@@ -70,10 +70,10 @@ def extend(config: SearchConfig, more: dict[str, str | None]) -> SearchConfig:
     """The configuration with more trials, epochs, audits or time.
 
     Args:
-        more: new values by key; `+N` adds to a number, None keeps it.
+        more: new values by key. `+N` adds to the value of the search; None keeps it.
 
     Raises:
-        InputError: a value is no number, or is smaller than the present one.
+        InputError: a value is no number, or is smaller than the value of the search.
     """
     changed = dict(config.raw["search"])
     for key, text in more.items():
@@ -82,7 +82,7 @@ def extend(config: SearchConfig, more: dict[str, str | None]) -> SearchConfig:
             continue
         flag = f"--{key.replace('_', '-')} {text}"
         if not re.fullmatch(r"\+?\d+", text):
-            raise InputError(f"{flag}: expected a number, or +N for so many more")
+            raise InputError(f"{flag}: expected a number, or +N to add N")
         before = changed[key]
         if before is None:
             raise InputError(f"{flag}: the search has no such limit")

@@ -1,4 +1,4 @@
-"""Seeds that follow from a search's."""
+"""Seeds that are derived from the seed of a search."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import numpy as np
 
 
 def trial_seed(seed: int, number: int) -> int:
-    """The seed of a trial; independent of those of other trials and of other search seeds."""
+    """The seed of trial `number`; independent for each pair of search seed and number (NumPy's `SeedSequence`)."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])

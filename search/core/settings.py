@@ -74,7 +74,7 @@ class SearchSection(Section):
     )  # fmt: skip
     epochs: int = setting(
         "Search",
-        "Most epochs that one trial trains. An epoch is what the task calls one; wikitext counts parts of a pass.",
+        "Most epochs of a trial. An epoch is usually a pass over the training data; for wikitext a part of a pass.",
         example=30, shown_default="80, or fewer if the time budget is short; demo: set by the task",
         flag="--epochs", ge=1,
     )  # fmt: skip
@@ -170,7 +170,7 @@ class SearchSection(Section):
     max_epoch_seconds: float | None = setting(
         "Budget",
         "Longest epoch, in seconds. Configurations whose epochs are predicted to take longer are not tried. A trial "
-        "whose epoch takes twice as long is stopped. null: what the time budget allows.",
+        "whose epoch takes twice as long is stopped. null: the limit that the time budget sets.",
         example=30.0, gt=0,
     )  # fmt: skip
     trial_timeout: str | None = setting(
@@ -239,7 +239,7 @@ class SearchSection(Section):
 
 
 class Resources(Section):
-    """What one trial takes: the section `resources`."""
+    """The resources of a trial: the section `resources`."""
 
     cpus: float = setting(
         "Resources",

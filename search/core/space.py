@@ -1,16 +1,16 @@
-"""The language of search spaces, and the `Space` that a `space:` section becomes.
+"""The format of the section `space`, and the class `Space` that it is read into.
 
-An entry of `space:` in a configuration is one of
+An entry of `space:` in a configuration is one of these:
 
     lr: {loguniform: [1e-4, 1e-1]}        log-uniform over a positive range
     dropout: {uniform: [0, 0.5]}          uniform
-    width: {int: [16, 64], step: 16}      whole numbers, both ends included; step 1 where not given
+    width: {int: [16, 64], step: 16}      whole numbers, both bounds included; the default step is 1
     optimizer: {choice: [sgd, adamw]}     one of a list of plain values
     epochs_frozen: 3                      a fixed value
-    momentum: {uniform: [0.8, 0.99], when: {optimizer: sgd}}     exists only where optimizer is sgd
-    beta: {value: 0.9, when: {optimizer: [adam, adamw]}}         a fixed value that exists only there
+    momentum: {uniform: [0.8, 0.99], when: {optimizer: sgd}}     exists only if optimizer is sgd
+    beta: {value: 0.9, when: {optimizer: [adam, adamw]}}         a fixed value that exists only with adam or adamw
     lr: {loguniform: [1e-4, 1e-1], prior: 1e-3}                  with the value that an expert would try first
-    depth: {int: [2, 8], prior: 4, confidence: high}             and how sure of it they are: low, medium, high
+    depth: {int: [2, 8], prior: 4, confidence: high}             with the expert's confidence: low, medium or high
 
 Names may be grouped: `model: {pretrained: null}` is `model.pretrained`. A parameter whose `when` does not hold is None
 in a trial's configuration.
@@ -29,16 +29,16 @@ from trainables import Allowed, Choices, InputError, Numbers, Params
 from trainables.base.values import Plain, refusal
 
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
-#: Most points of a grid. A grid is listed before the search starts; 100,000 points take about a second.
+#: Most points of a grid. All points are listed before the search starts; 100,000 points take about a second.
 MOST_POINTS = 100_000
-#: The largest whole number of a range, and the longest range: what the searchers' 64 bits hold.
+#: The largest whole number in a range, and the largest length of a range: searchers compute with 64 bits.
 LARGEST = 2**63 - 1
 Confidence = Literal["low", "medium", "high"]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One hyperparameter: its values, and the values of others under which it exists (`when`)."""
+    """A hyperparameter: its values, and the values of other hyperparameters with which it exists (`when`)."""
 
     name: str
     kind: Literal["uniform", "loguniform", "int", "choice", "value"]
@@ -47,22 +47,22 @@ class Parameter:
     step: int = 1
     choices: tuple[Plain, ...] = ()
     when: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
-    #: What an expert would try first, where `has_prior`; and how sure they are that good values lie near it.
+    #: The value that an expert would try first, if `has_prior`, and the confidence that good values are near it.
     prior: Plain = None
     has_prior: bool = False
     confidence: Confidence = "medium"
 
     def exists(self, params: Params) -> bool:
-        """Whether the parameter exists beside these values of earlier ones."""
+        """Whether the parameter exists with these values of the parameters before it."""
         return all(params.get(key) in allowed for key, allowed in self.when.items())
 
     @property
     def searched(self) -> bool:
-        """Whether it has more than one fixed value."""
+        """Whether the search chooses its value; False for a fixed value."""
         return self.kind != "value"
 
     def values(self) -> Sequence[Plain] | None:
-        """Every value it can take; of whole numbers a `range`, which may be large. None for a continuous range."""
+        """All values, for whole numbers as a `range`, which may be large; None for a continuous range."""
         if self.kind in ("choice", "value"):
             return self.choices
         if self.kind == "int":
@@ -70,9 +70,9 @@ class Parameter:
         return None
 
     def allows(self, value: Plain) -> bool:
-        """Whether a value from elsewhere, such as an earlier search, lies in this parameter's range."""
+        """Whether a value, for example of an earlier search, is in the range of this parameter."""
         values = self.values()
-        if isinstance(values, range):  # asked for an int, it answers by arithmetic, however long it is
+        if isinstance(values, range):  # `int in range` takes no time, `float in range` compares every number
             number = int(value) if isinstance(value, float) and value.is_integer() else value
             return isinstance(number, int) and not isinstance(number, bool) and number in values
         if values is not None:
@@ -80,7 +80,7 @@ class Parameter:
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def describe(self) -> str:
-        """The range as people read it, such as `loguniform [0.001, 0.1] when optimizer = sgd`."""
+        """The range in words, such as `loguniform [0.001, 0.1] when optimizer = sgd`."""
         if self.kind == "value":
             text = f"{self.choices[0]}"
         elif self.kind == "choice":
@@ -94,7 +94,7 @@ class Parameter:
         return text + (f" when {', '.join(conditions)}" if conditions else "")
 
 
-#: `suggest(parameter)` -> a value: from an Optuna trial, a point of a grid or a recorded configuration.
+#: `suggest(parameter)` returns a value: from an Optuna trial, a prior, a random generator or a row of numbers.
 Suggest = Callable[[Parameter], Any]
 
 
@@ -105,7 +105,7 @@ class Space:
     parameters: tuple[Parameter, ...]
 
     def sample(self, suggest: Suggest) -> Params:
-        """Makes a configuration. `suggest` is called for parameters that exist and are searched, in their order."""
+        """Makes a configuration. It calls `suggest` for each parameter that exists and is searched, in their order."""
         params: Params = {}
         for parameter in self.parameters:
             if not parameter.exists(params):
@@ -123,11 +123,11 @@ class Space:
             InputError: a parameter has a continuous range, or there are more than `MOST_POINTS` configurations.
         """
 
-        def expand(params: Params, rest: tuple[Parameter, ...]) -> Iterator[Params]:
-            if not rest:
+        def expand(params: Params, left: tuple[Parameter, ...]) -> Iterator[Params]:
+            if not left:
                 yield params
                 return
-            first, rest = rest[0], rest[1:]
+            first, *rest = left
             values = first.values() if first.exists(params) else (None,)
             if values is None:
                 raise InputError(
@@ -135,7 +135,7 @@ class Space:
                     "counted; give a choice, an int range or a fixed value, or another --searcher"
                 )
             for value in values:
-                yield from expand({**params, first.name: value}, rest)
+                yield from expand({**params, first.name: value}, tuple(rest))
 
         points = list(itertools.islice(expand({}, self.parameters), MOST_POINTS + 1))
         if len(points) > MOST_POINTS:
@@ -146,26 +146,28 @@ class Space:
         return points
 
     def choices(self) -> Choices:
-        """The values of each parameter by name; None for a continuous range, or one of over `MOST_POINTS` numbers.
+        """The values of each parameter by name; None for a continuous range, or a range of over `MOST_POINTS` numbers.
 
-        The values of a parameter that may not exist include None.
+        The values of a parameter with a condition include None.
         """
-        counted = {p.name: p.values() for p in self.parameters}
-        conditional = {p.name for p in self.parameters if p.when}
-        return {
-            name: None if values is None or values[MOST_POINTS:] else (*values, *([None] * (name in conditional)))
-            for name, values in counted.items()
-        }
+        choices: dict[str, Any] = {}
+        for parameter in self.parameters:
+            values = parameter.values()
+            if values is None or values[MOST_POINTS:]:
+                choices[parameter.name] = None
+            else:
+                choices[parameter.name] = (*values, None) if parameter.when else tuple(values)
+        return choices
 
     def fix(self, values: Params) -> Space:
         """The space with these parameters at these values."""
-        fixed = (replace(p, kind="value", choices=(values[p.name],), has_prior=False) for p in self.parameters
-                 if p.name in values)  # fmt: skip
-        known = {p.name: p for p in fixed}
-        return Space(tuple(known.get(p.name, p) for p in self.parameters))
+        return Space(tuple(
+            replace(p, kind="value", choices=(values[p.name],), has_prior=False) if p.name in values else p
+            for p in self.parameters
+        ))  # fmt: skip
 
     def fixed(self) -> Params:
-        """The values of the parameters that are the same in every configuration."""
+        """The values of the fixed parameters without a condition: they are in every configuration."""
         return {p.name: p.choices[0] for p in self.parameters if not p.searched and not p.when}
 
 
@@ -174,7 +176,8 @@ def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> S
 
     Args:
         place: the file that messages name.
-        narrowed: whether a condition may name values that its parameter does not have; such a condition never holds.
+        narrowed: whether a condition may name a value that is not in the range of the other parameter, as `--set` may
+            have narrowed the range. Then the condition never holds.
 
     Raises:
         InputError: naming the key, the value and what is allowed.
@@ -195,44 +198,45 @@ def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> S
 
 
 def _overlap(allowed: Sequence[Plain], possible: Sequence[Plain]) -> bool:
-    """Whether a parameter with these possible values can have one of the allowed ones."""
+    """Whether one of the allowed values is possible."""
     if isinstance(possible, range):
         return any(isinstance(value, int) and value in possible for value in allowed)
     return bool(set(allowed) & set(possible))
 
 
 def listed(*spaces: Space) -> dict[str, tuple[Plain, ...]]:
-    """The values that each hyperparameter with a choice of texts has in any of these spaces.
+    """The values of each hyperparameter with a choice of texts, in all of these spaces together.
 
-    The code behind a text knows no others. Of numbers a choice holds examples: a batch of 256 is as good as one of 128.
+    The task's code has a branch for each of these texts and for no other text. A choice of numbers only lists examples:
+    a batch of 256 is as valid as a batch of 128.
     """
-    found: dict[str, tuple[Plain, ...]] = {}
+    values: dict[str, tuple[Plain, ...]] = {}
     parameters = [parameter for space in spaces for parameter in space.parameters]
     for name in {p.name for p in parameters if p.kind == "choice" and any(isinstance(c, str) for c in p.choices)}:
         own = [p for p in parameters if p.name == name]
         if all(p.kind in ("choice", "value") for p in own):
-            found[name] = tuple(dict.fromkeys(value for p in own for value in p.choices))
-    return found
+            values[name] = tuple(dict.fromkeys(value for p in own for value in p.choices))
+    return values
 
 
 def check_values(space: Space, allowed: Allowed, place: Callable[[str], str]) -> None:
-    """Checks every value that the space names: fixed ones, choices, bounds and those of conditions.
+    """Checks every value in the space: fixed values, choices, bounds and values in conditions.
 
     Args:
-        allowed: what hyperparameters can be; one that is not in it can be anything.
-        place: what messages name as the source of a hyperparameter's values.
+        allowed: the allowed values by hyperparameter. A hyperparameter that is missing may have any value.
+        place: returns the source of a hyperparameter's values, for messages.
 
     Raises:
         InputError: naming the place, the value and what is allowed.
     """
     for parameter in space.parameters:
         name, where = parameter.name, place(parameter.name)
-        can = allowed.get(name)
-        counted = parameter.kind in ("choice", "value")
-        if isinstance(can, Numbers) and can.whole and parameter.kind in ("uniform", "loguniform"):
-            raise InputError(f"{where}: {parameter.kind}: expected {can}, such as {{int: [LOW, HIGH]}} gives")
-        for value in parameter.choices if counted else (parameter.low, parameter.high):
-            if can is not None and (why := refusal(value, can)):
+        own = allowed.get(name)
+        listed = parameter.kind in ("choice", "value")
+        if isinstance(own, Numbers) and own.whole and parameter.kind in ("uniform", "loguniform"):
+            raise InputError(f"{where}: {parameter.kind}: expected {own}, such as {{int: [LOW, HIGH]}} gives")
+        for value in parameter.choices if listed else (parameter.low, parameter.high):
+            if own is not None and (why := refusal(value, own)):
                 raise InputError(f"{where}: {why}" if f"={value}" in where else f"{where}: {value!r}: {why}")
         for key, values in parameter.when.items():
             for value in values if key in allowed else ():
@@ -241,7 +245,7 @@ def check_values(space: Space, allowed: Allowed, place: Callable[[str], str]) ->
 
 
 def is_spec(value: Any) -> bool:
-    """Whether a mapping describes one parameter, rather than a group of them."""
+    """Whether a mapping is the spec of a parameter, not a group of parameters."""
     return isinstance(value, Mapping) and any(kind in value for kind in KINDS)
 
 
@@ -288,10 +292,10 @@ def _parameter(name: str, spec: Any, place: str) -> Parameter:
 
 
 def _with_prior(parameter: Parameter, spec: Mapping[str, Any], where: str) -> Parameter:
-    """The parameter with the prior of its entry; raises InputError where that lies outside its range."""
+    """The parameter with the prior of its entry; raises InputError if the prior is outside the range."""
     if "prior" not in spec:
         if "confidence" in spec:
-            raise InputError(f"{where}: confidence {spec['confidence']!r}: is that of a prior, and there is none")
+            raise InputError(f"{where}: confidence {spec['confidence']!r}: needs a prior, and there is none")
         return parameter
     prior, confidence = _plain(spec["prior"], f"{where}: prior"), spec.get("confidence", "medium")
     if not parameter.allows(prior):
@@ -315,7 +319,7 @@ def _range(
     largest = LARGEST if kind == "int" else sys.float_info.max
     if not all(abs(number) <= largest for number in (low, high, high - low)):
         limit = "2**63 - 1" if kind == "int" else f"{largest:.4g}"
-        raise InputError(f"{shown[:200]}: both bounds must be finite, and they and what is between at most {limit}")
+        raise InputError(f"{shown[:200]}: both bounds must be finite, and they and their difference at most {limit}")
     if low >= high:
         raise InputError(f"{shown}: the range is empty; the lower bound must be < the upper")
     if kind == "loguniform" and low <= 0:
@@ -361,14 +365,11 @@ def _plain(value: Any, where: str) -> Plain:
 
 
 def _ordered(parameters: dict[str, Parameter], place: str) -> Iterator[Parameter]:
-    """Yields the parameters in the order of the file, each after those that its `when` names."""
-    done: set[str] = set()
+    """Yields the parameters in the order of the file, each after the parameters that its `when` names."""
     waiting = dict(parameters)
     while waiting:
-        ready = [p for p in waiting.values() if set(p.when) <= done]
-        if not ready:
+        ready = next((p for p in waiting.values() if not waiting.keys() & p.when.keys()), None)
+        if ready is None:
             raise InputError(f"{place}: space: `when` goes round in a circle: {', '.join(waiting)}")
-        for parameter in itertools.islice(ready, 1):
-            yield parameter
-            done.add(parameter.name)
-            del waiting[parameter.name]
+        del waiting[ready.name]
+        yield ready

@@ -10,48 +10,50 @@ from search.core.events import AuditEvent, Decided, Event, FinalEvent, RepeatEve
 from search.core.space import Plain
 from trainables import Objective, Params
 
-#: Outcomes after which a trial never runs again, unless the search is given more.
+#: Outcomes after which a trial does not run again, unless the search is given more.
 OVER = ("completed", "stopped_early", "timed_out", "diverged", "failed")
+#: The window of `Trial.improving`, as a share of the trial's epochs. Other shares were not measured.
+IMPROVING_SHARE = 1 / 5
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file with a trial's whole state after an epoch; `name` is its path below the search's storage."""
+    """A file with the whole state of a trial after an epoch. `name` is its path in the storage of the search."""
 
     epoch: int
     name: str
     bytes: int
-    #: As `storage.digest` makes it; None in searches that began before there were digests.
+    #: The hash of the file (`storage.digest`); None in a search whose journal began without hashes.
     digest: str | None = None
 
 
 @dataclass
 class Trial:
-    """What is known of one trial."""
+    """A trial with its results so far."""
 
     number: int
     params: Params
     seed: int
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     outcome: str | None = None
-    #: The epoch with the best objective so far, and that objective; 0 and NaN before the first result.
+    #: The epoch with the best objective so far, and the objective there; 0 and NaN before the first result.
     best_epoch: int = 0
     best_value: float = math.nan
-    #: Complete checkpoints, oldest first. The file of one that was deleted since is gone.
+    #: Checkpoints, oldest first. Their files may have been deleted since.
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    #: When its latest epoch was reported (milliseconds since 1970), and the device that trained it.
+    #: The time of its latest report (milliseconds since 1970), and the device of its latest epoch.
     reported: int = 0
     device: str = "cpu"
     #: The causes of its failures since its last new epoch.
     retries: list[str] = field(default_factory=list)
-    #: Number of parts in which it works through a batch; more than one after it ran out of memory.
+    #: The number of parts of a batch; a trial that ran out of memory has two.
     micro_batches: int = 1
-    #: Whether its own loop ended before the last epoch that it could have had, as early stopping of its own does.
+    #: Whether its own loop ended before the most epochs of a trial, for example by its own early stopping.
     ended_itself: bool = False
 
     @property
     def over(self) -> bool:
-        """Whether it has ended for good."""
+        """Whether it has ended and is not tried again."""
         return self.outcome in OVER
 
     @property
@@ -66,47 +68,54 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training and validation over its recorded epochs; of fused trials its share."""
+        """Seconds of training and validation over its recorded epochs; a fused trial has a share of its group's."""
         return sum(metrics.get("epoch_seconds", 0.0) for metrics in self.curve.values())
 
     def take(self, epoch: int, metrics: dict[str, float], objective: Objective) -> None:
-        """Adds an epoch's metrics. Of epochs with equal objectives the earlier stays the best."""
+        """Adds an epoch's metrics. The earlier of two epochs with equal objectives stays the best."""
         self.curve[epoch] = metrics
         value = metrics.get(objective.key)
         if value is not None and (not self.best_epoch or objective.better(value, self.best_value)):
             self.best_epoch, self.best_value = epoch, value
 
     def steady(self, window: int, objective: Objective) -> tuple[float, int]:
-        """The best mean loss of so many neighbouring epochs, and the middle one of these; of a window of one, or of a
-        shorter curve, the best epoch's own. One epoch may be lucky."""
+        """The smallest moving average of the validation loss, and the middle epoch of its window.
+
+        A single epoch may be lucky. With a window of 1, or a curve shorter than the window, it is the loss of the best
+        epoch, and that epoch.
+
+        Args:
+            window: in epochs.
+        """
         losses = self._losses(objective)
         if window < 2 or len(losses) < window:
             return objective.loss(self.best_value), self.best_epoch
-        means = _running_means(list(losses.values()), window)
+        means = _moving_averages(list(losses.values()), window)
         first = min(range(len(means)), key=means.__getitem__)
         return means[first], list(losses)[first + window // 2]
 
     def improving(self, objective: Objective) -> bool:
-        """Whether its last fifth of epochs has a better mean than any as many before: it would gain by more of them.
+        """Whether more epochs would improve the trial, as the mean loss of its last window of epochs is its smallest.
 
-        The best epoch alone says less: of a few dozen validation samples, one epoch in the middle is soon lucky.
+        The window is `IMPROVING_SHARE` of the epochs. It is compared with the windows before it that do not overlap it.
+        A single epoch says less: with a few dozen validation samples an early epoch is often the best by luck.
         """
         losses = list(self._losses(objective).values())
-        length = max(1, len(losses) // 5)
-        means = _running_means(losses, length)
-        return bool(means) and means[-1] < min(means[:-length], default=math.inf)
+        window = max(1, int(len(losses) * IMPROVING_SHARE))
+        means = _moving_averages(losses, window)
+        return bool(means) and means[-1] < min(means[:-window], default=math.inf)
 
     def _losses(self, objective: Objective) -> dict[int, float]:
-        """The validation loss of each epoch that has one, in order."""
+        """The validation loss by epoch, in the order of the epochs; epochs without it are left out."""
         key = objective.key
         return {epoch: objective.loss(m[key]) for epoch, m in sorted(self.curve.items()) if key in m}
 
     @property
     def can_win(self) -> bool:
-        """Whether its best epoch counts.
+        """Whether it can be the best trial: it has a result and did not diverge.
 
-        What an epoch measured counts however the trial ended: completed, stopped, out of time, interrupted or failed.
-        The exception is a trial that diverged: its training is not stable, and may diverge sooner the next time.
+        A trial that was stopped, timed out, interrupted or failed can win by its epochs before. A configuration that
+        diverged may diverge sooner the next time.
         """
         return self.best_epoch > 0 and self.outcome != "diverged"
 
@@ -115,7 +124,7 @@ class Trial:
 class FinalRun:
     """A final training: a trial's configuration, trained for `epochs` epochs with one seed.
 
-    `merged`: on train and validation together; else it is the trial's own model, of train alone.
+    `merged`: trained on train and validation together; otherwise it is the trial's own model, trained on train alone.
     """
 
     seed: int
@@ -126,17 +135,17 @@ class FinalRun:
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     test: dict[str, float] | None = None
     baselines: dict[str, float] = field(default_factory=dict)
-    #: Of the files of its model, by name; see `FinalFinished`.
+    #: The hashes of the files of its model, by name; see `FinalFinished`.
     digests: dict[str, str] = field(default_factory=dict)
 
     def repeats(self, other: FinalRun) -> bool:
-        """Whether the other, of the same trial and seed, is the same training."""
+        """Whether another run of the same trial and seed is the same training."""
         return (self.epochs, self.merged) == (other.epochs, other.merged)
 
 
 @dataclass
 class Repeat:
-    """The best trial of one balanced value, trained again with another seed; `test` stays None if it diverges."""
+    """The best trial of a balanced value, trained again with another seed. `test` stays None if it diverges."""
 
     value: Plain
     seed: int
@@ -150,7 +159,7 @@ class Repeat:
 
 @dataclass
 class Audit:
-    """A stopped trial that is trained on: its later epochs, and its outcome once it is done."""
+    """An audit of a stopped trial: its epochs after the stop, and its outcome when it is done."""
 
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     outcome: str | None = None
@@ -164,9 +173,9 @@ class SearchState:
         self.trials: dict[int, Trial] = {}
         #: Final trainings by trial and seed.
         self.finals: dict[tuple[int, int], FinalRun] = {}
-        #: The final training whose model stands for the search.
+        #: The final training whose model is the result of the search.
         self.final: FinalRun | None = None
-        #: The verdict on the finalists, if they were compared.
+        #: The result of the comparison of finalists; None without a comparison.
         self.decision: Decided | None = None
         self.repeats: dict[tuple[Plain, int], Repeat] = {}
         self.compared = False
@@ -174,17 +183,17 @@ class SearchState:
         self.audits: dict[int, Audit] = {}
         self.status = "searching"
         self.sessions = 0
-        #: Tracebacks of the trials of this session that failed one after the other, up to now.
+        #: Tracebacks of the last trials of this session, if they failed one after the other.
         self.failed_in_a_row: list[str] = []
 
     def params_again(self, trial: Trial) -> Params:
-        """The trial's configuration for another training, with what its best epoch tuned on validation."""
+        """The trial's configuration for another training, with the values that its best epoch tuned on validation."""
         metrics = trial.curve[trial.best_epoch]
         tuned = {key: metrics[f"val_{key}"] for key in self.objective.tuned if f"val_{key}" in metrics}
         return {**trial.params, **tuned}
 
     def apply(self, event: Event) -> None:
-        """Takes one event in, live or replayed."""
+        """Updates the state by an event, live or replayed."""
         match event["event"]:
             case "session":
                 self.sessions += 1
@@ -193,7 +202,7 @@ class SearchState:
             case "ended":
                 self.status = event["status"]
             case "warm_start":
-                pass  # what the searcher alone is told
+                pass  # only the searcher reads it
             case "trial":
                 number = event["number"]
                 self.trials[number] = Trial(number, event["params"], event["seed"])
@@ -226,8 +235,8 @@ class SearchState:
                     trial.take(event["epoch"], event["metrics"], self.objective)
             case "checkpoint":
                 written = Checkpoint(event["epoch"], event["name"], event["bytes"], event.get("digest"))
-                # The same file again, where an epoch was trained again after a checkpoint was lost.
-                trial.checkpoints = [*(one for one in trial.checkpoints if one.name != written.name), written]
+                # An epoch that is trained again after its checkpoint was lost writes the same file again.
+                trial.checkpoints = [*(old for old in trial.checkpoints if old.name != written.name), written]
             case "retry":
                 trial.retries.append(event["why"])
                 trial.micro_batches = event["micro_batches"]
@@ -256,7 +265,7 @@ class SearchState:
         known = self.finals.get(key)
         if event["event"] == "final_started":
             run = FinalRun(event["seed"], event["trial"], event["params"], event["epochs"], event.get("merged", True))
-            if known is None or not known.repeats(run):  # else it is taken up again after a kill
+            if known is None or not known.repeats(run):  # otherwise it continues after a kill
                 self.finals[key] = run
         elif known is not None and event["event"] == "final_result":
             known.curve[event["epoch"]] = event["metrics"]
@@ -270,7 +279,7 @@ class SearchState:
         known = self.repeats.get(key)
         if event["event"] == "repeat_started":
             self.compared = False
-            if known is None or known.trial != event["trial"]:  # else it is taken up again after a kill
+            if known is None or known.trial != event["trial"]:  # otherwise it continues after a kill
                 self.repeats[key] = Repeat(*key, event["trial"], event["params"])
         elif known is not None and event["event"] == "repeat_result":
             known.curve[event["epoch"]] = event["metrics"]
@@ -278,20 +287,15 @@ class SearchState:
             known.test, known.best_epoch, known.parameters = event["test"], event["best_epoch"], event["parameters"]
 
     def best(self, parameter: str | None = None, value: Plain = None) -> Trial | None:
-        """The trial with the best objective at any epoch; of equal ones the earliest. None where no trial can win.
+        """The trial with the best objective at any epoch, the earliest of equal trials; None if no trial can win.
 
-        Which trials can win: `Trial.can_win`.
+        `Trial.can_win` says which trials can win.
 
         Args:
             parameter: if given, only trials whose `parameter` is `value` count.
         """
-        winner: Trial | None = None
-        for trial in self.trials.values():
-            if parameter is not None and trial.params[parameter] != value:
-                continue
-            if trial.can_win and (winner is None or self.objective.better(trial.best_value, winner.best_value)):
-                winner = trial
-        return winner
+        able = (t for t in self.trials.values() if t.can_win and (parameter is None or t.params[parameter] == value))
+        return min(able, key=lambda trial: self.objective.loss(trial.best_value), default=None)
 
     def ranked(self) -> list[Trial]:
         """The trials that can win, the best first."""
@@ -299,33 +303,34 @@ class SearchState:
         return sorted(able, key=lambda t: (self.objective.loss(t.best_value), t.number))
 
     def finalists(self, window: int) -> list[tuple[Trial, int]]:
-        """Trials that can win, the best first, and the number of epochs for the final training of each; by `steady`."""
-        able = [(*t.steady(window, self.objective), t) for t in self.trials.values() if t.can_win]
-        return [(t, epoch) for _, epoch, t in sorted(able, key=lambda one: (one[0], one[2].number))]
+        """Trials that can win, the best first, each with the number of epochs of its final training: `Trial.steady`."""
+        steady = [(*t.steady(window, self.objective), t) for t in self.trials.values() if t.can_win]
+        steady.sort(key=lambda item: (item[0], item[2].number))
+        return [(trial, epoch) for _, epoch, trial in steady]
 
     def epochs_trained(self) -> int:
         """The epochs of trials, audits and final trainings together."""
         trained: list[Trial | Audit | FinalRun] = [*self.trials.values(), *self.audits.values(), *self.finals.values()]
-        return sum(len(one.curve) for one in trained)
+        return sum(len(training.curve) for training in trained)
 
     def audited(self) -> list[int]:
         """The numbers of the stopped trials whose audit is done."""
         return [number for number, audit in self.audits.items() if audit.outcome]
 
     def tested(self, trial: int) -> list[FinalRun]:
-        """A trial's final trainings that are done, in the order of their seeds, all of the same number of epochs."""
+        """The finished final trainings of a trial in the order of their seeds, all with the same number of epochs."""
         done = [f for key, f in sorted(self.finals.items()) if key[0] == trial and f.test is not None]
         return [f for f in done if f.epochs == done[0].epochs]
 
     def unfinished(self) -> list[Trial]:
-        """The trials that are being trained or wait to be taken up again."""
+        """The trials that train, or that will train again."""
         return [t for t in self.trials.values() if not t.idle]
 
     def paused(self) -> dict[int, int]:
-        """The trials that wait to be promoted, and the epoch at which each waits."""
+        """The epoch of each paused trial, by its number."""
         return {t.number: t.epoch for t in self.trials.values() if t.outcome == "paused"}
 
 
-def _running_means(values: list[float], window: int) -> list[float]:
+def _moving_averages(values: list[float], window: int) -> list[float]:
     """The mean of every `window` neighbouring values."""
     return [sum(values[i : i + window]) / window for i in range(len(values) - window + 1)]

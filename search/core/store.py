@@ -59,7 +59,7 @@ class Store:
 
     @property
     def is_writable(self) -> bool:
-        """Whether the existing folder can be written to. On a read-only disk it cannot."""
+        """Whether the existing folder can be written to; False on a read-only disk."""
         return os.access(self.root, os.W_OK)
 
     @property
@@ -83,14 +83,16 @@ class Store:
         return self.root / "cache"
 
     def check(self) -> None:
-        """Raises InputError if the folder can neither be written to nor created. Creates nothing, as the command may
-        still end with another error."""
-        there = next(path for path in (self.root, *self.root.parents) if path.exists())
-        reason = "is no folder" if not there.is_dir() else "" if os.access(there, os.W_OK) else "is not writable"
+        """Raises InputError if the folder can neither be written to nor created.
+
+        It creates nothing, as the command may still end with another error.
+        """
+        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        reason = "is no folder" if not existing.is_dir() else "" if os.access(existing, os.W_OK) else "is not writable"
         if reason:
             raise InputError(
-                f"{self.root}: results cannot be kept there ({there} {reason}); choose another folder with --store DIR "
-                "or SEARCH_STORE"
+                f"{self.root}: results cannot be kept there ({existing} {reason}); choose another folder with "
+                "--store DIR or SEARCH_STORE"
             )
 
     def search(self, name: str) -> SearchFolder:
@@ -100,11 +102,11 @@ class Store:
         return SearchFolder(self.root / "searches" / name)
 
     def plan(self, key: str) -> Path:
-        """The file of a forecast by `--plan`; `key` is a hash of its configuration and data."""
+        """The file of a forecast that `--plan` made; `key` is a hash of its configuration and data."""
         return self.root / "plans" / f"{key}.json"
 
     def names(self) -> list[str]:
-        """The searches in this store, in alphabetical order."""
+        """The names of the searches in this store, in alphabetical order."""
         folder = self.root / "searches"
         return sorted(p.parent.name for p in folder.glob("*/search.json")) if folder.is_dir() else []
 
@@ -134,11 +136,12 @@ class SearchFolder:
         return (self.path / "search.json").exists()
 
     def begin(self) -> Journal:
-        """Reserves the name for a new search until the returned journal is closed. Other files of the search may be
-        written only after this call.
+        """Reserves the name for a new search until the returned journal is closed.
+
+        Other files of the search may be written only after this call.
 
         Raises:
-            InputError: there is a search of that name, or it is being started.
+            InputError: a search of this name exists, or another process is starting it.
         """
         if not self.exists:
             journal = Journal(self.journal)
@@ -159,7 +162,7 @@ class SearchFolder:
         """Keeps other processes from running or changing this search until the returned journal is closed.
 
         Raises:
-            InputError: there is no such search, or another process is running it.
+            InputError: there is no search of this name, or another process is running it.
         """
         self.read(store)
         return Journal(self.journal)
@@ -174,12 +177,12 @@ class SearchFolder:
         return self.path / final_name(trial, seed)
 
     def samples(self, final: FinalRun | None) -> list[str]:
-        """The lines that the task wrote about the final model, such as generated sentences."""
+        """The lines that a task wrote with the final model, such as generated sentences; empty without a file."""
         path = self.samples_file(final) if final else None
         return path.read_text().splitlines() if path and path.exists() else []
 
     def samples_file(self, final: FinalRun) -> Path:
-        """The file of the lines of `samples`."""
+        """The file with the lines of `samples`."""
         return self.final(final.trial, final.seed) / "artifacts" / "samples.txt"
 
     @property
@@ -197,8 +200,10 @@ class SearchFolder:
         return self.path / "repeats" / f"{trial:04d}-seed-{seed}.parquet"
 
     def write(self, record: SearchRecord) -> None:
-        """Writes `search.json`, whole or not at all, without the secrets of addresses. Only its owner may read it, as a
-        command may hold a secret that it needs."""
+        """Writes `search.json` atomically and without the secrets of addresses.
+
+        Only its owner may read the file: the command line of a task may contain a secret.
+        """
         content = record.to_json()
         content |= {key: without_secrets(content[key]) for key in ADDRESSES if content[key]}
         with replacing(self.path / "search.json") as file:
@@ -206,11 +211,11 @@ class SearchFolder:
             file.write(json.dumps({**content, "crc": _checksum(content)}, indent=2).encode())
 
     def read(self, store: Store | None = None) -> SearchRecord:
-        """Reads `search.json`; raises InputError where there is no such search, or the file is damaged."""
+        """Reads `search.json`; raises InputError if there is no search of this name, or if the file is damaged."""
         if not self.exists:
             store = store or Store(self.path.parent.parent)
-            there = ", ".join(store.names()) or "none yet"
-            raise InputError(f"{self.name}: no search of that name in {store.root} (there: {there})")
+            names = ", ".join(store.names()) or "none yet"
+            raise InputError(f"{self.name}: no search of that name in {store.root} (there: {names})")
         path = self.path / "search.json"
         content = read_json(path, "put a copy of it back, or delete the folder of the search")
         crc = content.pop("crc", None)  # old files have no checksum
@@ -223,7 +228,7 @@ class SearchFolder:
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """The object that a JSON file of the store holds.
+    """The object in a JSON file of the store.
 
     Args:
         remedy: the advice for a damaged file, as a part of a sentence.
@@ -243,12 +248,12 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def pass_over(error: InputError) -> None:
-    """Logs a warning that a command about many searches skips one, with the reason."""
+    """Logs a warning, with the reason, that a command about many searches skips a search."""
     logging.getLogger(__name__).warning("passed over: %s", redacted(str(error)))
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    """A checksum of the content, which does not depend on the order of its keys or the layout of the file."""
+    """A checksum of the content. The order of the keys and the layout of the file do not matter."""
     return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 

@@ -24,9 +24,10 @@ from search.core.config import SearchConfig, parse_duration
 from search.core.decision import CONTINUE, Decision, go_on, stop
 from search.core.events import CheckpointWritten, Event, Failed, Moved, Result, Retried
 from search.core.failures import Failure, sign
-from search.core.registry import SEARCHERS
-from search.core.schedulers import make_scheduler
-from search.core.schedulers.rungs import Losses
+from search.core.pareto import measured
+from search.core.registry import SCHEDULERS, SEARCHERS
+from search.core.schedulers.base import Scheduler
+from search.core.schedulers.rungs import Losses, merge_rungs
 from search.core.searchers import make_searcher
 from search.core.searchers.base import Searcher
 from search.core.searchers.priors import first_from_priors
@@ -35,8 +36,8 @@ from search.core.state import SearchState, Trial
 from search.core.warm_start import as_trials
 from trainables import Objective, Params
 
-#: A search ends after this many trials that fail in the same way, one after the other, if no trial has a result. Two
-#: trials may share the bad value of a hyperparameter.
+#: A search without a result ends after this many consecutive trials with the same failure. Two trials may share the bad
+#: value of a hyperparameter; other numbers were not measured.
 SAME_FAILURES = 3
 #: Stop a trial whose epoch took more than this many times `search.max_epoch_seconds`. Not measured; by arithmetic, with
 #: the limit that `TimePlan` sets, all epochs of such a trial would take 2 * 1.5 * 0.3 = 0.9 of the time budget.
@@ -48,9 +49,9 @@ class TrialResult(NamedTuple):
 
     Attributes:
         number, epoch: of the trial.
-        metrics: by name; empty of the objective where the epoch diverged.
+        metrics: by name; without the objective if the epoch diverged.
         diverged: why the epoch's figures are not finite; None where they are.
-        checkpoint: `name`, `bytes` and `digest` of the trial's state; None where it is not kept.
+        checkpoint: `name`, `bytes` and `digest` of the trial's state; None if it is not kept.
     """
 
     number: int
@@ -68,8 +69,8 @@ class TrialResult(NamedTuple):
 def reported_together(config: SearchConfig, events: Iterable[Event]) -> Iterator[list[Event]]:
     """Splits events into groups whose results were decided together.
 
-    Fused trials report together, in one write of the journal, and so their results have the same time. Without
-    `search.fuse` each event is a group of its own: trials may report in the same millisecond, one after the other.
+    Fused trials report together, in one write of the journal. Their results have the same time. Without `search.fuse`
+    each event is a group of its own: separate trials may report in the same millisecond.
     """
     fused = config.search.fuse > 1
     for _, group in groupby(events, key=lambda e: (e["event"] == "result", e.get("time")) if fused else id(e)):
@@ -77,7 +78,7 @@ def reported_together(config: SearchConfig, events: Iterable[Event]) -> Iterator
 
 
 class Study:
-    """The trials of a search, its searcher and its scheduler, as its events made them."""
+    """The trials, the searcher and the scheduler of a search: a function of the applied events."""
 
     def __init__(
         self,
@@ -90,11 +91,11 @@ class Study:
     ) -> None:
         """
         Args:
-            objective: of the task; early stopping goes by it.
+            objective: of the task; early stopping compares its values.
             ends_itself: whether trials run their own loop, as functions and commands do. A trial is then complete when
                 its loop ends, and not when it reports its last epoch.
-            searcher: takes the place of the configuration's searcher.
-            events: are applied.
+            searcher: replaces the searcher of the configuration.
+            events: events to apply, such as those of a journal.
         """
         self.config, self.objective, self.ends_itself = config, objective, ends_itself
         if searcher is None:
@@ -102,17 +103,17 @@ class Study:
         else:
             limit = searcher.configurations
             self.searcher, self.total = searcher, math.inf if limit is None else limit
-        self.scheduler = make_scheduler(config.search)
+        self.scheduler: Scheduler = SCHEDULERS.get(config.search.scheduler).from_settings(config.search)
         self.state = SearchState(objective)
-        #: Whether new trials begin no more, as the time that is left would not hold another trial.
+        #: True if no new trial begins, as a trial takes more time than is left.
         self.closed = False
-        #: The first trials have the configurations that experts would try first, and no rule ends them: the result is
-        #: then no worse than theirs, whatever early epochs say.
+        #: The number of trials that have the configuration of the priors; they come first. The scheduler does not end
+        #: them: so the result is never worse than the configuration of an expert, even if their early epochs look bad.
         uses_priors = SEARCHERS.get(config.search.searcher).uses_priors
         self._experts = first_from_priors(config.space, len(config.balanced)) if uses_priors else 0
         #: A view for each balanced value. Trial `number` belongs to view `number % len(views)`.
         self._views = [_View(self, turn) for turn in range(len(config.balanced))]
-        #: The searcher's proposals whose event was not applied yet, by trial number.
+        #: Proposals of the searcher whose event is not applied yet, by trial number.
         self._asked: dict[int, Params] = {}
         for event in events:
             self.apply(event)
@@ -120,7 +121,7 @@ class Study:
     # Events
 
     def apply(self, event: Event) -> None:
-        """Takes in an event, live or replayed: updates the state, the searcher and the losses that schedulers read."""
+        """Updates the state, the searcher and the losses of the scheduler by an event, live or replayed."""
         self.state.apply(event)
         match event["event"]:
             case "warm_start":
@@ -153,7 +154,7 @@ class Study:
         return len(self.state.trials) < self.total and not self.closed
 
     def promote(self) -> int | None:
-        """The number of the paused trial that continues now; None where none does.
+        """The number of the paused trial that continues now, or None.
 
         Balanced values get equal shares: the value with the fewest results at its rungs comes first.
         """
@@ -165,13 +166,13 @@ class Study:
                 return number
         waiting = self.state.paused()
         if self.closed and len(self.state.trials) < self.total:
-            # The time that is left holds no new trial, but some paused trials: the furthest first, then the best.
+            # A new trial takes more time than is left, a paused trial less. The furthest goes first, then the best.
             losses = {n: self.objective.val_loss(self.state.trials[n].curve[epoch]) for n, epoch in waiting.items()}
             return min(waiting, key=lambda n: (-waiting[n], losses[n], n), default=None)
         return None
 
     def propose(self) -> Event | None:
-        """The event of the trial to train next: `promoted`, else `trial`. None where no trial can begin now.
+        """The event of the next trial: `promoted`, or else `trial`; None if no trial can begin now.
 
         In a deterministic search no trial of the next round begins before the round ends.
         """
@@ -188,7 +189,7 @@ class Study:
         }  # fmt: skip
 
     def proposal_reason(self) -> str:
-        """Where the searcher's last proposal comes from, and how much it knew."""
+        """The source of the searcher's last proposal, and the number of trials that it knew."""
         judged = len([trial for trial in self.state.trials.values() if trial.idle])
         return f"after {judged} of {len(self.state.trials)} trials were judged, from {self.searcher.source}"
 
@@ -204,7 +205,7 @@ class Study:
     ) -> tuple[list[Event], dict[int, Decision]]:
         """Decides on trials that report together, each at its last epoch.
 
-        An epoch that is known already was trained again after a failure. Its first record stands.
+        An epoch that the state has already was trained again after a failure. Its first record stays.
 
         Args:
             results: in the order of the epochs.
@@ -213,9 +214,14 @@ class Study:
 
         Returns:
             The events to record, and a decision for each trial with a new epoch.
+
+        Raises:
+            InputError: the search has an objective that the epochs do not measure.
         """
         trials = self.state.trials
         new = [r for r in results if r.epoch not in trials[r.number].curve]
+        for objective in self.config.objectives if new and not new[0].diverged else ():
+            measured(new[0].metrics, objective)
         decisions = self.decide(new)
         last = {r.number: r.epoch for r in new}
         events: list[Event] = []
@@ -278,11 +284,11 @@ class Study:
         if last.diverged:
             return stop(last.diverged, "diverged")
         if last.epoch >= search.epochs:
-            # A loop of its own ends after its last epoch: it may have a model to save.
+            # A user's own loop ends by itself after its last epoch: it may have a model to save.
             return CONTINUE if self.ends_itself else stop(self._all_epochs, "completed")
         seconds, limit = last.metrics.get("epoch_seconds", 0.0), search.max_epoch_seconds
         if limit is not None and seconds > SLOW * limit:
-            return stop(f"the epoch took {seconds:.3g} s, more than twice the {limit:.3g} s that fit the budget")
+            return stop(f"the epoch took {seconds:.3g} s, more than {SLOW} times the {limit:.3g} s that fit the budget")
         by_rank = self._by_rank(number, results)
         if by_rank.kind == "stop":
             return by_rank
@@ -291,22 +297,22 @@ class Study:
         return by_rank
 
     def _by_rank(self, number: int, results: Sequence[TrialResult]) -> Decision:
-        """The scheduler's decision; a trial that experts would try first continues whatever its rank."""
-        known = self.state.trials[number]
-        trial = replace(known, curve=known.curve | {r.epoch: r.metrics for r in results})
+        """The scheduler's decision. A trial with the configuration of the priors always continues."""
+        before = self.state.trials[number]
+        trial = replace(before, curve=before.curve | {r.epoch: r.metrics for r in results})
         decision = self.scheduler.decide(self._view(number), trial)
         if number < self._experts and decision.reason:
             return go_on(f"{decision.reason}; as what an expert would try first it goes on anyway")
         return decision
 
     def is_over_time(self, number: int, seconds: float) -> bool:
-        """Whether a trial has used up `search.trial_timeout` with its recorded epochs and these seconds."""
+        """Whether the recorded epochs of a trial and these seconds together exceed `search.trial_timeout`."""
         limit = self.config.search.trial_timeout
         return limit is not None and self.state.trials[number].seconds + seconds > parse_duration(limit)
 
     @property
     def timeout_reason(self) -> str:
-        """Why a trial ends that `is_over_time`."""
+        """The reason for ending a trial that is over its time."""
         return f"trial_timeout is {self.config.search.trial_timeout}"
 
     @property
@@ -339,15 +345,15 @@ class Study:
         return Failed(event="failed", number=number, why=cause, traceback=traceback)
 
     def _same_failures(self, cause: Failure, traceback: str) -> int:
-        """Number of the trials that failed last, in a row, that failed in this way."""
+        """The number of consecutive failed trials, up to now, whose error has the same line and message."""
         row = self.state.failed_in_a_row if cause == "error" else []
         return sum(sign(other) == sign(traceback) for other in row)
 
     def is_hopeless(self, event: Failed) -> bool:
         """Whether the search should end after this failure, which was applied.
 
-        It ends after `search.max_failed_in_a_row` failures. Where no trial has a result, it ends after
-        `SAME_FAILURES` that are alike, and after a mistake in the training, which every trial would repeat.
+        It ends after `search.max_failed_in_a_row` failures. If no trial has a result, it also ends after
+        `SAME_FAILURES` failures of the same kind, and after a mistake in the training, which every trial would repeat.
         """
         if len(self.state.failed_in_a_row) >= self.config.search.max_failed_in_a_row:
             return True
@@ -362,7 +368,7 @@ class Study:
         """The events that reopen trials of a search that was given more trials or epochs.
 
         Complete trials continue to the new number of epochs, except those whose own loop ended before the old number:
-        it would end there again. Trials that ended only because nothing was left to promote them wait again.
+        it would end there again. Trials that were still paused when the search ended are paused again.
         """
         trials, search = self.state.trials.values(), self.config.search
         complete = [t for t in trials if t.outcome == "completed" and not t.ended_itself]
@@ -386,11 +392,7 @@ class Study:
 
     def rungs(self) -> Losses:
         """Epoch of each rung -> trial number -> loss."""
-        merged: Losses = {}
-        for view in self._views:
-            for epoch, rung in self.scheduler.rungs(view).items():
-                merged.setdefault(epoch, {}).update(rung)
-        return dict(sorted(merged.items()))
+        return merge_rungs(map(self.scheduler.rungs, self._views))
 
 
 class _View:
@@ -430,10 +432,10 @@ class _View:
 
 
 def first_of_round(config: SearchConfig, number: int) -> float:
-    """The number of the first trial of a trial's round; infinity where the search has no rounds."""
+    """The number of the first trial of a trial's round; infinity if the search has no rounds."""
     search = config.search
     if not search.deterministic:
         return math.inf
-    assert search.concurrency is not None  # settled before the search began
+    assert search.concurrency is not None  # set before the search began
     together = search.concurrency * search.fuse
     return number // together * together

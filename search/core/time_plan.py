@@ -101,12 +101,12 @@ def with_epochs(config: SearchConfig, trials: TrialEpochs) -> SearchConfig:
 
 @dataclass(frozen=True)
 class TrialsSoFar:
-    """What the plan reads of the trials of a search.
+    """The figures of the trials that the plan needs.
 
     Attributes:
         epoch_seconds: Mean seconds of an epoch (training and validation) of the best trial.
         trained_epochs: Epochs that the best trial was trained.
-        best_epochs: Epochs after which it was best. Its final training has as many, unless the plan changes that.
+        best_epochs: Epochs after which it was best. Its final training has this number, unless the plan changes it.
         improving: Whether more epochs would improve the winner: the best trial still improved at its end, and, if it
             was stopped early, so did at least half of the complete trials.
         longest_improving: Epochs of the longest running trial that still improves; 0 if none does.
@@ -145,13 +145,13 @@ class TrialsSoFar:
 
 @dataclass(frozen=True)
 class FinalPlan:
-    """What follows the trials.
+    """The trainings after the trials.
 
     Attributes:
         comparison_seeds: Seeds of the comparison of balanced values. 0: no comparison.
         retrain: True: the best configuration is trained on train and validation. False: the best trial's own model is
             tested.
-        epochs: Epochs of the final training. None: as many as were best in the search.
+        epochs: Epochs of the final training. None: the number that was best in the search.
         seconds: Seconds of the comparison and the final training, which are reserved. 0 without a budget.
     """
 
@@ -283,7 +283,7 @@ class TimePlan:
         """The epochs of a full trial, from the seconds of a measured epoch.
 
         Args:
-            epoch_seconds: Seconds of an epoch (training and validation) while as many trials train as fit at once.
+            epoch_seconds: Seconds of an epoch (training and validation) while all trials that fit at once train.
             most_epochs: Epochs of a trial that the configuration says.
             first_rung: First rung that the configuration says. It moves in proportion to the epochs.
         """
@@ -332,11 +332,11 @@ class TimePlan:
     def after_trials(
         self, trials: TrialsSoFar | None, left_seconds: float, final_epoch_seconds: float | None = None
     ) -> FinalPlan:
-        """Plans what follows the trials, as if they ended now.
+        """Plans the trainings after the trials, as if the trials ended now.
 
-        What does not fit gives way in this order. The comparison gets fewer seeds, then none. The final training gets
-        fewer epochs, but at least as many steps as the best trial had; its epochs have more steps, as it trains on
-        validation too. Otherwise there is no final training.
+        If the time is too short, first the comparison gets fewer seeds, then none. Then the final training gets fewer
+        epochs, but at least the number of steps of the best trial; its epochs have more steps, as it trains on
+        validation too. If it has no time for these, there is no final training.
 
         Args:
             trials: None: no trial can win yet.
@@ -355,7 +355,7 @@ class TimePlan:
         share_seconds, free_seconds = share * self.budget_seconds, left_seconds - self.around_seconds
         most_seconds = max(share_seconds, free_seconds)
         epoch_seconds = self._final_epoch_seconds(trials, final_epoch_seconds)
-        # So many epochs of train and validation are as many steps as `best_epochs` epochs of train.
+        # These epochs of train and validation have as many steps as `best_epochs` epochs of train.
         fewest_epochs = ceil(trials.best_epochs / (self._merged_samples / self.train_samples))
         # An epoch is measured after the last trial. Then the final training may take all the time that is left.
         if epoch_seconds * fewest_epochs > (most_seconds if final_epoch_seconds else share_seconds):
@@ -365,7 +365,7 @@ class TimePlan:
             epochs = max(trials.best_epochs, min(self.most_final_epochs, int(free_seconds / epoch_seconds)))
         if epoch_seconds * trials.best_epochs > most_seconds:
             epochs = int(most_seconds / epoch_seconds)
-        # A running trial that improves may be best after its next epoch. Its final training then has as many epochs.
+        # A running trial that improves may be best after its next epoch: its final training needs one more epoch.
         likely_epochs = self.most_final_epochs if growing else max(trials.best_epochs, trials.longest_improving + 1)
         final_seconds = min(share_seconds, epoch_seconds * likely_epochs)
         return self._with_comparison(trials, True, epochs, self.around_seconds + final_seconds)
@@ -390,7 +390,7 @@ class TimePlan:
         return self.shares.safety * rounds * (measured_seconds or forecast)
 
     def _with_comparison(self, trials: TrialsSoFar, retrain: bool, epochs: int | None, seconds: float) -> FinalPlan:
-        """Adds the comparison with as many seeds as fit; at least two, as one seed shows no spread."""
+        """Adds the comparison with the most seeds that fit; at least two, as one seed shows no variation."""
         limit = self.shares.after_trials * self.budget_seconds
         for seeds in range(self.comparison_seeds, 1, -1):
             seconds_of_both = seconds + self._comparison_seconds(trials, seeds)

@@ -8,24 +8,25 @@ from search.core.config import SearchConfig
 from search.core.events import EarlierTrial, WarmStarted
 from search.core.registry import SEARCHERS
 from search.core.replay import open_search, replay
+from search.core.space import Space
 from search.core.state import Trial
 from search.core.store import Store, pass_over
 from trainables import InputError, Objective, Params, get_task
 
-#: The largest number of earlier winners that `--from auto` tries first.
+#: The largest number of earlier winners that `--from auto` tries first. Other numbers were not measured.
 WINNERS = 3
 
 
 def from_all(store: Store, config: SearchConfig) -> tuple[WarmStarted | None, list[str]]:
-    """The winners of the store's finished searches of this task, the newest first, whatever data they were made on.
+    """Collects the best configurations of the finished searches of this task, for `--from auto`.
 
-    They are tried first, and nothing else is learned: what wins on one data set is often good on the next, while the
-    values of other data say nothing here.
+    The search tries them first. The searcher learns no losses from them: the searches may have had other data, where a
+    loss means something else. A configuration that is best on one data set is often good on another.
 
     Returns:
-        The event, None where there is no such search, and lines for the user.
+        The event, or None if there is no finished search; and lines for the user.
     """
-    known: list[tuple[int, str, Params]] = []
+    best: list[tuple[int, str, Params]] = []
     for name, record in store.records():
         if record.task != config.task:
             continue
@@ -34,32 +35,32 @@ def from_all(store: Store, config: SearchConfig) -> tuple[WarmStarted | None, li
         except InputError as error:
             pass_over(error)
             continue
-        best = state.best()
-        if state.status == "finished" and best is not None:
-            known.append((record.created, name, best.params))
+        if state.status == "finished" and (trial := state.best()) is not None:
+            best.append((record.created, name, trial.params))
     winners: list[Params] = []
     names: list[str] = []
-    for _, name, params in sorted(known, key=lambda one: -one[0]):
+    for _, name, params in sorted(best, key=lambda winner: -winner[0]):
         if params not in winners and len(winners) < WINNERS:
             winners.append(params)
             names.append(name)
     if not winners:
         return None, [f"warm start: no finished search of {config.task} is in this store"]
-    said = f"warm start: the best configurations of {', '.join(names)} are tried first"
-    return {"event": "warm_start", "from": ", ".join(names), "trials": [], "first": winners}, [said]
+    line = f"warm start: the best configurations of {', '.join(names)} are tried first"
+    return {"event": "warm_start", "from": ", ".join(names), "trials": [], "first": winners}, [line]
 
 
 def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str) -> tuple[WarmStarted, list[str]]:
-    """Reads the finished trials of search `name` that fit into this search's space.
+    """Reads the trials of the search `name` that are over, for `--from NAME`.
 
-    A trial fits if each of its hyperparameters that is searched here too has a value in this search's range.
-    Hyperparameters that the earlier search did not have are left open.
+    A trial is left out if a value of it lies outside the range of this search. A hyperparameter that the earlier search
+    did not have stays open.
 
     Returns:
-        The event that tells the searcher of them, and has it try their best one first; and lines for the user.
+        The event, with the trials for the searcher and the best configuration, which is tried first; and lines for the
+        user.
 
     Raises:
-        InputError: there is no such search, it is of another task, or nothing of it can be used.
+        InputError: there is no search of this name, it has another task, or none of its trials can be used.
     """
     place = f"--from {name}"
     if not SEARCHERS.get(config.search.searcher).learns:
@@ -72,43 +73,46 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     if own.mode != other.mode:
         raise InputError(f"{place}: its {other.metric} is better where it is {other.mode}, not {own.mode}")
     state, _ = replay(folder)
-    finished = [t for t in state.trials.values() if t.over and (t.can_win or t.outcome != "failed")]
-    outside: Counter[str] = Counter()
-    taken: list[EarlierTrial] = []
-    for trial in finished:
-        wrong = next(
-            (
-                p.name
-                for p in config.space.parameters
-                if p.searched and p.name in trial.params and p.exists(trial.params)
-                and not p.allows(trial.params[p.name])
-            ),
-            None,
-        )  # fmt: skip
-        if wrong:
-            outside[wrong] += 1
-        else:
-            metric = state.objective.key
-            values = {str(e): m[metric] for e, m in trial.curve.items() if metric in m}
-            taken.append({"params": trial.params, "outcome": trial.outcome, "values": values})
-    reasons = ", ".join(f"{n} for {parameter}" for parameter, n in outside.items())
-    left = f"; {sum(outside.values())} lie outside this space ({reasons})" if outside else ""
-    if not taken:
-        raise InputError(f"{place}: none of its {len(finished)} finished trials can be used{left}")
-    said = [f"warm start: {len(taken)} of {len(finished)} finished trials of {name} taken{left}"]
+    over = [t for t in state.trials.values() if t.over and (t.can_win or t.outcome != "failed")]
+    misfits = {trial.number: _misfit(trial, config.space) for trial in over}
+    outside = Counter(parameter for parameter in misfits.values() if parameter)
+    reasons = ", ".join(f"{count} for {parameter}" for parameter, count in outside.items())
+    left_out = f"; {outside.total()} lie outside this space ({reasons})" if outside else ""
+    key = state.objective.key
+    trials = [
+        EarlierTrial(
+            params=trial.params,
+            outcome=trial.outcome,
+            values={str(epoch): metrics[key] for epoch, metrics in trial.curve.items() if key in metrics},
+        )
+        for trial in over
+        if not misfits[trial.number]
+    ]
+    if not trials:
+        raise InputError(f"{place}: none of its {len(over)} finished trials can be used{left_out}")
+    lines = [f"warm start: {len(trials)} of {len(over)} finished trials of {name} taken{left_out}"]
     if record.fingerprint != fingerprint and not record.imported:
-        said.append(f"warm start: {name} was made on other data (fingerprint {record.fingerprint})")
+        lines.append(f"warm start: {name} was made on other data (fingerprint {record.fingerprint})")
     best = state.best()
     first = [best.params] if best is not None else []
-    return {"event": "warm_start", "from": name, "trials": taken, "first": first}, said
+    return {"event": "warm_start", "from": name, "trials": trials, "first": first}, lines
+
+
+def _misfit(trial: Trial, space: Space) -> str | None:
+    """The first hyperparameter of the trial whose value lies outside its range in the space."""
+    for parameter in space.parameters:
+        given = parameter.searched and parameter.name in trial.params and parameter.exists(trial.params)
+        if given and not parameter.allows(trial.params[parameter.name]):
+            return parameter.name
+    return None
 
 
 def as_trials(event: WarmStarted, objective: Objective) -> list[Trial]:
-    """The trials of the event, numbered below zero, as `Searcher.learn` takes them."""
+    """The earlier trials of the event for `Searcher.learn`, numbered -1, -2 and so on."""
     trials = []
-    for index, told in enumerate(event["trials"]):
-        trial = Trial(-1 - index, told["params"], seed=0, outcome=told["outcome"])
-        for epoch, value in told["values"].items():
+    for index, earlier in enumerate(event["trials"]):
+        trial = Trial(-1 - index, earlier["params"], seed=0, outcome=earlier["outcome"])
+        for epoch, value in earlier["values"].items():
             trial.take(int(epoch), {objective.key: value}, objective)
         trials.append(trial)
     return trials

@@ -1,4 +1,4 @@
-"""Audits early stopping: trains some of the stopped trials for all epochs and asks whether one would have won."""
+"""Audits early stopping: trains some of the stopped trials for all epochs, to see whether one would have won."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainables.base.storage import Storage
 
 
 def audit_stopped_trials(search: Search, splits: Splits, placement: Placement) -> None:
-    """Trains `audit_stopping` of the stopped trials, drawn with the seed of the search, for all epochs.
+    """Trains `search.audit_stopping` of the stopped trials for all epochs, drawn with the seed of the search.
 
     A trial continues from its last checkpoint, or from its first epoch if that checkpoint was deleted. The result of
     the search does not change.
@@ -34,7 +34,7 @@ def audit_stopped_trials(search: Search, splits: Splits, placement: Placement) -
     order = np.random.default_rng(config.search.seed).permutation(len(stopped))
     done = state.audited()
     left = [stopped[i] for i in order if stopped[i].number not in done]
-    left.sort(key=lambda trial: trial.number not in state.audits)  # first the audits that were begun
+    left.sort(key=lambda trial: trial.number not in state.audits)  # audits that a stop interrupted come first
 
     def arguments(trial: Trial) -> tuple[Any, ...]:
         search.record({"event": "audit_started", "number": trial.number})
@@ -57,7 +57,7 @@ def audit_stopped_trials(search: Search, splits: Splits, placement: Placement) -
 
 
 def progress(trial: Trial) -> str:
-    """The file with the state of an audited trial, relative to the folder of the search."""
+    """The path of the file with the state of an audited trial, below the folder of the search."""
     return f"audit/{trial.number:04d}.pt"
 
 
@@ -65,8 +65,11 @@ def audit_worker(
     name: str, splits: Splits, resources: dict[str, Any], params: Params, micro_batches: int, seed: int, epochs: int,
     states: list[tuple[str, str | None]], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Runs on a worker. Yields the metrics of each epoch after the newest of the files `states`, up to the last epoch
-    or until the training diverges."""
+    """Runs on a worker. Yields the metrics of each epoch up to the last, or until the training diverges.
+
+    Args:
+        states: names and digests of files to continue from; the first sound file is used.
+    """
     task = get_task(name)
     device = choose_device(**resources)
 

@@ -12,8 +12,9 @@ def audit_rows(state: SearchState) -> list[dict[str, Any]]:
     """A row for each audited trial, sorted by its rank after all epochs.
 
     Keys:
-        `trial`. `epoch`: the epoch at which it was stopped. `then`: its best objective up to that epoch. `end`: its
-        best objective over all epochs. `rank_then`, `rank_end`: its rank among all trials with either objective.
+        `trial`: its number. `epoch`: the epoch at which it was stopped. `then`: its best objective up to that epoch.
+        `end`: its best objective over all epochs. `rank_then`, `rank_end`: its rank among all trials by each of the
+        two.
     """
     key, loss = state.objective.key, state.objective.loss
     others = {t.number: loss(t.best_value) for t in state.trials.values() if t.can_win}
@@ -30,7 +31,7 @@ def audit_rows(state: SearchState) -> list[dict[str, Any]]:
 
 
 def audit_paragraph(rows: list[dict[str, Any]], state: SearchState) -> str:
-    """A paragraph about the rows of `audit_rows`; empty where no trial was audited."""
+    """A paragraph about the rows of `audit_rows`; empty if no trial was audited."""
     best = state.best()
     if not rows or best is None:
         return ""

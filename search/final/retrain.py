@@ -40,7 +40,7 @@ from trainables.base.errors import Damaged
 from trainables.base.files import replacing
 from trainables.base.storage import Storage, check_all, digest
 
-#: Added to seeds, so that final trainings draw other numbers than trials.
+#: Added to the number of a seed: so final trainings have other random numbers than the trials.
 _FINAL = 1_000_000
 
 
@@ -48,15 +48,16 @@ def train_final_models(
     search: Search, splits: Splits, placement: Placement, seeds: int, count: int = 1, merged: bool = True,
     planned: int | None = None,
 ) -> None:  # fmt: skip
-    """Trains the configurations of the `count` best trials with `seeds` seeds each; compares them if there are several.
+    """Trains the configurations of the `count` best trials with `seeds` seeds each, and compares several finalists.
 
     The number of epochs is the one that was best in the search (`Trial.steady`). A finished training is not repeated.
     Each training writes the folder `SearchFolder.final`: `model/`, `artifacts/`, a checkpoint, an example of the input
     and the predictions for it.
 
     Args:
-        merged: False: nothing is trained; the model of the best trial's best epoch is tested and written.
-        planned: the number of epochs, if the time budget sets it.
+        merged: True: train on train and validation together. False: train nothing; test and write the model of the best
+            trial's best epoch.
+        planned: the number of epochs if the time budget sets it.
 
     Raises:
         InputError: no trial succeeded.
@@ -69,7 +70,7 @@ def train_final_models(
         raise InputError(f"{folder.name}: no trial succeeded, so there is no configuration to train")
     own = None if merged else sound_checkpoint(search, chosen[0], chosen[0].best_epoch)
     if not merged and own is None:
-        # Its checkpoint is damaged, or there was no room for it: the model has to be trained again.
+        # Its checkpoint is damaged, or was deleted for lack of space: the model has to be trained again.
         return train_final_models(search, splits, placement, seeds, count)
     for trial in chosen if merged else ():
         known = state.finals.get((trial.number, 0))
@@ -145,17 +146,14 @@ def _decide(search: Search, best: list[Trial]) -> None:
     test = {n: np.array([r.test[search.objective.metric] for r in group if r.test]) for n, group in runs.items()}
     validation = {trial.number: trial.best_value for trial in best}
     decision = finalists.decide(validation, test, resampled, search.objective)
-    table, words = (
-        finalists.finalists_grid(decision, search.objective.metric),
-        finalists.finalists_paragraph(decision, search.objective),
-    )
-    lines = [*table.markdown(), "", words, ""]
+    table = finalists.finalists_grid(decision, search.objective.metric).markdown()
+    lines = [*table, "", finalists.finalists_paragraph(decision, search.objective), ""]
     with replacing(search.folder.decision) as file:
         file.write("\n".join(lines).encode())
-    known = dict(state.decision or {})
-    if any(known.get(key) != value for key, value in decision.items()):
+    recorded = dict(state.decision or {})
+    if any(recorded.get(key) != value for key, value in decision.items()):
         model = state.finals[decision["champion"], 0]
-        assert model.test is not None  # only tested ones are compared
+        assert model.test is not None  # only tested models are compared
         spent = state.epochs_trained()
         search.record({"event": "decided", **decision, "epochs": model.epochs, "test": model.test, "spent": spent})
 
@@ -215,7 +213,7 @@ def final_worker(
     written = {path.relative_to(part).as_posix(): path for path in sorted(part.rglob("*")) if path.is_file()}
     digests, files = {}, {}
     for file, path in written.items():
-        if not file.startswith("artifacts/"):  # the model; pictures are for people, who may do with them as they like
+        if not file.startswith("artifacts/"):  # users may change the pictures; the other files are the model
             with path.open("rb") as opened:
                 digests[file] = digest(opened)
     if storage.sees_folder:

@@ -16,9 +16,9 @@ from search.final.finalists import estimate
 from trainables import Objective
 from trainables.base.plots import new_figure, save_figure
 
-#: A training counts as near its best validation objective within this share of it.
+#: A training is near its best validation objective within this share of it. A convention; it decides nothing.
 NEAR = 0.05
-#: Bins of the picture of errors.
+#: Number of bins of the picture of errors.
 BINS = 8
 
 
@@ -71,7 +71,7 @@ def _row(repeat: Repeat, objective: Objective) -> dict[str, Plain]:
 
 
 def _gap(metrics: dict[str, float], objective: Objective) -> float:
-    """By how much validation is worse than training, in the objective; in the loss if that is all training measures."""
+    """Validation minus training, in the objective, or in the loss if training does not measure the objective."""
     measured = objective if f"train_{objective.metric}" in metrics else Objective("loss", "min")
     return measured.loss(metrics[measured.key]) - measured.loss(metrics[f"train_{measured.metric}"])
 
@@ -82,7 +82,7 @@ def apart(one: pd.Series, other: pd.Series) -> bool:
 
 
 def variant_grids(frame: pd.DataFrame, name: str) -> list[Grid]:
-    """The figures of the variants; and a second table where the task measures several parts."""
+    """A table with the figures of the variants, and a second table if the task measures several parts."""
     heads = [name, "test", "95 % interval", "epochs to 5 %", "gap at best", "gap at end", "parameters", "seconds"]
     rows = [
         [

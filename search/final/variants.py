@@ -23,12 +23,12 @@ from trainables.base.errors import first_line
 from trainables.base.files import replacing
 from trainables.base.fused import Member
 
-#: Added to seeds, so that repeats draw other numbers than trials and final trainings.
+#: Added to the number of a seed: so repeats have other random numbers than trials and final trainings.
 _REPEAT = 2_000_000
 
 
 def compare_variants(search: Search, splits: Splits, placement: Placement, seeds: int) -> None:
-    """Trains the repeats and writes their comparison, if the search balances several values and `seeds` is not 0."""
+    """Trains the repeats and writes their comparison; nothing without several balanced values, or with 0 `seeds`."""
     config, state = search.config, search.state
     if not seeds or len(config.balanced) < 2:
         return
@@ -79,30 +79,30 @@ def train_repeats(search: Search, splits: Splits, placement: Placement, seeds: i
 
 
 def _record_repeats(search: Search, best: Trial, messages: list[dict[str, Any]]) -> None:
-    """Writes the errors on the test samples as files, and records the rest."""
+    """Writes the errors on the test samples to files, and records the other fields of the messages."""
     value = best.params[str(search.config.search.balance)]
     for message in messages:
         errors = message.pop("errors", None)
         if errors is not None:
             with replacing(search.folder.errors(best.number, message["seed"])) as file:
                 errors.to_parquet(file)
-    known = search.state.repeats
+    repeats = search.state.repeats
     search.record(*(
         cast(RepeatEvent, {**message, "value": value, "trial": best.number})
         for message in messages
-        if not is_recorded(message, known[value, message["seed"]].curve)
+        if not is_recorded(message, repeats[value, message["seed"]].curve)
     ))  # fmt: skip
 
 
 def repeats_worker(
     name: str, splits: Splits, resources: dict[str, Any], params: Params, seeds: list[tuple[int, int]], epochs: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """Runs on a worker. Yields the metrics of each epoch for every seed, then the test of each.
+    """Runs on a worker. Yields the metrics of all seeds after each epoch, then the test metrics of each seed.
 
-    A seed that diverges yields nothing from then on.
+    A seed that diverges yields nothing more.
 
     Args:
-        seeds: the number of each seed, and the seed of its generators.
+        seeds: the number of each seed, and the seed of its random generators.
     """
     task = get_task(name)
     device = choose_device(**resources)
@@ -148,6 +148,6 @@ def _errors(search: Search) -> dict[tuple[Plain, int], pd.DataFrame]:
         if repeat.test and path.exists():
             try:
                 errors[key] = pd.read_parquet(path)
-            except (OSError, ValueError) as error:  # pyarrow's own are kinds of these
+            except (OSError, ValueError) as error:  # pyarrow's errors are subclasses of these
                 search.announce({"event": "damaged", "file": str(path), "why": first_line(error)})
     return errors

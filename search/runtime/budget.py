@@ -1,4 +1,4 @@
-"""The clock of a time budget. `search/core/time_plan.py` says what the time is for."""
+"""The clock of a time budget, which `search/core/time_plan.py` divides."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def call_begins() -> None:
 
 
 def command_began() -> float:
-    """When this search began, by `time.monotonic`: at `call_begins`, else when this process started.
+    """The time when this command began, by `time.monotonic`: at `call_begins`, or else at the start of this process.
 
-    The time that imports take is part of a command's budget.
+    So the imports of a command are part of its budget.
     """
     if (called := _CALLED.get()) is not None:
         return called
@@ -33,7 +33,7 @@ class Budget:
 
     Attributes:
         seconds: seconds of the whole command; infinite without a budget.
-        began: when the command began, by `time.monotonic`.
+        began: the time when the command began, by `time.monotonic`.
     """
 
     seconds: float = math.inf

@@ -12,9 +12,10 @@ from search.runtime.search import Listener
 
 
 def callback_listeners(callbacks: Sequence[Listener], say: Callable[[str], None]) -> Iterator[Listener]:
-    """A listener for each callback: the given ones, and those of the entry points `search.callbacks`.
+    """A listener for each callback: those of the entry points `search.callbacks`, then the given ones.
 
-    A callback that raises is named in a line and called no more: the search, which may have run for hours, goes on.
+    If a callback raises, `say` gets a line with its name and the error, and the callback is not called again. The
+    search, which may have run for hours, continues.
     """
     for name in CALLBACKS.names():
         yield _guarded(CALLBACKS.get(name), f"callback {name}", say)

@@ -11,9 +11,9 @@ from trainables.base.storage import check
 
 
 def tidy(search: Search) -> None:
-    """Makes the records and the files of checkpoints agree; call it while no trial runs.
+    """Makes the checkpoints in the state and the files agree. Call it while no trial runs.
 
-    Checkpoints without a file are forgotten. Files without a record, which a kill left, are deleted.
+    It removes checkpoints without a file from the state, and deletes files that a kill left without an event.
     """
     files, recorded = search.files.names("checkpoints"), set()
     for trial in search.state.trials.values():
@@ -24,11 +24,11 @@ def tidy(search: Search) -> None:
 
 
 def limit(search: Search, reported: Iterable[int]) -> None:
-    """Deletes checkpoints after an epoch of the trials `reported`.
+    """Deletes checkpoints that are not needed, after an epoch of the trials `reported`.
 
-    Each trial keeps its last and its best checkpoint. If all checkpoints together are larger than
-    `max_checkpoint_gb`, the oldest are deleted, except the last one of a running trial and the best one of the search.
-    A paused trial that loses its last checkpoint is stopped.
+    Each trial keeps its last and its best checkpoint. If all checkpoints together are larger than `max_checkpoint_gb`,
+    the oldest are deleted, except the last one of a running or paused trial and the best one of the search. If that is
+    not enough, paused trials end, and their last checkpoints are deleted.
     """
     for number in reported:
         trial = search.state.trials[number]
@@ -46,17 +46,17 @@ def limit(search: Search, reported: Iterable[int]) -> None:
             if excess > 0 and not (trial is best and saved.epoch == trial.best_epoch):
                 excess -= saved.bytes
                 _delete(search, trial, saved)
-    # Then the checkpoints of paused trials, beginning with the trial that is furthest from a promotion.
-    for number in sorted(search.state.paused(), key=lambda n: (search.state.trials[n].epoch, -_loss(search, n))):
+    # The trial at the lowest rung with the largest loss is the least likely to be promoted.
+    paused = [search.state.trials[number] for number in search.state.paused()]
+    for trial in sorted(paused, key=lambda t: (t.epoch, -search.objective.loss(t.best_value))):
         if excess > 0:
-            search.give_up(number)
-            trial = search.state.trials[number]
+            search.give_up(trial.number)
             excess -= sum(saved.bytes for saved in trial.checkpoints)
             _keep(search, trial, {trial.best_epoch} if trial is best else set())
 
 
 def sound_checkpoint(search: Search, trial: Trial, epoch: int) -> Checkpoint | None:
-    """The checkpoint of an epoch; None where it is missing or damaged, of which the listeners get a notice."""
+    """The checkpoint of an epoch; None if it is missing or damaged. Listeners get a notice of a damaged file."""
     for saved in trial.checkpoints:
         if saved.epoch == epoch:
             try:
@@ -72,10 +72,6 @@ def sound_checkpoint(search: Search, trial: Trial, epoch: int) -> Checkpoint | N
 
 def _last(trial: Trial) -> int:
     return trial.checkpoints[-1].epoch if trial.checkpoints else 0
-
-
-def _loss(search: Search, number: int) -> float:
-    return search.objective.loss(search.state.trials[number].best_value)
 
 
 def prune(search: Search) -> None:

@@ -1,4 +1,4 @@
-"""Starts Ray here or joins a cluster."""
+"""Starts Ray on this machine or joins a cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from search.runtime.placement import Placement, local_cpus, machines, place
 from trainables import InputError
 from trainables.base.errors import first_line
 
-#: Environment of Ray and its workers: they print nothing, and Tune writes no records of its own.
+#: The environment of Ray and its workers: they print nothing, and Tune stores no results.
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "1",
@@ -56,10 +56,11 @@ def connect(config: SearchConfig, address: str | None, meanwhile: Sequence[str] 
     """Starts Ray here or joins the cluster at `address`, and places the trials there.
 
     Args:
-        meanwhile: modules to import while Ray's servers start, which is mostly waiting.
+        address: the address of the cluster; None: that of `RAY_ADDRESS`, or else a new Ray on this machine.
+        meanwhile: modules to import while the servers of Ray start.
 
     Raises:
-        InputError: there is no such cluster, or a trial fits nowhere.
+        InputError: the cluster cannot be reached, or no machine has the resources of a trial.
     """
     if config.resources.autoscaled and not (address or os.environ.get("RAY_ADDRESS")):
         raise InputError("resources.autoscaled: true: is for a cluster, which --address names")
@@ -71,7 +72,7 @@ def connect(config: SearchConfig, address: str | None, meanwhile: Sequence[str] 
 
 
 class _Surroundings:
-    """What Ray changes in the process around a search, as it was before: the caller of `search.run` gets it back."""
+    """The state of the process that Ray changes (environment, log levels, signals): `restore` sets it back."""
 
     LOGGERS = ("ray", "ray.tune", "ray.train", "ray.data")
 
@@ -83,7 +84,7 @@ class _Surroundings:
         self._excepthook = sys.excepthook
 
     def restore(self) -> None:
-        """Sets everything back. Variables of others, which the caller may have set meanwhile, stay."""
+        """Sets everything back. Environment variables that are not Ray's stay: the caller may have set them."""
         for key in {*os.environ, *self._environment}:
             if not key.startswith(("RAY_", "TUNE_")) and key != "PYTHONBREAKPOINT":
                 continue
@@ -103,12 +104,12 @@ _surroundings: _Surroundings | None = None
 
 
 def disconnect() -> None:
-    """Leaves the cluster, or shuts down the one that `connect` started, and restores what Ray changed here."""
+    """Leaves the cluster, or shuts down the Ray that `connect` started, and restores the state of this process."""
     global _surroundings
     import ray
 
-    # MLflow's thread goes on meanwhile. Were it to collect garbage with a reference of Ray in it, while Ray's core is
-    # gone and its Python side does not know yet, this process would end without a word (seen once, Ray 2.60).
+    # MLflow's thread runs meanwhile. If it collects garbage that refers to an object of Ray between the shutdown of
+    # Ray's core and that of its Python side, the process crashes without a message (seen once, Ray 2.60).
     gc.disable()
     try:
         ray.shutdown()
@@ -123,13 +124,13 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
     """Connects to a cluster, or starts one here.
 
     Args:
-        task: its package travels to the workers, where it is not one of this project.
+        task: the name of the task. Workers on other machines get the code of a task of another package.
 
     Returns:
-        The address of this job in the dashboard, if there is one.
+        The address of this job in the dashboard; None without a dashboard.
 
     Raises:
-        InputError: nothing answers at the address, or Ray cannot be started.
+        InputError: no cluster answers at the address, or Ray cannot be started.
     """
     global _surroundings
     _surroundings = _surroundings or _Surroundings()
@@ -160,7 +161,7 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
             }  # fmt: skip
             context = ray.init(address=address, runtime_env=environment, **options)
         else:
-            # "local" never joins a cluster that somebody else started on this machine.
+            # "local" never joins a cluster that another user started on this machine.
             here = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "num_cpus": local_cpus()}
             context = start_here(**here, **options)
     except Exception as error:  # Ray raises many kinds, bare Exception among them
@@ -174,7 +175,7 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
 
 
 def start_here(**options: Any) -> Any:
-    """Starts Ray on this machine, in two tries: its processes wait only 15 seconds for each other."""
+    """Starts Ray on this machine. It tries twice, as Ray's processes wait only 15 seconds for each other."""
     import ray
 
     protect_token()
@@ -187,14 +188,14 @@ def start_here(**options: Any) -> Any:
 def protect_token() -> None:
     """Makes sure that only this user can read the token of Ray's clusters.
 
-    Ray listens on all interfaces, and whoever has the token runs code as this user. Ray 2.60 itself makes the file
-    readable by everybody.
+    Ray listens on all interfaces, and anybody with the token can run code as this user. Ray 2.60 itself creates the
+    file with read access for everybody.
     """
     named = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     if importlib.util.find_spec("ray._private.authentication") is None or any(os.environ.get(name) for name in named):
-        return  # this Ray has no tokens, or the user keeps theirs elsewhere
+        return  # this Ray has no tokens, or the user has a token elsewhere
     token = Path.home() / ".ray" / "auth_token"
-    with suppress(OSError):  # a home that cannot be written to: Ray says so itself
+    with suppress(OSError):  # the home folder is not writable: Ray reports it
         token.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             file = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -206,7 +207,7 @@ def protect_token() -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises OSError at once where nothing listens; Ray itself would try for minutes."""
+    """Raises OSError at once if nothing listens at the address; Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()

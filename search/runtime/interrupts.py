@@ -1,4 +1,4 @@
-"""Stops a search on signals, but never in the middle of a record."""
+"""Stops a search on signals, but never while it records an event."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal
 
-#: How many blocks of `recording` are entered, and whether a signal waits for their end.
+#: The number of entered blocks of `recording`, and whether a signal waits until they end.
 _recording = 0
 _waits = False
 
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Puts a KeyboardInterrupt off until the block ends. An event that is on disk and not in the state, or not told to
-    the listeners, would move the number of every later one."""
+    """Delays a KeyboardInterrupt until the block ends.
+
+    Otherwise an event could be on disk and not in the state, or the listeners could miss it: MLflow identifies an event
+    by the number of events before it.
+    """
     global _recording, _waits
     _recording += 1
     try:
@@ -36,8 +39,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interrupts:
     """While entered, a signal stops the search after the running epochs; a second one raises KeyboardInterrupt.
 
-    A signal that the process ignores stays ignored, as SIGHUP is under `nohup`. Outside the main thread Python cannot
-    handle signals, and nothing changes.
+    A signal that the process ignores stays ignored, as SIGHUP under `nohup`. Outside the main thread it does nothing:
+    there Python cannot handle signals.
     """
 
     def __init__(self, stop: Callable[[Literal["interrupted"]], None]) -> None:

@@ -1,4 +1,4 @@
-"""Measures how long an epoch takes: before the trials, and once more before the final training."""
+"""Measures the seconds of an epoch: before the trials, and again before the final training."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from trainables.base.device import choose_device
 
 @dataclass(frozen=True)
 class PaceMeasurement:
-    """How fast this machine trains the first configuration of a search.
+    """The speed of this machine with the first configuration of a search.
 
     Attributes:
-        epoch_seconds: seconds of an epoch (training and validation) while as many trials train as fit at once.
-        alone_ratio: seconds of an epoch that trains alone with the cores of all, divided by the seconds beside others.
-        worker_start_seconds: seconds in which a worker starts.
+        epoch_seconds: seconds of an epoch (training and validation) while `Placement.concurrency` trials train.
+        alone_ratio: seconds of an epoch of training alone with the cores of all trials, divided by its seconds beside
+            the others with the cores of one trial.
+        worker_start_seconds: seconds of the start of a worker.
     """
 
     epoch_seconds: float
@@ -40,11 +41,11 @@ def measure_pace(
     config: SearchConfig, splits: Splits, placement: Placement, validation_patience_seconds: float = 20.0,
     unmeasured_validation: float = 0.3,
 ) -> PaceMeasurement:  # fmt: skip
-    """Trains the first configuration of the search for a few seconds, on as many workers as trials will run at once.
+    """Trains the first configuration of the search for a few seconds, on `placement.concurrency` workers at once.
 
     Args:
-        validation_patience_seconds: a validation that takes longer is not waited for.
-        unmeasured_validation: the seconds of such a validation, divided by the seconds of an epoch of training. Other
+        validation_patience_seconds: wait at most these seconds for the validation.
+        unmeasured_validation: the seconds of a longer validation, divided by the seconds of an epoch of training. Other
             values were not measured.
 
     Raises:
@@ -59,9 +60,11 @@ def measure_pace(
         beside = alone = max(ray.get([worker.train.remote(shared, placement.cpus) for worker in workers]))
         # The other workers stay alive meanwhile: starting or ending them would take the cores that are measured.
         if (cpus := placement.cpus_of(1)) > placement.cpus:
-            # With k times the cores an epoch is at most k times as fast. A larger gain means that another program took
-            # cores during the first measurement.
-            alone = max(ray.get(workers[0].train.remote(shared, cpus)), beside * placement.cpus / cpus)
+            # With k times the cores and no other trial an epoch takes at least 1 / k of the seconds, and at most all of
+            # them. Outside these bounds another program took cores during one of the measurements. Measured on two
+            # cores: 0.80 for the first configuration of rnn.
+            measured, ideal = ray.get(workers[0].train.remote(shared, cpus)), beside * placement.cpus / cpus
+            alone = min(beside, max(ideal, measured))
         validated = [worker.validate.remote(shared, placement.cpus) for worker in workers]
         done, late = ray.wait(validated, num_returns=len(workers), timeout=validation_patience_seconds)
         validation = unmeasured_validation * beside if late else max(ray.get(done))
@@ -77,8 +80,8 @@ def measure_pace(
 def plan_final(plan: TimePlan, search: Search, splits: Splits, placement: Placement, budget: Budget) -> FinalPlan:
     """Plans the final training once the trials are over.
 
-    If the plan depends on the seconds of an epoch of the final training, they are measured first. A forecast from the
-    trials, which ran side by side, is wrong by up to a third.
+    If the plan depends on the seconds of an epoch of the final training, they are measured first. The forecast from the
+    trials, which trained side by side, is wrong by up to a third.
     """
     trials = TrialsSoFar.from_state(search.config, search.state)
     final = plan.after_trials(trials, budget.left)
@@ -94,13 +97,13 @@ def measure_final_epoch(
     config: SearchConfig, splits: Splits, placement: Placement, params: Params, micro_batches: int, epochs: int,
     patience_seconds: float = 20.0,
 ) -> float | None:  # fmt: skip
-    """The seconds of an epoch of a final training, on train and validation with the cores of all.
+    """The seconds of an epoch of a final training, on train and validation with the cores of all trials.
 
     Args:
-        patience_seconds: after so many seconds the measurement is given up. It takes about ten.
+        patience_seconds: stop the measurement after these seconds. It takes about ten.
 
     Returns:
-        None if the measurement fails or takes too long. The final training itself reports what is wrong.
+        None if the measurement fails or takes too long. The final training itself reports an error.
     """
     worker = _start(config, placement, params, epochs, micro_batches, merged=True)
     try:
@@ -120,11 +123,11 @@ def time_epoch(
     train_epoch: Callable[[], object], synchronize: Callable[[], None] = lambda: None, least_seconds: float = 3.0,
     warm_up_steps: int = 3,
 ) -> float:  # fmt: skip
-    """The seconds of an epoch of training. A long epoch is ended early, a short one is repeated.
+    """The seconds of an epoch of training. A long epoch is ended early, a short epoch is repeated.
 
     Args:
-        train_epoch: trains one epoch. Its steps are counted if it calls `training.step_ended`.
-        synchronize: waits until the device has done its work.
+        train_epoch: trains an epoch. Its steps are counted if it calls `training.step_ended`.
+        synchronize: waits until the device has finished.
         least_seconds: seconds of training to measure. Two trainings side by side, measured for less than a second, were
             wrong by half.
         warm_up_steps: first steps that are not measured, as they allocate memory.
@@ -156,7 +159,7 @@ def _start(
     config: SearchConfig, placement: Placement, params: Params, epochs: int, micro_batches: int = 1,
     merged: bool = False,
 ) -> Any:  # fmt: skip
-    """A worker that measures, with the resources of a trial."""
+    """Starts a worker that measures, with the resources of a trial."""
     resources = {"gpus": placement.gpus, "precision": config.resources.precision}
     actor = ray.remote(_Measuring).options(
         num_cpus=placement.cpus, num_gpus=placement.gpus, max_restarts=2, max_task_retries=2
@@ -167,7 +170,7 @@ def _start(
 class _Measuring:
     """Runs on a worker: measures a configuration.
 
-    Each call brings the data along: a worker that Ray started again has lost what the constructor got.
+    Each call has the data as an argument: a worker that Ray started again has lost the data of a call before.
     """
 
     def __init__(

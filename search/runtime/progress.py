@@ -1,4 +1,4 @@
-"""How far running epochs are, where they take long: workers tell an actor, which the driver asks."""
+"""The progress of long epochs: workers write it to an actor, and the driver reads it there."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ import ray
 
 from search.core.events import StepsDone
 
-#: Seconds without the end of an epoch after which workers are asked how far they are, and between two questions.
+#: Seconds: the progress of an epoch is read after `LONG` seconds, and then every `EVERY` seconds.
 LONG, EVERY = 15.0, 5.0
 
 
 class _Board:
-    """The latest word of each trial."""
+    """The latest progress of each trial."""
 
     def __init__(self) -> None:
-        self.told: dict[int, dict[str, Any]] = {}
+        self._latest: dict[int, dict[str, Any]] = {}
 
     def tell(self, numbers: list[int], about: dict[str, Any]) -> None:
-        self.told |= dict.fromkeys(numbers, about)
+        """Stores the progress of trials that train together; `trainables/base/trainable.py` calls it."""
+        self._latest |= dict.fromkeys(numbers, about)
 
     def read(self) -> dict[int, dict[str, Any]]:
-        told, self.told = self.told, {}
-        return told
+        """The progress by trial number since the last call."""
+        latest, self._latest = self._latest, {}
+        return latest
 
 
 class EpochProgress:
-    """Asks the workers of a search, without waiting for an answer; the actor is started with the first long epoch."""
+    """Reads the progress without waiting for it. It starts the actor in the first long epoch."""
 
     def __init__(self, name: str, announce: Callable[[StepsDone], None]) -> None:
         """
         Args:
-            name: of the actor, by which workers find it.
-            announce: is told what there is to tell.
+            name: the name of the actor, by which workers find it.
+            announce: gets the progress of each trial.
         """
         self._name, self._announce = name, announce
         self._board: Any = None
@@ -44,10 +46,10 @@ class EpochProgress:
         self._asked = 0.0
 
     def ask(self, silent: float) -> None:
-        """Called often.
+        """Announces the progress that has arrived, and asks for the next. Call it often.
 
         Args:
-            silent: seconds for which some trial has ended no epoch.
+            silent: seconds since the last epoch of the trial that has been silent longest.
         """
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
             with suppress(ray.exceptions.RayError):  # its machine is gone: the next long epoch starts another

@@ -1,4 +1,4 @@
-"""Runs trainings beside the trials on the cluster: final trainings, repeats and audits.
+"""Runs the trainings after the trials on the cluster: final trainings, repeats and audits.
 
 Each training is a Ray generator: it yields a message after every epoch, and the driver records the messages.
 """
@@ -30,12 +30,12 @@ def run_jobs(
     """Trains each job on the cluster, at most `placement.concurrency` of them at once.
 
     Args:
-        role: part of the name that Ray's dashboard shows.
+        role: a part of the name in Ray's dashboard.
         worker: runs on a worker as `worker(task name, splits, resources, *arguments(job))` and yields messages.
-        arguments: is called when the job starts; it may record that.
-        on_message: gets the job and each message. Files in a message are already written; a message about a damaged
-            file goes to the listeners of the search instead.
-        name_of: the job as an error names it, such as `the audit of trial 3`.
+        arguments: is called when the job starts, and may record the start.
+        on_message: gets the job and each message. Files in a message are already written. The listeners of the search
+            get messages about damaged files instead.
+        name_of: returns the name of the job for errors, such as `the audit of trial 3`.
 
     Raises:
         KeyboardInterrupt: the search was stopped. Running workers are left alone, as an epoch may take an hour.
@@ -81,7 +81,7 @@ def run_jobs(
 
 
 def is_recorded(message: dict[str, Any], curve: dict[int, dict[str, float]]) -> bool:
-    """Whether the journal has the epoch of a message already: an epoch that is trained again keeps its first record."""
+    """Whether the journal has the epoch of a message already. If it is trained again, the first record stays."""
     return message.get("epoch") in curve
 
 
@@ -96,8 +96,8 @@ def train_resumably(
 
     Args:
         build: makes the learner before its first epoch.
-        states: names and digests of files to continue from; the first sound file counts. A message names each damaged
-            one.
+        states: names and digests of files to continue from. The first sound file is used; each damaged file yields a
+            message.
     """
     learner, damaged = training.restore(build, states, storage.open_checked)
     for error in damaged:

@@ -10,7 +10,6 @@ from search.core.config import SearchConfig
 from search.core.events import Event, Moved, Notice
 from search.core.failures import Failure
 from search.core.journal import Journal
-from search.core.pareto import measured
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder
 from search.core.study import Study, TrialResult
@@ -34,7 +33,14 @@ class Search:
     """
 
     def __init__(self, config: SearchConfig, folder: SearchFolder, journal: Journal | None = None) -> None:
-        """Replays the journal, which is opened unless the command holds it already; raises InputError as `Journal`."""
+        """Replays the journal.
+
+        Args:
+            journal: the journal if the command has opened it already; None: it is opened here, and `end` closes it.
+
+        Raises:
+            InputError: as `Journal`.
+        """
         self.config, self.folder = config, folder
         self.task = get_task(config.task)
         self.objective = self.task.objective
@@ -54,7 +60,7 @@ class Search:
 
     @property
     def total(self) -> float:
-        """The number of trials; infinity where a budget ends the search."""
+        """The number of trials; infinity if only a budget ends the search."""
         return self.study.total
 
     def record(self, *events: Event) -> None:
@@ -69,14 +75,14 @@ class Search:
         self.record(*self.study.reopen())
 
     def propose(self) -> Trial | None:
-        """The trial to train next; None where none can begin now, or the search is stopping."""
+        """The trial to train next; None if no trial can begin now, or the search is stopping."""
         if self.stopping or (event := self.study.propose()) is None:
             return None
         self.record(event)
         return self.state.trials[event["number"]]  # type: ignore[typeddict-item]
 
     def report(self, results: list[dict[str, Any]], device: str, ended: Sequence[int] = ()) -> set[int]:
-        """Takes in epochs that trials report together, and decides on each trial at its last epoch.
+        """Records epochs that trials report together, with the decision on each trial; see `Study.report`.
 
         Args:
             results: in the order of the epochs, each with the fields of `TrialResult`.
@@ -89,19 +95,16 @@ class Search:
         Raises:
             InputError: the search has an objective that the epochs do not measure.
         """
-        trials = self.state.trials
-        new = [r for r in results if r["epoch"] not in trials[r["number"]].curve]
-        for objective in self.config.objectives if new and not new[0]["diverged"] else ():
-            measured(new[0]["metrics"], objective)
         events, _ = self.study.report([TrialResult(**r) for r in results], device, ended)
         self.record(*events)
         if self.study.is_out_of_epochs:
             self.stop("epoch budget")
+        trials = self.state.trials
         current = [r["number"] for r in results if r["epoch"] >= trials[r["number"]].epoch]
         return {number for number in current if trials[number].idle} | set(ended)
 
     def fail(self, number: int, cause: Failure, traceback: str) -> bool:
-        """Takes in that a trial, which trained by itself, ended with an error.
+        """Records that a trial, which trained by itself, ended with an error.
 
         Returns:
             Whether the trial is tried again.
@@ -115,7 +118,7 @@ class Search:
         return False
 
     def end_late(self, numbers: Sequence[int]) -> None:
-        """Ends trials that are over `search.trial_timeout` inside an epoch."""
+        """Ends trials that exceed `search.trial_timeout` inside an epoch."""
         self.record(*(Moved(event="timed_out", number=n, reason=self.study.timeout_reason) for n in numbers))
 
     def give_up(self, *numbers: int) -> None:
@@ -131,7 +134,7 @@ class Search:
 
     @property
     def cut_off(self) -> bool:
-        """Whether it was stopped by something other than a budget; no final training follows then."""
+        """Whether the search was stopped for a reason other than a budget. No final training follows then."""
         return self.stopping in ("interrupted", "disk full", "failures")
 
     def announce(self, event: Event | Notice) -> None:
@@ -140,11 +143,13 @@ class Search:
             listener(event, self.state)
 
     def end(self, status: str) -> None:
-        """Ends the session: trials that still run are interrupted, the rungs are recorded, and the journal is closed if
-        the search opened it."""
+        """Ends the session.
+
+        It records running trials as interrupted, and the rungs. It closes the journal if this object opened it.
+        """
         if not self.journal.refused:
             running = [trial.number for trial in self.state.unfinished() if trial.outcome is None]
-            with suppress(OSError):  # the journal keeps the error for the session, which tells the user
+            with suppress(OSError):  # `Journal.refused` has the error, which the session shows to the user
                 self.record(
                     *(Moved(event="interrupted", number=number) for number in running),
                     {"event": "ended", "status": status, "rungs": self.study.rungs()},

@@ -1,4 +1,4 @@
-"""Sends files to workers that do not see the search's folder, and writes what they send back."""
+"""Sends files to workers that do not see the search's folder, and writes the files that they send back."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from trainables.base.storage import LocalFiles, Storage
 
 
 def storage(search: Search, names: Iterable[str] = ()) -> Storage:
-    """How a worker reaches the search's files.
+    """A worker's access to the files of the search.
 
     Args:
-        names: files whose content is sent along if a worker may run on another machine.
+        names: files whose content is sent to the worker if the cluster has other machines.
     """
     with search.folder.journal.open("rb") as file:
         mark = file.readline()
@@ -23,7 +23,7 @@ def storage(search: Search, names: Iterable[str] = ()) -> Storage:
 
 
 def content(search: Search, names: Iterable[str]) -> dict[str, bytes]:
-    """The content, by name, of those of the files that exist; empty where all workers run on this machine."""
+    """The content of the existing files, by name; empty if all workers run on this machine."""
     paths = {name: path for name in names if (path := search.folder.path / name).is_file()}
     return {name: path.read_bytes() for name, path in paths.items()} if paths and _other_machines() else {}
 

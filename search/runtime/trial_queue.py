@@ -1,4 +1,4 @@
-"""The trials that wait for a worker, and the configuration of the next one as the worker reads it."""
+"""The trials that wait for a worker, and the configuration of the next trial for the worker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TrialQueue:
     def __init__(self, search: Search, concurrency: int) -> None:
         """
         Args:
-            concurrency: trials at once, on the machines of the start.
+            concurrency: trials at once, on the machines at the start.
         """
         self._search, self._fits, self._counted = search, concurrency, time.monotonic()
         self.live: set[str] = set()
@@ -41,24 +41,24 @@ class TrialQueue:
 
     @property
     def concurrency(self) -> int:
-        """Trials at once: the configured number, else as many as fit on the machines that the cluster has now."""
+        """Trials at once: `search.concurrency`, or else the number that fits on the present machines of the cluster."""
         config = self._search.config
         if config.search.concurrency is None and time.monotonic() - self._counted > RECOUNT:
-            with suppress(InputError):  # none fits now: running trials will be lost, and wait for a machine
+            with suppress(InputError):  # no trial fits now: running trials are lost, and wait for a machine
                 self._fits = place(config, machines()).concurrency
             self._counted = time.monotonic()
         return self._fits
 
     def put_back(self, trials: Sequence[Trial]) -> None:
-        """Trials that failed and are tried again train next."""
+        """Puts trials that failed and are tried again before the waiting trials."""
         self._waiting = [*trials, *self._waiting]
 
     def take_apart(self, numbers: Iterable[int]) -> None:
-        """These trials train alone from now on."""
+        """Makes these trials train alone from now on."""
         self._alone.update(numbers)
 
     def next_config(self) -> dict[str, Any] | None:
-        """The configuration of the next trial or group, as `TaskTrainable` reads it; None where no trial can begin."""
+        """The configuration of the next trial or group for `TaskTrainable`; None if no trial can begin."""
         group = self._next_group()
         if not group:
             return None
@@ -80,7 +80,7 @@ class TrialQueue:
         }
 
     def _next_group(self) -> list[Trial]:
-        """The trial whose turn it is, and up to `fuse - 1` more of its shape."""
+        """The next trial, and up to `fuse - 1` more of the same shape."""
         search, fuse = self._search, self._search.config.search.fuse
         if search.stopping:
             return []
@@ -103,12 +103,12 @@ class TrialQueue:
             return [first]
         able = [trial for trial in self._waiting if trial.number not in self._alone]
         alike = [trial for trial in able if task.shape(trial.params) == shape]
-        # Not so many that another worker would be left without work.
+        # The free workers share these trials, so no worker is left without work.
         return alike[: min(fuse, math.ceil(len(alike) / (self.concurrency - len(self.live))))]
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing trains and nothing is left to train. A trial that trains may still be tried again."""
+        """Whether no trial trains and no trial is left. A trial that trains may fail and be tried again."""
         study = self._search.study
         return not self.live and (
             bool(self._search.stopping) or not (self._waiting or study.has_more or study.promote() is not None)

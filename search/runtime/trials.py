@@ -26,7 +26,7 @@ from search.runtime.tune_runner import TuneRunner
 from trainables import InputError, Splits
 from trainables.base.trainable import TaskTrainable
 
-#: A worker gathers the epochs of so many seconds before it reports: each report costs milliseconds.
+#: Seconds: a worker reports all epochs of this time together, as a report takes the driver milliseconds.
 GATHER = 0.5
 
 
@@ -34,17 +34,17 @@ def run_trials(
     search: Search, splits: Splits, placement: Placement, budget: Budget | None = None,
     plan: TimePlan | None = None,
 ) -> None:  # fmt: skip
-    """Runs unfinished trials, and new ones up to the total.
+    """Runs the unfinished trials, and new trials up to `Study.total`.
 
-    Returns once every trial is over, or once the search was stopped and each running trial has finished its epoch and
-    is on disk.
+    It returns when every trial is over, or when the search was stopped and each running trial has finished and saved
+    its epoch.
 
     Args:
-        budget: of the whole command; None: no limit.
-        plan: says when trials stop, so that the final training ends within the budget. None: no limit.
+        budget: the budget of the whole command; None: no limit.
+        plan: decides when the trials stop, so that the final training ends within the budget; None: no limit.
 
     Raises:
-        InputError: the first results showed a mistake in the configuration.
+        InputError: the first results show a mistake in the configuration.
     """
     config, folder = search.config, search.folder
     if search.total == sum(t.over for t in search.state.trials.values()):
@@ -74,9 +74,9 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name=folder.name,
-                storage_path=scratch,  # Tune's own records, of which nothing is ever read
+                storage_path=scratch,  # Tune's own files, which nothing reads
                 callbacks=[_Notices(runner)],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a step saves for itself
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # each epoch saves its state
                 stop=_WhenStopping(runner),
                 verbose=0,
                 progress_reporter=_Silent(),
@@ -89,13 +89,13 @@ def run_trials(
 
 
 def _gather(search: SearchSection) -> float:
-    """Seconds that workers gather epochs for; none where a limit goes by each epoch, as a trial that hangs would lose
-    its gathered ones."""
+    """Seconds of epochs that workers report together: 0 if a limit counts each epoch, as a trial that hangs would lose
+    the epochs that it has not reported."""
     return GATHER if search.epoch_budget is None and search.trial_timeout is None else 0.0
 
 
 class _Silent(tune.ProgressReporter):
-    """Tune's own reporter would clear the cell of a notebook, `verbose=0` or not."""
+    """Tune's own reporter clears the cell of a notebook even with `verbose=0`."""
 
     def should_report(self, trials: list[TuneTrial], done: bool = False) -> bool:
         return False
@@ -125,7 +125,7 @@ class _Proposals(TuneSearcher):
         return True
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal is the state."""
+        """Does nothing: the journal is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("a search is resumed from its journal")
@@ -138,35 +138,35 @@ class _Decisions(FIFOScheduler):
         self._keeps_workers = False
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        # By default Tune keeps one idle worker: each round of trials would wait seconds for new ones.
+        # By default Tune keeps one idle worker, and each round of trials waits seconds for new workers.
         if not self._keeps_workers:
             self._keeps_workers = True
-            cache: Any = getattr(tune_controller, "_actor_cache", None)  # Tune's own; nothing public does it
+            cache: Any = getattr(tune_controller, "_actor_cache", None)  # private: Tune has no public way
             if hasattr(cache, "increase_max"):
                 cache.increase_max(trial.placement_group_factory, self.runner.queue.concurrency)
             else:
                 logging.getLogger(__name__).warning(
-                    "Ray %s keeps one idle worker only, so that rounds of trials wait for new ones", ray.__version__
+                    "Ray %s keeps only one idle worker: each round of trials waits for new workers", ray.__version__
                 )
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Chooses no trial out of turn: a free worker takes a trial that has no worker.
+        """Chooses no trial: a free worker gets a trial that has no worker.
 
-        Tune would choose the trial that waits longest and throw away the worker that is starting for it. With trials
-        shorter than the start of a worker, a machine that joins would never train.
+        Tune would choose the trial that waits longest, and end the worker that is starting for it. If trials are
+        shorter than the start of a worker, a machine that joins the cluster would never train.
         """
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         search = self.runner.search
-        for one in result["damaged"]:
-            search.announce({"event": "damaged", "file": one["file"], "why": one["why"]})
+        for damaged in result["damaged"]:
+            search.announce({"event": "damaged", "file": damaged["file"], "why": damaged["why"]})
         if failed := result.get("failed"):
             self.runner.failed(trial, failed)
             return TrialScheduler.STOP
         self.runner.hint(result["said"])
         try:
-            written = [one for t in result["trials"] if (one := t["checkpoint"]) and "content" in one]
-            keep(search, {one["name"]: one.pop("content") for one in written})
+            sent = [saved for t in result["trials"] if (saved := t["checkpoint"]) and "content" in saved]
+            keep(search, {saved["name"]: saved.pop("content") for saved in sent})
             over = search.report(result["trials"], result["device"], result["over"])
         except OSError:
             self.runner.failed(trial, traceback.format_exc())
@@ -180,7 +180,7 @@ class _Decisions(FIFOScheduler):
             self.runner.watchdog.forget(trial)
             return TrialScheduler.STOP
         self.runner.watchdog.heard(trial)
-        if over:  # an actor gets the calls of one driver in their order, so this comes before the next step
+        if over:  # an actor runs the calls of a driver in their order, so this call is before the next step
             trial.temporary_state.ray_actor.drop.remote(sorted(over))
         return TrialScheduler.CONTINUE
 
@@ -200,7 +200,7 @@ class _Notices(tune.Callback):
 
 
 class _WhenStopping(Stopper):
-    """Ends Tune's loop once the search is stopping and no trial is in an epoch."""
+    """Ends Tune's loop when the search is stopping and no trial trains."""
 
     def __init__(self, runner: TuneRunner) -> None:
         self.runner = runner

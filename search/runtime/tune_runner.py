@@ -1,4 +1,4 @@
-"""What Ray Tune's searcher, scheduler and callback share while the trials of a search run."""
+"""The state that Ray Tune's searcher, scheduler and callback share while the trials of a search run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from trainables import InputError
 
 
 class TuneRunner:
-    """Runs the trials of a search on Tune, whose adapters in `trials.py` call it.
+    """Runs the trials of a search on Tune. The classes in `trials.py` that Tune calls call this class.
 
     Attributes:
         queue: the trials that train next.
-        watchdog: ends workers that hang, and trials that are over their time.
-        board: the name of the actor on which workers write their progress inside epochs.
-        refused: a mistake in the configuration that only the first results showed.
+        watchdog: ends workers that hang, and trials that exceed their time.
+        board: the name of the actor to which workers write the progress of long epochs.
+        refused: a mistake in the configuration that the first results showed.
     """
 
     def __init__(self, search: Search, concurrency: int, budget: Budget, plan: TimePlan) -> None:
@@ -38,12 +38,12 @@ class TuneRunner:
         self._progress = EpochProgress(self.board, search.announce)
         #: Trials that ended an epoch during this step of Tune's loop.
         self._reported: set[int] = set()
-        #: Hints that the user has seen.
+        #: Hints that the user saw.
         self._hints: set[str] = set()
         self.refused: InputError | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Tune pickles its tuner for its own restore, which is never used: the journal is the state.
+        # Tune pickles its tuner to restore it, which this program never does: the journal is the state.
         return (object, ())
 
     def reported(self, trial: TuneTrial) -> None:
@@ -51,8 +51,10 @@ class TuneRunner:
         self._reported.update(numbers_of(trial))
 
     def failed(self, trial: TuneTrial, traceback: str) -> None:
-        """Takes in that a trial of Tune failed. A single trial is tried again or has failed for good; the trials of a
-        group train alone from now on."""
+        """Records that a trial of Tune failed.
+
+        A single trial is tried again or has failed for good. The trials of a group train alone from now on.
+        """
         self.watchdog.forget(trial)
         why, shown = cause(traceback), redacted(cut(traceback))
         search, numbers = self.search, numbers_of(trial)
@@ -70,7 +72,7 @@ class TuneRunner:
             self.queue.put_back(running)
 
     def hint(self, hints: Sequence[tuple[int, str]]) -> None:
-        """Shows hints of trials, as (number, text), to the user; each text once, for the first trial that has it."""
+        """Shows hints (trial number, text) to the user, each text only for the first trial with it."""
         for number, text in hints:
             if text not in self._hints:
                 self._hints.add(text)
@@ -79,16 +81,16 @@ class TuneRunner:
     def is_over(self, trial: TuneTrial) -> bool:
         """Whether a trial of Tune stops after the epoch that it reported.
 
-        A trial that has had its last epoch comes to its own end even when the epoch budget is used up.
+        With a used-up epoch budget a trial with its own loop still ends by itself after its last epoch.
         """
         search = self.search
         running = [search.state.trials[n] for n in numbers_of(trial) if not search.state.trials[n].idle]
         if search.stopping == "epoch budget":
-            return not any(one.epoch >= search.config.search.epochs for one in running)
+            return not any(own.epoch >= search.config.search.epochs for own in running)
         return not running or bool(search.stopping)
 
     def settle(self) -> None:
-        """Work after each step of Tune's loop, while the trials that reported train again already."""
+        """Does the work after each step of Tune's loop, while the trials that reported are training again."""
         if self._reported:
             checkpoints.limit(self.search, self._reported)
             self._reported = set()
@@ -97,7 +99,7 @@ class TuneRunner:
         self._progress.ask(self.watchdog.longest_silence)
 
     def _keep_time(self) -> None:
-        """Stops the trials, or starts no new trial, when the time plan says so."""
+        """Stops the trials, or the start of new trials, by the time plan."""
         search, plan = self.search, self._plan
         if math.isinf(self._budget.seconds) or search.stopping:
             return

@@ -1,4 +1,4 @@
-"""Ends workers whose trials are over their time, or report nothing."""
+"""Ends workers whose trials exceed their time or report nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Watchdog:
     """Watches `search.stall_timeout` and `search.trial_timeout` inside epochs.
 
     Attributes:
-        since: when each running trial of Tune last began or ended an epoch, by `time.monotonic`.
+        since: the time of the last start or report of each running trial of Tune, by `time.monotonic`.
     """
 
     def __init__(self, search: Search) -> None:
@@ -29,7 +29,7 @@ class Watchdog:
         self.since: dict[TuneTrial, float] = {}
 
     def heard(self, trial: TuneTrial) -> None:
-        """A trial of Tune began, or ended an epoch."""
+        """A trial of Tune started or reported."""
         self.since[trial] = time.monotonic()
 
     def forget(self, trial: TuneTrial) -> None:
@@ -38,11 +38,11 @@ class Watchdog:
 
     @property
     def longest_silence(self) -> float:
-        """Seconds since the running trial that was silent longest reported; minus infinity without running trials."""
+        """Seconds since the oldest of the last reports of running trials; minus infinity without running trials."""
         return time.monotonic() - min(self.since.values(), default=math.inf)
 
     def epochs_left(self) -> list[float]:
-        """The seconds until the running epochs end, as the trials' own earlier epochs forecast them."""
+        """The seconds until each running epoch ends, by the mean seconds of the trial's earlier epochs."""
         trials, now = self._search.state.trials, time.monotonic()
         return [
             max(0.0, trials[n].seconds / trials[n].epoch - (now - since))
@@ -52,7 +52,7 @@ class Watchdog:
         ]
 
     def check(self) -> None:
-        """Ends the workers of trials that are over their time limit, or hang."""
+        """Ends the workers of trials that exceed their time limit or hang."""
         search, limit = self._search, self._search.config.search.stall_timeout
         for trial, since in list(self.since.items()):
             silent = time.monotonic() - since
@@ -70,7 +70,7 @@ class Watchdog:
     def _stalled(self, numbers: list[int], limit: str) -> None:
         search = self._search
         search.announce({"event": "stalled", "numbers": numbers, "limit": limit})
-        for number in numbers:  # a trial that hangs after its epochs would have to train them again
+        for number in numbers:  # after its last epoch a trial fails at once: a retry would train all epochs again
             if search.state.trials[number].epoch >= search.config.search.epochs:
                 why = f"it did not come to its end within {limit} (search.stall_timeout) after its last epoch"
                 search.fail(number, "mistake", f"TrainingError: {why}")

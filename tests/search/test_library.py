@@ -14,7 +14,7 @@ from search.live.outcome import print_outcome
 from search.observer import Observer
 from search.runs import RunOptions, resume, run
 from tests.conftest import ROOT, outside
-from tests.search.core.test_reading import kept
+from tests.search.test_reading import kept
 from trainables import InputError
 
 #: Runs a task, and asks for everything that the Python API gives of it. Ray is replaced by tests/ray_here.py.

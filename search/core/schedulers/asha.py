@@ -1,4 +1,4 @@
-"""Asynchronous successive halving (ASHA): the stopping and the promoting variant, and one that asks a model."""
+"""Asynchronous successive halving (ASHA): the stopping variant, the promoting variant, and one with a model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class Asha(Scheduler):
     """The stopping variant of asynchronous successive halving (Li et al. 2020, arXiv:1810.05934).
 
-    Rungs stand at the epochs `grace_period * reduction_factor^k` below `max_epochs`. A trial continues if its loss is
+    The rungs are the epochs `grace_period * reduction_factor^k` below `max_epochs`. A trial continues if its loss is
     among the best `1 / reduction_factor` (rounded up) of all losses at the rung so far. It stops otherwise.
 
-    Not in the paper: while a rung is unreliable (`first_reliable_rung`), trials pass it, and trials that wait there are
-    not promoted.
+    Not in the paper: while a rung is unreliable (`first_reliable_rung`), trials pass it, and trials that are paused
+    there are not promoted.
     """
 
     compares = True
@@ -31,7 +31,7 @@ class Asha(Scheduler):
         Args:
             grace_period: epoch of the first rung.
             reduction_factor: one in `reduction_factor` trials at a rung continues.
-            max_epochs: of a complete trial.
+            max_epochs: epochs of a complete trial.
         """
         self.reduction_factor = reduction_factor
         self.epochs = rung_epochs(grace_period, reduction_factor, max_epochs)
@@ -47,8 +47,8 @@ class Asha(Scheduler):
         if trial.epoch not in self.epochs:
             return CONTINUE
         before, loss = study.before(trial), study.loss(trial)
-        # A rank is exact, unlike an interpolated percentile, and equal losses share a fate. The trial itself counts: of
-        # the first `reduction_factor` trials at a rung only the best so far continues.
+        # Ranks instead of an interpolated percentile: equal losses then have equal decisions. The trial itself counts:
+        # of the first `reduction_factor` trials at a rung only the best so far continues.
         others = [v for n, v in study.losses.get(trial.epoch, {}).items() if n != trial.number and n < before]
         better, trials = sum(value < loss for value in others), len(others) + 1
         rank = f"{_ordinal(1 + better)} of {trials} at this rung"
@@ -90,27 +90,33 @@ class PromotingAsha(Asha):
         for epoch, rung in reversed(self.rungs(study).items()):
             if epoch < reliable and not study.is_last:
                 continue
-            # With few trials none would get far otherwise.
+            # At the end the best trial of each rung has a place, also with fewer than `reduction_factor` trials.
             places = max(int(len(rung) / self.reduction_factor), int(study.is_last))
             ranked = sorted(rung, key=lambda n: (rung[n], n))
             if study.is_last and ranked and paused.get(ranked[0]) == epoch:
-                return ranked[0]  # another trial may have taken its place before it came
+                return ranked[0]  # a worse trial may have taken the only place before this trial reported
             waiting = [number for number in ranked if paused.get(number) == epoch]
             if waiting and (number := self._choose(study, ranked, waiting, places)) is not None:
                 return number
         return None
 
     def _choose(self, study: View, ranked: list[int], waiting: list[int], places: int) -> int | None:
-        """The trial at a rung that takes the next of `places`; None where no place is free."""
+        """The trial at a rung that is promoted next; None if no place is free.
+
+        Args:
+            ranked: numbers of all trials at the rung, the best first.
+            waiting: those of them that are paused.
+            places: number of trials at the rung that may be promoted.
+        """
         return next((number for number in ranked[:places] if number in waiting), None)
 
 
 class PredictingAsha(PromotingAsha):
-    """Promotes as many trials as `PromotingAsha`, and lets the searcher's model choose every second one.
+    """Promotes the same number of trials as `PromotingAsha`; the searcher's model chooses every second one.
 
-    A configuration that begins slowly is not lost where the model has seen similar ones end well. Rank and model both
-    err, so they take turns: searches of the benchmark `curves` took 0.24 of random's epochs in the mean, by rank alone
-    0.28 (benchmarks/early_stopping.md).
+    So a configuration that begins slowly can be promoted if similar configurations ended well. The ranks and the model
+    both make errors, so they take turns. Searches of the benchmark `curves` took on average 0.24 of the epochs of
+    random search, and 0.28 by ranks alone (benchmarks/early_stopping.md).
     """
 
     def _by_rank(self, rank: str, better: int, trials: int) -> Decision:

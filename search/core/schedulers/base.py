@@ -1,7 +1,7 @@
 """The interface of schedulers: the rules that stop, pause and promote trials.
 
-A scheduler keeps no results. It reads them from a `View` of the study, so that a resumed search, `why`, `simulate` and
-the report come to the same decisions.
+A scheduler stores no results. It reads them from a `View` of the study, so a resumed search, `why`, `simulate` and the
+report make the same decisions.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class View(Protocol):
-    """The trials that a scheduler compares with each other. `Study.view` makes it.
+    """The trials that a scheduler compares with each other. `Study` has a view for each balanced value.
 
-    Losses are the objective, turned so that smaller is better. Trials that diverged have none.
+    A loss is the objective, or the negative objective if larger is better. Diverged trials have no losses.
     """
 
     @property
     def losses(self) -> Losses:
-        """Epoch -> trial number -> loss, in the order in which the trials reported."""
+        """Epoch -> trial number -> loss, in the order of the reports."""
         ...
 
     def loss(self, trial: Trial) -> float:
@@ -33,48 +33,48 @@ class View(Protocol):
         ...
 
     def before(self, trial: Trial) -> float:
-        """A trial is compared with trials of smaller numbers than this; infinity outside a deterministic search."""
+        """The trial is compared only with trials of smaller numbers; infinity unless the search is deterministic."""
         ...
 
     def paused(self) -> dict[int, int]:
-        """The paused trials, and the epoch at which each waits."""
+        """The epoch of each paused trial, by its number."""
         ...
 
     @property
     def is_last(self) -> bool:
-        """Whether no trial runs and no new trial will come: paused trials are all that is left."""
+        """Whether only paused trials are left: no trial runs, and no new trial will begin."""
         ...
 
     def prefer(self, waiting: Sequence[int]) -> int | None:
-        """The paused trial that the searcher's model expects to end best; None where it has no model yet.
+        """The paused trial that may end best by the searcher's model; None without a model.
 
         Args:
-            waiting: numbers of trials that wait at one rung, the best first.
+            waiting: numbers of trials that are paused at the same rung, the best first.
         """
         ...
 
 
 class Scheduler:
-    """Decides whether a trial continues after an epoch. This class lets each trial train all of its epochs.
+    """Decides whether a trial continues after an epoch. In this class each trial trains all its epochs.
 
-    A scheduler of another package subclasses it, overrides `decides` and `decide` (and `next_promotion` where it
-    pauses trials), and is offered as an entry point of the group `search.schedulers`.
+    A scheduler of another package subclasses it and overrides `decides` and `decide` (and `next_promotion` if it pauses
+    trials). The package offers it as an entry point of the group `search.schedulers`.
     """
 
-    #: Whether it pauses trials. A paused trial is continued from its checkpoint, perhaps by another worker.
+    #: Whether it pauses trials. A paused trial continues from its checkpoint, perhaps on another worker.
     pauses_trials = False
     #: Whether it compares trials, from the epoch `search.grace_period` on.
     compares = False
 
     @classmethod
     def from_settings(cls, settings: SearchSection) -> Scheduler:
-        """Makes it from the section `search` of a configuration."""
+        """Makes the scheduler of a configuration's section `search`."""
         return cls()
 
     def decides(self, number: int, epoch: int) -> bool:
         """Whether trial `number` may have to stop or pause after this epoch.
 
-        The answer must never change: workers are told these epochs in advance, and wait for a decision only there.
+        The answer must never change: workers get these epochs in advance, and wait for a decision only then.
         """
         return False
 
@@ -82,15 +82,14 @@ class Scheduler:
         """The decision on a trial after its last epoch; changes nothing.
 
         Args:
-            study: includes the trial's last epoch.
-            trial: its last epoch is the one to judge.
+            study: its losses include the last epoch of the trial.
         """
         return CONTINUE
 
     def next_promotion(self, study: View) -> int | None:
-        """The number of the paused trial that continues now; None where none does. Changes nothing."""
+        """The number of the paused trial that continues now, or None; changes nothing."""
         return None
 
     def rungs(self, study: View) -> Losses:
-        """The losses at each epoch at which trials are compared; empty for a rule without rungs."""
+        """The losses at each rung; empty for a rule without rungs."""
         return {}

@@ -1,4 +1,4 @@
-"""Asynchronous Hyperband: brackets of ASHA with later and later first rungs."""
+"""Asynchronous Hyperband: brackets of ASHA with different first rungs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from search.core.decision import CONTINUE, Decision
 from search.core.schedulers.asha import Asha
 from search.core.schedulers.base import Scheduler, View
-from search.core.schedulers.rungs import Losses
+from search.core.schedulers.rungs import Losses, merge_rungs
 from search.core.state import Trial
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Hyperband(Scheduler):
     """Asynchronous Hyperband (Li et al. 2020, section 3.3): brackets of ASHA, each with a later first rung.
 
-    A trial's bracket follows from its number alone. Bracket `s` gets a share of the trials in proportion to
-    `reduction_factor^-s`, as each of its trials trains that many times longer before it may be stopped.
+    The bracket of a trial depends only on its number. The share of bracket `s` is proportional to
+    `reduction_factor^-s`: each of its trials trains `reduction_factor^s` times longer before its first rung.
     """
 
     compares = True
@@ -36,7 +36,7 @@ class Hyperband(Scheduler):
         return cls(settings.grace_period, settings.reduction_factor, settings.epochs, settings.brackets)
 
     def bracket(self, number: int) -> int:
-        """The bracket of trial `number`: the bracket that is furthest behind its share when the trial comes."""
+        """The bracket of trial `number`: the one that is furthest below its share of the trials before."""
         while len(self._assigned) <= number:
             total = len(self._assigned) + 1
             behind = [total * share - self._assigned.count(s) for s, share in enumerate(self._shares)]
@@ -54,11 +54,7 @@ class Hyperband(Scheduler):
         return decision._replace(reason=f"{decision.reason} (bracket {bracket})")
 
     def rungs(self, study: View) -> Losses:
-        merged: Losses = {}
-        for number, bracket in enumerate(self._brackets):
-            for epoch, rung in bracket.rungs(_BracketView(study, self, number)).items():
-                merged.setdefault(epoch, {}).update(rung)
-        return dict(sorted(merged.items()))
+        return merge_rungs(b.rungs(_BracketView(study, self, number)) for number, b in enumerate(self._brackets))
 
 
 class _BracketView:
@@ -72,7 +68,7 @@ class _BracketView:
 
 
 class _BracketLosses(Mapping[int, dict[int, float]]):
-    """The losses of one bracket. An epoch is filtered when it is read: most are never read."""
+    """The losses of one bracket. An epoch is filtered when it is read, as most epochs are never read."""
 
     def __init__(self, losses: Losses, hyperband: Hyperband, bracket: int) -> None:
         self._losses, self._hyperband, self._bracket = losses, hyperband, bracket

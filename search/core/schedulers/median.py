@@ -22,7 +22,7 @@ class MedianStopping(Scheduler):
 
     compares = True
 
-    #: The rule needs this many other trials. Vizier's paper gives no number; Ray Tune's default is 3 too.
+    #: The rule needs this many other trials. The paper gives no number; the default of Ray Tune is 3 too.
     min_trials = 3
 
     def __init__(self, grace_period: int) -> None:
@@ -40,7 +40,7 @@ class MedianStopping(Scheduler):
             return CONTINUE
         averages = self._averages(study, trial)
         if len(averages) < self.min_trials:
-            return go_on(f"{len(averages)} others got here, and the rule waits for {self.min_trials}")
+            return go_on(f"{len(averages)} others reached this epoch, and the rule needs {self.min_trials}")
         best = min(rung[trial.number] for rung in study.losses.values() if trial.number in rung)
         worse = best > statistics.median(averages)
         side = "worse" if worse else "no worse"

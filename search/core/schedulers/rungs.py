@@ -1,9 +1,9 @@
-"""Rungs: the epochs after which trials are compared, and whether the ranks at a rung hold later."""
+"""Rungs: the epochs at which trials are compared, and whether the ranks at a rung are reliable."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -11,14 +11,14 @@ import numpy as np
 #: Epoch -> trial number -> loss.
 Losses = dict[int, dict[int, float]]
 #: Judge a rung unreliable only after this many of its trials reached a later epoch. On the tables of the benchmark
-#: `curves` where early epochs mislead, searches took 0.705 of random's epochs with 8 trials, 0.587 with 7, 0.609 with 6
-#: and 0.612 with 5; elsewhere 6 instead of 8 changed 0.000 +- 0.007 (benchmarks/tried.md).
+#: `curves` where early epochs mislead, searches took 0.705 of the epochs of random search with 8 trials, 0.587 with 7,
+#: 0.609 with 6 and 0.612 with 5. On the other tables 6 instead of 8 changed 0.000 +- 0.007 (benchmarks/tried.md).
 MIN_TRIALS = 6
 #: Compare at most this many trials, the newest. It bounds the cost of a decision: 0.04 ms for 100 trials.
 MAX_TRIALS = 100
 #: A rung is unreliable below this rank correlation (Spearman) with the later epoch. Trials reached the later epoch
-#: because they were good at the rung. This selection lowers the correlation also where ranks hold, but rarely this far.
-#: The thresholds 0 and -0.4 gave 0.590 and 0.600 of random's epochs, -0.25 gave 0.609 (benchmarks/tried.md).
+#: because they were good at the rung. This selection lowers the correlation of reliable rungs too, but rarely this far.
+#: The thresholds 0, -0.25 and -0.4 took 0.590, 0.609 and 0.600 of the epochs of random search (benchmarks/tried.md).
 UNRELIABLE = -0.25
 
 
@@ -33,6 +33,15 @@ def rung_epochs(grace_period: int, reduction_factor: float, max_epochs: int) -> 
         epochs.append(round(level))
         level *= reduction_factor
     return epochs
+
+
+def merge_rungs(parts: Iterable[Losses]) -> Losses:
+    """The losses of several sets of trials together, by ascending epoch."""
+    merged: Losses = {}
+    for losses in parts:
+        for epoch, rung in losses.items():
+            merged.setdefault(epoch, {}).update(rung)
+    return dict(sorted(merged.items()))
 
 
 def first_reliable_rung(

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher, float]:
-    """The searcher that the configuration names, and the number of trials; infinity where a budget ends the search."""
+    """The searcher of the configuration, and the number of trials: infinity if only a budget ends the search."""
     searcher: Searcher = SEARCHERS.get(config.search.searcher).from_config(config, config.objectives or (objective,))
     limits = [limit for limit in (config.search.trials, searcher.configurations) if limit is not None]
     return searcher, min(limits, default=math.inf)
 
 
 def searcher_note(config: SearchConfig) -> str | None:
-    """What the searcher will do with this configuration, in a sentence; None where there is nothing to say."""
+    """The searcher's note for the user about this configuration; see `Searcher.note`."""
     note: str | None = SEARCHERS.get(config.search.searcher).note(config)
     return note

@@ -1,7 +1,7 @@
 """The interface of searchers, which propose configurations.
 
-A proposal depends on the seed, the trial's number and the trials that the searcher was told, and on nothing else: each
-proposal gets a freshly seeded sampler. No random state has to be saved, and a resumed search proposes the same trials.
+A proposal depends only on the seed, the number of the trial and the results so far: each proposal has a freshly seeded
+random generator. No random state has to be saved, and a resumed search proposes the same trials.
 """
 
 from __future__ import annotations
@@ -9,81 +9,101 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from search.core.space import Plain
 from search.core.state import Trial
 from trainables import Objective, Params
 
 if TYPE_CHECKING:
     from search.core.config import SearchConfig
 
+#: The name of the balanced parameter (`search.balance`), and its values.
+Balance = tuple[str, tuple[Plain, ...]]
+
 
 class Searcher:
-    """Proposes configurations. The running search calls it, and so does every replay of the journal.
+    """Proposes configurations. The running search and every replay of the journal call it.
 
-    A searcher of another package subclasses it, overrides `from_config` and `ask` (and `tell`, `replay` where it
-    learns), and is offered as an entry point of the group `search.searchers`.
+    A searcher of another package subclasses it and overrides `from_config` and `ask` (and `tell` and `replay` if it
+    learns). The package offers it as an entry point of the group `search.searchers`.
     """
 
-    #: Whether the trials that it is told change its proposals. Only such a searcher takes `--from NAME`.
+    #: Whether results change its proposals. Only then `--from NAME` is allowed.
     learns = False
-    #: Whether the first trial has the priors' own configuration, and further trials are drawn from the priors.
+    #: Whether the first trial has the configuration of the priors, and a share of the other trials is drawn from them.
     uses_priors = False
-    #: Whether it takes several objectives.
+    #: Whether it supports several objectives.
     several_objectives = False
     #: Whether it has a finite number of configurations, so that a search needs neither trials nor a budget.
     is_finite = False
-    #: Where the last proposal of `ask` comes from, in words, such as `the model of the ranks of 12 results`.
+    #: The source of the last proposal in words, such as `the model of the ranks of 12 results`.
     source = ""
+    #: Configurations of earlier searches to propose before others; see `learn`.
+    first: Sequence[Params] = ()
 
     @classmethod
     def from_config(cls, config: SearchConfig, objectives: Sequence[Objective]) -> Searcher:
-        """Makes it from a configuration.
+        """Makes the searcher of a configuration.
 
         Args:
-            objectives: one, or several where `several_objectives`.
+            objectives: one objective, or several if `several_objectives`.
         """
         raise NotImplementedError
 
     @classmethod
     def note(cls, config: SearchConfig) -> str | None:
-        """A sentence for the user on what it will do with this configuration; None where there is nothing to say."""
+        """A note for the user about this configuration, such as a grid that is larger than the search; or None."""
         return None
 
     @property
     def configurations(self) -> int | None:
-        """The number of configurations that it has; None where there is no limit."""
+        """The number of its configurations; None without a limit."""
         return None
 
     def ask(self, number: int) -> Params:
-        """Proposes the configuration of trial `number`; numbers come in order."""
+        """Proposes the configuration of trial `number`. The calls have ascending numbers."""
         raise NotImplementedError
 
     def replay(self, trial: Trial) -> None:
-        """Takes in a trial that an earlier session proposed, as if `ask` had returned it."""
+        """Adds a trial that an earlier session proposed, as if `ask` had returned it."""
 
     def withdraw(self, number: int) -> None:
-        """Takes back what `ask` returned: the trial gets another configuration, which `replay` brings."""
+        """Removes the proposal of `ask`: the trial has another configuration, which `replay` adds."""
 
     def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
-        """Takes in the trials of an earlier search, before the first proposal.
+        """Adds the trials of an earlier search, before the first proposal.
 
         Args:
-            trials: their numbers are below zero.
-            first: configurations to try before others, as far as they lie in this space.
+            trials: trials with negative numbers. They may have other parameters than this space.
+            first: configurations to propose before others. The prior, or a random value, replaces a value outside this
+                space.
         """
+        self.first = first
         for trial in trials:
             self.replay(trial)
             self.tell(trial)
 
     def tell(self, trial: Trial) -> None:
-        """Takes in a trial that is over or paused. A trial that continued since may be told again."""
+        """Adds the results of a trial that is over or paused. A trial that continues is added again later."""
 
     def prefer(self, waiting: Sequence[int]) -> int | None:
-        """Which of these paused trials, the best first, may end best; None where no model says."""
+        """The paused trial that may end best; None without a model.
+
+        Args:
+            waiting: numbers of paused trials, the best first.
+        """
         return None
 
 
+def turn_of(balance: Balance | None, number: int) -> Params:
+    """The balanced parameter with its value for trial `number`: the values take turns. Empty without `balance`."""
+    if balance is None:
+        return {}
+    parameter, values = balance
+    return {parameter: values[number % len(values)]}
+
+
 class RecordedSearcher(Searcher):
-    """Proposes the configurations of recorded trials again, for those who read or simulate a search."""
+    """Proposes the configurations of recorded trials again, to read or to simulate a search."""
 
     source = "the recorded search"
 

@@ -1,7 +1,7 @@
-"""Configurations as arrays: many at a time, for models that look at thousands.
+"""Encodes configurations as arrays, for models that compare many of them.
 
-A row has a column for each parameter of the space: where a number lies in its range (0 to 1), or the index of a choice;
-NaN where the parameter does not exist beside the others.
+A row has a column for each parameter of the space: the position of a number in its range (0 to 1), or the index of a
+choice. NaN: the parameter does not exist in the configuration.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ Array = np.ndarray
 
 
 class Encoding:
-    """Between configurations of a space and rows."""
+    """Converts configurations of a space into rows and back, and draws rows."""
 
     def __init__(self, space: Space) -> None:
         self.space = space
         self._parameters = space.parameters
 
     def row(self, params: Params) -> Array:
-        """(parameters,): a configuration as a row; a value that the space does not have counts as missing."""
+        """(parameters,): the row of a configuration. A value outside the space is NaN."""
         return np.array([_code(p, params.get(p.name)) if p.exists(params) else np.nan for p in self._parameters])
 
     def params(self, row: Array) -> Params:
-        """A row of `draw` or `near` as a configuration."""
+        """The configuration of a row (parameters,)."""
         values = dict(zip((p.name for p in self._parameters), row, strict=True))
 
         def decode(p: Parameter) -> object:
@@ -37,15 +37,16 @@ class Encoding:
         return self.space.sample(decode)
 
     def draw(self, rng: np.random.Generator, count: int, fixed: Params, priors: bool = False) -> Array:
-        """(count, parameters): uniform draws, or draws from the priors where there are any.
+        """(count, parameters): uniform draws.
 
         Args:
-            fixed: parameters that have this value.
+            fixed: the value of each parameter that is not drawn.
+            priors: whether parameters with a prior are drawn from it.
         """
-        return self._settled(self._drawn(rng, count, priors), fixed)
+        return self._valid(self._drawn(rng, count, priors), fixed)
 
     def _drawn(self, rng: np.random.Generator, count: int, priors: bool = False) -> Array:
-        """Draws of every parameter, whether it exists or not."""
+        """Draws of every parameter, even if it does not exist in the configuration."""
         rows = np.empty((count, len(self._parameters)))
         for column, p in enumerate(self._parameters):
             units = rng.random(count)
@@ -61,22 +62,30 @@ class Encoding:
         return rows
 
     def near(self, rng: np.random.Generator, rows: Array, spread: float, fixed: Params) -> Array:
-        """Rows with about half of their parameters changed a little (numbers by a normal deviation of `spread`)."""
+        """(n, parameters): the rows (n, parameters), each with a share `CHANGED` of its parameters changed.
+
+        Args:
+            spread: the standard deviation of the change of a number, as a share of its range. A choice is drawn anew.
+            fixed: the value of each parameter that does not change.
+        """
         count, fresh = len(rows), self._drawn(rng, len(rows))
         changed = rng.random(rows.shape) < CHANGED
         changed[np.arange(count), rng.integers(rows.shape[1], size=count)] = True
-        made = np.where(np.isnan(rows), fresh, rows)  # a parameter that comes to exist has any value
+        near = np.where(np.isnan(rows), fresh, rows)  # a parameter that did not exist has any value
         for column, p in enumerate(self._parameters):
             if p.kind in ("choice", "value"):
                 moved = fresh[:, column]
             else:
-                moved = _reflected(made[:, column] + rng.normal(0, spread, count))
-            made[:, column] = np.where(changed[:, column], moved, made[:, column])
-        return self._settled(made, fixed)
+                moved = _reflected(near[:, column] + rng.normal(0, spread, count))
+            near[:, column] = np.where(changed[:, column], moved, near[:, column])
+        return self._valid(near, fixed)
 
     def features(self, rows: Array) -> Array:
-        """(n, features): numbers as they are, choices one-hot. Where a parameter does not exist it has no choice, or
-        the middle of its range, and a feature of its own says so."""
+        """(n, features): the positions of numbers, and choices one-hot.
+
+        A parameter that does not exist is 0.5 or all zeros. Each parameter with a condition has one more feature: 1 if
+        it does not exist.
+        """
         columns: list[Array] = []
         for column, p in enumerate(self._parameters):
             codes = rows[:, column]
@@ -85,14 +94,14 @@ class Encoding:
             if p.when and p.kind != "value":
                 columns.append(np.isnan(codes).astype(float))
             if p.kind == "choice":
-                # Two values that differ are as far apart as a range is long.
+                # The distance of two different values is 1, as that of the bounds of a range.
                 columns += [(codes == index) / np.sqrt(2) for index in range(len(p.choices))]
             elif p.kind != "value":
                 columns.append(np.nan_to_num(codes, nan=0.5))
         return np.stack(columns, 1) if columns else np.zeros((len(rows), 1))
 
-    def _settled(self, rows: Array, fixed: Params) -> Array:
-        """Rounds whole numbers to their steps, fixes what is fixed, and leaves out what does not exist."""
+    def _valid(self, rows: Array, fixed: Params) -> Array:
+        """Rounds whole numbers to their steps, sets `fixed` parameters, and makes parameters NaN that do not exist."""
         rows = rows.copy()
         for column, p in enumerate(self._parameters):
             if p.name in fixed:
@@ -100,11 +109,11 @@ class Encoding:
             elif p.kind == "int":
                 steps = int((p.high - p.low) // p.step)
                 chosen = np.minimum(steps, (rows[:, column] * (steps + 1)).astype(int))
-                # In the middle of its share of the range, where `from_unit` gives the same number again.
+                # The middle of the number's share of the range: `from_unit` returns the same number.
                 rows[:, column] = (chosen + 0.5) / (steps + 1)
             exists = np.ones(len(rows), dtype=bool)
             for name, allowed in p.when.items():
-                other = next(i for i, one in enumerate(self._parameters) if one.name == name)
+                other = next(i for i, earlier in enumerate(self._parameters) if earlier.name == name)
                 exists &= self._is_one_of(rows[:, other], self._parameters[other], allowed)
             rows[~exists, column] = np.nan
         return rows
@@ -128,6 +137,6 @@ def _code(p: Parameter, value: Plain) -> float:
 
 
 def _reflected(units: Array) -> Array:
-    """Numbers beyond 0 or 1 turned back at the border."""
-    turned = np.abs(units) % 2.0
-    return np.where(turned > 1, 2 - turned, turned)
+    """Positions reflected at 0 and 1: -0.1 becomes 0.1, and 1.1 becomes 0.9."""
+    folded = np.abs(units) % 2.0
+    return np.where(folded > 1, 2 - folded, folded)

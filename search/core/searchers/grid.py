@@ -15,8 +15,8 @@ from trainables import Objective, Params
 class GridSearcher(Searcher):
     """Proposes every point of a finite space, each once.
 
-    A search that may end before the last point tries the points in random order, so that the tried points are spread
-    over the grid. Otherwise they come in the order of the file.
+    A search that may end before the last point tries the points in random order: so they are spread over the grid.
+    Otherwise the order is that of the file.
     """
 
     several_objectives = True
@@ -26,7 +26,7 @@ class GridSearcher(Searcher):
     def __init__(self, points: list[Params], seed: int, partial: bool) -> None:
         """
         Args:
-            partial: whether the search may end before every point was tried.
+            partial: whether the search may end before the last point.
         """
         order = np.random.default_rng(seed).permutation(len(points)) if partial else range(len(points))
         self._left = [points[index] for index in order]
@@ -39,9 +39,9 @@ class GridSearcher(Searcher):
 
     @classmethod
     def note(cls, config: SearchConfig) -> str | None:
-        """Where the search does not try every point: how many it tries.
+        """The number of points that the search tries, if it does not try all.
 
-        An example: `the grid has 36 points, of which the search tries 8 in random order (--trials 36 tries all)`.
+        Example: `the grid has 36 points, of which the search tries 8 in random order (--trials 36 tries all)`.
         """
         points, trials = len(config.space.grid(config.place)), config.search.trials
         if not _is_partial(config, points):

@@ -1,4 +1,4 @@
-"""Proposals from Optuna's samplers."""
+"""Proposes by Optuna's samplers."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ import numpy as np
 from search.core.config import SearchConfig
 from search.core.pareto import value_of
 from search.core.searchers import priors
-from search.core.searchers.base import Searcher
+from search.core.searchers.base import Balance, Searcher, turn_of
 from search.core.searchers.pace_model import PaceModel
 from search.core.seeds import trial_seed
-from search.core.space import Parameter, Plain, Space
+from search.core.space import Parameter, Space
 from search.core.state import Trial
 from trainables import Objective, Params
 
-#: Draws among which one is looked for whose epochs do not take too long.
+#: With a limit on the seconds of an epoch: draw at most this many configurations to find one within the limit.
 DRAWS = 20
 
 
 class OptunaSearcher(Searcher):
     """Proposes by a sampler of Optuna. A subclass makes the sampler, of Optuna itself or of OptunaHub.
 
-    Optuna is told outcomes in its own terms. A stopped trial is pruned, with its intermediate values. A failed trial
-    has failed. A diverged trial violates a constraint, so that samplers avoid its region without a made-up value.
+    Optuna gets outcomes in its own terms. A stopped trial is PRUNED, with its intermediate values. A failed trial is
+    FAIL. A diverged trial violates a constraint: samplers avoid its region, and it needs no invented value.
 
     >>> class CmaEsSearcher(OptunaSearcher):
     ...     def make_sampler(self, seed):
     ...         return self.optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=self.startup)
     """
 
-    #: Whether the sampler models the trials that it was told. Its cost then grows with their number, so old trials are
-    #: forgotten (`_forget`), and a trial that continued after it was told is told again.
+    #: Whether the sampler models the results. Its cost then grows with their number: old trials are removed
+    #: (`_forget`). A trial that continues after its result replaces that result.
     models = True
-    #: Whether the sampler takes a pruned trial with its intermediate values, as TPE does. Other samplers are told the
-    #: best value of a stopped trial.
+    #: Whether the sampler reads the intermediate values of a pruned trial, as TPE does. Other samplers get the best
+    #: value of a stopped trial.
     takes_pruned = False
-    #: Whether the sampler needs a value for a trial that diverged. It gets the worst value so far.
+    #: Whether the sampler needs a value for a diverged trial. It then gets the worst value so far.
     needs_value = False
-    #: Whether the sampler writes notes on a trial while it samples, such as NSGA-II its generation. A replay then
-    #: samples too.
+    #: Whether the sampler stores notes in a trial while it samples, as NSGA-II its generation. Then a replay samples
+    #: too.
     writes_notes = False
     learns = True
     uses_priors = True
 
     def __init__(
         self, space: Space, objectives: Sequence[Objective], seed: int, startup_trials: int,
-        model_trials: int, balance: tuple[str, tuple[Plain, ...]] | None = None, limit: float | None = None,
+        model_trials: int, balance: Balance | None = None, limit: float | None = None,
     ) -> None:  # fmt: skip
         """
         Args:
-            objectives: the first is what trials report each epoch and what their best epoch is chosen by.
-            startup_trials: trials that are sampled at random before the sampler models the objective.
-            model_trials: most trials that the sampler models; see `_forget`.
-            balance: a choice parameter and its values, which trials take in turn instead of sampling it.
-            limit: seconds of an epoch; configurations that are predicted to take longer are not proposed.
+            objectives: trials report the first each epoch, and it chooses their best epoch.
+            startup_trials: number of random trials before the sampler models the objective.
+            model_trials: the largest number of trials that the sampler models; see `_forget`.
+            balance: a choice parameter whose values take turns.
+            limit: seconds. Configurations whose epochs are predicted to take longer are not proposed.
         """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        #: The module, which takes half a second to import.
+        #: The module `optuna`. Importing it takes half a second.
         self.optuna, self.balance = optuna, balance
         self._experts = priors.first_from_priors(space, len(balance[1]) if balance else 1)
         self.space, self.seed, self.startup = space, seed, startup_trials
@@ -73,9 +73,8 @@ class OptunaSearcher(Searcher):
         self.study = self._empty_study()
         self._asked: dict[int, Any] = {}
         self._limit = math.inf if limit is None else limit
-        #: Configuration and seconds of an epoch of each told trial, by number.
+        #: The configuration and the seconds of an epoch of each trial with results, by number.
         self._paces: dict[int, tuple[Params, float]] = {}
-        self._first: Sequence[Params] = ()
 
     @classmethod
     def from_config(cls, config: SearchConfig, objectives: Sequence[Objective]) -> OptunaSearcher:
@@ -86,7 +85,7 @@ class OptunaSearcher(Searcher):
         )  # fmt: skip
 
     def make_sampler(self, seed: int) -> Any:
-        """A new sampler; a proposal must depend on its seed and on the study alone."""
+        """A new sampler. Its proposal must depend only on the seed and on the study."""
         raise NotImplementedError
 
     def _empty_study(self) -> Any:
@@ -96,13 +95,13 @@ class OptunaSearcher(Searcher):
         self._forget()
         seed = trial_seed(self.seed, number)
         self.study.sampler = self.make_sampler(seed)
-        turn = {} if self.balance is None else {self.balance[0]: self.balance[1][number % len(self.balance[1])]}
+        turn = turn_of(self.balance, number)
         rng = np.random.default_rng(seed)
         pace = PaceModel(self.space, [] if math.isinf(self._limit) else list(self._paces.values()))
         self.source = self._model_in_words()
         values = self._from_priors(number, turn, rng, pace)
         trial, params = self._ask(turn | values)
-        if not values and pace.seconds(params) > self._limit:  # of the model, which knows nothing of time
+        if not values and pace.seconds(params) > self._limit:  # Optuna's model does not predict seconds
             self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
             trial, params = self._ask(turn | self._from_priors(number, turn, rng, pace, model=False))
         trial.set_user_attr("number", number)
@@ -110,7 +109,7 @@ class OptunaSearcher(Searcher):
         return params
 
     def _model_in_words(self) -> str:
-        """What the sampler draws from, as Optuna's samplers decide it."""
+        """The source of the next proposal in words, by the rule of Optuna's samplers."""
         if not self.models:
             return "chance"
         name = type(self).__name__.removesuffix("Searcher").lower()
@@ -129,22 +128,22 @@ class OptunaSearcher(Searcher):
     def _from_priors(
         self, number: int, turn: Params, rng: np.random.Generator, pace: PaceModel, model: bool = True
     ) -> Params:
-        """Values that do not come from the model, but from priors, the best trial or at random; see `priors`.
+        """Values from priors, near the best trial or at random; empty if the model proposes. See `priors`.
 
         Args:
-            turn: the balanced parameter with the value whose turn it is; trials of other values do not count.
-            pace: of several draws the first is taken that is not predicted to take too long, else the quickest.
-            model: False where the model's proposal would take too long: then there always are values.
+            turn: the balanced parameter with its value for this trial. Trials with another value are ignored.
+            pace: predicts seconds. It returns the first of `DRAWS` draws within the limit, or else the quickest.
+            model: False: the model may not propose, as its proposal takes too long.
         """
-        if (winner := priors.winner(self.space, self._first, number, turn, rng, self._experts)) is not None:
+        if (winner := priors.winner(self.space, self.first, number, turn, rng, self._experts)) is not None:
             self.source = "the best of an earlier search"
             return self._searched(winner)
         if model and not (self.uses_priors and self._experts):
             return {}
         space = self.space.fix(turn)
-        told = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished() and self._rank(t)[0] < 2]
-        mine = [t for t in told if turn.items() <= t.params.items()]
-        ranked = [t.params for t in sorted(mine, key=self._rank)]
+        results = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished() and self._rank(t)[0] < 2]
+        own = [t for t in results if turn.items() <= t.params.items()]
+        ranked = [t.params for t in sorted(own, key=self._rank)]
         if number < self._experts:
             params, self.source = priors.prior_configuration(space, rng), "what an expert would try first"
         else:
@@ -156,64 +155,60 @@ class OptunaSearcher(Searcher):
                 "the neighbourhood of the best result so far" if best is not None
                 else "the priors" if source == "prior" else "chance"
             )  # fmt: skip
-            drawn: list[Params] = []
-            while len(drawn) < DRAWS:
-                drawn.append(
-                    priors.draw_near_best(space, best, rng) if best is not None
-                    else priors.draw_from_prior(space, rng) if source == "prior"
-                    else space.sample(lambda parameter: priors.draw_uniform(parameter, rng))
-                )  # fmt: skip
-                if pace.seconds(drawn[-1]) <= self._limit:
-                    break
-            params = drawn[-1] if pace.seconds(drawn[-1]) <= self._limit else min(drawn, key=pace.seconds)
+
+            def draw() -> Params:
+                if best is not None:
+                    return priors.draw_near_best(space, best, rng)
+                if source == "prior":
+                    return priors.draw_from_prior(space, rng)
+                return space.sample(lambda parameter: priors.draw_uniform(parameter, rng))
+
+            params = pace.first_within(self._limit, (draw() for _ in range(DRAWS)))
         return self._searched(params)
 
     def _searched(self, params: Params) -> Params:
-        return {p.name: params[p.name] for p in self.space.parameters if p.searched and p.exists(params)}
-
-    def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
-        """Takes in another search's trials, which are numbered below zero; parameters of other spaces are left out."""
-        self._first = first
-        super().learn(trials, first)
+        """The values of the searched parameters of this space that exist in `params`."""
+        searched = [p.name for p in self.space.parameters if p.searched and p.exists(params)]
+        return {name: params[name] for name in searched if name in params}
 
     def _forget(self) -> None:
-        """Bounds the cost of a proposal, which grows with the number of trials in the model.
+        """Removes old trials from the study, as the time of a proposal grows with their number.
 
-        Once there are a quarter more than `model_trials`, only `model_trials` are kept: a quarter of them the best, of
-        which tpe calls at most 25 good, the others the newest. Trials that were asked for and not told yet stay.
+        With 1.25 x `model_trials` trials it keeps `model_trials`: a quarter are the best (tpe calls at most 25 of them
+        good), the others the newest. Trials without a result stay.
         """
         trials = self.study.get_trials(deepcopy=False)
         if not self.models or len(trials) < self.model_trials * 5 // 4:
             return
         over = [trial for trial in trials if trial.state.is_finished()]
         best = sorted(over, key=self._rank)[: self.model_trials // 4]
-        kept = {trial.number for trial in (*best, *over[len(best) - self.model_trials :])}
-        self._rebuild([trial for trial in over if trial.number in kept])
+        modelled = {trial.number for trial in (*best, *over[len(best) - self.model_trials :])}
+        self._rebuild([trial for trial in over if trial.number in modelled])
 
     def _take_back(self, number: int) -> bool:
-        """Asks again for a trial that was told and has gone on since (promoted, or given more epochs).
+        """Removes the result of a trial that continued after it (promoted, or given more epochs).
 
         Returns:
-            Whether it can be told anew: it may be forgotten, and samplers without a model keep what they were told.
+            Whether the trial can get a new result. Otherwise it was removed before, or the sampler has no model.
         """
         over = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()]
-        told = next((t for t in over if t.user_attrs.get("number") == number), None)
-        if told is None or not self.models:
+        old = next((t for t in over if t.user_attrs.get("number") == number), None)
+        if old is None or not self.models:
             return False
-        self._rebuild([t for t in over if t is not told])
-        self._ask_for(number, told.params)
+        self._rebuild([t for t in over if t is not old])
+        self._ask_for(number, old.params)
         return True
 
-    def _rebuild(self, told: list[Any]) -> None:
-        """Makes a new study of these trials and of those that are asked for and not told yet."""
-        asked, self._asked = self._asked, {}
+    def _rebuild(self, finished: list[Any]) -> None:
+        """Makes a new study of these trials of Optuna and of the trials without a result."""
+        waiting, self._asked = self._asked, {}
         self.study = self._empty_study()
-        self.study.add_trials(told)
-        for number, one in asked.items():
-            self._ask_for(number, one.params)
+        self.study.add_trials(finished)
+        for number, trial in waiting.items():
+            self._ask_for(number, trial.params)
 
     def _rank(self, trial: Any) -> tuple[float, ...]:
-        """A sort key in tpe's order: complete trials by value, pruned by last epoch, infeasible last."""
+        """A sort key in the order of tpe: complete trials by value, pruned trials by last epoch, infeasible trials."""
         states, sign = self.optuna.trial.TrialState, 1 if self.objective.mode == "min" else -1
         if any(violated > 0 for violated in trial.constraints.values()):
             return (3,)
@@ -226,11 +221,10 @@ class OptunaSearcher(Searcher):
 
     def replay(self, trial: Trial) -> None:
         self._forget()
-        # Enqueued values are suggested as they stand, so the sampler matters only where it writes notes.
+        # Optuna suggests enqueued values unchanged. So the sampler matters only if it writes notes.
         seed = trial_seed(self.seed, trial.number) if trial.number >= 0 else 0
         self.study.sampler = self.make_sampler(seed) if self.writes_notes else self.optuna.samplers.RandomSampler(0)
-        had = [p for p in self.space.parameters if p.searched and p.name in trial.params and p.exists(trial.params)]
-        self._ask_for(trial.number, {p.name: trial.params[p.name] for p in had})
+        self._ask_for(trial.number, self._searched(trial.params))
 
     def _ask_for(self, number: int, values: Params) -> None:
         """Asks Optuna for a trial with these values of the searched parameters."""
@@ -238,7 +232,7 @@ class OptunaSearcher(Searcher):
         self._asked[number] = asked = self.study.ask()
         asked.set_user_attr("number", number)
         if self.writes_notes:
-            _ = asked.relative_params  # worked out when it is first read
+            _ = asked.relative_params  # the first access samples
         for parameter in self.space.parameters:
             if parameter.name in values:
                 suggest(asked, parameter)
@@ -267,8 +261,11 @@ class OptunaSearcher(Searcher):
             self.study.tell(asked, [trial.best_value, *(value_of(trial, other) for other in self.objectives[1:])])
 
     def _tell_diverged(self, asked: Any) -> None:
-        """Tells a diverged trial. tpe takes an infeasible trial without a value. gp's model needs a value at every
-        point: it gets the worst feasible one so far, and the constraint's own model keeps the region out."""
+        """Adds the result of a diverged trial.
+
+        tpe accepts an infeasible trial without a value. gp needs a value at every point: it gets the worst feasible
+        value so far. Its model of the constraint avoids the region.
+        """
         states = self.optuna.trial.TrialState
         complete = [t for t in self.study.trials if t.state == states.COMPLETE] if self.needs_value else []
         values = [t.value for t in complete if t.constraints.get("diverged", 0) <= 0]
@@ -290,7 +287,7 @@ class TpeSearcher(OptunaSearcher):
 
 
 class GpSearcher(OptunaSearcher):
-    """A Gaussian process with expected improvement, as Optuna's `GPSampler` has it."""
+    """Optuna's `GPSampler`: a Gaussian process with expected improvement."""
 
     needs_value = True
 
@@ -299,7 +296,7 @@ class GpSearcher(OptunaSearcher):
 
 
 class RandomSearcher(OptunaSearcher):
-    """Random draws, on each parameter's own scale."""
+    """Random draws, uniform on the scale of each parameter."""
 
     models = learns = uses_priors = False
     several_objectives = True
@@ -323,7 +320,7 @@ class Nsga2Searcher(OptunaSearcher):
 
 
 def suggest(trial: Any, parameter: Parameter) -> Any:
-    """Asks a trial of Optuna for the value of a parameter."""
+    """The value of a parameter that a trial of Optuna suggests."""
     if parameter.kind == "int":
         return trial.suggest_int(parameter.name, int(parameter.low), int(parameter.high), step=parameter.step)
     if parameter.kind == "choice":
@@ -332,7 +329,7 @@ def suggest(trial: Any, parameter: Parameter) -> Any:
 
 
 def distribution(parameter: Parameter) -> Any:
-    """The distribution in Optuna of a searched parameter."""
+    """Optuna's distribution of a searched parameter."""
     from optuna import distributions
 
     if parameter.kind == "int":

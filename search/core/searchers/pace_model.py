@@ -1,9 +1,9 @@
-"""Predicts how long an epoch of a configuration takes, from the epochs of the trials that were told."""
+"""Predicts the seconds of an epoch of a configuration, from the epochs of earlier trials."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,21 +11,24 @@ from search.core.searchers.priors import to_unit
 from search.core.space import Space
 from trainables import Params
 
-#: Trials from which on there is a prediction, and the ridge on the weights of the scaled parameters.
-ENOUGH, RIDGE = 3, 0.1
+#: Fewest trials for a prediction. It was not measured.
+ENOUGH = 3
+#: The ridge penalty of the weights; features are between 0 and 1. It was not measured. On 20 random trials of the test
+#: space nine of ten predictions are within a factor of exp(0.3) = 1.35.
+RIDGE = 0.1
 
 
 class PaceModel:
-    """Ridge regression of the logarithm of the seconds on the parameters.
+    """Ridge regression of log(seconds) on features of the parameters.
 
-    Whole numbers (widths, depths) enter by their logarithm, other numbers on their own scale, choices one by one; what
-    does not exist in a configuration is zero.
+    The features are the logarithm of a whole number (width, depth), the position of another number in its range, and a
+    choice one-hot. A parameter that does not exist is 0.
     """
 
     def __init__(self, space: Space, known: Sequence[tuple[Params, float]]) -> None:
         """
         Args:
-            known: configurations and the seconds of their epochs.
+            known: configurations with the seconds of their epochs.
         """
         self._searched = [p for p in space.parameters if p.searched]
         self._weights: np.ndarray | None = None
@@ -53,7 +56,16 @@ class PaceModel:
         return row
 
     def seconds(self, params: Params) -> float:
-        """The predicted seconds of an epoch; 0 while too little is known."""
+        """The predicted seconds of an epoch; 0 with fewer than `ENOUGH` trials."""
         if self._weights is None:
             return 0.0
         return math.exp(self._level + float((np.array(self._features(params)) - self._centre) @ self._weights))
+
+    def first_within(self, limit: float, candidates: Iterable[Params]) -> Params:
+        """The first candidate whose epoch takes at most `limit` seconds; the quickest candidate if none does."""
+        slow = []
+        for params in candidates:
+            if self.seconds(params) <= limit:
+                return params
+            slow.append(params)
+        return min(slow, key=self.seconds)

@@ -1,11 +1,11 @@
-"""Proposals from what experts would try, and from around the best so far.
+"""Proposes configurations from the priors of experts, and near the best trial.
 
-Where a space has priors, a share of the proposals is drawn from them, a share from around the best trial so far, a
-share from the searcher's model, and a share uniformly. The shares move from the first to the last as results come, as
-in PriorBand (Mallik et al. 2023, arXiv:2306.12370): the priors lose to the best trials where these lie elsewhere, and
-the uniform share bounds the cost of a wrong prior.
+In a space with priors, shares of the proposals are drawn from the priors, near the best trial, by the searcher's model
+and uniformly. With more results the share of the priors falls and the share of the model grows, as in PriorBand (Mallik
+et al. 2023, arXiv:2306.12370). If the best trials are far from the priors, the share of the priors falls faster. The
+uniform share limits the cost of wrong priors.
 
-Everything here is a function of a seeded generator and of the trials that were told.
+Every function depends only on its arguments, among them a seeded generator.
 """
 
 from __future__ import annotations
@@ -19,68 +19,81 @@ import numpy as np
 from search.core.space import Parameter, Plain, Space
 from trainables import Params
 
-#: Standard deviation around a prior, as a share of the range; and the probability that a choice is the prior.
+#: By confidence: the standard deviation around the prior of a number, as a share of its range, and the probability that
+#: a choice has the value of its prior. They were not measured.
 SPREAD = {"low": 0.5, "medium": 0.25, "high": 0.125}
 CHOSEN = {"low": 0.4, "medium": 0.6, "high": 0.8}
-#: The same around the best trial, and the probability that a parameter of it is changed at all (PriorBand's values).
+#: Near the best trial: the standard deviation as a share of the range, and the probability that a parameter changes
+#: (PriorBand's values).
 NEAR, CHANGED = 0.25, 0.5
-#: Share of proposals that is always uniform; number of told trials after which priors have half of the rest; number of
-#: told trials after which the model has half of what is left to it and to the best trial.
-UNIFORM, FADING, MODELLED = 0.15, 10, 20
-#: How much a difference in log-density per parameter counts against the priors.
+#: The share of proposals that is always uniform. It was not measured.
+UNIFORM = 0.15
+#: Results after which the priors have half of the other proposals. It was not measured.
+FADING = 10
+#: Results after which the model has half of the proposals that are neither uniform nor from the priors. It was not
+#: measured.
+MODELLED = 20
+#: Factor of the difference in log-density for each parameter in `agreement`. It was not measured.
 STRICT = 8
+#: Fewest results for `agreement`: with 6 the best third has two trials.
+FEWEST_RANKED = 6
+#: Added to the density of a number, which would be 0 far from its prior, and its logarithm infinite.
+LEAST_DENSITY = 1e-3
 
 Source = Literal["prior", "best", "model", "uniform"]
 
 
 def first_from_priors(space: Space, turns: int) -> int:
-    """How many trials, from the first on, have the priors' own configuration: one for each of `turns` values."""
+    """The number of first trials with the configuration of the priors: one for each of the `turns` balanced values."""
     return turns if any(p.has_prior for p in space.parameters) else 0
 
 
 def prior_configuration(space: Space, rng: np.random.Generator) -> Params:
-    """Each parameter at its prior; one without a prior is drawn uniformly."""
+    """The configuration of the priors. Parameters without a prior are drawn uniformly."""
     return space.sample(lambda p: p.prior if p.has_prior else draw_uniform(p, rng))
 
 
 def winner(
     space: Space, first: Sequence[Params], number: int, turn: Params, rng: np.random.Generator, before: int
 ) -> Params | None:  # fmt: skip
-    """The configuration of an earlier search that trial `number` tries; None where it is none's turn.
+    """The configuration of an earlier search for trial `number`; None if the trial gets none of them.
 
-    Where this space does not have their value, it is the prior, or drawn uniformly.
+    A value outside this space is replaced by the prior, or drawn uniformly.
 
     Args:
-        first: the configurations, in their order.
-        turn: the balanced parameter with the value whose turn it is.
-        before: the trials that come before them, which have the priors' own configuration.
+        first: the configurations of earlier searches, in the order of the trials.
+        turn: the balanced parameter with its value for this trial.
+        before: the number of trials before them, which have the configuration of the priors.
     """
     if not before <= number < before + len(first):
         return None
-    known = first[number - before]
+    earlier = first[number - before]
 
     def value(p: Parameter) -> Plain:
-        if p.name in known and p.allows(known[p.name]):
-            return known[p.name]
+        if p.name in earlier and p.allows(earlier[p.name]):
+            return earlier[p.name]
         return p.prior if p.has_prior else draw_uniform(p, rng)
 
     return space.fix(turn).sample(value)
 
 
 def choose_source(space: Space, ranked: Sequence[Params], rng: np.random.Generator) -> Source:
-    """Where the next proposal comes from.
+    """Draws the source of the next proposal. With n results the shares are
+
+        prior = (1 - UNIFORM) p,  model = (1 - UNIFORM) m,  best = (1 - UNIFORM) (1 - p - m)
+        p = agreement x FADING / (FADING + n),  m = (1 - p) n / (n + MODELLED)
 
     Args:
-        ranked: configurations of the told trials with a result, the best first.
+        ranked: configurations of the trials with a result, the best first.
     """
-    told = len(ranked)
-    from_prior = FADING / (FADING + told) * agreement(space, ranked)
-    from_model = (1 - from_prior) * told / (told + MODELLED)
+    results = len(ranked)
+    from_prior = FADING / (FADING + results) * agreement(space, ranked)
+    from_model = (1 - from_prior) * results / (results + MODELLED)
     shares = {
         "uniform": UNIFORM,
         "prior": (1 - UNIFORM) * from_prior,
         "model": (1 - UNIFORM) * from_model,
-        "best": (1 - UNIFORM) * (1 - from_prior - from_model) if told else 0.0,
+        "best": (1 - UNIFORM) * (1 - from_prior - from_model) if results else 0.0,
     }
     point = rng.random() * sum(shares.values())
     for source, share in shares.items():
@@ -91,13 +104,12 @@ def choose_source(space: Space, ranked: Sequence[Params], rng: np.random.Generat
 
 
 def agreement(space: Space, ranked: Sequence[Params]) -> float:
-    """Whether the best trials lie near the priors, from 0 to 1; 1 with fewer than six trials.
+    """How near the best trials are to the priors: min(1, exp(STRICT x (good - rest) / parameters with a prior)).
 
-    The mean density of the best third under the priors, per parameter, is compared with that of the others. Where the
-    priors say nothing of what is good, or the opposite, the value falls; it takes what the priors themselves drew into
-    account on both sides.
+    `good` is the mean log-density under the priors of the best third of the trials, `rest` that of the others. Trials
+    drawn from the priors raise both. With fewer than `FEWEST_RANKED` trials the result is 1.
     """
-    if len(ranked) < 6:
+    if len(ranked) < FEWEST_RANKED:
         return 1.0
     third = len(ranked) // 3
     with_prior = [p for p in space.parameters if p.has_prior]
@@ -109,18 +121,18 @@ def agreement(space: Space, ranked: Sequence[Params]) -> float:
 
 
 def density(parameter: Parameter, value: Plain) -> float:
-    """The density of a value under its parameter's prior, relative to the uniform one."""
+    """The density of a value under the prior of its parameter, divided by the uniform density."""
     if parameter.kind == "choice":
         others = len(parameter.choices) - 1
         chosen = CHOSEN[parameter.confidence] if others else 1.0
         return (chosen if value == parameter.prior else (1 - chosen) / max(1, others)) * len(parameter.choices)
     spread = SPREAD[parameter.confidence]
     away = (to_unit(parameter, value) - to_unit(parameter, parameter.prior)) / spread
-    return math.exp(-(away**2) / 2) / (spread * math.sqrt(2 * math.pi)) + 1e-3
+    return math.exp(-(away**2) / 2) / (spread * math.sqrt(2 * math.pi)) + LEAST_DENSITY
 
 
 def draw_from_prior(space: Space, rng: np.random.Generator) -> Params:
-    """A configuration near the priors; parameters without one are drawn uniformly."""
+    """A configuration drawn from the priors. Parameters without a prior are drawn uniformly."""
 
     def draw(p: Parameter) -> Plain:
         if not p.has_prior:
@@ -136,14 +148,14 @@ def draw_from_prior(space: Space, rng: np.random.Generator) -> Params:
 
 
 def draw_near_best(space: Space, best: Params, rng: np.random.Generator) -> Params:
-    """The best configuration with about half of its parameters changed a little; at least one."""
+    """The best configuration with a share `CHANGED` of its parameters changed a little, and at least one parameter."""
     searched = [p for p in space.parameters if p.searched]
     changed = {p.name for p in searched if rng.random() < CHANGED} or {searched[rng.integers(len(searched))].name}
 
     def draw(p: Parameter) -> Plain:
         value = best.get(p.name)
         if value is None and not (p.kind == "choice" and None in p.choices):
-            return draw_uniform(p, rng)  # it did not exist in the best
+            return draw_uniform(p, rng)  # it does not exist in the best configuration
         if p.name not in changed:
             return value
         return draw_uniform(p, rng) if p.kind == "choice" else draw_near(p, value, NEAR, rng)
@@ -152,14 +164,18 @@ def draw_near_best(space: Space, best: Params, rng: np.random.Generator) -> Para
 
 
 def draw_uniform(parameter: Parameter, rng: np.random.Generator) -> Plain:
-    """A value drawn uniformly from a parameter's range, on its own scale."""
+    """A value drawn uniformly from the range of a parameter, on its scale."""
     if parameter.kind == "choice":
         return parameter.choices[rng.integers(len(parameter.choices))]
     return from_unit(parameter, rng.random())
 
 
 def draw_near(parameter: Parameter, value: Plain, spread: float, rng: np.random.Generator) -> Plain:
-    """A value drawn from a normal distribution around another, truncated to the range."""
+    """A number drawn from a normal distribution around `value`, truncated to the range.
+
+    Args:
+        spread: the standard deviation, as a share of the range.
+    """
     centre = to_unit(parameter, value)
     while not 0 <= (drawn := rng.normal(centre, spread)) <= 1:
         pass
@@ -167,7 +183,7 @@ def draw_near(parameter: Parameter, value: Plain, spread: float, rng: np.random.
 
 
 def to_unit(parameter: Parameter, value: Plain) -> float:
-    """Where a number lies in its range, from 0 to 1, on its own scale."""
+    """The position of a number in the range of its parameter, from 0 to 1, on the scale of the parameter."""
     assert isinstance(value, int | float)
     if parameter.kind == "loguniform":
         return math.log(value / parameter.low) / math.log(parameter.high / parameter.low)
@@ -175,7 +191,7 @@ def to_unit(parameter: Parameter, value: Plain) -> float:
 
 
 def from_unit(parameter: Parameter, unit: float) -> int | float:
-    """The number at a place from 0 to 1 in its range; whole numbers are rounded to their steps."""
+    """The number at a position from 0 to 1 in the range; the reverse of `to_unit`. Whole numbers have equal shares."""
     low, high = parameter.low, parameter.high
     if parameter.kind == "loguniform":
         return float(min(high, max(low, low * (high / low) ** unit)))

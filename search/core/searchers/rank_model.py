@@ -1,12 +1,12 @@
-"""A Gaussian process on the ranks of what trials have shown, for searches that stop most of them early.
+"""A Gaussian process on the ranks of the last losses of trials, for searches that stop most trials early.
 
-What trials have shown last, after however many epochs, is ranked in one pot, and the ranks are turned into normal
-scores (Salinas et al. 2020, arXiv:1909.13595; that pooling is enough: Salinas et al. 2023, arXiv:2305.03623). Ranks do
-not mind the scale of a loss, outliers, or that one diverged. The kernel is Matern 5/2 with a length scale for each
-dimension; these and the noise are chosen by marginal likelihood on a grid, so that no optimizer's path matters.
+The last losses of all trials are ranked together, whatever their epochs (Salinas et al. 2023, arXiv:2305.03623, measure
+that this is enough). The ranks become normal scores (Salinas et al. 2020, arXiv:1909.13595). Ranks do not depend on the
+scale of the loss, and an outlier or a diverged trial is only the last rank. The kernel is Matern 5/2 with a length
+scale for each dimension. The length scales and the noise maximize the marginal likelihood on a grid of values.
 
-Likelihoods and scores are rounded before they are compared, and ties go to the lower index: the same data gives the
-same choice on any machine, whatever its linear algebra does to the last bits.
+Likelihoods and scores are rounded before they are compared, and the lower index wins ties. So the same data gives the
+same choice on every machine, although the last bits of its linear algebra differ.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ import numpy as np
 
 Array = np.ndarray
 
-#: Length scales, in units of the range, and shares of noise that are tried; factors that one dimension's scale is then
-#: multiplied by.
+#: The grid: length scales (shares of a range) and noises (shares of the variance). Then the scale of each dimension is
+#: multiplied by the factor that raises the likelihood most, if one does. Other grids were not measured.
 SCALES, NOISES, FACTORS = (0.15, 0.3, 0.6, 1.2, 2.4), (0.03, 0.1, 0.3, 0.6), (0.4, 2.5, 12.0)
-#: Points that they are chosen on, at most.
+#: At most this many points are used to choose scales and noise: each likelihood factorizes a matrix of this size.
 CHOSEN_ON = 100
-#: Decimals of a likelihood and of a relative score that are compared.
+#: Likelihoods and relative scores are compared with this many decimals, far above rounding errors.
 DECIMALS = 6
 
 
 def normal_scores(losses: Array) -> Array:
-    """(n,) -> (n,): standard normal quantiles of the ranks; ties share the mean of their ranks."""
+    """Standard normal quantiles (n,) of (rank - 0.5) / n for losses (n,). Equal losses have their mean rank."""
+    from scipy.special import ndtri  # imported here: it takes 0.2 s, and most commands do not need it
+
     _, index, counts = np.unique(losses, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     ranks = (last - (counts - 1) / 2)[index]
-    return _quantile((ranks - 0.5) / len(losses))
+    return np.asarray(ndtri((ranks - 0.5) / len(losses)))
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class RankModel:
 
     @staticmethod
     def fit(x: Array, y: Array) -> RankModel:
-        """Fits to points (n, d) in the unit cube and their scores (n,)."""
+        """Fits the model to points (n, d) in the unit cube and their scores (n,)."""
         scales, noise = _choose(x, y)
         factor = np.linalg.cholesky(_kernel(_squared(x / scales, x / scales), noise) + noise * np.eye(len(y)))
         return RankModel(x, scales, noise, factor, _solve(factor, y))
@@ -61,7 +63,7 @@ class RankModel:
 
 
 def _choose(x: Array, y: Array) -> tuple[Array, float]:
-    """Length scales (d,) and the share of noise: first one scale for all dimensions, then each dimension's own."""
+    """Length scales (d,) and noise with the largest likelihood: first one scale for all dimensions, then each scale."""
     if len(y) > CHOSEN_ON:
         some = np.linspace(0, len(y) - 1, CHOSEN_ON).astype(int)
         x, y = x[some], y[some]
@@ -70,35 +72,40 @@ def _choose(x: Array, y: Array) -> tuple[Array, float]:
     best, scales, noise = -math.inf, np.ones(dimensions), NOISES[0]
     for scale in SCALES:
         for share in NOISES:
-            found = _likelihood(squared @ np.full(dimensions, scale**-2.0), y, share)
-            if found > best:
-                best, scales, noise = found, np.full(dimensions, scale), share
+            likelihood = _likelihood(squared @ np.full(dimensions, scale**-2.0), y, share)
+            if likelihood > best:
+                best, scales, noise = likelihood, np.full(dimensions, scale), share
     for dimension in range(dimensions):
-        here, own = scales[dimension], squared[:, :, dimension]
-        rest = squared @ scales**-2.0 - own * here**-2.0
+        scale, own = scales[dimension], squared[:, :, dimension]
+        others = squared @ scales**-2.0 - own * scale**-2.0
         for factor in FACTORS:
-            found = _likelihood(np.maximum(0.0, rest + own * (factor * here) ** -2.0), y, noise)
-            if found > best:
-                best = found
-                scales[dimension] = factor * here
+            likelihood = _likelihood(np.maximum(0.0, others + own * (factor * scale) ** -2.0), y, noise)
+            if likelihood > best:
+                best = likelihood
+                scales[dimension] = factor * scale
     return scales, noise
 
 
 def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
-    """How far below `best` a score is expected to come, 0 where it does not (m,)."""
+    """E[max(0, best - score)] (m,) for normal scores with these means (m,) and deviations (m,).
+
+    With z = (best - mean) / deviation it is deviation x (z x cdf(z) + pdf(z)) (Jones et al. 1998).
+    """
+    from scipy.special import ndtr
+
     z = (best - mean) / deviation
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    return np.maximum(0.0, deviation * (z * _cumulative(z) + density))
+    return np.maximum(0.0, deviation * (z * ndtr(z) + density))
 
 
 def order(scores: Array) -> np.ndarray:
-    """Indices by score, the largest first; those that differ by rounding alone in the order of their indices."""
+    """The indices (m,) of scores (m,), the largest score first. Scores are equal if they differ only by rounding."""
     top = scores.max(initial=0.0)
     return np.argsort(-np.round(scores / top, DECIMALS) if top > 0 else np.zeros(len(scores)), kind="stable")
 
 
 def _squared(a: Array, b: Array) -> Array:
-    """(n, m): squared distances of points (n, d) and (m, d)."""
+    """Squared distances (n, m) of points (n, d) and (m, d)."""
     return np.maximum(0.0, (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T)
 
 
@@ -115,15 +122,3 @@ def _likelihood(squared: Array, y: Array, noise: float) -> float:
 
 def _solve(factor: Array, y: Array) -> Array:
     return np.linalg.solve(factor.T, np.linalg.solve(factor, y))
-
-
-def _cumulative(z: Array) -> Array:
-    from scipy.special import ndtr
-
-    return np.asarray(ndtr(z))
-
-
-def _quantile(share: Array) -> Array:
-    from scipy.special import ndtri
-
-    return np.asarray(ndtri(share))

@@ -10,7 +10,6 @@ from search.core import registry
 from search.core.config import load_config
 from search.core.registry import CALLBACKS, SCHEDULERS, SEARCHERS
 from search.core.study import Study, TrialResult
-from search.runtime.callbacks import callback_listeners
 from trainables import InputError, Objective
 
 PLUGINS = Path(__file__).parents[3] / "examples" / "plugins"
@@ -87,16 +86,3 @@ def test_callback_of_another_package_is_called_with_events(installed, tmp_path, 
     study.apply(event)
     callback(event, study.state)
     assert Path("best_values.txt").read_text() == "trial 0, epoch 1: 0.5000\n"
-
-
-def test_callback_that_raises_is_named_and_called_no_more():
-    lines, calls = [], []
-
-    def broken(event, state):
-        calls.append(event)
-        raise ValueError("no such plot")
-
-    (listener,) = callback_listeners([broken], lines.append)
-    listener({"event": "session"}, None)
-    listener({"event": "session"}, None)
-    assert len(calls) == 1 and lines == ["callback broken: ValueError: no such plot; it is not called again"]

@@ -169,7 +169,7 @@ def test_median_rule_needs_three_others(trials):
     trials.add(1, {0: 1.0, 1: 1.0})
     assert trials.report(median, 2, 1, 99.0)[:2] == (
         "continue",
-        "2 others got here, and the rule waits for 3",
+        "2 others reached this epoch, and the rule needs 3",
     )
 
 

@@ -87,7 +87,7 @@ def test_prior_is_a_value_of_the_range_with_how_sure_it_is():
         ({"choice": ["x", "y"], "prior": "z"}, "space.a: prior 'z': must be a value of {x, y}"),
         ({"uniform": [0, 1], "prior": True}, "space.a: prior True: must be a value of uniform [0, 1]"),
         ({"uniform": [0, 1], "prior": 0.5, "confidence": "sure"}, "'sure': allowed are low, medium, high"),
-        ({"uniform": [0, 1], "confidence": "low"}, "is that of a prior, and there is none"),
+        ({"uniform": [0, 1], "confidence": "low"}, "confidence 'low': needs a prior, and there is none"),
         ({"value": 1, "prior": 1}, "space.a: value: unknown key 'prior'; beside it only when"),
     ],
 )

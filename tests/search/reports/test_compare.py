@@ -17,7 +17,7 @@ from search.reports.compare import (
     rank_trials,
 )
 from search.reports.frames import curves_frame, free_columns, trials_frame
-from tests.search.core.test_reading import kept, loop
+from tests.search.test_reading import kept, loop
 from trainables import InputError, Objective
 
 LOSS = Objective("loss", "min")

@@ -27,4 +27,4 @@ def test_tune_keeps_as_many_idle_workers_as_trials_run_at_once():
 def test_ray_without_that_cache_is_told_and_searches_on(caplog):
     with caplog.at_level(logging.WARNING):
         decisions().on_trial_add(SimpleNamespace(), TRIAL)
-    assert "keeps one idle worker only" in caplog.text
+    assert "keeps only one idle worker" in caplog.text

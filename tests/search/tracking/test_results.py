@@ -9,7 +9,7 @@ from search.core.store import Store
 from search.reports.compare import compare_searches, read_tables
 from search.tracking.results import log_report, searches_of_server, tracked_searches
 from search.tracking.tracker import Tracker
-from tests.search.core.test_reading import kept
+from tests.search.test_reading import kept
 from trainables import DataInfo
 
 
