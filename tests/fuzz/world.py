@@ -7,8 +7,6 @@ disk.
 
 from __future__ import annotations
 
-import copy
-import functools
 import gc
 import io
 import json
@@ -31,7 +29,7 @@ from rich.console import Console
 import trainables
 from search import guard, runs, session
 from search.cli import commands
-from search.core import config, journal
+from search.core import journal
 from search.core.config import check_config, load_config
 from search.core.journal import read_events
 from search.core.state import SearchState
@@ -377,7 +375,7 @@ class World:
 
     def _watch_tracker(self, patch: pytest.MonkeyPatch) -> None:
         if not self.tracked:
-            patch.setattr(tracker, "Tracker", _Untracked)
+            patch.setattr(session, "Tracker", _Untracked)
             return
         trackers = self._trackers
 
@@ -386,14 +384,14 @@ class World:
                 super().__init__(*arguments, **named)
                 trackers.append(self)
 
-        patch.setattr(tracker, "Tracker", Watched)
+        patch.setattr(session, "Tracker", Watched)
         for name in ("LAG", "FIRST_LAG", "LONGEST_LAG"):  # it delivers at the end, while nothing else happens
-            patch.setattr(tracker, name, 1000.0, raising=False)
+            patch.setattr(tracker, name, 1000.0)
         patch.setattr(session, "PATIENCE", 0.3)
         # Loading the logged model once more, and copying the whole package beside it, take most of a registration.
         patch.setattr("mlflow.models.utils._validate_serving_input", lambda *_, **__: None)
         patch.setattr("mlflow.utils.environment.warn_dependency_requirement_mismatches", lambda *_, **__: None)
-        patch.setattr(registry, "_code_copy", _little_code, raising=False)
+        patch.setattr(registry, "_code_copy", _little_code)
 
     # the world around
 
@@ -603,21 +601,9 @@ def _spare_time(patch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes a third of a sequence and changes nothing that the promises are about."""
     # A process for each command, which speaks once the driver is dead; here a dead driver is an exception.
     patch.setattr(guard.Guard, "__enter__", lambda this: this)
-    # The files of the configuration, which never change here.
-    patch.setattr(config, "read_yaml", _read_yaml)
     # Without a device torch keeps each seed for later, together with the stack of the call.
     for device in (torch.cuda, torch.xpu, torch.mtia):
         patch.setattr(device, "manual_seed_all", lambda seed: None)
-
-
-def _read_yaml(path: Path, *names: str) -> dict[str, Any]:
-    written = path.stat().st_mtime_ns if path.exists() else None
-    return copy.deepcopy(_read_once(written, path, *names))
-
-
-@functools.cache
-def _read_once(written: int | None, path: Path, *names: str, read: Callable[..., Any] = config.read_yaml) -> Any:
-    return read(path, *names)
 
 
 def _clear(root: Path) -> None:
