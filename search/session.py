@@ -175,9 +175,6 @@ class Session:
         if final.merged and not isinstance(self.search.task, Mergeable):
             name = self.prepared.config.task
             self.observer.say(f"the final training is on train alone, as {name} has no `merge`")
-        if self.search.state.finals:
-            # A final training replaces the files of an earlier one of its trial, whose model MLflow may still lack.
-            self.tracker.catch_up(PATIENCE)
         train_final_models(
             self.search, self.prepared.splits, self.prepared.cluster.placement, final.seeds, final.finalists,
             final.merged, final.epochs,

@@ -205,6 +205,8 @@ class FinalStarted(_Event):
     params: Params
     #: False: the trial's own model, which was trained on train alone.
     merged: NotRequired[bool]
+    #: The folder of its files, relative to the folder of the search; without it that of `final_name`.
+    folder: NotRequired[str]
 
 
 class FinalResult(_Event):

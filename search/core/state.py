@@ -131,6 +131,8 @@ class FinalRun:
     trial: int
     params: Params
     epochs: int
+    #: The folder of its files, relative to the folder of the search.
+    folder: str
     merged: bool = True
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     test: dict[str, float] | None = None
@@ -264,7 +266,10 @@ class SearchState:
         key = (event["trial"], event["seed"])
         known = self.finals.get(key)
         if event["event"] == "final_started":
-            run = FinalRun(event["seed"], event["trial"], event["params"], event["epochs"], event.get("merged", True))
+            run = FinalRun(
+                event["seed"], event["trial"], event["params"], event["epochs"],
+                event.get("folder", final_name(event["trial"], event["seed"])), event.get("merged", True),
+            )  # fmt: skip
             if known is None or not known.repeats(run):  # otherwise it continues after a kill
                 self.finals[key] = run
         elif known is not None and event["event"] == "final_result":
@@ -334,3 +339,13 @@ class SearchState:
 def _moving_averages(values: list[float], window: int) -> list[float]:
     """The mean of every `window` neighbouring values."""
     return [sum(values[i : i + window]) / window for i in range(len(values) - window + 1)]
+
+
+def final_name(trial: int, seed: int) -> str:
+    """The path of the folder of a final training, below the folder of the search."""
+    return f"final/trial-{trial:04d}-seed-{seed}"
+
+
+def final_progress(run: FinalRun) -> str:
+    """The path of the checkpoint of an unfinished final training, below the folder of the search."""
+    return f"{final_name(run.trial, run.seed)}-epochs-{run.epochs}.pt"

@@ -172,9 +172,9 @@ class SearchFolder:
         """The file of its events."""
         return self.path / "journal.jsonl"
 
-    def final(self, trial: int, seed: int) -> Path:
+    def final(self, run: FinalRun) -> Path:
         """The folder with the model and the pictures of a final training."""
-        return self.path / final_name(trial, seed)
+        return self.path / run.folder
 
     def samples(self, final: FinalRun | None) -> list[str]:
         """The lines that a task wrote with the final model, such as generated sentences; empty without a file."""
@@ -183,7 +183,7 @@ class SearchFolder:
 
     def samples_file(self, final: FinalRun) -> Path:
         """The file with the lines of `samples`."""
-        return self.final(final.trial, final.seed) / "artifacts" / "samples.txt"
+        return self.final(final) / "artifacts" / "samples.txt"
 
     @property
     def decision(self) -> Path:
@@ -255,13 +255,3 @@ def pass_over(error: InputError) -> None:
 def _checksum(content: Mapping[str, Any]) -> str:
     """A checksum of the content. The order of the keys and the layout of the file do not matter."""
     return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
-
-
-def final_name(trial: int, seed: int) -> str:
-    """The path of the folder of a final training, below the folder of the search."""
-    return f"final/trial-{trial:04d}-seed-{seed}"
-
-
-def final_progress(run: FinalRun) -> str:
-    """The path of the checkpoint of an unfinished final training, below the folder of the search."""
-    return f"{final_name(run.trial, run.seed)}-epochs-{run.epochs}.pt"

@@ -13,8 +13,7 @@ import numpy as np
 
 from search.core.events import FinalEvent
 from search.core.seeds import trial_seed
-from search.core.state import FinalRun, Trial
-from search.core.store import final_name, final_progress
+from search.core.state import FinalRun, SearchState, Trial, final_name, final_progress
 from search.final import finalists
 from search.runtime.checkpoints import sound_checkpoint
 from search.runtime.placement import Placement
@@ -78,7 +77,7 @@ def train_final_models(
         # A training that was begun keeps its number of epochs: the plan would be different now.
         epochs[trial.number] = begun or planned if planned else max(epochs[trial.number], begun)
     runs = [
-        FinalRun(seed, trial.number, state.params_again(trial), epochs[trial.number], merged)
+        _training(state, trial, seed, epochs[trial.number], merged)
         for seed in range(seeds if merged else 1)
         for trial in chosen
     ]
@@ -88,12 +87,12 @@ def train_final_models(
     def arguments(run: FinalRun) -> tuple[Any, ...]:
         search.record({
             "event": "final_started", "trial": run.trial, "seed": run.seed, "epochs": run.epochs,
-            "params": run.params, "merged": merged,
+            "params": run.params, "merged": merged, "folder": run.folder,
         })  # fmt: skip
         states = [(final_progress(run), None), *([(own.name, own.digest)] if own else [])]
         return (
             run.params, state.trials[run.trial].micro_batches,
-            trial_seed(search.config.search.seed, _FINAL + run.seed), run.epochs, final_name(run.trial, run.seed),
+            trial_seed(search.config.search.seed, _FINAL + run.seed), run.epochs, run.folder,
             states, storage(search, [name for name, _ in states]),
         )  # fmt: skip
 
@@ -116,6 +115,17 @@ def train_final_models(
         _decide(search, chosen)
 
 
+def _training(state: SearchState, trial: Trial, seed: int, epochs: int, merged: bool) -> FinalRun:
+    """A final training. It does not replace the files of an earlier one, which MLflow may need again."""
+    run = FinalRun(seed, trial.number, state.params_again(trial), epochs, final_name(trial.number, seed), merged)
+    earlier = state.finals.get((trial.number, seed))
+    if earlier is None:
+        return run
+    if earlier.test is None or earlier.repeats(run):
+        return replace(run, folder=earlier.folder)
+    return replace(run, folder=f"{run.folder}-{'epochs' if merged else 'own-epochs'}-{epochs}")
+
+
 def _is_done(search: Search, run: FinalRun) -> bool:
     """Whether the same training is finished and its model is sound."""
     known = search.state.finals.get((run.trial, run.seed))
@@ -124,7 +134,7 @@ def _is_done(search: Search, run: FinalRun) -> bool:
 
 def _is_damaged(search: Search, run: FinalRun) -> bool:
     """Whether a file of a finished model was changed or deleted; the listeners get a `damaged` notice."""
-    folder = search.folder.final(run.trial, run.seed)
+    folder = search.folder.final(run)
     try:
         check_all(folder, run.digests)
     except Damaged as error:
@@ -140,7 +150,7 @@ def _decide(search: Search, best: list[Trial]) -> None:
     runs = {trial.number: state.tested(trial.number)[:seeds] for trial in best}
     resampled = None
     if isinstance(task, Bootstrapped):
-        units = [np.load(search.folder.final(r.trial, r.seed) / "units.npy") for group in runs.values() for r in group]
+        units = [np.load(search.folder.final(r) / "units.npy") for group in runs.values() for r in group]
         of_all = finalists.resample(units, task.objective_of).reshape(len(best), seeds, -1)
         resampled = dict(zip(runs, of_all, strict=True))
     test = {n: np.array([r.test[search.objective.metric] for r in group if r.test]) for n, group in runs.items()}

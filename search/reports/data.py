@@ -83,7 +83,7 @@ def doubtful_labels(store: Store, task: str, fingerprint: str) -> list[Finding]:
             continue
         folder, _, _ = open_search(store, name)
         final = replay(folder)[0].final
-        path = folder.final(final.trial, final.seed) / "artifacts" / "predictions.csv" if final else None
+        path = folder.final(final) / "artifacts" / "predictions.csv" if final else None
         if path is None or not path.exists():
             continue
         frame = pd.read_csv(path, keep_default_na=False, dtype={"class": str, "predicted": str})

@@ -302,7 +302,7 @@ def _final(folder: SearchFolder, state: SearchState) -> dict[str, Any] | None:
     return {
         "words": f"{how[0].upper()}{how[1:]}. On test:",
         "tests": _table(["", *metrics], rows),
-        "pictures": _pictures(folder.final(final.trial, final.seed) / "artifacts"),
+        "pictures": _pictures(folder.final(final) / "artifacts"),
         "samples": folder.samples(final),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from search.core.readable import figure
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.state import SearchState
-from search.core.store import SearchFolder, final_name
+from search.core.store import SearchFolder
 from search.final.finalists import LEVEL, resample
 from search.reports.summary import tally
 from trainables import Bootstrapped, DataInfo, get_task
@@ -39,14 +40,14 @@ def write_card(
         run_id: of the final run in MLflow.
     """
     task, final, trial = get_task(config.task), state.finals[number, 0], state.trials[number]
-    files, metric = folder.final(number, 0), state.objective.metric
+    files, metric = folder.final(final), state.objective.metric
     assert final.test is not None  # only tested models are registered
     searched = {p.name for p in config.space.parameters if p.searched}
     params = {key: value for key, value in final.params.items() if value is not None}
     sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())
     made = time.strftime("%Y-%m-%d", time.localtime(record.created / 1000))
     trained = "train and validation" if final.merged else "train alone"
-    test = f"{state.objective.test_key} {figure(final.test[metric])}{_interval(task, folder, number)}"
+    test = f"{state.objective.test_key} {figure(final.test[metric])}{_interval(task, files)}"
     others = [f"test_{key} {figure(value)}" for key, value in final.test.items() if key != metric and "/" not in key]
     lines = [
         f"# {config.task}: the model of the search {folder.name}",
@@ -87,7 +88,7 @@ def write_card(
     ]
     usage = files / "model" / USAGE
     if usage.exists():
-        where = f"searches/{folder.name}/{final_name(number, 0)}/model"
+        where = f"searches/{folder.name}/{final.folder}/model"
         lines += [f"In the store's folder `{where}`, with no part of this project:", "", "```python"]
         lines += [*usage.read_text().splitlines(), "```", "", "Or by MLflow, which keeps the code with the model:", ""]
     columns = ", ".join(pd.read_parquet(files / "example.parquet").columns)
@@ -98,9 +99,9 @@ def write_card(
     return card
 
 
-def _interval(task: Any, folder: SearchFolder, number: int) -> str:
+def _interval(task: Any, files: Path) -> str:
     """The bootstrap interval of the test objective as text; empty if the task is not `Bootstrapped`."""
-    units = folder.final(number, 0) / "units.npy"
+    units = files / "units.npy"
     if not (isinstance(task, Bootstrapped) and units.exists()):
         return ""
     drawn = resample([np.load(units)], task.objective_of)[0]
@@ -115,7 +116,7 @@ def _limits(folder: SearchFolder, state: SearchState, number: int) -> list[str]:
     limits = ["The figures hold for data like the test set; nothing was measured on other sources."]
     if worse := [name for name, value in final.baselines.items() if not objective.better(test, value)]:
         limits.append(f"It does NOT beat {', '.join(worse)} on test.")
-    scores = folder.final(number, 0) / "artifacts" / "per_class.csv"
+    scores = folder.final(final) / "artifacts" / "per_class.csv"
     if scores.exists():
         frame = pd.read_csv(scores, keep_default_na=False, dtype={"class": str})
         worst = frame.loc[frame["f1"].idxmin()]

@@ -34,7 +34,7 @@ from search.core.events import (
 from search.core.pareto import value_of
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
-from search.core.state import SearchState, Trial
+from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
 from search.final.variant_comparison import variant_figures
 from search.tracking.card import write_card
@@ -346,7 +346,9 @@ class Delivery:
         self.runs.log(run_id, named, 0, event["time"])
         self.runs.set_tags(run_id, {"device": event["device"], "outcome": "completed"})
         with self._leaving_out("files of the final training"):
-            self.client.log_artifacts(run_id, str(self.folder.final(event["trial"], seed) / "artifacts"))
+            self.client.log_artifacts(
+                run_id, str(self.folder.final(self._state.finals[event["trial"], seed]) / "artifacts")
+            )
         if event["chosen"]:
             with self._leaving_out("model"):
                 self._register(event["trial"], event)
@@ -354,10 +356,10 @@ class Delivery:
 
     def _register(self, trial: int, event: FinalFinished | Decided) -> None:
         """Registers the model of the first seed; choosing the best seed would flatter the test figure."""
-        epochs, test = event["epochs"], event["test"]
+        epochs, test, final = event["epochs"], event["test"], self._state.finals[trial, 0]
         self.runs.log(self.parent, {f"test_{k}": v for k, v in test.items()}, event["spent"], event["time"])
-        run_id = self.runs[_final_key(0, trial, epochs, self._state.finals[trial, 0].merged)]
-        if damage := self._damage(trial):
+        run_id = self.runs[_final_key(0, trial, epochs, final.merged)]
+        if damage := self._damage(final):
             again = f"python -m search retrain {self.folder.name}"
             sentence = f"no model is registered, as {damage}; make it again: {again}"
         elif isinstance(get_task(self.config.task), Exported):
@@ -368,20 +370,20 @@ class Delivery:
             self.client.log_text(run_id, storable_text(card), "model_card.md")
             sentence = register(
                 self.client, self.config.task, self.objective, run_id,
-                self.folder.final(trial, 0), test, self.info.test_fingerprint,
+                self.folder.final(final), test, self.info.test_fingerprint,
                 {"search": self.folder.name, "trial": str(trial), "config": digest(python_values(self.config.raw)),
                  "git.commit": self.record.commit, "data.fingerprint": self.info.fingerprint}, card,
             )  # fmt: skip
         else:
-            checkpoint = self.folder.final(trial, 0) / "checkpoint.pt"
+            checkpoint = self.folder.final(final) / "checkpoint.pt"
             sentence = f"no model is registered, as {self.config.task} has no `export`; its state is {checkpoint}"
         if sentence not in self.registered:
             self.registered.append(sentence)
 
-    def _damage(self, trial: int) -> Damaged | None:
+    def _damage(self, final: FinalRun) -> Damaged | None:
         """The damage to the files of a final model; None if they are intact."""
         try:
-            check_all(self.folder.final(trial, 0), self._state.finals[trial, 0].digests)
+            check_all(self.folder.final(final), final.digests)
         except Damaged as error:
             return error
         return None

@@ -55,8 +55,6 @@ class Tracker:
         self._failing = False
         self._news = threading.Event()
         self._closing, self._giving_up = threading.Event(), threading.Event()
-        #: Set while `catch_up` waits: events are delivered without gathering more.
-        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
 
     def start(self, events: list[Event]) -> None:
@@ -73,16 +71,6 @@ class Tracker:
             case _:
                 self._events.append(event)
                 self._news.set()
-
-    def catch_up(self, patience: float) -> None:
-        """Waits until the events so far are delivered, or until the server has not answered for `patience` seconds."""
-        target, waited = len(self._events), 0.0
-        self._hurry.set()
-        self._news.set()
-        while self._thread.is_alive() and self._done < target and waited < patience:
-            time.sleep(0.05)
-            waited = waited + 0.05 if self._failing else 0.0
-        self._hurry.clear()
 
     def close(self, patience: float) -> int:
         """Waits until all events are delivered, or until the server has not answered for `patience` seconds.
@@ -175,7 +163,7 @@ class Tracker:
             self._news.wait()
             self._news.clear()
         until, seen = time.monotonic() + quiet, max(self._done, self._earlier)
-        while not (self._closing.is_set() or self._hurry.is_set()) and (left := until - time.monotonic()) > 0:
+        while not self._closing.is_set() and (left := until - time.monotonic()) > 0:
             new = self._events[seen:]
             seen += len(new)
             if any(event["event"] not in ("session", "trial") for event in new):

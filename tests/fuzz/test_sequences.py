@@ -114,6 +114,9 @@ FOUND = {
              "none", trials=2, epochs=2, seed=3, warm=True),
         [Go(Fault("raise", 2)), Database("back up"), Go(Fault("kill", 169), epochs=1), Go(epochs=1)],
     ),
+    "database deleted after a longer final training": (
+        None, replace(MODEL, warm=True), [Go(), Go(epochs=1), Database("delete")],
+    ),
     "torn count of delivered events": ("description", SMALL, [Go(), Damage("delivered", "truncate", 0.0)]),
 }  # fmt: skip
 

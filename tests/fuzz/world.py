@@ -514,7 +514,7 @@ class World:
         }
         if state.final is None:
             return {"status": state.status, "trials": trials}
-        final, place = state.final, self.folder.final(state.final.trial, state.final.seed)
+        final, place = state.final, self.folder.final(state.final)
         learnt = torch.load(place / "checkpoint.pt", weights_only=True)["model"]
         return {
             "status": state.status,
@@ -563,8 +563,6 @@ class _Untracked:
     def start(self, *_: Any) -> None: ...
 
     def __call__(self, *_: Any) -> None: ...
-
-    def catch_up(self, patience: float) -> None: ...
 
     def close(self, patience: float) -> int:
         return 0

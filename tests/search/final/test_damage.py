@@ -4,6 +4,7 @@ import pytest
 
 from search.core.config import load_config
 from search.core.record import SearchRecord
+from search.core.state import final_name
 from search.core.store import Store
 from search.final import audit, retrain
 from search.runtime.checkpoints import sound_checkpoint
@@ -124,7 +125,7 @@ def test_damaged_final_model_is_not_registered_and_is_named(tmp_path, empty_stor
     search = Search(load_config("toy"), store.search("s"))
     search.record({"event": "session"})
     params = search.propose().params
-    model = search.folder.final(0, 0)
+    model = search.folder.path / final_name(0, 0)
     (model / "artifacts").mkdir(parents=True)
     (model / "checkpoint.pt").write_bytes(b"not what was written")
     which = {"trial": 0, "seed": 0, "epochs": 3}

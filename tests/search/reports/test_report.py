@@ -8,6 +8,7 @@ import time
 import pytest
 
 from search.core.readable import duration, visible
+from search.core.state import final_name
 from search.reports import report
 from search.reports.pages import render
 from tests.search.reports.made import made, made_of_task
@@ -92,7 +93,10 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
     )  # fmt: skip
     space = {"x": {"uniform": [0, 1]}, "kind": {"choice": ["a", "b"]}}
     _, folder, record, config = made(tmp_path, space, [], sets=("search.balance=kind",), begin=begin)
-    for path in (folder.comparison / "curves_of_seeds.png", folder.final(0, 0) / "artifacts" / "predictions.png"):
+    for path in (
+        folder.comparison / "curves_of_seeds.png",
+        folder.path / final_name(0, 0) / "artifacts" / "predictions.png",
+    ):
         path.parent.mkdir(parents=True)
         path.write_bytes(picture)
     page = report.write_report(folder, record, config).read_text()

@@ -4,6 +4,7 @@ import pandas as pd
 from mlflow.tracking import MlflowClient
 
 from search.core.record import SearchRecord
+from search.core.state import final_name
 from search.tracking.client import mlflow_client
 
 RECORD = SearchRecord("windows", {}, "", id="1")
@@ -54,7 +55,7 @@ def whole_journal() -> list[dict]:
 
 def write_final(folder) -> None:
     """The files that a final training leaves."""
-    place = folder.final(0, 0)
+    place = folder.path / final_name(0, 0)
     (place / "model").mkdir(parents=True)
     (place / "model" / "weights").write_text("1")
     (place / "artifacts").mkdir()

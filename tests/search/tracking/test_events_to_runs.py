@@ -11,6 +11,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from search.core.state import final_name
 from search.core.store import Store
 from search.tracking import events_to_runs as delivery
 from search.tracking import predict, registry, results
@@ -130,7 +131,7 @@ def test_names_that_mlflow_refuses_are_delivered_and_read_back(delivered):
 def test_champion_whose_files_changed_since_it_was_registered_is_refused(delivered, monkeypatch):
     store, found = delivered
     (version,) = found["versions"]
-    assert version[1]["model.digest"] == registry.model_digest(store.search("s").final(0, 0) / "model")
+    assert version[1]["model.digest"] == registry.model_digest(store.search("s").path / final_name(0, 0) / "model")
     loaded = []
     monkeypatch.setattr(mlflow.pyfunc, "load_model", loaded.append)
     predict.load_champion(store, "windows")
@@ -323,7 +324,7 @@ class Killed(BaseException):
 def test_registration_that_was_killed_anywhere_is_one_model_and_one_version(store, monkeypatch):
     write_final(store.search("s"))
     send(store, whole_journal()[:-2])
-    folder, client = store.search("s").final(0, 0), mlflow_client(store)
+    folder, client = store.search("s").path / final_name(0, 0), mlflow_client(store)
     experiment = runs(store)["parent"].info.experiment_id
     calls = ["create_registered_model", "create_logged_model", "log_model_artifacts", "finalize_logged_model",
              "log_outputs", "create_model_version", "set_model_version_tag", "update_model_version",
