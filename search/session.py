@@ -29,7 +29,7 @@ from search.outcome import SearchOutcome, command_line
 from search.reports.summary import counted, trials_of
 from search.runtime.budget import Budget
 from search.runtime.callbacks import callback_listeners
-from search.runtime.checkpoints import prune
+from search.runtime.checkpoint_cleanup import prune
 from search.runtime.cluster import Cluster, disconnect
 from search.runtime.interrupts import Interrupts
 from search.runtime.pace import plan_final

@@ -13,9 +13,10 @@ from typing import Any, Literal, Protocol
 
 from benchmarks.curves.tables import Table
 from search.core.config import check_config, load_config
+from search.core.decision import TrialResult
 from search.core.events import Event
 from search.core.searchers.optuna_searcher import distribution
-from search.core.study import Study, TrialResult
+from search.core.study import Study
 from trainables import Objective, Params
 
 OBJECTIVE = Objective("loss", "min")

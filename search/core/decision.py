@@ -1,12 +1,42 @@
-"""The decision on a trial after an epoch, with its reason."""
+"""Decides after an epoch whether a trial continues, pauses or stops, and gives the reason."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
-from search.core.events import Outcome
+from search.core.config import parse_duration
+from search.core.events import Outcome, Result
+from search.core.settings import SearchSection
+from search.core.state import Trial
+
+#: Stop a trial whose epoch took more than this many times `search.max_epoch_seconds`. Not measured; by arithmetic, with
+#: the limit that `TimePlan` sets, all epochs of such a trial would take 2 * 1.5 * 0.3 = 0.9 of the time budget.
+SLOW = 2
 
 Kind = Literal["continue", "pause", "stop"]
+
+
+class TrialResult(NamedTuple):
+    """An epoch of a trial.
+
+    Attributes:
+        number, epoch: of the trial.
+        metrics: by name; without the objective if the epoch diverged.
+        diverged: why the epoch's figures are not finite; None where they are.
+        checkpoint: `name`, `bytes` and `digest` of the trial's state; None if it is not kept.
+    """
+
+    number: int
+    epoch: int
+    metrics: dict[str, float]
+    diverged: str | None = None
+    checkpoint: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, event: Result) -> TrialResult:
+        """The epoch of a `result` event."""
+        return cls(event["number"], event["epoch"], event["metrics"], event["diverged"])
 
 
 class Decision(NamedTuple):
@@ -49,3 +79,53 @@ def pause(reason: str) -> Decision:
 def stop(reason: str, ends_as: Outcome = "stopped_early") -> Decision:
     """The trial ends with the outcome `ends_as`."""
     return Decision("stop", reason, ends_as)
+
+
+def decide(
+    trial: Trial, last: TrialResult, search: SearchSection, ends_itself: bool, by_rank: Callable[[Trial], Decision]
+) -> Decision:
+    """The decision on a trial after new epochs. No other place ends a trial because of an epoch.
+
+    The first rule that ends the trial decides:
+
+    1. the last epoch diverged
+    2. it was the last epoch that a trial gets (`search.epochs`)
+    3. it took more than `SLOW` times `search.max_epoch_seconds`
+    4. the scheduler stops the trial
+    5. the trial is over its time (`search.trial_timeout`)
+
+    Otherwise the scheduler decides whether the trial continues or pauses.
+
+    Args:
+        trial: with the new epochs.
+        last: the last of the new epochs.
+        ends_itself: whether trials run their own loop, which ends by itself after its last epoch.
+        by_rank: the scheduler's decision.
+    """
+    if last.diverged:
+        return stop(last.diverged, "diverged")
+    if last.epoch >= search.epochs:
+        # A user's own loop may have a model to save after its last epoch.
+        return CONTINUE if ends_itself else stop(complete_reason(search), "completed")
+    seconds, limit = last.metrics.get("epoch_seconds", 0.0), search.max_epoch_seconds
+    if limit is not None and seconds > SLOW * limit:
+        return stop(f"the epoch took {seconds:.3g} s, more than {SLOW} times the {limit:.3g} s that fit the budget")
+    ranked = by_rank(trial)
+    if ranked.kind != "stop" and is_over_time(trial, search):
+        return stop(timeout_reason(search), "timed_out")
+    return ranked
+
+
+def complete_reason(search: SearchSection) -> str:
+    """The reason for ending a trial after its last epoch."""
+    return f"{search.epochs} epochs are the most that a trial gets"
+
+
+def is_over_time(trial: Trial, search: SearchSection, more: float = 0.0) -> bool:
+    """Whether the epochs of a trial and `more` seconds together exceed `search.trial_timeout`."""
+    return search.trial_timeout is not None and trial.seconds + more > parse_duration(search.trial_timeout)
+
+
+def timeout_reason(search: SearchSection) -> str:
+    """The reason for ending a trial that is over its time."""
+    return f"trial_timeout is {search.trial_timeout}"

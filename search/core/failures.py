@@ -1,11 +1,15 @@
-"""Finds the cause of a failure in the traceback of a trial, and shortens the traceback to a line."""
+"""Finds the cause of a failure in the traceback of a trial, and decides whether the trial is tried again."""
 
 from __future__ import annotations
 
 import re
 import sysconfig
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from search.core.settings import SearchSection
+    from search.core.state import Trial
 
 #: `error`: an exception. `memory`: out of memory. `crowded`: out of GPU memory although the trial was within its share,
 #: as other processes exceed theirs. `disk`: the disk is full. `lost`: the worker or its machine is gone, or hangs.
@@ -39,6 +43,21 @@ def cause(traceback: str) -> Failure:
     """The cause of a failure; `lost` without an exception."""
     matching: Failure = next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
     return "crowded" if matching == "memory" and _by_others(traceback) else matching
+
+
+def may_retry(trial: Trial, cause: Failure, search: SearchSection) -> bool:
+    """Whether a trial that failed is tried again.
+
+    Each cause has its own number of retries. They count since the trial's last new epoch:
+
+    - exception: `search.max_failures`
+    - lost worker, or a GPU that other processes filled: `search.max_lost_workers`
+    - out of memory: 1, in two micro-batches
+    - mistake in a training: 0
+    """
+    lost = search.max_lost_workers
+    allowed = {"memory": 1, "lost": lost, "crowded": lost, "mistake": 0}.get(cause, search.max_failures)
+    return trial.retries.count(cause) < allowed and not (cause == "memory" and trial.micro_batches > 1)
 
 
 def cut(traceback: str) -> str:

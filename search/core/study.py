@@ -18,12 +18,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, NamedTuple, cast
+from typing import cast
 
-from search.core.config import SearchConfig, parse_duration
-from search.core.decision import CONTINUE, Decision, go_on, stop
+from search.core.config import SearchConfig
+from search.core.decision import CONTINUE, Decision, TrialResult, complete_reason, decide, go_on
 from search.core.events import CheckpointWritten, Event, Failed, Moved, Result, Retried
-from search.core.failures import Failure, sign
+from search.core.failures import Failure, may_retry, sign
 from search.core.pareto import measured
 from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.schedulers.base import Scheduler
@@ -39,31 +39,6 @@ from trainables import Objective, Params
 #: A search without a result ends after this many consecutive trials with the same failure. Two trials may share the bad
 #: value of a hyperparameter; other numbers were not measured.
 SAME_FAILURES = 3
-#: Stop a trial whose epoch took more than this many times `search.max_epoch_seconds`. Not measured; by arithmetic, with
-#: the limit that `TimePlan` sets, all epochs of such a trial would take 2 * 1.5 * 0.3 = 0.9 of the time budget.
-SLOW = 2
-
-
-class TrialResult(NamedTuple):
-    """An epoch of a trial.
-
-    Attributes:
-        number, epoch: of the trial.
-        metrics: by name; without the objective if the epoch diverged.
-        diverged: why the epoch's figures are not finite; None where they are.
-        checkpoint: `name`, `bytes` and `digest` of the trial's state; None if it is not kept.
-    """
-
-    number: int
-    epoch: int
-    metrics: dict[str, float]
-    diverged: str | None = None
-    checkpoint: dict[str, Any] | None = None
-
-    @classmethod
-    def of(cls, event: Result) -> TrialResult:
-        """The epoch of a `result` event."""
-        return cls(event["number"], event["epoch"], event["metrics"], event["diverged"])
 
 
 def reported_together(config: SearchConfig, events: Iterable[Event]) -> Iterator[list[Event]]:
@@ -258,11 +233,7 @@ class Study:
         epochs, most = epoch or self.state.trials[number].epoch, self.config.search.epochs
         if epochs < most:
             return f"its own loop ended there, {most - epochs} epochs before the last that a trial gets"
-        return self._all_epochs
-
-    @property
-    def _all_epochs(self) -> str:
-        return f"{self.config.search.epochs} epochs are the most that a trial gets"
+        return complete_reason(self.config.search)
 
     def decide(self, results: Sequence[TrialResult]) -> dict[int, Decision]:
         """The decisions on new epochs of trials that report together.
@@ -275,45 +246,21 @@ class Study:
         for r in results:
             if not r.diverged:
                 self._view(r.number).add(r.number, r.epoch, self.objective.val_loss(r.metrics))
-        return {number: self._decide(number, [r for r in results if r.number == number])
+        return {number: self._decide([r for r in results if r.number == number])
                 for number in dict.fromkeys(r.number for r in results)}  # fmt: skip
 
-    def _decide(self, number: int, results: Sequence[TrialResult]) -> Decision:
-        """The decision on a trial after new epochs: the only place where a trial's epoch ends it."""
-        search, last = self.config.search, results[-1]
-        if last.diverged:
-            return stop(last.diverged, "diverged")
-        if last.epoch >= search.epochs:
-            # A user's own loop ends by itself after its last epoch: it may have a model to save.
-            return CONTINUE if self.ends_itself else stop(self._all_epochs, "completed")
-        seconds, limit = last.metrics.get("epoch_seconds", 0.0), search.max_epoch_seconds
-        if limit is not None and seconds > SLOW * limit:
-            return stop(f"the epoch took {seconds:.3g} s, more than {SLOW} times the {limit:.3g} s that fit the budget")
-        by_rank = self._by_rank(number, results)
-        if by_rank.kind == "stop":
-            return by_rank
-        if self.is_over_time(number, sum(r.metrics.get("epoch_seconds", 0.0) for r in results)):
-            return stop(self.timeout_reason, "timed_out")
-        return by_rank
+    def _decide(self, results: Sequence[TrialResult]) -> Decision:
+        """The decision on a trial after its new epochs, which the state does not have yet."""
+        trial = self.state.trials[results[0].number]
+        trial = replace(trial, curve=trial.curve | {r.epoch: r.metrics for r in results})
+        return decide(trial, results[-1], self.config.search, self.ends_itself, self._by_rank)
 
-    def _by_rank(self, number: int, results: Sequence[TrialResult]) -> Decision:
+    def _by_rank(self, trial: Trial) -> Decision:
         """The scheduler's decision. A trial with the configuration of the priors always continues."""
-        before = self.state.trials[number]
-        trial = replace(before, curve=before.curve | {r.epoch: r.metrics for r in results})
-        decision = self.scheduler.decide(self._view(number), trial)
-        if number < self._experts and decision.reason:
+        decision = self.scheduler.decide(self._view(trial.number), trial)
+        if trial.number < self._experts and decision.reason:
             return go_on(f"{decision.reason}; as what an expert would try first it goes on anyway")
         return decision
-
-    def is_over_time(self, number: int, seconds: float) -> bool:
-        """Whether the recorded epochs of a trial and these seconds together exceed `search.trial_timeout`."""
-        limit = self.config.search.trial_timeout
-        return limit is not None and self.state.trials[number].seconds + seconds > parse_duration(limit)
-
-    @property
-    def timeout_reason(self) -> str:
-        """The reason for ending a trial that is over its time."""
-        return f"trial_timeout is {self.config.search.trial_timeout}"
 
     @property
     def is_out_of_epochs(self) -> bool:
@@ -326,20 +273,10 @@ class Study:
     def fail(self, number: int, cause: Failure, traceback: str) -> Retried | Failed:
         """The event of a trial that ended with an error: it is tried again, or has failed for good.
 
-        Each cause has its own number of retries. They count since the trial's last new epoch:
-
-        - exception: `search.max_failures`
-        - lost worker, or a GPU that other processes filled: `search.max_lost_workers`
-        - out of memory: 1, in two micro-batches
-        - mistake in a training: 0
-
-        A trial that raises the same exception as the trial before it is not tried again.
+        A trial that raises the same exception as the trial before it is not tried again; otherwise see `may_retry`.
         """
-        trial, search = self.state.trials[number], self.config.search
-        lost = search.max_lost_workers
-        allowed = {"memory": 1, "lost": lost, "crowded": lost, "mistake": 0}.get(cause, search.max_failures)
-        again = trial.retries.count(cause) < allowed and not (cause == "memory" and trial.micro_batches > 1)
-        if again and not self._same_failures(cause, traceback):
+        trial = self.state.trials[number]
+        if may_retry(trial, cause, self.config.search) and not self._same_failures(cause, traceback):
             parts = 2 if cause == "memory" and not self.ends_itself else trial.micro_batches
             return Retried(event="retry", number=number, why=cause, traceback=traceback, micro_batches=parts)
         return Failed(event="failed", number=number, why=cause, traceback=traceback)

@@ -16,8 +16,8 @@ from search.runtime.search import Search
 from search.runtime.transfer import storage
 from trainables import Learner, Params, Splits, get_task
 from trainables.base import training
+from trainables.base.checkpoints import Storage
 from trainables.base.device import choose_device
-from trainables.base.storage import Storage
 
 
 def audit_stopped_trials(search: Search, splits: Splits, placement: Placement) -> None:

@@ -15,7 +15,7 @@ from search.core.events import FinalEvent
 from search.core.seeds import trial_seed
 from search.core.state import FinalRun, SearchState, Trial, final_name, final_progress
 from search.final import finalists
-from search.runtime.checkpoints import sound_checkpoint
+from search.runtime.checkpoint_cleanup import sound_checkpoint
 from search.runtime.placement import Placement
 from search.runtime.remote import is_recorded, run_jobs, train_resumably
 from search.runtime.search import Search
@@ -34,10 +34,11 @@ from trainables import (
     get_task,
 )
 from trainables.base import training
+from trainables.base.checkpoints import Storage
 from trainables.base.device import choose_device
+from trainables.base.digests import check_all, digest
 from trainables.base.errors import Damaged
 from trainables.base.files import replacing
-from trainables.base.storage import Storage, check_all, digest
 
 #: Added to the number of a seed: so final trainings have other random numbers than the trials.
 _FINAL = 1_000_000

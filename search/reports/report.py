@@ -29,10 +29,10 @@ from search.core.store import SearchFolder, Store
 from search.core.study import Study
 from search.final import finalists, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
-from search.reports.again import again
 from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
 from search.reports.frames import trials_frame
 from search.reports.pages import render
+from search.reports.repeat_command import again
 from search.reports.summary import configuration, tally
 from trainables import InputError
 from trainables.base.files import replacing

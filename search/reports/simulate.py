@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search.core.config import SearchConfig, check_config
+from search.core.decision import TrialResult
 from search.core.events import Event, Moved
 from search.core.overrides import change
 from search.core.readable import figure
@@ -16,7 +17,7 @@ from search.core.replay import open_search, replay
 from search.core.searchers.base import RecordedSearcher
 from search.core.state import SearchState
 from search.core.store import Store
-from search.core.study import Study, TrialResult, reported_together
+from search.core.study import Study, reported_together
 from search.reports.summary import tally
 from search.runtime.placement import fits_here
 from trainables import InputError

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search.core.decision import TrialResult, timeout_reason
 from search.core.events import Event, Proposed, Result
 from search.core.failures import failure_in_a_line
 from search.core.journal import read_events
@@ -15,7 +16,7 @@ from search.core.readable import figure
 from search.core.readable import value as shown
 from search.core.replay import open_search
 from search.core.store import Store
-from search.core.study import Study, TrialResult, reported_together
+from search.core.study import Study, reported_together
 from trainables import LOOP_TASK, InputError
 
 #: The line for an event. `{epoch}` is the trial's last epoch, `{reason}` the event's reason.
@@ -98,7 +99,7 @@ class _Story:
             case "completed":
                 return self.study.completion_reason(self.number)
             case "timed_out":
-                return self.study.timeout_reason
+                return timeout_reason(self.study.config.search)
             case other:
                 return _REASONS.get(other, "")
 

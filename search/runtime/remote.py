@@ -17,7 +17,7 @@ from search.runtime.search import Search
 from search.runtime.transfer import keep
 from trainables import Learner, Splits
 from trainables.base import training
-from trainables.base.storage import Storage
+from trainables.base.checkpoints import Storage
 
 Job = TypeVar("Job")
 

@@ -7,12 +7,13 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from search.core.config import SearchConfig
+from search.core.decision import TrialResult, timeout_reason
 from search.core.events import Event, Moved, Notice
 from search.core.failures import Failure
 from search.core.journal import Journal
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder
-from search.core.study import Study, TrialResult
+from search.core.study import Study
 from search.runtime.interrupts import recording
 from trainables import SelfTrained, get_task
 from trainables.base.storage import files_at
@@ -119,7 +120,7 @@ class Search:
 
     def end_late(self, numbers: Sequence[int]) -> None:
         """Ends trials that exceed `search.trial_timeout` inside an epoch."""
-        self.record(*(Moved(event="timed_out", number=n, reason=self.study.timeout_reason) for n in numbers))
+        self.record(*(Moved(event="timed_out", number=n, reason=timeout_reason(self.config.search)) for n in numbers))
 
     def give_up(self, *numbers: int) -> None:
         """Ends these paused trials."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 import ray
 
 from search.runtime.search import Search
-from trainables.base.storage import LocalFiles, Storage
+from trainables.base.checkpoints import Storage
+from trainables.base.storage import LocalFiles
 
 
 def storage(search: Search, names: Iterable[str] = ()) -> Storage:

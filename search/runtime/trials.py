@@ -17,7 +17,7 @@ from ray.tune.stopper import Stopper
 from search.core.failures import latest_traceback
 from search.core.settings import SearchSection
 from search.core.time_plan import TimePlan
-from search.runtime import checkpoints
+from search.runtime import checkpoint_cleanup
 from search.runtime.budget import Budget
 from search.runtime.placement import Placement
 from search.runtime.search import Search
@@ -49,7 +49,7 @@ def run_trials(
     config, folder = search.config, search.folder
     if search.total == sum(t.over for t in search.state.trials.values()):
         return
-    checkpoints.tidy(search)
+    checkpoint_cleanup.tidy(search)
     runner = TuneRunner(search, placement.concurrency, budget or Budget(), plan or TimePlan())
     trainable = tune.with_parameters(
         TaskTrainable,

@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from search.core.failures import cause, cut
 from search.core.redaction import redacted
 from search.core.time_plan import TimePlan, TrialsSoFar
-from search.runtime import checkpoints
+from search.runtime import checkpoint_cleanup
 from search.runtime.budget import Budget
 from search.runtime.progress import EpochProgress
 from search.runtime.search import Search
@@ -92,7 +92,7 @@ class TuneRunner:
     def settle(self) -> None:
         """Does the work after each step of Tune's loop, while the trials that reported are training again."""
         if self._reported:
-            checkpoints.limit(self.search, self._reported)
+            checkpoint_cleanup.limit(self.search, self._reported)
             self._reported = set()
         self.watchdog.check()
         self._keep_time()

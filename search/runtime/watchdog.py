@@ -9,6 +9,7 @@ import ray
 from ray.tune.experiment import Trial as TuneTrial
 
 from search.core.config import parse_duration
+from search.core.decision import is_over_time
 from search.runtime.search import Search
 
 
@@ -57,7 +58,9 @@ class Watchdog:
         for trial, since in list(self.since.items()):
             silent = time.monotonic() - since
             running = [n for n in numbers_of(trial) if not search.state.trials[n].idle]
-            late = [n for n in running if search.study.is_over_time(n, silent / len(running))]
+            late = [
+                n for n in running if is_over_time(search.state.trials[n], search.config.search, silent / len(running))
+            ]
             stalled = limit is not None and silent > parse_duration(limit)
             if not (late or stalled) or trial.temporary_state.ray_actor is None:
                 continue

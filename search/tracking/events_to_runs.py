@@ -43,8 +43,8 @@ from search.tracking.registry import register
 from search.tracking.runs import MissingRun, RefusedRun, Runs, is_refusal, python_values, reason_of
 from search.tracking.views import search_pages, share_view, view_key
 from trainables import DataInfo, Exported, Objective, get_task
+from trainables.base.digests import check_all
 from trainables.base.errors import Damaged
-from trainables.base.storage import check_all
 
 #: The tag that MLflow's page shows as the description of a run.
 _NOTE = "mlflow.note.content"

@@ -13,8 +13,10 @@ from tests.conftest import OWN_RAY, Command
 from tests.faults.conftest import SEARCH
 from tests.outcomes import outcome_of, results
 from tests.serving import free_port, wait_for
+from trainables.base.checkpoints import Storage
+from trainables.base.digests import digest
 from trainables.base.errors import InputError
-from trainables.base.storage import Files, LocalFiles, RemoteFiles, Storage, digest, fetch, files_at
+from trainables.base.storage import Files, LocalFiles, RemoteFiles, fetch, files_at
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,10 @@ from ray import tune
 
 from trainables import get_task
 from trainables.base import fused, training
+from trainables.base.checkpoints import Storage
 from trainables.base.device import Device, choose_device
 from trainables.base.fused import Member
-from trainables.base.leaks import Footprint, Unclean
-from trainables.base.storage import Storage
+from trainables.base.leftovers import Footprint, Unclean
 from trainables.base.task import SelfTrained, Splits
 
 #: The number of checkpoints that are written at the same time. Of an epoch of 32 batched trials, checkpoints take 12 %

@@ -24,10 +24,10 @@ import cloudpickle
 import torch
 
 from trainables.base.device import Device
+from trainables.base.digests import digest
 from trainables.base.errors import InputError, first_line
 from trainables.base.files import file_safe, replacing
 from trainables.base.health import EnergyMeter, MemoryPeak
-from trainables.base.storage import digest
 from trainables.base.task import DataInfo, Objective, Params, Progress, Splits, array_digest
 from trainables.loops.command import Command
 from trainables.loops.errors import TrainingError

@@ -11,8 +11,8 @@ import numpy as np
 
 from trainables import InputError, Splits, array_digest
 from trainables.base.columns import GROUPS, TARGETS
-from trainables.base.copies import without_copies
 from trainables.base.files import Allowance, broken, read_files, split_of
+from trainables.base.leakage import without_copies
 from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.tables import TABLES, find, listed, read_frame
 from trainables.rnn import demo

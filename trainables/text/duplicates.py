@@ -6,7 +6,7 @@ import unicodedata
 
 import pandas as pd
 
-from trainables.base.copies import without_copies
+from trainables.base.leakage import without_copies
 
 
 def clean(frame: pd.DataFrame, split: str, notes: list[str]) -> pd.DataFrame:

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from trainables import DataInfo, InputError, Progress, Splits, array_digest
-from trainables.base.copies import without_copies
 from trainables.base.errors import one_line
 from trainables.base.files import SPLIT_WORDS, Allowance, broken, check_source, read_member, read_whole, split_of
+from trainables.base.leakage import without_copies
 from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.storage import cached_array
 from trainables.windows import demo, listed

@@ -8,8 +8,9 @@ import pytest
 
 from search.core import registry
 from search.core.config import load_config
+from search.core.decision import TrialResult
 from search.core.registry import CALLBACKS, SCHEDULERS, SEARCHERS
-from search.core.study import Study, TrialResult
+from search.core.study import Study
 from trainables import InputError, Objective
 
 PLUGINS = Path(__file__).parents[3] / "examples" / "plugins"

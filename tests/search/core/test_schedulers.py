@@ -5,12 +5,13 @@ import random
 import pytest
 
 from search.core.config import load_config
+from search.core.decision import TrialResult
 from search.core.schedulers.asha import Asha, PredictingAsha, PromotingAsha
 from search.core.schedulers.base import Scheduler
 from search.core.schedulers.hyperband import Hyperband
 from search.core.schedulers.median import MedianStopping
 from search.core.schedulers.rungs import first_reliable_rung
-from search.core.study import Study, TrialResult
+from search.core.study import Study
 from tests.search.core.views import Losses
 from trainables import Objective
 

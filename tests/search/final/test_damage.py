@@ -7,12 +7,13 @@ from search.core.record import SearchRecord
 from search.core.state import final_name
 from search.core.store import Store
 from search.final import audit, retrain
-from search.runtime.checkpoints import sound_checkpoint
+from search.runtime.checkpoint_cleanup import sound_checkpoint
 from search.runtime.search import Search
 from search.tracking.tracker import Tracker
 from trainables import DataInfo, get_task
+from trainables.base.checkpoints import Storage
+from trainables.base.digests import check_all
 from trainables.base.errors import Damaged
-from trainables.base.storage import Storage, check_all
 
 CPU = {"cpus": 1, "gpus": 0, "precision": "fp32"}
 PARAMS = {"lr": 0.05, "curve": "none", "index": 0}

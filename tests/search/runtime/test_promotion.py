@@ -6,7 +6,7 @@ from search.core.config import load_config
 from search.core.schedulers.rungs import first_reliable_rung
 from search.core.store import SearchFolder
 from search.reports.simulate import simulate
-from search.runtime import checkpoints
+from search.runtime import checkpoint_cleanup
 from search.runtime.search import Search
 from tests.search.runtime.test_search import result
 
@@ -42,7 +42,7 @@ def train(search: Search, jobs: int = 1000, curves: list[list[float]] = CURVES) 
                 file.write(bytes(1000))
             if search.report([told | {"checkpoint": {"name": name, "bytes": 1000}}], "cpu"):
                 break
-        checkpoints.limit(search, [trial.number])
+        checkpoint_cleanup.limit(search, [trial.number])
     return done
 
 

@@ -6,9 +6,10 @@ import random
 import pytest
 
 from search.core.config import load_config
+from search.core.decision import is_over_time
 from search.core.state import SearchState, Trial
 from search.core.store import Store
-from search.runtime import checkpoints
+from search.runtime import checkpoint_cleanup
 from search.runtime.search import Search
 from trainables import Objective
 
@@ -91,7 +92,8 @@ def test_trial_over_its_time_ends_with_what_it_has(tmp_path):
     search = search_in(tmp_path, "search.trial_timeout=10s", "search.scheduler=none")
     search.propose()
     assert search.report([result(0, 1, 0.5, seconds=8)], "cpu") == set()
-    assert search.study.is_over_time(0, 3) and not search.study.is_over_time(0, 1)
+    trial, section = search.state.trials[0], search.config.search
+    assert is_over_time(trial, section, 3) and not is_over_time(trial, section, 1)
     assert search.report([result(0, 2, 0.7, seconds=4)], "cpu") == {0}
     assert search.state.trials[0].outcome == "timed_out"
     assert search.state.best().number == 0
@@ -136,7 +138,7 @@ def saved(search: Search, number: int, epoch: int, accuracy: float, size: int) -
     with search.files.write(name) as file:
         file.write(bytes(size))
     search.report([result(number, epoch, accuracy, {"name": name, "bytes": size})], "cpu")
-    checkpoints.limit(search, [number])
+    checkpoint_cleanup.limit(search, [number])
 
 
 def kept(search: Search) -> set[tuple[int, int]]:
@@ -173,7 +175,7 @@ def test_files_that_no_event_names_are_removed_before_a_session(tmp_path):
     saved(search, 0, 1, 0.5, 10)
     for name in (".epoch-0002.pt-abc", "epoch-0002.pt"):
         (search.folder.path / "checkpoints" / "trial-0000" / name).write_bytes(b"half")
-    checkpoints.tidy(search)
+    checkpoint_cleanup.tidy(search)
     assert search.files.names("checkpoints") == {"checkpoints/trial-0000/epoch-0001.pt"}
 
 

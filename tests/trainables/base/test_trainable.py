@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.trainables.rnn.test_model import PARAMS
+from trainables.base.checkpoints import Storage
+from trainables.base.digests import digest
 from trainables.base.errors import Damaged
-from trainables.base.storage import Storage, digest
 from trainables.base.trainable import TaskTrainable
 from trainables.rnn.task import TASK
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from search.cli.app import app
 from search.core.program_config import loop_config, read_space
 from search.core.store import Store
-from search.reports.again import again
+from search.reports.repeat_command import again
 from tests.search.reports.made import made, made_of_task
 
 FLAGS = {

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from search.core.state import Checkpoint, Trial
 from search.runtime.search import Search
+from trainables.base.digests import check
 from trainables.base.errors import Damaged, first_line
-from trainables.base.storage import check
 
 
 def tidy(search: Search) -> None:

@@ -2,7 +2,7 @@ import threading
 
 import torch
 
-from trainables.base.leaks import Footprint
+from trainables.base.leftovers import Footprint
 
 
 def test_clean_trial_leaves_nothing():

@@ -1,0 +1,106 @@
+"""Writes and reads checkpoints and other files of a search on a worker."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, cast
+
+from trainables.base.digests import Summed, check
+from trainables.base.errors import Damaged, first_line
+from trainables.base.storage import Files, LocalFiles, files_at
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Reads and writes a search's files on a worker.
+
+    A worker uses the first of these that is available: the URI; the search's folder, if this machine sees it; the
+    driver, which sends files with the trial and writes the files that the worker returns.
+
+    Attributes:
+        folder: the search's folder.
+        mark: the beginning of the search's journal. A worker that reads the same bytes sees the same folder.
+        uri: the address of remote storage.
+        carried: the content, by name, of the files that the driver sent.
+    """
+
+    folder: Path
+    mark: bytes
+    uri: str | None = None
+    carried: Mapping[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def sees_folder(self) -> bool:
+        """Whether this machine sees the search's folder."""
+        try:
+            with (self.folder / "journal.jsonl").open("rb") as file:
+                return bool(self.mark) and file.read(len(self.mark)) == self.mark
+        except OSError:
+            return False
+
+    @property
+    def _files(self) -> Files | None:
+        if self.uri is not None:
+            return files_at(self.uri)
+        return LocalFiles(self.folder) if self.sees_folder else None
+
+    def open(self, name: str) -> IO[bytes]:
+        """Opens a file for reading; raises OSError if there is none."""
+        if (files := self._files) is not None:
+            return files.open(name)
+        if name not in self.carried:
+            raise FileNotFoundError(f"{name}: the driver sent no such file")
+        return io.BytesIO(self.carried[name])
+
+    def open_checked(self, name: str, expected: str | None) -> IO[bytes]:
+        """Opens a file of torch for reading and checks all of its content.
+
+        Args:
+            expected: its digest. None: the digest is not known; the checksums inside the zip are compared, which
+                `torch.load` does not do.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            Damaged: the content has changed or cannot be read.
+        """
+        try:
+            file = self.open(name)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each file system raises its own classes
+            raise Damaged(name, first_line(error)) from error
+        try:
+            check(file, name, expected)
+            file.seek(0)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def save(self, name: str, write: Callable[[IO[bytes]], None]) -> dict[str, Any]:
+        """Writes a file, or returns its content for the driver to write.
+
+        Args:
+            write: writes the content from beginning to end.
+
+        Returns:
+            `name`, `bytes` and `digest` of the file, and its `content` if the driver has to write it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if (files := self._files) is None:
+            buffer = io.BytesIO()
+            return {**_written(name, buffer, write), "content": buffer.getvalue()}
+        with files.write(name) as file:
+            return _written(name, file, write)
+
+
+def _written(name: str, file: IO[bytes], write: Callable[[IO[bytes]], None]) -> dict[str, Any]:
+    summed = Summed(file)
+    write(cast(IO[bytes], summed))
+    return {"name": name, "bytes": summed.bytes, "digest": summed.digest}
