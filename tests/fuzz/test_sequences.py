@@ -117,6 +117,11 @@ FOUND = {
     "database deleted after a longer final training": (
         None, replace(MODEL, warm=True), [Go(), Go(epochs=1), Database("delete")],
     ),
+    "shortened journal of a search with a final training": (
+        None,
+        replace(MODEL, warm=True),
+        [Go(epochs=1), Go(Fault("raise", 1), trials=1), Damage("journal", "truncate", 0.2354793305676593)],
+    ),
     "torn count of delivered events": ("description", SMALL, [Go(), Damage("delivered", "truncate", 0.0)]),
 }  # fmt: skip
 
