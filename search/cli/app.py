@@ -181,7 +181,10 @@ def resume(
     verbose: given.VerboseOption = False,
     debug: given.DebugOption = False,
 ) -> None:
-    """Continue a search that was interrupted or killed, or give a finished search more trials, epochs or time."""
+    """Continue a search that was interrupted or killed, or give a finished search more trials, epochs or time.
+
+    Settings that you do not change stay as they were. At the end the best model is trained and registered as by `run`.
+    """
     more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
     with command(store, debug) as (console, opened):
         from search.cli import commands
@@ -237,7 +240,7 @@ def promote(
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
-    """Make a version of the registered model the champion, which `predict` uses, whatever its test figure is."""
+    """Make a model version the champion, which `predict` uses, even if another version tests better."""
     with command(store, debug) as (console, opened):
         from search import runs
         from search.live.screen import say

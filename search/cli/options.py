@@ -75,7 +75,7 @@ NameArgument = Annotated[
 DataOption = Annotated[
     str | None,
     typer.Option(
-        metavar="PATH|URI", rich_help_panel="Data", show_default="the task's demo data",
+        metavar="PATH|URI", rich_help_panel="Data", show_default="the task's demo, with smaller settings",
         help="Read your data from a file, folder, zip, s3://... or hf:NAME (a data set of the Hugging Face hub). "
         "Example: photos/",
     ),
@@ -84,8 +84,8 @@ DataAgainOption = Annotated[
     str | None,
     typer.Option(
         "--data", metavar="URI", rich_help_panel="Data", show_default="the address of the search",
-        help="Read the same data from this address. Needed if the address contains a password or token, because "
-        "those are not stored.",
+        help="Read the same data from this path or URI. Needed if the data moved, or if their URI contains a password "
+        "or token, which is not stored.",
     ),
 ]  # fmt: skip
 
@@ -95,7 +95,8 @@ CommandOption = Annotated[
     str | None,
     typer.Option(
         "--command", metavar="CMD", rich_help_panel="Your own script",
-        help="Run this command for each trial, instead of a task. Words in braces are replaced by hyperparameters. "
+        help="Run this command for each trial, instead of a task. Words in braces are replaced: a "
+        "hyperparameter by its value, {epochs} by the epochs of the trial. Needs --space and --objective. "
         "Example: 'python train.py --lr {lr} --epochs {epochs}'",
     ),
 ]  # fmt: skip
@@ -116,7 +117,7 @@ ObjectiveOption = Annotated[
 PatternOption = Annotated[
     str | None,
     typer.Option(
-        metavar="REGEX", rich_help_panel="Your own script", show_default="lines that begin with @search",
+        metavar="REGEX", rich_help_panel="Your own script", show_default='lines such as @search {"epoch": 3, "val_loss": 0.41}',
         help="Read metrics from the output lines of --command that match this regular expression, by its group names. "
         r"Example: 'epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)'",
     ),
@@ -133,7 +134,8 @@ SetOption = Annotated[
     list[str],
     typer.Option(
         "--set", metavar="KEY=VALUE", rich_help_panel="Search", show_default=False,
-        help="Change a setting, or a hyperparameter of the search space; may be given several times. "
+        help="Change a setting, or a hyperparameter of the search space; may be given several times. --dry-run shows "
+        "the result; an unknown key is an error. "
         "`search.grace_period=3` changes a setting of configs/defaults.yaml or of the task's YAML. `lr=0.01` fixes the "
         "hyperparameter lr at 0.01. `'lr={loguniform: [1e-4, 1e-2]}'` searches lr in this range.",
     ),
@@ -194,14 +196,14 @@ StoreOption = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR", rich_help_panel="Output", show_default="$SEARCH_STORE, else mlruns",
-        help="Write results to this folder, or read them from it. Example: results/",
+        help="Folder of all searches and of MLflow's data. Example: results/",
     ),
 ]  # fmt: skip
 VerboseOption = Annotated[
     bool,
     typer.Option(
         "--verbose", rich_help_panel="Output", show_default=False,
-        help="Print a line for each epoch, not only for each trial, if the output is a pipe or a log file.",
+        help="In a pipe or log file, print a line for each epoch too. In a terminal, the table shows the epochs.",
     ),
 ]  # fmt: skip
 DebugOption = Annotated[
@@ -234,29 +236,31 @@ MoreTrialsOption = Annotated[
     str | None,
     typer.Option(
         metavar="N|+N", rich_help_panel="Budget", show_default="no more trials",
-        help="Give the search more trials. +20: twenty more than it has. 50: fifty in total.",
+        help="Give the search more trials. +20: twenty more than it was to have. 50: fifty in total, including the "
+        "trials that ran.",
     ),
 ]  # fmt: skip
 MoreEpochsOption = Annotated[
     str | None,
     typer.Option(
         metavar="N|+N", rich_help_panel="Budget", show_default="no more epochs",
-        help="Give each trial more epochs; trials that had trained all of theirs continue. +10: ten more. 60: sixty in "
-        "total.",
+        help="Raise the most epochs of a trial. +10: ten more. 60: sixty in total. Trials that had trained to the end "
+        "continue; trials that early stopping ended stay stopped.",
     ),
 ]  # fmt: skip
 MoreTimeOption = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME", rich_help_panel="Budget", show_default="the time budget of the search",
-        help="Give this command a wall-clock time. Example: 30m",
+        metavar="TIME", rich_help_panel="Budget", show_default="the time budget of the search, anew",
+        help="Wall-clock time of this command. Example: 30m",
     ),
 ]  # fmt: skip
 MoreAuditsOption = Annotated[
     str | None,
     typer.Option(
         metavar="K|+K", rich_help_panel="Early stopping", show_default="no more audits",
-        help="Train K stopped trials to the end, to measure what early stopping cost. +5: five more. 5: five in total.",
+        help="Train stopped trials to the end, to measure what early stopping cost. 5: five in total, with earlier audits. "
+        "+5: five more.",
     ),
 ]  # fmt: skip
 

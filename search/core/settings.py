@@ -62,8 +62,9 @@ class SearchSection(Section):
 
     searcher: SearcherName = setting(
         "Search",
-        "Algorithm that proposes configurations. ranks: a Gaussian process on the ranks of all trials. tpe, gp, random "
-        "and nsga2: Optuna's samplers. grid: every combination of the space.",
+        "Algorithm that proposes configurations. ranks: a Gaussian process on the ranks of the trials instead of their "
+        "metric values. tpe, gp and random: Optuna's samplers. nsga2: Optuna's sampler for several objectives. grid: "
+        "every combination of the space.",
         example="tpe", shown_default="ranks; demo: tpe", flag="--searcher",
     )  # fmt: skip
     trials: int | None = setting(
@@ -115,14 +116,16 @@ class SearchSection(Section):
     )  # fmt: skip
     deterministic: bool = setting(
         "Search",
-        "Propose and judge trials in rounds, so that the search tries the same configurations however fast each trial "
-        "runs. A round has as many trials as run at the same time, and waits for its slowest trial. Needs scheduler "
-        "asha, hyperband, median or none.",
+        "Make the search repeatable: with the same seed and the same concurrency it tries the same configurations, "
+        "however fast each trial runs. It runs rounds of `concurrency` trials. A round starts when all trials of the "
+        "previous round have ended, so some workers wait. The scheduler is asha unless you choose hyperband, median or "
+        "none.",
         example=True, shown_default="off", flag="--deterministic",
     )  # fmt: skip
     seed: int = setting(
         "Search",
-        "Seed of proposals, weights, data order and audits.",
+        "Seed of proposals, weights and data order. If several trials run at once, a repeatable search "
+        "needs --deterministic too.",
         example=7, shown_default="0", flag="--seed", ge=0,
     )  # fmt: skip
     fuse: int = setting(
@@ -134,8 +137,10 @@ class SearchSection(Section):
 
     scheduler: SchedulerName = setting(
         "Early stopping",
-        "Rule that stops or pauses weak trials. asha stops them, asha-promote pauses them and resumes the best, "
-        "asha-predict lets a model choose every second trial that resumes. none: every trial trains all its epochs.",
+        "Rule that stops or pauses weak trials. asha: stop them. asha-promote: pause them, and resume the best. "
+        "asha-predict: pause them, and resume in turn the best and the trial that a model predicts to become the best. "
+        "hyperband: asha with several grace periods. median: stop a trial that is worse than the median. none: train "
+        "every trial to its last epoch.",
         example="asha", shown_default="asha-predict; demo: asha", flag="--scheduler",
     )  # fmt: skip
     grace_period: int = setting(
@@ -159,7 +164,7 @@ class SearchSection(Section):
     time_budget: str | None = setting(
         "Budget",
         "Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m. null: "
-        "no limit. If --trials or epoch_budget is given, there is no limit unless time_budget is given too.",
+        "no limit. Without this setting, --trials or --set search.epoch_budget=N ends the search instead.",
         example="15m", shown_default="1h; none if --trials is given", flag="--time-budget",
     )  # fmt: skip
     epoch_budget: int | None = setting(
@@ -222,7 +227,7 @@ class SearchSection(Section):
 
     storage: str | None = setting(
         "Checkpoints",
-        "URI of the folder for checkpoints, such as s3://bucket/folder. null: in the folder of the search.",
+        "Write checkpoints to this URI. null: to the folder of the search.",
         example="s3://bucket/folder", shown_default="in the folder of the search", flag="--storage",
     )  # fmt: skip
     keep_checkpoints: int = setting(
@@ -243,14 +248,14 @@ class Resources(Section):
 
     cpus: float = setting(
         "Resources",
-        "CPUs of one trial, which is also its number of torch threads.",
+        "CPUs of one trial. Torch uses as many threads.",
         example=2, shown_default="1", flag="--cpus", gt=0,
     )  # fmt: skip
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = setting(
         "Resources",
         "GPUs of one trial, if the machine has any. 0.25: four trials share one GPU. auto: measure the share that the "
         "largest configuration needs. 0: train on the CPU.",
-        example="auto", shown_default="0.25; set by the task", flag="--gpus",
+        example="auto", shown_default="set by the task; 0.25 if it sets none", flag="--gpus",
     )  # fmt: skip
     autoscaled: bool = setting(
         "Resources",
