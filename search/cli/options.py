@@ -117,7 +117,8 @@ ObjectiveOption = Annotated[
 PatternOption = Annotated[
     str | None,
     typer.Option(
-        metavar="REGEX", rich_help_panel="Your own script", show_default='lines such as @search {"epoch": 3, "val_loss": 0.41}',
+        metavar="REGEX", rich_help_panel="Your own script",
+        show_default='lines such as @search {"epoch": 3, "val_loss": 0.41}',
         help="Read metrics from the output lines of --command that match this regular expression, by its group names. "
         r"Example: 'epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)'",
     ),
@@ -259,8 +260,8 @@ MoreAuditsOption = Annotated[
     str | None,
     typer.Option(
         metavar="K|+K", rich_help_panel="Early stopping", show_default="no more audits",
-        help="Train stopped trials to the end, to measure what early stopping cost. 5: five in total, with earlier audits. "
-        "+5: five more.",
+        help="Train stopped trials to the end, to measure what early stopping cost. 5: five in total, with earlier "
+        "audits. +5: five more.",
     ),
 ]  # fmt: skip
 
