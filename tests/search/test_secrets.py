@@ -21,7 +21,7 @@ def test_resume_asks_for_the_address_whose_secret_is_not_kept(tmp_path):
     folder = store.search("s")
     folder.write(SearchRecord("rnn", {}, "here", data=f"https://ann:{SECRET}@host/data.csv", fingerprint="f"))
     with pytest.raises(
-        InputError, match=r"s: its data is at https://\*\*\*@host/data\.csv, whose secret .* --data URI"
+        InputError, match=r"s: the address https://\*\*\*@host/data\.csv .* lacks the secret, .* --data URI"
     ):
         prepare_data_again(Observer(), store, config, get_task("rnn"), "s", folder.read(store))
 
