@@ -14,6 +14,7 @@ from trainables import InputError
 from trainables.base import columns
 from trainables.base.columns import FILES, GROUPS, SEQUENCES, TARGETS
 from trainables.base.tables import TABLES, find, listed
+from trainables.rnn.dates import read_dates
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def read_tables(
             _check_columns(frame, given, inputs, target, table.place)
             if suggestion.reason:
                 table_notes.append(f"{table.name}: {suggestion.reason}")
-            sequences = _ordered(frame, key, time, table.place).groupby(key, sort=False)
+            sequences = _ordered(frame, key, time, [*steps, *of_train], table, table_notes).groupby(key, sort=False)
             if of_sequences:
                 _check_all_known(sequences, targets, of_sequences[0].place, table.place)
             read = _sequences_of_steps(table, sequences, inputs, target, group, targets if of_sequences else None)
@@ -195,8 +196,18 @@ def _check_columns(frame: pd.DataFrame, given: list[str], inputs: list[str], tar
         raise InputError(f"{place}: column {words[0]!r} holds {frame[words[0]].dtype}; numbers are needed")
 
 
-def _ordered(frame: pd.DataFrame, key: str, time: str | None, place: str) -> pd.DataFrame:
-    """The rows in the order of time, which may be numbers or dates; raises InputError for a step that occurs twice."""
+def _ordered(
+    frame: pd.DataFrame, key: str, time: str | None, tables: Sequence[Table], table: Table, notes: list[str]
+) -> pd.DataFrame:
+    """The rows of a table in the order of time, which may be numbers or dates.
+
+    Args:
+        tables: the tables whose dates show the order of day and month.
+
+    Raises:
+        InputError: a row has no sequence or no time, the order of day and month is unclear, or a step occurs twice.
+    """
+    place = table.place
     missing_keys = np.flatnonzero(frame[key].isna())
     if len(missing_keys):
         raise InputError(f"{place}: row {missing_keys[0] + 1}: no {key}")
@@ -204,9 +215,8 @@ def _ordered(frame: pd.DataFrame, key: str, time: str | None, place: str) -> pd.
         return frame
     times = frame[time]
     if not pd.api.types.is_numeric_dtype(times):
-        times = pd.to_datetime(frame[time], format="ISO8601", utc=True, errors="coerce")
-        if times.isna().any():  # "mixed" takes a hundred times as long
-            times = pd.to_datetime(frame[time], format="mixed", utc=True, errors="coerce")
+        everywhere = pd.concat([other.frame[time] for other in _with(time, tables)])
+        times = read_dates(times, frame[key], everywhere.unique(), place, notes)
     unreadable = np.flatnonzero(times.isna())
     if len(unreadable):
         row = int(unreadable[0])

@@ -122,6 +122,59 @@ def test_wrong_table_is_refused(tmp_path, frame, message):
     assert message in str(error.value)
 
 
+def dated(folder, *files):
+    """Writes tables of steps, each with the days of a sequence; x0 is the position in the list."""
+    folder.mkdir()
+    for number, days in enumerate(files):
+        steps = {"id": number, "date": days, "x0": range(len(days)), "y": number}
+        pd.DataFrame(steps).sample(frac=1, random_state=0).to_csv(folder / f"s{number}.csv", index=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [["01/01/2020", "02/01/2020", "03/01/2020", "13/01/2020", "14/01/2020", "01/02/2020"]],
+        [["01-01-2020", "02-01-2020", "13-01-2020", "01-02-2020"]],
+        [["1.1.2020", "2.1.2020", "13.1.2020", "1.2.2020"]],
+        [["01.01.20", "02.01.20", "13.01.20", "01.02.20"]],
+        [["31.12.99", "02.01.00", "01.02.00"]],
+        [["02/01/2020 10:00", "02/01/2020 11:00 PM", "13/01/2020 10:00", "01/02/2020 09:00"]],
+        [["10:00 02/01/2020", "10:00 13/01/2020", "10:00 01/02/2020"]],
+        [["Thu 02/01/2020", "Mon, 13/01/2020", "Sat 01/02/2020"]],
+        [["2020-01-01", "02/01/2020", "13/01/2020", "01/02/2020"]],
+        [["01/02/2020", "01/13/2020", "02/01/2020"]],
+        [["02/01/2020", "01/02/2020"], ["13/01/2020", "14/01/2020"]],
+    ],
+)
+def test_read_dates_one_order_for_a_column(tmp_path, files):
+    split, _, _ = data._read(SETTINGS, dated(tmp_path / "days", *files), [])
+    assert [split["train"].sequence(i).ravel().tolist() for i in range(len(files))] == [
+        list(range(len(days))) for days in files
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "message"),
+    [
+        (["02/01/2020", "03/01/2020", "01/02/2020"], r"s0.csv: date = '0\d/0\d/2020': month-first or day-first\?"),
+        (["20/01/02", "20/01/13", "20/02/01"], "date = '20/0./..': day-first or year-first"),
+        (["01/02/2020", "01/13/2020", "13/01/2020"], "date: no order of day, month and year reads both"),
+        (["01/02/2020", "31/04/2020"], r"row \d: date = '31/04/2020': neither a number nor a date"),
+    ],
+)
+def test_dates_without_a_clear_order_are_refused(tmp_path, days, message):
+    with pytest.raises(InputError, match=message):
+        data._read(SETTINGS, dated(tmp_path / "days", days), [])
+
+
+def test_two_readings_of_dates_with_one_order_give_a_note(tmp_path):
+    notes = []
+    split, _, _ = data._read(SETTINGS, dated(tmp_path / "days", ["01/02/2020", "02/03/2020", "03/04/2020"]), notes)
+    assert split["train"].sequence(0).ravel().tolist() == [0, 1, 2]
+    assert [note for note in notes if "is read month-first; day-first gives the steps the same order" in note]
+
+
 def test_sequences_of_one_group_stay_on_one_side(tmp_path):
     x, y = sequences(40)
     groups = np.repeat(np.arange(8), 5)
