@@ -18,7 +18,16 @@ from PIL import Image, ImageOps
 
 from trainables import DataInfo, InputError, Progress, Splits, array_digest
 from trainables.base.errors import one_line
-from trainables.base.files import SPLIT_WORDS, Allowance, broken, check_source, read_member, read_whole, split_of
+from trainables.base.files import (
+    SPLIT_WORDS,
+    Allowance,
+    broken,
+    check_source,
+    hidden,
+    read_member,
+    read_whole,
+    split_of,
+)
 from trainables.base.leakage import without_copies
 from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.storage import cached_array
@@ -165,7 +174,7 @@ def _read(
 
 def _folder_members(root: Path) -> list[_Member]:
     """Lists files and folders. Pipes, devices and broken links are left out."""
-    paths = sorted(p for p in root.rglob("*") if not _hidden(p.relative_to(root).parts))
+    paths = sorted(p for p in root.rglob("*") if not hidden(p.relative_to(root).parts))
     regular = [p for p in paths if p.is_file() or p.is_dir()]
     return [(p.relative_to(root).as_posix(), p.is_dir(), partial(read_whole, p)) for p in regular]
 
@@ -181,13 +190,9 @@ def _zip_members(path: Path, allowance: Allowance) -> list[_Member]:
             raise InputError(f"{path}: member {info.filename!r}: absolute names and '..' are not allowed")
         allowance.take(info.file_size, path)
         parts = PurePosixPath(name).parts
-        if parts and not _hidden(parts):
+        if parts and not hidden(parts):
             members.append((PurePosixPath(name).as_posix(), info.is_dir(), partial(read_member, archive, info, path)))
     return members
-
-
-def _hidden(parts: Sequence[str]) -> bool:
-    return any(part.startswith((".", "__MACOSX")) or part == "Thumbs.db" for part in parts)
 
 
 def _list_members(members: list[_Member], place: Path) -> tuple[list[_File], set[tuple[str, str]], int]:
