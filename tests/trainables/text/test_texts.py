@@ -194,7 +194,7 @@ def test_labels_may_be_numbers_and_true_or_false():
 
 
 def test_broken_table_is_refused():
-    with pytest.raises(InputError, match="cannot be read as a table"):
+    with pytest.raises(InputError, match="line 3: 4 cells, but the first row has 2"):
         read(b"text,label\na,x\nb,y,z,w\n")
     with pytest.raises(InputError, match="cannot be read as a table"):
         read(b"not parquet", "t.parquet")
