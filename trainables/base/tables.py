@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from trainables.base.errors import InputError, one_line
@@ -264,6 +265,16 @@ def find(columns: Iterable[object], names: Iterable[str]) -> str | None:
     """
     by_lower = {str(column).lower(): str(column) for column in reversed([*columns])}
     return next((by_lower[name] for name in names if name in by_lower), None)
+
+
+def label_text(value: object) -> str:
+    """The name of a class. Whole numbers are one class in each form: `1` and `1.0` of JSON are the class "1".
+
+    Parquet files and JSON have `1.0` for 1 where a column has a missing value.
+    """
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return str(value).strip()
 
 
 def listed(names: Iterable[object], most: int = 12) -> str:

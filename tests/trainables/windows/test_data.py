@@ -1,4 +1,5 @@
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -269,6 +270,16 @@ def test_column_of_labels_may_be_said(tmp_path):
     assert prepare(root / "test.csv", tmp_path, label="mood").info.classes == ("a", "b"), "a table alone is no split"
     with pytest.raises(InputError, match=r"test\.csv: data\.label: no column 'kind'; there are mood, size"):
         prepare(root, tmp_path, label="kind")
+
+
+def test_whole_numbers_are_one_class_in_each_form(tmp_path):
+    root = folder(tmp_path / "data")
+    rows = [
+        {"file": str(path.relative_to(root)), "label": (0, 1, 1.0)[number % 3]}
+        for number, path in enumerate(sorted(root.rglob("*.png")))
+    ]
+    (root / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert prepare(root / "list.jsonl", tmp_path).info.classes == ("0", "1")
 
 
 @pytest.mark.parametrize(
