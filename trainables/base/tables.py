@@ -37,18 +37,37 @@ def decode(content: bytes, place: str) -> str:
 
     Raises:
         InputError: a byte is not UTF-8; the message gives its line and position, and a command that converts the file.
+            UTF-16 without a byte order mark is refused too.
     """
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
+    if encoding == "utf-8-sig" and (unmarked := _unmarked_utf16(content)):
+        raise InputError(
+            f"{place}: the text is {unmarked} without a byte order mark; convert the file with `iconv -f {unmarked} -t "
+            "UTF-8`"
+        )
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = len(re.findall(rb"\r\n?|\n", content[: error.start])) + 1
         if encoding != "utf-8-sig":
             raise InputError(f"{place}: begins with the mark of {encoding}, but is damaged ({error})") from error
         raise InputError(
             f"{place}: line {line}, byte {error.start}: 0x{content[error.start]:02x} is not UTF-8; convert the file "
             "with `iconv -f LATIN1 -t UTF-8`, if it is Latin-1"
         ) from error
+
+
+def _unmarked_utf16(content: bytes) -> str | None:
+    """UTF-16LE or UTF-16BE if one of them is likely, else None.
+
+    Separators, digits and line ends have a zero byte in UTF-16, on one side of each pair of bytes.
+    """
+    if b"\0" not in content:
+        return None
+    zeros = [content[side::2].count(0) for side in (0, 1)]
+    if len(content) % 2 or max(zeros) <= max(len(content) // 40, 10 * min(zeros)):
+        return None
+    return "UTF-16BE" if zeros[0] > zeros[1] else "UTF-16LE"
 
 
 def read_frame(
@@ -147,7 +166,8 @@ def _records(text: str, place: str) -> list[dict[str, Any]]:
     Raises:
         InputError: the text is none of these; the message gives the line.
     """
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    # Not `splitlines`: a text may hold line separators of Unicode. JSON forbids bare carriage returns in texts.
+    lines = [(number, line) for number, line in enumerate(re.split(r"\r\n?|\n", text), 1) if line.strip()]
     try:
         document = json.loads(text)
     except RecursionError as error:
@@ -199,7 +219,7 @@ def _separator(text: str, expected: str) -> tuple[str, bool]:
     """
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 characters by default; an article has more
     for separator in expected + SEPARATORS.replace(expected, ""):
-        rows = (row for row in csv.reader(io.StringIO(text), delimiter=separator) if row)
+        rows = (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row)
         width = len(next(rows, ()))
         fits, even = width > 1, True
         for row in rows:
@@ -226,7 +246,7 @@ def _without_surplus(text: str, separator: str, place: str) -> str:
     Raises:
         InputError: a row has more cells than the first row, and they are neither empty nor due to row numbers.
     """
-    reader = csv.reader(io.StringIO(text), delimiter=separator)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows = [(reader.line_num, row) for row in reader if row]
     width = len(rows[0][1]) if rows else 0
     longer = [(line, row) for line, row in rows if len(row) > width]

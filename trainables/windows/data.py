@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainables import DataInfo, InputError, Progress, Splits, array_digest
 from trainables.base.errors import one_line
@@ -98,7 +98,10 @@ def decode(content: bytes, size: int) -> np.ndarray:
     Raises:
         Exception: Pillow cannot read the picture; it raises many classes.
     """
-    file = Image.open(io.BytesIO(content), formats=FORMATS)
+    try:
+        file = Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:  # the message of Pillow names an object in memory
+        raise ValueError(f"damaged, or not {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from None
     if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"{file.width} x {file.height} pixels; at most {Image.MAX_IMAGE_PIXELS} are read")
     file.draft("RGB", (2 * size, 2 * size))  # JPEG only: decodes at 1/2, 1/4 or 1/8 of the size
