@@ -92,6 +92,48 @@ def read_tables(
     return arrays, target
 
 
+def read_inputs(tables: list[Table]) -> list[tuple[PurePosixPath, str | None, np.ndarray]]:
+    """Reads sequences to predict, in the forms of `read_tables`; the target may be missing.
+
+    A table without a column that names the sequence, whose target does not vary, is one sequence: a row is a step.
+
+    Returns:
+        For each sequence the name of its table, its id or row in a table of several, and its steps (length, features).
+
+    Raises:
+        InputError: a value is no number, or a step occurs twice.
+    """
+    without_target = [table for table in tables if find(table.frame.columns, TARGETS) is None]
+    tables = without_target or tables  # targets may stand in a table of their own
+    read: list[tuple[PurePosixPath, str | None, np.ndarray]] = []
+    for table in tables:
+        frame = columns.without_row_numbers(table.frame)
+        target = find(frame.columns, TARGETS)
+        if target is None:
+            target = TARGETS[0]
+            frame = frame.assign(**{target: 0.0})
+        key = find(frame.columns, (*SEQUENCES, *GROUPS))
+        whole = columns.suggest_whole_sequences(frame, target, None, alone=True)
+        lists = bool(whole) and pd.api.types.is_object_dtype(frame[whole[0]])
+        if whole and (lists or key is not None or frame[target].nunique() > 1):
+            sequences = _whole_sequences(table, frame, target, None, whole, [])["X"]
+            ids = frame[key] if key is not None else range(1, len(frame) + 1)
+            read += [(table.name, str(name), steps) for name, steps in zip(ids, sequences, strict=True)]
+            continue
+        roles = columns.suggest_steps(frame, [other.frame for other in tables], target).columns
+        frame, key = _with_key(table, frame, roles.get("sequence"), alone=False)
+        group = columns.suggest_group(frame, key)
+        given = [column for column in (key, roles.get("time"), target, group) if column is not None]
+        inputs = [column for column in frame.columns if column not in given]
+        _check_columns(frame, given, inputs, target, table.place)
+        rows_of = dict(iter(_ordered(frame, key, roles.get("time"), tables, table, []).groupby(key, sort=False)))
+        several = "sequence" in roles and len(rows_of) > 1
+        for name in frame[key].unique():
+            values = rows_of[name][inputs].to_numpy(dtype=np.float64)
+            read.append((table.name, str(name) if several else None, values))
+    return read
+
+
 def _target(tables: list[Table], target: str | None) -> str:
     """The column of the target: the given one, or a usual name; raises InputError if it is missing."""
     names = [column for table in tables for column in table.frame.columns]
