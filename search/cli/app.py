@@ -279,7 +279,8 @@ def predict(
 
         check_task_name(task)
         if output is not None:
-            print(f"{predict_to_file(opened, task, inputs, output)} predictions in {output}")
+            count = predict_to_file(opened, task, inputs, output)
+            print(f"{count} prediction{'' if count == 1 else 's'} in {output}")
             return
         predictions = predict_inputs(opened, task, inputs)
         if form == "json":

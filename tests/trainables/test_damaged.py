@@ -142,6 +142,33 @@ def test_text_in_latin_1_is_refused_with_line_byte_and_advice(tmp_path):
         READERS["tweets"](tmp_path / "t.csv", tmp_path)
 
 
+def test_latin_1_with_carriage_returns_is_refused_with_the_line(tmp_path):
+    (tmp_path / "t.csv").write_bytes("text,label\rplain,a\rcafé,b\r".encode("latin-1"))
+    with pytest.raises(InputError, match=r"t\.csv: line 3, byte 22"):
+        READERS["tweets"](tmp_path / "t.csv", tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16LE", "UTF-16BE"])
+@pytest.mark.parametrize("text", ["plain", "café", "кофе", "咖啡"])
+def test_utf_16_without_a_mark_is_refused_with_advice(encoding, text, tmp_path):
+    table = "text,label\n" + "".join(f"{text} {number},{'ab'[number % 2]}\n" for number in range(20))
+    (tmp_path / "t.csv").write_bytes(table.encode(encoding))
+    with pytest.raises(InputError, match=rf"t\.csv: the text is {encoding} without .*`iconv -f {encoding} -t UTF-8`"):
+        READERS["tweets"](tmp_path / "t.csv", tmp_path)
+
+
+@pytest.mark.parametrize("task", ["tweets", "rnn", "wikitext"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_carriage_returns_end_lines(task, suffix, tmp_path):
+    table = STEPS if task == "rnn" else TEXTS
+    whole = table.to_csv(index=False) if suffix == ".csv" else table.to_json(orient="records", lines=True)
+    prints = set()
+    for name, end in {"unix": "\n", "mac": "\r", "dos": "\r\n"}.items():
+        (tmp_path / (name + suffix)).write_bytes(whole.replace("\n", end).encode())
+        prints.add(READERS[task](tmp_path / (name + suffix), tmp_path / "cache").info.fingerprint)
+    assert len(prints) == 1
+
+
 def test_json_lines_may_hold_the_line_separators_of_unicode(tmp_path):
     rows = [{"text": f"one\u2028two {i}", "label": "ab"[i % 2]} for i in range(20)]
     (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
@@ -281,5 +308,5 @@ def test_picture_of_too_many_pixels_is_refused_by_name(tmp_path):
 def test_picture_that_is_a_program_for_another_tool_is_refused(tmp_path):
     real_folder("windows", tmp_path / "data")
     (tmp_path / "data/train/a/script.png").write_bytes(encoded(Image.new("L", (8, 8)), "EPS"))
-    with pytest.raises(InputError, match=r"train/a/script\.png: cannot identify image file"):
+    with pytest.raises(InputError, match=r"train/a/script\.png: damaged, or not JPEG"):
         READERS["windows"](tmp_path / "data", tmp_path / "cache")

@@ -7,7 +7,7 @@ usual names, the first name of the list wins. No dependency suggests columns: pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,12 +176,3 @@ def without_row_numbers(frame: pd.DataFrame) -> pd.DataFrame:
     first = frame.columns[0] if len(frame.columns) else ""
     numbered = first.startswith("Unnamed") and frame[first].tolist() == list(range(len(frame)))
     return frame.drop(columns=first) if numbered else frame
-
-
-def step_features(frame: pd.DataFrame) -> pd.DataFrame:
-    """The input columns in a table of one sequence: all except those of the sequence, the time, the target and constant
-    groups."""
-    frame = without_row_numbers(frame)
-    named: Iterable[str | None] = [find(frame.columns, names) for names in (SEQUENCES, TIMES, TARGETS)]
-    constant = [column for column in frame.columns if column.lower() in GROUPS and frame[column].nunique() <= 1]
-    return frame.drop(columns=[column for column in (*named, *constant) if column is not None])

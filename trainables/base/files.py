@@ -9,7 +9,7 @@ import re
 import unicodedata
 import uuid
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -106,7 +106,7 @@ def read_files(
 ) -> Iterator[tuple[PurePosixPath, bytes]]:  # fmt: skip
     """Yields the files with these suffixes in `source`, a file or folder, in the order of their names.
 
-    Zips and `.gz` files are unpacked. Files of `BESIDE` are left out.
+    Zips and `.gz` files are unpacked. Files of `BESIDE` and hidden files are left out.
 
     Yields:
         The path below the source (in a zip `ARCHIVE/MEMBER`; without `.gz`), and the content.
@@ -142,8 +142,23 @@ def check_source(source: Path) -> None:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The regular files below a folder, sorted. Pipes and devices are left out: reading them may never end."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    """The regular files below a folder, sorted, without hidden files.
+
+    Pipes and devices are left out: reading them may never end.
+    """
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not hidden(path.relative_to(folder).parts))
+
+
+def hidden(parts: Sequence[str]) -> bool:
+    """Whether a path below a source is hidden, or lies in a hidden folder. Hidden files are no data.
+
+    Hidden are names that begin with a dot (`.git`, `.ipynb_checkpoints`, `._x.csv`), and the files that macOS and
+    Windows add (`__MACOSX`, `Thumbs.db`). Several dots begin a title: `...Baby One More Time.txt`.
+    """
+    return any(
+        (part.startswith(".") and not part.startswith("..")) or part.startswith("__MACOSX") or part == "Thumbs.db"
+        for part in parts
+    )
 
 
 def read_whole(path: Path) -> bytes:
@@ -155,14 +170,16 @@ def read_whole(path: Path) -> bytes:
 def _members(
     path: Path, below: PurePosixPath, suffixes: Collection[str], allowance: Allowance
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """The members of a zip with these suffixes."""
+    """The members of a zip with these suffixes, without hidden members."""
     with broken(f"--data {path}", "not a zip file"):
         archive = zipfile.ZipFile(path)
     with archive:
         allowance.take(sum(member.file_size for member in archive.infolist()), path)
-        named = [(below / member.filename, member) for member in archive.infolist()]
+        named = [(PurePosixPath(member.filename.replace("\\", "/")), member) for member in archive.infolist()]
         members = [
-            (name, member) for name, member in named if name.suffix.lower() in suffixes and name.name not in BESIDE
+            (below / name, member)
+            for name, member in named
+            if name.suffix.lower() in suffixes and name.name not in BESIDE and not hidden(name.parts)
         ]
         if not members:
             raise InputError(f"--data {path}: no {', '.join(sorted(suffixes))} file in it")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from trainables.base.errors import InputError, one_line
@@ -36,18 +37,37 @@ def decode(content: bytes, place: str) -> str:
 
     Raises:
         InputError: a byte is not UTF-8; the message gives its line and position, and a command that converts the file.
+            UTF-16 without a byte order mark is refused too.
     """
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
+    if encoding == "utf-8-sig" and (unmarked := _unmarked_utf16(content)):
+        raise InputError(
+            f"{place}: the text is {unmarked} without a byte order mark; convert the file with `iconv -f {unmarked} -t "
+            "UTF-8`"
+        )
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = len(re.findall(rb"\r\n?|\n", content[: error.start])) + 1
         if encoding != "utf-8-sig":
             raise InputError(f"{place}: begins with the mark of {encoding}, but is damaged ({error})") from error
         raise InputError(
             f"{place}: line {line}, byte {error.start}: 0x{content[error.start]:02x} is not UTF-8; convert the file "
             "with `iconv -f LATIN1 -t UTF-8`, if it is Latin-1"
         ) from error
+
+
+def _unmarked_utf16(content: bytes) -> str | None:
+    """UTF-16LE or UTF-16BE if one of them is likely, else None.
+
+    Separators, digits and line ends have a zero byte in UTF-16, on one side of each pair of bytes.
+    """
+    if b"\0" not in content:
+        return None
+    zeros = [content[side::2].count(0) for side in (0, 1)]
+    if len(content) % 2 or max(zeros) <= max(len(content) // 40, 10 * min(zeros)):
+        return None
+    return "UTF-16BE" if zeros[0] > zeros[1] else "UTF-16LE"
 
 
 def read_frame(
@@ -74,7 +94,8 @@ def read_frame(
             frame = frame.infer_objects() if numbers else frame
         else:
             text = decode(content, place)
-            separator = _separator(text, str(TABLES[name.suffix.lower()]))
+            separator, even = _separator(text, str(TABLES[name.suffix.lower()]))
+            text = text if even else _without_surplus(text, separator, place)
             frame = pd.read_csv(
                 io.StringIO(text), sep=separator, dtype=None if numbers else str, keep_default_na=numbers,
                 header=0 if header else None,
@@ -145,7 +166,8 @@ def _records(text: str, place: str) -> list[dict[str, Any]]:
     Raises:
         InputError: the text is none of these; the message gives the line.
     """
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    # Not `splitlines`: a text may hold line separators of Unicode. JSON forbids bare carriage returns in texts.
+    lines = [(number, line) for number, line in enumerate(re.split(r"\r\n?|\n", text), 1) if line.strip()]
     try:
         document = json.loads(text)
     except RecursionError as error:
@@ -186,18 +208,68 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
-def _separator(text: str, expected: str) -> str:
+def _separator(text: str, expected: str) -> tuple[str, bool]:
     """The first separator that gives all rows the same number of columns, above one; else the expected separator.
 
     `pandas.read_csv(sep=None)` guesses any character: it reads the lines `text`, `hello world`, `good morning` as three
     columns. It takes twice the time (5.1 s instead of 2.5 s for 100,000 rows of three columns).
+
+    Returns:
+        The separator, and whether all rows have the same number of cells. Rows may have empty cells beyond the columns.
     """
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # 131,072 characters by default; an article has more
     for separator in expected + SEPARATORS.replace(expected, ""):
-        widths = {len(row) for row in csv.reader(io.StringIO(text), delimiter=separator) if row}
-        if len(widths) == 1 and widths.pop() > 1:
-            return separator
-    return expected
+        rows = (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row)
+        width = len(next(rows, ()))
+        fits, even = width > 1, True
+        for row in rows:
+            if len(row) != width:
+                even = False
+                fits = fits and len(row) > width and _is_blank(row[width:])
+            if not fits:
+                break
+        if fits:
+            return separator, even
+    return expected, False
+
+
+def _is_blank(cells: list[str]) -> bool:
+    return not any(cell.strip() for cell in cells)
+
+
+def _without_surplus(text: str, separator: str, place: str) -> str:
+    """The table without the empty cells that rows have beyond the first row, as in `text,label / good film,pos,`.
+
+    pandas would take the first cells of such rows for row names, and shift the others by a column. Row names are left
+    as they are: R writes them without a name in the header, so that each row has a cell more (`text / 1,good film`).
+
+    Raises:
+        InputError: a row has more cells than the first row, and they are neither empty nor due to row numbers.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    rows = [(reader.line_num, row) for row in reader if row]
+    width = len(rows[0][1]) if rows else 0
+    longer = [(line, row) for line, row in rows if len(row) > width]
+    if not longer or _has_row_numbers([row for _, row in rows]):
+        return text
+    for line, row in longer:
+        if not _is_blank(row[width:]):
+            shown = "a tab" if separator == "\t" else repr(separator)
+            raise InputError(
+                f"{place}: line {line}: {len(row)} cells, but the first row has {width}; put quotation marks "
+                f"around a cell that holds {shown}"
+            )
+    file = io.StringIO()
+    csv.writer(file, delimiter=separator, lineterminator="\n").writerows(row[:width] for _, row in rows)
+    return file.getvalue()
+
+
+def _has_row_numbers(rows: list[list[str]]) -> bool:
+    """Whether all rows have a cell more than the header, and begin with different whole numbers: R's row names."""
+    header, *others = rows
+    names = [row[0] for row in others]
+    longer = all(len(row) == len(header) + 1 for row in others) and not _is_blank([row[-1] for row in others])
+    return longer and all(name.isdecimal() for name in names) and len({*names}) == len(names)
 
 
 def named_lines(name: str, content: str) -> list[tuple[str, str]]:
@@ -213,6 +285,16 @@ def find(columns: Iterable[object], names: Iterable[str]) -> str | None:
     """
     by_lower = {str(column).lower(): str(column) for column in reversed([*columns])}
     return next((by_lower[name] for name in names if name in by_lower), None)
+
+
+def label_text(value: object) -> str:
+    """The name of a class. Whole numbers are one class in each form: `1` and `1.0` of JSON are the class "1".
+
+    Parquet files and JSON have `1.0` for 1 where a column has a missing value.
+    """
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return str(value).strip()
 
 
 def listed(names: Iterable[object], most: int = 12) -> str:

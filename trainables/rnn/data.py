@@ -11,13 +11,14 @@ import numpy as np
 
 from trainables import InputError, Splits, array_digest
 from trainables.base.columns import GROUPS, TARGETS
-from trainables.base.files import Allowance, broken, read_files, split_of
+from trainables.base.files import UNLIMITED, Allowance, broken, read_files, split_of
 from trainables.base.leakage import without_copies
 from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.tables import TABLES, find, listed, read_frame
 from trainables.rnn import demo
 from trainables.rnn.pickles import read_npy, read_npz, read_pickle
 from trainables.rnn.tables import Table, read_tables
+from trainables.rnn.tables import read_inputs as read_inputs_of
 
 ARRAYS = {".npy", ".npz", ".pkl", ".pickle"}
 #: The largest float32, the type in which networks compute.
@@ -197,6 +198,42 @@ def _arrays(
     if isinstance(value, tuple) and len(value) == 2 and name.stem not in ("X", *targets):
         return {"X": value[0], target or "y": value[1]}
     return {name.stem: value}
+
+
+def read_inputs(source: Path) -> list[tuple[str, np.ndarray]]:
+    """Reads sequences to predict from a file, folder or zip, in the formats of training data. Targets are not used.
+
+    Returns:
+        The name and the steps (length, features) of each sequence: `FILE`, or `FILE:ID` in a file of several.
+
+    Raises:
+        InputError: the files cannot be read, or hold no sequence.
+    """
+    files = [*read_files(source, {*ARRAYS, *TABLES}, UNLIMITED)]
+    alone = len(files) == 1 and source.is_file()
+    tables: list[Table] = []
+    read: list[tuple[PurePosixPath, str | None, Any]] = []
+    for name, content in files:
+        place = str(source) if alone else f"{source}: {name}"
+        if name.suffix.lower() in TABLES:
+            tables.append(Table(name, read_frame(content, name, place, numbers=True), place))
+            continue
+        arrays = _arrays(name, content, place, None, UNLIMITED)
+        x = arrays.get("X", next(iter(arrays.values())) if alone and len(arrays) == 1 else ())
+        if not _is_list(x):
+            raise InputError(f"{place}: X must be a list or an array of sequences")
+        if isinstance(x, np.ndarray) and x.ndim == 2 and x.dtype != object:
+            x = [x]  # one sequence
+        read += [(name, str(index) if len(x) > 1 else None, sequence) for index, sequence in enumerate(x)]
+    if tables:
+        read += read_inputs_of(tables)
+    if not read:
+        raise InputError(f"{source}: no sequences; expected an array X, or a table with a row for each step")
+    named = []
+    for name, key, sequence in read:
+        label = str(source if alone else source / name) + ("" if key is None else f":{key}")
+        named.append((label, _sequence(sequence, label)))
+    return named
 
 
 def check(sequences: Any, targets: Any, groups: Any | None, place: str) -> SequenceSplit:

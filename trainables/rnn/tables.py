@@ -14,6 +14,7 @@ from trainables import InputError
 from trainables.base import columns
 from trainables.base.columns import FILES, GROUPS, SEQUENCES, TARGETS
 from trainables.base.tables import TABLES, find, listed
+from trainables.rnn.dates import read_dates
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +83,55 @@ def read_tables(
             _check_columns(frame, given, inputs, target, table.place)
             if suggestion.reason:
                 table_notes.append(f"{table.name}: {suggestion.reason}")
-            sequences = _ordered(frame, key, time, table.place).groupby(key, sort=False)
+            sequences = _ordered(frame, key, time, [*steps, *of_train], table, table_notes).groupby(key, sort=False)
             if of_sequences:
                 _check_all_known(sequences, targets, of_sequences[0].place, table.place)
             read = _sequences_of_steps(table, sequences, inputs, target, group, targets if of_sequences else None)
         for name, values in read.items():
             arrays.setdefault(name, []).extend(values)
     return arrays, target
+
+
+def read_inputs(tables: list[Table]) -> list[tuple[PurePosixPath, str | None, np.ndarray]]:
+    """Reads sequences to predict, in the forms of `read_tables`; the target may be missing.
+
+    A table without a column that names the sequence, whose target does not vary, is one sequence: a row is a step.
+
+    Returns:
+        For each sequence the name of its table, its id or row in a table of several, and its steps (length, features).
+
+    Raises:
+        InputError: a value is no number, or a step occurs twice.
+    """
+    without_target = [table for table in tables if find(table.frame.columns, TARGETS) is None]
+    tables = without_target or tables  # targets may stand in a table of their own
+    read: list[tuple[PurePosixPath, str | None, np.ndarray]] = []
+    for table in tables:
+        frame = columns.without_row_numbers(table.frame)
+        target = find(frame.columns, TARGETS)
+        if target is None:
+            target = TARGETS[0]
+            frame = frame.assign(**{target: 0.0})
+        key = find(frame.columns, (*SEQUENCES, *GROUPS))
+        whole = columns.suggest_whole_sequences(frame, target, None, alone=True)
+        lists = bool(whole) and pd.api.types.is_object_dtype(frame[whole[0]])
+        if whole and (lists or key is not None or frame[target].nunique() > 1):
+            sequences = _whole_sequences(table, frame, target, None, whole, [])["X"]
+            ids = frame[key] if key is not None else range(1, len(frame) + 1)
+            read += [(table.name, str(name), steps) for name, steps in zip(ids, sequences, strict=True)]
+            continue
+        roles = columns.suggest_steps(frame, [other.frame for other in tables], target).columns
+        frame, key = _with_key(table, frame, roles.get("sequence"), alone=False)
+        group = columns.suggest_group(frame, key)
+        given = [column for column in (key, roles.get("time"), target, group) if column is not None]
+        inputs = [column for column in frame.columns if column not in given]
+        _check_columns(frame, given, inputs, target, table.place)
+        rows_of = dict(iter(_ordered(frame, key, roles.get("time"), tables, table, []).groupby(key, sort=False)))
+        several = "sequence" in roles and len(rows_of) > 1
+        for name in frame[key].unique():
+            values = rows_of[name][inputs].to_numpy(dtype=np.float64)
+            read.append((table.name, str(name) if several else None, values))
+    return read
 
 
 def _target(tables: list[Table], target: str | None) -> str:
@@ -195,8 +238,18 @@ def _check_columns(frame: pd.DataFrame, given: list[str], inputs: list[str], tar
         raise InputError(f"{place}: column {words[0]!r} holds {frame[words[0]].dtype}; numbers are needed")
 
 
-def _ordered(frame: pd.DataFrame, key: str, time: str | None, place: str) -> pd.DataFrame:
-    """The rows in the order of time, which may be numbers or dates; raises InputError for a step that occurs twice."""
+def _ordered(
+    frame: pd.DataFrame, key: str, time: str | None, tables: Sequence[Table], table: Table, notes: list[str]
+) -> pd.DataFrame:
+    """The rows of a table in the order of time, which may be numbers or dates.
+
+    Args:
+        tables: the tables whose dates show the order of day and month.
+
+    Raises:
+        InputError: a row has no sequence or no time, the order of day and month is unclear, or a step occurs twice.
+    """
+    place = table.place
     missing_keys = np.flatnonzero(frame[key].isna())
     if len(missing_keys):
         raise InputError(f"{place}: row {missing_keys[0] + 1}: no {key}")
@@ -204,9 +257,8 @@ def _ordered(frame: pd.DataFrame, key: str, time: str | None, place: str) -> pd.
         return frame
     times = frame[time]
     if not pd.api.types.is_numeric_dtype(times):
-        times = pd.to_datetime(frame[time], format="ISO8601", utc=True, errors="coerce")
-        if times.isna().any():  # "mixed" takes a hundred times as long
-            times = pd.to_datetime(frame[time], format="mixed", utc=True, errors="coerce")
+        everywhere = pd.concat([other.frame[time] for other in _with(time, tables)])
+        times = read_dates(times, frame[key], everywhere.unique(), place, notes)
     unreadable = np.flatnonzero(times.isna())
     if len(unreadable):
         row = int(unreadable[0])

@@ -31,12 +31,8 @@ from trainables import (
 )  # fmt: skip
 from trainables.base import plots
 from trainables.base.batches import Rows, rows_on
-from trainables.base.columns import step_features
-from trainables.base.errors import first_line
 from trainables.base.exported import finished, load_weights, read_about, write_model
-from trainables.base.files import UNLIMITED, read_files
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
-from trainables.base.tables import TABLES, read_frame
 from trainables.base.values import BELOW_ONE, COUNT, SWITCH
 from trainables.rnn import data as reading
 from trainables.rnn import portable
@@ -210,21 +206,16 @@ class RnnTask:
         return finished(model, params, extra)
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
-        """A frame with a column `sequence`, from tables with one sequence each and a row for each step."""
-        rows = {}
+        """A frame with a column `sequence`, from files, folders and zips in the formats of training data."""
+        named: list[tuple[str, np.ndarray]] = []
         for argument in arguments:
-            if not Path(argument).is_file():
-                raise InputError(f"{argument}: no such file")
-            (name, content), *_ = read_files(Path(argument), TABLES, UNLIMITED)
-            frame = read_frame(content, name, argument, numbers=True)
-            try:
-                values = step_features(frame).to_numpy(dtype=np.float64)
-            except ValueError as error:
-                raise InputError(f"{argument}: not a table of numbers ({first_line(error)})") from error
-            if not len(values) or not np.isfinite(values).all():
-                raise InputError(f"{argument}: empty, or holds values that are not finite")
-            rows[argument] = values.tolist()
-        return pd.DataFrame({"sequence": list(rows.values())}, index=list(rows))
+            path = Path(argument)
+            if not path.is_file() and not path.is_dir():
+                raise InputError(f"{argument}: no such file or folder")
+            named += reading.read_inputs(path)
+        return pd.DataFrame(
+            {"sequence": [sequence.tolist() for _, sequence in named]}, index=[name for name, _ in named]
+        )
 
     def predict(self, model: Learner, frame: pd.DataFrame) -> pd.DataFrame:
         """A frame with a column `sequence`, each (length, features), -> `prediction` in the target's units."""
@@ -232,7 +223,10 @@ class RnnTask:
         width = len(model.model.x_mean)  # type: ignore[arg-type]
         for index, sequence in zip(frame.index, sequences, strict=True):
             if sequence.shape[1:] != (width,):
-                raise InputError(f"{index}: shape {sequence.shape}; expected (length, {width})")
+                raise InputError(
+                    f"{index}: shape {sequence.shape}; expected (length, {width}): the {width} inputs of training in "
+                    "their order"
+                )
         split = reading.pack(sequences, np.zeros(len(sequences)))
         return pd.DataFrame({"prediction": predictions(model.model, model, split).astype(float)}, index=frame.index)
 

@@ -13,7 +13,7 @@ import pandas as pd
 from trainables.base.columns import TEXTS, lacks_header, longest, suggest_texts
 from trainables.base.errors import InputError
 from trainables.base.files import UNLIMITED, Allowance
-from trainables.base.tables import TABLES, find, listed, read_frame
+from trainables.base.tables import TABLES, find, label_text, listed, read_frame
 
 
 def read_table(
@@ -46,7 +46,8 @@ def read_table(
     if text_column == label_column:
         raise InputError(f"{place}: data.text and data.label are both {text_column!r}")
     frame = frame[[text_column, label_column]].set_axis(["text", "label"], axis=1)
-    missing = frame["label"].isna() | (frame["label"].astype(str).str.strip() == "")
+    labels = frame["label"].map(label_text)
+    missing = frame["label"].isna() | (labels == "")
     if missing.any():
         row, count = int(np.flatnonzero(missing)[0]) + 1, int(missing.sum())
         if unlabelled is None:
@@ -54,8 +55,8 @@ def read_table(
                 f"{place}: row {row}: no label ({count} rows have none; --set data.unlabelled=drop leaves them out)"
             )
         notes.append(f"data.unlabelled=drop: {count} rows of {name} left out")
-        frame = frame[~missing]
-    read = pd.DataFrame({"text": frame["text"].fillna("").astype(str), "label": frame["label"].astype(str).str.strip()})
+        frame, labels = frame[~missing], labels[~missing]
+    read = pd.DataFrame({"text": frame["text"].fillna("").astype(str), "label": labels.astype(str)})
     read.attrs["notes"] = notes
     return read
 

@@ -14,11 +14,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainables import DataInfo, InputError, Progress, Splits, array_digest
 from trainables.base.errors import one_line
-from trainables.base.files import SPLIT_WORDS, Allowance, broken, check_source, read_member, read_whole, split_of
+from trainables.base.files import (
+    SPLIT_WORDS,
+    Allowance,
+    broken,
+    check_source,
+    hidden,
+    read_member,
+    read_whole,
+    split_of,
+)
 from trainables.base.leakage import without_copies
 from trainables.base.splitting import SPLITS, Splitter
 from trainables.base.storage import cached_array
@@ -89,7 +98,10 @@ def decode(content: bytes, size: int) -> np.ndarray:
     Raises:
         Exception: Pillow cannot read the picture; it raises many classes.
     """
-    file = Image.open(io.BytesIO(content), formats=FORMATS)
+    try:
+        file = Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:  # the message of Pillow names an object in memory
+        raise ValueError(f"damaged, or not {', '.join(FORMATS[:-1])} or {FORMATS[-1]}") from None
     if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
         raise ValueError(f"{file.width} x {file.height} pixels; at most {Image.MAX_IMAGE_PIXELS} are read")
     file.draft("RGB", (2 * size, 2 * size))  # JPEG only: decodes at 1/2, 1/4 or 1/8 of the size
@@ -165,7 +177,7 @@ def _read(
 
 def _folder_members(root: Path) -> list[_Member]:
     """Lists files and folders. Pipes, devices and broken links are left out."""
-    paths = sorted(p for p in root.rglob("*") if not _hidden(p.relative_to(root).parts))
+    paths = sorted(p for p in root.rglob("*") if not hidden(p.relative_to(root).parts))
     regular = [p for p in paths if p.is_file() or p.is_dir()]
     return [(p.relative_to(root).as_posix(), p.is_dir(), partial(read_whole, p)) for p in regular]
 
@@ -181,13 +193,9 @@ def _zip_members(path: Path, allowance: Allowance) -> list[_Member]:
             raise InputError(f"{path}: member {info.filename!r}: absolute names and '..' are not allowed")
         allowance.take(info.file_size, path)
         parts = PurePosixPath(name).parts
-        if parts and not _hidden(parts):
+        if parts and not hidden(parts):
             members.append((PurePosixPath(name).as_posix(), info.is_dir(), partial(read_member, archive, info, path)))
     return members
-
-
-def _hidden(parts: Sequence[str]) -> bool:
-    return any(part.startswith((".", "__MACOSX")) or part == "Thumbs.db" for part in parts)
 
 
 def _list_members(members: list[_Member], place: Path) -> tuple[list[_File], set[tuple[str, str]], int]:

@@ -15,7 +15,7 @@ import pandas as pd
 from trainables import InputError
 from trainables.base.columns import suggest_picture_label
 from trainables.base.files import BESIDE, UNLIMITED, Allowance, read_whole
-from trainables.base.tables import TABLES, find, listed, read_frame
+from trainables.base.tables import TABLES, find, label_text, listed, read_frame
 
 #: The column of the split, in upper or lower case.
 SPLIT = "split"
@@ -89,11 +89,11 @@ def read_list(
         path = resolved(value) if picture is None else f"{posixpath.splitext(name)[0]}/{number:07d}"
         if picture is None and not exists(path):
             raise InputError(f"{place}: row {number}: {value!s:.80}: no such picture")
-        if pd.isna(kind) or not str(kind).strip():
+        if pd.isna(kind) or not label_text(kind):
             raise InputError(f"{place}: row {number}: {path}: no label")
         if word and str(word).lower() not in splits:
             raise InputError(f"{place}: row {number}: split {word!r}: allowed are {', '.join(splits)}")
-        rows.append(Row(path, str(kind).strip(), str(word).lower(), picture))
+        rows.append(Row(path, label_text(kind), str(word).lower(), picture))
     return rows
 
 

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from search.cli.app import app
 from search.core.store import Store
 from search.tracking import predict
 from trainables import InputError
@@ -97,3 +99,10 @@ def test_output_that_cannot_be_is_refused(tmp_path):
         predict.predict_to_file(Store(tmp_path), "tweets", ["x"], tmp_path / "out.txt")
     with pytest.raises(InputError, match=r"cannot be written \(No such file or directory\)"):
         predict.write_predictions(Doubles(), FRAME, tmp_path / "nowhere" / "out.csv")
+
+
+@pytest.mark.parametrize(("count", "line"), [(1, "1 prediction in "), (2, "2 predictions in ")])
+def test_command_counts_predictions(count, line, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "predict_to_file", lambda *_: count)
+    arguments = ["predict", "rnn", "x.csv", "--output", str(tmp_path / "o.csv"), "--store", str(tmp_path)]
+    assert CliRunner().invoke(app, arguments).output.startswith(line)

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from tests.conftest import ROOT, SHARED
 from trainables.base.errors import InputError
 from trainables.rnn import data, demo
+from trainables.rnn.task import TASK
 
 SETTINGS = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "rnn.yaml"))["data"]
 
@@ -120,6 +121,59 @@ def test_wrong_table_is_refused(tmp_path, frame, message):
     with pytest.raises(InputError) as error:
         data.prepare(SETTINGS, tmp_path / "t.csv")
     assert message in str(error.value)
+
+
+def dated(folder, *files):
+    """Writes tables of steps, each with the days of a sequence; x0 is the position in the list."""
+    folder.mkdir()
+    for number, days in enumerate(files):
+        steps = {"id": number, "date": days, "x0": range(len(days)), "y": number}
+        pd.DataFrame(steps).sample(frac=1, random_state=0).to_csv(folder / f"s{number}.csv", index=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [["01/01/2020", "02/01/2020", "03/01/2020", "13/01/2020", "14/01/2020", "01/02/2020"]],
+        [["01-01-2020", "02-01-2020", "13-01-2020", "01-02-2020"]],
+        [["1.1.2020", "2.1.2020", "13.1.2020", "1.2.2020"]],
+        [["01.01.20", "02.01.20", "13.01.20", "01.02.20"]],
+        [["31.12.99", "02.01.00", "01.02.00"]],
+        [["02/01/2020 10:00", "02/01/2020 11:00 PM", "13/01/2020 10:00", "01/02/2020 09:00"]],
+        [["10:00 02/01/2020", "10:00 13/01/2020", "10:00 01/02/2020"]],
+        [["Thu 02/01/2020", "Mon, 13/01/2020", "Sat 01/02/2020"]],
+        [["2020-01-01", "02/01/2020", "13/01/2020", "01/02/2020"]],
+        [["01/02/2020", "01/13/2020", "02/01/2020"]],
+        [["02/01/2020", "01/02/2020"], ["13/01/2020", "14/01/2020"]],
+    ],
+)
+def test_read_dates_one_order_for_a_column(tmp_path, files):
+    split, _, _ = data._read(SETTINGS, dated(tmp_path / "days", *files), [])
+    assert [split["train"].sequence(i).ravel().tolist() for i in range(len(files))] == [
+        list(range(len(days))) for days in files
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "message"),
+    [
+        (["02/01/2020", "03/01/2020", "01/02/2020"], r"s0.csv: date = '0\d/0\d/2020': month-first or day-first\?"),
+        (["20/01/02", "20/01/13", "20/02/01"], "date = '20/0./..': day-first or year-first"),
+        (["01/02/2020", "01/13/2020", "13/01/2020"], "date: no order of day, month and year reads both"),
+        (["01/02/2020", "31/04/2020"], r"row \d: date = '31/04/2020': neither a number nor a date"),
+    ],
+)
+def test_dates_without_a_clear_order_are_refused(tmp_path, days, message):
+    with pytest.raises(InputError, match=message):
+        data._read(SETTINGS, dated(tmp_path / "days", days), [])
+
+
+def test_two_readings_of_dates_with_one_order_give_a_note(tmp_path):
+    notes = []
+    split, _, _ = data._read(SETTINGS, dated(tmp_path / "days", ["01/02/2020", "02/03/2020", "03/04/2020"]), notes)
+    assert split["train"].sequence(0).ravel().tolist() == [0, 1, 2]
+    assert [note for note in notes if "is read month-first; day-first gives the steps the same order" in note]
 
 
 def test_sequences_of_one_group_stay_on_one_side(tmp_path):
@@ -329,3 +383,51 @@ def test_real_engines_are_read_from_the_folder_as_it_lies():
     assert not set(splits.train.groups) & set(splits.val.groups)
     assert (splits.test.lengths.min(), splits.test.lengths.max()) == (31, 303)
     assert splits.test.targets.max() == 125
+
+
+@pytest.mark.parametrize("name", ["x.csv", "no_y.csv", "x.npz", "x.npy", "pair.pkl", "folder", "x.zip", "lists.jsonl"])
+def test_inputs_of_predict_are_read_as_training_data(tmp_path, name):
+    x, y = sequences(5)
+    table = long_table(x, y)
+    table.sample(frac=1, random_state=0).to_csv(tmp_path / "x.csv", index=False)
+    table.drop(columns="y").to_csv(tmp_path / "no_y.csv", index=False)
+    np.savez(tmp_path / "x.npz", X=objects(x), y=y)
+    np.save(tmp_path / "x.npy", objects(x), allow_pickle=True)
+    (tmp_path / "pair.pkl").write_bytes(pickle.dumps((x, y)))
+    (tmp_path / "folder").mkdir()
+    np.save(tmp_path / "folder" / "X.npy", objects(x), allow_pickle=True)
+    np.save(tmp_path / "folder" / "y.npy", y)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("X.npy", npy(objects(x)))
+        archive.writestr("y.npy", npy(y))
+    rows = [{f"x{k}": s[:, k].tolist() for k in range(3)} for s in x]
+    pd.DataFrame(rows).to_json(tmp_path / "lists.jsonl", orient="records", lines=True, double_precision=15)
+    frame = TASK.inputs([str(tmp_path / name)])
+    assert len(frame) == 5 and len(set(frame.index)) == 5
+    for label, sequence in frame["sequence"].items():
+        number = str(label).rpartition(":")[2]
+        assert np.allclose(sequence, x[int(number) - (name == "lists.jsonl")]), "rows are counted from 1, arrays from 0"
+
+
+def test_input_of_predict_may_be_one_sequence(tmp_path):
+    x, _ = sequences(1)
+    pd.DataFrame(x[0]).to_csv(tmp_path / "plain.csv", index=False)
+    pd.DataFrame(x[0], columns=["a", "b", "c"]).assign(t=range(len(x[0])))[::-1].to_csv(tmp_path / "t.csv", index=False)
+    np.save(tmp_path / "one.npy", x[0])
+    paths = [str(tmp_path / name) for name in ("plain.csv", "t.csv", "one.npy")]
+    frame = TASK.inputs(paths)
+    assert list(frame.index) == paths
+    for sequence in frame["sequence"]:
+        assert np.allclose(sequence, x[0])
+
+
+def test_wrong_inputs_of_predict_are_refused(tmp_path):
+    (tmp_path / "words.csv").write_text("t,x\n0,a\n")
+    (tmp_path / "gap.csv").write_text("t,x\n0,1\n1,\n")
+    (tmp_path / "twice.csv").write_text("t,x\n0,1\n0,2\n")
+    for name, message in {
+        "words.csv": "column 'x' holds", "gap.csv": "nan at step 1, feature 0", "twice.csv": "t = 0 occurs twice",
+        "none": "no such file or folder",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            TASK.inputs([str(tmp_path / name)])

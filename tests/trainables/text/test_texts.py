@@ -193,8 +193,17 @@ def test_labels_may_be_numbers_and_true_or_false():
     assert read(buffer.getvalue(), "t.parquet")["label"].tolist() == ["0", "1"]
 
 
+def test_whole_numbers_are_one_class_in_each_form():
+    records = [{"text": "a", "label": 1}, {"text": "b", "label": 1.0}, {"text": "c", "label": 1.5}]
+    assert read(json.dumps(records).encode(), "t.json")["label"].tolist() == ["1", "1", "1.5"]
+    buffer = io.BytesIO()
+    pd.DataFrame({"text": ["a", "b", "c"], "label": [0, None, 2]}).to_parquet(buffer)
+    frame = tables.read_table(buffer.getvalue(), PurePosixPath("t.parquet"), "t", None, None, unlabelled="drop")
+    assert frame["label"].tolist() == ["0", "2"]
+
+
 def test_broken_table_is_refused():
-    with pytest.raises(InputError, match="cannot be read as a table"):
+    with pytest.raises(InputError, match="line 3: 4 cells, but the first row has 2"):
         read(b"text,label\na,x\nb,y,z,w\n")
     with pytest.raises(InputError, match="cannot be read as a table"):
         read(b"not parquet", "t.parquet")

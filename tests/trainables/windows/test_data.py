@@ -1,4 +1,5 @@
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def test_unreadable_images_are_all_listed(tmp_path):
     with pytest.raises(InputError) as error:
         prepare(root, tmp_path)
     assert "2 of 16 images cannot be read" in str(error.value)
-    assert "train/a/0.png" in str(error.value)
+    assert "train/a/0.png: damaged, or not JPEG, PNG," in str(error.value)
+    assert "object at 0x" not in str(error.value)
     assert "train/b/3.png" in str(error.value)
 
 
@@ -269,6 +271,16 @@ def test_column_of_labels_may_be_said(tmp_path):
     assert prepare(root / "test.csv", tmp_path, label="mood").info.classes == ("a", "b"), "a table alone is no split"
     with pytest.raises(InputError, match=r"test\.csv: data\.label: no column 'kind'; there are mood, size"):
         prepare(root, tmp_path, label="kind")
+
+
+def test_whole_numbers_are_one_class_in_each_form(tmp_path):
+    root = folder(tmp_path / "data")
+    rows = [
+        {"file": str(path.relative_to(root)), "label": (0, 1, 1.0)[number % 3]}
+        for number, path in enumerate(sorted(root.rglob("*.png")))
+    ]
+    (root / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert prepare(root / "list.jsonl", tmp_path).info.classes == ("0", "1")
 
 
 @pytest.mark.parametrize(
