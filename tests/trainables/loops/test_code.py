@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -178,8 +179,6 @@ def test_digest_of_a_function_is_the_same_in_another_process(program):
     module = program(main=names + "def train(trial):\n    yield float(find('p') and 'a' in names)\n")
     code = f"import sys; sys.path.insert(0, {str(Path(module.__file__).parent)!r}); import main\n"
     code += "from trainables.loops.task import Code; print(Code.of(main.train).digest)"
-    import subprocess
-
     for seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": seed}
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -367,3 +366,43 @@ def test_loop_task_source_names_kind(tmp_path, program):
     for own, source in ((command, "command train"), (function, "function train")):
         task = LoopTask("mine", "loss", "min", own)
         assert task.prepare({}, None, tmp_path, lambda *_: None).info.source == source
+
+
+#: The last lines of a child of `os.fork`, the child's exit code, and a part of the output.
+FORKS = {
+    "sys.exit(0)": (0, ""),
+    "sys.exit(3)": (3, ""),
+    "sys.exit('no data')": (1, "no data"),
+    "raise ValueError('no such column')": (1, "ValueError: no such column"),
+    "return": (0, ""),
+    "pass": (1, "has to end by itself"),
+}
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("report", ["yield {}", "trial.report({})"])
+def test_loop_forked_child_ends(report, tmp_path):
+    texts = [
+        f"""
+        def train(trial):
+            import os, sys
+            for epoch in trial.epochs():
+                child = os.fork()
+                if child == 0:
+                    {end}
+                {report.format("float(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) if child else 9.0")}
+        """
+        for end in FORKS
+    ]
+    program = tmp_path / "run.py"
+    program.write_text(
+        "from pathlib import Path\nfrom tests.trainables.loops.test_code import run\n"
+        f"for number, text in enumerate({texts!r}):\n"
+        f"    print(run(text, Path({str(tmp_path)!r}) / str(number), epochs=2), flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=90, check=False)
+    codes = [code for code, _ in FORKS.values()]
+    assert done.stdout.splitlines() == [f"[{code}.0, {code}.0]" for code in codes], done.stderr
+    for number, (_, said) in enumerate(FORKS.values()):
+        log = tmp_path / str(number) / "trials" / "0000" / "output.log"
+        assert said in (log.read_text() if log.exists() else "")
