@@ -362,18 +362,31 @@ def _check_state(name: str, part: Any) -> None:
 
 
 def _number(name: Any, value: Any) -> float:
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return value.item()
-    if isinstance(value, numbers.Real) or (hasattr(value, "dtype") and getattr(value, "size", 0) == 1):
+    """A metric as a float: a real number, or an array, a tensor or a series with one real element.
+
+    Raises:
+        TrainingError: the value has another type, another size or an imaginary part.
+    """
+    number = value
+    if hasattr(value, "dtype") and hasattr(value, "item"):
+        # The `item` of a time in nanoseconds is a whole number. A tensor without a device has no content.
+        is_time, is_empty = getattr(value.dtype, "kind", "") in ("m", "M"), getattr(value, "is_meta", False)
+        size = value.numel() if isinstance(value, torch.Tensor) else getattr(value, "size", 0)
+        number = value.item() if size == 1 and not is_time and not is_empty else None
+    if isinstance(number, numbers.Real) or (number is not value and hasattr(number, "__float__")):
         try:
-            return float(value)
+            return float(number)
         except OverflowError:  # a whole number beyond every float
-            return math.inf if value > 0 else -math.inf
-    raise TrainingError(f"the metric {name!r} is {_shown(value)}: expected a number")
+            return math.inf if number > 0 else -math.inf
+        except TypeError:  # a structure of several fields
+            pass
+    raise TrainingError(
+        f"the metric {name!r} is {_shown(value)}: expected a number, or an array or tensor with one real number"
+    )
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) < 60 else f"a {type(value).__name__}"
 
 

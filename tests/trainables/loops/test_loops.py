@@ -2,11 +2,16 @@
 
 import io
 import json
+import math
+import re
 import sys
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -112,6 +117,55 @@ def test_what_a_newcomer_gets_wrong_is_said_in_a_line(function, said):
     with pytest.raises(TrainingError, match=said) as caught:
         curve(loop(function), 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (np.array([0.5]), 0.5),
+        (np.array([[0.5]], dtype=np.float16), 0.5),
+        (np.int64(3), 3.0),
+        (np.array(True), 1.0),
+        (pd.Series([0.5]), 0.5),
+        (torch.tensor([[0.5]], requires_grad=True), 0.5),
+        (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
+        (Fraction(1, 2), 0.5),
+        (10**400, math.inf),
+        (np.array([-(10**400)], dtype=object), -math.inf),
+    ],
+)
+def test_loop_metric_numbers(value, number):
+    metrics = training.run_epoch(TASK, loop(lambda trial: iter_of({"val_loss": value})), None, None)
+    assert metrics["val_loss"] == number and type(metrics["val_loss"]) is float
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.complex64(1 + 2j), "np.complex64(1+2j)"),
+        (np.array([1 + 2j]), "array([1.+2.j])"),
+        (1j, "1j"),
+        (torch.tensor(1 + 2j), "tensor(1.+2.j)"),
+        (torch.tensor([1.0, 2.0]), "tensor([1., 2.])"),
+        (torch.empty(1, device="meta"), "tensor(..., device='meta', size=(1,))"),
+        (np.array("hello"), "array('hello', dtype='<U5')"),
+        (np.array("1.5"), "array('1.5', dtype='<U3')"),
+        (np.datetime64("2020-01-01", "ns"), "np.datetime64('2020-01-01T00:00:00.000000000')"),
+        (np.timedelta64(3, "ns"), "np.timedelta64(3,'ns')"),
+        (pd.Timestamp("2020-01-01"), "Timestamp('2020-01-01 00:00:00')"),
+        (pd.Series(["a"]), "0 a dtype: "),
+        (np.array([1.0, 2.0]), "array([1., 2.])"),
+        (np.array([]), "array([], dtype=float64)"),
+        (np.array([None]), "array([None], dtype=object)"),
+        (np.zeros(1, dtype="i4,i4"), "array([(0, 0)], dtype=[('f0', '<i4'), ('f1', '<i4')])"),
+    ],
+)
+def test_loop_metric_not_a_number(value, text):
+    said = f"the metric 'accuracy' is {text}"
+    with pytest.raises(
+        TrainingError, match=f"^{re.escape(said)}.*: expected a number, or an array or tensor with one r"
+    ):
+        curve(loop(lambda trial: iter_of({"val_loss": 0.5, "accuracy": value})), 1)
 
 
 class Odd:
