@@ -320,7 +320,9 @@ def _advance(learner: Loop) -> dict[str, float]:
     _OUTPUT.switch_to(folder / "output.log")
     try:
         with redirect_stdout(_OUTPUT), redirect_stderr(_OUTPUT):
-            return learner.advance()
+            metrics = learner.advance()
+            _OUTPUT.flush()
+            return metrics
     except Exception as error:
         output = f"(its output is in {_OUTPUT.path})"
         lines = _OUTPUT.tail.strip().splitlines()

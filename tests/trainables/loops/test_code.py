@@ -406,3 +406,38 @@ def test_loop_forked_child_ends(report, tmp_path):
     for number, (_, said) in enumerate(FORKS.values()):
         log = tmp_path / str(number) / "trials" / "0000" / "output.log"
         assert said in (log.read_text() if log.exists() else "")
+
+
+def test_output_is_a_stream_of_text_on_bytes(tmp_path):
+    text = """
+        def train(trial):
+            import io, os, sys
+            print(sys.stdout.encoding, sys.stdout.errors, sys.stdout.isatty(), sys.stdout.mode, flush=True)
+            for stream in (sys.stdout, sys.stderr):
+                stream.buffer.write(b"bytes \\xff\\n")
+                stream.buffer.flush()
+                stream.buffer.raw.write(b"raw\\n")
+                stream.reconfigure(line_buffering=False, encoding="latin-1")
+                print("caf\\xe9", file=stream, flush=True)
+                os.write(stream.fileno(), b"number\\n")
+                io.TextIOWrapper(stream.buffer, "utf-8").write("wrapped\\n")  # closes the buffer at its end
+                io.TextIOWrapper(stream.detach(), "utf-8").write("detached\\n")
+                stream.close()
+                print("closed", file=stream, end=" ")
+                stream.writelines(["at last", "\\n"])
+                stream.flush()
+            yield 1.0
+    """
+    for number in ("0", "1"):
+        run(text, tmp_path / number)
+        written = (tmp_path / number / "trials" / "0000" / "output.log").read_bytes()
+        lines = b"bytes \xff\nraw\ncaf\xe9\nnumber\nwrapped\ndetached\nclosed at last\n"
+        assert written == b"utf-8 replace False w\n" + 2 * lines
+
+
+def test_output_beyond_its_limit_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainables.loops.output.MAX_BYTES", 100)
+    run("def train(trial):\n    for i in range(50):\n        print(i, 'x' * 10)\n    yield 1.0\n", tmp_path)
+    log = (tmp_path / "trials" / "0000" / "output.log").read_text()
+    assert log.startswith("0 xxxxxxxxxx\n") and log.endswith("\n... 100 bytes; further output is left out\n")
+    assert len(log) < 200
