@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,31 @@ class Output(io.TextIOWrapper):
             self.flush()
         self._file.switch_to(path)
         self.reconfigure(**_FORMAT)
+
+    @contextmanager
+    def receives_processes(self) -> Iterator[None]:
+        """Sends file descriptors 1 and 2 to the file while the block runs.
+
+        Processes that the function starts, and libraries in C, write to these numbers, not to `sys.stdout`. A process
+        that goes on after the block still writes to the file. Other threads of the worker write there too while the
+        block runs. Ray's logs have files of their own.
+        """
+        saved: list[tuple[int, int]] = []
+        try:
+            for number in (1, 2):
+                with suppress(OSError):  # the number is closed in this process
+                    saved.append((number, os.dup(number)))
+            with suppress(OSError):  # a function without output also trains on a full disk
+                for number, _ in saved:
+                    self._file.receive(number)
+            yield
+        finally:
+            for number, copy in saved:
+                os.dup2(copy, number)
+                os.close(copy)
+            with suppress(OSError):
+                self.flush()
+            self._file.remove_empty()
 
     @property
     def path(self) -> Path | None:
@@ -117,6 +143,26 @@ class _TrialFile(io.RawIOBase):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         return self._descriptor
+
+    def receive(self, number: int) -> None:
+        """Sends the file descriptor `number` to the file, or to nowhere if the file is full."""
+        if os.fstat(self.fileno()).st_size < MAX_BYTES:
+            os.dup2(self.fileno(), number)
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+    def remove_empty(self) -> None:
+        """Removes the file if it is empty and no process that runs may write to it."""
+        if self.path is None or self._descriptor is None or os.fstat(self._descriptor).st_size:
+            return
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # this process has no child
+            self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def close(self) -> None:
         """Leaves the file open for the next trials."""

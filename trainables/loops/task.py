@@ -13,7 +13,7 @@ import sys
 import time
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -319,7 +319,9 @@ def _advance(learner: Loop) -> dict[str, float]:
         return learner.advance()
     _OUTPUT.switch_to(folder / "output.log")
     try:
-        with redirect_stdout(_OUTPUT), redirect_stderr(_OUTPUT):
+        # A command has a pipe of its own, whose content `Process` writes to the file.
+        processes = nullcontext() if isinstance(learner.function, Command) else _OUTPUT.receives_processes()
+        with processes, redirect_stdout(_OUTPUT), redirect_stderr(_OUTPUT):
             metrics = learner.advance()
             _OUTPUT.flush()
             return metrics

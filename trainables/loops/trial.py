@@ -142,7 +142,7 @@ class Loop:
         self.micro_batches = 1
         self.notes: dict[str, Any] = {}
         trial.objective = objective
-        self._function, self._objective = function, objective
+        self.function, self._objective = function, objective
         self._running: Generator[Any, None, None] | None = None
         #: Whether the states of the parts are known to be of types that a checkpoint can hold.
         self._checked = False
@@ -157,7 +157,7 @@ class Loop:
             TrainingError: the function ended before its first epoch, or yielded no metrics.
         """
         starts = self._running is None
-        self._running = self._running or _epochs_of(self._function, self.trial)
+        self._running = self._running or _epochs_of(self.function, self.trial)
         metrics = self._next()
         if starts and self.trial._checkpoint is not None:
             # The function restored no part: it runs again from its first epoch up to the trial's epoch.

@@ -441,3 +441,52 @@ def test_output_beyond_its_limit_is_left_out(tmp_path, monkeypatch):
     log = (tmp_path / "trials" / "0000" / "output.log").read_text()
     assert log.startswith("0 xxxxxxxxxx\n") and log.endswith("\n... 100 bytes; further output is left out\n")
     assert len(log) < 200
+
+
+def test_output_of_processes_that_a_function_starts(tmp_path, capfd):
+    text = """
+        def train(trial):
+            import os, subprocess
+            for epoch in trial.epochs():
+                print("before", flush=True)
+                subprocess.run("echo hello; echo careful >&2", shell=True)
+                os.write(2, b"by its number\\n")
+                print("after")
+                if epoch == 2:
+                    background = subprocess.Popen("sleep 0.5; echo in the background", shell=True)
+                if epoch == 3:
+                    background.wait()
+                yield 1.0
+    """
+    os.write(1, b"worker\n")
+    run(text, tmp_path, epochs=3)
+    os.write(2, b"worker\n")
+    log = (tmp_path / "trials" / "0000" / "output.log").read_text()
+    epoch = "before\nhello\ncareful\nby its number\nafter\n"
+    assert log.replace("in the background\n", "") == 3 * epoch and log.count("in the background\n") == 1
+    assert capfd.readouterr() == ("worker\n", "worker\n")
+
+
+def test_output_descriptors_given_back(tmp_path, capfd):
+    with pytest.raises(ValueError, match="no such column"):
+        run("def train(trial):\n    raise ValueError('no such column')\n", tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(3):
+        run("def train(trial):\n    yield from [1.0, 1.0]\n", tmp_path / str(number), epochs=2)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    os.write(1, b"worker\n")
+    assert capfd.readouterr().out == "worker\n"
+
+
+def test_output_of_processes_beyond_its_limit_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainables.loops.output.MAX_BYTES", 100)
+    text = """
+        def train(trial):
+            import subprocess
+            for epoch in trial.epochs():
+                subprocess.run(f"echo epoch {epoch}; seq 100", shell=True)
+                yield 1.0
+    """
+    run(text, tmp_path, epochs=3)
+    log = (tmp_path / "trials" / "0000" / "output.log").read_text()
+    assert "epoch 1" in log and "epoch 2" not in log
