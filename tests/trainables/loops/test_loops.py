@@ -703,3 +703,29 @@ def test_program_that_changed_since_the_search_began_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"s: train.py changed since the search began; .*resume\(changed_code=True\)"):
         go_on()
     assert Code.of(command).digest != before
+
+
+@pytest.mark.parametrize("end", ["stopped", "complete"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_command_ends_processes_that_left_its_session(script, tmp_path, end, folder):
+    text = script(
+        """
+import subprocess, time
+inner = "import os, time; os.setsid(); print(os.getpid(), flush=True); os.close(1); time.sleep(78)"
+started = subprocess.run(
+    ["sh", "-c", '"$0" -c "$1" & wait_for=$!', __import__("sys").executable, inner], stdout=subprocess.PIPE, text=True
+)
+print('@search {"val_loss": 1, "child": %d}' % int(started.stdout), flush=True)
+time.sleep(0 if START_ENDS else 100)
+""".replace("START_ENDS", str(end == "complete"))
+    )
+    one = loop(Command(text), folder=tmp_path if folder else None, lr=1)
+    child = int(training.run_epoch(TASK, one, None, None)["child"])
+    assert alive(child) or end == "complete"
+    if end == "complete":
+        finish(one)
+    del one
+    deadline = time.monotonic() + 5
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(child)
