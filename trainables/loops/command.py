@@ -66,7 +66,7 @@ class Command:
     Attributes:
         text: the command. No shell reads it; `sh -c '...'` starts one.
         pattern: a regular expression with named groups, such as `epoch (?P<epoch>\\\\d+) loss (?P<val_loss>\\\\S+)`.
-        environment: additional variables.
+        environment: additional variables. Their values are secret: no report and no text shows them.
         folder: the working directory; by default the folder where the search is started.
 
     Raises:
@@ -99,6 +99,16 @@ class Command:
             )
         if self.pattern is not None:
             self._check_pattern(self.pattern)
+
+    def __repr__(self) -> str:
+        """The call that makes the command, with `***` in place of the values of its environment: they may be secret."""
+        return self._call(dict.fromkeys(self.environment, "***"))
+
+    def _call(self, environment: dict[str, str]) -> str:
+        return (
+            f"{type(self).__name__}(text={self.text!r}, pattern={self.pattern!r}, environment={environment!r}, "
+            f"folder={self.folder!r})"
+        )
 
     @staticmethod
     def _check_pattern(pattern: str) -> None:
@@ -157,20 +167,29 @@ class Command:
                     raise InputError(f"command: {_no_value(name, word)}")
 
     def fingerprint(self) -> str:
-        """The command as text, and for each program in it a line with a hash of the program's file.
+        """The command as text, and a line with a hash for its environment and for each program's file.
 
         Programs are files with a suffix of `_PROGRAMS`, modules after `-m`, and executables in `folder`. Data files and
-        imported modules are not hashed.
+        imported modules are not hashed. The values of the environment are only in the hash.
         """
-        lines = [repr(self)]
+        lines = self._own_lines()
         for path in sorted(set(self._programs())):
             content = (Path(self.folder) / path).read_bytes()
-            lines.append(f"# {path}: {hashlib.blake2b(content, digest_size=12).hexdigest()}")
+            lines.append(f"# {path}: {_hash(content)}")
         return "\n".join(lines) + "\n"
 
+    def _own_lines(self) -> list[str]:
+        lines = [repr(self)]
+        if self.environment:
+            lines.append(f"# the environment: {_hash(json.dumps(self.environment, sort_keys=True).encode())}")
+        return lines
+
     def changed(self, fingerprint: str) -> list[str]:
-        """The parts that changed since `fingerprint` was made: `the command`, or names of programs."""
+        """The parts that changed since `fingerprint` was made: `the command`, `the environment`, or names of
+        programs."""
         before, now = fingerprint.splitlines(), self.fingerprint().splitlines()
+        if before[0] == self._call(self.environment):  # an earlier version wrote the values of the environment
+            before = [*self._own_lines(), *before[1:]]
         if before[0] != now[0]:
             return ["the command"]
         return sorted({line[2:].rpartition(": ")[0] for line in set(before) ^ set(now)})
@@ -314,6 +333,10 @@ class Command:
         if not flags:
             return ""
         return f' (a flag without a value is `{{{flags[0]}}}` with choice: ["--{flags[0]}", ""])'
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
 def _filled(parts: list[tuple[str, str | None, str, str | None]], values: Mapping[str, Any], word: str) -> str:

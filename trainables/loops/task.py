@@ -106,13 +106,16 @@ class Code:
     def write(self, path: Path) -> None:
         """Writes the function to `path`, its source to `.py` and its parts to `.json`.
 
-        A digest follows the pickle; `pickle` ignores bytes behind a pickle.
+        A digest follows the pickle; `pickle` ignores bytes behind a pickle. Only the owner can read the files: a
+        command or a function may hold secrets.
         """
         texts = {path.with_suffix(".py"): self.source, path.with_suffix(".json"): json.dumps(self.parts, indent=1)}
         for file, text in texts.items():
             with replacing(file) as opened:
+                os.fchmod(opened.fileno(), 0o600)
                 opened.write(text.encode())
         with replacing(path) as opened:
+            os.fchmod(opened.fileno(), 0o600)
             opened.write(self.pickled + f"\n# {digest(BytesIO(self.pickled))}".encode())
 
     @staticmethod

@@ -729,3 +729,30 @@ time.sleep(0 if START_ENDS else 100)
     while alive(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(child)
+
+
+SECRET = "sk-5f1d9a77c0ffee"
+
+
+def test_command_keeps_secrets_of_its_environment_private(tmp_path):
+    command = Command("python train.py --lr {lr}", environment={"WANDB_API_KEY": SECRET}, folder=str(tmp_path))
+    code, path = Code.of(command), tmp_path / "functions" / "s" / "train.pkl"
+    code.write(path)
+    assert SECRET not in repr(command) + code.source and "'WANDB_API_KEY': '***'" in code.source
+    assert [file.stat().st_mode & 0o777 for file in path.parent.iterdir()] == [0o600] * 3
+    read = Code.read(path, code.folder)
+    assert read.command == command and read.digest == code.digest and command.changed(code.source) == []
+    other = Command(command.text, environment={"WANDB_API_KEY": "other"}, folder=str(tmp_path))
+    assert other.changed(code.source) == ["the environment"] and Code.of(other).digest != code.digest
+
+
+def test_command_unchanged_since_a_search_that_stored_its_environment(tmp_path):
+    def old(value):
+        return (
+            f"Command(text='x --lr {{lr}}', pattern=None, environment={{'KEY': {value!r}}}, folder={str(tmp_path)!r})\n"
+        )
+
+    command = Command("x --lr {lr}", environment={"KEY": SECRET}, folder=str(tmp_path))
+    assert command.changed(old(SECRET)) == [] and command.changed(old("other")) == ["the command"]
+    plain = Command("x --lr {lr}", folder=str(tmp_path))
+    assert plain.fingerprint() == old("").replace("{'KEY': ''}", "{}")
