@@ -241,6 +241,8 @@ class LoopTask:
             if source is not None:
                 raise InputError(f"--data {source}: {self.name} is a function, which reads its own data")
             code = Code.of(self._function)
+            if (own := code.command) is not None:
+                own.check_objective(self.metric)
         else:
             path = cache.parent.parent / data["function"]
             code = Code.read(path, data.get("folder", ""))

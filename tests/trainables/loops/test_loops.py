@@ -317,12 +317,54 @@ def alive(pid):
             lambda: Command("sh -c 'x --dropout {dropout}'").check({"dropout"}, {"dropout"}),
             r"\{dropout\} has no value if its `when` does not hold, and cannot be left out",
         ),
+        (
+            lambda: Command("x", r"loss (?P<val_los>.)").check((), (), "val_loss"),
+            "has the groups val_los, without the ob",
+        ),
+        (lambda: Command("x", r"(?P<epoch>.)").check((), (), "val_loss"), r"objective 'val_loss'.*\(\?P<val_loss>"),
+        (
+            lambda: LoopTask("m", "loss", "min", Command("x", r"(?P<a>.)")).prepare({}, None, Path(), lambda *_: None),
+            "has the groups a, without the objective 'loss'",
+        ),
+        (lambda: Command("x {epochs}").check({"epochs"}), r"\{epochs\}: is the number of epochs.*another name"),
+        (lambda: Command("x -s={seed}").check({"seed", "lr"}), r"\{seed\}: is the seed of the trial"),
+        (lambda: Command("x {lr:{epochs}}"), r"\{lr:\{epochs\}\}: a format cannot hold braces"),
+        (lambda: Command("x {lr!z}"), r"\{lr!z\}: expected one of !r, !s and !a"),
+        (lambda: Command("x {lr:.2q}"), r"\{lr:\.2q\}: no value has the format '.2q'"),
+        (lambda: Command("x {lr!r:.2f}"), r"\{lr!r:\.2f\}: no value has the format"),
+        (lambda: Command("x 2>/dev/null"), "'2>/dev/null' needs a shell"),
+        (lambda: Command("x >out"), "'>out' needs a shell"),
+        (lambda: Command("x a>{lr}"), "'a>{lr}' needs a shell"),
+        (lambda: Command("ls; rm"), "'ls;' needs a shell"),
+        (lambda: Command("x|y"), r"'x\|y' needs a shell"),
+        (lambda: Command("x&&y"), "'x&&y' needs a shell"),
+        (lambda: Command("x --lr {lr}&"), r"'\{lr\}&' needs a shell"),
+        (lambda: Command("A=1 python x"), r"'A=\.\.\.' needs a shell: .* or write `env A="),
+        (lambda: Command("x $HOME/data"), r"'\$HOME/data' needs a shell"),
+        (lambda: Command("x ${{HOME}}"), "needs a shell"),
+        (lambda: Command("x $(date)"), r"'\$\(date\)' needs a shell"),
+        (lambda: Command("x `date`"), "'`date`' needs a shell"),
+        (lambda: Command("x ~/data"), "'~/data' needs a shell"),
         (lambda: Command("x --lr {lr} --wd {decay}").check({"lr"}), r"\{decay\}: no hyperparameter of that name; .*lr"),
     ],
 )
 def test_command_that_cannot_be_meant_is_refused(make, said):
     with pytest.raises(InputError, match=said):
         make()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x '2>/dev/null' \">out\" 'ls; rm' 'x|y' '$HOME' \"~/x\"",
+        r"x \| \$HOME a\;b", "x {lr:>10} {lr:<+8.2f} {lr!r:^9}",
+        "x --url http://host/?a=1&b=2 cost$5 a$ ~model a~/b --name=A=1", "env A=1 python x",
+        "sh -c \"echo $HOME; x > y\"",
+        "x '{{\"lr\": {lr}}}' {lr:d} {lr:s} {lr:,} {lr:%}", "x 'it'\\''s; fine' # no comment", "x ''",
+    ],
+)  # fmt: skip
+def test_command_words_that_need_no_shell(text):
+    Command(text, r"epoch (?P<epoch>\d+) (?P<val_loss>\S+)").check({"lr", "seed"}, (), "val_loss")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, "cut", "flipped"])
