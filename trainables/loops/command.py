@@ -19,7 +19,7 @@ import regex
 
 from trainables.base.errors import InputError
 from trainables.loops.errors import CommandFailed, TrainingError
-from trainables.loops.process import Process
+from trainables.loops.process import Process, is_system_text
 from trainables.loops.reports import MARK, Epochs, reported
 from trainables.loops.trial import Trial
 
@@ -92,6 +92,7 @@ class Command:
     folder: str = field(default_factory=os.getcwd)
 
     def __post_init__(self) -> None:
+        self._check_texts()
         try:
             words = shlex.split(self.text)
         except ValueError as error:
@@ -113,6 +114,19 @@ class Command:
             f"{type(self).__name__}(text={self.text!r}, pattern={self.pattern!r}, environment={environment!r}, "
             f"folder={self.folder!r})"
         )
+
+    def _check_texts(self) -> None:
+        """Raises InputError if no process can get the words, the environment or the folder."""
+        for kind, text in (("command", self.text), ("folder", os.fspath(self.folder))):
+            if not is_system_text(text):
+                raise InputError(f"{kind}: {text!a}: no program can receive this text")
+        for name, value in self.environment.items():
+            if not isinstance(name, str) or not name or "=" in name or not is_system_text(name):
+                raise InputError(f"environment: {name!a}: a name is a text without `=`, `\\0` and lone surrogates")
+            if not isinstance(value, str):
+                raise InputError(f"environment: the value of {name!r}: expected a text")
+            if not is_system_text(value):  # the value may be secret
+                raise InputError(f"environment: the value of {name!r}: no program can receive this text")
 
     def _check_shell(self, program: str) -> None:
         """Raises InputError if a word has a meaning for a shell, which no shell reads here."""

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from trainables.base.errors import first_line
 from trainables.loops.errors import TrainingError
 
 #: The number of last lines that an error shows, and the number of characters of each line.
@@ -54,7 +55,7 @@ class Process:
             log: the file for the output; None for none.
 
         Raises:
-            TrainingError: the program cannot be started.
+            TrainingError: the program cannot be started, or a text holds a character that no process can get.
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._began = time.monotonic()
@@ -68,8 +69,10 @@ class Process:
             )  # fmt: skip
         except OSError as error:
             raise TrainingError(
-                f"{shlex.join(words)}: cannot be started: {error.strerror}: {error.filename}"
+                f"{_printable(shlex.join(words))}: cannot be started: {error.strerror}: {error.filename}"
             ) from error
+        except ValueError as error:  # from None: the error of a lone surrogate holds the whole text
+            raise TrainingError(f"{_printable(shlex.join(words))}: cannot be started: {first_line(error)}") from None
         self._log = None if log is None else _Log(log)
 
     def lines(self) -> Iterator[str]:
@@ -180,6 +183,18 @@ class _Log(RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         raise  # the base class prints the error, and goes on
+
+
+def is_system_text(text: str) -> bool:
+    """Whether a text can be a word, a variable or a folder of a process: it has no `\\0`, and it can be encoded."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def cut(line: str) -> str:

@@ -798,3 +798,37 @@ def test_command_unchanged_since_a_search_that_stored_its_environment(tmp_path):
     assert command.changed(old(SECRET)) == [] and command.changed(old("other")) == ["the command"]
     plain = Command("x --lr {lr}", folder=str(tmp_path))
     assert plain.fingerprint() == old("").replace("{'KEY': ''}", "{}")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Command("x \0"), r"^command: 'x \\x00': no program can receive this text"),
+        (lambda: Command("x \ud800"), r"^command: 'x \\ud800': no program"),
+        (lambda: Command("x", environment={"KEY": f"{SECRET}\0"}), "^environment: the value of 'KEY': no program"),
+        (lambda: Command("x", environment={"KEY": f"{SECRET}\ud800"}), "^environment: the value of 'KEY': no program"),
+        (lambda: Command("x", environment={"KEY": 1}), "^environment: the value of 'KEY': expected a text$"),
+        (lambda: Command("x", environment={"A=B": SECRET}), "^environment: 'A=B': a name is a text without `=`"),
+        (lambda: Command("x", environment={"": SECRET}), "^environment: '': a name is"),
+        (lambda: Command("x", environment={"A\0": SECRET}), r"^environment: 'A\\x00': a name is"),
+        (lambda: Command("x", environment={1: SECRET}), "^environment: 1: a name is"),
+        (lambda: Command("x", folder="/\0"), r"^folder: '/\\x00': no program"),
+    ],
+)
+def test_command_texts_that_no_process_can_have(make, said):
+    with pytest.raises(InputError, match=said) as refused:
+        make()
+    assert SECRET not in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "a\ud800b"])
+def test_command_value_that_no_process_can_have(value):
+    with pytest.raises(TrainingError, match="cannot be started: ") as refused:
+        curve(loop(Command("x --lr {lr}"), lr=value), 1)
+    str(refused.value).encode()
+    assert "\n" not in str(refused.value) and "\0" not in str(refused.value)
+
+
+def test_command_bytes_of_any_file_name(script):
+    path = script("import os, sys; print('@search {\"val_loss\": %d}' % os.fsencode(sys.argv[2])[0])")
+    assert curve(loop(Command(path), lr="\udcff", epochs=1), 1) == [255]
