@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.core.config import SearchConfig, check_config, digest
+from search.core.config import SearchConfig, check_config, digest, parse_objective
 from search.core.overrides import argument, flag, lay_over
 from search.core.program_config import loop_config
 from search.core.space import Space
@@ -56,7 +56,8 @@ class Program:
         if isinstance(self.train, Command):
             values = config.space.choices()
             optional = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
-            self.train.check(set(values), optional)
+            objective = parse_objective(str(self.objective), "objective").metric
+            self.train.check(set(values), optional, objective)
         for line in whole_numbers(config.space):
             observer.say(line)
         return config

@@ -34,12 +34,19 @@ _SETTING = re.compile(
     r"('[^']*'|\"[^\"]*\"|[^\s;&'\"%]+)",
     re.IGNORECASE,
 )
+#: Secrets in a command: `--token VALUE`, `--token=VALUE` and `API_KEY=VALUE`. Shorter values, such as `<pad>`, and the
+#: names of hyperparameters in braces are no secrets.
+_WORD = re.compile(
+    r"((?<![\w-])(?:--?(?:[\w.-]*[_.-])?(?i:token|password|passwd|passphrase|secret|credentials?|(?:api|access|secret)[_-]?key)"
+    r"[= ]\s*|[A-Z_]*(?:TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY|SECRET_KEY)=))"
+    rf"(?![{{*])('[^']{{{SHORTEST},}}'|\"[^\"]{{{SHORTEST},}}\"|[^\s'\"]{{{SHORTEST},}})"
+)
 #: Addresses of this process that are neither in its arguments nor in its environment.
 _given: set[str] = set()
 
 
 def redacted(text: str) -> str:
-    """`text` with `***` in place of the secrets in addresses and in environment variables.
+    """`text` with `***` in place of the secrets in addresses, in environment variables and in words of commands.
 
     A secret of at least `SHORTEST` characters in an address of this process (in an argument, the environment or by
     `remember`) is hidden everywhere in the text.
@@ -54,7 +61,7 @@ def redacted(text: str) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     text = _ADDRESS.sub(lambda match: _hidden(match.group(), _QUERY), text)
-    return _SETTING.sub(r"\1***", _QUERY.sub(r"\1***", text))
+    return _WORD.sub(r"\1***", _SETTING.sub(r"\1***", _QUERY.sub(r"\1***", text)))
 
 
 def without_secrets(address: str) -> str:

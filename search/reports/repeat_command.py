@@ -90,6 +90,7 @@ def _program_again(
     if command is None or command.get("environment"):
         train = source.stem if command is None else _call("search.Command", [], command)
         words = f"Its source, when the search began, is in {source}."
+        words += " Give the values of its environment, which are not shown." if command else ""
         return Again(redacted(_python(train, objective, changes, target, record, origin)), "", words)
     line = ["python", "-m", "search", "run", "--command", command["text"], "--space", SPACE_FILE]
     line += ["--objective", objective]
@@ -176,14 +177,18 @@ def _read(text: str) -> Any:
 
 
 def _command_of(source: Path) -> dict[str, Any] | None:
-    """The fields of the searched `Command`, read from its source; None if a function was searched.
+    """The fields of the searched `Command`, read from its source, with `***` as the values of its environment; None if
+    a function was searched.
 
     A report does not unpickle the function, because a pickle runs code.
     """
     try:
         call = ast.parse(source.read_text().strip(), mode="eval").body
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Command":
-            return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+            fields = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+            hidden = dict.fromkeys(fields.get("environment", {}), "***")
+            # `redacted` does not find a secret between the quotes that `shlex.join` adds to quotes.
+            return fields | {"text": redacted(fields["text"]), "environment": hidden}
     except (OSError, SyntaxError, ValueError):
         pass
     return None

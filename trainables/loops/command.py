@@ -10,6 +10,7 @@ import shlex
 import signal
 import string
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,23 @@ import regex
 
 from trainables.base.errors import InputError
 from trainables.loops.errors import CommandFailed, TrainingError
-from trainables.loops.process import Process
+from trainables.loops.process import Process, is_system_text
 from trainables.loops.reports import MARK, Epochs, reported
 from trainables.loops.trial import Trial
 
-#: Names that a command may have in braces, in addition to the hyperparameters.
-STANDARD_NAMES = ("epochs", "seed", "device", "folder", "trial")
-#: Operators of a shell (as a word of their own), and its built-in commands (as the first word).
-_SHELL = {"|", "||", "&&", "&", ";", ">", ">>", "<", "2>", "2>&1", "&>"}
+#: Names that a command may have in braces, in addition to the hyperparameters, and their meanings.
+STANDARD_NAMES = {
+    "epochs": "the number of epochs", "seed": "the seed of the trial", "device": "the device of the trial",
+    "folder": "the folder of the trial", "trial": "the number of the trial",
+}  # fmt: skip
+#: Values of each type that a hyperparameter may have.
+_SAMPLES = (1, 0.5, "text", True)
+#: Parts of a word that no shell would change: in quotes, after a backslash, or the name of a hyperparameter in braces.
+_PLAIN = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.|\{[^{}]*\}""", re.DOTALL)
+#: Syntax of a shell in a word: operators, substitutions and the home folder. A `&` inside a word belongs to an address.
+_SHELL = re.compile(r"[|<>;`]|&&|&$|\$[A-Za-z_{(]|^~(?:/|$)")
+#: A variable before the program, and the built-in commands of a shell (as the first word).
+_VARIABLE = re.compile(r"[A-Za-z_]\w*=")
 _BUILTINS = {"cd", "export", "source", "set", "."}
 #: Suffixes of program files. Their content is compared when a search resumes.
 _PROGRAMS = {".py", ".sh", ".bash", ".jl", ".r", ".pl", ".rb", ".lua", ".js", ".ts", ".m"}
@@ -66,7 +76,7 @@ class Command:
     Attributes:
         text: the command. No shell reads it; `sh -c '...'` starts one.
         pattern: a regular expression with named groups, such as `epoch (?P<epoch>\\\\d+) loss (?P<val_loss>\\\\S+)`.
-        environment: additional variables.
+        environment: additional variables. Their values are secret: no report and no text shows them.
         folder: the working directory; by default the folder where the search is started.
 
     Raises:
@@ -82,23 +92,64 @@ class Command:
     folder: str = field(default_factory=os.getcwd)
 
     def __post_init__(self) -> None:
+        self._check_texts()
         try:
             words = shlex.split(self.text)
-            quoted = shlex.split(self.text, posix=False)  # keeps quotes: a quoted `|` is no operator
         except ValueError as error:
             raise InputError(f"command: {self.text}: {str(error).lower()}") from error
         if not words:
             raise InputError("command: it is empty")
         for word in words:
             self._fields(word)
-        operators = _SHELL & set(quoted)
-        if operators or words[0] in _BUILTINS:
-            operator = min(operators, default=words[0])
-            raise InputError(
-                f"command: {operator!r} needs a shell: start one by `sh -c '...'`, with the line in quotes"
-            )
+        self._check_shell(words[0])
         if self.pattern is not None:
             self._check_pattern(self.pattern)
+
+    def __repr__(self) -> str:
+        """The call that makes the command, with `***` in place of the values of its environment: they may be secret."""
+        return self._call(dict.fromkeys(self.environment, "***"))
+
+    def _call(self, environment: dict[str, str]) -> str:
+        return (
+            f"{type(self).__name__}(text={self.text!r}, pattern={self.pattern!r}, environment={environment!r}, "
+            f"folder={self.folder!r})"
+        )
+
+    def _check_texts(self) -> None:
+        """Raises InputError if no process can get the words, the environment or the folder."""
+        for kind, text in (("command", self.text), ("folder", os.fspath(self.folder))):
+            if not is_system_text(text):
+                raise InputError(f"{kind}: {text!a}: no program can receive this text")
+        for name, value in self.environment.items():
+            if not isinstance(name, str) or not name or "=" in name or not is_system_text(name):
+                raise InputError(f"environment: {name!a}: a name is a text without `=`, `\\0` and lone surrogates")
+            if not isinstance(value, str):
+                raise InputError(f"environment: the value of {name!r}: expected a text")
+            if not is_system_text(value):  # the value may be secret
+                raise InputError(f"environment: the value of {name!r}: no program can receive this text")
+
+    def _check_shell(self, program: str) -> None:
+        """Raises InputError if a word has a meaning for a shell, which no shell reads here."""
+        masked = _PLAIN.sub(lambda plain: "0" * len(plain.group()), self.text)
+        shell = "start one by `sh -c '...'`, with the line in quotes"
+        for number, word in enumerate(re.finditer(r"\S+", masked)):
+            text = self.text[word.start() : word.end()]
+            if number == 0 and (variable := _VARIABLE.match(word.group())):
+                text = f"{variable.group()}..."  # the value may be secret
+                raise InputError(f"command: {text!r} needs a shell: {shell}, or write `env {text}`")
+            if _SHELL.search(word.group()):
+                raise InputError(f"command: {text!r} needs a shell: {shell}; if it is plain text, put it in quotes")
+        if program in _BUILTINS:
+            raise InputError(f"command: {program!r} needs a shell: {shell}")
+
+    def check_objective(self, objective: str) -> None:
+        """Raises InputError if the pattern has no group for the objective."""
+        groups = [] if self.pattern is None else list(regex.compile(self.pattern).groupindex)
+        if groups and objective not in groups:
+            raise InputError(
+                f"pattern: {self.pattern!r}: has the groups {', '.join(groups)}, without the objective {objective!r}: "
+                f"name a group (?P<{objective}>\\S+)"
+            )
 
     @staticmethod
     def _check_pattern(pattern: str) -> None:
@@ -123,6 +174,9 @@ class Command:
             raise InputError(f"command: {word}: {error}; literal braces are doubled: {{{{ }}}}") from error
         if any(name == "" for _, name, _, _ in parts):
             raise InputError(f"command: {word}: {{}} has no name; literal braces are doubled: {{{{ }}}}")
+        for _, name, spec, conversion in parts:
+            if name is not None:
+                _check_format(name, spec, conversion)
         return parts
 
     @property
@@ -132,17 +186,21 @@ class Command:
         files = [word for word in words if word.endswith((".py", ".sh", ".jl", ".R"))]
         return re.sub(r"\W", "_", Path((files or words)[0]).stem)
 
-    def check(self, names: Collection[str], optional: Collection[str] = ()) -> None:
-        """Checks the names in braces.
+    def check(self, names: Collection[str], optional: Collection[str] = (), objective: str | None = None) -> None:
+        """Checks the names in braces and the groups of the pattern.
 
         Args:
             names: the hyperparameters.
             optional: the hyperparameters that may have no value in a trial.
+            objective: the name of the metric that the search optimises; None leaves the pattern unchecked.
 
         Raises:
-            InputError: a name is neither a hyperparameter nor a standard name, or an optional hyperparameter stands
-                inside a line for a shell, from which its word cannot be left out.
+            InputError: a name is neither a hyperparameter nor a standard name, or it is both; an optional
+                hyperparameter stands inside a line for a shell, from which its word cannot be left out; or the pattern
+                has no group for the objective.
         """
+        if objective is not None:
+            self.check_objective(objective)
         for word in shlex.split(self.text):
             for _, name, _, _ in self._fields(word):
                 if name is None:
@@ -153,24 +211,38 @@ class Command:
                         f"command: {{{name}}}: no hyperparameter of that name; there are {allowed}; literal braces are "
                         "doubled: {{ }}"
                     )
+                if name in names and name in STANDARD_NAMES:
+                    raise InputError(
+                        f"command: {{{name}}}: is {STANDARD_NAMES[name]} and also a hyperparameter: give the "
+                        "hyperparameter another name"
+                    )
                 if name in optional and len(word.split()) > 1:
                     raise InputError(f"command: {_no_value(name, word)}")
 
     def fingerprint(self) -> str:
-        """The command as text, and for each program in it a line with a hash of the program's file.
+        """The command as text, and a line with a hash for its environment and for each program's file.
 
         Programs are files with a suffix of `_PROGRAMS`, modules after `-m`, and executables in `folder`. Data files and
-        imported modules are not hashed.
+        imported modules are not hashed. The values of the environment are only in the hash.
         """
-        lines = [repr(self)]
+        lines = self._own_lines()
         for path in sorted(set(self._programs())):
             content = (Path(self.folder) / path).read_bytes()
-            lines.append(f"# {path}: {hashlib.blake2b(content, digest_size=12).hexdigest()}")
+            lines.append(f"# {path}: {_hash(content)}")
         return "\n".join(lines) + "\n"
 
+    def _own_lines(self) -> list[str]:
+        lines = [repr(self)]
+        if self.environment:
+            lines.append(f"# the environment: {_hash(json.dumps(self.environment, sort_keys=True).encode())}")
+        return lines
+
     def changed(self, fingerprint: str) -> list[str]:
-        """The parts that changed since `fingerprint` was made: `the command`, or names of programs."""
+        """The parts that changed since `fingerprint` was made: `the command`, `the environment`, or names of
+        programs."""
         before, now = fingerprint.splitlines(), self.fingerprint().splitlines()
+        if before[0] == self._call(self.environment):  # an earlier version wrote the values of the environment
+            before = [*self._own_lines(), *before[1:]]
         if before[0] != now[0]:
             return ["the command"]
         return sorted({line[2:].rpartition(": ")[0] for line in set(before) ^ set(now)})
@@ -314,6 +386,26 @@ class Command:
         if not flags:
             return ""
         return f' (a flag without a value is `{{{flags[0]}}}` with choice: ["--{flags[0]}", ""])'
+
+
+def _check_format(name: str, spec: str, conversion: str | None) -> None:
+    """Raises InputError if `{name!conversion:spec}` fails for values of each type."""
+    field = f"{{{name}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
+    mistake = f"no value has the format {spec!r}"
+    if "{" in spec:
+        mistake = "a format cannot hold braces"
+    elif conversion not in (None, "r", "s", "a"):
+        mistake = "expected one of !r, !s and !a"
+    else:
+        for value in _SAMPLES:
+            with suppress(ValueError, TypeError):
+                format(string.Formatter().convert_field(value, conversion), spec)
+                return
+    raise InputError(f"command: {field}: {mistake}; literal braces are doubled: {{{{ }}}}")
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
 def _filled(parts: list[tuple[str, str | None, str, str | None]], values: Mapping[str, Any], word: str) -> str:

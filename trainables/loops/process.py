@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from trainables.base.errors import first_line
 from trainables.loops.errors import TrainingError
 
 #: The number of last lines that an error shows, and the number of characters of each line.
@@ -34,6 +36,10 @@ LOG_BYTES = 16 * 2**20
 READ_BYTES, PIPE_BYTES = 2**16, 2**20
 #: Seconds between two checks whether a silent process has ended; seconds from SIGTERM to SIGKILL.
 POLL_SECONDS, GRACE_SECONDS = 0.1, 10.0
+#: The variable by which a command's processes are found: its value is different for each start.
+MARK_VARIABLE = "SEARCH_PROCESS"
+#: The largest number of searches for processes that began while others ended.
+ROUNDS = 5
 #: PR_SET_PDEATHSIG: the option of prctl(2) that sets the signal for the death of the parent.
 _PDEATHSIG = 1
 
@@ -49,20 +55,24 @@ class Process:
             log: the file for the output; None for none.
 
         Raises:
-            TrainingError: the program cannot be started.
+            TrainingError: the program cannot be started, or a text holds a character that no process can get.
         """
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._began = time.monotonic()
+        self._mark = uuid.uuid4().hex
+        variables = {**os.environ, **environment, MARK_VARIABLE: self._mark}
         try:
             self._process = subprocess.Popen(
-                words, cwd=folder, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                words, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, bufsize=0, start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )  # fmt: skip
         except OSError as error:
             raise TrainingError(
-                f"{shlex.join(words)}: cannot be started: {error.strerror}: {error.filename}"
+                f"{_printable(shlex.join(words))}: cannot be started: {error.strerror}: {error.filename}"
             ) from error
+        except ValueError as error:  # from None: the error of a lone surrogate holds the whole text
+            raise TrainingError(f"{_printable(shlex.join(words))}: cannot be started: {first_line(error)}") from None
         self._log = None if log is None else _Log(log)
 
     def lines(self) -> Iterator[str]:
@@ -115,19 +125,30 @@ class Process:
             return None
 
     def end(self) -> None:
-        """Ends the process and all its children, also those in other sessions: by SIGTERM, then by SIGKILL."""
+        """Ends the process and all that it started: by SIGTERM, then by SIGKILL after `GRACE_SECONDS`.
+
+        These are its children and theirs, the processes of its group, and those with its `MARK_VARIABLE`. The mark
+        finds daemons too, which have another session and another parent. A daemon that also clears its environment
+        is not found.
+        """
         group = self._process.pid
-        try:
-            first = psutil.Process(group)
-            family = [first, *first.children(recursive=True)]
-        except psutil.NoSuchProcess:  # the process has ended; processes of its group may remain
-            family = [process for process in psutil.process_iter() if _group(process) == group]
+        family = self._family()
+        for process in family:
+            if _group(process) != group:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, GRACE_SECONDS)
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        psutil.wait_procs(family, GRACE_SECONDS)
+        # A process may start another one while it ends: the search for processes is repeated, but not for ever.
+        for _ in range(ROUNDS):
+            family = [process for process in {*family, *self._family()} if process.is_running()]
+            if not family:
+                break
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(family, POLL_SECONDS)
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
         self._process.wait()
@@ -135,6 +156,17 @@ class Process:
             self._process.stdout.close()
         if self._log is not None:
             self._log.close()
+
+    def _family(self) -> list[psutil.Process]:
+        """The processes that `end` ends, without those that have ended and wait for their parent."""
+        family: set[psutil.Process] = set()
+        with suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self._process.pid)
+            family = {first, *first.children(recursive=True)}
+        for process in psutil.process_iter():
+            if _group(process) == self._process.pid or _mark(process) == self._mark:
+                family.add(process)
+        return [process for process in family if not _is_zombie(process)]
 
 
 class _Log(RotatingFileHandler):
@@ -153,6 +185,18 @@ class _Log(RotatingFileHandler):
         raise  # the base class prints the error, and goes on
 
 
+def is_system_text(text: str) -> bool:
+    """Whether a text can be a word, a variable or a folder of a process: it has no `\\0`, and it can be encoded."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def cut(line: str) -> str:
     """Shortens a line of output to `QUOTED` characters, for messages."""
     line = line.strip()
@@ -164,6 +208,21 @@ def _group(process: psutil.Process) -> int:
         return os.getpgid(process.pid)
     except OSError:
         return -1
+
+
+def _mark(process: psutil.Process) -> str | None:
+    """The mark of a process; None for a process without one, or of another user."""
+    try:
+        return process.environ().get(MARK_VARIABLE)
+    except (psutil.Error, OSError):
+        return None
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
 
 
 def _die_with_parent() -> None:

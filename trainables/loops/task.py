@@ -13,7 +13,7 @@ import sys
 import time
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -106,13 +106,16 @@ class Code:
     def write(self, path: Path) -> None:
         """Writes the function to `path`, its source to `.py` and its parts to `.json`.
 
-        A digest follows the pickle; `pickle` ignores bytes behind a pickle.
+        A digest follows the pickle; `pickle` ignores bytes behind a pickle. Only the owner can read the files: a
+        command or a function may hold secrets.
         """
         texts = {path.with_suffix(".py"): self.source, path.with_suffix(".json"): json.dumps(self.parts, indent=1)}
         for file, text in texts.items():
             with replacing(file) as opened:
+                os.fchmod(opened.fileno(), 0o600)
                 opened.write(text.encode())
         with replacing(path) as opened:
+            os.fchmod(opened.fileno(), 0o600)
             opened.write(self.pickled + f"\n# {digest(BytesIO(self.pickled))}".encode())
 
     @staticmethod
@@ -238,6 +241,8 @@ class LoopTask:
             if source is not None:
                 raise InputError(f"--data {source}: {self.name} is a function, which reads its own data")
             code = Code.of(self._function)
+            if (own := code.command) is not None:
+                own.check_objective(self.metric)
         else:
             path = cache.parent.parent / data["function"]
             code = Code.read(path, data.get("folder", ""))
@@ -319,8 +324,12 @@ def _advance(learner: Loop) -> dict[str, float]:
         return learner.advance()
     _OUTPUT.switch_to(folder / "output.log")
     try:
-        with redirect_stdout(_OUTPUT), redirect_stderr(_OUTPUT):
-            return learner.advance()
+        # A command has a pipe of its own, whose content `Process` writes to the file.
+        processes = nullcontext() if isinstance(learner.function, Command) else _OUTPUT.receives_processes()
+        with processes, redirect_stdout(_OUTPUT), redirect_stderr(_OUTPUT):
+            metrics = learner.advance()
+            _OUTPUT.flush()
+            return metrics
     except Exception as error:
         output = f"(its output is in {_OUTPUT.path})"
         lines = _OUTPUT.tail.strip().splitlines()

@@ -6,14 +6,17 @@ import inspect
 import io
 import math
 import numbers
+import os
 import pickle
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -139,7 +142,7 @@ class Loop:
         self.micro_batches = 1
         self.notes: dict[str, Any] = {}
         trial.objective = objective
-        self._function, self._objective = function, objective
+        self.function, self._objective = function, objective
         self._running: Generator[Any, None, None] | None = None
         #: Whether the states of the parts are known to be of types that a checkpoint can hold.
         self._checked = False
@@ -154,7 +157,7 @@ class Loop:
             TrainingError: the function ended before its first epoch, or yielded no metrics.
         """
         starts = self._running is None
-        self._running = self._running or _epochs_of(self._function, self.trial)
+        self._running = self._running or _epochs_of(self.function, self.trial)
         metrics = self._next()
         if starts and self.trial._checkpoint is not None:
             # The function restored no part: it runs again from its first epoch up to the trial's epoch.
@@ -165,7 +168,8 @@ class Loop:
                 metrics = self._next()
         self.trial._checkpoint = None
         if self.epoch > self.trial.of:
-            self._running.close()
+            with _ends_children("ended"):
+                self._running.close()
             raise Ended
         return self._checked_metrics(metrics)
 
@@ -177,7 +181,8 @@ class Loop:
     def _next(self) -> Any:
         assert self._running is not None
         try:
-            return next(self._running)
+            with _ends_children("yielded metrics"):
+                return next(self._running)
         except StopIteration:
             if self.epoch > 1:
                 raise Ended from None
@@ -253,14 +258,20 @@ def _reports_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None
     items: SimpleQueue[Any] = SimpleQueue()
     continues: SimpleQueue[bool] = SimpleQueue()
 
+    process = os.getpid()
+
     def report(metrics: Any) -> None:
+        if os.getpid() != process:
+            _leave(TrainingError(_CHILD.format("reported metrics")))
         items.put(metrics)
         if not continues.get():
             raise Stopped
 
     def call() -> None:
         try:
-            items.put(_Returned(function(trial)))
+            with _ends_children():
+                returned = function(trial)
+            items.put(_Returned(returned))
         except Stopped:
             pass
         except SystemExit as error:
@@ -282,6 +293,48 @@ def _reports_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None
         thread.join()
         trial._report = None
     yield item
+
+
+#: The mistake of a child that continues as a copy of the worker.
+_CHILD = "a child of os.fork {}: it has to end by itself, by os._exit(0) for instance"
+
+
+@contextmanager
+def _ends_children(mistake: str = "") -> Iterator[None]:
+    """Ends each process that the function forked and that reaches the end of this block.
+
+    Such a child is a copy of the worker: it must not train the next epoch, or answer to the search.
+
+    Args:
+        mistake: what a child does that leaves the block without an error; empty if a child may leave it so.
+    """
+    process = os.getpid()
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() != process:
+            _leave(None if isinstance(error, StopIteration) else error)
+        raise
+    if os.getpid() != process:
+        _leave(TrainingError(_CHILD.format(mistake)) if mistake else None)
+
+
+def _leave(error: BaseException | None) -> NoReturn:
+    """Ends this process with the exit code that a Python program has after `error`, without the worker's own exit."""
+    if isinstance(error, TrainingError) and isinstance(error.__cause__, SystemExit):
+        error = error.__cause__
+    code: Any = 0 if error is None else 1
+    with suppress(Exception):  # a closed or full output must not keep the child alive
+        if isinstance(error, SystemExit):
+            code = 0 if error.code is None else error.code
+            if not isinstance(code, int):
+                sys.stderr.write(f"{code}\n")
+                code = 1
+        elif error is not None:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 def _exit(error: SystemExit) -> TrainingError | _Returned:
@@ -309,18 +362,31 @@ def _check_state(name: str, part: Any) -> None:
 
 
 def _number(name: Any, value: Any) -> float:
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return value.item()
-    if isinstance(value, numbers.Real) or (hasattr(value, "dtype") and getattr(value, "size", 0) == 1):
+    """A metric as a float: a real number, or an array, a tensor or a series with one real element.
+
+    Raises:
+        TrainingError: the value has another type, another size or an imaginary part.
+    """
+    number = value
+    if hasattr(value, "dtype") and hasattr(value, "item"):
+        # The `item` of a time in nanoseconds is a whole number. A tensor without a device has no content.
+        is_time, is_empty = getattr(value.dtype, "kind", "") in ("m", "M"), getattr(value, "is_meta", False)
+        size = value.numel() if isinstance(value, torch.Tensor) else getattr(value, "size", 0)
+        number = value.item() if size == 1 and not is_time and not is_empty else None
+    if isinstance(number, numbers.Real) or (number is not value and hasattr(number, "__float__")):
         try:
-            return float(value)
+            return float(number)
         except OverflowError:  # a whole number beyond every float
-            return math.inf if value > 0 else -math.inf
-    raise TrainingError(f"the metric {name!r} is {_shown(value)}: expected a number")
+            return math.inf if number > 0 else -math.inf
+        except TypeError:  # a structure of several fields
+            pass
+    raise TrainingError(
+        f"the metric {name!r} is {_shown(value)}: expected a number, or an array or tensor with one real number"
+    )
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) < 60 else f"a {type(value).__name__}"
 
 

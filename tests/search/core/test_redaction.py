@@ -101,3 +101,19 @@ def test_record_of_a_search_keeps_no_secret_and_is_its_owners_alone(tmp_path):
         NEEDED, data="https://***@host/data.csv?sig=***", address="http://***@h",
         imported="mssql+pyodbc:///?odbc_connect=***",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"x --token {SECRET} --lr 1", "x --token *** --lr 1"),
+        (f"Command(text='x --hf-token={SECRET}')", "Command(text='x --hf-token=***')"),
+        (f"x -api_key '{SECRET} b' c", "x -api_key *** c"),
+        (f"env WANDB_API_KEY={SECRET} x", "env WANDB_API_KEY=*** x"),
+        ("x --token {token} --password {a.password}", "x --token {token} --password {a.password}"),
+        ("x --max-tokens 100000000 --tokenizer bert-large --pad-token '<pad>'", None),
+        ("model(token=token_embedding, secrets=12345678)", None),
+    ],
+)
+def test_secrets_of_commands_are_hidden(text, shown):
+    assert redacted(text) == (shown or text)

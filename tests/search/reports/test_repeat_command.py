@@ -124,6 +124,19 @@ def test_again_of_a_command_leads_to_the_same_configuration(tmp_path):
     assert {**read.raw, "data": {}} == {**config.raw, "data": {}}
 
 
+def test_again_of_a_command_hides_its_secrets(tmp_path):
+    _, folder, record, config = made(tmp_path, {"lr": {"uniform": [0, 1]}}, [], flags={"search.epochs": 4})
+    source = tmp_path / "functions" / "s" / "mine.py"
+    source.parent.mkdir(parents=True)
+    for environment in ({"KEY": "sk-5f1d9a77c0ffee"}, {}):  # searches of earlier versions stored the values
+        text = "x --token 'sk-5f1d9a77c0ffee b' --lr {lr}"
+        source.write_text(f"Command(text={text!r}, environment={environment})\n")
+        found = again(folder, record, config, None)
+        assert "sk-5f1d" not in found.command and "--token ***" in found.command
+        assert ("environment={'KEY': '***'}" in found.command) == bool(environment)
+        assert ("values of its environment" in found.words) == bool(environment)
+
+
 def test_dry_run_of_a_command_prints_its_configuration_and_starts_no_search(tmp_path, monkeypatch):
     monkeypatch.setenv("SEARCH_STORE", str(tmp_path / "store"))
     space = tmp_path / "space.yaml"

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -178,8 +179,6 @@ def test_digest_of_a_function_is_the_same_in_another_process(program):
     module = program(main=names + "def train(trial):\n    yield float(find('p') and 'a' in names)\n")
     code = f"import sys; sys.path.insert(0, {str(Path(module.__file__).parent)!r}); import main\n"
     code += "from trainables.loops.task import Code; print(Code.of(main.train).digest)"
-    import subprocess
-
     for seed in ("1", "2"):
         env = {**os.environ, "PYTHONHASHSEED": seed}
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
@@ -367,3 +366,127 @@ def test_loop_task_source_names_kind(tmp_path, program):
     for own, source in ((command, "command train"), (function, "function train")):
         task = LoopTask("mine", "loss", "min", own)
         assert task.prepare({}, None, tmp_path, lambda *_: None).info.source == source
+
+
+#: The last lines of a child of `os.fork`, the child's exit code, and a part of the output.
+FORKS = {
+    "sys.exit(0)": (0, ""),
+    "sys.exit(3)": (3, ""),
+    "sys.exit('no data')": (1, "no data"),
+    "raise ValueError('no such column')": (1, "ValueError: no such column"),
+    "return": (0, ""),
+    "pass": (1, "has to end by itself"),
+}
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("report", ["yield {}", "trial.report({})"])
+def test_loop_forked_child_ends(report, tmp_path):
+    texts = [
+        f"""
+        def train(trial):
+            import os, sys
+            for epoch in trial.epochs():
+                child = os.fork()
+                if child == 0:
+                    {end}
+                {report.format("float(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) if child else 9.0")}
+        """
+        for end in FORKS
+    ]
+    program = tmp_path / "run.py"
+    program.write_text(
+        "from pathlib import Path\nfrom tests.trainables.loops.test_code import run\n"
+        f"for number, text in enumerate({texts!r}):\n"
+        f"    print(run(text, Path({str(tmp_path)!r}) / str(number), epochs=2), flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=90, check=False)
+    codes = [code for code, _ in FORKS.values()]
+    assert done.stdout.splitlines() == [f"[{code}.0, {code}.0]" for code in codes], done.stderr
+    for number, (_, said) in enumerate(FORKS.values()):
+        log = tmp_path / str(number) / "trials" / "0000" / "output.log"
+        assert said in (log.read_text() if log.exists() else "")
+
+
+def test_output_is_a_stream_of_text_on_bytes(tmp_path):
+    text = """
+        def train(trial):
+            import io, os, sys
+            print(sys.stdout.encoding, sys.stdout.errors, sys.stdout.isatty(), sys.stdout.mode, flush=True)
+            for stream in (sys.stdout, sys.stderr):
+                stream.buffer.write(b"bytes \\xff\\n")
+                stream.buffer.flush()
+                stream.buffer.raw.write(b"raw\\n")
+                stream.reconfigure(line_buffering=False, encoding="latin-1")
+                print("caf\\xe9", file=stream, flush=True)
+                os.write(stream.fileno(), b"number\\n")
+                io.TextIOWrapper(stream.buffer, "utf-8").write("wrapped\\n")  # closes the buffer at its end
+                io.TextIOWrapper(stream.detach(), "utf-8").write("detached\\n")
+                stream.close()
+                print("closed", file=stream, end=" ")
+                stream.writelines(["at last", "\\n"])
+                stream.flush()
+            yield 1.0
+    """
+    for number in ("0", "1"):
+        run(text, tmp_path / number)
+        written = (tmp_path / number / "trials" / "0000" / "output.log").read_bytes()
+        lines = b"bytes \xff\nraw\ncaf\xe9\nnumber\nwrapped\ndetached\nclosed at last\n"
+        assert written == b"utf-8 replace False w\n" + 2 * lines
+
+
+def test_output_beyond_its_limit_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainables.loops.output.MAX_BYTES", 100)
+    run("def train(trial):\n    for i in range(50):\n        print(i, 'x' * 10)\n    yield 1.0\n", tmp_path)
+    log = (tmp_path / "trials" / "0000" / "output.log").read_text()
+    assert log.startswith("0 xxxxxxxxxx\n") and log.endswith("\n... 100 bytes; further output is left out\n")
+    assert len(log) < 200
+
+
+def test_output_of_processes_that_a_function_starts(tmp_path, capfd):
+    text = """
+        def train(trial):
+            import os, subprocess
+            for epoch in trial.epochs():
+                print("before", flush=True)
+                subprocess.run("echo hello; echo careful >&2", shell=True)
+                os.write(2, b"by its number\\n")
+                print("after")
+                if epoch == 2:
+                    background = subprocess.Popen("sleep 0.5; echo in the background", shell=True)
+                if epoch == 3:
+                    background.wait()
+                yield 1.0
+    """
+    os.write(1, b"worker\n")
+    run(text, tmp_path, epochs=3)
+    os.write(2, b"worker\n")
+    log = (tmp_path / "trials" / "0000" / "output.log").read_text()
+    epoch = "before\nhello\ncareful\nby its number\nafter\n"
+    assert log.replace("in the background\n", "") == 3 * epoch and log.count("in the background\n") == 1
+    assert capfd.readouterr() == ("worker\n", "worker\n")
+
+
+def test_output_descriptors_given_back(tmp_path, capfd):
+    with pytest.raises(ValueError, match="no such column"):
+        run("def train(trial):\n    raise ValueError('no such column')\n", tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(3):
+        run("def train(trial):\n    yield from [1.0, 1.0]\n", tmp_path / str(number), epochs=2)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    os.write(1, b"worker\n")
+    assert capfd.readouterr().out == "worker\n"
+
+
+def test_output_of_processes_beyond_its_limit_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainables.loops.output.MAX_BYTES", 100)
+    text = """
+        def train(trial):
+            import subprocess
+            for epoch in trial.epochs():
+                subprocess.run(f"echo epoch {epoch}; seq 100", shell=True)
+                yield 1.0
+    """
+    run(text, tmp_path, epochs=3)
+    log = (tmp_path / "trials" / "0000" / "output.log").read_text()
+    assert "epoch 1" in log and "epoch 2" not in log

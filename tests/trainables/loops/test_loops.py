@@ -2,11 +2,16 @@
 
 import io
 import json
+import math
+import re
 import sys
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -112,6 +117,55 @@ def test_what_a_newcomer_gets_wrong_is_said_in_a_line(function, said):
     with pytest.raises(TrainingError, match=said) as caught:
         curve(loop(function), 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (np.array([0.5]), 0.5),
+        (np.array([[0.5]], dtype=np.float16), 0.5),
+        (np.int64(3), 3.0),
+        (np.array(True), 1.0),
+        (pd.Series([0.5]), 0.5),
+        (torch.tensor([[0.5]], requires_grad=True), 0.5),
+        (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
+        (Fraction(1, 2), 0.5),
+        (10**400, math.inf),
+        (np.array([-(10**400)], dtype=object), -math.inf),
+    ],
+)
+def test_loop_metric_numbers(value, number):
+    metrics = training.run_epoch(TASK, loop(lambda trial: iter_of({"val_loss": value})), None, None)
+    assert metrics["val_loss"] == number and type(metrics["val_loss"]) is float
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.complex64(1 + 2j), "np.complex64(1+2j)"),
+        (np.array([1 + 2j]), "array([1.+2.j])"),
+        (1j, "1j"),
+        (torch.tensor(1 + 2j), "tensor(1.+2.j)"),
+        (torch.tensor([1.0, 2.0]), "tensor([1., 2.])"),
+        (torch.empty(1, device="meta"), "tensor(..., device='meta', size=(1,))"),
+        (np.array("hello"), "array('hello', dtype='<U5')"),
+        (np.array("1.5"), "array('1.5', dtype='<U3')"),
+        (np.datetime64("2020-01-01", "ns"), "np.datetime64('2020-01-01T00:00:00.000000000')"),
+        (np.timedelta64(3, "ns"), "np.timedelta64(3,'ns')"),
+        (pd.Timestamp("2020-01-01"), "Timestamp('2020-01-01 00:00:00')"),
+        (pd.Series(["a"]), "0 a dtype: "),
+        (np.array([1.0, 2.0]), "array([1., 2.])"),
+        (np.array([]), "array([], dtype=float64)"),
+        (np.array([None]), "array([None], dtype=object)"),
+        (np.zeros(1, dtype="i4,i4"), "array([(0, 0)], dtype=[('f0', '<i4'), ('f1', '<i4')])"),
+    ],
+)
+def test_loop_metric_not_a_number(value, text):
+    said = f"the metric 'accuracy' is {text}"
+    with pytest.raises(
+        TrainingError, match=f"^{re.escape(said)}.*: expected a number, or an array or tensor with one r"
+    ):
+        curve(loop(lambda trial: iter_of({"val_loss": 0.5, "accuracy": value})), 1)
 
 
 class Odd:
@@ -263,12 +317,54 @@ def alive(pid):
             lambda: Command("sh -c 'x --dropout {dropout}'").check({"dropout"}, {"dropout"}),
             r"\{dropout\} has no value if its `when` does not hold, and cannot be left out",
         ),
+        (
+            lambda: Command("x", r"loss (?P<val_los>.)").check((), (), "val_loss"),
+            "has the groups val_los, without the ob",
+        ),
+        (lambda: Command("x", r"(?P<epoch>.)").check((), (), "val_loss"), r"objective 'val_loss'.*\(\?P<val_loss>"),
+        (
+            lambda: LoopTask("m", "loss", "min", Command("x", r"(?P<a>.)")).prepare({}, None, Path(), lambda *_: None),
+            "has the groups a, without the objective 'loss'",
+        ),
+        (lambda: Command("x {epochs}").check({"epochs"}), r"\{epochs\}: is the number of epochs.*another name"),
+        (lambda: Command("x -s={seed}").check({"seed", "lr"}), r"\{seed\}: is the seed of the trial"),
+        (lambda: Command("x {lr:{epochs}}"), r"\{lr:\{epochs\}\}: a format cannot hold braces"),
+        (lambda: Command("x {lr!z}"), r"\{lr!z\}: expected one of !r, !s and !a"),
+        (lambda: Command("x {lr:.2q}"), r"\{lr:\.2q\}: no value has the format '.2q'"),
+        (lambda: Command("x {lr!r:.2f}"), r"\{lr!r:\.2f\}: no value has the format"),
+        (lambda: Command("x 2>/dev/null"), "'2>/dev/null' needs a shell"),
+        (lambda: Command("x >out"), "'>out' needs a shell"),
+        (lambda: Command("x a>{lr}"), "'a>{lr}' needs a shell"),
+        (lambda: Command("ls; rm"), "'ls;' needs a shell"),
+        (lambda: Command("x|y"), r"'x\|y' needs a shell"),
+        (lambda: Command("x&&y"), "'x&&y' needs a shell"),
+        (lambda: Command("x --lr {lr}&"), r"'\{lr\}&' needs a shell"),
+        (lambda: Command("A=1 python x"), r"'A=\.\.\.' needs a shell: .* or write `env A="),
+        (lambda: Command("x $HOME/data"), r"'\$HOME/data' needs a shell"),
+        (lambda: Command("x ${{HOME}}"), "needs a shell"),
+        (lambda: Command("x $(date)"), r"'\$\(date\)' needs a shell"),
+        (lambda: Command("x `date`"), "'`date`' needs a shell"),
+        (lambda: Command("x ~/data"), "'~/data' needs a shell"),
         (lambda: Command("x --lr {lr} --wd {decay}").check({"lr"}), r"\{decay\}: no hyperparameter of that name; .*lr"),
     ],
 )
 def test_command_that_cannot_be_meant_is_refused(make, said):
     with pytest.raises(InputError, match=said):
         make()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x '2>/dev/null' \">out\" 'ls; rm' 'x|y' '$HOME' \"~/x\"",
+        r"x \| \$HOME a\;b", "x {lr:>10} {lr:<+8.2f} {lr!r:^9}",
+        "x --url http://host/?a=1&b=2 cost$5 a$ ~model a~/b --name=A=1", "env A=1 python x",
+        "sh -c \"echo $HOME; x > y\"",
+        "x '{{\"lr\": {lr}}}' {lr:d} {lr:s} {lr:,} {lr:%}", "x 'it'\\''s; fine' # no comment", "x ''",
+    ],
+)  # fmt: skip
+def test_command_words_that_need_no_shell(text):
+    Command(text, r"epoch (?P<epoch>\d+) (?P<val_loss>\S+)").check({"lr", "seed"}, (), "val_loss")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4096, "cut", "flipped"])
@@ -649,3 +745,90 @@ def test_program_that_changed_since_the_search_began_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"s: train.py changed since the search began; .*resume\(changed_code=True\)"):
         go_on()
     assert Code.of(command).digest != before
+
+
+@pytest.mark.parametrize("end", ["stopped", "complete"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_command_ends_processes_that_left_its_session(script, tmp_path, end, folder):
+    text = script(
+        """
+import subprocess, time
+inner = "import os, time; os.setsid(); print(os.getpid(), flush=True); os.close(1); time.sleep(78)"
+started = subprocess.run(
+    ["sh", "-c", '"$0" -c "$1" & wait_for=$!', __import__("sys").executable, inner], stdout=subprocess.PIPE, text=True
+)
+print('@search {"val_loss": 1, "child": %d}' % int(started.stdout), flush=True)
+time.sleep(0 if START_ENDS else 100)
+""".replace("START_ENDS", str(end == "complete"))
+    )
+    one = loop(Command(text), folder=tmp_path if folder else None, lr=1)
+    child = int(training.run_epoch(TASK, one, None, None)["child"])
+    assert alive(child) or end == "complete"
+    if end == "complete":
+        finish(one)
+    del one
+    deadline = time.monotonic() + 5
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(child)
+
+
+SECRET = "sk-5f1d9a77c0ffee"
+
+
+def test_command_keeps_secrets_of_its_environment_private(tmp_path):
+    command = Command("python train.py --lr {lr}", environment={"WANDB_API_KEY": SECRET}, folder=str(tmp_path))
+    code, path = Code.of(command), tmp_path / "functions" / "s" / "train.pkl"
+    code.write(path)
+    assert SECRET not in repr(command) + code.source and "'WANDB_API_KEY': '***'" in code.source
+    assert [file.stat().st_mode & 0o777 for file in path.parent.iterdir()] == [0o600] * 3
+    read = Code.read(path, code.folder)
+    assert read.command == command and read.digest == code.digest and command.changed(code.source) == []
+    other = Command(command.text, environment={"WANDB_API_KEY": "other"}, folder=str(tmp_path))
+    assert other.changed(code.source) == ["the environment"] and Code.of(other).digest != code.digest
+
+
+def test_command_unchanged_since_a_search_that_stored_its_environment(tmp_path):
+    def old(value):
+        return (
+            f"Command(text='x --lr {{lr}}', pattern=None, environment={{'KEY': {value!r}}}, folder={str(tmp_path)!r})\n"
+        )
+
+    command = Command("x --lr {lr}", environment={"KEY": SECRET}, folder=str(tmp_path))
+    assert command.changed(old(SECRET)) == [] and command.changed(old("other")) == ["the command"]
+    plain = Command("x --lr {lr}", folder=str(tmp_path))
+    assert plain.fingerprint() == old("").replace("{'KEY': ''}", "{}")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Command("x \0"), r"^command: 'x \\x00': no program can receive this text"),
+        (lambda: Command("x \ud800"), r"^command: 'x \\ud800': no program"),
+        (lambda: Command("x", environment={"KEY": f"{SECRET}\0"}), "^environment: the value of 'KEY': no program"),
+        (lambda: Command("x", environment={"KEY": f"{SECRET}\ud800"}), "^environment: the value of 'KEY': no program"),
+        (lambda: Command("x", environment={"KEY": 1}), "^environment: the value of 'KEY': expected a text$"),
+        (lambda: Command("x", environment={"A=B": SECRET}), "^environment: 'A=B': a name is a text without `=`"),
+        (lambda: Command("x", environment={"": SECRET}), "^environment: '': a name is"),
+        (lambda: Command("x", environment={"A\0": SECRET}), r"^environment: 'A\\x00': a name is"),
+        (lambda: Command("x", environment={1: SECRET}), "^environment: 1: a name is"),
+        (lambda: Command("x", folder="/\0"), r"^folder: '/\\x00': no program"),
+    ],
+)
+def test_command_texts_that_no_process_can_have(make, said):
+    with pytest.raises(InputError, match=said) as refused:
+        make()
+    assert SECRET not in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "a\ud800b"])
+def test_command_value_that_no_process_can_have(value):
+    with pytest.raises(TrainingError, match="cannot be started: ") as refused:
+        curve(loop(Command("x --lr {lr}"), lr=value), 1)
+    str(refused.value).encode()
+    assert "\n" not in str(refused.value) and "\0" not in str(refused.value)
+
+
+def test_command_bytes_of_any_file_name(script):
+    path = script("import os, sys; print('@search {\"val_loss\": %d}' % os.fsencode(sys.argv[2])[0])")
+    assert curve(loop(Command(path), lr="\udcff", epochs=1), 1) == [255]
