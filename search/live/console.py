@@ -274,7 +274,7 @@ class Reporter:
         (first, number), *others = reached.items()
         later = (f"epoch {epoch}: {number}" for epoch, number in others)
         said = ", ".join([f"rung at epoch {first}: {counted(number, 'trial')}", *later])
-        return [said, f"the best 1 in {self.search.config.search.reduction_factor:g} of a rung go on"]
+        return [said, f"the best 1 in {self.search.config.search.reduction_factor:g} of a rung continue"]
 
     def _in_an_epoch(self) -> list[tuple[int, StepsDone]]:
         """The latest progress of each running epoch; a progress message may come after the result of its epoch."""

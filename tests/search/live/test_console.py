@@ -70,7 +70,7 @@ def test_live_table_fits_the_terminal_and_shows_best_elapsed_and_the_learning_ra
     assert "  0  training" in lines[heading + 1] and len(lines) - heading > 6
     said = " ".join(lines[:heading])
     assert "20 trials proposed: 5 training, 15 waiting at a rung" in said
-    assert "rung at epoch 2: 20 trials" in said and "the best 1 in 4 of a rung go on" in said
+    assert "rung at epoch 2: 20 trials" in said and "the best 1 in 4 of a rung continue" in said
 
 
 @pytest.mark.parametrize(("width", "height"), [(30, 10), (40, 10), (48, 12)])
