@@ -220,7 +220,7 @@ class Session:
         prepared, search, config = self.prepared, self.search, self.prepared.config
         info, cluster = prepared.splits.info, prepared.cluster
         yield (
-            f"search {prepared.folder.name}: task {config.task}, {trials_of(search.total)} of up to "
+            f"search {prepared.folder.name}: task {config.task}, {trials_of(search.total, config.search)} of up to "
             f"{config.search.epochs} epochs, {config.search.searcher} + {config.search.scheduler}, "
             f"{cluster.placement.describe()}"
         )
