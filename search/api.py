@@ -155,12 +155,13 @@ def searches(store: str | Path | None = None) -> list[str]:
 
 
 def tasks() -> list[str]:
-    """The names of the tasks that `search.run` and `python -m search run` take.
+    """The names of the tasks that `search.run` and `python -m search run` take. Functions and commands are not among
+    them.
 
     >>> "windows" in search.tasks()
     True
     """
-    return trainables.task_names()
+    return trainables.runnable_tasks()
 
 
 def compare(
