@@ -18,7 +18,7 @@ from search.reports.columns import ordered
 
 #: The text of each outcome, in the order of `tally`. None: the trial is running.
 OUTCOMES = {
-    None: "training", "paused": "paused", "interrupted": "interrupted", "completed": "completed",
+    None: "running", "paused": "paused", "interrupted": "interrupted", "completed": "completed",
     "stopped_early": "stopped early", "timed_out": "out of time", "diverged": "diverged", "failed": "failed",
     "unknown": "unknown, as the logged search stopped them",
 }  # fmt: skip

@@ -67,9 +67,9 @@ def test_live_table_fits_the_terminal_and_shows_best_elapsed_and_the_learning_ra
     assert lines[1].startswith("elapsed 0:0")
     heading = next(i for i, line in enumerate(lines) if line.startswith("trial "))
     assert re.match(r"trial +epoch +latest +best +lr\b", lines[heading])
-    assert "  0  training" in lines[heading + 1] and len(lines) - heading > 6
+    assert "  0  running" in lines[heading + 1] and len(lines) - heading > 6
     said = " ".join(lines[:heading])
-    assert "20 trials proposed: 5 training, 15 paused" in said
+    assert "20 trials proposed: 5 running, 15 paused" in said
     assert "rung at epoch 2: 20 trials" in said and "the best 1 in 4 of a rung continue" in said
 
 
@@ -196,7 +196,7 @@ def test_terminal_that_is_resized_keeps_no_lines_of_earlier_frames(tmp_path, tri
             more = lines[heading].split()[-1]
             best = max(i for i, line in enumerate(lines) if line.startswith("best val_mse 1.000"))
             assert lines[:best] == ["the line before"] * best, lines
-            assert all(re.match(r" +\d+  (training|  *1/24) ", line) for line in lines[heading + 1 :]), lines
+            assert all(re.match(r" +\d+  (running|  *1/24) ", line) for line in lines[heading + 1 :]), lines
         (tmp_path / "stop").touch()
         lines = wait(lambda lines: lines[-1] == "the line after")[:-1]
         assert set(lines) <= {"the line before"}
@@ -260,7 +260,7 @@ def test_dumb_terminal_gets_the_lines_of_a_log(search, monkeypatch):
 
 def test_live_table_of_a_search_that_a_budget_ends(search):
     table = shown(Reporter(Console(file=io.StringIO()), search))
-    assert "1 trial so far: 1 training" in table
+    assert "1 trial so far: 1 running" in table
     assert "about 59:5" in table or "about 1:00:00" in table, "what is left of the hour"
 
 
@@ -299,7 +299,7 @@ def test_in_a_pipe_a_trial_has_a_line_as_it_ends_and_every_epoch_has_one_on_dema
             break
     lines = brief.console.file.getvalue().splitlines()
     assert len(full.console.file.getvalue().splitlines()) == epoch - 1
-    assert "best val_mse " in lines[0] and "1 trial so far: 1 training" in lines[0]
+    assert "best val_mse " in lines[0] and "1 trial so far: 1 running" in lines[0]
     assert lines[1:] == [full.console.file.getvalue().splitlines()[-1]]
 
 
