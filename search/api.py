@@ -52,8 +52,10 @@ def run(
         data: the path or URI of your data for a task; without it the task uses its demo data.
         name: the name of the search; by default the name of the function or task with the time.
         trials: the number of configurations; by default as many as the time budget holds.
-        epochs: the number of epochs of a full trial.
-        time_budget: the time for the whole call, such as `90s`, `30m` or `2h`.
+        epochs: the number of epochs of a full trial; by default 10 for a function or a command. For a task on your own
+            data the search chooses it to fit the time budget.
+        time_budget: the time for the whole call, such as `90s`, `30m` or `2h`; by default `1h` if neither `trials` nor
+            `search.epoch_budget` is given.
         searcher, scheduler, concurrency, seed: as the options of `python -m search run`.
         resources: the resources of a trial, such as `{"cpus": 2, "gpus": 0.25}`.
         settings: further keys of the section `search` of configs/defaults.yaml, such as `{"grace_period": 3}`.
@@ -153,12 +155,13 @@ def searches(store: str | Path | None = None) -> list[str]:
 
 
 def tasks() -> list[str]:
-    """The names of the tasks that `search.run` and `python -m search run` take.
+    """The names of the tasks that `search.run` and `python -m search run` take. Functions and commands are not among
+    them.
 
     >>> "windows" in search.tasks()
     True
     """
-    return trainables.task_names()
+    return trainables.runnable_tasks()
 
 
 def compare(

@@ -11,9 +11,12 @@ from search.core.config import SearchConfig, check_config, parse_duration
 from search.core.overrides import change
 from search.core.record import SearchRecord
 from search.core.redaction import has_secrets, remember, without_secrets
+from search.core.settings import SearchSection
 from search.core.space import check_values
 from search.core.store import Store
 from search.observer import Observer
+from search.reports.summary import counted
+from search.runtime.budget import Budget
 from search.runtime.cluster import Cluster, connect
 from search.runtime.placement import local_cpus, machines, place
 from trainables import (
@@ -164,11 +167,28 @@ def fit_epochs(
     plan = TimePlan(parse_duration(budget), train_samples=splits.info.sizes["train"])
     most = plan.longest_final_training(settings.epochs)
     config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, settings.epochs, settings.grace_period))
-    observer.say(
-        f"an epoch takes about {pace.epoch_seconds:.1f} s: in {budget} a trial has up to {config.search.epochs} "
-        f"epochs, and weak ones stop from epoch {config.search.grace_period} on (--time-budget, --epochs)"
-    )
+    observer.say(_epochs_in_words(pace.epoch_seconds, config.search, Budget(parse_duration(budget)).left))
     return config, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}
+
+
+def _epochs_in_words(epoch_seconds: float, search: SearchSection, left_seconds: float) -> str:
+    """The line on the fitted number of epochs. It says so if the time that is left is too short for a full trial.
+
+    Args:
+        epoch_seconds: of one trial.
+        left_seconds: until the time budget ends.
+    """
+    epoch = f"an epoch takes about {epoch_seconds:.1f} s"
+    if epoch_seconds * search.epochs > left_seconds:
+        return (
+            f"{epoch}, and {max(0.0, left_seconds):.0f} s of {search.time_budget} are left after the start: too short "
+            f"for a full trial of {counted(search.epochs, 'epoch')}; give more time (--time-budget) or fewer epochs "
+            "(--epochs)"
+        )
+    return (
+        f"{epoch}: in {search.time_budget} a trial has up to {counted(search.epochs, 'epoch')}, and weak ones stop "
+        f"from epoch {search.grace_period} on (--time-budget, --epochs)"
+    )
 
 
 def check_no_secret(uri: str | None) -> None:

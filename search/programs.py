@@ -18,7 +18,7 @@ from search.core.store import Store, read_json
 from search.observer import Observer
 from search.outcome import SearchOutcome
 from search.runs import RunOptions, new_name, reports_full_disk, run
-from trainables import LOOP_TASK, registered_address, task_names
+from trainables import runnable_tasks
 from trainables.base.files import file_safe, replacing
 from trainables.loops.command import Command
 from trainables.loops.task import Code
@@ -92,7 +92,7 @@ def own_task(store: Store, code: Code) -> str:
         remedy = "delete it: programs of one name may then share a task"
         origins: dict[str, str] = read_json(path, remedy) if path.exists() else {}
         folder = file_safe(Path(code.origin.rpartition(":")[0] or code.origin).parent.name)
-        installed = {name for name in task_names() if not (registered_address(name) or "").startswith(LOOP_TASK)}
+        installed = runnable_tasks()
         names = [name for name, origin in origins.items() if origin == code.origin]
         names += [code.name, f"{folder}.{code.name}", f"{code.name}-{digest(code.origin)[:6]}"]
         task = next(n for n in names if n not in installed and origins.get(n, code.origin) == code.origin)

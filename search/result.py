@@ -147,7 +147,11 @@ class SearchResult:
 
     def curves(self) -> pd.DataFrame:
         """A row for each epoch of each trial: `trial`, `epoch`, and each metric. A metric with the name `trial` or
-        `epoch` has the column `metrics_trial` or `metrics_epoch`."""
+        `epoch` has the column `metrics_trial` or `metrics_epoch`.
+
+        The search stores the objective of a function under a name with `val_`. An objective `acc` therefore has two
+        columns with the same values, `acc` and `val_acc`.
+        """
         from search.reports.frames import curves_frame
 
         return curves_frame(self._state)

@@ -39,7 +39,7 @@ from search.preparation import (
 )
 from search.runtime.cluster import Cluster, connect, disconnect
 from search.runtime.placement import fits_here
-from trainables import InputError, SelfTrained, Splits, Task, get_task, task_names
+from trainables import InputError, SelfTrained, Splits, Task, get_task, runnable_tasks
 from trainables.base.storage import is_remote
 from trainables.base.values import suggestion
 
@@ -83,9 +83,9 @@ def check_task_name(task: str, store: Store | None = None) -> None:
     Args:
         store: tasks of searches in this store are accepted too.
     """
-    known = task_names()
+    known = runnable_tasks()
     if store is not None and task not in known:
-        known += sorted({record.task for _, record in store.records()})
+        known += sorted({record.task for _, record in store.records()} - {*known})
     if task not in known:
         raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{suggestion(task, known)}")
 

@@ -220,7 +220,7 @@ class Session:
         prepared, search, config = self.prepared, self.search, self.prepared.config
         info, cluster = prepared.splits.info, prepared.cluster
         yield (
-            f"search {prepared.folder.name}: task {config.task}, {trials_of(search.total)} of up to "
+            f"search {prepared.folder.name}: task {config.task}, {trials_of(search.total, config.search)} of up to "
             f"{config.search.epochs} epochs, {config.search.searcher} + {config.search.scheduler}, "
             f"{cluster.placement.describe()}"
         )
@@ -234,7 +234,21 @@ class Session:
             yield f"  its page asks for a token, which `ray get-auth-token` prints{until}"
         yield f"MLflow: {prepared.store.tracking_uri} (open with `{command_line('ui', prepared.store)}`)"
         if trials := search.state.trials.values():
-            over, paused = counted(sum(t.over for t in trials), "trial"), len(search.state.paused())
-            waiting = f", {paused} at a rung wait to be promoted" if paused else ""
-            source = "their own files" if search.study.ends_itself else "their checkpoints"
-            yield f"resumed: {over} over, {len(search.state.unfinished())} to continue from {source}{waiting}"
+            yield _resumed(sum(t.over for t in trials), len(search.state.unfinished()), len(search.state.paused()))
+
+
+def _resumed(ended: int, unfinished: int, paused: int) -> str:
+    """The line on the trials of a resumed search.
+
+    >>> _resumed(6, 0, 0)
+    'resumed: 6 trials have ended; none has to continue'
+    >>> _resumed(1, 2, 3)
+    'resumed: 1 trial has ended; 2 continue from their last epoch; 3 are paused'
+    """
+    more = {0: "none has to continue", 1: "1 continues from its last epoch"}
+    waiting = f"; {paused} {'is' if paused == 1 else 'are'} paused" if paused else ""
+    has = "has" if ended == 1 else "have"
+    return (
+        f"resumed: {counted(ended, 'trial')} {has} ended; "
+        f"{more.get(unfinished, f'{unfinished} continue from their last epoch')}{waiting}"
+    )

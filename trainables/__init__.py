@@ -84,8 +84,13 @@ def __getattr__(name: str) -> Any:
 
 
 def task_names() -> list[str]:
-    """The names of the tasks of this package, then those of other packages."""
+    """The names of the tasks of this package, then those of other packages and of functions in this process."""
     return [*TASKS, *sorted(_addresses().keys() - TASKS.keys())]
+
+
+def runnable_tasks() -> list[str]:
+    """The tasks that `run` takes: `task_names` without the functions and commands of searches in this process."""
+    return [name for name in task_names() if not (registered_address(name) or "").startswith(LOOP_TASK)]
 
 
 def get_task(name: str) -> Task:

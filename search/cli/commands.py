@@ -6,6 +6,7 @@ A command imports this module when it runs, so that `--help` stays fast.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -133,8 +134,8 @@ def _extent(config: SearchConfig, task: Task) -> str:
 
     _, total = make_searcher(config, task.objective)
     budget = config.search.time_budget
-    limit = f", {budget} in all" if budget else ""
-    return f"{trials_of(total)}{limit}, of up to {config.search.epochs} epochs"
+    limit = f", {budget} in all" if budget and math.isfinite(total) else ""
+    return f"{trials_of(total, config.search)}{limit}, of up to {config.search.epochs} epochs"
 
 
 def dry_run(console: Console, config: SearchConfig, data: str | None) -> None:

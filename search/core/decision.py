@@ -44,11 +44,11 @@ class Decision(NamedTuple):
 
     Attributes:
         kind: `continue`, `pause` or `stop`.
-        reason: words and figures for a person, such as `3rd of 8 at this rung, where the best 3 go on`. The journal
+        reason: words and figures for a person, such as `3rd of 8 at epoch 5; the best 3 continue`. The journal
             has it too. Empty if the trial continues because no rule compares trials at this epoch.
         ends_as: the outcome of a trial that stops, such as `completed` or `diverged`.
 
-    >>> stop("3rd of 3 at this rung, where the best goes on").outcome
+    >>> stop("3rd of 3 at epoch 5; the best trial continues").outcome
     'stopped_early'
     """
 

@@ -83,6 +83,7 @@ class Result(_Event):
     event: Literal["result"]
     number: int
     epoch: int
+    #: By name. The objective of a function or a command has `val_` before its name too: `acc` is also `val_acc`.
     metrics: Metrics
     #: Why the trial diverged, such as `loss is nan`; None if it did not.
     diverged: str | None

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # before Python 3.12 pydantic needs this one
 
-from trainables import LOOP_TASK, InputError, Objective, get_task, registered_address, task_names
+from trainables import LOOP_TASK, InputError, Objective, get_task, registered_address, runnable_tasks, task_names
 
 #: The version of the format. A file without a version has version 1.
 VERSION = 1
@@ -153,7 +153,7 @@ def task_fields(task: str) -> dict[str, Any]:
 
 def not_installed(task: str) -> InputError:
     """The error if the task of a search is not installed here."""
-    return InputError(f"task {task!r}: is not installed here; there are {', '.join(task_names())}")
+    return InputError(f"task {task!r}: is not installed here; there are {', '.join(runnable_tasks())}")
 
 
 @cache

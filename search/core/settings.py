@@ -100,7 +100,8 @@ class SearchSection(Section):
     objective: list[str] | None = setting(
         "Search",
         "Metrics to optimize, if there are several. Each is `METRIC min` or `METRIC max`; the task's own comes first. "
-        "null: the task's own metric alone. Several metrics need searcher nsga2, random or grid.",
+        "null: the task's own metric alone. Several metrics need searcher nsga2, random or grid. The objective of a "
+        "function or a command is stored with `val_` before its name: `acc max` as `val_acc`.",
         example=["macro_f1 max", "parameters min"],
     )  # fmt: skip
     balance: str | None = setting(

@@ -128,6 +128,11 @@ class Study:
         """Whether new trials will come."""
         return len(self.state.trials) < self.total and not self.closed
 
+    @property
+    def _is_short_of_time(self) -> bool:
+        """Whether new trials would come if more time were left."""
+        return self.closed and len(self.state.trials) < self.total
+
     def promote(self) -> int | None:
         """The number of the paused trial that continues now, or None.
 
@@ -140,7 +145,7 @@ class Study:
             if (number := self.scheduler.next_promotion(view)) is not None:
                 return number
         waiting = self.state.paused()
-        if self.closed and len(self.state.trials) < self.total:
+        if self._is_short_of_time:
             # A new trial takes more time than is left, a paused trial less. The furthest goes first, then the best.
             losses = {n: self.objective.val_loss(self.state.trials[n].curve[epoch]) for n, epoch in waiting.items()}
             return min(waiting, key=lambda n: (-waiting[n], losses[n], n), default=None)
@@ -164,14 +169,22 @@ class Study:
         }  # fmt: skip
 
     def proposal_reason(self) -> str:
-        """The source of the searcher's last proposal, and the number of trials that it knew."""
-        judged = len([trial for trial in self.state.trials.values() if trial.idle])
-        return f"after {judged} of {len(self.state.trials)} trials were judged, from {self.searcher.source}"
+        """The source of the searcher's last proposal."""
+        return self.searcher.source or f"by searcher {self.config.search.searcher}"
 
     def promotion_reason(self, number: int) -> str:
         """The rank of a paused trial at its rung now."""
-        trial = self.state.trials[number]
-        return self.scheduler.decide(self._view(number), trial).reason
+        reason = self.scheduler.decide(self._view(number), self.state.trials[number]).reason
+        return f"{reason}; the time that is left is too short for a new trial" if self._is_short_of_time else reason
+
+    def give_up_reason(self, number: int) -> str:
+        """Why a paused trial is stopped at the end of a search."""
+        epoch = self.state.trials[number].epoch
+        rung = self._view(number).losses.get(epoch, {})
+        continued = sum(self.state.trials[other].epoch > epoch for other in rung)
+        started = len(self.state.trials)
+        end = f"all {started} trials had started" if started >= self.total else "the time left was too short"
+        return f"{continued} of {len(rung)} trials had already continued from epoch {epoch}, and {end}"
 
     # Results
 
@@ -259,7 +272,7 @@ class Study:
         """The scheduler's decision. A trial with the configuration of the priors always continues."""
         decision = self.scheduler.decide(self._view(trial.number), trial)
         if trial.number < self._experts and decision.reason:
-            return go_on(f"{decision.reason}; as what an expert would try first it goes on anyway")
+            return go_on(f"{decision.reason}; it is the expert's configuration, so it always continues")
         return decision
 
     @property

@@ -42,7 +42,7 @@ NARROW, NARROWER = 56, 48
 #: Seconds without a line after which a log gets a line about the progress of the search, and of reading the data.
 MINUTE, HALF_A_MINUTE = 60.0, 30.0
 #: Shorter words than those of `OUTCOMES`, for the live table.
-SHORT = {"paused": "waiting", "stopped_early": "stopped"}
+SHORT = {"stopped_early": "stopped"}
 
 
 class Reporter:
@@ -66,6 +66,8 @@ class Reporter:
         #: The progress of long epochs, by trial; and the time of the last line.
         self._progress: dict[int, StepsDone] = {}
         self._said = time.monotonic()
+        #: Trials that an earlier session stopped, and that have no new result since they were paused again.
+        self._stopped_before: set[int] = set()
         self._importance = RunningImportance(search.config.space, search.objective)
 
     def live(self) -> AbstractContextManager[Any]:
@@ -86,7 +88,9 @@ class Reporter:
         match event["event"]:
             case "final_result" | "audit_result" | "repeat_result":
                 self._follow(event)
-            case "stopped_early":
+            case "paused":
+                self._stopped_before.add(event["number"])
+            case "stopped_early" if event["number"] not in self._stopped_before:
                 trial = state.trials[event["number"]]
                 self._say_epoch(trial, trial.curve.get(trial.epoch, {}), "stopped_early", state)
             case "completed":
@@ -100,7 +104,8 @@ class Reporter:
                 if self._since is None:
                     self._since = time.monotonic() - event["metrics"].get("epoch_seconds", 0.0)
                 self._progress.pop(event["number"], None)
-                if event["outcome"] or self.verbose:
+                self._stopped_before.discard(event["number"])
+                if self.verbose or event["outcome"] not in (None, "paused"):
                     self._say_epoch(state.trials[event["number"]], event["metrics"], event["outcome"], state)
                 else:
                     self._say_standing()
@@ -274,7 +279,7 @@ class Reporter:
         (first, number), *others = reached.items()
         later = (f"epoch {epoch}: {number}" for epoch, number in others)
         said = ", ".join([f"rung at epoch {first}: {counted(number, 'trial')}", *later])
-        return [said, f"the best 1 in {self.search.config.search.reduction_factor:g} of a rung go on"]
+        return [said, f"the best 1 in {self.search.config.search.reduction_factor:g} of a rung continue"]
 
     def _in_an_epoch(self) -> list[tuple[int, StepsDone]]:
         """The latest progress of each running epoch; a progress message may come after the result of its epoch."""

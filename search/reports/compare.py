@@ -20,7 +20,6 @@ from trainables import InputError, Objective
 
 #: Columns that a screen shows behind the hyperparameters.
 LAST = ("behind", "epochs", "seconds", "cost")
-HEADINGS = {"behind": "worse by", "best_epoch": "best epoch", "epochs": "epochs trained"}
 #: Outcomes of a failed trial, if it has no result.
 LOST = ("diverged", "failed")
 
@@ -56,8 +55,8 @@ class Comparison:
     Attributes:
         objective: the objective of the compared searches.
         searches: a row for each search: `search`, `searcher`, `trials` (counted by outcome), `best val_METRIC`,
-            `test_METRIC`, `epochs`, `seconds`, `seconds of failed trials`, `seconds of stopped trials`, and `cost`
-            where the searches have prices.
+            `test_METRIC` if a search was tested, `epochs`, `seconds`, `seconds of failed trials`,
+            `seconds of stopped trials`, and `cost` where the searches have prices.
         trials: a row for each trial, the best one first. `search`, `trial`, `outcome`. `val_METRIC`: the best value;
             NaN for a trial that diverged. `behind`: the difference to the best trial. A column for each further
             objective, and `front`: whether the trial is on the Pareto front. `best_epoch`, `epochs`, `seconds`, `cost`.
@@ -83,7 +82,7 @@ class Comparison:
         rates = [name for name in first if is_learning_rate(str(name))]
         start = first.index("best_epoch") + 1
         ordered = [*first[:start], *rates, *(name for name in first[start:] if name not in rates), *last]
-        return [_grid(self.searches), _grid(best[ordered].rename(columns=HEADINGS), self.hyperparameters)]
+        return [_grid(self.searches), _grid(best[ordered], self.hyperparameters)]
 
     def markdown(self, top: int) -> list[str]:
         """Both tables as lines of Markdown."""
@@ -211,6 +210,7 @@ def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) 
 def _searches_frame(tables: Sequence[SearchTable], trials: pd.DataFrame, objective: Objective) -> pd.DataFrame:
     """A row for each search, the one with the best trial first; see `Comparison.searches`."""
     by_name, rows = {table.name: table for table in tables}, []
+    tested = not all(math.isnan(table.test) for table in tables)  # a function has no test figure
     for name, group in trials.groupby("search", sort=False):
         table = by_name[str(name)]
         # A failed trial with a result counts by its result.
@@ -221,7 +221,7 @@ def _searches_frame(tables: Sequence[SearchTable], trials: pd.DataFrame, objecti
                 "searcher": table.algorithms,
                 "trials": tally(group["outcome"]),
                 f"best {objective.key}": group[objective.key].iloc[0],
-                objective.test_key: table.test,
+                **({objective.test_key: table.test} if tested else {}),
                 "epochs": int(group["epochs"].sum()),
                 "seconds": group["seconds"].sum(),
                 "seconds of failed trials": group.loc[lost, "seconds"].sum(),

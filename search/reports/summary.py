@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from search.core.config import SearchConfig
 from search.core.pareto import front, value_of
 from search.core.readable import Grid, figure, value, visible
+from search.core.settings import SearchSection
 from search.core.state import FinalRun, SearchState, Trial
 from search.final import finalists, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
@@ -17,7 +18,7 @@ from search.reports.columns import ordered
 
 #: The text of each outcome, in the order of `tally`. None: the trial is running.
 OUTCOMES = {
-    None: "training", "paused": "waiting at a rung", "interrupted": "interrupted", "completed": "completed",
+    None: "running", "paused": "paused", "interrupted": "interrupted", "completed": "completed",
     "stopped_early": "stopped early", "timed_out": "out of time", "diverged": "diverged", "failed": "failed",
     "unknown": "unknown, as the logged search stopped them",
 }  # fmt: skip
@@ -118,9 +119,17 @@ def _effort(state: SearchState, config: SearchConfig) -> list[str]:
     return lines
 
 
-def trials_of(total: float) -> str:
-    """`20 trials`; for an infinite number the words `as many trials as the budget holds`."""
-    return "as many trials as the budget holds" if math.isinf(total) else counted(int(total), "trial")
+def trials_of(total: float, search: SearchSection | None = None) -> str:
+    """`20 trials`; for an infinite number the words `as many trials as 1h holds`.
+
+    Args:
+        search: has the budget that ends a search with an infinite number of trials.
+    """
+    if not math.isinf(total):
+        return counted(int(total), "trial")
+    epochs = search.epoch_budget if search else None
+    limit = (search.time_budget if search else None) or (f"a budget of {epochs} epochs" if epochs else "the budget")
+    return f"as many trials as {limit} holds"
 
 
 def counted(number: int, noun: str) -> str:

@@ -21,13 +21,13 @@ from trainables import LOOP_TASK, InputError
 
 #: The line for an event. `{epoch}` is the trial's last epoch, `{reason}` the event's reason.
 _LINES = {
-    "promoted": "epoch {epoch}: goes on; it is {reason} by now",
-    "stopped_early": "given up: {reason}",
-    "reopened": "goes on, as {reason}",
-    "paused": "waits again, as {reason}",
-    "completed": "epoch {epoch}: complete, as {reason}",
-    "interrupted": "interrupted with the search; goes on from its checkpoint when that is resumed",
-    "timed_out": "ended inside an epoch: over its time ({reason})",
+    "promoted": "promoted from epoch {epoch}: {reason}",
+    "stopped_early": "stopped, not continued: {reason}",
+    "reopened": "continues: {reason}",
+    "paused": "paused again: {reason}",
+    "completed": "epoch {epoch}: complete; {reason}",
+    "interrupted": "interrupted with the search; it continues from its checkpoint when the search is resumed",
+    "timed_out": "out of time inside an epoch: {reason}",
 }
 #: The reason of an event in a journal without reasons.
 _REASONS = {
@@ -35,7 +35,11 @@ _REASONS = {
     "reopened": "the search was given more epochs",
     "paused": "the search was given more",
 }
-_ENDS = {"stopped_early": "stopped", "paused": "waits for its promotion", "timed_out": "out of its time"}
+#: The decision on an epoch, by its outcome.
+_DECISIONS = {
+    None: "continues", "paused": "paused", "completed": "complete", "stopped_early": "stopped",
+    "timed_out": "out of time",
+}  # fmt: skip
 
 
 def why(store: Store, name: str, number: int) -> list[str]:
@@ -116,7 +120,7 @@ class _Story:
             case "trial":
                 values = ", ".join(f"{k} {shown(v)}" for k, v in event["params"].items() if v is not None)
                 unknown = f"imported from {self.imported}, which does not say why it was proposed"
-                self.lines += [unknown if self.imported else f"proposed {reason}", f"  {values}"]
+                self.lines += [unknown if self.imported else f"proposed: {reason}", f"  {values}"]
             case "result":
                 self._add_result(event, reason)
             case "retry":
@@ -135,11 +139,8 @@ class _Story:
             return
         if outcome is None and not reason:
             return
-        line = f"epoch {epoch}: {self.metric} {figure(event['metrics'][self.metric])}"
-        if outcome == "completed":
-            self.lines.append(f"{line}; complete{f', as {reason}' if reason else ''}")
-            return
-        self.lines.append(f"{line}{f'; {reason}' if reason else ''}: {_ENDS[outcome] if outcome else 'goes on'}")
+        line = f"epoch {epoch}: {_DECISIONS[outcome]}; {self.metric} {figure(event['metrics'][self.metric])}"
+        self.lines.append(f"{line}; {reason}" if reason else line)
 
     def end(self) -> list[str]:
         """Lines on the outcome and the rank of the trial."""

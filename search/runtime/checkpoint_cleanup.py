@@ -50,7 +50,8 @@ def limit(search: Search, reported: Iterable[int]) -> None:
     paused = [search.state.trials[number] for number in search.state.paused()]
     for trial in sorted(paused, key=lambda t: (t.epoch, -search.objective.loss(t.best_value))):
         if excess > 0:
-            search.give_up(trial.number)
+            limit = f"search.max_checkpoint_gb is {search.config.search.max_checkpoint_gb:g}"
+            search.give_up(trial.number, reason=f"checkpoints take more space than allowed ({limit})")
             excess -= sum(saved.bytes for saved in trial.checkpoints)
             _keep(search, trial, {trial.best_epoch} if trial is best else set())
 

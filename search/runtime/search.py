@@ -122,10 +122,14 @@ class Search:
         """Ends trials that exceed `search.trial_timeout` inside an epoch."""
         self.record(*(Moved(event="timed_out", number=n, reason=timeout_reason(self.config.search)) for n in numbers))
 
-    def give_up(self, *numbers: int) -> None:
-        """Ends these paused trials."""
-        reason = "no place became free, and the search ended or its time would not hold it"
-        self.record(*(Moved(event="stopped_early", number=number, reason=reason) for number in numbers))
+    def give_up(self, *numbers: int, reason: str | None = None) -> None:
+        """Ends these paused trials.
+
+        Args:
+            reason: by default the numbers of trials that continued and that started.
+        """
+        reasons = {number: reason or self.study.give_up_reason(number) for number in numbers}
+        self.record(*(Moved(event="stopped_early", number=number, reason=text) for number, text in reasons.items()))
 
     def stop(self, why: Stop) -> None:
         """Stops the search: no new trials begin, and running trials finish their epoch."""

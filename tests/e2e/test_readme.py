@@ -99,6 +99,8 @@ ELSEWHERE = {
     "resume NAME --address HOST:PORT": "tests/clusters",
     "resume NAME --data URI": "tests/clusters/test_storage.py",
     "resume digits": "tests/test_migrating.py",
+    "predict windows photo.jpg more-photos/": "test_run.py",
+    "predict rnn engine-1.csv engine-2.csv": "as predict rnn INPUT above",
     "resume second": "test_programs.py",
     "resume second --trials +10": "test_programs.py",
     "report tutorial --open": "test_programs.py",

@@ -160,3 +160,10 @@ def test_argument_of_python_is_named_as_it_was_given(tmp_path):
         search.run(train, {"x": 1}, "val_loss min", settings={"fuse": "x"}, store=tmp_path)
     with pytest.raises(InputError, match=r"^search.run: space.x: <class 'dict'>: allowed are"):
         search.run(train, {"x": dict}, "val_loss min", store=tmp_path)
+
+
+def test_tasks_are_those_that_run_takes_each_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEARCH_TASKS", "train=trainables.loops.task:LoopTask?metric=loss&mode=min")
+    assert "train" not in search.tasks() and "rnn" in search.tasks()
+    with pytest.raises(InputError, match="task 'train': unknown; there are windows"):
+        search.run("train", store=tmp_path)

@@ -161,9 +161,7 @@ class Loop:
         metrics = self._next()
         if starts and self.trial._checkpoint is not None:
             # The function restored no part: it runs again from its first epoch up to the trial's epoch.
-            self.trial.messages.append(
-                "its function restored nothing by `trial.epochs`: it is trained again from epoch 1"
-            )
+            self.trial.messages.append("no parts were given to `trial.epochs(...)`, so it starts again at epoch 1")
             for _ in range(2, self.epoch + 1):
                 metrics = self._next()
         self.trial._checkpoint = None

@@ -159,9 +159,9 @@ def _joined(
             raise InputError(f"{place}: data.group: no array named {group!r}; there are {listed(arrays)}")
     if others := sorted({key for arrays in pieces for key in arrays} - {"X", target, group}):
         notes.append(
-            f"{split}: not used: {listed(others)} (name the target with --set data.target=NAME, and the group with "
-            "--set data.group=NAME)"
-        )
+            f"{split}: the array {others[0]} is not used" if len(others) == 1
+            else f"{split}: the arrays {listed(others)} are not used"
+        )  # fmt: skip
     parts = [check(arrays["X"], arrays[target], arrays.get(group) if group else None, place) for arrays in pieces]
     if len(parts) == 1:
         return parts[0]

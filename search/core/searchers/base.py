@@ -35,7 +35,7 @@ class Searcher:
     several_objectives = False
     #: Whether it has a finite number of configurations, so that a search needs neither trials nor a budget.
     is_finite = False
-    #: The source of the last proposal in words, such as `the model of the ranks of 12 results`.
+    #: The source of the last proposal in words that follow "proposed:", such as `drawn at random`.
     source = ""
     #: Configurations of earlier searches to propose before others; see `learn`.
     first: Sequence[Params] = ()

@@ -111,12 +111,12 @@ class OptunaSearcher(Searcher):
     def _model_in_words(self) -> str:
         """The source of the next proposal in words, by the rule of Optuna's samplers."""
         if not self.models:
-            return "chance"
+            return "drawn at random"
         name = type(self).__name__.removesuffix("Searcher").lower()
         results = sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
         if results >= self.startup:
-            return f"{name}'s model of {results} results"
-        return f"chance, as {name} has a model from {self.startup} results on"
+            return f"chosen by {name}'s model of {results} results"
+        return f"drawn at random, because {name}'s model needs {self.startup} results ({results} so far)"
 
     def _ask(self, values: Params) -> tuple[Any, Params]:
         """Asks Optuna for a trial in which these parameters have these values."""
@@ -136,7 +136,7 @@ class OptunaSearcher(Searcher):
             model: False: the model may not propose, as its proposal takes too long.
         """
         if (winner := priors.winner(self.space, self.first, number, turn, rng, self._experts)) is not None:
-            self.source = "the best of an earlier search"
+            self.source = "the best configuration of an earlier search"
             return self._searched(winner)
         if model and not (self.uses_priors and self._experts):
             return {}
@@ -145,15 +145,15 @@ class OptunaSearcher(Searcher):
         own = [t for t in results if turn.items() <= t.params.items()]
         ranked = [t.params for t in sorted(own, key=self._rank)]
         if number < self._experts:
-            params, self.source = priors.prior_configuration(space, rng), "what an expert would try first"
+            params, self.source = priors.prior_configuration(space, rng), "the expert's configuration"
         else:
             source = priors.choose_source(space, ranked, rng)
             if source == "model" and model:
                 return {}
             best = ranked[0] if source in ("best", "model") and ranked and self._experts else None
             self.source = (
-                "the neighbourhood of the best result so far" if best is not None
-                else "the priors" if source == "prior" else "chance"
+                "drawn near the best result so far" if best is not None
+                else "drawn from the priors" if source == "prior" else "drawn at random"
             )  # fmt: skip
 
             def draw() -> Params:
@@ -316,7 +316,7 @@ class Nsga2Searcher(OptunaSearcher):
         return self.optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, self.startup))
 
     def _model_in_words(self) -> str:
-        return "the genetic operators of nsga2"
+        return "made by the genetic operators of nsga2"
 
 
 def suggest(trial: Any, parameter: Parameter) -> Any:

@@ -118,10 +118,10 @@ class RankSearcher(Searcher):
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
         turn = turn_of(self.balance, number)
         if number < self._experts:
-            self.source = "what an expert would try first"
+            self.source = "the expert's configuration"
             params = priors.prior_configuration(self.space.fix(turn), rng)
         elif (winner := priors.winner(self.space, self.first, number, turn, rng, self._experts)) is not None:
-            self.source, params = "the best of an earlier search", winner
+            self.source, params = "the best configuration of an earlier search", winner
         else:
             rows = self._new(self._candidates(turn, rng))[:QUICK]
             pace = PaceModel(self.space, [] if math.isinf(self._limit) else list(self._paces.values()))
@@ -152,16 +152,18 @@ class RankSearcher(Searcher):
         else:
             source = "uniform" if rng.random() < UNIFORM else "model"
         if source in ("uniform", "prior"):
-            self.source = "the priors" if source == "prior" else "chance"
+            self.source = "drawn from the priors" if source == "prior" else "drawn at random"
             return self._encoding.draw(rng, QUICK, turn, priors=source == "prior")
         if len(results) >= self.startup and best:
-            self.source = f"the model of the ranks of {len(results)} results"
+            self.source = f"chosen by the model of the ranks of {len(results)} results"
             with _libraries().limit(limits=1):
                 return self._by_improvement(self._fit(results), ranked, turn, rng)
         if self._experts and best:
-            self.source = "the neighbourhood of the best result so far"
+            self.source = "drawn near the best result so far"
             return self._encoding.near(rng, np.repeat([self._rows[ranked[0]]], QUICK, axis=0), priors.NEAR, turn)
-        self.source = f"chance, as the model starts from {self.startup} results"
+        self.source = f"drawn at random, because the model needs {self.startup} results ({len(results)} so far)"
+        if len(results) >= self.startup:
+            self.source = "drawn at random, because no trial has a finite result"
         return self._encoding.draw(rng, QUICK, turn)
 
     def _usable(self) -> dict[int, tuple[int, float]]:

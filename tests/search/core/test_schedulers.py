@@ -36,7 +36,7 @@ def test_asha_keeps_the_best_third_of_a_rung(trials):
 
 def test_asha_reason_has_rank_and_places(trials):
     kinds(trials, asha := Asha(1, 3, 9), 1, [1.0, 2.0, 3.0])
-    assert trials.report(asha, 3, 1, 4.0).reason == "4th of 4 at this rung, where the best 2 go on"
+    assert trials.report(asha, 3, 1, 4.0).reason == "4th of 4 at epoch 1; the best 2 continue"
 
 
 def test_asha_decides_at_rungs_and_not_at_the_last_epoch(trials):
@@ -62,7 +62,7 @@ def test_unreliable_first_rung_is_passed_until_its_ranks_hold(trials, asha):
         trials.add(1, {number: float(number)}).add(2, {number: -float(number)})
     assert not passes(5.0), "five trials prove nothing"
     trials.add(1, {5: 5.0}).add(2, {5: -5.0})
-    assert passes(6.0) and "trials pass it for now" in trials.report(asha, 98, 1, 8.0).reason
+    assert passes(6.0) and "trials pass without being compared" in trials.report(asha, 98, 1, 8.0).reason
     trials.add(1, {6: -1.0}).waiting = {6: 1}
     assert asha.next_promotion(trials) is None, "that it is the best there means nothing"
     trials.add(4, {number: -float(number) for number in range(4)})
@@ -147,7 +147,7 @@ def test_hyperband_compares_trials_of_one_bracket(trials):
         trials.report(hyperband, number, 2, 0.0)
     assert trials.report(hyperband, first, 2, 9.0)[:2] == (
         "continue",
-        "1st of 1 at this rung, where the best goes on (bracket 1)",
+        "1st of 1 at epoch 2; the best trial continues (bracket 1)",
     )
 
 
@@ -209,7 +209,7 @@ def report(study: Study, number: int, loss: float):
 def test_first_trial_of_priors_is_never_stopped_or_paused(scheduler):
     study = study_of(f"search.scheduler={scheduler}", "search.balance=null")
     decisions = [report(study, number, loss) for number, loss in ((1, 3.0), (2, 2.0), (3, 1.0), (0, 4.0))]
-    assert decisions[-1].kind == "continue" and decisions[-1].reason.endswith("it goes on anyway")
+    assert decisions[-1].kind == "continue" and decisions[-1].reason.endswith("so it always continues")
     assert scheduler == "asha" or [decision.kind for decision in decisions[:3]] == ["pause"] * 3
     assert len(study.rungs()[1]) == 4, "others are compared with it all the same"
 

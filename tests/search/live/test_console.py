@@ -67,10 +67,10 @@ def test_live_table_fits_the_terminal_and_shows_best_elapsed_and_the_learning_ra
     assert lines[1].startswith("elapsed 0:0")
     heading = next(i for i, line in enumerate(lines) if line.startswith("trial "))
     assert re.match(r"trial +epoch +latest +best +lr\b", lines[heading])
-    assert "  0  training" in lines[heading + 1] and len(lines) - heading > 6
+    assert "  0  running" in lines[heading + 1] and len(lines) - heading > 6
     said = " ".join(lines[:heading])
-    assert "20 trials proposed: 5 training, 15 waiting at a rung" in said
-    assert "rung at epoch 2: 20 trials" in said and "the best 1 in 4 of a rung go on" in said
+    assert "20 trials proposed: 5 running, 15 paused" in said
+    assert "rung at epoch 2: 20 trials" in said and "the best 1 in 4 of a rung continue" in said
 
 
 @pytest.mark.parametrize(("width", "height"), [(30, 10), (40, 10), (48, 12)])
@@ -196,7 +196,7 @@ def test_terminal_that_is_resized_keeps_no_lines_of_earlier_frames(tmp_path, tri
             more = lines[heading].split()[-1]
             best = max(i for i, line in enumerate(lines) if line.startswith("best val_mse 1.000"))
             assert lines[:best] == ["the line before"] * best, lines
-            assert all(re.match(r" +\d+  (training|  *1/24) ", line) for line in lines[heading + 1 :]), lines
+            assert all(re.match(r" +\d+  (running|  *1/24) ", line) for line in lines[heading + 1 :]), lines
         (tmp_path / "stop").touch()
         lines = wait(lambda lines: lines[-1] == "the line after")[:-1]
         assert set(lines) <= {"the line before"}
@@ -209,14 +209,14 @@ def test_log_lines_have_the_time_hyperparameters_and_both_bests(paused, monkeypa
     now = [1000.0]
     monkeypatch.setattr("search.live.console.time.monotonic", lambda: now[0])
     out = io.StringIO()
-    paused.listeners.append(Reporter(Screen(file=out, width=60), paused, began=938.0))
+    paused.listeners.append(Reporter(Screen(file=out, width=60), paused, verbose=True, began=938.0))
     trial, epochs = paused.state.trials[0], paused.config.search.epochs
     for epoch in range(3, 9):
         report(paused, 0, epoch, 0.05 if epoch == 4 else 0.06)
-    (line,) = out.getvalue().splitlines()
+    *_, line = out.getvalue().splitlines()
     lr = f"lr={trial.params['lr']:.4g}".rstrip("0")
     assert line.startswith(
-        f"14:03:22  1:02  trial 0 waiting at a rung, epoch 8: val_mse 0.06000; its best 0.05000 at epoch 4; {lr} "
+        f"14:03:22  1:02  trial 0 paused, epoch 8: val_mse 0.06000; its best 0.05000 at epoch 4; {lr} "
     )
     assert line.endswith("; best so far 0.05000 (trial 0)") and f" hidden={trial.params['hidden']} " in line
     assert "ridge=" not in line and "None" not in line and epochs == 24
@@ -260,7 +260,7 @@ def test_dumb_terminal_gets_the_lines_of_a_log(search, monkeypatch):
 
 def test_live_table_of_a_search_that_a_budget_ends(search):
     table = shown(Reporter(Console(file=io.StringIO()), search))
-    assert "1 trial so far: 1 training" in table
+    assert "1 trial so far: 1 running" in table
     assert "about 59:5" in table or "about 1:00:00" in table, "what is left of the hour"
 
 
@@ -299,7 +299,7 @@ def test_in_a_pipe_a_trial_has_a_line_as_it_ends_and_every_epoch_has_one_on_dema
             break
     lines = brief.console.file.getvalue().splitlines()
     assert len(full.console.file.getvalue().splitlines()) == epoch - 1
-    assert "best val_mse " in lines[0] and "1 trial so far: 1 training" in lines[0]
+    assert "best val_mse " in lines[0] and "1 trial so far: 1 running" in lines[0]
     assert lines[1:] == [full.console.file.getvalue().splitlines()[-1]]
 
 
@@ -313,3 +313,24 @@ def test_trial_that_waited_at_a_rung_and_ends_has_a_line_in_a_log(paused):
     assert (
         f"trial {waiting[0]} stopped early, epoch 2: val_mse" in lines[0] and "best so far 0.1000 (trial 0)" in lines[0]
     )
+
+
+def test_pause_has_a_line_in_a_log_only_on_demand(paused):
+    brief, full = io.StringIO(), io.StringIO()
+    paused.listeners += [
+        Reporter(Console(file=out, width=500), paused, verbose) for out, verbose in ((brief, False), (full, True))
+    ]
+    for epoch in range(3, 9):
+        report(paused, 0, epoch, 0.05)
+    assert "trial 0 paused, epoch 8" in full.getvalue() and not brief.getvalue()
+
+
+def test_trial_that_an_earlier_session_stopped_has_no_line_when_it_is_stopped_again(paused):
+    paused.give_up(*(waiting := list(paused.state.paused())))
+    out = io.StringIO()
+    paused.listeners.append(Reporter(Console(file=out, width=500), paused))
+    paused.record(*({"event": "paused", "number": number} for number in waiting))
+    report(paused, waiting[0], 3, 1.0)
+    paused.give_up(*waiting)
+    (line,) = out.getvalue().splitlines()
+    assert line.split("  ")[2].startswith(f"trial {waiting[0]} stopped early, epoch 3")

@@ -63,7 +63,7 @@ def test_without_a_test_figure_the_best_trial_comes_first():
 
 
 def test_outcomes_are_counted_in_plain_words():
-    assert tally([None, "paused", "paused", "stopped_early"]) == "1 training, 2 waiting at a rung, 1 stopped early"
+    assert tally([None, "paused", "paused", "stopped_early"]) == "1 running, 2 paused, 1 stopped early"
 
 
 def printed(write, terminal: bool) -> str:

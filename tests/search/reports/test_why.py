@@ -15,9 +15,7 @@ from tests.search.reports.made import made
 from tests.search.runtime.test_search import result
 from trainables import InputError
 
-STANDING = re.compile(
-    r"(\d+)(?:st|nd|rd|th) of (\d+) at this rung, where (?:the best )?(?:(?:(\d+) go|goes) on|none goes)"
-)
+STANDING = re.compile(r"(\d+)(?:st|nd|rd|th) of \d+ at epoch \d+; (?:the best )?(trial|too few|\d+)")
 
 
 def search_with(folder, *sets: str) -> tuple[Store, Search]:
@@ -54,15 +52,15 @@ def test_each_decision_is_told_with_figures_that_lead_to_it(tmp_path, scheduler)
     for number, trial in search.state.trials.items():
         lines = why(store, "s", number)
         assert "would propose something else" not in lines[0], lines[0]
-        assert lines[0].startswith("proposed after ")
+        assert lines[0].startswith("proposed: ")
         for line in lines:
             if found := STANDING.search(line):
-                rank, places = int(found[1]), int(found[3] or found[0].endswith(" goes on"))
-                stops = scheduler in ("asha", "hyperband") and rank > places and "anyway" not in line
-                assert line.endswith(": stopped") == stops, line
+                rank, places = int(found[1]), int({"trial": "1", "too few": "0"}.get(found[2], found[2]))
+                stops = scheduler in ("asha", "hyperband") and rank > places and "always continues" not in line
+                assert (": stopped; " in line) == stops, line
                 told += 1
         if trial.outcome == "stopped_early":
-            assert any(line.endswith(": stopped") or line.startswith("given up") for line in lines)
+            assert any(": stopped" in line or line.startswith("stopped") for line in lines)
         assert f"in the end: {trial.outcome}" in lines[-1]
     assert told > 10 or scheduler in ("median", "none")
     assert any("ended, as training loss is nan" in line for line in why(store, "s", 7))
@@ -86,18 +84,17 @@ def test_imported_trial_has_no_reason_that_its_tool_did_not_keep(tmp_path):
     store, *_ = made(tmp_path, {"x": {"uniform": [0, 1]}}, results, flags={"search.epochs": 4}, imported="study.db")
     assert why(store, "s", 0) == [
         "imported from study.db, which does not say why it was proposed", "  x 0.1",
-        "epoch 4: val_loss 0.2000; complete",
+        "epoch 4: complete; val_loss 0.2000",
         "in the end: completed; best val_loss 0.2000 at epoch 4, place 1 of 2",
     ]  # fmt: skip
-    assert why(store, "s", 1)[2] == "epoch 1: val_loss 0.9000: stopped"
+    assert why(store, "s", 1)[2] == "epoch 1: stopped; val_loss 0.9000"
 
 
 def test_sources_of_proposals_are_told(tmp_path):
     store, _ = search_with(tmp_path, "search.scheduler=none")
     told = [why(store, "s", number)[0] for number in range(20)]
-    assert told[0] == "proposed after 0 of 0 trials were judged, from what an expert would try first"
-    sources = {line.split(", from ")[1].split(" of ")[0].split(",")[0] for line in told}
-    assert {"the priors", "the neighbourhood"} <= sources
+    assert told[0] == "proposed: the expert's configuration"
+    assert {"proposed: drawn from the priors", "proposed: drawn near the best result so far"} <= {*told}
 
 
 def test_trial_that_is_not_there_is_told(tmp_path):

@@ -197,10 +197,11 @@ def test_groups_are_found_by_their_name_where_they_repeat(tmp_path):
     found = data.prepare(SETTINGS, tmp_path / "a.npz")
     assert found.info.chosen == {"group": "engine", "target": "y"}, "which a resume keeps to"
     assert "sequences of one engine stay in one split (data.group=engine, found by its name)" in found.info.notes
-    assert any(note.startswith("train: not used: batch (") for note in found.info.notes)
+    assert "train: the array batch is not used" in found.info.notes
     assert found.info.fingerprint == data.prepare({**SETTINGS, "group": "engine"}, tmp_path / "a.npz").info.fingerprint
     np.savez(tmp_path / "b.npz", X=objects(x), y=y, unit=np.arange(40))
-    assert "not used: unit" in data.prepare(SETTINGS, tmp_path / "b.npz").info.notes[0], "each has one of its own"
+    notes = data.prepare(SETTINGS, tmp_path / "b.npz").info.notes
+    assert notes[0] == "train: the array unit is not used", "each has one of its own"
 
 
 def test_group_column_of_a_long_table_is_no_feature(tmp_path):
