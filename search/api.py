@@ -238,7 +238,8 @@ def _task_config(
     own = trainables.get_task(task).objective
     if objective is not None and parse_objective(objective, "objective") != Objective(own.metric, own.mode):
         raise InputError(f"objective={objective!r}: the task {task} has the objective {own.metric} {own.mode}")
-    flags = {**{f"space.{key}": trainables.plain(spec, key) for key, spec in (space or {}).items()}, **flags}
+    flags = {**{f"space.{key}": spec for key, spec in (space or {}).items()}, **flags}
+    flags = {key: trainables.plain(value, key) for key, value in flags.items()}
     return load_config(task, flags=flags, profile="demo" if data is None else "data", named=argument)
 
 

@@ -189,6 +189,8 @@ def check_config(task: str, raw: dict[str, Any], place: str, given: Mapping[str,
             raise InputError(f"{place}: {section}: {raw.get(section)!r}: expected a mapping")
     given = given or {}
     search = _validate(SearchSection, raw["search"], f"{place}: search", given)
+    resources = _validate(Resources, raw["resources"], f"{place}: resources", given)
+    raw = {**raw, "search": _checked(search, raw["search"]), "resources": _checked(resources, raw["resources"])}
     searcher, scheduler = SEARCHERS.get(search.searcher), SCHEDULERS.get(search.scheduler)
     if search.grace_period > search.epochs and scheduler.compares:
         raise InputError(
@@ -197,7 +199,7 @@ def check_config(task: str, raw: dict[str, Any], place: str, given: Mapping[str,
     config = SearchConfig(
         task=task,
         search=search,
-        resources=_validate(Resources, raw["resources"], f"{place}: resources", given),
+        resources=resources,
         data=raw["data"],
         space=parse_space(raw["space"], place, narrowed=True),
         place=place,
@@ -273,6 +275,17 @@ def parse_duration(text: str, place: str = "--time-budget") -> float:
     if total <= 0:
         raise InputError(f"{place}: {text!r}: expected a positive duration such as 90s, 30m or 1h30m")
     return total
+
+
+def _checked(section: Section, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `raw` with their checked values: pydantic reads the text `"2"` as the number 2.
+
+    A whole number of a field for floats stays a whole number: the configuration shows `cpus: 1` as it was given.
+    """
+    checked = {key: getattr(section, key) for key in raw}
+    return {
+        key: raw[key] if type(raw[key]) is int and type(value) is float else value for key, value in checked.items()
+    }
 
 
 def _validate(model: type[S], raw: dict[str, Any], place: str, given: Mapping[str, str]) -> S:

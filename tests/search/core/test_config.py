@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.core.config import check_space, digest, load_config, parse_duration
+from search.core.config import check_config, check_space, digest, load_config, parse_duration
 from search.core.program_config import loop_config, read_space
+from search.core.replay import extend
 from trainables import TASKS, get_task, register_task
 from trainables.base.errors import InputError
 
@@ -237,3 +238,37 @@ def test_task_without_a_demo_keeps_what_its_file_says(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("epochs", "window"), [(12, 1), (20, 1), (21, 3), (80, 3)])
 def test_trials_of_21_epochs_or_more_are_ranked_by_the_mean_of_three(epochs, window):
     assert load_config("windows", [f"search.epochs={epochs}"]).window == window
+
+
+@pytest.mark.parametrize(
+    ("sets", "flags", "key", "value"),
+    [
+        ([], {"search.trials": "2"}, "trials", 2),
+        (["search.trials='3'"], {}, "trials", 3),
+        (["search.trials=1e6"], {}, "trials", 1_000_000),
+        (["search.fit_epochs=no"], {}, "fit_epochs", False),
+        ([], {"search.reduction_factor": "3"}, "reduction_factor", 3.0),
+    ],
+)
+def test_configuration_holds_the_checked_value_and_resume_adds_to_it(sets, flags, key, value):
+    config = load_config("rnn", sets, flags)
+    kept = config.raw["search"][key]
+    assert (kept, type(kept)) == (value, type(value)) and getattr(config.search, key) == value
+    if key == "trials":
+        assert extend(config, {"trials": "+1"}).search.trials == value + 1
+
+
+def test_record_of_an_older_version_with_a_text_for_a_number_can_be_extended():
+    config = load_config("rnn", ["search.trials=2"])
+    raw = {**config.raw, "search": {**config.raw["search"], "trials": "2"}}
+    assert extend(check_config("rnn", raw, "here"), {"trials": "+1"}).search.trials == 3
+
+
+@pytest.mark.parametrize("key", ["search.trials", "search.reduction_factor", "resources.cpus", "resources.gpus"])
+def test_truth_value_is_no_number(key):
+    with pytest.raises(InputError, match=f"--set {key}=true: true is neither a number nor a text"):
+        load_config("rnn", [f"{key}=true"])
+
+
+def test_whole_number_of_a_field_for_floats_stays_as_it_was_given():
+    assert repr(load_config("rnn", ["resources.cpus=2"]).raw["resources"]["cpus"]) == "2"
