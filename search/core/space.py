@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -182,7 +182,8 @@ def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> S
     Raises:
         InputError: naming the key, the value and what is allowed.
     """
-    parameters = {name: _parameter(name, spec, place) for name, spec in _flatten(raw, place)}
+    specs = _by_name(_flatten(raw, place), f"{place}: space")
+    parameters = {name: _parameter(name, spec, place) for name, spec in specs.items()}
     for parameter in parameters.values():
         for key, allowed in parameter.when.items():
             where = f"{place}: space.{parameter.name}: when: {key}"
@@ -202,6 +203,23 @@ def _overlap(allowed: Sequence[Plain], possible: Sequence[Plain]) -> bool:
     if isinstance(possible, range):
         return any(isinstance(value, int) and value in possible for value in allowed)
     return bool(set(allowed) & set(possible))
+
+
+def _by_name(entries: Iterable[tuple[tuple[str, ...], Any]], where: str) -> dict[str, Any]:
+    """The entries by their dotted names; raises InputError if two have the same name.
+
+    Args:
+        entries: the keys from the outside to the inside, and the value: `a: {b: 1}` has the keys `("a", "b")`.
+    """
+    values: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    for keys, value in entries:
+        name = ".".join(keys)
+        shown = "{" + ": {".join(map(repr, keys)) + ": ..." + "}" * len(keys)
+        if name in values:
+            raise InputError(f"{where}.{name}: given twice, as {written[name]} and as {shown}; remove one of them")
+        values[name], written[name] = value, shown
+    return values
 
 
 def listed(*spaces: Space) -> dict[str, tuple[Plain, ...]]:
@@ -249,17 +267,19 @@ def is_spec(value: Any) -> bool:
     return isinstance(value, Mapping) and any(kind in value for kind in KINDS)
 
 
-def _flatten(raw: Mapping[str, Any], place: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(raw: Mapping[str, Any], place: str, outer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The keys of each parameter from the outside to the inside, and its entry."""
     for key, value in raw.items():
-        name = f"{prefix}{key}"
+        keys = (*outer, str(key))
         if isinstance(value, Mapping) and not is_spec(value):
             if not value or "when" in value:
                 raise InputError(
-                    f"{place}: space.{name}: {dict(value)}: expected one of {', '.join(KINDS)}, or a plain value"
+                    f"{place}: space.{'.'.join(keys)}: {dict(value)}: expected one of {', '.join(KINDS)}, or a plain "
+                    "value"
                 )
-            yield from _flatten(value, place, f"{name}.")
+            yield from _flatten(value, place, keys)
         else:
-            yield name, value
+            yield keys, value
 
 
 def _parameter(name: str, spec: Any, place: str) -> Parameter:
@@ -336,18 +356,19 @@ def _when(raw: Any, where: str) -> dict[str, tuple[Plain, ...]]:
     if not isinstance(raw, Mapping):
         raise InputError(f"{where}: when {raw!r}: expected {{parameter: value}} or {{parameter: [values]}}")
     when = {}
-    for key, value in _flat_conditions(raw):
+    for key, value in _by_name(_flat_conditions(raw), f"{where}: when").items():
         values = value if isinstance(value, list) else [value]
         when[key] = tuple(_plain(item, f"{where}: when: {key}") for item in values)
     return when
 
 
-def _flat_conditions(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat_conditions(raw: Mapping[str, Any], outer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in raw.items():
+        keys = (*outer, str(key))
         if isinstance(value, Mapping):
-            yield from _flat_conditions(value, f"{prefix}{key}.")
+            yield from _flat_conditions(value, keys)
         else:
-            yield f"{prefix}{key}", value
+            yield keys, value
 
 
 def _plain(value: Any, where: str) -> Plain:

@@ -38,7 +38,7 @@ def plain(value: Any, place: str) -> Any:
         if isinstance(value, abstract):
             return kind(value)
     if isinstance(value, Mapping):
-        return {str(plain(key, place)): plain(item, f"{place}.{key}") for key, item in value.items()}
+        return _plain_mapping(value, place)
     if isinstance(value, AnySet):
         return sorted((plain(item, place) for item in value), key=lambda item: (type(item).__name__, item))
     if isinstance(value, list | tuple | range):
@@ -51,6 +51,17 @@ def plain(value: Any, place: str) -> Any:
         f"{place}: {shown}: allowed are text, numbers, true, false, null and lists of these; give a name, and select "
         "the object by this name in the training"
     )
+
+
+def _plain_mapping(value: Mapping[Any, Any], place: str) -> dict[str, Any]:
+    """The mapping with texts as keys; raises InputError if two keys have the same text, such as 1 and `"1"`."""
+    mapping: dict[str, Any] = {}
+    for key, item in value.items():
+        name = str(plain(key, place))
+        if name in mapping:
+            raise InputError(f"{place}.{name}: given twice, as two keys of the same text; remove one of them")
+        mapping[name] = plain(item, f"{place}.{key}")
+    return mapping
 
 
 @dataclass(frozen=True)
