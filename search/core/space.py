@@ -184,25 +184,40 @@ def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> S
     """
     specs = _by_name(_flatten(raw, place), f"{place}: space")
     parameters = {name: _parameter(name, spec, place) for name, spec in specs.items()}
-    for parameter in parameters.values():
+    for name, parameter in parameters.items():
+        for key in parameter.when.keys() - parameters.keys():
+            raise InputError(
+                f"{place}: space.{name}: when: {key}: no such parameter; there are {', '.join(parameters)}"
+            )
+    space = Space(tuple(_ordered(parameters, place)))
+    for parameter in () if narrowed else space.parameters:
         for key, allowed in parameter.when.items():
-            where = f"{place}: space.{parameter.name}: when: {key}"
-            if key not in parameters:
-                raise InputError(f"{where}: no such parameter; there are {', '.join(parameters)}")
-            possible = parameters[key].values()
-            if narrowed or possible is None or not parameters[key].searched or _overlap(allowed, possible):
-                continue
-            wrong = ", ".join(repr(value) for value in allowed)
-            shown = list(possible) if isinstance(possible, tuple) else parameters[key].describe()
-            raise InputError(f"{where}: {wrong} is not a value of {key}; allowed: {shown}")
-    return Space(tuple(_ordered(parameters, place)))
+            _check_condition(parameters[key], allowed, f"{place}: space.{parameter.name}: when: {key}")
+    return space
 
 
-def _overlap(allowed: Sequence[Plain], possible: Sequence[Plain]) -> bool:
-    """Whether one of the allowed values is possible."""
+def _check_condition(other: Parameter, allowed: Sequence[Plain], where: str) -> None:
+    """Raises InputError if the condition on the parameter `other` has a value that `other` never takes.
+
+    A fixed value may contradict the condition: it switches the conditional parameter off.
+    """
+    possible = other.values()
+    never = [value for value in allowed if not (value is None and other.when)]  # without its own `when` it is None
+    if possible is None:
+        if never:
+            raise InputError(
+                f"{where}: {other.describe()} is continuous, so it never has the value {never[0]!r}; a condition "
+                "names a choice, an int range or a fixed value"
+            )
+        return
     if isinstance(possible, range):
-        return any(isinstance(value, int) and value in possible for value in allowed)
-    return bool(set(allowed) & set(possible))
+        never = [value for value in never if not (isinstance(value, int) and value in possible)]
+    else:
+        never = [value for value in never if value not in possible]
+    if never and other.searched:
+        wrong = ", ".join(repr(value) for value in never)
+        shown = list(possible) if isinstance(possible, tuple) else other.describe()
+        raise InputError(f"{where}: {wrong} is not a value of {other.name}; allowed: {shown}")
 
 
 def _by_name(entries: Iterable[tuple[tuple[str, ...], Any]], where: str) -> dict[str, Any]:

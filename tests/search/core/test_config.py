@@ -122,7 +122,7 @@ SPACE = {"opt": {"choice": ["sgd", "adam"]}, "momentum": {"uniform": [0, 1], "wh
         (
             SPACE | {"beta": {"value": 1, "when": {"opt": ["sgd", "adm"]}}},
             [],
-            "when: opt: 'adm': allowed are sgd, adam",
+            "when: opt: 'adm' is not a value of opt; allowed: ['sgd', 'adam']",
         ),
     ],
 )

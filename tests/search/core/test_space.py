@@ -204,3 +204,29 @@ def test_condition_that_is_given_twice_is_refused():
 def test_two_keys_of_one_text_are_refused():
     with pytest.raises(InputError, match=r"^space\.1: given twice"):
         plain({1: 0.1, "1": 0.2}, "space")
+
+
+@pytest.mark.parametrize(
+    ("other", "values", "wrong"),
+    [
+        ({"uniform": [0, 1]}, "a", r"uniform \[0, 1\] is continuous, so it never has the value 'a'"),
+        ({"loguniform": [0.1, 1]}, 0.5, r"is continuous, so it never has the value 0\.5; a condition names a choice"),
+        ({"choice": ["a", "b"]}, ["a", "c"], r"'c' is not a value of x; allowed: \['a', 'b'\]"),
+        ({"int": [1, 5], "step": 2}, [1, 2], r"2 is not a value of x; allowed: int \[1, 5\] step 2"),
+        ({"choice": ["a", "b"]}, None, r"None is not a value of x"),
+    ],
+)
+def test_condition_on_a_value_that_never_comes_is_refused(other, values, wrong):
+    raw = {"x": other, "lr": {"uniform": [0, 1], "when": {"x": values}}}
+    with pytest.raises(InputError, match=rf"^x\.yaml: space\.lr: when: x: .*{wrong}"):
+        parse_space(raw, "x.yaml")
+    parse_space(raw, "x.yaml", narrowed=True)  # a journal of an older version opens
+
+
+def test_condition_may_ask_for_the_absence_of_a_conditional_parameter():
+    raw = {
+        "opt": {"choice": ["sgd", "adam"]}, "momentum": {"uniform": [0, 1], "when": {"opt": "sgd"}},
+        "beta": {"uniform": [0, 1], "when": {"momentum": None}}, "off": 1, "y": {"uniform": [0, 1], "when": {"off": 2}},
+    }  # fmt: skip
+    beta = parse_space(raw, PLACE).parameters[2]
+    assert beta.exists({"momentum": None}) and not beta.exists({"momentum": 0.5})
