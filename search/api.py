@@ -85,11 +85,12 @@ def run(
     flags: dict[str, Any] = {f"search.{key}": value for key, value in (settings or {}).items()}
     flags |= {f"resources.{key}": value for key, value in (resources or {}).items()}
     flags |= {_dotted(key): value for key, value in (set or {}).items()}
-    flags |= {
+    named = {
         "search.trials": trials, "search.epochs": epochs, "search.time_budget": time_budget,
         "search.searcher": searcher, "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.seed": seed,
     }  # fmt: skip
+    flags |= {key: value for key, value in named.items() if value is not None}
     options = runs.RunOptions(_text(data), name, address, retrain, start_from)
     with shown(observer, verbose) as (observer, show):
         if isinstance(train, str):
@@ -122,7 +123,8 @@ def plan(
 
     opened = Store.open(store)
     flags = {_dotted(key): value for key, value in (set or {}).items()}
-    flags |= {"search.trials": trials, "search.epochs": epochs, "search.time_budget": time_budget}
+    named = {"search.trials": trials, "search.epochs": epochs, "search.time_budget": time_budget}
+    flags |= {key: value for key, value in named.items() if value is not None}
     config = _task_config(task, None, None, data, flags)
     with shown(observer) as (observer, _):
         return runs.plan(opened, config, runs.RunOptions(_text(data), address=address), observer)

@@ -42,8 +42,10 @@ def loop_config(
     parsed = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
     register_task(task, f"{LOOP_TASK}?{urlencode({'metric': parsed.metric, 'mode': parsed.mode})}")
-    raw = load_config(task, flags=flags, profile="data", named=named).raw
-    own, given = parse_space(space, place), given_by(sets)
-    config = check_config(task, change({**raw, "space": space}, sets), place, given)
+    own, raw = parse_space(space, place), {**load_config(task, profile="data").raw, "space": space}
+    # A flag may name a hyperparameter, so the space comes first. A command's --set wins over the flags.
+    changed = change(change(raw, flags=flags, named=named), sets)
+    given = given_by(flags=flags, named=named) | given_by(sets)
+    config = check_config(task, changed, place, given)
     check_space(config, listed(own), given)
     return config

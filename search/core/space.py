@@ -270,7 +270,8 @@ def check_values(space: Space, allowed: Allowed, place: Callable[[str], str]) ->
             raise InputError(f"{where}: {parameter.kind}: expected {own}, such as {{int: [LOW, HIGH]}} gives")
         for value in parameter.choices if listed else (parameter.low, parameter.high):
             if own is not None and (why := refusal(value, own)):
-                raise InputError(f"{where}: {why}" if f"={value}" in where else f"{where}: {value!r}: {why}")
+                shown = f"={value}" in where or f"={value!r}" in where
+                raise InputError(f"{where}: {why}" if shown else f"{where}: {value!r}: {why}")
         for key, values in parameter.when.items():
             for value in values if key in allowed else ():
                 if value is not None and (why := refusal(value, allowed[key])):

@@ -160,3 +160,42 @@ def test_argument_of_python_is_named_as_it_was_given(tmp_path):
         search.run(train, {"x": 1}, "val_loss min", settings={"fuse": "x"}, store=tmp_path)
     with pytest.raises(InputError, match=r"^search.run: space.x: <class 'dict'>: allowed are"):
         search.run(train, {"x": dict}, "val_loss min", store=tmp_path)
+
+
+class Started(Exception):
+    """The search would begin with this configuration."""
+
+
+def configured(monkeypatch, tmp_path, space, **given):
+    """The configuration with which `search.run` of a function would begin."""
+
+    def stop(store, config, *rest):
+        raise Started(config)
+
+    monkeypatch.setattr("search.programs.run", stop)
+    with pytest.raises(Started) as started:
+        search.run(loss, space, "val_loss min", store=tmp_path, observer=search.Observer(), **given)
+    return started.value.args[0]
+
+
+def loss(trial):
+    yield 1.0
+
+
+SPACE_OF_TWO = {"lr": search.loguniform(1e-4, 1), "opt": search.choice(["sgd", "adam"])}
+
+
+def test_set_fixes_a_hyperparameter_of_a_function(monkeypatch, tmp_path):
+    given = {"lr": 0.01, "search.balance": "opt"}
+    config = configured(monkeypatch, tmp_path, SPACE_OF_TWO, set=given, trials=2)
+    assert (config.space.fixed(), config.search.balance) == ({"lr": 0.01}, "opt")
+    with pytest.raises(InputError, match=r"^lrr=1: lrr: unknown key; space has lr, opt; did you mean 'lr'\?"):
+        search.run(loss, SPACE_OF_TWO, "val_loss min", set={"lrr": 1}, store=tmp_path)
+    with pytest.raises(InputError, match=r"^opt='adm': allowed are sgd, adam; did you mean 'adam'\?"):
+        search.run(loss, SPACE_OF_TWO, "val_loss min", set={"opt": "adm"}, store=tmp_path)
+
+
+def test_argument_that_is_left_out_leaves_the_same_setting_as_it_is(monkeypatch, tmp_path):
+    config = configured(monkeypatch, tmp_path, {"x": 1}, settings={"trials": 3}, set={"search.seed": 7})
+    assert (config.search.trials, config.search.seed) == (3, 7)
+    assert configured(monkeypatch, tmp_path, {"x": 1}, settings={"trials": 3}, trials=4).search.trials == 4
