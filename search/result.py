@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.arguments import check_callbacks, whole
 from search.core.config import SearchConfig
 from search.core.events import Event
 from search.core.failures import in_a_line
@@ -160,7 +161,7 @@ class SearchResult:
         """
         from search.reports.why import why
 
-        return list(why(self._store, self.name, trial))
+        return list(why(self._store, self.name, whole(trial, "trial", 0)))
 
     def report(self) -> Path:
         """Writes an HTML page that shows the search, logs it to MLflow, and returns its path.
@@ -193,6 +194,7 @@ class SearchResult:
         """
         from search import runs
 
+        check_callbacks(callbacks)
         if train is None and changed_code:
             train = self._stored_command()
         numbers = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
@@ -222,6 +224,8 @@ class SearchResult:
         """
         from search import runs
 
+        check_callbacks(callbacks)
+        finalists, seeds = whole(finalists, "finalists", 1), None if seeds is None else whole(seeds, "seeds", 1)
         with shown(observer) as (observer, show):
             outcome = runs.retrain(
                 self._store, self.name, observer, finalists=finalists, seeds=seeds, address=address,

@@ -149,7 +149,8 @@ def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
         content = OmegaConf.to_container(_load_yaml(path, path.stat().st_mtime_ns), resolve=True)
     except UnicodeDecodeError as error:
         raise InputError(f"{place}: not in UTF-8 (byte {error.start}); save it in UTF-8") from error
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        # ValueError: a whole number with more digits than Python reads
         raise InputError(f"{place}: cannot be read: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{place}: expected {expected}")

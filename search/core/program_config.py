@@ -11,7 +11,7 @@ import trainables
 from search.core.config import SearchConfig, check_config, check_space, load_config, parse_objective, read_yaml
 from search.core.overrides import Named, change, flag, given_by
 from search.core.space import listed, parse_space
-from trainables import LOOP_TASK, plain, register_task
+from trainables import LOOP_TASK, InputError, plain, register_task
 
 #: The YAML file for training functions, commands and imported searches.
 LOOPS_FILE = Path(str(trainables.__file__)).parent / "loops" / "loops.yaml"
@@ -19,8 +19,12 @@ LOOPS_FILE = Path(str(trainables.__file__)).parent / "loops" / "loops.yaml"
 
 def read_space(path: Path) -> dict[str, Any]:
     """The space in a `--space` file: its section `space`, or the whole file; raises InputError."""
-    content = read_yaml(path, f"--space {path}", "hyperparameters, such as `lr: {loguniform: [1e-4, 1e-1]}`")
-    return {str(key): value for key, value in content.get("space", content).items()}
+    expected = "hyperparameters, such as `lr: {loguniform: [1e-4, 1e-1]}`"
+    content = read_yaml(path, f"--space {path}", expected)
+    space = content.get("space", content)
+    if not isinstance(space, dict):
+        raise InputError(f"--space {path}: space: {space!r}: expected {expected}")
+    return {str(key): value for key, value in space.items()}
 
 
 def loop_config(

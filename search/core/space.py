@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from trainables import Allowed, Choices, InputError, Numbers, Params
-from trainables.base.values import Plain, refusal
+from trainables.base.values import MOST_BITS, Plain, refusal, too_long
 
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
 #: Most points of a grid. All points are listed before the search starts; 100,000 points take about a second.
@@ -391,10 +391,8 @@ def _plain(value: Any, where: str) -> Plain:
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
-        if value.bit_length() > 1023:
-            raise InputError(
-                f"{where}: a whole number of {value.bit_length()} bits: allowed are up to 1023, as in a float"
-            )
+        if value.bit_length() > MOST_BITS:
+            raise InputError(f"{where}: {too_long(value)}")
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value

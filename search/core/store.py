@@ -97,7 +97,7 @@ class Store:
 
     def search(self, name: str) -> SearchFolder:
         """The folder of a search, which need not exist yet; raises InputError if the name is no plain file name."""
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InputError(f"--name {name!r}: allowed are up to 100 letters, digits, '.', '_' and '-'")
         return SearchFolder(self.root / "searches" / name)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from trainables.base.errors import InputError
 
+#: The most bits of a whole number, as in a float. Python does not even print a number of 5,000 digits.
+MOST_BITS = 1023
 Plain = str | int | float | bool | None
 
 
@@ -36,7 +38,10 @@ def plain(value: Any, place: str) -> Any:
     kinds: tuple[tuple[type, Any], ...] = ((str, (str, PurePath)), (int, numbers.Integral), (float, numbers.Real))
     for kind, abstract in kinds:
         if isinstance(value, abstract):
-            return kind(value)
+            converted = kind(value)
+            if isinstance(converted, int) and converted.bit_length() > MOST_BITS:
+                raise InputError(f"{place}: {too_long(converted)}")
+            return converted
     if isinstance(value, Mapping):
         return _plain_mapping(value, place)
     if isinstance(value, AnySet):
@@ -51,6 +56,11 @@ def plain(value: Any, place: str) -> Any:
         f"{place}: {shown}: allowed are text, numbers, true, false, null and lists of these; give a name, and select "
         "the object by this name in the training"
     )
+
+
+def too_long(number: int) -> str:
+    """The refusal of a whole number with more than `MOST_BITS` bits."""
+    return f"a whole number of {number.bit_length()} bits: allowed are up to {MOST_BITS}, as in a float"
 
 
 def _plain_mapping(value: Mapping[Any, Any], place: str) -> dict[str, Any]:

@@ -59,6 +59,12 @@ def test_set_replaces_a_parameter_whole():
         (["optimizer=adamm"], "--set optimizer=adamm: allowed are adamw, adam, sgd; did you mean 'adam'?"),
         (["norm={choice: [batch, group], prior: grup}"], "prior 'grup': must be a value of {batch, group}"),
         (["model.freeze=perhaps"], "'perhaps': expected true or false, such as True"),
+        (["search=3"], "--set search=3: search is a section; set one of its keys: searcher, trials, "),
+        (["search=null"], "--set search=null: search is a section; set one of its keys: "),
+        (["space=null"], "--set space=null: space is a section; set one of its keys: "),
+        (["data={}"], "--set data={}: data is a section; set one of its keys: "),
+        (["search.epochs=many"], "--set search.epochs=many: input should be a valid integer"),
+        ([f"lr={'9' * 5000}"], "the value is not YAML: "),
         (["lr"], "--set lr: expected KEY=VALUE"),
         (["lr={"], "the value is not YAML"),
     ],
@@ -272,3 +278,17 @@ def test_truth_value_is_no_number(key):
 
 def test_whole_number_of_a_field_for_floats_stays_as_it_was_given():
     assert repr(load_config("rnn", ["resources.cpus=2"]).raw["resources"]["cpus"]) == "2"
+
+
+def test_number_of_5000_digits_in_a_space_file_is_refused_in_a_line(tmp_path):
+    file = tmp_path / "space.yaml"
+    file.write_text(f"n: {{int: [1, {'9' * 5000}]}}")
+    with pytest.raises(InputError, match=r"^--space .*space.yaml: cannot be read: .*digits"):
+        read_space(file)
+
+
+@pytest.mark.parametrize("content", ["space: [1]", "space: 3", "[1, 2]", "- [x, 1]"])
+def test_space_file_without_a_mapping_is_refused_in_a_line(tmp_path, content):
+    (tmp_path / "space.yaml").write_text(content)
+    with pytest.raises(InputError, match=r"^--space .*space.yaml: .*expected hyperparameters, such as"):
+        read_space(tmp_path / "space.yaml")
