@@ -215,8 +215,13 @@ def retrain(
         task = get_task(config.task)
         if isinstance(task, SelfTrained):
             raise InputError(f"{name}: {config.task} is your own training: the state of its best trial is its model")
-        if replay(folder)[0].best() is None:
-            raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")
+        state, _ = replay(folder)
+        if state.best() is None:
+            from search.reports.summary import no_winner
+
+            ended = state.status in ("finished", "failed")
+            hint = "" if ended else f"; go on with `python -m search resume {name}` first"
+            raise InputError(f"{name}: {no_winner(state)}{hint}")
         if finalists > 1 and seeds == 1:
             raise InputError("--seeds 1: a comparison of finalists needs at least 2 seeds")
         splits = prepare_data_again(observer, store, config, task, name, record, data)

@@ -1,7 +1,10 @@
 """What `search.open` gives of a search, without Ray."""
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 import search
 from search.core.journal import Journal
@@ -9,8 +12,12 @@ from search.core.program_config import loop_config
 from search.core.record import SearchRecord
 from search.core.space import parse_space
 from search.core.store import Store
+from search.live.console import Reporter
+from search.live.outcome import print_outcome
+from search.outcome import SearchOutcome
 from search.programs import own_task, whole_numbers
-from trainables import InputError, registered_address
+from search.runtime.search import Search
+from trainables import InputError, get_task, registered_address
 from trainables.loops.command import Command
 from trainables.loops.task import Code
 
@@ -98,6 +105,38 @@ def test_best_of_a_search_that_failed_says_why_in_a_line(tmp_path):
     begun = written(tmp_path, "t", trial(0))
     with pytest.raises(InputError, match=r"^t: no trial has a result yet; found.resume\(\) continues the search$"):
         _ = begun.best
+
+
+def test_message_of_an_exception_cannot_command_the_terminal(tmp_path):
+    traceback = "ValueError: \x1b]0;owned\x07 \x1b[31mred"
+    found = written(tmp_path, "s", trial(0), {"event": "failed", "number": 0, "why": "error", "traceback": traceback})
+    with pytest.raises(InputError) as raised:
+        _ = found.best
+    assert str(raised.value).isprintable() and r"\x1b[31mred" in str(raised.value)
+    assert all(line.isprintable() for line in found.why(0))
+
+
+def test_search_whose_trials_all_diverged_says_so_everywhere(tmp_path, monkeypatch):
+    diverged = [result(n, 1, val_loss=1.0) for n in (0, 1)]
+    diverged += [result(n, 2, "diverged", val_loss=float("nan")) | {"diverged": "the loss is nan"} for n in (0, 1)]
+    found = written(tmp_path, "s", trial(0), trial(1), *diverged, ENDED | {"status": "failed"})
+    said = "no trial can be the best: 2 trials diverged"
+    with pytest.raises(InputError, match=f"^s: {said}$"):
+        _ = found.best
+    store, task = Store(tmp_path), get_task("train")
+    outcome = SearchOutcome(store, store.search("s"), found._config, found._record, task, found._state, [], "resume s")
+    console = Console(file=io.StringIO(), width=200)
+    print_outcome(console, outcome)
+    printed = console.file.getvalue()
+    assert said in printed and "trials: 2 diverged" in printed and "python -m search why s 1" in printed
+    assert "succeeded" not in printed and "tracebacks" not in printed
+    log = io.StringIO()
+    searched = Search(found._config, Store(tmp_path).search("t"))
+    for number in (0, 1):
+        searched.record(trial(number))
+    Reporter(Console(file=log, width=300), searched)({"event": "result", **diverged[2]}, found._state)
+    searched.journal.close()
+    assert "trial 0 diverged, epoch" in log.getvalue() and "its best" not in log.getvalue()
 
 
 def code(folder, text="python main.py --lr {lr}", name="main.py"):
