@@ -28,6 +28,7 @@ from search.outcome import SearchOutcome
 from search.preparation import (
     NEEDED,
     check_no_secret,
+    check_storage,
     check_writable,
     commit_here,
     connect_again,
@@ -40,6 +41,7 @@ from search.preparation import (
 from search.runtime.cluster import Cluster, connect, disconnect
 from search.runtime.placement import fits_here
 from trainables import InputError, SelfTrained, Splits, Task, get_task, task_names
+from trainables.base.files import check_source
 from trainables.base.storage import is_remote
 from trainables.base.values import suggestion
 
@@ -128,6 +130,24 @@ def run(
             store, folder, new.config, record, new.splits, new.cluster, held, new.warm_start, listeners=listeners
         )
         return Session(prepared, observer).run()
+
+
+def check_start(store: Store, config: SearchConfig, options: RunOptions) -> None:
+    """Checks what `run` checks before it reads data or starts Ray, for `--dry-run`. It writes nothing.
+
+    Data and checkpoints at a remote address are not looked up.
+
+    Raises:
+        InputError: the store, the name, the data, the storage or the search of `--from` cannot be used.
+    """
+    store.check()
+    store.search(options.name or new_name(config.task)).check_free()
+    check_storage(config.search.storage)
+    supported_task(config)
+    if options.data is not None and not is_remote(options.data):
+        check_source(Path(options.data))
+    if options.start_from not in (None, "auto"):
+        from_search(store, str(options.start_from), config, fingerprint="")
 
 
 def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Observer) -> Plan:

@@ -160,6 +160,8 @@ def _check_type(parts: list[str], old: Any, new: Any, shown: str) -> None:
     same = isinstance(new, (int, float)) if isinstance(old, float) else isinstance(new, type(old))
     if not same or isinstance(new, bool) != isinstance(old, bool) or isinstance(old, dict):
         raise InputError(f"{shown}: {new!r}: expected {_type_name(old)} such as the default {old!r}")
+    if parts[-1].endswith("_fraction") and not 0 < new < 1:  # the split would get one sample, or all but one
+        raise InputError(f"{shown}: {new!r}: expected a number > 0 and < 1, such as the default {old!r}")
 
 
 def _values(spec: Any) -> list[Any]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 import search
+from search.cli.app import app
 from search.cli.commands import exit_code
 from search.core.config import load_config
 from search.core.store import Store
@@ -172,3 +174,28 @@ def test_one_path_or_text_is_predicted_without_a_list(monkeypatch, tmp_path):
 
 def test_number_of_epochs_may_be_a_text(store):
     assert load_config("rnn", [], {"search.epochs": "3"}).search.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--name", "../x"], "error: --name '../x': allowed are up to 100 letters"),
+        (["--name", "s"], "error: --name s: a search of that name exists"),
+        (["--data", "nope.csv"], "error: --data nope.csv: no such file or folder"),
+        (["--from", "nope"], "error: nope: no search of that name in"),
+        (["--from", "s", "--searcher", "random"], "error: --from s: the random searcher learns nothing"),
+        (["--store", "/dev/null"], "error: /dev/null: results cannot be kept there"),
+        (["--storage", "s4://x"], "error: --storage s4://x: cannot be used: ValueError: Protocol not known: s4"),
+        (["--storage", "/dev/null/x"], "error: --storage /dev/null/x: cannot be used: /dev/null is no folder"),
+        (["--set", "data.val_fraction=1.5"], "error: --set data.val_fraction=1.5: 1.5: expected a number > 0 and < 1"),
+        (["--set", "data.val_fraction=0"], "error: --set data.val_fraction=0: 0: expected a number > 0 and < 1"),
+    ],
+)
+def test_dry_run_refuses_what_run_refuses(store, capsys, options, message):
+    arguments = ["run", "rnn", "--dry-run", *options]
+    if "--store" not in options:
+        arguments += ["--store", str(store.root)]
+    before = sorted(store.root.rglob("*"))
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.output.replace("\n", " ")[: len(message)]) == (2, message), result.output
+    assert sorted(store.root.rglob("*")) == before

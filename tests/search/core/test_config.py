@@ -42,6 +42,8 @@ def test_set_replaces_a_parameter_whole():
         (["resources.gpus=2"], "resources.gpus: 2: a trial has one GPU; give 1 or a fraction"),
         (["data.size=big"], "'big': expected a whole number such as the default 96"),
         (["data.val_fraction=[1]"], "expected a number such as the default 0.15"),
+        (["data.val_fraction=1.5"], "1.5: expected a number > 0 and < 1, such as the default 0.15"),
+        (["data.test_fraction=0"], "0: expected a number > 0 and < 1, such as the default 0.2"),
         (["data.demo=3"], "expected keys inside"),
         (["model=3"], "space.model is a group; set one of pretrained, freeze in it"),
         (["lr={loguniform: [0, 0.1]}"], "configs/windows.yaml with --set: space.lr: loguniform [0, 0.1]"),
