@@ -130,7 +130,8 @@ def _replace(raw: dict[str, Any], parts: list[str], value: Any, shown: str) -> N
             name = ".".join(parts[1:] if parts[0] == "space" else parts)
             section = ".".join(parts[:depth]) or "the configuration"
             names = [str(key) for key in keys]
-            raise InputError(f"{shown}: {name}: unknown key; {section} has {', '.join(names)}{suggestion(part, names)}")
+            near = suggestion(part, names) or ";"
+            raise InputError(f"{shown}: {name}: unknown key{near} {section} has {', '.join(names)}")
         if depth == len(parts) - 1:
             _check_type(parts, node[part], value, shown)
             node[part] = value

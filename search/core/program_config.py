@@ -24,7 +24,9 @@ def read_space(path: Path) -> dict[str, Any]:
     space = content.get("space", content)
     if not isinstance(space, dict):
         raise InputError(f"--space {path}: space: {space!r}: expected {expected}")
-    return {str(key): value for key, value in space.items()}
+    space = {str(key): value for key, value in space.items()}
+    parse_space(space, f"--space {path}")  # here a message names the file
+    return space
 
 
 def loop_config(

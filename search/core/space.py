@@ -26,13 +26,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from trainables import Allowed, Choices, InputError, Numbers, Params
-from trainables.base.values import MOST_BITS, Plain, refusal, too_long
+from trainables.base.values import MOST_BITS, Plain, refusal, suggestion, too_long
 
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
 #: Most points of a grid. All points are listed before the search starts; 100,000 points take about a second.
 MOST_POINTS = 100_000
 #: The largest whole number in a range, and the largest length of a range: searchers compute with 64 bits.
 LARGEST = 2**63 - 1
+_PLAIN = "a string, a finite number, true, false or null"
 Confidence = Literal["low", "medium", "high"]
 
 
@@ -183,7 +184,7 @@ def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> S
         InputError: naming the key, the value and what is allowed.
     """
     specs = _by_name(_flatten(raw, place), f"{place}: space")
-    parameters = {name: _parameter(name, spec, place) for name, spec in specs.items()}
+    parameters = {name: _parameter(name, spec, f"{place}: space.{name}") for name, spec in specs.items()}
     for name, parameter in parameters.items():
         for key in parameter.when.keys() - parameters.keys():
             raise InputError(
@@ -298,8 +299,16 @@ def _flatten(raw: Mapping[str, Any], place: str, outer: tuple[str, ...] = ()) ->
             yield keys, value
 
 
-def _parameter(name: str, spec: Any, place: str) -> Parameter:
-    where = f"{place}: space.{name}"
+def check_spec(spec: Mapping[str, Any], where: str) -> None:
+    """Raises InputError if a spec is wrong by itself, whatever the other parameters are."""
+    _parameter("", spec, where)
+
+
+def _parameter(name: str, spec: Any, where: str) -> Parameter:
+    if isinstance(spec, list):
+        near = suggestion(name.rpartition(".")[2], KINDS)
+        instead = f"for one of several values: search.choice({spec}) in Python, {{choice: {spec}}} in YAML"
+        raise InputError(f"{where}: {spec}: expected {_PLAIN}{near or ';'} {instead}")
     if not isinstance(spec, Mapping):
         return Parameter(name, "value", choices=(_plain(spec, where),))
     kinds = [kind for kind in KINDS if kind in spec]
@@ -396,7 +405,8 @@ def _plain(value: Any, where: str) -> Plain:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
-    raise InputError(f"{where}: {value!r}: expected a string, a finite number, true, false or null")
+    hint = "; give each list a name, and look it up in the training" if isinstance(value, list) else ""
+    raise InputError(f"{where}: {value!r}: expected {_PLAIN}{hint}")
 
 
 def _ordered(parameters: dict[str, Parameter], place: str) -> Iterator[Parameter]:

@@ -228,8 +228,10 @@ def test_set_fixes_a_hyperparameter_of_a_function(monkeypatch, tmp_path):
     given = {"lr": 0.01, "search.balance": "opt"}
     config = configured(monkeypatch, tmp_path, SPACE_OF_TWO, set=given, trials=2)
     assert (config.space.fixed(), config.search.balance) == ({"lr": 0.01}, "opt")
-    with pytest.raises(InputError, match=r"^lrr=1: lrr: unknown key; space has lr, opt; did you mean 'lr'\?"):
+    with pytest.raises(InputError, match=r"^lrr=1: lrr: unknown key; did you mean 'lr'\? space has lr, opt$"):
         search.run(loss, SPACE_OF_TWO, "val_loss min", set={"lrr": 1}, store=tmp_path)
+    with pytest.raises(InputError, match=r"^lrate=0\.1: lrate: unknown key; did you mean 'lr'\?"):
+        search.run(loss, SPACE_OF_TWO, "val_loss min", set={"lrate": 0.1}, store=tmp_path)
     with pytest.raises(InputError, match=r"^opt='adm': allowed are sgd, adam; did you mean 'adam'\?"):
         search.run(loss, SPACE_OF_TWO, "val_loss min", set={"opt": "adm"}, store=tmp_path)
 
@@ -238,3 +240,23 @@ def test_argument_that_is_left_out_leaves_the_same_setting_as_it_is(monkeypatch,
     config = configured(monkeypatch, tmp_path, {"x": 1}, settings={"trials": 3}, set={"search.seed": 7})
     assert (config.search.trials, config.search.seed) == (3, 7)
     assert configured(monkeypatch, tmp_path, {"x": 1}, settings={"trials": 3}, trials=4).search.trials == 4
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: search.choice([(32, 64), (64, 64)]), r"search.choice: \[32, 64\]: expected a string, a finite number"),
+        (lambda: search.choice([]), r"search.choice: choice \[\]: expected a list with at least one value"),
+        (lambda: search.choice(["a", "a"]), r"search.choice: choice: 'a' stands twice"),
+        (lambda: search.uniform(1, 0), r"search.uniform: uniform \[1, 0\]: the range is empty"),
+        (lambda: search.integer(1, 2, prior=3), r"search.integer: prior 3: must be a value of int \[1, 2\]"),
+    ],
+)
+def test_function_of_a_spec_refuses_what_run_refuses(make, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        make()
+
+
+def test_time_budget_as_a_number_is_refused_with_the_right_form(tmp_path):
+    with pytest.raises(InputError, match=r"^time_budget=120: expected a duration, such as '120s'$"):
+        search.run(loss, {"x": 1}, "val_loss min", time_budget=120, store=tmp_path)

@@ -151,6 +151,15 @@ def check_value(name: str, value: Any, allowed: tuple[Plain, ...] | Numbers) -> 
 
 
 def suggestion(word: str, words: Iterable[str]) -> str:
-    """`; did you mean 'X'?` for the most similar of `words`; empty if none is similar."""
-    close = difflib.get_close_matches(word, words, 1)
+    """`; did you mean 'X'?` for the most similar of `words`; empty if none is similar.
+
+    A word that begins with the other or is a part of it comes first: `grace` means `grace_period`, not `brackets`.
+    """
+    words = [known for known in words if known]
+    pairs = [(known, *sorted((word, known), key=len)) for known in words]
+    related = [
+        known for known, short, long in pairs
+        if len(short) > 1 and (long.startswith(short) or short in long.split("_"))
+    ]  # fmt: skip
+    close = difflib.get_close_matches(word, related or words, 1, 0.0 if related else 0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

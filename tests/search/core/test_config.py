@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.core.config import check_config, check_space, digest, load_config, parse_duration
+from search.core.config import check_config, check_space, digest, load_config, parse_duration, parse_objective
 from search.core.program_config import loop_config, read_space
 from search.core.replay import extend
 from trainables import TASKS, get_task, register_task
@@ -28,7 +28,11 @@ def test_set_replaces_a_parameter_whole():
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        (["lrr=1"], "--set lrr=1: lrr: unknown key; space has"),
+        (["lrr=1"], "--set lrr=1: lrr: unknown key; did you mean 'lr'? space has model, "),
+        (["qqqq=1"], "--set qqqq=1: qqqq: unknown key; space has model, "),
+        (["search.grace=1"], "search.grace: unknown key; did you mean 'grace_period'? search has searcher, "),
+        (["search.time_budget=120"], "--set search.time_budget=120: expected a duration, such as '120s'"),
+        (["search.stall_timeout=[1]"], "expected a duration, such as '90s'"),
         (["lrr=1"], "did you mean 'lr'?"),
         (["search.trails=1"], "did you mean 'trials'?"),
         (["search.trials=0"], "--set search.trials=0: input should be greater than or equal to 1"),
@@ -294,3 +298,39 @@ def test_space_file_without_a_mapping_is_refused_in_a_line(tmp_path, content):
     (tmp_path / "space.yaml").write_text(content)
     with pytest.raises(InputError, match=r"^--space .*space.yaml: .*expected hyperparameters, such as"):
         read_space(tmp_path / "space.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("lr: {uniform: [2, 1]}", "space.lr: uniform [2, 1]: the range is empty"),
+        ("lr: 1\nx: 2\nlr: 3", "cannot be read: found duplicate key lr (line 3)"),
+        ("lr: {uniform: [1, 2}", "cannot be read: did not find expected ',' or ']' (line 1)"),
+        (
+            "x: [1, 2]",
+            "space.x: [1, 2]: expected a string, a finite number, true, false or null; for one of several "
+            "values: search.choice([1, 2]) in Python, {choice: [1, 2]} in YAML",
+        ),
+        (
+            "x: {logunifrom: [1, 2]}",
+            "space.x.logunifrom: [1, 2]: expected a string, a finite number, true, false or "
+            "null; did you mean 'loguniform'?",
+        ),
+    ],
+)
+def test_mistake_in_a_space_file_is_named_with_the_file(tmp_path, content, message):
+    file = tmp_path / "space.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError) as error:
+        read_space(file)
+    assert str(error.value).startswith(f"--space {file}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "example"), [("loss", "loss min"), ("val_loss minimize", "val_loss min"), ("", "val_loss min")]
+)
+def test_wrong_objective_is_refused_with_the_right_form_of_it(text, example):
+    with pytest.raises(
+        InputError, match=rf"^objective: '{text}': expected a metric and min or max, such as `{example}`$"
+    ):
+        parse_objective(text, "objective")
