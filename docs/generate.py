@@ -64,7 +64,7 @@ ROOMS = defaultdict(str) | {
     "trainables": "windows, rnn, tweets, lyrics, wikitext, loops",
 }
 #: Modules that share a box of the drawing, with the box.
-BOXES = {f"search.{name}": "search.api" for name in ("result", "specs")}
+BOXES = {f"search.{name}": "search.api" for name in ("arguments", "result", "specs")}
 BOXES |= {f"search.{name}": "search.runs" for name in ("programs", "preparation", "session", "outcome", "observer")}
 #: The order of the commands on their page.
 ORDER = [

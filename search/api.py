@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trainables
+from search.arguments import check_callbacks, mapping, names_unknown_arguments
 from search.core.config import SearchConfig, load_config, parse_objective
 from search.core.overrides import SECTIONS, argument
 from search.core.store import Store
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
     from search.runtime.search import Listener
     from trainables.loops.trial import TrainingFunction
 
+#: A space, as messages show it.
+SPACE = "{'lr': search.uniform(0, 1)}"
 
+
+@names_unknown_arguments
 def run(
     train: TrainingFunction | str, space: Mapping[str, Any] | None = None, objective: str | None = None, *,
     data: str | Path | None = None, name: str | None = None, trials: int | None = None, epochs: int | None = None,
@@ -84,14 +89,18 @@ def run(
     from search.programs import Program, run_program
 
     opened = Store.open(store)
-    flags: dict[str, Any] = {f"search.{key}": value for key, value in (settings or {}).items()}
-    flags |= {f"resources.{key}": value for key, value in (resources or {}).items()}
-    flags |= {_dotted(key): value for key, value in (set or {}).items()}
-    flags |= {
+    check_callbacks(callbacks)
+    flags: dict[str, Any] = {
+        **{f"search.{key}": value for key, value in mapping(settings, "settings", "{'grace_period': 3}").items()},
+        **{f"resources.{key}": value for key, value in mapping(resources, "resources", "{'cpus': 2}").items()},
+        **_set_flags(set),
+    }
+    named = {
         "search.trials": trials, "search.epochs": epochs, "search.time_budget": time_budget,
         "search.searcher": searcher, "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.seed": seed,
     }  # fmt: skip
+    flags |= {key: value for key, value in named.items() if value is not None}
     options = runs.RunOptions(_text(data), name, address, retrain, start_from)
     with shown(observer, verbose) as (observer, show):
         if isinstance(train, str):
@@ -104,6 +113,7 @@ def run(
     return open_result(opened, outcome.folder.name)
 
 
+@names_unknown_arguments
 def plan(
     task: str, *, data: str | Path | None = None, trials: int | None = None, epochs: int | None = None,
     time_budget: str | None = None, set: Mapping[str, Any] | None = None, store: str | Path | None = None,
@@ -123,8 +133,9 @@ def plan(
     from search import runs
 
     opened = Store.open(store)
-    flags = {_dotted(key): value for key, value in (set or {}).items()}
-    flags |= {"search.trials": trials, "search.epochs": epochs, "search.time_budget": time_budget}
+    flags = _set_flags(set)
+    named = {"search.trials": trials, "search.epochs": epochs, "search.time_budget": time_budget}
+    flags |= {key: value for key, value in named.items() if value is not None}
     config = _task_config(task, None, None, data, flags)
     with shown(observer) as (observer, _):
         return runs.plan(opened, config, runs.RunOptions(_text(data), address=address), observer)
@@ -193,11 +204,11 @@ def compare(
     return comparison
 
 
-def predict(task: str, inputs: Sequence[str | Path], *, store: str | Path | None = None) -> pd.DataFrame:
+def predict(task: str, inputs: Sequence[str | Path] | str | Path, *, store: str | Path | None = None) -> pd.DataFrame:
     """Predicts with the champion of a task: the registered model that `promote` or the best test figure chose.
 
     Args:
-        inputs: files or folders, or texts of a task that takes texts.
+        inputs: files or folders, or texts of a task that takes texts. A single path or text needs no list.
 
     Returns:
         A row for each input, indexed by the input: the prediction, then its figures, such as probabilities.
@@ -211,6 +222,7 @@ def predict(task: str, inputs: Sequence[str | Path], *, store: str | Path | None
     from search.tracking.predict import predict_inputs
 
     check_task_name(task)
+    inputs = [inputs] if isinstance(inputs, str | Path) else inputs
     return predict_inputs(Store.open(store), task, [str(path) for path in inputs])
 
 
@@ -241,7 +253,8 @@ def _task_config(
     own = trainables.get_task(task).objective
     if objective is not None and parse_objective(objective, "objective") != Objective(own.metric, own.mode):
         raise InputError(f"objective={objective!r}: the task {task} has the objective {own.metric} {own.mode}")
-    flags = {**{f"space.{key}": trainables.plain(spec, key) for key, spec in (space or {}).items()}, **flags}
+    flags = {**{f"space.{key}": spec for key, spec in mapping(space, "space", SPACE).items()}, **flags}
+    flags = {key: trainables.plain(value, key) for key, value in flags.items()}
     return load_config(task, flags=flags, profile="demo" if data is None else "data", named=argument)
 
 
@@ -250,14 +263,17 @@ def _of_function(
 ) -> tuple[Mapping[str, Any], str]:
     """The space and the objective of a training function; raises InputError where one is missing."""
     if space is None:
-        raise InputError(
-            "space: missing; give the hyperparameters of the function, such as {'lr': search.uniform(0, 1)}"
-        )
+        raise InputError(f"space: missing; give the hyperparameters of the function, such as {SPACE}")
     if objective is None:
         raise InputError("objective: missing; give a metric that the function yields, such as 'val_loss min'")
     if data is not None:
         raise InputError(f"data={str(data)!r}: a training function reads its own data; only a task takes `data`")
-    return space, objective
+    return mapping(space, "space", SPACE), objective
+
+
+def _set_flags(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The argument `set` by dotted key; raises InputError if it is no mapping."""
+    return {_dotted(str(key)): value for key, value in mapping(given, "set", "{'lr': 0.01}").items()}
 
 
 def _dotted(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from trainables import (
     Task,
     get_task,
 )
-from trainables.base.storage import fetch, files_at, is_remote
+from trainables.base.storage import LocalFiles, fetch, files_at, is_remote
 
 #: Modules that a session needs. They are imported while Ray starts.
 NEEDED = ("search.session", "optuna")
@@ -198,6 +199,22 @@ def check_no_secret(uri: str | None) -> None:
             f"--storage {without_secrets(uri)}: the secret in it would be kept with the search; give it in the "
             "environment, such as AWS_SECRET_ACCESS_KEY, or FSSPEC_FTP_PASSWORD for ftp://"
         )
+
+
+def check_storage(uri: str | None) -> None:
+    """Raises InputError if the URI of a storage holds a secret or cannot be reached from here. Writes nothing."""
+    check_no_secret(uri)
+    if uri is None:
+        return
+    try:
+        files = files_at(uri)
+    except Exception as error:  # an unknown protocol, or a package that is missing
+        raise InputError(f"--storage {uri}: cannot be used: {type(error).__name__}: {str(error).strip()}") from error
+    if isinstance(files, LocalFiles):
+        existing = next(path for path in (files.root.absolute(), *files.root.absolute().parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            reason = "is not writable" if existing.is_dir() else "is no folder"
+            raise InputError(f"--storage {uri}: cannot be used: {existing} {reason}")
 
 
 def check_writable(uri: str) -> str:

@@ -10,9 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.arguments import check_callbacks, whole
 from search.core.config import SearchConfig
 from search.core.events import Event
 from search.core.failures import in_a_line
+from search.core.readable import visible
 from search.core.record import SearchRecord
 from search.core.replay import open_search, replay
 from search.core.state import SearchState
@@ -123,7 +125,7 @@ class SearchResult:
         """
         trial = self._state.best()
         if trial is None:
-            raise InputError(f"{self.name}: no trial has a result{self._last_failure()}")
+            raise InputError(f"{self.name}: {self._no_winner()}")
         paths = [self._folder.path / c.name for c in trial.checkpoints if c.epoch == trial.best_epoch]
         checkpoint = paths[-1] if paths and paths[-1].exists() else None
         return BestTrial(trial.number, dict(trial.params), trial.best_value, trial.best_epoch, checkpoint)
@@ -164,7 +166,7 @@ class SearchResult:
         """
         from search.reports.why import why
 
-        return list(why(self._store, self.name, trial))
+        return [visible(line) for line in why(self._store, self.name, whole(trial, "trial", 0))]
 
     def report(self) -> Path:
         """Writes an HTML page that shows the search, logs it to MLflow, and returns its path.
@@ -197,6 +199,7 @@ class SearchResult:
         """
         from search import runs
 
+        check_callbacks(callbacks)
         if train is None and changed_code:
             train = self._stored_command()
         numbers = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
@@ -226,6 +229,8 @@ class SearchResult:
         """
         from search import runs
 
+        check_callbacks(callbacks)
+        finalists, seeds = whole(finalists, "finalists", 1), None if seeds is None else whole(seeds, "seeds", 1)
         with shown(observer) as (observer, show):
             outcome = runs.retrain(
                 self._store, self.name, observer, finalists=finalists, seeds=seeds, address=address,
@@ -271,13 +276,16 @@ class SearchResult:
         code.write(path)
         self._folder.write(replace(record, fingerprint=code.digest))
 
-    def _last_failure(self) -> str:
-        """The reason of the last failed trial, for a message; without a failed trial, how to continue."""
+    def _no_winner(self) -> str:
+        """The reason why there is no best trial, and how to continue a search that has not ended."""
+        from search.reports.summary import no_winner
+
         failed = [event for event in self._events if event["event"] == "failed"]
-        if not failed:
-            return " yet; found.resume() continues the search"
-        last = failed[-1]
-        return f"; the last failure is of trial {last['number']}: {in_a_line(last['traceback'])}"
+        if failed:
+            message = visible(in_a_line(failed[-1]["traceback"]))
+            return f"no trial has a result; the last failure is of trial {failed[-1]['number']}: {message}"
+        ended = self.status in ("finished", "failed")
+        return no_winner(self._state) + ("" if ended else "; found.resume() continues the search")
 
 
 def open_result(store: Store, name: str) -> SearchResult:

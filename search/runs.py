@@ -28,6 +28,7 @@ from search.outcome import SearchOutcome
 from search.preparation import (
     NEEDED,
     check_no_secret,
+    check_storage,
     check_writable,
     commit_here,
     connect_again,
@@ -40,6 +41,7 @@ from search.preparation import (
 from search.runtime.cluster import Cluster, connect, disconnect
 from search.runtime.placement import fits_here
 from trainables import InputError, SelfTrained, Splits, Task, get_task, runnable_tasks
+from trainables.base.files import check_source
 from trainables.base.storage import is_remote
 from trainables.base.values import suggestion
 
@@ -130,6 +132,24 @@ def run(
         return Session(prepared, observer).run()
 
 
+def check_start(store: Store, config: SearchConfig, options: RunOptions) -> None:
+    """Checks what `run` checks before it reads data or starts Ray, for `--dry-run`. It writes nothing.
+
+    Data and checkpoints at a remote address are not looked up.
+
+    Raises:
+        InputError: the store, the name, the data, the storage or the search of `--from` cannot be used.
+    """
+    store.check()
+    store.search(options.name or new_name(config.task)).check_free()
+    check_storage(config.search.storage)
+    supported_task(config)
+    if options.data is not None and not is_remote(options.data):
+        check_source(Path(options.data))
+    if options.start_from not in (None, "auto"):
+        from_search(store, str(options.start_from), config, fingerprint="")
+
+
 def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Observer) -> Plan:
     """Trains some configurations for two epochs, and forecasts the epochs, hours and disk space of the search.
 
@@ -215,8 +235,13 @@ def retrain(
         task = get_task(config.task)
         if isinstance(task, SelfTrained):
             raise InputError(f"{name}: {config.task} is your own training: the state of its best trial is its model")
-        if replay(folder)[0].best() is None:
-            raise InputError(f"{name}: no trial has a result yet; go on with `python -m search resume {name}` first")
+        state, _ = replay(folder)
+        if state.best() is None:
+            from search.reports.summary import no_winner
+
+            ended = state.status in ("finished", "failed")
+            hint = "" if ended else f"; go on with `python -m search resume {name}` first"
+            raise InputError(f"{name}: {no_winner(state)}{hint}")
         if finalists > 1 and seeds == 1:
             raise InputError("--seeds 1: a comparison of finalists needs at least 2 seeds")
         splits = prepare_data_again(observer, store, config, task, name, record, data)

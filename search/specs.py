@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.core.space import check_spec
 from trainables import plain
 
 Spec = Mapping[str, Any]
+#: The function of a spec, where its name differs.
+_FUNCTIONS = {"int": "integer"}
 
 
 def uniform(low: float, high: float, *, prior: float | None = None, when: Spec | None = None) -> dict[str, Any]:
@@ -60,4 +63,6 @@ def choice(values: Sequence[Any], *, prior: Any = None, when: Spec | None = None
 
 def _spec(spec: dict[str, Any], prior: Any, when: Spec | None) -> dict[str, Any]:
     given = spec | ({"prior": prior} if prior is not None else {}) | ({"when": when} if when else {})
-    return {key: plain(value, key) for key, value in given.items()}
+    checked = {key: plain(value, key) for key, value in given.items()}
+    check_spec(checked, f"search.{_FUNCTIONS.get(next(iter(spec)), next(iter(spec)))}")
+    return checked

@@ -40,6 +40,7 @@ ROOMS = [
     "search.programs",
     "search.live",
     "search.specs",
+    "search.arguments",
     "search.result",
     "search.api",
     "search.cli",

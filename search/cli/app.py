@@ -138,7 +138,7 @@ def run(
         check_task_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
-            commands.dry_run(console, config, data)
+            commands.dry_run(console, opened, config, options, data)
         elif plan:
             commands.plan(console, opened, config, options)
         else:

@@ -82,7 +82,7 @@ def run_command(
     if dry:
         code = Code.of(program.train)
         store.check()
-        dry_run(console, program.configure(store, code, observer), code.folder)
+        dry_run(console, store, program.configure(store, code, observer), options, code.folder)
         return DONE
     return _show(console, run_program(store, program, options, observer))
 
@@ -138,10 +138,20 @@ def _extent(config: SearchConfig, task: Task) -> str:
     return f"{trials_of(total, config.search)}{limit}, of up to {config.search.epochs} epochs"
 
 
-def dry_run(console: Console, config: SearchConfig, data: str | None) -> None:
-    """Prints the merged configuration, the placement and five configurations of a search."""
+def dry_run(
+    console: Console, store: Store, config: SearchConfig, options: RunOptions, data: str | None = None
+) -> None:  # fmt: skip
+    """Prints the merged configuration, the placement and five configurations of a search.
+
+    Args:
+        data: the user's data, or the folder of a command; None for the demo of a task.
+
+    Raises:
+        InputError: the search could not begin.
+    """
     from omegaconf import OmegaConf
 
+    runs.check_start(store, config, options)
     task = supported_task(config)
     placement = fits_here(config)
     searcher, total = make_searcher(config, task.objective)

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 import search
 from search.core.overrides import SECTIONS, Named, change, flag, given_by, lay_over
@@ -22,7 +22,8 @@ from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.settings import Resources, SearchSection, Section
 from search.core.space import Plain, Space, check_values, listed, parse_space
 from trainables import Allowed, InputError, Limited, Objective, get_task, task_config_file
-from trainables.base.errors import first_line
+from trainables.base.errors import first_line, one_line
+from trainables.base.values import suggestion
 
 S = TypeVar("S", bound=Section)
 #: Whether the configuration is for the user's data or for the demo.
@@ -33,6 +34,8 @@ Profile = Literal["data", "demo"]
 #: with a window of 1. Windows of 5 and 7 were worse than 3 by 0.02 to 0.05. In searches of 12 epochs a window of 3 was
 #: worse than 1 on one of two data sets.
 WINDOW, WINDOW_FROM = 3, 21
+#: The settings that are written as `90s`, `30m` or `1h30m`.
+DURATIONS = ("time_budget", "trial_timeout", "stall_timeout")
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,20 @@ def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:
         content = OmegaConf.to_container(_load_yaml(path, path.stat().st_mtime_ns), resolve=True)
     except UnicodeDecodeError as error:
         raise InputError(f"{place}: not in UTF-8 (byte {error.start}); save it in UTF-8") from error
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"{place}: cannot be read: {first_line(error)}") from error
+    except (OSError, YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        # ValueError: a whole number with more digits than Python reads
+        raise InputError(f"{place}: cannot be read: {_reason(error)}") from error
     if not isinstance(content, dict):
         raise InputError(f"{place}: expected {expected}")
     return {str(key): value for key, value in content.items()}
+
+
+def _reason(error: Exception) -> str:
+    """The reason in a line. The first line of YAML's own message names neither the problem nor the key."""
+    if isinstance(error, MarkedYAMLError) and error.problem:
+        where = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        return one_line(error.problem) + where
+    return first_line(error)
 
 
 @cache
@@ -189,6 +201,8 @@ def check_config(task: str, raw: dict[str, Any], place: str, given: Mapping[str,
             raise InputError(f"{place}: {section}: {raw.get(section)!r}: expected a mapping")
     given = given or {}
     search = _validate(SearchSection, raw["search"], f"{place}: search", given)
+    resources = _validate(Resources, raw["resources"], f"{place}: resources", given)
+    raw = {**raw, "search": _checked(search, raw["search"]), "resources": _checked(resources, raw["resources"])}
     searcher, scheduler = SEARCHERS.get(search.searcher), SCHEDULERS.get(search.scheduler)
     if search.grace_period > search.epochs and scheduler.compares:
         raise InputError(
@@ -197,7 +211,7 @@ def check_config(task: str, raw: dict[str, Any], place: str, given: Mapping[str,
     config = SearchConfig(
         task=task,
         search=search,
-        resources=_validate(Resources, raw["resources"], f"{place}: resources", given),
+        resources=resources,
         data=raw["data"],
         space=parse_space(raw["space"], place, narrowed=True),
         place=place,
@@ -221,7 +235,7 @@ def check_config(task: str, raw: dict[str, Any], place: str, given: Mapping[str,
             f"{place}: search.trials: null: has no end without a budget; give a number, or search.time_budget or "
             "search.epoch_budget"
         )
-    for key in ("time_budget", "trial_timeout", "stall_timeout"):
+    for key in DURATIONS:
         if (duration := getattr(search, key)) is not None:
             parse_duration(duration, given.get(f"search.{key}", f"{place}: search.{key}"))
     return config
@@ -231,7 +245,8 @@ def parse_objective(text: str, place: str) -> Objective:
     """Reads `METRIC MODE`, such as `macro_f1 max`; raises InputError."""
     metric, _, mode = text.strip().rpartition(" ")
     if not metric or mode not in ("min", "max"):
-        raise InputError(f"{place}: {text!r}: expected a metric and min or max, such as `parameters min`")
+        word = (metric or mode or "val_loss").strip()
+        raise InputError(f"{place}: {text!r}: expected a metric and min or max, such as `{word} min`")
     return Objective(metric.strip(), "min" if mode == "min" else "max")
 
 
@@ -275,6 +290,17 @@ def parse_duration(text: str, place: str = "--time-budget") -> float:
     return total
 
 
+def _checked(section: Section, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `raw` with their checked values: pydantic reads the text `"2"` as the number 2.
+
+    A whole number of a field for floats stays a whole number: the configuration shows `cpus: 1` as it was given.
+    """
+    checked = {key: getattr(section, key) for key in raw}
+    return {
+        key: raw[key] if type(raw[key]) is int and type(value) is float else value for key, value in checked.items()
+    }
+
+
 def _validate(model: type[S], raw: dict[str, Any], place: str, given: Mapping[str, str]) -> S:
     try:
         return model.model_validate(raw, strict=False)
@@ -284,9 +310,13 @@ def _validate(model: type[S], raw: dict[str, Any], place: str, given: Mapping[st
         if first["type"] == "missing":
             raise InputError(f"{place}.{key}: missing") from None
         if first["type"] == "extra_forbidden":
+            near = suggestion(key, model.model_fields) or ";"
             allowed = ", ".join(model.model_fields)
-            raise InputError(f"{place}.{key}: unknown key; allowed are {allowed}") from None
+            raise InputError(f"{place}.{key}: unknown key{near} allowed are {allowed}") from None
         message = (first["msg"][0].lower() + first["msg"][1:]).removeprefix("value error, ")
+        if key in DURATIONS and first["type"] == "string_type":
+            seconds = first["input"] if isinstance(first["input"], int | float) else 90
+            message = f"expected a duration, such as '{seconds:g}s'"
         section = place.rpartition(": ")[2]
         if (source := given.get(f"{section}.{first['loc'][0]}")) is not None:
             raise InputError(f"{source}: {message}") from None

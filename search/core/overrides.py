@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -54,11 +55,15 @@ def change(
         if value is not None:
             _replace(raw, key.split("."), value, named(key, value))
             given.add(key)
+    if not isinstance(raw.get("search"), dict):
+        return raw  # a file is wrong, which `check_config` says
     _end_without_budget(raw, given)
     if "search.epochs" in given and "search.fit_epochs" not in given:
         raw["search"]["fit_epochs"] = False
     if "search.epochs" in given and "search.grace_period" not in given:
-        raw["search"]["grace_period"] = max(1, min(raw["search"]["grace_period"], raw["search"]["epochs"]))
+        with suppress(TypeError, ValueError, OverflowError, KeyError):  # not yet checked; `check_config` refuses it
+            least = min(int(raw["search"]["grace_period"]), int(raw["search"]["epochs"]))
+            raw["search"]["grace_period"] = max(1, least)
     if raw["search"].get("deterministic") and "search.scheduler" not in given:
         raw["search"]["scheduler"] = "asha"  # a scheduler that promotes trials has no rounds
     return raw
@@ -102,7 +107,7 @@ def _parse_set(text: str) -> tuple[list[str], Any]:
     try:
         # OmegaConf also reads the files. To YAML 1.1 `1e-4` is a text; to OmegaConf it is a number.
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:  # ValueError: 5,000 digits
         raise InputError(f"--set {text}: the value is not YAML: {first_line(error)}") from error
     parts = key.strip().split(".")
     return (parts if parts[0] in SECTIONS else ["space", *parts]), parsed
@@ -125,7 +130,8 @@ def _replace(raw: dict[str, Any], parts: list[str], value: Any, shown: str) -> N
             name = ".".join(parts[1:] if parts[0] == "space" else parts)
             section = ".".join(parts[:depth]) or "the configuration"
             names = [str(key) for key in keys]
-            raise InputError(f"{shown}: {name}: unknown key; {section} has {', '.join(names)}{suggestion(part, names)}")
+            near = suggestion(part, names) or ";"
+            raise InputError(f"{shown}: {name}: unknown key{near} {section} has {', '.join(names)}")
         if depth == len(parts) - 1:
             _check_type(parts, node[part], value, shown)
             node[part] = value
@@ -138,6 +144,9 @@ def _check_type(parts: list[str], old: Any, new: Any, shown: str) -> None:
 
     A task defines its section `data`. The types of its default values are the only schema.
     """
+    if len(parts) == 1:
+        keys = ", ".join(map(str, old)) if isinstance(old, dict) else "none"
+        raise InputError(f"{shown}: {parts[0]} is a section; set one of its keys: {keys}")
     if parts[0] == "space":
         if isinstance(old, dict) and not is_spec(old):
             raise InputError(f"{shown}: {'.'.join(parts)} is a group; set one of {', '.join(old)} in it")
@@ -152,6 +161,8 @@ def _check_type(parts: list[str], old: Any, new: Any, shown: str) -> None:
     same = isinstance(new, (int, float)) if isinstance(old, float) else isinstance(new, type(old))
     if not same or isinstance(new, bool) != isinstance(old, bool) or isinstance(old, dict):
         raise InputError(f"{shown}: {new!r}: expected {_type_name(old)} such as the default {old!r}")
+    if parts[-1].endswith("_fraction") and not 0 < new < 1:  # the split would get one sample, or all but one
+        raise InputError(f"{shown}: {new!r}: expected a number > 0 and < 1, such as the default {old!r}")
 
 
 def _values(spec: Any) -> list[Any]:

@@ -11,7 +11,7 @@ import trainables
 from search.core.config import SearchConfig, check_config, check_space, load_config, parse_objective, read_yaml
 from search.core.overrides import Named, change, flag, given_by
 from search.core.space import listed, parse_space
-from trainables import LOOP_TASK, plain, register_task
+from trainables import LOOP_TASK, InputError, plain, register_task
 
 #: The YAML file for training functions, commands and imported searches.
 LOOPS_FILE = Path(str(trainables.__file__)).parent / "loops" / "loops.yaml"
@@ -19,8 +19,14 @@ LOOPS_FILE = Path(str(trainables.__file__)).parent / "loops" / "loops.yaml"
 
 def read_space(path: Path) -> dict[str, Any]:
     """The space in a `--space` file: its section `space`, or the whole file; raises InputError."""
-    content = read_yaml(path, f"--space {path}", "hyperparameters, such as `lr: {loguniform: [1e-4, 1e-1]}`")
-    return {str(key): value for key, value in content.get("space", content).items()}
+    expected = "hyperparameters, such as `lr: {loguniform: [1e-4, 1e-1]}`"
+    content = read_yaml(path, f"--space {path}", expected)
+    space = content.get("space", content)
+    if not isinstance(space, dict):
+        raise InputError(f"--space {path}: space: {space!r}: expected {expected}")
+    space = {str(key): value for key, value in space.items()}
+    parse_space(space, f"--space {path}")  # here a message names the file
+    return space
 
 
 def loop_config(
@@ -42,8 +48,10 @@ def loop_config(
     parsed = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
     register_task(task, f"{LOOP_TASK}?{urlencode({'metric': parsed.metric, 'mode': parsed.mode})}")
-    raw = load_config(task, flags=flags, profile="data", named=named).raw
-    own, given = parse_space(space, place), given_by(sets)
-    config = check_config(task, change({**raw, "space": space}, sets), place, given)
+    own, raw = parse_space(space, place), {**load_config(task, profile="data").raw, "space": space}
+    # A flag may name a hyperparameter, so the space comes first. A command's --set wins over the flags.
+    changed = change(change(raw, flags=flags, named=named), sets)
+    given = given_by(flags=flags, named=named) | given_by(sets)
+    config = check_config(task, changed, place, given)
     check_space(config, listed(own), given)
     return config

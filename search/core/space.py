@@ -21,18 +21,19 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from trainables import Allowed, Choices, InputError, Numbers, Params
-from trainables.base.values import Plain, refusal
+from trainables.base.values import MOST_BITS, Plain, refusal, suggestion, too_long
 
 KINDS = ("uniform", "loguniform", "int", "choice", "value")
 #: Most points of a grid. All points are listed before the search starts; 100,000 points take about a second.
 MOST_POINTS = 100_000
 #: The largest whole number in a range, and the largest length of a range: searchers compute with 64 bits.
 LARGEST = 2**63 - 1
+_PLAIN = "a string, a finite number, true, false or null"
 Confidence = Literal["low", "medium", "high"]
 
 
@@ -182,26 +183,59 @@ def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> S
     Raises:
         InputError: naming the key, the value and what is allowed.
     """
-    parameters = {name: _parameter(name, spec, place) for name, spec in _flatten(raw, place)}
-    for parameter in parameters.values():
+    specs = _by_name(_flatten(raw, place), f"{place}: space")
+    parameters = {name: _parameter(name, spec, f"{place}: space.{name}") for name, spec in specs.items()}
+    for name, parameter in parameters.items():
+        for key in parameter.when.keys() - parameters.keys():
+            raise InputError(
+                f"{place}: space.{name}: when: {key}: no such parameter; there are {', '.join(parameters)}"
+            )
+    space = Space(tuple(_ordered(parameters, place)))
+    for parameter in () if narrowed else space.parameters:
         for key, allowed in parameter.when.items():
-            where = f"{place}: space.{parameter.name}: when: {key}"
-            if key not in parameters:
-                raise InputError(f"{where}: no such parameter; there are {', '.join(parameters)}")
-            possible = parameters[key].values()
-            if narrowed or possible is None or not parameters[key].searched or _overlap(allowed, possible):
-                continue
-            wrong = ", ".join(repr(value) for value in allowed)
-            shown = list(possible) if isinstance(possible, tuple) else parameters[key].describe()
-            raise InputError(f"{where}: {wrong} is not a value of {key}; allowed: {shown}")
-    return Space(tuple(_ordered(parameters, place)))
+            _check_condition(parameters[key], allowed, f"{place}: space.{parameter.name}: when: {key}")
+    return space
 
 
-def _overlap(allowed: Sequence[Plain], possible: Sequence[Plain]) -> bool:
-    """Whether one of the allowed values is possible."""
+def _check_condition(other: Parameter, allowed: Sequence[Plain], where: str) -> None:
+    """Raises InputError if the condition on the parameter `other` has a value that `other` never takes.
+
+    A fixed value may contradict the condition: it switches the conditional parameter off.
+    """
+    possible = other.values()
+    never = [value for value in allowed if not (value is None and other.when)]  # without its own `when` it is None
+    if possible is None:
+        if never:
+            raise InputError(
+                f"{where}: {other.describe()} is continuous, so it never has the value {never[0]!r}; a condition "
+                "names a choice, an int range or a fixed value"
+            )
+        return
     if isinstance(possible, range):
-        return any(isinstance(value, int) and value in possible for value in allowed)
-    return bool(set(allowed) & set(possible))
+        never = [value for value in never if not (isinstance(value, int) and value in possible)]
+    else:
+        never = [value for value in never if value not in possible]
+    if never and other.searched:
+        wrong = ", ".join(repr(value) for value in never)
+        shown = list(possible) if isinstance(possible, tuple) else other.describe()
+        raise InputError(f"{where}: {wrong} is not a value of {other.name}; allowed: {shown}")
+
+
+def _by_name(entries: Iterable[tuple[tuple[str, ...], Any]], where: str) -> dict[str, Any]:
+    """The entries by their dotted names; raises InputError if two have the same name.
+
+    Args:
+        entries: the keys from the outside to the inside, and the value: `a: {b: 1}` has the keys `("a", "b")`.
+    """
+    values: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    for keys, value in entries:
+        name = ".".join(keys)
+        shown = "{" + ": {".join(map(repr, keys)) + ": ..." + "}" * len(keys)
+        if name in values:
+            raise InputError(f"{where}.{name}: given twice, as {written[name]} and as {shown}; remove one of them")
+        values[name], written[name] = value, shown
+    return values
 
 
 def listed(*spaces: Space) -> dict[str, tuple[Plain, ...]]:
@@ -237,7 +271,8 @@ def check_values(space: Space, allowed: Allowed, place: Callable[[str], str]) ->
             raise InputError(f"{where}: {parameter.kind}: expected {own}, such as {{int: [LOW, HIGH]}} gives")
         for value in parameter.choices if listed else (parameter.low, parameter.high):
             if own is not None and (why := refusal(value, own)):
-                raise InputError(f"{where}: {why}" if f"={value}" in where else f"{where}: {value!r}: {why}")
+                shown = f"={value}" in where or f"={value!r}" in where
+                raise InputError(f"{where}: {why}" if shown else f"{where}: {value!r}: {why}")
         for key, values in parameter.when.items():
             for value in values if key in allowed else ():
                 if value is not None and (why := refusal(value, allowed[key])):
@@ -249,21 +284,31 @@ def is_spec(value: Any) -> bool:
     return isinstance(value, Mapping) and any(kind in value for kind in KINDS)
 
 
-def _flatten(raw: Mapping[str, Any], place: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(raw: Mapping[str, Any], place: str, outer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The keys of each parameter from the outside to the inside, and its entry."""
     for key, value in raw.items():
-        name = f"{prefix}{key}"
+        keys = (*outer, str(key))
         if isinstance(value, Mapping) and not is_spec(value):
             if not value or "when" in value:
                 raise InputError(
-                    f"{place}: space.{name}: {dict(value)}: expected one of {', '.join(KINDS)}, or a plain value"
+                    f"{place}: space.{'.'.join(keys)}: {dict(value)}: expected one of {', '.join(KINDS)}, or a plain "
+                    "value"
                 )
-            yield from _flatten(value, place, f"{name}.")
+            yield from _flatten(value, place, keys)
         else:
-            yield name, value
+            yield keys, value
 
 
-def _parameter(name: str, spec: Any, place: str) -> Parameter:
-    where = f"{place}: space.{name}"
+def check_spec(spec: Mapping[str, Any], where: str) -> None:
+    """Raises InputError if a spec is wrong by itself, whatever the other parameters are."""
+    _parameter("", spec, where)
+
+
+def _parameter(name: str, spec: Any, where: str) -> Parameter:
+    if isinstance(spec, list):
+        near = suggestion(name.rpartition(".")[2], KINDS)
+        instead = f"for one of several values: search.choice({spec}) in Python, {{choice: {spec}}} in YAML"
+        raise InputError(f"{where}: {spec}: expected {_PLAIN}{near or ';'} {instead}")
     if not isinstance(spec, Mapping):
         return Parameter(name, "value", choices=(_plain(spec, where),))
     kinds = [kind for kind in KINDS if kind in spec]
@@ -336,32 +381,32 @@ def _when(raw: Any, where: str) -> dict[str, tuple[Plain, ...]]:
     if not isinstance(raw, Mapping):
         raise InputError(f"{where}: when {raw!r}: expected {{parameter: value}} or {{parameter: [values]}}")
     when = {}
-    for key, value in _flat_conditions(raw):
+    for key, value in _by_name(_flat_conditions(raw), f"{where}: when").items():
         values = value if isinstance(value, list) else [value]
         when[key] = tuple(_plain(item, f"{where}: when: {key}") for item in values)
     return when
 
 
-def _flat_conditions(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat_conditions(raw: Mapping[str, Any], outer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in raw.items():
+        keys = (*outer, str(key))
         if isinstance(value, Mapping):
-            yield from _flat_conditions(value, f"{prefix}{key}.")
+            yield from _flat_conditions(value, keys)
         else:
-            yield f"{prefix}{key}", value
+            yield keys, value
 
 
 def _plain(value: Any, where: str) -> Plain:
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
-        if value.bit_length() > 1023:
-            raise InputError(
-                f"{where}: a whole number of {value.bit_length()} bits: allowed are up to 1023, as in a float"
-            )
+        if value.bit_length() > MOST_BITS:
+            raise InputError(f"{where}: {too_long(value)}")
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
-    raise InputError(f"{where}: {value!r}: expected a string, a finite number, true, false or null")
+    hint = "; give each list a name, and look it up in the training" if isinstance(value, list) else ""
+    raise InputError(f"{where}: {value!r}: expected {_PLAIN}{hint}")
 
 
 def _ordered(parameters: dict[str, Parameter], place: str) -> Iterator[Parameter]:

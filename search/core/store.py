@@ -97,7 +97,7 @@ class Store:
 
     def search(self, name: str) -> SearchFolder:
         """The folder of a search, which need not exist yet; raises InputError if the name is no plain file name."""
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InputError(f"--name {name!r}: allowed are up to 100 letters, digits, '.', '_' and '-'")
         return SearchFolder(self.root / "searches" / name)
 
@@ -143,20 +143,24 @@ class SearchFolder:
         Raises:
             InputError: a search of this name exists, or another process is starting it.
         """
-        if not self.exists:
-            journal = Journal(self.journal)
-            if not self.exists and not journal.events:
-                return journal
+        self.check_free()
+        journal = Journal(self.journal)
+        if self.exists or journal.events:
             journal.close()
-        if not self.exists:
+            self.check_free()
             raise InputError(
                 f"{self.path}: has a journal and no search.json, which an import that was killed may leave: delete the "
                 "folder, or choose another name"
             )
-        raise InputError(
-            f"--name {self.name}: a search of that name exists; go on with `python -m search resume {self.name}` or "
-            "choose another name"
-        )
+        return journal
+
+    def check_free(self) -> None:
+        """Raises InputError if a search of this name exists."""
+        if self.exists:
+            raise InputError(
+                f"--name {self.name}: a search of that name exists; go on with `python -m search resume {self.name}` "
+                "or choose another name"
+            )
 
     def hold(self, store: Store) -> Journal:
         """Keeps other processes from running or changing this search until the returned journal is closed.

@@ -185,7 +185,7 @@ class Reporter:
         best = state.best()
         ended = f" {OUTCOMES.get(outcome, outcome)}" if outcome else ""
         line = f"trial {trial.number}{ended}, epoch {trial.epoch}: {shown(metrics, 'val_')}"
-        if trial.best_epoch:
+        if trial.can_win:
             line += f"; its best {figure(trial.best_value)} at epoch {trial.best_epoch}"
         differing = self._columns(list(state.trials.values()))
         chosen = {name: trial.params.get(name) for name in differing}

@@ -86,4 +86,9 @@ def print_next_commands(console: Console, outcome: SearchOutcome) -> None:
         ):
             show(console, f"  {command_line(command, store)}")
     else:
-        show(console, "the tracebacks are artifacts of the runs in MLflow")
+        outcomes = {number: trial.outcome for number, trial in state.trials.items()}
+        if "failed" in outcomes.values():
+            show(console, "the tracebacks are artifacts of the runs in MLflow")
+        diverged = [number for number, outcome in outcomes.items() if outcome == "diverged"]
+        if diverged:
+            show(console, f"why a trial diverged: {command_line(f'why {name} {diverged[-1]}', store)}")

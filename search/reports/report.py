@@ -33,7 +33,7 @@ from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
 from search.reports.frames import trials_frame
 from search.reports.pages import render
 from search.reports.repeat_command import again
-from search.reports.summary import configuration, tally
+from search.reports.summary import configuration, no_winner, tally
 from trainables import InputError
 from trainables.base.files import replacing
 
@@ -61,7 +61,7 @@ def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfi
     """Writes the report, by default into the folder of the search; raises InputError if no trial has a result."""
     state, events = replay(folder)
     if not any(t.curve for t in state.trials.values()):
-        raise InputError(f"{folder.name}: no trial of it has a result to show yet")
+        raise InputError(f"{folder.name}: {no_winner(state)}; there is nothing to show")
     page = render(
         "report.html",
         title=f"{folder.name}: {config.task}",
@@ -102,7 +102,7 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
             good = state.objective.better(final.test[metric], value)
             row(f"baseline {name}", figure(value), "on test", "beaten" if good else "NOT beaten", good)
     if best is None:
-        row("best trial", "", "no trial succeeded")
+        row("best trial", "", no_winner(state))
     else:
         when = f"trial {best.number} at epoch {best.best_epoch} of {config.search.epochs}"
         row(f"best {state.objective.key}", figure(best.best_value), when)

@@ -32,7 +32,7 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
     """
     metric, best, final = state.objective.metric, state.best(), state.final
     if best is None:
-        return ["no trial succeeded", *_effort(state, config)]
+        return [no_winner(state), *_effort(state, config)]
     first = headline(state)
     lines: list[str | Grid] = [first[0]] if first else []
     lines.append(
@@ -63,6 +63,19 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
             reached = "  ".join(f"{o.metric} {figure(value_of(trial, o))}" for o in config.objectives)
             lines.append(f"  trial {trial.number}: {reached}  {configuration(trial, config)}")
     return [*lines, *_effort(state, config)]
+
+
+def no_winner(state: SearchState) -> str:
+    """The reason why a search has no best trial: its trials failed or diverged, or none has a result yet.
+
+    A trial that diverged has values, but it cannot be the best trial.
+    """
+    outcomes = [trial.outcome for trial in state.trials.values()]
+    if state.status not in ("finished", "failed"):
+        return "no trial has a result yet"
+    if outcomes and set(outcomes) == {"diverged"}:
+        return f"no trial can be the best: {trials_of(len(outcomes))} diverged"
+    return "no trial succeeded"
 
 
 def headline(state: SearchState) -> tuple[str, bool] | None:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.core.store import Store
+from trainables import InputError
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -28,6 +30,8 @@ _PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+#: What SQLite says of a file that it cannot read.
+_DAMAGE = re.compile("file is not a database|database disk image is malformed")
 _lock = threading.Lock()
 _users = 0
 _ours: list[str] = []
@@ -38,9 +42,11 @@ def mlflow_client(store: Store) -> MlflowClient:
 
     The file uses write-ahead logging: readers never block the writer. For a read-only store the client opens a copy of
     the file.
+
+    Raises:
+        InputError: the file is no SQLite database, or only a part of one.
     """
     from mlflow.tracking import MlflowClient
-    from mlflow.utils.logging_utils import suppress_logs_in_thread
 
     uri = store.tracking_uri
     if not store.is_local:
@@ -49,6 +55,17 @@ def mlflow_client(store: Store) -> MlflowClient:
         store = _copied(store)
         uri = store.tracking_uri
     store.root.mkdir(parents=True, exist_ok=True)
+    try:
+        return _opened(store, uri)
+    except Exception as error:
+        raise damage_of(store, error) or error from error
+
+
+def _opened(store: Store, uri: str) -> MlflowClient:
+    """The client of the SQLite file; makes the tables that are missing."""
+    from mlflow.tracking import MlflowClient
+    from mlflow.utils.logging_utils import suppress_logs_in_thread
+
     # MLflow creates its tables by migrations, which break when two processes start them at once.
     with (store.root / "mlflow.lock").open("w") as lock, suppress_logs_in_thread():
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -61,6 +78,19 @@ def mlflow_client(store: Store) -> MlflowClient:
         client = MlflowClient(uri, uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def damage_of(store: Store, error: Exception) -> InputError | None:
+    """The error for a person if SQLite cannot read the store's file; None for any other error, such as a lock.
+
+    MLflow passes on only the text of SQLite's error.
+    """
+    if not store.is_local or not (sign := _DAMAGE.search(str(error))):
+        return None
+    return InputError(
+        f"{store.database}: is damaged ({sign[0]}); move {store.database.name}* in {store.root} away: the journals "
+        "have everything, and `python -m search resume NAME` sends a search to a new file"
+    )
 
 
 @cache

@@ -318,6 +318,23 @@ class Delivery:
         self.runs.terminate(
             self.parent, {"finished": "FINISHED", "interrupted": "KILLED"}.get(status, "FAILED"), event["time"]
         )
+        for key in self._cut_off():
+            if key in self.runs:  # a damaged journal may lack the event that made it
+                self.runs.set_tags(self.runs[key], {"outcome": "interrupted"})
+                self.runs.terminate(self.runs[key], "KILLED", event["time"])
+
+    def _cut_off(self) -> Iterator[str]:
+        """The keys of the repeats, audits and final trainings that have begun and have not finished.
+
+        A repeat without test figures diverged if the repeats were compared; `_compared` ended its run.
+        """
+        if not self._state.compared:
+            repeats = [repeat for repeat in self._state.repeats.values() if repeat.test is None]
+            yield from (f"repeat-{repeat.trial}-{repeat.seed}" for repeat in repeats)
+        yield from (f"audit-{number}" for number, audit in self._state.audits.items() if not audit.outcome)
+        for run in self._state.finals.values():
+            if run.test is None:
+                yield _final_key(run.seed, run.trial, run.epochs, run.merged)
 
     def _final(self, event: FinalEvent) -> None:
         seed = event["seed"]

@@ -52,9 +52,9 @@ def is_refusal(error: Exception) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of an error, behind the name of its class unless MLflow raised it."""
+    """The first line of an error, behind the name of its class unless MLflow or this program raised it."""
     first = first_line(error)
-    return first if isinstance(error, MlflowException) else f"{type(error).__name__}: {first}"
+    return first if isinstance(error, MlflowException | InputError) else f"{type(error).__name__}: {first}"
 
 
 @dataclasses.dataclass

@@ -15,7 +15,7 @@ from search.core.events import Event, Notice
 from search.core.record import SearchRecord
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
-from search.tracking.client import mlflow_client, quick_and_quiet
+from search.tracking.client import damage_of, mlflow_client, quick_and_quiet
 from trainables import DataInfo, Objective
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class Tracker:
             events, begun = self._events[:], time.thread_time()
             try:
                 anew = self._attempt(events, anew)
-            except Exception as error:
+            except Exception as raised:
+                error = damage_of(self.store, raised) or raised
                 self._delivery = None  # the next attempt asks MLflow how many events it has
                 if is_refusal(error):
                     self._warn_once(

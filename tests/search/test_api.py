@@ -1,7 +1,10 @@
 """What `search.open` gives of a search, without Ray."""
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 import search
 from search.core.journal import Journal
@@ -9,8 +12,12 @@ from search.core.program_config import loop_config
 from search.core.record import SearchRecord
 from search.core.space import parse_space
 from search.core.store import Store
+from search.live.console import Reporter
+from search.live.outcome import print_outcome
+from search.outcome import SearchOutcome
 from search.programs import own_task, whole_numbers
-from trainables import InputError, registered_address
+from search.runtime.search import Search
+from trainables import InputError, get_task, registered_address
 from trainables.loops.command import Command
 from trainables.loops.task import Code
 
@@ -100,6 +107,38 @@ def test_best_of_a_search_that_failed_says_why_in_a_line(tmp_path):
         _ = begun.best
 
 
+def test_message_of_an_exception_cannot_command_the_terminal(tmp_path):
+    traceback = "ValueError: \x1b]0;owned\x07 \x1b[31mred"
+    found = written(tmp_path, "s", trial(0), {"event": "failed", "number": 0, "why": "error", "traceback": traceback})
+    with pytest.raises(InputError) as raised:
+        _ = found.best
+    assert str(raised.value).isprintable() and r"\x1b[31mred" in str(raised.value)
+    assert all(line.isprintable() for line in found.why(0))
+
+
+def test_search_whose_trials_all_diverged_says_so_everywhere(tmp_path, monkeypatch):
+    diverged = [result(n, 1, val_loss=1.0) for n in (0, 1)]
+    diverged += [result(n, 2, "diverged", val_loss=float("nan")) | {"diverged": "the loss is nan"} for n in (0, 1)]
+    found = written(tmp_path, "s", trial(0), trial(1), *diverged, ENDED | {"status": "failed"})
+    said = "no trial can be the best: 2 trials diverged"
+    with pytest.raises(InputError, match=f"^s: {said}$"):
+        _ = found.best
+    store, task = Store(tmp_path), get_task("train")
+    outcome = SearchOutcome(store, store.search("s"), found._config, found._record, task, found._state, [], "resume s")
+    console = Console(file=io.StringIO(), width=200)
+    print_outcome(console, outcome)
+    printed = console.file.getvalue()
+    assert said in printed and "trials: 2 diverged" in printed and "python -m search why s 1" in printed
+    assert "succeeded" not in printed and "tracebacks" not in printed
+    log = io.StringIO()
+    searched = Search(found._config, Store(tmp_path).search("t"))
+    for number in (0, 1):
+        searched.record(trial(number))
+    Reporter(Console(file=log, width=300), searched)({"event": "result", **diverged[2]}, found._state)
+    searched.journal.close()
+    assert "trial 0 diverged, epoch" in log.getvalue() and "its best" not in log.getvalue()
+
+
 def code(folder, text="python main.py --lr {lr}", name="main.py"):
     folder.mkdir(exist_ok=True, parents=True)
     (folder / name).write_text("")
@@ -167,3 +206,64 @@ def test_tasks_are_those_that_run_takes_each_once(tmp_path, monkeypatch):
     assert "train" not in search.tasks() and "rnn" in search.tasks()
     with pytest.raises(InputError, match="task 'train': unknown; there are windows"):
         search.run("train", store=tmp_path)
+
+
+class Started(Exception):
+    """The search would begin with this configuration."""
+
+
+def configured(monkeypatch, tmp_path, space, **given):
+    """The configuration with which `search.run` of a function would begin."""
+
+    def stop(store, config, *rest):
+        raise Started(config)
+
+    monkeypatch.setattr("search.programs.run", stop)
+    with pytest.raises(Started) as started:
+        search.run(loss, space, "val_loss min", store=tmp_path, observer=search.Observer(), **given)
+    return started.value.args[0]
+
+
+def loss(trial):
+    yield 1.0
+
+
+SPACE_OF_TWO = {"lr": search.loguniform(1e-4, 1), "opt": search.choice(["sgd", "adam"])}
+
+
+def test_set_fixes_a_hyperparameter_of_a_function(monkeypatch, tmp_path):
+    given = {"lr": 0.01, "search.balance": "opt"}
+    config = configured(monkeypatch, tmp_path, SPACE_OF_TWO, set=given, trials=2)
+    assert (config.space.fixed(), config.search.balance) == ({"lr": 0.01}, "opt")
+    with pytest.raises(InputError, match=r"^lrr=1: lrr: unknown key; did you mean 'lr'\? space has lr, opt$"):
+        search.run(loss, SPACE_OF_TWO, "val_loss min", set={"lrr": 1}, store=tmp_path)
+    with pytest.raises(InputError, match=r"^lrate=0\.1: lrate: unknown key; did you mean 'lr'\?"):
+        search.run(loss, SPACE_OF_TWO, "val_loss min", set={"lrate": 0.1}, store=tmp_path)
+    with pytest.raises(InputError, match=r"^opt='adm': allowed are sgd, adam; did you mean 'adam'\?"):
+        search.run(loss, SPACE_OF_TWO, "val_loss min", set={"opt": "adm"}, store=tmp_path)
+
+
+def test_argument_that_is_left_out_leaves_the_same_setting_as_it_is(monkeypatch, tmp_path):
+    config = configured(monkeypatch, tmp_path, {"x": 1}, settings={"trials": 3}, set={"search.seed": 7})
+    assert (config.search.trials, config.search.seed) == (3, 7)
+    assert configured(monkeypatch, tmp_path, {"x": 1}, settings={"trials": 3}, trials=4).search.trials == 4
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: search.choice([(32, 64), (64, 64)]), r"search.choice: \[32, 64\]: expected a string, a finite number"),
+        (lambda: search.choice([]), r"search.choice: choice \[\]: expected a list with at least one value"),
+        (lambda: search.choice(["a", "a"]), r"search.choice: choice: 'a' stands twice"),
+        (lambda: search.uniform(1, 0), r"search.uniform: uniform \[1, 0\]: the range is empty"),
+        (lambda: search.integer(1, 2, prior=3), r"search.integer: prior 3: must be a value of int \[1, 2\]"),
+    ],
+)
+def test_function_of_a_spec_refuses_what_run_refuses(make, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        make()
+
+
+def test_time_budget_as_a_number_is_refused_with_the_right_form(tmp_path):
+    with pytest.raises(InputError, match=r"^time_budget=120: expected a duration, such as '120s'$"):
+        search.run(loss, {"x": 1}, "val_loss min", time_budget=120, store=tmp_path)

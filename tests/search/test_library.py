@@ -1,12 +1,16 @@
 """The library returns objects and never prints; the command line is one program that uses it."""
 
+import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 import search
+from search.cli.app import app
 from search.cli.commands import exit_code
 from search.core.config import load_config
 from search.core.store import Store
@@ -110,9 +114,88 @@ def test_result_reads_its_journal_once(store, monkeypatch):
         ({"train": print}, "space: missing; give the hyperparameters of the function"),
         ({"train": print, "space": {}}, "objective: missing; give a metric that the function yields"),
         ({"train": print, "space": {}, "objective": "loss min", "data": "x"}, "data='x': a training function reads"),
+        ({"train": "rnn", "name": 3}, r"^--name 3: allowed are up to 100 letters"),
+        ({"train": "rnn", "name": Path("x")}, r"^--name PosixPath\('x'\): allowed are"),
+        ({"train": "rnn", "epochs": [3]}, r"^epochs=\[3\]: input should be a valid integer"),
+        ({"train": "rnn", "epochs": "many"}, r"^epochs='many': input should be a valid integer"),
+        ({"train": "rnn", "epochs": math.inf}, r"^epochs=inf: input should be a finite number"),
+        ({"train": "rnn", "trials": 10**5000}, r"search.trials: a whole number of 16610 bits: allowed are up to 1023"),
+        ({"train": "rnn", "settings": [1]}, r"^settings=\[1\]: expected a mapping, such as \{'grace_period': 3\}"),
+        ({"train": "rnn", "resources": 3}, r"^resources=3: expected a mapping, such as \{'cpus': 2\}"),
+        ({"train": "rnn", "set": ["lr=1"]}, r"^set=\['lr=1'\]: expected a mapping, such as \{'lr': 0.01\}"),
+        ({"train": "rnn", "set": {3: 1}}, r"^3=1: 3: unknown key"),
+        ({"train": "rnn", "set": {"search": 3}}, r"^search=3: search is a section; set one of its keys: searcher, "),
+        ({"train": "rnn", "set": {"resources": {}}}, r"^resources=\{\}: resources is a section; set one of its keys"),
+        ({"train": "rnn", "space": [1]}, r"^space=\[1\]: expected a mapping, such as \{'lr': search.uniform\(0, 1\)\}"),
+        (
+            {"train": print, "space": [("lr", 1)], "objective": "loss min"},
+            r"^space=\[\('lr', 1\)\]: expected a mapping",
+        ),
+        ({"train": "rnn", "callbacks": print}, r"^callbacks=<built-in function print>: expected a list of functions"),
+        ({"train": "rnn", "callbacks": "x"}, r"^callbacks='x': expected a list of functions"),
+        ({"train": "rnn", "callbacks": [3]}, r"^callbacks: 3: expected a function `callback\(event, state\)`"),
+        ({"train": "rnn", "n_trials": 2}, r"^n_trials=2: unknown argument; did you mean 'trials'\?"),
+        (
+            {"train": "rnn", "grace_period": 2},
+            r"^grace_period=2: unknown argument; give settings=\{'grace_period': 2\}",
+        ),
+        ({"train": "rnn", "gpus": 0}, r"^gpus=0: unknown argument; give resources=\{'gpus': 0\}"),
     ],
 )
 def test_wrong_argument_of_run_is_named(tmp_path, given, message):
     with pytest.raises(InputError, match=message) as raised:
         search.run(**given, store=tmp_path, observer=Observer())
     assert isinstance(raised.value, search.SearchError) and isinstance(raised.value, ValueError)
+
+
+@pytest.mark.parametrize("given", [{"callbacks": print}, {"callbacks": "x"}])
+def test_wrong_callbacks_of_a_later_session_are_refused(store, given):
+    for method in (search.open("s", store.root).resume, search.open("s", store.root).retrain):
+        with pytest.raises(InputError, match=r"^callbacks="):
+            method(**given, observer=Observer())
+
+
+@pytest.mark.parametrize("number", ["3", 1.5, True, None, -1])
+def test_number_of_a_trial_or_of_a_training_is_a_whole_number(store, number):
+    found = search.open("s", store.root)
+    with pytest.raises(InputError, match=rf"^trial={number!r}: expected a whole number >= 0"):
+        found.why(number)
+    with pytest.raises(InputError, match=rf"^finalists={number!r}: expected a whole number >= 1"):
+        found.retrain(finalists=number)
+
+
+def test_one_path_or_text_is_predicted_without_a_list(monkeypatch, tmp_path):
+    taken = []
+    monkeypatch.setattr("search.tracking.predict.predict_inputs", lambda store, task, inputs: taken.append(inputs))
+    for inputs in ("five.csv", Path("five.csv"), ["five.csv"]):
+        search.predict("rnn", inputs, store=tmp_path)
+    assert taken == [["five.csv"]] * 3
+
+
+def test_number_of_epochs_may_be_a_text(store):
+    assert load_config("rnn", [], {"search.epochs": "3"}).search.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--name", "../x"], "error: --name '../x': allowed are up to 100 letters"),
+        (["--name", "s"], "error: --name s: a search of that name exists"),
+        (["--data", "nope.csv"], "error: --data nope.csv: no such file or folder"),
+        (["--from", "nope"], "error: nope: no search of that name in"),
+        (["--from", "s", "--searcher", "random"], "error: --from s: the random searcher learns nothing"),
+        (["--store", "/dev/null"], "error: /dev/null: results cannot be kept there"),
+        (["--storage", "s4://x"], "error: --storage s4://x: cannot be used: ValueError: Protocol not known: s4"),
+        (["--storage", "/dev/null/x"], "error: --storage /dev/null/x: cannot be used: /dev/null is no folder"),
+        (["--set", "data.val_fraction=1.5"], "error: --set data.val_fraction=1.5: 1.5: expected a number > 0 and < 1"),
+        (["--set", "data.val_fraction=0"], "error: --set data.val_fraction=0: 0: expected a number > 0 and < 1"),
+    ],
+)
+def test_dry_run_refuses_what_run_refuses(store, capsys, options, message):
+    arguments = ["run", "rnn", "--dry-run", *options]
+    if "--store" not in options:
+        arguments += ["--store", str(store.root)]
+    before = sorted(store.root.rglob("*"))
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.output.replace("\n", " ")[: len(message)]) == (2, message), result.output
+    assert sorted(store.root.rglob("*")) == before

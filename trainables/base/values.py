@@ -14,6 +14,8 @@ from typing import Any
 
 from trainables.base.errors import InputError
 
+#: The most bits of a whole number, as in a float. Python does not even print a number of 5,000 digits.
+MOST_BITS = 1023
 Plain = str | int | float | bool | None
 
 
@@ -36,9 +38,12 @@ def plain(value: Any, place: str) -> Any:
     kinds: tuple[tuple[type, Any], ...] = ((str, (str, PurePath)), (int, numbers.Integral), (float, numbers.Real))
     for kind, abstract in kinds:
         if isinstance(value, abstract):
-            return kind(value)
+            converted = kind(value)
+            if isinstance(converted, int) and converted.bit_length() > MOST_BITS:
+                raise InputError(f"{place}: {too_long(converted)}")
+            return converted
     if isinstance(value, Mapping):
-        return {str(plain(key, place)): plain(item, f"{place}.{key}") for key, item in value.items()}
+        return _plain_mapping(value, place)
     if isinstance(value, AnySet):
         return sorted((plain(item, place) for item in value), key=lambda item: (type(item).__name__, item))
     if isinstance(value, list | tuple | range):
@@ -51,6 +56,22 @@ def plain(value: Any, place: str) -> Any:
         f"{place}: {shown}: allowed are text, numbers, true, false, null and lists of these; give a name, and select "
         "the object by this name in the training"
     )
+
+
+def too_long(number: int) -> str:
+    """The refusal of a whole number with more than `MOST_BITS` bits."""
+    return f"a whole number of {number.bit_length()} bits: allowed are up to {MOST_BITS}, as in a float"
+
+
+def _plain_mapping(value: Mapping[Any, Any], place: str) -> dict[str, Any]:
+    """The mapping with texts as keys; raises InputError if two keys have the same text, such as 1 and `"1"`."""
+    mapping: dict[str, Any] = {}
+    for key, item in value.items():
+        name = str(plain(key, place))
+        if name in mapping:
+            raise InputError(f"{place}.{name}: given twice, as two keys of the same text; remove one of them")
+        mapping[name] = plain(item, f"{place}.{key}")
+    return mapping
 
 
 @dataclass(frozen=True)
@@ -130,6 +151,15 @@ def check_value(name: str, value: Any, allowed: tuple[Plain, ...] | Numbers) -> 
 
 
 def suggestion(word: str, words: Iterable[str]) -> str:
-    """`; did you mean 'X'?` for the most similar of `words`; empty if none is similar."""
-    close = difflib.get_close_matches(word, words, 1)
+    """`; did you mean 'X'?` for the most similar of `words`; empty if none is similar.
+
+    A word that begins with the other or is a part of it comes first: `grace` means `grace_period`, not `brackets`.
+    """
+    words = [known for known in words if known]
+    pairs = [(known, *sorted((word, known), key=len)) for known in words]
+    related = [
+        known for known, short, long in pairs
+        if len(short) > 1 and (long.startswith(short) or short in long.split("_"))
+    ]  # fmt: skip
+    close = difflib.get_close_matches(word, related or words, 1, 0.0 if related else 0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.core.config import check_space, digest, load_config, parse_duration
+from search.core.config import check_config, check_space, digest, load_config, parse_duration, parse_objective
 from search.core.program_config import loop_config, read_space
+from search.core.replay import extend
 from trainables import TASKS, get_task, register_task
 from trainables.base.errors import InputError
 
@@ -27,7 +28,11 @@ def test_set_replaces_a_parameter_whole():
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        (["lrr=1"], "--set lrr=1: lrr: unknown key; space has"),
+        (["lrr=1"], "--set lrr=1: lrr: unknown key; did you mean 'lr'? space has model, "),
+        (["qqqq=1"], "--set qqqq=1: qqqq: unknown key; space has model, "),
+        (["search.grace=1"], "search.grace: unknown key; did you mean 'grace_period'? search has searcher, "),
+        (["search.time_budget=120"], "--set search.time_budget=120: expected a duration, such as '120s'"),
+        (["search.stall_timeout=[1]"], "expected a duration, such as '90s'"),
         (["lrr=1"], "did you mean 'lr'?"),
         (["search.trails=1"], "did you mean 'trials'?"),
         (["search.trials=0"], "--set search.trials=0: input should be greater than or equal to 1"),
@@ -41,6 +46,8 @@ def test_set_replaces_a_parameter_whole():
         (["resources.gpus=2"], "resources.gpus: 2: a trial has one GPU; give 1 or a fraction"),
         (["data.size=big"], "'big': expected a whole number such as the default 96"),
         (["data.val_fraction=[1]"], "expected a number such as the default 0.15"),
+        (["data.val_fraction=1.5"], "1.5: expected a number > 0 and < 1, such as the default 0.15"),
+        (["data.test_fraction=0"], "0: expected a number > 0 and < 1, such as the default 0.2"),
         (["data.demo=3"], "expected keys inside"),
         (["model=3"], "space.model is a group; set one of pretrained, freeze in it"),
         (["lr={loguniform: [0, 0.1]}"], "configs/windows.yaml with --set: space.lr: loguniform [0, 0.1]"),
@@ -58,6 +65,12 @@ def test_set_replaces_a_parameter_whole():
         (["optimizer=adamm"], "--set optimizer=adamm: allowed are adamw, adam, sgd; did you mean 'adam'?"),
         (["norm={choice: [batch, group], prior: grup}"], "prior 'grup': must be a value of {batch, group}"),
         (["model.freeze=perhaps"], "'perhaps': expected true or false, such as True"),
+        (["search=3"], "--set search=3: search is a section; set one of its keys: searcher, trials, "),
+        (["search=null"], "--set search=null: search is a section; set one of its keys: "),
+        (["space=null"], "--set space=null: space is a section; set one of its keys: "),
+        (["data={}"], "--set data={}: data is a section; set one of its keys: "),
+        (["search.epochs=many"], "--set search.epochs=many: input should be a valid integer"),
+        ([f"lr={'9' * 5000}"], "the value is not YAML: "),
         (["lr"], "--set lr: expected KEY=VALUE"),
         (["lr={"], "the value is not YAML"),
     ],
@@ -121,7 +134,7 @@ SPACE = {"opt": {"choice": ["sgd", "adam"]}, "momentum": {"uniform": [0, 1], "wh
         (
             SPACE | {"beta": {"value": 1, "when": {"opt": ["sgd", "adm"]}}},
             [],
-            "when: opt: 'adm': allowed are sgd, adam",
+            "when: opt: 'adm' is not a value of opt; allowed: ['sgd', 'adam']",
         ),
     ],
 )
@@ -237,3 +250,87 @@ def test_task_without_a_demo_keeps_what_its_file_says(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("epochs", "window"), [(12, 1), (20, 1), (21, 3), (80, 3)])
 def test_trials_of_21_epochs_or_more_are_ranked_by_the_mean_of_three(epochs, window):
     assert load_config("windows", [f"search.epochs={epochs}"]).window == window
+
+
+@pytest.mark.parametrize(
+    ("sets", "flags", "key", "value"),
+    [
+        ([], {"search.trials": "2"}, "trials", 2),
+        (["search.trials='3'"], {}, "trials", 3),
+        (["search.trials=1e6"], {}, "trials", 1_000_000),
+        (["search.fit_epochs=no"], {}, "fit_epochs", False),
+        ([], {"search.reduction_factor": "3"}, "reduction_factor", 3.0),
+    ],
+)
+def test_configuration_holds_the_checked_value_and_resume_adds_to_it(sets, flags, key, value):
+    config = load_config("rnn", sets, flags)
+    kept = config.raw["search"][key]
+    assert (kept, type(kept)) == (value, type(value)) and getattr(config.search, key) == value
+    if key == "trials":
+        assert extend(config, {"trials": "+1"}).search.trials == value + 1
+
+
+def test_record_of_an_older_version_with_a_text_for_a_number_can_be_extended():
+    config = load_config("rnn", ["search.trials=2"])
+    raw = {**config.raw, "search": {**config.raw["search"], "trials": "2"}}
+    assert extend(check_config("rnn", raw, "here"), {"trials": "+1"}).search.trials == 3
+
+
+@pytest.mark.parametrize("key", ["search.trials", "search.reduction_factor", "resources.cpus", "resources.gpus"])
+def test_truth_value_is_no_number(key):
+    with pytest.raises(InputError, match=f"--set {key}=true: true is neither a number nor a text"):
+        load_config("rnn", [f"{key}=true"])
+
+
+def test_whole_number_of_a_field_for_floats_stays_as_it_was_given():
+    assert repr(load_config("rnn", ["resources.cpus=2"]).raw["resources"]["cpus"]) == "2"
+
+
+def test_number_of_5000_digits_in_a_space_file_is_refused_in_a_line(tmp_path):
+    file = tmp_path / "space.yaml"
+    file.write_text(f"n: {{int: [1, {'9' * 5000}]}}")
+    with pytest.raises(InputError, match=r"^--space .*space.yaml: cannot be read: .*digits"):
+        read_space(file)
+
+
+@pytest.mark.parametrize("content", ["space: [1]", "space: 3", "[1, 2]", "- [x, 1]"])
+def test_space_file_without_a_mapping_is_refused_in_a_line(tmp_path, content):
+    (tmp_path / "space.yaml").write_text(content)
+    with pytest.raises(InputError, match=r"^--space .*space.yaml: .*expected hyperparameters, such as"):
+        read_space(tmp_path / "space.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("lr: {uniform: [2, 1]}", "space.lr: uniform [2, 1]: the range is empty"),
+        ("lr: 1\nx: 2\nlr: 3", "cannot be read: found duplicate key lr (line 3)"),
+        ("lr: {uniform: [1, 2}", "cannot be read: did not find expected ',' or ']' (line 1)"),
+        (
+            "x: [1, 2]",
+            "space.x: [1, 2]: expected a string, a finite number, true, false or null; for one of several "
+            "values: search.choice([1, 2]) in Python, {choice: [1, 2]} in YAML",
+        ),
+        (
+            "x: {logunifrom: [1, 2]}",
+            "space.x.logunifrom: [1, 2]: expected a string, a finite number, true, false or "
+            "null; did you mean 'loguniform'?",
+        ),
+    ],
+)
+def test_mistake_in_a_space_file_is_named_with_the_file(tmp_path, content, message):
+    file = tmp_path / "space.yaml"
+    file.write_text(content)
+    with pytest.raises(InputError) as error:
+        read_space(file)
+    assert str(error.value).startswith(f"--space {file}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "example"), [("loss", "loss min"), ("val_loss minimize", "val_loss min"), ("", "val_loss min")]
+)
+def test_wrong_objective_is_refused_with_the_right_form_of_it(text, example):
+    with pytest.raises(
+        InputError, match=rf"^objective: '{text}': expected a metric and min or max, such as `{example}`$"
+    ):
+        parse_objective(text, "objective")

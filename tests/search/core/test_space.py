@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from search.core.space import parse_space
 from trainables.base.errors import InputError
+from trainables.base.values import plain
 
 PLACE = "configs/x.yaml"
 
@@ -172,3 +173,60 @@ def test_whole_number_beyond_every_float_is_refused_in_a_choice():
     ):
         parse_space({"n": {"choice": ["a", 10**400]}}, "x.yaml")
     assert parse_space({"n": {"choice": [2**64, -5]}}, "x.yaml").parameters[0].choices == (2**64, -5)
+
+
+@pytest.mark.parametrize(
+    ("raw", "written"),
+    [
+        (
+            {"a.b": 1, "a": {"b": 2}},
+            r"space\.a\.b: given twice, as \{'a\.b': \.\.\.\} and as \{'a': \{'b': \.\.\.\}\};",
+        ),
+        (
+            {"a": {"b.c": 1, "b": {"c": 2}}},
+            r"space\.a\.b\.c: given twice, as \{'a': \{'b\.c': .* and as \{'a': \{'b': \{'c'",
+        ),
+        ({1: 1, "1": 2}, r"space\.1: given twice"),
+    ],
+)
+def test_parameter_that_is_given_twice_is_refused_with_both_places(raw, written):
+    with pytest.raises(InputError, match=rf"^x\.yaml: {written}"):
+        parse_space(raw, "x.yaml")
+
+
+def test_condition_that_is_given_twice_is_refused():
+    when = {"a.b": 1, "a": {"b": 2}}
+    raw = {"a": {"b": {"choice": [1, 2]}}, "x": {"uniform": [0, 1], "when": when}}
+    with pytest.raises(InputError, match=r"space\.x: when\.a\.b: given twice, as \{'a\.b': "):
+        parse_space(raw, "x.yaml")
+
+
+def test_two_keys_of_one_text_are_refused():
+    with pytest.raises(InputError, match=r"^space\.1: given twice"):
+        plain({1: 0.1, "1": 0.2}, "space")
+
+
+@pytest.mark.parametrize(
+    ("other", "values", "wrong"),
+    [
+        ({"uniform": [0, 1]}, "a", r"uniform \[0, 1\] is continuous, so it never has the value 'a'"),
+        ({"loguniform": [0.1, 1]}, 0.5, r"is continuous, so it never has the value 0\.5; a condition names a choice"),
+        ({"choice": ["a", "b"]}, ["a", "c"], r"'c' is not a value of x; allowed: \['a', 'b'\]"),
+        ({"int": [1, 5], "step": 2}, [1, 2], r"2 is not a value of x; allowed: int \[1, 5\] step 2"),
+        ({"choice": ["a", "b"]}, None, r"None is not a value of x"),
+    ],
+)
+def test_condition_on_a_value_that_never_comes_is_refused(other, values, wrong):
+    raw = {"x": other, "lr": {"uniform": [0, 1], "when": {"x": values}}}
+    with pytest.raises(InputError, match=rf"^x\.yaml: space\.lr: when: x: .*{wrong}"):
+        parse_space(raw, "x.yaml")
+    parse_space(raw, "x.yaml", narrowed=True)  # a journal of an older version opens
+
+
+def test_condition_may_ask_for_the_absence_of_a_conditional_parameter():
+    raw = {
+        "opt": {"choice": ["sgd", "adam"]}, "momentum": {"uniform": [0, 1], "when": {"opt": "sgd"}},
+        "beta": {"uniform": [0, 1], "when": {"momentum": None}}, "off": 1, "y": {"uniform": [0, 1], "when": {"off": 2}},
+    }  # fmt: skip
+    beta = parse_space(raw, PLACE).parameters[2]
+    assert beta.exists({"momentum": None}) and not beta.exists({"momentum": 0.5})

@@ -7,8 +7,13 @@ import sqlite3
 import pytest
 
 from search.core.store import Store
-from search.tracking.client import mlflow_client
+from search.tracking.client import damage_of, mlflow_client
 from search.tracking.runs import experiment_id
+from search.tracking.tracker import Tracker
+from tests.search.runtime.test_search import search_in
+from tests.search.tracking.journals import RECORD
+from trainables import InputError
+from trainables.base.task import DataInfo
 
 
 def test_artifacts_lie_in_the_store_whatever_folder_the_command_runs_in(tmp_path, monkeypatch):
@@ -53,3 +58,40 @@ def test_database_that_was_deleted_is_made_again_in_the_same_process(tmp_path, m
     client = mlflow_client(store)
     assert client.get_experiment_by_name("t") is None
     assert experiment_id(client, store, "t") == first
+
+
+@pytest.mark.parametrize("damage", ["junk", "half"])
+def test_damaged_database_is_named_with_what_to_do(tmp_path, monkeypatch, empty_store, damage):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    store, whole = Store(tmp_path), empty_store.read_bytes()
+    store.database.write_bytes(b"junk" * 1000 if damage == "junk" else whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"/mlflow\.db: is damaged \(.*\); move mlflow\.db\* in .* away: the journals"):
+        mlflow_client(store)
+
+
+def test_locked_database_is_not_damaged(tmp_path):
+    assert damage_of(Store(tmp_path), sqlite3.OperationalError("database is locked")) is None
+
+
+def test_search_on_a_damaged_database_says_so_once_and_is_sent_to_a_new_one(tmp_path, monkeypatch, empty_store):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    store, said = Store(tmp_path), []
+    search = search_in(store.root)
+    search.propose()
+    info = DataInfo(source="demo", fingerprint="f", test_fingerprint="t", sizes={})
+
+    def deliver() -> int:
+        about = store, search.folder, search.config, RECORD, info, search.objective
+        tracker = Tracker(*about, said.append)
+        tracker.start(search.journal.events)
+        return tracker.close(patience=10.0)
+
+    store.database.write_bytes(b"junk" * 1000)
+    assert deliver() == 0  # a later `resume` alone would not help
+    (line,) = said
+    assert "mlflow.db: is damaged (file is not a database); move mlflow.db*" in line and "InputError" not in line
+    shutil.copy(empty_store, store.database)
+    assert deliver() == 0 and said == [line]
+    client = mlflow_client(store)
+    assert len(client.search_runs([client.get_experiment_by_name("windows").experiment_id])) == 2
+    search.journal.close()

@@ -357,3 +357,26 @@ def test_registration_that_was_killed_anywhere_is_one_model_and_one_version(stor
             "trial": "0", "data.test_fingerprint": "t", "test_accuracy": repr(number / 10), "model.digest": digest,
         }  # fmt: skip
         assert [o.model_id for o in client.get_run(run_id).outputs.model_outputs] == [models[0].model_id], name
+
+
+def test_trainings_after_the_trials_that_an_interruption_cut_off_do_not_run_in_mlflow(store):
+    search = search_in(store.root)
+    params = search.propose().params
+    search.report([result(0, 1, 0.5)], "cpu")
+    started = [
+        {"event": "repeat_started", "value": "none", "trial": 0, "seed": 1, "params": params},
+        {"event": "audit_started", "number": 0},
+        {"event": "final_started", "trial": 0, "seed": 0, "epochs": 3, "params": params},
+    ]
+    search.record(*started)
+    search.end("interrupted")
+    about = store, search.folder, search.config, RECORD, INFO, search.objective, print
+    delivery.Delivery(mlflow_client(store), *about).deliver(search.journal.events)
+    found = runs(store)
+    cut_off = ["repeat-0-1", "audit-0", "final-0-0-3"]
+    assert {found[key].info.status for key in [*cut_off, "parent"]} == {"KILLED"}
+    assert {found[key].data.tags["outcome"] for key in cut_off} == {"interrupted"}
+    resumed = [event | {"time": 10**13} for event in ({"event": "session"}, *started)]
+    delivery.Delivery(mlflow_client(store), *about).deliver([*search.journal.events, *resumed])
+    found = runs(store)
+    assert {found[key].info.status for key in [*cut_off, "parent"]} == {"RUNNING"}
