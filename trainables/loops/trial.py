@@ -329,7 +329,7 @@ def _leave(error: BaseException | None) -> NoReturn:
                 sys.stderr.write(f"{code}\n")
                 code = 1
         elif error is not None:
-            traceback.print_exception(error)
+            sys.stderr.writelines(traceback.format_exception(error))
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code & 0xFF)
