@@ -91,7 +91,7 @@ def test_function_compare_report_and_source(module_command, uninterrupted):
     assert "asha" in compared
     assert "report.html" in module_command.call("report", "s")
     assert "def train(trial):" in (module_command.folder / "mlruns" / "functions" / "s" / "train.py").read_text()
-    assert "its best trial's state is its model" in module_command.call("retrain", "s", code=2)
+    assert "the state of its best trial is its model" in module_command.call("retrain", "s", code=2)
 
 
 def test_function_source_changed(module_command, uninterrupted):
