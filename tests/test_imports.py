@@ -58,7 +58,7 @@ HOMES = {
 PRINTING = {
     "search.guard": "is a process of its own, which speaks after the driver died",
     "search.gpu.examine": "shows the table of `doctor --gpu` on the console that the command gives it",
-    "trainables.loops.trial": "writes the error of a forked child to the output of its trial, as Python does at an exit",
+    "trainables.loops.trial": "writes the error of a forked child to the output of its trial, as Python does",
 }
 TASKS = {path.parent.name for path in ROOT.glob("trainables/*/task.py")} - {"base", "text"}
 

@@ -70,7 +70,8 @@ def test_retrain_finalists_same_seeds(searched):
         assert row["low"] < row["test"] < row["high"]
     assert decision["champion"] == trials[0] and decision["resampled"]
     assert ("within noise" in output) != decision["winner"]
-    assert "error: --seeds 1: a comparison of finalists needs at least 2 seeds" in searched.call("retrain", "s", "--finalists", "2", "--seeds", "1", code=2)
+    refused = searched.call("retrain", "s", "--finalists", "2", "--seeds", "1", code=2)
+    assert "error: --seeds 1: a comparison of finalists needs at least 2 seeds" in refused
 
 
 def test_decision_and_audit_in_mlflow_and_report(searched):
