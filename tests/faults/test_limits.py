@@ -37,7 +37,7 @@ def test_stall_timeout_retries_from_checkpoint(command):
 
 
 def test_trial_timeout_in_an_epoch(command):
-    output = run_with_one_that_hangs(command, "search.trial_timeout=4s")
+    output = run_with_one_that_hangs(command, "search.trial_timeout=8s")
     assert "trial 1 is over its time" in output
     assert "3 completed, 1 out of time" in output
     _, runs = command.runs("toy")
