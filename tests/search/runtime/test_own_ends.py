@@ -345,6 +345,6 @@ def test_readers_of_the_journal_know_how_trials_ended(driven):
         for event in events:
             story.take([event])
         told[number] = story.lines[2:] + story.end()
-    assert told[0][0] == "epoch 4: complete, as 4 epochs are the most that a trial gets"
-    assert told[1][0] == "epoch 2: complete, as its own loop ended there, 2 epochs before the last that a trial gets"
+    assert told[0][0] == "epoch 4: complete; 4 epochs are the most that a trial gets"
+    assert told[1][0] == "epoch 2: complete; its own loop ended there, 2 epochs before the last that a trial gets"
     assert told[1][1].startswith("in the end: completed; best val_loss 1.000 at epoch 1, place 2 of 6")
