@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
@@ -23,7 +23,7 @@ PIVOT = 69
 
 
 def read_dates(
-    column: pd.Series, sequence: pd.Series, everywhere: Iterable[object], place: str, notes: list[str]
+    column: pd.Series, sequence: pd.Series, orders_of: Callable[[str], list[str]], place: str, notes: list[str]
 ) -> pd.Series:
     """The times (rows,) of a column of dates in UTC; NaT for a value that is no date.
 
@@ -32,7 +32,8 @@ def read_dates(
 
     Args:
         sequence: the sequence of each row.
-        everywhere: the values of this column in all tables; they decide the order.
+        orders_of: returns `possible_orders` for the values of this column in all tables; its argument names the column
+            in messages. It is called only if a date has another form than ISO 8601.
         notes: gets a sentence if several orders are possible.
 
     Raises:
@@ -41,7 +42,7 @@ def read_dates(
     times = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
     if not times.isna().any():  # "mixed" takes a hundred times as long
         return times
-    orders = _possible_orders(everywhere, f"{place}: {column.name}")
+    orders = orders_of(f"{place}: {column.name}")
     first, *others = [_read(column, order) for order in orders]
     for order, other in zip(orders[1:], others, strict=True):
         if other.equals(first):
@@ -61,7 +62,7 @@ def read_dates(
     return first
 
 
-def _possible_orders(values: Iterable[object], place: str) -> list[str]:
+def possible_orders(values: Iterable[object], place: str) -> list[str]:
     """The orders that read all dates of three numbers; raises InputError if dates contradict each other."""
     matches = {value: _NUMBERS.fullmatch(value) for value in dict.fromkeys(values) if isinstance(value, str)}
     numbers = {value: (match[2], match[4], match[5]) for value, match in matches.items() if match}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,7 +15,7 @@ from trainables import InputError
 from trainables.base import columns
 from trainables.base.columns import FILES, GROUPS, SEQUENCES, TARGETS
 from trainables.base.tables import TABLES, find, listed
-from trainables.rnn.dates import read_dates
+from trainables.rnn.dates import possible_orders, read_dates
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,7 @@ def read_tables(
     targets, shared_group = _rows_of_sequences(of_sequences, group)
     arrays: dict[str, Any] = {}
     inputs: list[str] = []
+    date_orders = _date_orders([*steps, *of_train])
     for table in steps:
         table_notes = notes if table is steps[0] else []
         frame = columns.without_row_numbers(table.frame)
@@ -83,7 +85,7 @@ def read_tables(
             _check_columns(frame, given, inputs, target, table.place)
             if suggestion.reason:
                 table_notes.append(f"{table.name}: {suggestion.reason}")
-            sequences = _ordered(frame, key, time, [*steps, *of_train], table, table_notes).groupby(key, sort=False)
+            sequences = _ordered(frame, key, time, date_orders, table, table_notes).groupby(key, sort=False)
             if of_sequences:
                 _check_all_known(sequences, targets, of_sequences[0].place, table.place)
             read = _sequences_of_steps(table, sequences, inputs, target, group, targets if of_sequences else None)
@@ -106,6 +108,7 @@ def read_inputs(tables: list[Table]) -> list[tuple[PurePosixPath, str | None, np
     without_target = [table for table in tables if find(table.frame.columns, TARGETS) is None]
     tables = without_target or tables  # targets may stand in a table of their own
     read: list[tuple[PurePosixPath, str | None, np.ndarray]] = []
+    date_orders = _date_orders(tables)
     for table in tables:
         frame = columns.without_row_numbers(table.frame)
         target = find(frame.columns, TARGETS)
@@ -126,7 +129,7 @@ def read_inputs(tables: list[Table]) -> list[tuple[PurePosixPath, str | None, np
         given = [column for column in (key, roles.get("time"), target, group) if column is not None]
         inputs = [column for column in frame.columns if column not in given]
         _check_columns(frame, given, inputs, target, table.place)
-        rows_of = dict(iter(_ordered(frame, key, roles.get("time"), tables, table, []).groupby(key, sort=False)))
+        rows_of = dict(iter(_ordered(frame, key, roles.get("time"), date_orders, table, []).groupby(key, sort=False)))
         several = "sequence" in roles and len(rows_of) > 1
         for name in frame[key].unique():
             values = rows_of[name][inputs].to_numpy(dtype=np.float64)
@@ -238,13 +241,30 @@ def _check_columns(frame: pd.DataFrame, given: list[str], inputs: list[str], tar
         raise InputError(f"{place}: column {words[0]!r} holds {frame[words[0]].dtype}; numbers are needed")
 
 
+def _date_orders(tables: Sequence[Table]) -> Callable[[str, str], list[str]]:
+    """A function of a column and its name in messages, which returns the orders of day, month and year in all tables.
+
+    The orders of a column are computed once: a folder may hold a table for each of thousands of sequences.
+    """
+    orders: dict[str, list[str]] = {}
+
+    def of_column(column: str, shown: str) -> list[str]:
+        if column not in orders:
+            dates = pd.concat([table.frame[column] for table in _with(column, tables)])
+            orders[column] = possible_orders(dates.unique(), shown)
+        return orders[column]
+
+    return of_column
+
+
 def _ordered(
-    frame: pd.DataFrame, key: str, time: str | None, tables: Sequence[Table], table: Table, notes: list[str]
-) -> pd.DataFrame:
+    frame: pd.DataFrame, key: str, time: str | None, date_orders: Callable[[str, str], list[str]], table: Table,
+    notes: list[str],
+) -> pd.DataFrame:  # fmt: skip
     """The rows of a table in the order of time, which may be numbers or dates.
 
     Args:
-        tables: the tables whose dates show the order of day and month.
+        date_orders: the result of `_date_orders`.
 
     Raises:
         InputError: a row has no sequence or no time, the order of day and month is unclear, or a step occurs twice.
@@ -257,8 +277,7 @@ def _ordered(
         return frame
     times = frame[time]
     if not pd.api.types.is_numeric_dtype(times):
-        everywhere = pd.concat([other.frame[time] for other in _with(time, tables)])
-        times = read_dates(times, frame[key], everywhere.unique(), place, notes)
+        times = read_dates(times, frame[key], partial(date_orders, time), place, notes)
     unreadable = np.flatnonzero(times.isna())
     if len(unreadable):
         row = int(unreadable[0])
