@@ -48,12 +48,12 @@ def cause(traceback: str) -> Failure:
 def may_retry(trial: Trial, cause: Failure, search: SearchSection) -> bool:
     """Whether a trial that failed is tried again.
 
-    Each cause has its own number of retries. They count since the trial's last new epoch:
+    Each cause has its own number of retries, counted since the trial's last new epoch:
 
-    - exception: `search.max_failures`
-    - lost worker, or a GPU that other processes filled: `search.max_lost_workers`
-    - out of memory: 1, in two micro-batches
-    - mistake in a training: 0
+    - `error`, `disk` and `unclean`: `search.max_failures` retries
+    - `lost` and `crowded`: `search.max_lost_workers` retries
+    - `memory`: one retry, which splits each batch into two micro-batches
+    - `mistake`: no retry
     """
     lost = search.max_lost_workers
     allowed = {"memory": 1, "lost": lost, "crowded": lost, "mistake": 0}.get(cause, search.max_failures)

@@ -386,8 +386,8 @@ class _LiveTable(Live):
             return wrapped
         while lines and _rows(lines, width) > height:
             self._above.append(lines.pop(0))
-        # The terminal shows so many rows again at most: those by which it grew, and those that wrapped lines no longer
-        # take.
+        # At most this many rows come back from above: the rows that the terminal gained, and the rows that lines needed
+        # for wrapping and need no more.
         back = height - height_before + _rows(self._shown.widths, width_before) - rows
         returned = 0
         while self._above and returned + _rows(self._above[-1:], width) <= min(back, height - rows):

@@ -24,9 +24,11 @@ NOT_USED = -0.28
 TICKS, FEW, LABEL, VALUE = 6, 4, 14, 40
 #: Ratio of the largest loss to the smallest from which on an axis is logarithmic.
 WIDE = 4.0
-#: Pixels of a character of a label, of the gap between two labels, and of an axis in the narrowest figure: a row of the
-#: configurations on a phone of 400 pixels, and a small figure.
-CHARACTER, GAP, ROW_PIXELS, SMALL_PIXELS = 6.3, 4, 235, 165
+#: The width of a character of a label, and of the gap between two labels, in pixels.
+CHARACTER, GAP = 6.3, 4
+#: The length of an axis in pixels where it is shortest: in a row of the configurations on a phone of 400 pixels, and in
+#: a small figure.
+ROW_PIXELS, SMALL_PIXELS = 235, 165
 
 
 def label(value: object, most: int = LABEL) -> str:

@@ -54,9 +54,9 @@ class Comparison:
 
     Attributes:
         objective: the objective of the compared searches.
-        searches: a row for each search: `search`, `searcher`, `trials` (counted by outcome), `best val_METRIC`,
-            `test_METRIC` if a search was tested, `epochs`, `seconds`, `seconds of failed trials`,
-            `seconds of stopped trials`, and `cost` where the searches have prices.
+        searches: a row for each search. `search`: its name. `searcher`. `trials`: their number by outcome.
+            `best val_METRIC`. `test_METRIC`, if a search was tested. `epochs`. `seconds`, `seconds of failed trials`
+            and `seconds of stopped trials`. `cost`, if the searches have prices.
         trials: a row for each trial, the best one first. `search`, `trial`, `outcome`. `val_METRIC`: the best value;
             NaN for a trial that diverged. `behind`: the difference to the best trial. A column for each further
             objective, and `front`: whether the trial is on the Pareto front. `best_epoch`, `epochs`, `seconds`, `cost`.

@@ -18,8 +18,11 @@ from trainables.base.storage import Files, LocalFiles, files_at
 class Storage:
     """Reads and writes a search's files on a worker.
 
-    A worker uses the first of these that is available: the URI; the search's folder, if this machine sees it; the
-    driver, which sends files with the trial and writes the files that the worker returns.
+    A worker uses the first of these places that it can reach:
+
+    1. the URI
+    2. the search's folder
+    3. the driver: it sends files with the trial, and writes the files that the worker returns
 
     Attributes:
         folder: the search's folder.

@@ -50,8 +50,8 @@ class Command:
 
     Each trial runs the command once, as a process.
 
-    **Reports.** The process reports an epoch by `@search {"epoch": 3, "val_loss": 0.41}` anywhere in a line of its
-    output, or, with a `pattern`, by a line that the pattern matches. A program may count epochs from 0 or from 1.
+    **Reports.** A line of the output reports an epoch if it holds `@search {"epoch": 3, "val_loss": 0.41}`. If there is
+    a `pattern`, each line that matches it is a report. A program may count epochs from 0 or from 1.
     Reports without `epoch` are counted; a report with `step` 0 is ignored, because its model is untrained. A report
     without the objective is added to the next report, so that a line for training and a line for validation make one
     epoch. `98.00%` is read as 98, `1,234.5` as 1234.5.
@@ -195,9 +195,9 @@ class Command:
             objective: the name of the metric that the search optimises; None leaves the pattern unchecked.
 
         Raises:
-            InputError: a name is neither a hyperparameter nor a standard name, or it is both; an optional
-                hyperparameter stands inside a line for a shell, from which its word cannot be left out; or the pattern
-                has no group for the objective.
+            InputError: a name is unknown, or is both a hyperparameter and a standard name. An optional hyperparameter
+                is in a word with blanks, such as the word after `sh -c`: a trial without its value can leave out whole
+                words only. The pattern has no group for the objective.
         """
         if objective is not None:
             self.check_objective(objective)

@@ -269,8 +269,9 @@ def layout(
     train.
 
     Returns:
-        x (time, [members,] batch, features), with any values as padding; mask float32 (time, [members,] batch), 1 on
-        the steps of the sequence; and whether a sequence is padded in front.
+        - x (time, [members,] batch, features). The values of the padding have no meaning.
+        - mask float32 (time, [members,] batch): 1 on the steps of a sequence, 0 on its padding.
+        - Whether a sequence is padded in front.
     """
     sizes = data.sizes[index.here]
     time = steps or int(sizes.max())

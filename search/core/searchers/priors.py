@@ -78,10 +78,16 @@ def winner(
 
 
 def choose_source(space: Space, ranked: Sequence[Params], rng: np.random.Generator) -> Source:
-    """Draws the source of the next proposal. With n results the shares are
+    """Draws the source of the next proposal.
 
-        prior = (1 - UNIFORM) p,  model = (1 - UNIFORM) m,  best = (1 - UNIFORM) (1 - p - m)
-        p = agreement x FADING / (FADING + n),  m = (1 - p) n / (n + MODELLED)
+    The probabilities of the sources after n results are:
+
+        p = agreement x FADING / (FADING + n)
+        m = (1 - p) x n / (n + MODELLED)
+        uniform = UNIFORM
+        prior = (1 - UNIFORM) x p
+        model = (1 - UNIFORM) x m
+        best = (1 - UNIFORM) x (1 - p - m)
 
     Args:
         ranked: configurations of the trials with a result, the best first.
