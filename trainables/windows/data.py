@@ -8,7 +8,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,20 +42,21 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 class ImageSplit:
     """Decoded pictures: `images` uint8 (n, 3, size, size), `labels` int64 (n,), `names` of their files.
 
-    `gradients`: log-probabilities (n, classes) float32 of a linear classifier that is fitted to train.
+    `features`: by backbone and image size the features of `windows.features`, float16 (2, n, width).
     """
 
     images: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
-    gradients: np.ndarray | None = None
+    features: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, index: np.ndarray) -> ImageSplit:
         """The pictures at these positions."""
-        return ImageSplit(self.images[index], self.labels[index], tuple(self.names[i] for i in index))
+        features = {key: values[:, index] for key, values in self.features.items()}
+        return ImageSplit(self.images[index], self.labels[index], tuple(self.names[i] for i in index), features)
 
 
 #: A path below the root, whether it is a folder, and a function that reads it.

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from trainables.base.errors import first_line
-from trainables.windows.gradients import Gradients, mix
 from trainables.windows.model import resized
 
 #: The file that `write` makes, and the program that shows its use.
@@ -29,22 +28,15 @@ print(classes[int(probabilities.argmax())])
 class Portable(nn.Module):
     """Decoded pictures uint8 (n, 3, size, size) -> probabilities (n, classes)."""
 
-    def __init__(self, model: nn.Module, image_size: int, gradients: Gradients | None, weight: float) -> None:
-        """
-        Args:
-            weight: the share of `gradients` in the mixture of probabilities.
-        """
+    def __init__(self, model: nn.Module, image_size: int) -> None:
         super().__init__()
-        self.model, self.image_size, self.gradients, self.weight = model, image_size, gradients, weight
+        self.model, self.image_size = model, image_size
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        pixels = decoded = images.float()
+        pixels = images.float()
         if images.shape[-1] != self.image_size:
             pixels = resized(pixels, self.image_size)
-        log_p: torch.Tensor = self.model(pixels / 255).log_softmax(1)
-        if self.gradients is not None:
-            log_p = mix(log_p, self.gradients(decoded), self.weight)
-        return log_p.exp()
+        return self.model(pixels / 255).softmax(1)
 
 
 def write(portable: Portable, classes: tuple[str, ...], decode_size: int, folder: Path) -> None:

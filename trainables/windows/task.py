@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,20 +43,18 @@ from trainables.base.survey import classes_found
 from trainables.base.task import Choices
 from trainables.base.values import BELOW_ONE, COUNT, SHARE, SWITCH
 from trainables.windows import data as reading
-from trainables.windows import gradients, look, portable
+from trainables.windows import features, look, portable, tuning
 from trainables.windows.augment import augment, mixed
+from trainables.windows.backbones import NONE, PACKAGED, FineTuned, Transformers, load_backbone, pretrained_config
 from trainables.windows.baselines import baselines
 from trainables.windows.data import ImageSplit
-from trainables.windows.gradients import Gradients
-from trainables.windows.model import NORMS, Normalise, build_model, pretrained_config, resize
+from trainables.windows.model import NORMS, build_model, resize
 from trainables.windows.portable import Portable
 
 #: The number of pictures of a batch of the evaluation; it bounds the memory.
 EVAL_BATCH = 256
 #: The number of most confident mistakes that are drawn, and of columns of the drawing.
 MISTAKES, COLUMNS = 20, 5
-#: The file of the linear classifier that the network is mixed with.
-GRADIENTS = "gradients.pt"
 
 
 @dataclass(frozen=True)
@@ -70,15 +68,15 @@ class LoadedModel:
 
 #: The allowed values of the hyperparameters.
 ALLOWED: Allowed = {
-    **OPTIMIZED, "model.freeze": SWITCH, "width": COUNT, "depth": COUNT, "norm": NORMS, "dropout": BELOW_ONE,
+    **OPTIMIZED, "model.unfreeze": Numbers(whole=True, words=("all",)), "head_lr": Numbers(), "lr_decay": SHARE, "width": COUNT, "depth": COUNT, "norm": NORMS, "dropout": BELOW_ONE,
     "batch_size": COUNT, "image_size": COUNT, "augment": SHARE, "mix": SHARE, "label_smoothing": SHARE,
-    "class_weights": ("none", "balanced"), "hog": SWITCH,
+    "class_weights": ("none", "balanced"),
 }  # fmt: skip
 
 
 class WindowsTask:
     name = "windows"
-    objective = Objective("accuracy", "max", tuned=("hog_weight",))
+    objective = Objective("accuracy", "max")
     allowed = ALLOWED
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
@@ -89,16 +87,17 @@ class WindowsTask:
         return f"demo: {demo['train']} + {demo['test']} pictures drawn by code (--data FOLDER|ZIP for photographs)"
 
     def check(self, params: Params) -> None:
-        name = params.get("model.pretrained")
-        if name is None:
+        name = params.get("model.backbone", PACKAGED)
+        if name in (PACKAGED, NONE):
             return
         try:
             pretrained_config(name)
         except (OSError, ValueError) as error:
             reason = first_line(error)
             raise InputError(
-                f"model.pretrained: {name!r} cannot be loaded ({reason}); allowed are a hub id or a folder of a "
-                "transformers image-classification checkpoint, or null for the small residual network"
+                f"model.backbone: {name!r} cannot be loaded ({reason}); allowed are packaged (EfficientNet-Lite0), none "
+                "(a small network that is trained from nothing), and a hub id or a folder of a transformers "
+                "image-classification checkpoint"
             ) from error
 
     def leaks(self, splits: Splits) -> list[Finding]:
@@ -108,35 +107,49 @@ class WindowsTask:
         return [classes_found(splits), look.some_pictures(splits)]
 
     def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
-        """Adds to validation the log-probabilities of a linear classifier on gradients and colours."""
-        train, val = splits.train, splits.val
-        if True not in (choices.get("hog") or ()) or len(train) > gradients.FEW or len(np.unique(train.labels)) < 2:
-            return splits
-        progress(0, 1, "gradients")
-        classifier = gradients.fit(train, len(splits.info.classes))
-        return replace(splits, val=replace(val, gradients=classifier.of(val.images).numpy()))
+        """Adds the features of frozen backbones, for every backbone and image size of the space."""
+        for name, size in itertools.product(choices["model.backbone"] or (), choices["image_size"] or ()):
+            if name == NONE:
+                continue
+            backbone, total = load_backbone(name), sum(splits.info.sizes.values())
+            done, parts = 0, {}
+            for part in SPLITS:
+                split: ImageSplit = getattr(splits, part)
+
+                def report(count: int, before: int = done) -> None:
+                    progress(before + count, total, f"computing features of {size} pixels with {name}")
+
+                own = features.cached(backbone, split.images, size, device.torch_device, cache, report)
+                parts[part] = replace(split, features={**split.features, (name, size): own})
+                done += len(split)
+            splits = replace(splits, **parts)
+        return splits
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         check_params(self.allowed, params)
         model = build_model(params, splits.info.classes).to(device.torch_device)
+        if isinstance(model, FineTuned):
+            optimizer = make_optimizer(model.groups(params["lr"], params["lr_decay"]), params)
+            return Learner(model, optimizer, None, device, params, extra={"epochs": epochs})
         # Weight decay of norms and biases would bias the network.
         decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
         free = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
         optimizer = make_optimizer([{"params": decayed}, {"params": free, "weight_decay": 0.0}], params)
-        learner = Learner(model, optimizer, make_schedule(optimizer, params["schedule"], epochs), device, params)
-        if params.get("hog_weight"):  # a final training, with the weight that validation tuned
-            learner.extra["gradients"] = gradients.fit(splits.train, len(splits.info.classes))
-        return learner
+        return Learner(model, optimizer, make_schedule(optimizer, params["schedule"], epochs), device, params)
 
     def train_epoch(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
-        params = learner.params
-        images, labels = _on_device(learner, split)
+        params, model = learner.params, learner.model
         classes, weights = int(split.labels.max()) + 1, None
         if params["class_weights"] == "balanced":
-            weights = balanced_weights(split.labels, classes).to(images.device)
+            weights = balanced_weights(split.labels, classes).to(learner.device.torch_device)
+        if isinstance(model, FineTuned) and tuning.trains_head(learner):
+            return tuning.train_head(learner, model, split, weights)
+        images, labels = _on_device(learner, split)
+        advance = tuning.Rates(learner, len(split)).advance if isinstance(model, FineTuned) else lambda samples: None
 
         def forward(index: Rows) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
             truth = labels[index.there]
+            advance(len(truth))
             batch, target = augment(images[index.there].float() / 255, params["augment"]), truth
             if share := params.get("mix"):
                 batch, target = mixed(batch, F.one_hot(truth, classes).float(), share)
@@ -147,16 +160,11 @@ class WindowsTask:
         return fit_batches(learner, shuffled_rows(len(split), params["batch_size"], images.device), forward)
 
     def evaluate(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
-        """In a search: the metrics of the network alone, and the tuned weight of the linear classifier. For the final
-        model: the metrics of the mixture."""
         log_p, labels = _log_probabilities(learner, split), torch.as_tensor(split.labels)
-        metrics = {
+        return {
             "loss": F.nll_loss(log_p, labels).item(),
             "accuracy": (log_p.argmax(1) == labels).float().mean().item(),
         }
-        if split.gradients is not None:
-            metrics["hog_weight"] = gradients.best_weight(log_p, read_only(split.gradients), labels)
-        return metrics
 
     def units(self, learner: Learner, split: ImageSplit) -> np.ndarray:
         """(pictures, 2): for each picture 1 if it is classified correctly, else 0; and 1."""
@@ -172,6 +180,7 @@ class WindowsTask:
             np.concatenate([train.images, val.images]),
             np.concatenate([train.labels, val.labels]),
             (*train.names, *val.names),
+            {key: np.concatenate([train.features[key], val.features[key]], 1) for key in train.features},
         )
 
     def baselines(self, splits: Splits) -> dict[str, float]:
@@ -189,33 +198,23 @@ class WindowsTask:
             plots.save_figure(figure, folder / "mistakes.png")
 
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
-        backbone = getattr(learner.model, "backbone", None)
-        params = dict(learner.params)
-        if backbone is not None:  # the export holds the checkpoint's configuration, not its address
-            backbone.config.save_pretrained(folder / "backbone")
-            normalise: Normalise = learner.model.normalise  # type: ignore[assignment]
-            processor = {"image_mean": normalise.mean.flatten().tolist(), "image_std": normalise.std.flatten().tolist()}
-            (folder / "backbone" / "preprocessor_config.json").write_text(json.dumps(processor))
-            params["model.pretrained"] = "backbone"
+        model, params = learner.model, dict(learner.params)
+        if isinstance(model, FineTuned) and isinstance(model.backbone, Transformers):
+            model.backbone.save(folder / "backbone", model.head, info.classes)
+            params["model.backbone"] = "backbone"  # the export holds the checkpoint's configuration, not its address
         about = {"params": params, "classes": info.classes, "decode_size": learner.extra["decode_size"]}
-        write_model(folder, about, learner.model)
-        if "gradients" in learner.extra:
-            torch.save(learner.extra["gradients"].state_dict(), folder / GRADIENTS)
+        write_model(folder, about, model)
         loaded = self.load(folder)  # on the CPU
         portable.write(loaded.model, loaded.classes, loaded.decode_size, folder)
 
     def load(self, folder: Path) -> LoadedModel:
         about = read_about(folder)
         params, classes = about["params"], tuple(about["classes"])
-        if params["model.pretrained"] is not None:
-            params["model.pretrained"] = str(folder / params["model.pretrained"])
+        if params["model.backbone"] == "backbone":
+            params["model.backbone"] = str(folder / "backbone")
         model = build_model(params, classes, weights=False)
         load_weights(model, folder / "weights.pt")
-        other = None
-        if (folder / GRADIENTS).exists():
-            other = Gradients(len(classes))
-            load_weights(other, folder / GRADIENTS)
-        whole = Portable(model, params["image_size"], other, params.get("hog_weight") or 0.0)
+        whole = Portable(model, params["image_size"])
         return LoadedModel(whole.eval().requires_grad_(False), classes, about["decode_size"])
 
     def inputs(self, arguments: Sequence[str]) -> pd.DataFrame:
@@ -268,16 +267,15 @@ def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch
 
 @torch.no_grad()
 def _log_probabilities(learner: Learner, split: ImageSplit) -> torch.Tensor:
-    """(n, classes) float32 on the CPU, of the model in evaluation mode; for a final model those of the mixture."""
-    learner.model.eval()
+    """(n, classes) float32 on the CPU, of the model in evaluation mode."""
+    model = learner.model.eval()
+    if isinstance(model, FineTuned) and learner.epoch <= tuning.HEAD_EPOCHS:
+        rows, _ = tuning.features_of(learner, model, split)
+        return model.classify(rows.mean(0)).log_softmax(1).cpu()
     images, _ = _on_device(learner, split)
     with learner.device.autocast():
-        logits = torch.cat([learner.model(chunk.float() / 255).float() for chunk in images.split(EVAL_BATCH)])
-    log_p = logits.log_softmax(1).cpu()
-    if "gradients" not in learner.extra:
-        return log_p
-    other = learner.resident(split.images, lambda: learner.extra["gradients"].of(split.images))
-    return gradients.mix(log_p, other, learner.params["hog_weight"])
+        logits = torch.cat([model(chunk.float() / 255).float() for chunk in images.split(EVAL_BATCH)])
+    return logits.log_softmax(1).cpu()
 
 
 TASK = WindowsTask()

@@ -1,0 +1,55 @@
+"""Features of pictures from a frozen backbone. A search computes them once, and trains heads on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trainables import array_digest
+from trainables.base.batches import read_only
+from trainables.base.storage import cached_array
+from trainables.windows.backbones import Backbone
+from trainables.windows.model import resize
+
+#: The number of pictures that a backbone sees at a time; it bounds the memory.
+CHUNK = 64
+#: The views of a picture: as it is, and mirrored.
+VIEWS = 2
+
+
+@torch.no_grad()
+def of_pictures(
+    backbone: Backbone, images: np.ndarray, image_size: int, device: torch.device, report: Callable[[int], None]
+) -> np.ndarray:
+    """The features of pictures and of their mirror images.
+
+    Args:
+        images: uint8 (n, 3, size, size).
+        report: called with the number of pictures that are done.
+
+    Returns:
+        float16 (`VIEWS`, n, width).
+    """
+    backbone = backbone.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    features = np.empty((VIEWS, len(images), backbone.width), dtype=np.float16)
+    for begin in range(0, len(images), CHUNK):
+        rows = slice(begin, begin + CHUNK)
+        pixels = resize(read_only(np.ascontiguousarray(images[rows])), image_size, device).float() / 255
+        for view, seen in enumerate((pixels, pixels.flip(3))):
+            features[view, rows] = backbone(seen).half().cpu().numpy()
+        report(min(begin + CHUNK, len(images)))
+    return features
+
+
+def cached(
+    backbone: Backbone, images: np.ndarray, image_size: int, device: torch.device, cache: Path,
+    report: Callable[[int], None],
+) -> np.ndarray:  # fmt: skip
+    """`of_pictures`, kept in a file by the pictures, the weights and the size."""
+    weights = array_digest([value.numpy() for value in backbone.cpu().state_dict().values()])
+    key = array_digest([images, f"{weights} {image_size}".encode()])
+    file = cache / f"features-{key}.npy"
+    return cached_array(file, lambda: of_pictures(backbone, images, image_size, device, report))
