@@ -117,7 +117,7 @@ class TextNet(nn.Module):
         self.adapters = params.get("model.lora") or 0 if opened else 0
         if opened == ALL or (opened and not encoder.is_distilbert):
             self.opened = Opened(encoder.model(), opened)
-        elif opened:
+        elif isinstance(opened, int) and opened:
             model = encoder.model()
             self.config = model.config
             for block in model.transformer.layer[encoder.layers - opened :]:
@@ -135,7 +135,7 @@ class TextNet(nn.Module):
 
     def without_encoder(self) -> nn.Module:
         """A module with the weights of this network, those of the encoder excepted."""
-        module = nn.Module()
+        module: Any = nn.Module()
         module.head, module.terms = self.head, self.terms
         return module
 
@@ -156,16 +156,15 @@ class TextNet(nn.Module):
 
     def write_encoder(self, model: PreTrainedModel) -> None:
         """Replaces weights of an encoder by those that were trained, in place. Adapters are added to the weights."""
-        part = self.encoder_part
+        part: Any = self.encoder_part
         if self.adapters:
             part = copy.deepcopy(part)
             lora.merge(part)
         if isinstance(part, Opened):
             write_into(model, part)
-            return
-        blocks: Any = part
-        for block, trained in zip(reversed(model.transformer.layer), reversed(blocks), strict=False):
-            block.load_state_dict(trained.state_dict(), assign=True)
+        elif len(part):
+            for block, trained in zip(reversed(model.transformer.layer), reversed(part), strict=False):
+                block.load_state_dict(trained.state_dict(), assign=True)
 
     @property
     def is_sequence_classifier(self) -> bool:

@@ -354,7 +354,7 @@ def _check_blocks(opened: int | str | None, encoder: Encoder) -> None:
             f"space.model.unfreeze: {opened}: blocks of {encoder.config['model_type']} encoders cannot train alone; "
             "allowed are 0 and all"
         )
-    if not 0 <= int(opened) <= encoder.layers:  # type: ignore[arg-type]
+    if not 0 <= int(opened) <= encoder.layers:
         raise InputError(f"space.model.unfreeze: {opened}: the encoder has {encoder.layers} blocks")
 
 

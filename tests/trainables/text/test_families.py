@@ -54,6 +54,7 @@ def splits(checkpoints, tmp_path_factory):
             opened = "[0, 1, all]" if family in CUT else "[0, all]"
             sets = [f"data.encoder={checkpoints[family]}", "data.demo.size=100", f"data.max_length={MOST}"]
             sets += [f"model.unfreeze={{choice: {opened}}}", "model.pooling={choice: [cls, mean]}"]
+            sets += ["model.mask_padding={choice: [true, false]}"]
             config = load_config("tweets", [*sets, "model.head={choice: [classifier, tokens, cnn]}"], {})
             prepared = TASK.prepare(config.data, None, cache, quiet)
             made[family] = TASK.precompute(prepared, config.space.choices(), CPU, cache, quiet)
