@@ -121,11 +121,16 @@ def load_config(
         if own_demo is not None:
             spaces.append(parse_space(lay_over(whole, own_demo)["space"], f"{place}: demo", narrowed=True))
     given = given_by(sets, flags, named)
-    config = check_config(task, change(raw, sets, flags, named), place + " with --set" if sets else place, given)
-    if sets or any(key.startswith("space.") for key in flags or ()):
+    allowed: Allowed = {}
+    changes_space = bool(sets) or any(key.startswith("space.") for key in flags or ())
+    if changes_space:
         # The values of the file are checked when a search begins, as that imports the module of the task.
         loaded = get_task(task)
-        check_space(config, {**listed(*spaces), **(loaded.allowed if isinstance(loaded, Limited) else {})}, given)
+        allowed = loaded.allowed if isinstance(loaded, Limited) else {}
+    changed = change(raw, sets, flags, named, allowed)
+    config = check_config(task, changed, place + " with --set" if sets else place, given)
+    if changes_space:
+        check_space(config, {**listed(*spaces), **allowed}, given)
     return config
 
 

@@ -12,9 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from search.core.space import KINDS, is_spec
-from trainables import InputError
+from trainables import Allowed, InputError
 from trainables.base.errors import first_line
-from trainables.base.values import suggestion
+from trainables.base.values import refusal, suggestion
 
 SECTIONS = ("search", "resources", "data", "space")
 
@@ -33,14 +33,16 @@ def argument(key: str, value: Any) -> str:
 
 
 def change(
-    raw: dict[str, Any], sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, named: Named = flag
-) -> dict[str, Any]:
+    raw: dict[str, Any], sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, named: Named = flag,
+    allowed: Allowed | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Returns a copy of a merged configuration with the values of `--set` and flags.
 
     Args:
         sets: texts `KEY=VALUE`.
         flags: values by dotted key, such as `search.trials`; None leaves a key as it is.
         named: formats a flag for messages.
+        allowed: the allowed values of hyperparameters. They may have another type than the default: 0, or `all`.
 
     Raises:
         InputError: a key does not exist, or a value has another type than the default.
@@ -48,12 +50,12 @@ def change(
     raw, given = copy.deepcopy(raw), set()
     for text in sets:
         parts, value = _parse_set(text)
-        _replace(raw, parts, value, f"--set {text}")
+        _replace(raw, parts, value, f"--set {text}", allowed or {})
         if value is not None:
             given.add(".".join(parts))
     for key, value in (flags or {}).items():
         if value is not None:
-            _replace(raw, key.split("."), value, named(key, value))
+            _replace(raw, key.split("."), value, named(key, value), allowed or {})
             given.add(key)
     if not isinstance(raw.get("search"), dict):
         return raw  # a file is wrong, which `check_config` says
@@ -113,7 +115,7 @@ def _parse_set(text: str) -> tuple[list[str], Any]:
     return (parts if parts[0] in SECTIONS else ["space", *parts]), parsed
 
 
-def _replace(raw: dict[str, Any], parts: list[str], value: Any, shown: str) -> None:
+def _replace(raw: dict[str, Any], parts: list[str], value: Any, shown: str, allowed: Allowed) -> None:
     """Replaces a value in `raw`.
 
     Args:
@@ -133,13 +135,13 @@ def _replace(raw: dict[str, Any], parts: list[str], value: Any, shown: str) -> N
             near = suggestion(part, names) or ";"
             raise InputError(f"{shown}: {name}: unknown key{near} {section} has {', '.join(names)}")
         if depth == len(parts) - 1:
-            _check_type(parts, node[part], value, shown)
+            _check_type(parts, node[part], value, shown, allowed)
             node[part] = value
         else:
             node = node[part]
 
 
-def _check_type(parts: list[str], old: Any, new: Any, shown: str) -> None:
+def _check_type(parts: list[str], old: Any, new: Any, shown: str, allowed: Allowed) -> None:
     """Checks the type of a new value in the sections `space` and `data`; pydantic checks the other sections.
 
     A task defines its section `data`. The types of its default values are the only schema.
@@ -150,9 +152,14 @@ def _check_type(parts: list[str], old: Any, new: Any, shown: str) -> None:
     if parts[0] == "space":
         if isinstance(old, dict) and not is_spec(old):
             raise InputError(f"{shown}: {'.'.join(parts)} is a group; set one of {', '.join(old)} in it")
+        own = allowed.get(".".join(parts[1:]))
+
+        def is_allowed(value: Any) -> bool:
+            return own is not None and refusal(value, own) is None
+
         number = ((int,), "a whole number") if is_spec(old) and "int" in old else ((int, float), "a number")
         for types, expected in (number, ((bool,), "true or false")):
-            wrong = [value for value in _values(new) if type(value) not in types and value is not None]
+            wrong = [v for v in _values(new) if type(v) not in types and v is not None and not is_allowed(v)]
             if wrong and all(type(value) in types for value in _values(old)):
                 raise InputError(f"{shown}: {wrong[0]!r}: expected {expected}, such as {_values(old)[0]!r}")
         return

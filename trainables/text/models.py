@@ -12,11 +12,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from trainables.base.dropout import Dropout
+from trainables.base.errors import InputError
 from trainables.base.task import Params
+from trainables.text import lora
+from trainables.text.blocks import ALL, Opened, write_into
 from trainables.text.encoders import Encoder, Frozen, mean_of, through
 
 if TYPE_CHECKING:
-    from transformers import DistilBertForSequenceClassification, DistilBertModel
+    from transformers import DistilBertForSequenceClassification, DistilBertModel, PreTrainedModel
 
 HEADS = ("classifier", "tokens", "cnn")
 #: Kernel widths of the convolutional head.
@@ -28,7 +31,8 @@ class TextBatch:
     """The input of a network.
 
     Attributes:
-        states: pooled features (batch, width), or states (batch, tokens, width).
+        states: pooled features (batch, width), states (batch, tokens, width), or, if the whole encoder trains, token
+            ids (batch, tokens).
         mask: (batch, tokens), true on tokens; None if `states` are pooled.
         tfidf: indices, weights and starts of the TF-IDF features, as `embedding_bag` takes them; None without TF-IDF.
     """
@@ -93,7 +97,11 @@ class Convolutions(nn.Module):
 class TextNet(nn.Module):
     """The network that a trial trains: trained encoder blocks, a head, and weights of TF-IDF features.
 
-    Its input are the states of the frozen encoder blocks.
+    Its input are the states of the frozen encoder blocks, or the token ids if the whole encoder trains.
+
+    Attributes:
+        blocks: the trained blocks of a DistilBERT of which a part trains.
+        opened: the trained part of any other encoder, or a whole encoder; None if nothing of it trains.
     """
 
     def __init__(self, encoder: Encoder, params: Params, classes: int, max_length: int, terms: int) -> None:
@@ -102,10 +110,14 @@ class TextNet(nn.Module):
             terms: the number of TF-IDF features. Their weighted sum is added to the head's logits.
         """
         super().__init__()
-        kind, opened, dropout = params["model.head"], params["model.unfreeze"] or 0, params["dropout"]
+        kind, opened, dropout = params["model.head"], opened_blocks(params), params["dropout"]
         self.pooling, self.kind = params["model.pooling"], kind
         self.blocks = nn.ModuleList()
-        if kind != "cnn" and opened:
+        self.opened: Opened | None = None
+        self.adapters = params.get("model.lora") or 0 if opened else 0
+        if opened == ALL or (opened and not encoder.is_distilbert):
+            self.opened = Opened(encoder.model(), opened)
+        elif isinstance(opened, int) and opened:
             model = encoder.model()
             self.config = model.config
             for block in model.transformer.layer[encoder.layers - opened :]:
@@ -116,8 +128,43 @@ class TextNet(nn.Module):
         elif kind == "tokens":
             self.head = TokenHalving(encoder.width, max_length, classes, dropout)
         else:
-            self.head = Convolutions(encoder.width, params["model.filters"], classes, dropout)
+            self.head = Convolutions(encoder.words.shape[1], params["model.filters"], classes, dropout)
         self.terms = nn.Parameter(torch.zeros(terms, classes)) if terms else None
+        if self.adapters:  # after the head, whose first weights then do not depend on the rank
+            lora.add(self.encoder_part, self.trained_blocks, self.adapters)
+
+    def without_encoder(self) -> nn.Module:
+        """A module with the weights of this network, those of the encoder excepted."""
+        module: Any = nn.Module()
+        module.head, module.terms = self.head, self.terms
+        return module
+
+    @property
+    def encoder_part(self) -> nn.Module:
+        """The part of the encoder that this network holds."""
+        return self.blocks if self.opened is None else self.opened
+
+    @property
+    def trained_blocks(self) -> nn.ModuleList:
+        """The encoder blocks that train, the lowest first."""
+        return self.blocks if self.opened is None else self.opened.blocks
+
+    @property
+    def reads_ids(self) -> bool:
+        """Whether the input of the network are token ids, because the whole encoder trains."""
+        return self.opened is not None and self.opened.reads_ids
+
+    def write_encoder(self, model: PreTrainedModel) -> None:
+        """Replaces weights of an encoder by those that were trained, in place. Adapters are added to the weights."""
+        part: Any = self.encoder_part
+        if self.adapters:
+            part = copy.deepcopy(part)
+            lora.merge(part)
+        if isinstance(part, Opened):
+            write_into(model, part)
+        elif len(part):
+            for block, trained in zip(reversed(model.transformer.layer), reversed(part), strict=False):
+                block.load_state_dict(trained.state_dict(), assign=True)
 
     @property
     def is_sequence_classifier(self) -> bool:
@@ -142,7 +189,9 @@ class TextNet(nn.Module):
     def forward(self, batch: TextBatch) -> torch.Tensor:
         """Logits (batch, classes), float32."""
         states = batch.states
-        if len(self.blocks):
+        if self.opened is not None and batch.mask is not None:
+            states = self.opened(states, batch.mask)
+        elif len(self.blocks):
             states = through(self.blocks, states, batch.mask, self.config)
         if self.kind == "classifier":
             if batch.mask is not None:
@@ -156,25 +205,55 @@ class TextNet(nn.Module):
         return logits.float()
 
 
+def opened_blocks(params: Params) -> int | str:
+    """The number of encoder blocks that a configuration trains, or `all`. The head `cnn` reads word embeddings only."""
+    return 0 if params["model.head"] == "cnn" else params["model.unfreeze"] or 0
+
+
 def frozen_part(params: Params, layers: int, max_length: int) -> Frozen | None:
-    """The features that a configuration needs from the frozen encoder; None: only its word embeddings."""
-    kind, opened = params["model.head"], params["model.unfreeze"] or 0
-    if kind == "cnn":
+    """The features that a configuration needs from the frozen encoder; None: only its word embeddings, or none at all
+    because the whole encoder trains."""
+    kind, opened = params["model.head"], opened_blocks(params)
+    if kind == "cnn" or isinstance(opened, str):
         return None
     if kind == "tokens":
-        return Frozen(layers - opened, "tokens", 0 if params["model.mask_padding"] else max_length)
+        return Frozen(layers - opened, "tokens", filled_to(params, max_length))
     return Frozen(layers - opened, "tokens" if opened else params["model.pooling"])
+
+
+def filled_to(params: Params, max_length: int) -> int:
+    """The length to which texts are padded with tokens that the encoder reads as text; 0: padding is masked."""
+    return max_length if params["model.head"] == "tokens" and not params["model.mask_padding"] else 0
 
 
 def parameter_groups(net: TextNet, params: Params) -> list[dict[str, Any]]:
     """Parameter groups with learning rates: `lr` for the head, `tfidf_lr` for TF-IDF weights, and `encoder_lr` *
-    `encoder_lr_decay` ** k for the k-th encoder block from the top."""
+    `encoder_lr_decay` ** k for the k-th encoder block from the top.
+
+    Of a whole encoder, the layers behind the last block have the rate of this block, and the embeddings the rate of one
+    more block below the first.
+    """
     groups: list[dict[str, Any]] = [{"params": list(net.head.parameters()), "lr": params["lr"]}]
     if net.terms is not None:
         groups.append({"params": [net.terms], "lr": params["tfidf_lr"]})
-    for depth, block in enumerate(reversed(net.blocks)):
-        rate = params["encoder_lr"] * params["encoder_lr_decay"] ** depth
-        groups.append({"params": list(block.parameters()), "lr": rate})
+    opened = opened_blocks(params)
+    if opened and (params["encoder_lr"] is None or params["encoder_lr_decay"] is None):
+        raise InputError(
+            f"encoder_lr: no value with model.unfreeze={opened}: give encoder_lr and encoder_lr_decay, as in --set "
+            "encoder_lr=3e-5 --set encoder_lr_decay=0.8"
+        )
+    parts = [list(block.parameters()) for block in reversed(net.trained_blocks)]
+    if net.reads_ids:
+        model: Any = net.encoder_part.model
+        in_blocks = {id(p) for part in parts for p in part}
+        below = {id(p) for p in model.embeddings.parameters()} if hasattr(model, "embeddings") else set()
+        rest = [p for p in model.parameters() if id(p) not in in_blocks]
+        parts.append([p for p in rest if id(p) in below])
+        parts[0] = parts[0] + [p for p in rest if id(p) not in below]
+    for depth, part in enumerate(parts):
+        trained = [p for p in part if p.requires_grad]
+        if trained:
+            groups.append({"params": trained, "lr": params["encoder_lr"] * params["encoder_lr_decay"] ** depth})
     return groups
 
 

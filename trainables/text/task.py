@@ -30,8 +30,9 @@ from trainables.base.tables import TABLES, decode, named_lines
 from trainables.base.task import Choices, DataInfo, Objective, Params, Progress, Splits
 from trainables.base.training import Learner, fit_batches
 from trainables.base.values import BELOW_ONE, COUNT, SWITCH, Allowed, Numbers, check_params
-from trainables.text import encoders, look, reports, tables, tfidf
-from trainables.text.batches import EncodedSplit, TextEncoding, batch, merge
+from trainables.text import encoders, look, lora, portable, reports, tables, tfidf
+from trainables.text.batches import EncodedSplit, TextEncoding, batch, merge, similar_rows
+from trainables.text.blocks import ALL
 from trainables.text.encoders import Encoder
 from trainables.text.models import HEADS, TextNet, classification_loss, frozen_part, parameter_groups
 from trainables.text.scores import SCORES, best_threshold, decide
@@ -54,7 +55,8 @@ print(classify("a text", truncation=True, max_length={most}))
 FOCUS = 2.0
 #: The allowed values of the hyperparameters.
 ALLOWED: Allowed = {
-    **OPTIMIZED, "model.head": HEADS, "model.unfreeze": Numbers(whole=True), "model.pooling": ("cls", "mean"),
+    **OPTIMIZED, "model.head": HEADS, "model.unfreeze": Numbers(whole=True, words=(ALL,)),
+    "model.lora": Numbers(whole=True), "model.pooling": ("cls", "mean"),
     "model.mask_padding": SWITCH, "model.filters": COUNT, "model.tfidf": SWITCH, "model.characters": SWITCH,
     "tfidf_lr": Numbers(), "encoder_lr": Numbers(), "encoder_lr_decay": Numbers(),
     "weighting": ("none", "balanced", "focal"), "dropout": BELOW_ONE,
@@ -87,9 +89,8 @@ class TextTask:
         name, note = encoders.choose(data["encoder"])
         encoders.check(name)
         encoder = encoders.load(name)
-        most = int(encoder.config.get("max_position_embeddings", 512))
-        if not 3 <= data["max_length"] <= most:
-            raise InputError(f"data.max_length: {data['max_length']}: allowed are 3 to {most} tokens")
+        if not 3 <= data["max_length"] <= encoder.most:
+            raise InputError(f"data.max_length: {data['max_length']}: allowed are 3 to {encoder.most} tokens")
         tokenizer = encoder.tokenizer()
 
         def encoded(split: TextSplit) -> EncodedSplit:
@@ -116,10 +117,10 @@ class TextTask:
         for values in itertools.product(*(choices[key] or () for key in FROZEN_BY)):
             params = dict(zip(FROZEN_BY, values, strict=True))
             check_params(self.allowed, params)
-            blocks = params["model.unfreeze"]
-            if not 0 <= blocks <= encoder.layers:
-                raise InputError(f"space.model.unfreeze: {blocks}: the encoder has {encoder.layers} blocks")
+            _check_blocks(params["model.unfreeze"], encoder)
             needed.add(frozen_part(params, encoder.layers, splits.train.max_length))
+        if any(choices.get("model.lora") or ()):
+            lora.check()
         model, parts = encoder.model(), sorted(needed - {None}, key=repr)
 
         def computed(split: EncodedSplit, name: str) -> EncodedSplit:
@@ -154,6 +155,27 @@ class TextTask:
         learner.extra["class_weights"] = weights.to(device.torch_device)
         return learner
 
+    def warm_start(self, learner: Learner, state: dict[str, Any]) -> list[str]:
+        """Gives a new training the head and the TF-IDF weights of another one, for instance of frozen features.
+
+        The two should have the same head settings and the same texts: a weight of another shape is left as it is.
+
+        Args:
+            state: what `Learner.state_dict` of the other training returned, as its checkpoint holds it.
+
+        Returns:
+            The names of the weights that were copied.
+        """
+        own = learner.model.state_dict()
+        copied = [
+            name for name, tensor in state["model"].items()
+            if (name == "terms" or name.startswith("head.")) and name in own and own[name].shape == tensor.shape
+        ]  # fmt: skip
+        with torch.no_grad():
+            for name in copied:
+                own[name].copy_(state["model"][name])
+        return copied
+
     def train_epoch(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
         params, device = learner.params, learner.device.torch_device
         labels = read_only(split.labels).to(device)
@@ -165,7 +187,11 @@ class TextTask:
             loss = classification_loss(logits, truth, weights, focus)
             return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
 
-        batches = shuffled_rows(len(split), params["batch_size"], device)
+        net: Any = learner.model
+        if net.opened is None:
+            batches = shuffled_rows(len(split), params["batch_size"], device)
+        else:
+            batches = similar_rows(split.ids.lengths, params["batch_size"], device)
         return fit_batches(learner, batches, forward, params["clip_norm"])
 
     def evaluate(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
@@ -224,26 +250,38 @@ class TextTask:
     def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
         """Writes a transformers checkpoint with its tokenizer, the network's weights, and the settings for `load`.
 
-        With the classifier head on CLS features and without TF-IDF, the checkpoint is the whole model, a
-        `DistilBertForSequenceClassification`; else it is the encoder.
+        With the classifier head on CLS features of a DistilBERT and without TF-IDF, the checkpoint is the whole model,
+        a `DistilBertForSequenceClassification`; else it is the encoder, and `portable.write` adds files with which the
+        model loads without this project.
         """
         net: Any = learner.model
         encoding: TextEncoding = learner.extra["encoding"]
         model = encoding.encoder.model()
-        for block, trained in zip(reversed(model.transformer.layer), reversed(net.blocks), strict=False):
-            block.load_state_dict(trained.state_dict(), assign=True)
-        if net.is_sequence_classifier:
+        net.write_encoder(model)
+        whole = net.is_sequence_classifier and encoding.encoder.is_distilbert
+        if whole:
             model = net.as_sequence_classifier(model, info.classes)
             (folder / "usage.py").write_text(USAGE.format(most=encoding.max_length))
         model.cpu().save_pretrained(folder)
         encoding.encoder.tokenizer().save_pretrained(folder)
         if encoding.terms:
             tfidf.save(encoding.terms, folder / "tfidf.json")
+        params = learner.params
+        if net.opened is not None or net.adapters:  # the checkpoint has the trained encoder: for `load` it is frozen
+            params = params | {"model.unfreeze": 0, "model.lora": 0}
+            net = net.without_encoder()
         about = {
-            "params": learner.params, "max_length": encoding.max_length, "classes": encoding.classes,
+            "params": params, "max_length": encoding.max_length, "classes": encoding.classes,
             "positive": encoding.positive,
         }  # fmt: skip
         write_model(folder, about, net, "net.pt")
+        if not whole:
+            loaded = self.load(folder)
+
+            def predict(texts: list[str]) -> np.ndarray:
+                return _probabilities(loaded, _encoded(loaded, np.array(texts, dtype=object)))
+
+            portable.write(loaded.model, loaded.extra["encoding"], params, predict, folder)  # type: ignore[arg-type]
 
     def load(self, folder: Path) -> Learner:
         about = read_about(folder)
@@ -279,15 +317,7 @@ class TextTask:
     def predict(self, model: Learner, frame: pd.DataFrame) -> pd.DataFrame:
         """A frame with a column `text` -> `class`, `probability` and a column a class."""
         encoding: TextEncoding = model.extra["encoding"]
-        values = frame["text"].astype(str).to_numpy(dtype=object)
-        ids = encoders.tokenize(model.extra["tokenizer"], values, encoding.max_length)
-        part = frozen_part(model.params, encoding.encoder.layers, encoding.max_length)
-        features = {}
-        if part is not None:
-            features[part] = encoders.encode(model.extra["encoder"], ids, part, model.device, lambda *_: None)
-        nothing = np.zeros(len(values), dtype=np.int64)
-        split = EncodedSplit(values, nothing, ids, encoding.encoder, encoding.max_length, features)
-        probabilities = _probabilities(model, split)
+        probabilities = _probabilities(model, _encoded(model, frame["text"].astype(str).to_numpy(dtype=object)))
         predicted = decide(probabilities, encoding.positive, model.params.get("threshold"))
         return predictions(probabilities, predicted, encoding.classes, frame.index)
 
@@ -301,6 +331,31 @@ def _learner(params: Params, encoding: TextEncoding, epochs: int, device: Device
     optimizer = make_optimizer(parameter_groups(net, params), params)
     schedule = make_schedule(optimizer, params["schedule"], epochs)
     return Learner(net, optimizer, schedule, device, params, extra={"encoding": encoding})
+
+
+def _encoded(model: Learner, texts: np.ndarray) -> EncodedSplit:
+    """The texts with the features that a loaded model needs; their labels are 0."""
+    encoding: TextEncoding = model.extra["encoding"]
+    ids = encoders.tokenize(model.extra["tokenizer"], texts, encoding.max_length)
+    part = frozen_part(model.params, encoding.encoder.layers, encoding.max_length)
+    features = {}
+    if part is not None:
+        features[part] = encoders.encode(model.extra["encoder"], ids, part, model.device, lambda *_: None)
+    nothing = np.zeros(len(texts), dtype=np.int64)
+    return EncodedSplit(texts, nothing, ids, encoding.encoder, encoding.max_length, features)
+
+
+def _check_blocks(opened: int | str | None, encoder: Encoder) -> None:
+    """Raises InputError if the encoder cannot train this number of blocks."""
+    if opened in (None, 0, ALL):
+        return
+    if not encoder.cut:
+        raise InputError(
+            f"space.model.unfreeze: {opened}: blocks of {encoder.config['model_type']} encoders cannot train alone; "
+            "allowed are 0 and all"
+        )
+    if not 0 <= int(opened) <= encoder.layers:
+        raise InputError(f"space.model.unfreeze: {opened}: the encoder has {encoder.layers} blocks")
 
 
 @torch.no_grad()

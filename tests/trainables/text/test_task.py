@@ -45,7 +45,8 @@ def prepared(tmp_path_factory):
 
 def params(**changes):
     config = load_config("tweets", ["model.tfidf=false", "weighting=none", "lr=0.001", "dropout=0.1"], {})
-    return config.space.grid("")[0] | {"model.filters": 4, "tfidf_lr": 0.01, **changes}
+    rates = {"model.filters": 4, "tfidf_lr": 0.01, "encoder_lr": 3e-5, "encoder_lr_decay": 0.8}
+    return config.space.grid("")[0] | rates | changes
 
 
 def train(splits, settings, epochs=2, seed=0):
