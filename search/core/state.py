@@ -71,6 +71,15 @@ class Trial:
         """Seconds of training and validation over its recorded epochs; a fused trial has a share of its group's."""
         return sum(metrics.get("epoch_seconds", 0.0) for metrics in self.curve.values())
 
+    @property
+    def epoch_seconds(self) -> float:
+        """Mean seconds of an epoch, without the first if there are others; 0 before the first.
+
+        The first epoch of a pretrained network may train its head alone, in a second instead of a minute.
+        """
+        later = [metrics.get("epoch_seconds", 0.0) for epoch, metrics in self.curve.items() if epoch > 1]
+        return sum(later) / len(later) if later else self.seconds
+
     def take(self, epoch: int, metrics: dict[str, float], objective: Objective) -> None:
         """Adds an epoch's metrics. The earlier of two epochs with equal objectives stays the best."""
         self.curve[epoch] = metrics

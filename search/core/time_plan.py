@@ -104,7 +104,7 @@ class TrialsSoFar:
     """The figures of the trials that the plan needs.
 
     Attributes:
-        epoch_seconds: Mean seconds of an epoch (training and validation) of the best trial.
+        epoch_seconds: Mean seconds of an epoch (training and validation) of the best trial: `Trial.epoch_seconds`.
         trained_epochs: Epochs that the best trial was trained.
         best_epochs: Epochs after which it was best. Its final training has this number, unless the plan changes it.
         improving: Whether more epochs would improve the winner: the best trial still improved at its end, and, if it
@@ -134,12 +134,12 @@ class TrialsSoFar:
             improving = bool(complete) and 2 * sum(complete) >= len(complete)
         compared = [state.best(config.search.balance, value) for value in config.balanced]
         return cls(
-            best.seconds / best.epoch,
+            best.epoch_seconds,
             best.epoch,
             best_epochs,
             improving,
             max((trial.epoch for trial in state.unfinished() if trial.improving(objective)), default=0),
-            tuple(trial.seconds / trial.epoch for trial in compared if trial is not None),
+            tuple(trial.epoch_seconds for trial in compared if trial is not None),
         )
 
 

@@ -230,7 +230,7 @@ def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event])
         ),
         "stopped": len(stopped),
         "epochs": sum(config.search.epochs - t.epoch for t in stopped),
-        "time": duration(sum(t.seconds / t.epoch * (config.search.epochs - t.epoch) for t in stopped)),
+        "time": duration(sum(t.epoch_seconds * (config.search.epochs - t.epoch) for t in stopped)),
     }  # fmt: skip
 
 

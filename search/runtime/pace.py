@@ -209,5 +209,6 @@ class _Measuring:
         if self._learner is None:
             seed_everything(self._seed)
             self._learner = self._task.build(self._params, splits, self._epochs, device)
-            self._learner.epoch, self._learner.micro_batches = 1, self._micro_batches
+            # The second epoch: the first may train the head of a pretrained network alone.
+            self._learner.epoch, self._learner.micro_batches = min(2, self._epochs), self._micro_batches
         return self._learner

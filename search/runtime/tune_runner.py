@@ -109,4 +109,4 @@ class TuneRunner:
         if plan.must_stop_trials(left, reserved, self.watchdog.epochs_left()):
             search.stop("time budget")
         elif (best := search.state.best()) is not None:
-            search.study.closed = not plan.may_start_trial(left, reserved, best.seconds / best.epoch)
+            search.study.closed = not plan.may_start_trial(left, reserved, best.epoch_seconds)

@@ -43,10 +43,14 @@ class Watchdog:
         return time.monotonic() - min(self.since.values(), default=math.inf)
 
     def epochs_left(self) -> list[float]:
-        """The seconds until each running epoch ends, by the mean seconds of the trial's earlier epochs."""
+        """The seconds until each running epoch ends, by `Trial.epoch_seconds`.
+
+        A trial with one epoch is expected to take as long as the slowest trial with several.
+        """
         trials, now = self._search.state.trials, time.monotonic()
+        longest = max((trial.epoch_seconds for trial in trials.values() if trial.epoch > 1), default=0.0)
         return [
-            max(0.0, trials[n].seconds / trials[n].epoch - (now - since))
+            max(0.0, max(trials[n].epoch_seconds, longest if trials[n].epoch == 1 else 0.0) - (now - since))
             for trial, since in self.since.items()
             for n in numbers_of(trial)
             if trials[n].epoch

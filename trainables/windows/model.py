@@ -13,6 +13,8 @@ from trainables.base.task import Params
 from trainables.windows.backbones import NONE, FineTuned, Normalise, load_backbone
 
 NORMS = ("batch", "group")
+
+
 def resize(images: torch.Tensor, size: int, device: torch.device | None = None) -> torch.Tensor:
     """Copies uint8 pictures (n, 3, s, s) to a device and resizes them to (n, 3, size, size), antialiased.
 

@@ -39,9 +39,10 @@ from trainables.base.errors import first_line
 from trainables.base.exported import load_weights, read_about, write_model
 from trainables.base.files import files_below, read_whole
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
+from trainables.base.splitting import SPLITS
 from trainables.base.survey import classes_found
 from trainables.base.task import Choices
-from trainables.base.values import BELOW_ONE, COUNT, SHARE, SWITCH
+from trainables.base.values import BELOW_ONE, COUNT, SHARE, Numbers
 from trainables.windows import data as reading
 from trainables.windows import features, look, portable, tuning
 from trainables.windows.augment import augment, mixed
@@ -68,7 +69,8 @@ class LoadedModel:
 
 #: The allowed values of the hyperparameters.
 ALLOWED: Allowed = {
-    **OPTIMIZED, "model.unfreeze": Numbers(whole=True, words=("all",)), "head_lr": Numbers(), "lr_decay": SHARE, "width": COUNT, "depth": COUNT, "norm": NORMS, "dropout": BELOW_ONE,
+    **OPTIMIZED, "model.unfreeze": Numbers(whole=True, words=("all",)), "head_lr": Numbers(), "lr_decay": SHARE,
+    "width": COUNT, "depth": COUNT, "norm": NORMS, "dropout": BELOW_ONE,
     "batch_size": COUNT, "image_size": COUNT, "augment": SHARE, "mix": SHARE, "label_smoothing": SHARE,
     "class_weights": ("none", "balanced"),
 }  # fmt: skip
@@ -95,8 +97,8 @@ class WindowsTask:
         except (OSError, ValueError) as error:
             reason = first_line(error)
             raise InputError(
-                f"model.backbone: {name!r} cannot be loaded ({reason}); allowed are packaged (EfficientNet-Lite0), none "
-                "(a small network that is trained from nothing), and a hub id or a folder of a transformers "
+                f"model.backbone: {name!r} cannot be loaded ({reason}); allowed are packaged (EfficientNet-Lite0), "
+                "none (a small network that is trained from nothing), and a hub id or a folder of a transformers "
                 "image-classification checkpoint"
             ) from error
 
@@ -109,33 +111,24 @@ class WindowsTask:
     def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
         """Adds the features of frozen backbones, for every backbone and image size of the space."""
         for name, size in itertools.product(choices["model.backbone"] or (), choices["image_size"] or ()):
-            if name == NONE:
-                continue
-            backbone, total = load_backbone(name), sum(splits.info.sizes.values())
-            done, parts = 0, {}
-            for part in SPLITS:
-                split: ImageSplit = getattr(splits, part)
-
-                def report(count: int, before: int = done) -> None:
-                    progress(before + count, total, f"computing features of {size} pixels with {name}")
-
-                own = features.cached(backbone, split.images, size, device.torch_device, cache, report)
-                parts[part] = replace(split, features={**split.features, (name, size): own})
-                done += len(split)
-            splits = replace(splits, **parts)
+            if name != NONE:
+                most = max((int(n) for n in choices["model.unfreeze"] or () if n != "all"), default=0)
+                splits = _with_features(splits, str(name), int(size), most, device, cache, progress)
         return splits
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
         check_params(self.allowed, params)
         model = build_model(params, splits.info.classes).to(device.torch_device)
+        decode_size = splits.train.images.shape[-1]
         if isinstance(model, FineTuned):
             optimizer = make_optimizer(model.groups(params["lr"], params["lr_decay"]), params)
-            return Learner(model, optimizer, None, device, params, extra={"epochs": epochs})
+            return Learner(model, optimizer, None, device, params, extra={"epochs": epochs, "decode_size": decode_size})
         # Weight decay of norms and biases would bias the network.
         decayed = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
         free = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
         optimizer = make_optimizer([{"params": decayed}, {"params": free, "weight_decay": 0.0}], params)
-        return Learner(model, optimizer, make_schedule(optimizer, params["schedule"], epochs), device, params)
+        schedule = make_schedule(optimizer, params["schedule"], epochs)
+        return Learner(model, optimizer, schedule, device, params, extra={"decode_size": decode_size})
 
     def train_epoch(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
         params, model = learner.params, learner.model
@@ -247,6 +240,26 @@ class WindowsTask:
         return pd.DataFrame({"image": [_png(image) for image in split.images[:2]]})
 
 
+def _with_features(
+    splits: Splits, name: str, size: int, unfreeze: int, device: Device, cache: Path, progress: Progress
+) -> Splits:
+    """Adds the features of one backbone; raises InputError if it has less than `unfreeze` blocks."""
+    backbone, total = load_backbone(name), sum(splits.info.sizes.values())
+    if unfreeze > len(backbone.blocks):
+        raise InputError(f"space.model.unfreeze: {unfreeze}: {name} has {len(backbone.blocks)} blocks")
+    done, parts = 0, {}
+    for part in SPLITS:
+        split: ImageSplit = getattr(splits, part)
+
+        def report(count: int, before: int = done) -> None:
+            progress(before + count, total, f"computing features of {size} pixels with {name}")
+
+        rows = features.cached(backbone, split.images, size, device.torch_device, cache, report)
+        parts[part] = replace(split, features={**split.features, (name, size): rows})
+        done += len(split)
+    return Splits(parts["train"], parts["val"], parts["test"], splits.info)
+
+
 def _png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image.transpose(1, 2, 0)).save(buffer, format="PNG")
@@ -259,7 +272,6 @@ def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch
 
     def moved() -> tuple[torch.Tensor, torch.Tensor]:
         pixels, labels = read_only(np.asarray(split.images)), read_only(split.labels)
-        learner.extra["decode_size"] = pixels.shape[-1]
         return resize(pixels, learner.params["image_size"], device), labels.to(device)
 
     return learner.resident(split, moved)
@@ -269,7 +281,7 @@ def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch
 def _log_probabilities(learner: Learner, split: ImageSplit) -> torch.Tensor:
     """(n, classes) float32 on the CPU, of the model in evaluation mode."""
     model = learner.model.eval()
-    if isinstance(model, FineTuned) and learner.epoch <= tuning.HEAD_EPOCHS:
+    if isinstance(model, FineTuned) and tuning.trains_head(learner):
         rows, _ = tuning.features_of(learner, model, split)
         return model.classify(rows.mean(0)).log_softmax(1).cpu()
     images, _ = _on_device(learner, split)

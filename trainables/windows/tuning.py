@@ -47,9 +47,7 @@ def features_of(learner: Learner, model: FineTuned, split: ImageSplit) -> tuple[
     return learner.resident(split.features, moved)
 
 
-def train_head(
-    learner: Learner, model: FineTuned, split: ImageSplit, weights: torch.Tensor | None
-) -> dict[str, float]:
+def train_head(learner: Learner, model: FineTuned, split: ImageSplit, weights: torch.Tensor | None) -> dict[str, float]:
     """Trains the head on features; returns what `Task.train_epoch` returns.
 
     Args:

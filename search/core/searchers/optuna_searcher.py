@@ -242,7 +242,7 @@ class OptunaSearcher(Searcher):
 
     def tell(self, trial: Trial) -> None:
         if trial.curve:
-            self._paces[trial.number] = trial.params, trial.seconds / trial.epoch
+            self._paces[trial.number] = trial.params, trial.epoch_seconds
         if trial.number not in self._asked and not self._take_back(trial.number):
             return
         asked, states = self._asked.pop(trial.number), self.optuna.trial.TrialState

@@ -237,7 +237,7 @@ class RankSearcher(Searcher):
             else:
                 losses[trial.number] = self.objective.val_loss(metrics)
         if trial.curve:
-            self._paces[trial.number] = trial.params, trial.seconds / trial.epoch
+            self._paces[trial.number] = trial.params, trial.epoch_seconds
         if trial.outcome == "diverged":
             self._last[trial.number] = trial.epoch, math.inf
         elif not trial.curve:

@@ -1,5 +1,4 @@
 import copy
-import json
 
 import numpy as np
 import pandas as pd
@@ -8,18 +7,17 @@ import torch
 
 from tests.trainables.conftest import assert_units_add_up
 from trainables.base.device import choose_device
-from trainables.base.errors import InputError
 from trainables.base.task import DataInfo, Splits
 from trainables.base.training import run_epoch, seed_everything
-from trainables.windows import demo, gradients
+from trainables.windows import demo
 from trainables.windows.augment import mixed
 from trainables.windows.data import ImageSplit
 from trainables.windows.gradients import ORIENTATIONS, _gradients
-from trainables.windows.model import ResidualNet, resize
+from trainables.windows.model import ResidualNet
 from trainables.windows.task import TASK
 
 PARAMS = {
-    "model.pretrained": None, "model.freeze": True, "width": 8, "depth": 2, "norm": "batch", "dropout": 0.1,
+    "model.backbone": "none", "model.unfreeze": 0, "width": 8, "depth": 2, "norm": "batch", "dropout": 0.1,
     "optimizer": "adamw", "lr": 3e-3, "momentum": None, "weight_decay": 0.01, "schedule": "cosine", "batch_size": 16,
     "image_size": 24, "augment": 0.3, "label_smoothing": 0.1, "class_weights": "balanced",
 }  # fmt: skip
@@ -97,49 +95,6 @@ def test_exported_model_predicts_what_evaluation_saw(splits, tmp_path):
     assert np.trace(matrix.to_numpy()) / matrix.to_numpy().sum() == pytest.approx(accuracy)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A tiny vision transformer as `transformers` saves one, with its processor's normalisation."""
-    from transformers import ViTConfig, ViTForImageClassification
-
-    folder = tmp_path_factory.mktemp("vit")
-    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-                       image_size=24, patch_size=8, num_labels=3)  # fmt: skip
-    ViTForImageClassification(config).save_pretrained(folder)
-    processor = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25], "image_processor_type": "ViT"}
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    return folder
-
-
-@pytest.mark.parametrize("freeze", [True, False])
-def test_pretrained_checkpoint_trains_with_a_fresh_head(splits, checkpoint, tmp_path, freeze):
-    trained = learner(splits, **{"model.pretrained": str(checkpoint), "model.freeze": freeze})
-    before = {k: v.clone() for k, v in trained.model.state_dict().items()}
-    run_epoch(TASK, trained, splits.train, splits.val)
-    changed = {k for k, v in trained.model.state_dict().items() if not torch.equal(v, before[k])}
-    assert any("classifier" in k for k in changed)
-    assert any("encoder" in k or "layer" in k for k in changed) != freeze
-    assert trained.model.normalise.std.flatten().tolist() == [0.25, 0.25, 0.25]
-
-    TASK.export(trained, splits.info, tmp_path)
-    loaded = TASK.load(tmp_path)
-    pixels = resize(torch.tensor(splits.test.images), 24).float() / 255
-    trained.model.eval()
-    with torch.no_grad():
-        assert torch.equal(loaded.model.model(pixels), trained.model(pixels))
-
-
-def test_checkpoint_that_cannot_be_loaded_is_refused_by_name(tmp_path):
-    TASK.check({"model.pretrained": None})
-    with pytest.raises(InputError, match=r"model\.pretrained: '.*nothing' cannot be loaded"):
-        TASK.check({"model.pretrained": str(tmp_path / "nothing")})
-    from transformers import BertConfig
-
-    BertConfig().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="bert is no image classification model"):
-        TASK.check({"model.pretrained": str(tmp_path)})
-
-
 def test_network_halves_its_map_a_stage_and_takes_any_size():
     net = ResidualNet(3, 8, 4, 0.0, "group").eval()
     assert net(torch.rand(2, 3, 40, 40)).shape == (2, 3)
@@ -171,51 +126,6 @@ def test_gradients_direction_not_brightness():
         "a right angle is between two"
     )
     torch.testing.assert_close(_gradients(stripes(True, 0.5)), _gradients(stripes(True)), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("classes", [2, 5])
-def test_gradients_fit_missing_class(splits, classes):
-    few = splits.train.take(np.flatnonzero(splits.train.labels < classes))
-    found = gradients.fit(few, classes + 1).of(few.images)
-    assert torch.allclose(found.exp().sum(1), torch.ones(len(few)), atol=1e-5)
-    assert (found.argmax(1).numpy() == few.labels).mean() > 0.9
-    assert found[:, classes].exp().max() < 1e-6
-
-
-def test_share_of_the_classifier_is_what_validation_likes():
-    labels = torch.arange(3).repeat(20)
-    sure = torch.nn.functional.one_hot(labels).float().mul(4).log_softmax(1)
-    nothing = torch.zeros_like(sure).log_softmax(1)
-    assert gradients.best_weight(sure, nothing, labels) == 0
-    assert gradients.best_weight(nothing, sure, labels) == max(gradients.WEIGHTS)
-    assert torch.equal(gradients.mix(sure, nothing, 0.0), sure)
-    assert torch.allclose(gradients.mix(sure, nothing, 0.3).exp(), 0.7 * sure.exp() + 0.3 * nothing.exp(), atol=1e-6)
-
-
-def test_evaluate_network_in_search_mixture_in_final(splits, tmp_path):
-    shared = TASK.precompute(splits, {"hog": (True,)}, choose_device(1, 0, "auto"), tmp_path, lambda *_: None)
-    assert TASK.precompute(splits, {"hog": (False,)}, choose_device(1, 0, "auto"), tmp_path, lambda *_: None) is splits
-    alone, tuned = (run_epoch(TASK, learner(s), s.train, s.val) for s in (splits, shared))
-    assert tuned["val_accuracy"] == alone["val_accuracy"] and tuned["val_loss"] == alone["val_loss"]
-    assert tuned["val_hog_weight"] == max(gradients.WEIGHTS), "one epoch teaches a network next to nothing"
-
-    merged = TASK.merge(shared)
-    assert merged.gradients is None
-    final = learner(Splits(merged, None, splits.test, splits.info), hog_weight=tuned["val_hog_weight"])
-    run_epoch(TASK, final, merged, None)
-    accuracy = TASK.evaluate(final, splits.test)["accuracy"]
-    assert_units_add_up(TASK, final, splits.test)
-    network = copy.copy(final)
-    network.extra = {k: v for k, v in final.extra.items() if k != "gradients"}
-    assert accuracy > TASK.evaluate(network, splits.test)["accuracy"]
-
-    TASK.export(final, splits.info, tmp_path)
-    loaded = TASK.load(tmp_path)
-    images = torch.from_numpy(splits.test.images)
-    predicted = loaded.model(images)
-    assert (predicted.argmax(1).numpy() == splits.test.labels).mean() == pytest.approx(accuracy)
-    alike = torch.export.load(tmp_path / "model.pt2").module()(images)
-    torch.testing.assert_close(alike, predicted, atol=1e-5, rtol=1e-4)
 
 
 def test_baseline_is_far_from_chance_and_needs_no_second_class(splits):
