@@ -83,9 +83,9 @@ DataOption = Annotated[
 DataAgainOption = Annotated[
     str | None,
     typer.Option(
-        "--data", metavar="URI", rich_help_panel="Data", show_default="the address of the search",
-        help="Read the same data from this path or URI. Needed if the data moved, or if their URI contains a password "
-        "or token, which is not stored.",
+        "--data", metavar="URI", rich_help_panel="Data", show_default="where the search read it",
+        help="Read the same data from this path or URI. Needed if the data moved, or if the URI contains a password or "
+        "token: these are not stored.",
     ),
 ]  # fmt: skip
 
@@ -119,7 +119,7 @@ PatternOption = Annotated[
     typer.Option(
         metavar="REGEX", rich_help_panel="Your own script",
         show_default='lines such as @search {"epoch": 3, "val_loss": 0.41}',
-        help="Read metrics from the output lines of --command that match this regular expression, by its group names. "
+        help="Read metrics from the output lines of --command that match this regular expression. A named group gives a metric. "
         r"Example: 'epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)'",
     ),
 ]  # fmt: skip
@@ -170,7 +170,7 @@ AddressOption = Annotated[
 AgainOption = Annotated[
     str | None,
     typer.Option(
-        metavar="ADDR", rich_help_panel="Resources", show_default="the address of the search",
+        metavar="ADDR", rich_help_panel="Resources", show_default="the cluster of the search",
         help="Run on this Ray cluster: HOST:PORT or auto. local: start Ray on this machine. Example: head:6379",
     ),
 ]  # fmt: skip
@@ -237,22 +237,22 @@ MoreTrialsOption = Annotated[
     str | None,
     typer.Option(
         metavar="N|+N", rich_help_panel="Budget", show_default="no more trials",
-        help="Give the search more trials. +20: twenty more than it was to have. 50: fifty in total, including the "
-        "trials that ran.",
+        help="Give the search more trials. 50: 50 in total, including those that ran. +20: 20 more than the total "
+        "so far. A search that has only a time budget continues with --time-budget instead.",
     ),
 ]  # fmt: skip
 MoreEpochsOption = Annotated[
     str | None,
     typer.Option(
         metavar="N|+N", rich_help_panel="Budget", show_default="no more epochs",
-        help="Raise the most epochs of a trial. +10: ten more. 60: sixty in total. Trials that had trained to the end "
-        "continue; trials that early stopping ended stay stopped.",
+        help="Give each trial more epochs. 60: 60 in total. +10: 10 more. Trials with all epochs so far continue. A "
+        "trial that was stopped early does not.",
     ),
 ]  # fmt: skip
 MoreTimeOption = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME", rich_help_panel="Budget", show_default="the time budget of the search, anew",
+        metavar="TIME", rich_help_panel="Budget", show_default="as much time as the search had at its start",
         help="Wall-clock time of this command. Example: 30m",
     ),
 ]  # fmt: skip
@@ -260,8 +260,8 @@ MoreAuditsOption = Annotated[
     str | None,
     typer.Option(
         metavar="K|+K", rich_help_panel="Early stopping", show_default="no more audits",
-        help="Train stopped trials to the end, to measure what early stopping cost. 5: five in total, with earlier "
-        "audits. +5: five more.",
+        help="Train stopped trials to the end, to measure what early stopping cost. 5: 5 in total, including those "
+        "of earlier commands. +5: 5 more.",
     ),
 ]  # fmt: skip
 

@@ -83,8 +83,9 @@ class SearchSection(Section):
     )  # fmt: skip
     epochs: int = setting(
         "Search",
-        "Most epochs of a trial. An epoch is usually a pass over the training data; for wikitext a part of a pass.",
-        example=30, shown_default="80, or fewer if the time budget is short; demo: set by the task",
+        "Largest number of epochs of a trial. An epoch is usually a pass over the training data; for wikitext a part of "
+        "a pass.",
+        example=30, shown_default="set by the task, or fewer if the time budget is short; demo: set by the task",
         flag="--epochs", ge=1,
     )  # fmt: skip
     fit_epochs: bool = setting(
@@ -125,16 +126,16 @@ class SearchSection(Section):
     )  # fmt: skip
     deterministic: bool = setting(
         "Search",
-        "Make the search repeatable: with the same seed and the same concurrency it tries the same configurations, "
-        "however fast each trial runs. It runs rounds of `concurrency` trials. A round starts when all trials of the "
-        "previous round have ended, so some workers wait. The scheduler is asha unless you choose hyperband, median or "
-        "none.",
+        "Make the search repeatable: with the same seed and the same --concurrency it tries the same configurations, "
+        "no matter which trial is faster. The search runs rounds. A round has as many trials as run at the same time, "
+        "and starts when all trials of the previous round have ended, so some workers wait. --deterministic replaces "
+        "the default scheduler by asha; hyperband, median and none are allowed too.",
         example=True, shown_default="off", flag="--deterministic",
     )  # fmt: skip
     seed: int = setting(
         "Search",
-        "Seed of proposals, weights and data order. If several trials run at once, a repeatable search "
-        "needs --deterministic too.",
+        "Seed of proposals, weights and data order. To repeat a search that runs several trials at once, give "
+        "--deterministic too.",
         example=7, shown_default="0", flag="--seed", ge=0,
     )  # fmt: skip
     fuse: int = setting(
@@ -147,8 +148,9 @@ class SearchSection(Section):
     scheduler: SchedulerName = setting(
         "Early stopping",
         "Rule that stops or pauses weak trials. asha: stop them. asha-promote: pause them, and resume the best. "
-        "asha-predict: pause them, and resume in turn the best and the trial that a model predicts to become the best. "
-        "hyperband: asha with several grace periods. median: stop a trial that is worse than the median. none: train "
+        "asha-predict: pause them, and resume alternately the best trial and the trial with the best forecast of the "
+        "searcher. hyperband: asha with several first rungs. median: stop a trial that is worse than half of the "
+        "trials at the same epoch. none: train "
         "every trial to its last epoch.",
         example="asha", shown_default="asha-predict; demo: asha", flag="--scheduler",
     )  # fmt: skip
@@ -173,7 +175,7 @@ class SearchSection(Section):
     time_budget: str | None = setting(
         "Budget",
         "Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m. null: "
-        "no limit. Without this setting, --trials or --set search.epoch_budget=N ends the search instead.",
+        "no limit; then --trials or --set search.epoch_budget=N must end the search.",
         example="15m", shown_default="1h; none if --trials is given", flag="--time-budget",
     )  # fmt: skip
     epoch_budget: int | None = setting(
@@ -263,7 +265,7 @@ class Resources(Section):
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = setting(
         "Resources",
         "GPUs of one trial, if the machine has any. 0.25: four trials share one GPU. auto: measure the share that the "
-        "largest configuration needs. 0: train on the CPU.",
+        "configuration with the most parameters needs. 0: train on the CPU.",
         example="auto", shown_default="set by the task; 0.25 if it sets none", flag="--gpus",
     )  # fmt: skip
     autoscaled: bool = setting(
