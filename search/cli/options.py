@@ -119,8 +119,8 @@ PatternOption = Annotated[
     typer.Option(
         metavar="REGEX", rich_help_panel="Your own script",
         show_default='lines such as @search {"epoch": 3, "val_loss": 0.41}',
-        help="Read metrics from the output lines of --command that match this regular expression. A named group gives a metric. "
-        r"Example: 'epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)'",
+        help="Read metrics from the output lines of --command that match this regular expression. A named group gives "
+        r"a metric. Example: 'epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)'",
     ),
 ]  # fmt: skip
 

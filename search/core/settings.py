@@ -83,8 +83,8 @@ class SearchSection(Section):
     )  # fmt: skip
     epochs: int = setting(
         "Search",
-        "Largest number of epochs of a trial. An epoch is usually a pass over the training data; for wikitext a part of "
-        "a pass.",
+        "Largest number of epochs of a trial. An epoch is usually a pass over the training data; for wikitext a "
+        "part of a pass.",
         example=30, shown_default="set by the task, or fewer if the time budget is short; demo: set by the task",
         flag="--epochs", ge=1,
     )  # fmt: skip

@@ -19,10 +19,10 @@ def test_flags_win_over_set_and_set_over_the_file():
 
 
 def test_set_replaces_a_parameter_whole():
-    config = load_config("windows", ["lr={uniform: [0.1, 0.2]}", "model.pretrained=some/id"])
+    config = load_config("windows", ["lr={uniform: [0.1, 0.2]}", "model.backbone=some/id"])
     lr = next(p for p in config.space.parameters if p.name == "lr")
     assert (lr.kind, lr.low, lr.high) == ("uniform", 0.1, 0.2)
-    assert config.space.fixed()["model.pretrained"] == "some/id"
+    assert config.space.fixed()["model.backbone"] == "some/id"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_set_replaces_a_parameter_whole():
         (["data.val_fraction=1.5"], "1.5: expected a number > 0 and < 1, such as the default 0.15"),
         (["data.test_fraction=0"], "0: expected a number > 0 and < 1, such as the default 0.2"),
         (["data.demo=3"], "expected keys inside"),
-        (["model=3"], "space.model is a group; set one of pretrained, freeze in it"),
+        (["model=3"], "space.model is a group; set one of backbone, unfreeze in it"),
         (["lr={loguniform: [0, 0.1]}"], "configs/windows.yaml with --set: space.lr: loguniform [0, 0.1]"),
         (["lr=abc"], "--set lr=abc: 'abc': expected a number, such as 0.001"),
         (["width={choice: [4, wide]}"], "'wide': expected a whole number, such as"),
@@ -64,7 +64,7 @@ def test_set_replaces_a_parameter_whole():
         (["width={value: 8, when: {norm: grup}}"], "when: norm: 'grup': allowed are batch, group"),
         (["optimizer=adamm"], "--set optimizer=adamm: allowed are adamw, adam, sgd; did you mean 'adam'?"),
         (["norm={choice: [batch, group], prior: grup}"], "prior 'grup': must be a value of {batch, group}"),
-        (["model.freeze=perhaps"], "'perhaps': expected true or false, such as True"),
+        (["model.unfreeze=perhaps"], "--set model.unfreeze=perhaps: expected a whole number >= 0, or all"),
         (["search=3"], "--set search=3: search is a section; set one of its keys: searcher, trials, "),
         (["search=null"], "--set search=null: search is a section; set one of its keys: "),
         (["space=null"], "--set space=null: space is a section; set one of its keys: "),
@@ -85,12 +85,12 @@ def test_wrong_setting_is_refused_with_key_value_and_what_is_allowed(sets, messa
 @pytest.mark.parametrize("task", TASKS)
 def test_misspelt_text_of_any_parameter_is_refused_before_anything_starts(task, profile):
     space = load_config(task, profile=profile).space
-    free = {"model.pretrained"}  # the name of any checkpoint
+    free = {"model.pretrained", "model.backbone"}  # the name of any checkpoint
     texts = {p.name for p in space.parameters if any(isinstance(v, str) for v in p.choices)} - free
     assert texts
     for name in texts:
         for value in ("x-y", "{choice: [x-y]}"):
-            with pytest.raises(InputError, match=rf"--set {name}=.*x-y.*: allowed are \w+, \w+"):
+            with pytest.raises(InputError, match=rf"--set {name}=.*x-y.*: (allowed are \w+, \w+|.* or all)"):
                 load_config(task, [f"{name}={value}"], profile=profile)
 
 
@@ -99,7 +99,7 @@ def test_misspelt_text_of_any_parameter_is_refused_before_anything_starts(task, 
 def test_every_value_of_a_file_is_one_that_its_code_takes(task, profile):
     config, allowed = load_config(task, profile=profile), get_task(task).allowed
     check_space(config, allowed, {})
-    assert {p.name for p in config.space.parameters} - set(allowed) <= {"model.pretrained"}
+    assert {p.name for p in config.space.parameters} - set(allowed) <= {"model.pretrained", "model.backbone"}
     assert set(allowed) - {"lr", "momentum"} <= {p.name for p in config.space.parameters}
 
 
