@@ -82,6 +82,7 @@ class Numbers:
         whole: whether only whole numbers are allowed.
         above, below: whether `low` or `high` itself is excluded.
         null: whether null is allowed too.
+        words: texts that are allowed too, such as `all`.
 
     >>> print(Numbers(1, whole=True))
     a whole number >= 1
@@ -93,10 +94,13 @@ class Numbers:
     above: bool = False
     below: bool = False
     null: bool = False
+    words: tuple[str, ...] = ()
 
     def __contains__(self, value: object) -> bool:
         if value is None:
             return self.null
+        if isinstance(value, str):
+            return value in self.words
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             return False
         high_enough = value > self.low if self.above else value >= self.low
@@ -107,7 +111,8 @@ class Numbers:
         bounds = [f"{'>' if self.above else '>='} {self.low:g}"]
         if self.high < math.inf:
             bounds.append(f"{'<' if self.below else '<='} {self.high:g}")
-        return f"a {'whole ' if self.whole else ''}number {' and '.join(bounds)}{', or null' if self.null else ''}"
+        others = "".join(f", or {word}" for word in (*self.words, *["null"] * self.null))
+        return f"a {'whole ' if self.whole else ''}number {' and '.join(bounds)}{others}"
 
 
 #: The allowed values by hyperparameter: a list of values, or a range of numbers.
