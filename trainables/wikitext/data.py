@@ -150,6 +150,11 @@ def encoded(splits: Splits, choices: Choices, cache: Path, progress: Progress) -
                 parts[split],
                 encoded={**parts[split].encoded, name: tokens}, models={**parts[split].models, name: model},
             )  # fmt: skip
+            if len(tokens.ids) and (most := int(tokens.ids.max())) >= model.size:
+                raise InputError(
+                    f"{pretrained.KEY}: {name!r}: {split} has the token {most} of its tokenizer, and the model has "
+                    f"{model.size}"
+                )
             least = 2 * max(choices.get("batch_size") or (1,)) if split == "train" else 2
             if len(tokens.ids) < least:
                 raise InputError(

@@ -88,6 +88,7 @@ class Pretrained:
         weights: float32, by name. Of tied weights there is one.
         files: the files of the tokenizer.
         layers: the number of blocks.
+        size: the number of tokens that the model knows. A tokenizer may have more, which no text may hold.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Pretrained:
     weights: dict[str, np.ndarray]
     files: dict[str, bytes]
     layers: int
+    size: int
 
     @property
     def digest(self) -> str:
@@ -203,13 +205,11 @@ def load(name: str) -> Pretrained:
     """Loads a model by its hub id or folder.
 
     Raises:
-        InputError: it cannot be loaded, it is no causal language model, or its tokens do not fit its weights.
+        InputError: it cannot be loaded, or it is no causal language model.
     """
     config_of(name)
     net, tokenizer = load_net(name), load_tokenizer(name)
     config = net.config
-    if len(tokenizer) > (words := net.get_input_embeddings().num_embeddings):
-        raise InputError(f"{KEY}: {name!r}: its tokenizer has {len(tokenizer)} tokens, and its model {words}")
     _check_causal(net, name)
     weights, seen = {}, set()
     for key, tensor in net.state_dict().items():
@@ -219,7 +219,7 @@ def load(name: str) -> Pretrained:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
-    return Pretrained(name, config, weights, files, len(_blocks(net)[1]))
+    return Pretrained(name, config, weights, files, len(_blocks(net)[1]), net.get_input_embeddings().num_embeddings)
 
 
 def _logits(net: nn.Module, tokens: torch.Tensor) -> torch.Tensor:

@@ -214,7 +214,7 @@ class WikitextTask:
         """Sentences that the model writes, with a constant seed."""
         if isinstance(learner.model, Finetuned):
             tokenizer, generator = learner.extra["pretrained"].tokenizer(), torch.Generator().manual_seed(0)
-            start = [_first(tokenizer)]
+            start = [_first(learner, tokenizer)]
             return [
                 _continued(learner, tokenizer, start, _sampling(learner.params), generator) for _ in range(SENTENCES)
             ]
@@ -319,17 +319,19 @@ def _drawing(model: Learner, row: pd.Series) -> tuple[dict[str, Any], torch.Gene
     return settings, torch.Generator().manual_seed(int(row.get("seed", 0)))
 
 
-def _first(tokenizer: Any) -> int:
-    """The token before a text: the tokenizer's own sign for a begin, else the last token of a line."""
-    begin = tokenizer.bos_token_id
-    return tokenizer.encode(".\n", add_special_tokens=False)[-1] if begin is None else begin
+def _first(learner: Learner, tokenizer: Any) -> int:
+    """The token before a text: the tokenizer's own sign for a begin if the model knows it, else the end of a line."""
+    net: Any = learner.model
+    begin, known = tokenizer.bos_token_id, net.net.get_input_embeddings().num_embeddings
+    return begin if begin is not None and begin < known else tokenizer.encode(".\n", add_special_tokens=False)[-1]
 
 
 def _continued(
     learner: Learner, tokenizer: Any, prompt: list[int], settings: dict[str, Any], generator: torch.Generator
 ) -> str:
     """The text of up to `WORDS` words that a pretrained model writes after a prompt. A word has about 1.3 tokens."""
-    never = tokenizer.all_special_ids
+    net: Any = learner.model
+    never = [token for token in tokenizer.all_special_ids if token < net.net.get_output_embeddings().out_features]
     drawn = generate(learner.model, prompt, 2 * WORDS, **settings, generator=generator, never=never)  # type: ignore[arg-type]
     return " ".join(tokenizer.decode(drawn).split()[:WORDS])
 
@@ -345,7 +347,7 @@ def _answer(model: Learner, row: pd.Series) -> dict[str, Any]:
         data = torch.from_numpy(read)[None]
         with torch.no_grad():
             perplexity = exp_or_infinity(float(net.losses(data[:, :-1], data[:, 1:]).sum()) / words)
-    prompt = tokens.tolist() or [_first(tokenizer)]
+    prompt = tokens.tolist() or [_first(model, tokenizer)]
     return {"continuation": _continued(model, tokenizer, prompt, settings, generator), "perplexity": perplexity}
 
 
