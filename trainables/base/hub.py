@@ -54,7 +54,7 @@ def limit_waiting(say: Callable[[str], None] | None = None) -> None:
 
     def first(request: Any, **how: Any) -> Any:
         answer, error = _within(patience(), lambda: send(request, **how))
-        client.send = send
+        client.send = send  # type: ignore[method-assign]
         if error is None and answer.status_code >= BROKEN:
             error = OSError(f"HTTP status {answer.status_code}")
         if error is not None:

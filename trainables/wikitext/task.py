@@ -340,10 +340,11 @@ def _answer(model: Learner, row: pd.Series) -> dict[str, Any]:
     """The row of `predict` of a pretrained model."""
     net: Any = model.model
     tokenizer, (settings, generator) = model.extra["tokenizer"], _drawing(model, row)
-    tokens, places = pretrained.encode(tokenizer, [str(row["prompt"])], False, end="").astype(np.int64)
+    text = str(row["prompt"])
+    tokens, places = pretrained.encode(tokenizer, [text], False, end="").astype(np.int64)
     read, places = tokens[-net.context - 1 :], places[-net.context - 1 :]
-    perplexity, words = math.nan, int(places[-1] - places[0]) if len(read) else 0
-    if words:
+    perplexity, words = math.nan, len(basic_english(text)) - 1 - int(places[:1].sum())
+    if words > 0 and len(read) > 1:
         data = torch.from_numpy(read)[None]
         with torch.no_grad():
             perplexity = exp_or_infinity(float(net.losses(data[:, :-1], data[:, 1:]).sum()) / words)
