@@ -33,6 +33,7 @@ from trainables import (
     Task,
     get_task,
 )
+from trainables.base.hub import limit_waiting, unreachable
 from trainables.base.storage import LocalFiles, fetch, files_at, is_remote
 
 #: Modules that a session needs. They are imported while Ray starts.
@@ -51,6 +52,7 @@ def supported_task(config: SearchConfig) -> Task:
     if isinstance(task, Limited):
         check_values(config.space, task.allowed, lambda name: f"{config.place}: space.{name}")
     if isinstance(task, Checked):
+        limit_waiting()
         task.check(config.space.fixed())
     if config.search.fuse > 1 and not isinstance(task, Fusable):
         place = f"{config.place}: search.fuse: {config.search.fuse}"
@@ -64,8 +66,14 @@ def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task
     settings = config.data
     if isinstance(task, SelfTrained):  # a function may log there; the address may hold a password, so no file has it
         settings = {**settings, "tracking": store.tracking_uri}
+    else:
+        limit_waiting(observer.say)
     with observer.progress("reading the data") as progress:
-        return task.prepare(settings, source, store.cache / config.task, progress)
+        splits = task.prepare(settings, source, store.cache / config.task, progress)
+    if unreachable() and splits.info.chosen:
+        instead = ", ".join(f"data.{key}={value}" for key, value in splits.info.chosen.items())
+        observer.say(f"without the hub: {instead}")
+    return splits
 
 
 def prepare_data(

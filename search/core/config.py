@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from yaml import MarkedYAMLError, YAMLError
 
 import search
-from search.core.overrides import SECTIONS, Named, change, flag, given_by, lay_over
+from search.core.overrides import SECTIONS, Named, change, flag, given_by, lay_over, values_given
 from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.settings import Resources, SearchSection, Section
 from search.core.space import Plain, Space, check_values, listed, parse_space
@@ -93,6 +93,8 @@ def load_config(
         profile: `data` merges the files without their `demo` sections, for the user's own data. `demo` then lays both
             `demo` sections over the result: that of `defaults.yaml`, then the task's. A task without a `demo` section
             wins over the `demo` section of `defaults.yaml`.
+            The section `given` of a task's file holds sections by hyperparameter, which are laid over the others if
+            `sets` or `flags` give the hyperparameter a value that is not null.
         sets: `KEY=VALUE` each, the value in YAML. A key outside the sections `search`, `resources` and `data` names a
             hyperparameter: `lr=0.01` is short for `space.lr=0.01`.
         flags: values by dotted key; None leaves a key as it is.
@@ -104,12 +106,19 @@ def load_config(
     """
     path = file or task_config_file(task) or configs_folder() / f"{task}.yaml"
     place = f"{path.parent.name}/{path.name}"
-    defaults, demo = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
-    own, own_demo = _read_config(path, place)
+    defaults, demo, _ = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
+    own, own_demo, variants = _read_config(path, place)
+    sets, flags, values = tuple(sets), dict(flags or {}), values_given(sets, flags)
     layers = [own]
     if profile == "demo":
         layers = [demo or {}, own] if own_demo is None else [own, demo or {}, own_demo]
-    raw, sets, spaces = defaults, tuple(sets), list[Space]()
+    for name, variant in variants.items():
+        key = f"space.{name}"
+        if values.get(key) is not None:
+            layers.append(variant)
+        else:  # null is the value without the variant, whose keys the space lacks
+            sets = tuple(text for text in sets if key not in values_given([text]))
+    raw, spaces = defaults, list[Space]()
     for layer in layers:
         raw = lay_over(raw, layer)
     # The file without `--set` is checked strictly: each of its conditions must be able to hold. `--set` may narrow a
@@ -120,6 +129,8 @@ def load_config(
         spaces.append(parse_space(whole["space"], place))
         if own_demo is not None:
             spaces.append(parse_space(lay_over(whole, own_demo)["space"], f"{place}: demo", narrowed=True))
+        for name, variant in variants.items():
+            spaces.append(parse_space(lay_over(whole, variant)["space"], f"{place}: given: {name}", narrowed=True))
     given = given_by(sets, flags, named)
     allowed: Allowed = {}
     changes_space = bool(sets) or any(key.startswith("space.") for key in flags or ())
@@ -134,13 +145,20 @@ def load_config(
     return config
 
 
-def _read_config(path: Path, place: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The content of a YAML file without its section `demo`, and that section; None for a file without one."""
+def _read_config(path: Path, place: str) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, dict[str, Any]]]:
+    """The content of a YAML file without its sections `demo` and `given`, and these sections.
+
+    A file may lack them: `demo` is then None, and `given` is empty.
+    """
     own = read_yaml(path, place, f"the sections {', '.join(SECTIONS)}")
-    demo = own.pop("demo", None)
-    if demo is not None and (not isinstance(demo, dict) or set(demo) - set(SECTIONS)):
-        raise InputError(f"{place}: demo: {demo!r}: expected the sections {', '.join(SECTIONS)}")
-    return own, demo
+    demo, variants = own.pop("demo", None), own.pop("given", {})
+    if not isinstance(variants, dict):
+        raise InputError(f"{place}: given: {variants!r}: expected sections by hyperparameter")
+    parts = {"demo": {} if demo is None else demo} | {f"given: {name}": variant for name, variant in variants.items()}
+    for part, sections in parts.items():
+        if not isinstance(sections, dict) or set(sections) - set(SECTIONS):
+            raise InputError(f"{place}: {part}: {sections!r}: expected the sections {', '.join(SECTIONS)}")
+    return own, demo, variants
 
 
 def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:

@@ -77,6 +77,12 @@ def given_by(sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, n
     return given | {key: named(key, value) for key, value in (flags or {}).items() if value is not None}
 
 
+def values_given(sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Each changed key with its new value: `{"search.trials": 0}`. Arguments as for `change`."""
+    values = {".".join(parts): value for parts, value in map(_parse_set, sets)}
+    return values | {key: value for key, value in (flags or {}).items() if value is not None}
+
+
 def lay_over(raw: dict[str, Any], section: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a copy of plain data in which the values of `section` replace those of the same keys.
 

@@ -15,8 +15,13 @@ from trainables.base.training import Learner
 
 def write_model(folder: Path, about: dict[str, Any], model: nn.Module, weights: str = "weights.pt") -> None:
     """Writes the weights of `model`, and everything else that `load` of the task needs: `about`, plain data."""
-    (folder / "model.json").write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
+    write_about(folder, about)
     torch.save(model.state_dict(), folder / weights)
+
+
+def write_about(folder: Path, about: dict[str, Any]) -> None:
+    """Writes everything but the weights that `load` of the task needs: `about`, plain data."""
+    (folder / "model.json").write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def read_about(folder: Path) -> dict[str, Any]:

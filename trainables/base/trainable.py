@@ -24,6 +24,7 @@ from trainables.base import fused, training
 from trainables.base.checkpoints import Storage
 from trainables.base.device import Device, choose_device
 from trainables.base.fused import Member
+from trainables.base.hub import limit_waiting
 from trainables.base.leftovers import Footprint, Unclean
 from trainables.base.task import SelfTrained, Splits
 
@@ -63,6 +64,8 @@ class TaskTrainable(tune.Trainable):
         self._task = get_task(task)
         self._splits, self._epochs, self._gather, self._resources = splits, epochs, gather, resources
         self._files, self._board = storage, board
+        if not isinstance(self._task, SelfTrained):
+            limit_waiting()  # a model that `build` loads by name may be in the local cache
         #: The process has one set of random generators, and several threads write checkpoints with their states.
         self._generators = threading.Lock()
         self._base: Footprint | None = None

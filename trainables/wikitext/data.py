@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from trainables import InputError, Splits, array_digest
+from trainables import Choices, InputError, Progress, Splits, array_digest
 from trainables.base import tables
 from trainables.base.files import Allowance, broken, read_files, split_of
 from trainables.base.hub import place_of
 from trainables.base.splitting import SPLITS, Splitter
+from trainables.base.storage import cached_array
 from trainables.text.tables import read_column
+from trainables.wikitext import pretrained
+from trainables.wikitext.pretrained import Pretrained, Tokens
 from trainables.wikitext.tokenizer import END, START, UNKNOWN, basic_english, decode, encode, vocabulary
 
 HUB = "Salesforce/wikitext"
@@ -24,16 +27,28 @@ FILES = {
     for split, name in (("train", "train"), ("val", "validation"), ("test", "test"))
 }
 PLAIN = (".tokens", ".txt")
+#: The key of `data` with the digests of the pretrained models.
+PRETRAINED = "pretrained"
 #: The number of words of a piece. A text with too few lines is cut into pieces before its end is cut off.
 PIECE = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """`tokens` (n,) int32, indices into `words`."""
+    """A split.
+
+    Attributes:
+        tokens: (n,) int32, indices into `words`.
+        lines: the text, until `encoded` has read it.
+        encoded: the text in the tokens of each pretrained model, by name.
+        models: the pretrained models by name.
+    """
 
     tokens: np.ndarray
     words: tuple[str, ...]
+    lines: tuple[str, ...] = field(default=(), repr=False)
+    encoded: dict[str, Tokens] = field(default_factory=dict, repr=False)
+    models: dict[str, Pretrained] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -46,12 +61,13 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
         InputError: a file or a setting cannot be used.
     """
     notes: list[str] = []
-    chosen: dict[str, Any] = {}
+    # A search that is resumed has the digests of its pretrained models.
+    chosen: dict[str, Any] = {key: data[key] for key in (PRETRAINED,) if data.get(key)}
     if source is not None:
         lines, name = _read(data, source, notes), str(source)
     else:
         corpus, note = choose(data["corpus"])
-        chosen, name = {"corpus": corpus}, "demo" if corpus == "demo" else f"{HUB} wikitext-2-v1"
+        chosen["corpus"], name = corpus, "demo" if corpus == "demo" else f"{HUB} wikitext-2-v1"
         notes.append(note)
         lines = demo(data["split_seed"]) if corpus == "demo" else _from_hub()
     return tokenized(lines, data, name, notes, chosen)
@@ -68,7 +84,9 @@ def tokenized(
     words = {split: _words(text, data["boundaries"]) for split, text in lines.items()}
     words_of_train = vocabulary(words["train"], data["min_frequency"], data["boundaries"])
     index = {word: position for position, word in enumerate(words_of_train)}
-    parts = {split: Corpus(encode(stream, index), words_of_train) for split, stream in words.items()}
+    parts = {
+        split: Corpus(encode(stream, index), words_of_train, tuple(lines[split])) for split, stream in words.items()
+    }
     length, batch = data["bptt"], data["batch"]
     for split, part in parts.items():
         least = batch * (length + 1) if split == "train" else 2
@@ -91,6 +109,65 @@ def tokenized(
 
     parts = {split: parts[split] for split in SPLITS}
     return Splits.made(name, parts, digest, notes=tuple(notes), chosen=chosen)
+
+
+def encoded(splits: Splits, choices: Choices, cache: Path, progress: Progress) -> Splits:
+    """The splits in the tokens of each pretrained model of the space, with the models.
+
+    Raises:
+        InputError: a model cannot be used, it changed since the search began, or the text is too short for a batch.
+    """
+    names = choices.get(pretrained.KEY) or (None,)
+    parts = {split: replace(getattr(splits, split), lines=()) for split in SPLITS}
+    if names == (None,):
+        return replace(splits, **parts)
+    if None in names:
+        raise InputError(f"{pretrained.KEY}: a search from nothing and one from a pretrained model are two searches")
+    boundaries = splits.train.words[1:3] == (START, END)
+    digests = dict(splits.info.chosen.get(PRETRAINED) or {})
+    notes = []
+    for number, name in enumerate(map(str, names)):
+        progress(number, len(names), f"loading {name}")
+        model = pretrained.load(name)
+        tokenizer = model.tokenizer()
+        pretrained.check_size(
+            name, model.layers, model.context, choices.get("model.unfreeze") or (), choices.get("bptt") or ()
+        )
+        if digests.setdefault(name, model.digest) != model.digest:
+            raise InputError(f"{pretrained.KEY}: {name!r} changed since the search began; put it back, or start anew")
+        for split in SPLITS:
+            lines = getattr(splits, split).lines
+            part = array_digest([*model.files.values(), "\n".join(lines).encode(), bytes([boundaries])])
+
+            def report(done: int, total: int, what: str = f"tokenizing the lines of {split} for {name}") -> None:
+                progress(done, total, what)
+
+            def make(lines: tuple[str, ...] = lines) -> np.ndarray:
+                return pretrained.encode(tokenizer, lines, boundaries, report)  # noqa: B023 - called in this turn
+
+            tokens = Tokens.of(cached_array(cache / f"tokens-{part}.npy", make))
+            parts[split] = replace(
+                parts[split],
+                encoded={**parts[split].encoded, name: tokens}, models={**parts[split].models, name: model},
+            )  # fmt: skip
+            if len(tokens.ids) and (most := int(tokens.ids.max())) >= model.size:
+                raise InputError(
+                    f"{pretrained.KEY}: {name!r}: {split} has the token {most} of its tokenizer, and the model has "
+                    f"{model.size}"
+                )
+            least = 2 * max(choices.get("batch_size") or (1,)) if split == "train" else 2
+            if len(tokens.ids) < least:
+                raise InputError(
+                    f"{splits.info.source}: {split} has {len(tokens.ids)} tokens; at least {least} are needed"
+                )
+        own, count = parts["train"].encoded[name].ids, len(parts["train"])
+        size = sum(array.size for array in model.weights.values())
+        notes.append(
+            f"{name}: {model.layers} blocks, {size / 1e6:.1f} million weights; train has {len(own)} of its tokens, "
+            f"{len(own) / count:.2f} a word"
+        )
+    info = replace(splits.info, notes=(*splits.info.notes, *notes), chosen={**splits.info.chosen, PRETRAINED: digests})
+    return replace(splits, **parts, info=info)
 
 
 def _words(lines: list[str], boundaries: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""Draws words from a language model."""
+"""Draws words, or the tokens of a pretrained model, from a language model."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from trainables.wikitext.model import LanguageModel
+from trainables.wikitext.pretrained import Finetuned
 
 
 @torch.no_grad()
 def generate(
-    model: LanguageModel, prompt: Sequence[int], count: int, temperature: float, top_k: int, top_p: float,
+    model: LanguageModel | Finetuned, prompt: Sequence[int], count: int, temperature: float, top_k: int, top_p: float,
     generator: torch.Generator, never: Sequence[int],
 ) -> list[int]:  # fmt: skip
     """Draws `count` words after `prompt`, which has at least one word.
@@ -24,7 +25,7 @@ def generate(
         never: words that are never drawn.
     """
     model.eval()
-    device = model.decoder.weight.device
+    device = next(model.parameters()).device
     words = list(prompt)
     for _ in range(count):
         seen = torch.tensor([words[-model.context :]], device=device)
