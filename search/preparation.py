@@ -74,14 +74,15 @@ def prepare_data(
     """The splits, with the features that all trials share.
 
     Args:
-        warn: whether the user's data is searched for leaks, which become notes.
+        warn: whether the user's data is searched for near-copies across splits, which become notes.
     """
     from trainables import choose_device
 
     splits = read_data(observer, store, config, task, data)
     if warn and data is not None and isinstance(task, Surveyed):
-        warnings = [finding.warning for finding in task.leaks(splits) if finding.warning]
-        splits = replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *warnings)))
+        with observer.progress("looking for near-copies across splits"):
+            lines = [finding.line for finding in task.leaks(splits) if finding.line]
+        splits = replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *lines)))
     if isinstance(task, Precomputed):
         device = choose_device(local_cpus(), 1, config.resources.precision)
         with observer.progress("computing what all trials share") as progress:

@@ -271,13 +271,15 @@ def _check(files: list[_File], folders: set[tuple[str, str]], place: Path) -> tu
 def _without_copies(
     parts: dict[str, ImageSplit], classes: tuple[str, ...], place: str, notes: list[str]
 ) -> dict[str, ImageSplit]:
-    """Removes pictures that several splits hold, as `copies.without_copies`. Decoded pixels are compared.
+    """Removes pictures that several splits hold, as `leakage.without_copies`. Decoded pixels are compared.
 
     Raises:
         InputError: a split, or a class of train, would be empty.
     """
     digests = {split: [array_digest([image]) for image in part.images] for split, part in parts.items()}
-    parts = without_copies(parts, digests, "pictures", place, notes)
+    labels = {split: [classes[code] for code in part.labels] for split, part in parts.items()}
+    names = {split: part.names for split, part in parts.items()}
+    parts = without_copies(parts, digests, "pictures", place, notes, labels, names)
     if lacking := set(range(len(classes))) - {*parts["train"].labels.tolist()}:
         raise InputError(
             f"{place}: train: every picture of class {classes[min(lacking)]} is in val or test too; leave one of "
