@@ -60,11 +60,11 @@ def supported_task(config: SearchConfig) -> Task:
 
 def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task, data: str | None) -> Splits:
     """The splits of the user's data, or of the task's demo data where `data` is None."""
-    source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
     settings = config.data
     if isinstance(task, SelfTrained):  # a function may log there; the address may hold a password, so no file has it
         settings = {**settings, "tracking": store.tracking_uri}
     with observer.progress("reading the data") as progress:
+        source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
         return task.prepare(settings, source, store.cache / config.task, progress)
 
 

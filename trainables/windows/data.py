@@ -79,6 +79,7 @@ def prepare(data: dict[str, Any], source: Path | None, cache: Path, progress: Pr
         given, classes, fingerprint, notes = _read(data, source, cache, progress)
         where = str(source)
     whole = _complete(given, classes, data, where)
+    progress(0, 0, "comparing the images of the splits")
     parts = _without_copies(whole, classes, where, notes)
     left = []
     for split in SPLITS:
@@ -162,7 +163,10 @@ def _read(
     notes = [f"ignored {ignored} files that are not JPEG, PNG or WebP, or that no table names"] if ignored else []
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        contents = list(pool.map(lambda f: array_digest([f.read()]), files))
+        contents = []
+        for content in pool.map(lambda f: array_digest([f.read()]), files):
+            contents.append(content)
+            progress(len(contents), len(files), "reading the files of images")
     listing = "\n".join(f"{f.split}/{f.label}/{c}" for f, c in zip(files, contents, strict=True))
     fingerprint = array_digest([listing.encode()])
     cached = cache / f"images-{array_digest([listing.encode(), str(data['size']).encode()])}.npy"
