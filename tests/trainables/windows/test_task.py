@@ -1,12 +1,16 @@
 import copy
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from tests.trainables.conftest import assert_units_add_up
+from trainables.base import onnx_file
 from trainables.base.device import choose_device
 from trainables.base.errors import InputError
 from trainables.base.task import DataInfo, Splits
@@ -96,6 +100,25 @@ def test_exported_model_predicts_what_evaluation_saw(splits, tmp_path):
     matrix = pd.read_csv(tmp_path / "confusion_matrix.csv", index_col=0)
     assert np.trace(matrix.to_numpy()) / matrix.to_numpy().sum() == pytest.approx(accuracy)
 
+    whole = TASK.load(model).model
+    for images in (splits.test.images, splits.test.images[:1]):
+        by_onnx = onnx_file.run(model / "model.onnx", {"images": images})
+        assert by_onnx == pytest.approx(whole(torch.from_numpy(images)).numpy(), abs=1e-5)
+    Image.fromarray(splits.test.images[3].transpose(1, 2, 0)).save(model / "photo.jpg", format="PNG")
+    said = subprocess.run(
+        [sys.executable, "-I", "usage_onnx.py"], check=True, cwd=model, capture_output=True, text=True
+    )
+    assert said.stdout.strip() == table["predicted"][3]
+
+
+def test_without_the_extra_no_onnx_is_written(splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "PACKAGES", ("onnx", "a_package_that_nobody_has"))
+    trained = learner(splits)
+    run_epoch(TASK, trained, splits.train, None)
+    TASK.export(trained, splits.info, tmp_path)
+    assert {"model.pt2", "usage.py"} <= {path.name for path in tmp_path.iterdir()}
+    assert not list(tmp_path.glob("*onnx*"))
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
@@ -127,6 +150,8 @@ def test_pretrained_checkpoint_trains_with_a_fresh_head(splits, checkpoint, tmp_
     trained.model.eval()
     with torch.no_grad():
         assert torch.equal(loaded.model.model(pixels), trained.model(pixels))
+    by_onnx = onnx_file.run(tmp_path / "model.onnx", {"images": splits.test.images[:5]})
+    assert by_onnx == pytest.approx(loaded.model(torch.from_numpy(splits.test.images[:5])).numpy(), abs=1e-4)
 
 
 def test_checkpoint_that_cannot_be_loaded_is_refused_by_name(tmp_path):
@@ -216,6 +241,8 @@ def test_evaluate_network_in_search_mixture_in_final(splits, tmp_path):
     assert (predicted.argmax(1).numpy() == splits.test.labels).mean() == pytest.approx(accuracy)
     alike = torch.export.load(tmp_path / "model.pt2").module()(images)
     torch.testing.assert_close(alike, predicted, atol=1e-5, rtol=1e-4)
+    by_onnx = onnx_file.run(tmp_path / "model.onnx", {"images": splits.test.images})
+    assert by_onnx == pytest.approx(predicted.numpy(), abs=1e-4)
 
 
 def test_baseline_is_far_from_chance_and_needs_no_second_class(splits):
