@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trainables.rnn.portable import Gated, Layer, Portable
+from trainables.rnn.plain import Gated, Layer, Portable
 
 #: The versions of ONNX's operators and of its file format. onnxruntime 1.18 (2024) reads both.
 OPSET, FORMAT = 18, 10
