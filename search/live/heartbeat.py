@@ -67,9 +67,10 @@ def data_progress(console: Console, what: str = "reading the data") -> tuple[Abs
         if what not in bars:
             for earlier in bars.values():
                 bar.update(earlier, visible=False)
-            bars[what] = bar.add_task(escape(visible(what)), total=total or None)
-        bar.update(bars[what], completed=done, visible=True)
-        bar.update(unknown, visible=0 < total <= done)  # all steps are done, and the work goes on
+            bars[what] = bar.add_task(escape(visible(what)), total=total if total > 1 else None)
+        over = done >= total
+        bar.update(bars[what], completed=done, visible=total > 1 or not over)
+        bar.update(unknown, visible=over)  # all steps are done, and the work goes on
 
     return bar, progress
 
@@ -93,11 +94,11 @@ class _WorkLog:
         self._heartbeat = Heartbeat(self._beat)
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        over = 0 < total <= done
+        over = done >= total
         step = self._what if over else what
         if step != self._step:
             self._step, self._since = step, time.monotonic()
-        self._steps = f": {done:,} of {total:,}" if total and not over else ""
+        self._steps = f": {done:,} of {total:,}" if total > 1 and not over else ""
 
     def __enter__(self) -> None:
         # Earlier work may have been as silent, and shorter than SILENCE.

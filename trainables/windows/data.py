@@ -79,7 +79,7 @@ def prepare(data: dict[str, Any], source: Path | None, cache: Path, progress: Pr
         given, classes, fingerprint, notes = _read(data, source, cache, progress)
         where = str(source)
     whole = _complete(given, classes, data, where)
-    progress(0, 0, "comparing the images of the splits")
+    progress(0, 1, "comparing the images of the splits")
     parts = _without_copies(whole, classes, where, notes)
     left = []
     for split in SPLITS:

@@ -46,7 +46,7 @@ def test_log_names_the_work_its_steps_and_its_seconds(impatient):
         until(out, "  reading the data, 0 s\n")
         progress(3200, 14000, "encoding")
         until(out, "  encoding: 3,200 of 14,000, 0 s\n")
-        progress(0, 0, "TF-IDF")
+        progress(0, 1, "TF-IDF")
         until(out, "  TF-IDF, 0 s\n")
         progress(14000, 14000, "encoding")
         out.truncate(0)
