@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from search.runtime.search import Search
 
-#: `progress(done, total, text)`: `done` of `total` steps of the work that `text` names are done.
+#: `progress(done, total, text)`: `done` of `total` steps of the work that `text` names are done. A `total` of 1
+#: names work without steps that can be counted.
 Progress = Callable[[int, int, str], None]
 
 

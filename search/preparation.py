@@ -62,13 +62,13 @@ def supported_task(config: SearchConfig) -> Task:
 
 def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task, data: str | None) -> Splits:
     """The splits of the user's data, or of the task's demo data where `data` is None."""
-    source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
     settings = config.data
     if isinstance(task, SelfTrained):  # a function may log there; the address may hold a password, so no file has it
         settings = {**settings, "tracking": store.tracking_uri}
     else:
         limit_waiting(observer.say)
     with observer.progress("reading the data") as progress:
+        source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
         splits = task.prepare(settings, source, store.cache / config.task, progress)
     if unreachable() and splits.info.chosen:
         instead = ", ".join(f"data.{key}={value}" for key, value in splits.info.chosen.items())
@@ -82,14 +82,15 @@ def prepare_data(
     """The splits, with the features that all trials share.
 
     Args:
-        warn: whether the user's data is searched for leaks, which become notes.
+        warn: whether the user's data is searched for near-copies across splits, which become notes.
     """
     from trainables import choose_device
 
     splits = read_data(observer, store, config, task, data)
     if warn and data is not None and isinstance(task, Surveyed):
-        warnings = [finding.warning for finding in task.leaks(splits) if finding.warning]
-        splits = replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *warnings)))
+        with observer.progress("looking for near-copies across splits"):
+            lines = [finding.line for finding in task.leaks(splits) if finding.line]
+        splits = replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *lines)))
     if isinstance(task, Precomputed):
         device = choose_device(local_cpus(), 1, config.resources.precision)
         with observer.progress("computing what all trials share") as progress:

@@ -48,6 +48,7 @@ from trainables.base.values import suggestion
 if TYPE_CHECKING:
     from search.reports.plan import Plan
     from search.runtime.search import Listener
+    from search.session import PreparedSearch, Session
 
 #: The default number of seeds for a comparison of finalists.
 FINALIST_SEEDS = 5
@@ -108,7 +109,7 @@ def run(
     with reports_full_disk(store), _begun(store, config, options, journal) as (folder, held):
         new = _prepare(store, config, options, folder, observer)
         from search.reports.plan import Plan
-        from search.session import PreparedSearch, Session
+        from search.session import PreparedSearch
 
         record = SearchRecord(
             **task_fields(new.config.task),
@@ -129,7 +130,7 @@ def run(
         prepared = PreparedSearch(
             store, folder, new.config, record, new.splits, new.cluster, held, new.warm_start, listeners=listeners
         )
-        return Session(prepared, observer).run()
+        return _session(prepared, observer).run()
 
 
 def check_start(store: Store, config: SearchConfig, options: RunOptions) -> None:
@@ -162,7 +163,8 @@ def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Obse
 
     with reports_full_disk(store), _begun(store, config, options, None) as (folder, _):
         new = _prepare(store, config, options, folder, observer)
-        forecast = measure_plan(new.config, new.splits, new.cluster.placement)
+        with observer.progress("training some configurations for two epochs"):
+            forecast = measure_plan(new.config, new.splits, new.cluster.placement)
         forecast.save(new.plan_file)
         disconnect()
         return forecast
@@ -206,12 +208,13 @@ def resume(
         warm, has_begun = None, any(event["event"] in ("warm_start", "trial") for event in events)
         if record.start_from and not has_begun:  # a kill came before the event
             warm = _warm_start(store, config, record.start_from, splits, observer)
-        cluster, record = connect_again(config, record, address)
+        with observer.progress("starting Ray"):
+            cluster, record = connect_again(config, record, address)
         folder.write(record)
-        from search.session import PreparedSearch, Session
+        from search.session import PreparedSearch
 
         prepared = PreparedSearch(store, folder, config, record, splits, cluster, held, warm, listeners=listeners)
-        return Session(prepared, observer).run()
+        return _session(prepared, observer).run()
 
 
 def retrain(
@@ -245,16 +248,17 @@ def retrain(
         if finalists > 1 and seeds == 1:
             raise InputError("--seeds 1: a comparison of finalists needs at least 2 seeds")
         splits = prepare_data_again(observer, store, config, task, name, record, data)
-        cluster, record = connect_again(config, record, address)
+        with observer.progress("starting Ray"):
+            cluster, record = connect_again(config, record, address)
         folder.write(record)
-        from search.session import FinalTrainings, PreparedSearch, Session
+        from search.session import FinalTrainings, PreparedSearch
 
         seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
         prepared = PreparedSearch(
             store, folder, config, record, splits, cluster, journal,
             final_trainings=FinalTrainings(seeds, finalists), listeners=listeners,
         )  # fmt: skip
-        return Session(prepared, observer).run()
+        return _session(prepared, observer).run()
 
 
 def report(store: Store, name: str) -> Path:
@@ -306,6 +310,14 @@ class _NewSearch:
     plan_file: Path
 
 
+def _session(prepared: PreparedSearch, observer: Observer) -> Session:
+    """The session of a search; making it imports libraries, replays the journal and opens MLflow's database."""
+    with observer.progress("opening the journal and MLflow"):
+        from search.session import Session
+
+        return Session(prepared, observer)
+
+
 @contextmanager
 def _begun(
     store: Store, config: SearchConfig, options: RunOptions, journal: Journal | None
@@ -323,14 +335,17 @@ def _prepare(
     store: Store, config: SearchConfig, options: RunOptions, folder: SearchFolder, observer: Observer
 ) -> _NewSearch:  # fmt: skip
     """Checks the configuration, reads the data, connects to Ray, and measures what the configuration leaves open."""
-    task = supported_task(config)
+    with observer.progress("checking the configuration"):
+        task = supported_task(config)
     if not (options.address or os.environ.get("RAY_ADDRESS")):
         fits_here(config)
     splits = prepare_data(observer, store, config, task, options.data, warn=True)
     warm = _warm_start(store, config, options.start_from, splits, observer) if options.start_from else None
     chosen: dict[str, Any] = {}
     if config.search.storage:
-        chosen["storage"] = check_writable(f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}")
+        uri = f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}"
+        with observer.progress("writing a file to the storage"):
+            chosen["storage"] = check_writable(uri)
     with observer.progress("starting Ray"):
         cluster = connect(config, options.address, NEEDED)
     if options.gpus is not None and config.resources.gpu_share and not cluster.placement.gpus:
@@ -359,10 +374,11 @@ def _warm_start(
     store: Store, config: SearchConfig, name: str, splits: Splits, observer: Observer
 ) -> WarmStarted | None:  # fmt: skip
     """The trials of earlier searches for the searcher: of the search `name`, or with `auto` the winners of all."""
-    if name == "auto":
-        warm, lines = from_all(store, config)
-    else:
-        warm, lines = from_search(store, name, config, splits.info.fingerprint)
+    with observer.progress("reading earlier searches"):
+        if name == "auto":
+            warm, lines = from_all(store, config)
+        else:
+            warm, lines = from_search(store, name, config, splits.info.fingerprint)
     for line in lines:
         observer.say(line)
     return warm

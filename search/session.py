@@ -190,8 +190,8 @@ class Session:
             InputError: the journal could not be written.
         """
         self.search.end(status)
-        disconnect()  # while MLflow catches up
         with self.observer.progress("sending the results to MLflow"):
+            disconnect()  # while MLflow catches up
             undelivered = self.tracker.close(PATIENCE)
         if self.search.journal.refused:
             reason, again = self.search.journal.refused.strerror, command_line(self.command, self.prepared.store)
@@ -204,7 +204,8 @@ class Session:
             return "interrupted"
         if self.search.cut_off or self.search.state.best() is None:
             return "failed"
-        prune(self.search)
+        with self.observer.progress("deleting checkpoints that nothing needs"):
+            prune(self.search)
         return "finished"
 
     def _outcome(self, undelivered: int) -> SearchOutcome:

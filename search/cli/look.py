@@ -33,8 +33,10 @@ def data(
         check_task_name(task)
         opened.check()
         config = load_config(task, set_, {}, "demo" if data is None else "data")
-        splits = read_data(ConsoleObserver(console), opened, config, get_task(task), data)
-        page = write_data_page(opened, config, splits)
+        observer = ConsoleObserver(console)
+        splits = read_data(observer, opened, config, get_task(task), data)
+        with observer.progress("looking for near-copies across splits"):
+            page = write_data_page(opened, config, splits)
         for line in page.lines:
             say(console, line)
         if open_:

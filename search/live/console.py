@@ -8,7 +8,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,6 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
 from rich.control import Control
 from rich.live import Live
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.segment import ControlType
 from rich.text import Text
 
@@ -27,11 +25,11 @@ from search.core.failures import failure_in_a_line, in_a_line, user_line
 from search.core.readable import clock, figure, value, visible
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
+from search.live.heartbeat import SILENCE, Heartbeat, shows_bars, stamped
 from search.live.screen import columns_that_fit
 from search.reports.columns import RunningImportance, ordered, varied
 from search.reports.remaining import epochs_to_go
 from search.reports.summary import OUTCOMES, counted, shown, tally
-from search.runtime.budget import command_began
 from search.runtime.search import Search
 
 #: Width and height of the live table in a notebook.
@@ -39,8 +37,9 @@ NOTEBOOK = (120, 24)
 #: Columns of a terminal that hold the figures of a trial, its outcome and its learning rate; and these without the
 #: latest figure.
 NARROW, NARROWER = 56, 48
-#: Seconds without a line after which a log gets a line about the progress of the search, and of reading the data.
-MINUTE, HALF_A_MINUTE = 60.0, 30.0
+#: A log gets a line about the progress of the search after this share of the time so far without a line, but after
+#: `SILENCE` seconds at the earliest and after a minute at the latest: a long search would fill its log otherwise.
+SHARE, MINUTE = 0.02, 60.0
 #: Shorter words than those of `OUTCOMES`, for the live table.
 SHORT = {"stopped_early": "stopped"}
 
@@ -71,12 +70,12 @@ class Reporter:
         self._importance = RunningImportance(search.config.space, search.objective)
 
     def live(self) -> AbstractContextManager[Any]:
-        """Shows the live table while the block runs; in a log it shows nothing."""
+        """Shows the live table while the block runs; a log gets a line about the progress when nothing else happens."""
         if Console().is_jupyter:
             self._live = _NotebookTable(self._render)
             return self._live
-        if not self.console.is_terminal or self.console.is_dumb_terminal:
-            return nullcontext()
+        if not shows_bars(self.console):
+            return Heartbeat(self._say_standing)
         self._live = _LiveTable(self._render(), self.console)
         return self._live
 
@@ -146,6 +145,8 @@ class Reporter:
             case "final_result":
                 which = f"trial {event['trial']}, seed {event['seed']}"
                 self._phase = f"final training of {which}: epoch {event['epoch']} of {event['epochs']}"
+                if event["epoch"] >= event["epochs"]:
+                    self._phase += ", then test figures, files and baselines"
                 self._final = self._final or (time.monotonic(), event["epoch"])
                 self._phase = ", ".join([self._phase, *self._final_to_go(event)])
                 if self._due(self.verbose):
@@ -160,9 +161,10 @@ class Reporter:
                 self._phase = f"comparison: {event['value']}, seed {event['seed']}: epoch {event['epoch']} of {epochs}"
 
     def _say_standing(self) -> None:
-        """Prints the progress of the search in a log, after a minute without a line."""
-        if self._due():
-            self.say("; ".join(self._standing()))
+        """Prints the progress of the search in a log that got no line for a while."""
+        with suppress(RuntimeError):  # another thread adds trials; the next call comes soon
+            if self._due():
+                self.say("; ".join(self._standing()))
 
     def _reason(self, event: Failed | Retried) -> str:
         """Why a trial failed, with the line of the user's code, or the file with the output of the command."""
@@ -175,8 +177,10 @@ class Reporter:
         return failure_in_a_line(event["traceback"]) + ("" if known else f" (its output: {log})")
 
     def _due(self, always: bool = False) -> bool:
-        """Whether a log gets a line about the progress now: `always`, or after a minute without a line."""
-        return not self._live and (always or time.monotonic() - self._said > MINUTE)
+        """Whether a log gets a line about the progress now: `always`, or after a while without a line (`SHARE`)."""
+        now = time.monotonic()
+        patience = min(max(SILENCE, SHARE * (now - self.begun)), MINUTE)
+        return not self._live and (always or now - self._said > patience)
 
     def _say_epoch(self, trial: Trial, metrics: dict[str, float], outcome: str | None, state: SearchState) -> None:
         """Prints, in a log, an epoch or the end of a trial, its best value, its hyperparameters and the best trial."""
@@ -434,70 +438,6 @@ class _NotebookTable:
         console = Console(file=io.StringIO(), record=True, width=width, height=height, force_jupyter=False)
         console.print(self._render())
         return console.export_html(inline_styles=True, code_format=_NOTEBOOK)
-
-
-def data_progress(console: Console, what: str = "reading the data") -> tuple[AbstractContextManager[Any], Any]:
-    """A context that shows the progress of reading the data, and the function that a task calls with its progress.
-
-    A terminal shows a bar with `what` from the beginning, a log gets lines.
-
-    Args:
-        what: words for the work until the task calls the function.
-    """
-    if not console.is_terminal:
-        log = _DataLog(console, what)
-        return log, log
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), _Time(), console=console,
-        transient=True,
-    )  # fmt: skip
-    unknown = bar.add_task(escape(visible(what)), total=None)
-    bars: dict[str, Any] = {}
-
-    def progress(done: int, total: int, what: str) -> None:
-        bar.update(unknown, visible=False)
-        if what not in bars:
-            bars[what] = bar.add_task(escape(visible(what)), total=total)
-        bar.update(bars[what], completed=done)
-
-    return bar, progress
-
-
-class _Time(ProgressColumn):
-    """The time that is left; where it is unknown, the time since the beginning."""
-
-    def render(self, task: Task) -> Text:
-        begun = task.total is not None and task.completed and not task.finished
-        left = task.time_remaining if begun else None
-        return Text(f"{clock(task.elapsed or 0)}" if left is None else f"{clock(left)} to go", "cyan")
-
-
-class _DataLog:
-    """Prints the progress of reading the data every half a minute."""
-
-    def __init__(self, console: Console, what: str) -> None:
-        self._console, self._begun, self._over = console, command_began(), threading.Event()
-        self._standing = what
-        self._thread = threading.Thread(target=self._print, name="data", daemon=True)
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        self._standing = f"{what}: {done} of {total}"
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _print(self) -> None:
-        while not self._over.wait(HALF_A_MINUTE):
-            self._console.print(Text(stamped(self._begun) + visible(self._standing)), soft_wrap=True)
-
-
-def stamped(begun: float) -> str:
-    """The beginning of a line of a log: time of day, and time since `begun` (by `time.monotonic`)."""
-    return f"{time.strftime('%H:%M:%S')}  {clock(time.monotonic() - begun)}  "
 
 
 def _packed(phrases: Iterable[str], width: int) -> list[str]:

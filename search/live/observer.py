@@ -10,10 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from search.core.redaction import redacted
-from search.live.console import Reporter, data_progress
+from search.live.console import Reporter
+from search.live.heartbeat import data_progress
 from search.live.screen import Screen, show
 from search.observer import Observer, Progress
 from search.output import PatientFile
+from search.runtime.budget import command_began
 from search.runtime.search import Search
 
 
@@ -26,6 +28,8 @@ class ConsoleObserver(Observer):
             verbose: whether each epoch has a line where no live table is shown.
         """
         self.console, self.verbose = console, verbose
+        if isinstance(console, Screen):
+            console.printed = min(console.printed, command_began())  # the imports of the command were silent, too
         self._reporter: Reporter | None = None
 
     def say(self, line: str) -> None:
@@ -37,7 +41,7 @@ class ConsoleObserver(Observer):
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Progress]:
-        """Shows a bar on a terminal, and a line every half a minute in a log."""
+        """Shows a bar on a terminal, and in a log a line after every ten seconds without a line."""
         bar, progress = data_progress(self.console, text)
         with bar:
             yield progress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import time
 from collections.abc import Sequence
 from functools import partial
 from math import inf, isinf
@@ -21,7 +22,19 @@ WIDE, WIDEST = 12, 32
 
 
 class Screen(Console):
-    """A console that shows control characters of every text instead of obeying them."""
+    """A console that shows control characters of every text instead of obeying them.
+
+    Attributes:
+        printed: the time of the last output, by `time.monotonic`; before the first output the time of its creation.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.printed = time.monotonic()
+
+    def print(self, *parts: Any, **options: Any) -> None:
+        super().print(*parts, **options)
+        self.printed = time.monotonic()
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)

@@ -58,7 +58,8 @@ def write_data_page(store: Store, config: SearchConfig, splits: Splits) -> DataP
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(page.encode())
-    lines = (*(f"note: {note}" for note in info.notes), copies, *warnings, f"data: {path}")
+    notes = (*info.notes, *(finding.note for finding in findings if finding.note))
+    lines = (*(f"note: {note}" for note in notes), copies, *warnings, f"data: {path}")
     return DataPage(path, tuple(visible(redacted(line)) for line in lines))
 
 

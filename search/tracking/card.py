@@ -18,6 +18,7 @@ from search.core.store import SearchFolder
 from search.final.finalists import LEVEL, resample
 from search.reports.summary import tally
 from trainables import Bootstrapped, DataInfo, get_task
+from trainables.base import onnx_file
 
 #: The file of an exported model with lines of Python that use it without this project.
 USAGE = "usage.py"
@@ -90,13 +91,28 @@ def write_card(
     if usage.exists():
         where = f"searches/{folder.name}/{final.folder}/model"
         lines += [f"In the store's folder `{where}`, with no part of this project:", "", "```python"]
-        lines += [*usage.read_text().splitlines(), "```", "", "Or by MLflow, which keeps the code with the model:", ""]
+        lines += [*usage.read_text().splitlines(), "```", "", *_onnx(task, files / "model")]
+        lines += ["Or by MLflow, which keeps the code with the model:", ""]
     columns = ", ".join(pd.read_parquet(files / "example.parquet").columns)
     code = _PYFUNC.format(run=run_id, columns=columns, uri=redacted(tracking_uri))
     lines += ["```python", *code.splitlines(), "```"]
     card = "\n".join(lines) + "\n"
     (files / "model_card.md").write_text(card)
     return card
+
+
+def _onnx(task: Any, model: Path) -> list[str]:
+    """Lines on the use of `model.onnx`, or on how to get it; empty if the task writes no such file."""
+    usage = model / onnx_file.USAGE
+    if usage.exists():
+        return ["In the same folder, with onnxruntime:", "", "```python", *usage.read_text().splitlines(), "```", ""]
+    if not isinstance(task, onnx_file.ConvertedToOnnx):
+        return []
+    return [
+        f"There is no `{onnx_file.FILE}`, as the extra `onnx` was not installed. A final training after "
+        f"`{onnx_file.INSTALL}` writes it too.",
+        "",
+    ]
 
 
 def _interval(task: Any, files: Path) -> str:

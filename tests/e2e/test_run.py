@@ -173,6 +173,12 @@ def test_model_card_and_its_code(searched, tmp_path):
         [sys.executable, "-I", "-c", code], check=True, cwd=tmp_path, env=outside(), capture_output=True, text=True
     )
     assert said.stdout.strip() == expected["predicted"][0]
+    with_onnx = card.split("```python\n")[2].split("```")[0]
+    shutil.copy(model / "model.onnx", tmp_path)
+    said = subprocess.run(
+        [sys.executable, "-I", "-c", with_onnx], check=True, cwd=tmp_path, env=outside(), capture_output=True, text=True
+    )
+    assert said.stdout.strip() == expected["predicted"][0]
 
 
 def test_data_page_and_doubtful_labels(searched):

@@ -29,6 +29,8 @@ class Finding:
         table: rows to show beside the words; None for none.
         picture: a PNG; empty for none.
         warning: one line for the terminal if the fact makes figures on validation or test unreliable; else empty.
+        note: one line that names samples of validation or test that nearly equal samples of train, with examples; empty
+            if there are none, or if `warning` names them.
     """
 
     title: str
@@ -36,6 +38,24 @@ class Finding:
     table: pd.DataFrame | None = None
     picture: bytes = b""
     warning: str = ""
+    note: str = ""
+
+    @property
+    def line(self) -> str:
+        """The warning or the note; empty without both."""
+        return self.warning or self.note
+
+
+def near_copies(fact: str, examples: Sequence[str], doubtful: bool) -> tuple[str, str]:
+    """The `warning` and the `note` of a finding about near-copies, which stay in their splits. One of them is empty.
+
+    Args:
+        fact: their number, such as `3 of 402 pictures of test look like one of train`.
+        examples: pairs of near-copies; the first two are named.
+        doubtful: whether they are so many that figures on the split are unreliable.
+    """
+    named = f"{fact}, as {'; '.join(examples[:2])}" if examples else fact
+    return (f"{named}: its figures flatter", "") if doubtful else ("", f"{named}; they stay")
 
 
 def classes_found(splits: Splits) -> Finding:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Params = dict[str, Any]
 #: The values that each hyperparameter of a space can take; None for a continuous range.
 Choices = dict[str, tuple[Any, ...] | None]
-#: `progress(done, total, what)`, called while data is read.
+#: `progress(done, total, what)`, called while data is read. A `total` of 1 names work that has no steps.
 Progress = Callable[[int, int, str], None]
 
 

@@ -95,7 +95,8 @@ def prepare(data: dict[str, Any], source: Path | None) -> Splits:
     if len(set(widths.values())) > 1:
         raise InputError(f"{place}: the splits have different numbers of features: {widths}")
     keys = {name: [part.sequence(i).tobytes() for i in range(len(part))] for name, part in parts.items()}
-    parts = without_copies(parts, keys, "sequences", place, notes)
+    targets = {name: part.targets.tolist() for name, part in parts.items()}
+    parts = without_copies(parts, keys, "sequences", place, notes, targets)
     lengths = parts["train"].lengths
     notes.append(f"lengths in train: {lengths.min()} to {lengths.max()}, {widths['train']} features")
     return Splits.made(place, parts, _digest, notes=tuple(notes), chosen=chosen)

@@ -47,7 +47,8 @@ def shared_steps(splits: Splits) -> list[Finding]:
             "new ones. An array or column with the recording of each sequence keeps its parts in one split "
             "(data.group=NAME)."
         )
-        warning = f"{fact}: its figures flatter (--set data.group=NAME keeps a recording in one split)"
+        examples = ", ".join(f"number {i}" for i in same[:2])
+        warning = f"{fact}, as {examples}: its figures flatter (--set data.group=NAME keeps a recording in one split)"
         findings.append(Finding(f"Parts of train in {name}", words, table.head(SHOWN), warning=warning))
     return findings
 

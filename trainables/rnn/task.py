@@ -88,6 +88,7 @@ class RnnTask:
     name = "rnn"
     objective = Objective("mse", "min")
     allowed = ALLOWED
+    onnx = True
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         return reading.prepare(data, source)

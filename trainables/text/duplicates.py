@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 import pandas as pd
 
-from trainables.base.leakage import without_copies
+from trainables.base.leakage import conflicts, without_copies
+
+#: The largest number of characters of a text in a message.
+LONGEST = 60
 
 
 def clean(frame: pd.DataFrame, split: str, notes: list[str]) -> pd.DataFrame:
@@ -18,17 +22,31 @@ def clean(frame: pd.DataFrame, split: str, notes: list[str]) -> pd.DataFrame:
     keys = frame["text"].map(normalised)
     again = keys.duplicated()
     if again.any():
-        conflicts = int((frame.groupby(keys)["label"].nunique() > 1).sum())
-        note = f"{split}: {int(again.sum())} repeated texts left out, the first of each kept"
-        notes.append(f"{note}; {conflicts} of them have two labels" if conflicts else note)
+        notes.append(
+            f"{int(again.sum()):,} of {len(frame):,} texts of {split} repeat others and leave {split}; the first of "
+            "each stays"
+        )
+        labels, names = frame["label"].tolist(), shown(frame["text"])
+        notes += conflicts({split: keys.tolist()}, {split: labels}, f"texts of {split}", {split: names})
         frame = frame[~again]
     return frame.reset_index(drop=True)
 
 
 def remove_overlap(frames: dict[str, pd.DataFrame], place: str, notes: list[str]) -> dict[str, pd.DataFrame]:
-    """Drops texts that several splits hold, as `copies.without_copies`; raises InputError if a split would be empty."""
+    """Drops texts that several splits hold, as `leakage.without_copies`.
+
+    Raises:
+        InputError: a split would be empty.
+    """
     keys = {split: [normalised(text) for text in frame["text"]] for split, frame in frames.items()}
-    return without_copies(frames, keys, "texts", place, notes)
+    labels = {split: frame["label"].tolist() for split, frame in frames.items()}
+    names = {split: shown(frame["text"]) for split, frame in frames.items()}
+    return without_copies(frames, keys, "texts", place, notes, labels, names)
+
+
+def shown(texts: Iterable[str]) -> list[str]:
+    """Texts in quotes, at most 60 characters of each, for messages."""
+    return [repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}…") for text in texts]
 
 
 def normalised(text: str) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from trainables.base.survey import CHANCE, SHOWN, SPLITS, Finding, evenly, histograms
+from trainables.base.survey import CHANCE, SHOWN, SPLITS, Finding, evenly, histograms, near_copies
 from trainables.base.task import Splits
+from trainables.text.duplicates import shown
 
 #: The number of characters of a piece (shingle), and the smallest Jaccard similarity of near-duplicates.
 PIECE, SAME = 5, 0.8
@@ -71,8 +72,10 @@ def _finding(splits: Splits, name: str, pairs: Sequence[tuple[float, int, int]],
         f"{fact}. A model may have memorised them, so its figure on {name} is too good by up to "
         f"{len(pairs) / sampled:.1%}. Copies of one text (retweets, refrains, boilerplate) belong in one split."
     )
-    warning = f"{fact}: its figures flatter" if len(pairs) > CHANCE * sampled else ""
-    return Finding(f"Near-duplicates of {name} in train", words, table, warning=warning)
+    texts = (shown(split.texts[mine[:EXAMPLES]]), shown(train.texts[theirs[:EXAMPLES]]))
+    examples = [f"{held_out} and {copy}" for held_out, copy in zip(*texts, strict=True)]
+    warning, note = near_copies(fact, examples, len(pairs) > CHANCE * sampled)
+    return Finding(f"Near-duplicates of {name} in train", words, table, warning=warning, note=note)
 
 
 def lengths(splits: Splits) -> Finding:

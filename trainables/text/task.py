@@ -85,7 +85,9 @@ class TextTask:
         return f"demo: {data['demo']['size']} {self.made}; {encoders.choose(data['encoder'])[1]}"
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
+        progress(0, 1, "reading the texts")
         splits = self.demo(data) if source is None else self.read(data, source)
+        progress(0, 1, "loading the encoder")
         name, note = encoders.choose(data["encoder"])
         encoders.check(name)
         encoder = encoders.load(name)
@@ -94,6 +96,7 @@ class TextTask:
         tokenizer = encoder.tokenizer()
 
         def encoded(split: TextSplit) -> EncodedSplit:
+            progress(0, 1, f"cutting {len(split):,} texts into tokens")
             ids = encoders.tokenize(tokenizer, split.texts, data["max_length"])
             return EncodedSplit(split.texts, split.labels, ids, encoder, data["max_length"])
 
@@ -131,12 +134,14 @@ class TextTask:
             split = replace(split, features={part: features(part) for part in parts if part})
             if all_terms is None or name == "test":  # the final model has other terms: those of train and validation
                 return split
+            progress(0, 1, f"TF-IDF of the {len(split):,} texts of {name}")
             matrix = all_terms.transform(split.texts)
             return replace(split, counted={kind: (own, matrix[:, : len(own)]) for kind, own in terms.items()})
 
         all_terms, terms = None, {}
         if True in (choices["model.tfidf"] or ()):
             kinds = {bool(characters) for characters in choices.get("model.characters") or (False,)}
+            progress(0, 1, f"TF-IDF: the terms of {len(splits.train):,} texts")
             all_terms = tfidf.fit(splits.train.texts, True in kinds)
             terms = {characters: all_terms if characters else all_terms.words for characters in kinds}
         train, val, test = (computed(getattr(splits, name), name) for name in SPLITS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from trainables.base.survey import CHANCE, SHOWN, SPLITS, Finding, run_hashes
+from trainables.base.survey import CHANCE, SHOWN, SPLITS, Finding, near_copies, run_hashes
 from trainables.base.task import Splits
 from trainables.wikitext.data import Corpus
 from trainables.wikitext.tokenizer import UNKNOWN, decode
@@ -39,8 +39,9 @@ def repeated_stretches(splits: Splits) -> list[Finding]:
             f"{fact}. Headings, licences and tables repeat in any corpus; whole paragraphs are copies, which a model "
             f"memorises, so that perplexity on {name} flatters."
         )
-        warning = f"{fact}: its figures flatter" if share > CHANCE else ""
-        findings.append(Finding(f"Words of {name} in train", words, table, warning=warning))
+        examples = [repr(stretch[:60]) for stretch in table["stretch"]]
+        warning, note = near_copies(fact, examples, share > CHANCE)
+        findings.append(Finding(f"Words of {name} in train", words, table, warning=warning, note=note))
     return findings
 
 

@@ -80,6 +80,7 @@ def prepare(data: dict[str, Any], source: Path | None, cache: Path, progress: Pr
         given, classes, fingerprint, notes = _read(data, source, cache, progress)
         where = str(source)
     whole = _complete(given, classes, data, where)
+    progress(0, 1, "comparing the images of the splits")
     parts = _without_copies(whole, classes, where, notes)
     left = []
     for split in SPLITS:
@@ -163,7 +164,10 @@ def _read(
     notes = [f"ignored {ignored} files that are not JPEG, PNG or WebP, or that no table names"] if ignored else []
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        contents = list(pool.map(lambda f: array_digest([f.read()]), files))
+        contents = []
+        for content in pool.map(lambda f: array_digest([f.read()]), files):
+            contents.append(content)
+            progress(len(contents), len(files), "reading the files of images")
     listing = "\n".join(f"{f.split}/{f.label}/{c}" for f, c in zip(files, contents, strict=True))
     fingerprint = array_digest([listing.encode()])
     cached = cache / f"images-{array_digest([listing.encode(), str(data['size']).encode()])}.npy"
@@ -272,13 +276,15 @@ def _check(files: list[_File], folders: set[tuple[str, str]], place: Path) -> tu
 def _without_copies(
     parts: dict[str, ImageSplit], classes: tuple[str, ...], place: str, notes: list[str]
 ) -> dict[str, ImageSplit]:
-    """Removes pictures that several splits hold, as `copies.without_copies`. Decoded pixels are compared.
+    """Removes pictures that several splits hold, as `leakage.without_copies`. Decoded pixels are compared.
 
     Raises:
         InputError: a split, or a class of train, would be empty.
     """
     digests = {split: [array_digest([image]) for image in part.images] for split, part in parts.items()}
-    parts = without_copies(parts, digests, "pictures", place, notes)
+    labels = {split: [classes[code] for code in part.labels] for split, part in parts.items()}
+    names = {split: part.names for split, part in parts.items()}
+    parts = without_copies(parts, digests, "pictures", place, notes, labels, names)
     if lacking := set(range(len(classes))) - {*parts["train"].labels.tolist()}:
         raise InputError(
             f"{place}: train: every picture of class {classes[min(lacking)]} is in val or test too; leave one of "

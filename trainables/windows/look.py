@@ -7,7 +7,7 @@ import pandas as pd
 from PIL import Image
 
 from trainables.base import plots
-from trainables.base.survey import CHANCE, SHOWN, Finding, evenly
+from trainables.base.survey import CHANCE, SHOWN, Finding, evenly, near_copies
 from trainables.base.task import Splits
 from trainables.windows.data import ImageSplit
 
@@ -55,8 +55,10 @@ def same_pictures(splits: Splits) -> list[Finding]:
         shown = np.stack([image for i, j, _ in pairs[:GRID] for image in (split.images[i], train.images[j])])
         captions = [caption for _ in pairs[:GRID] for caption in (name, "train")]
         picture = plots.as_png(plots.picture_grid(shown, captions, columns=4))
-        warning = f"{fact}{disagree}: its figures flatter" if len(pairs) > CHANCE * len(sample) else ""
-        findings.append(Finding(f"Pictures of {name} that train holds", words, table.head(SHOWN), picture, warning))
+        examples = [f"{split.names[i]} and {train.names[j]}" for i, j, _ in pairs]
+        warning, note = near_copies(f"{fact}{disagree}", examples, len(pairs) > CHANCE * len(sample))
+        title = f"Pictures of {name} that train holds"
+        findings.append(Finding(title, words, table.head(SHOWN), picture, warning, note))
     return findings
 
 

@@ -80,6 +80,7 @@ class WindowsTask:
     name = "windows"
     objective = Objective("accuracy", "max")
     allowed = ALLOWED
+    onnx = True
 
     def prepare(self, data: dict[str, Any], source: Path | None, cache: Path, progress: Progress) -> Splits:
         return reading.prepare(data, source, cache, progress)

@@ -331,11 +331,22 @@ def test_prepare_sequence_copies_leave_train(tmp_path):
     splits = data.prepare(SETTINGS, tmp_path)
     assert np.array_equal(splits.train.targets, y[2:20].astype(np.float32))
     assert np.array_equal(splits.val.targets, y[[0, 21]].astype(np.float32)) and len(splits.test) == 4
-    assert splits.info.notes[:3] == (
-        "train: 2 sequences left out that val or test hold too",
-        "val: 1 sequences left out that test holds too",
-        "test: 1 sequences are repeated, and count each time",
+    assert splits.info.notes[:4] == (
+        "1 of 20 sequences of train is also in test and leaves train",
+        "1 of 20 sequences of train is also in val and leaves train",
+        "1 of 3 sequences of val is also in test and leaves val",
+        "1 of 4 sequences of test repeats another one and counts each time",
     )
+
+
+def test_equal_sequences_with_different_targets_are_named(tmp_path):
+    x, y = sequences(30)
+    np.savez(tmp_path / "train.npz", X=objects(x[:20]), y=y[:20])
+    np.savez(tmp_path / "test.npz", X=objects(x[18:]), y=y[18:] + 1)
+    notes = data.prepare(SETTINGS, tmp_path).info.notes
+    assert sum("is also in test and leaves train" in one or "are also in test" in one for one in notes) == 1
+    (named,) = [one for one in notes if "different targets" in one]
+    assert named.startswith("2 of 30 different sequences occur") and "of train" in named and "of test" in named
 
 
 def test_train_of_which_every_sequence_is_tested_is_refused(tmp_path):

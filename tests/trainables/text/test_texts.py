@@ -254,8 +254,9 @@ def test_empty_and_repeated_texts_are_left_out_and_told(tmp_path):
     splits = prepare(tmp_path / "t.csv")
     assert sum(splits.info.sizes.values()) == 50
     assert "train: 2 empty texts left out" in splits.info.notes
-    told = "train: 2 repeated texts left out, the first of each kept; 1 of them have two labels"
-    assert told in splits.info.notes
+    assert "2 of 52 texts of train repeat others and leave train; the first of each stays" in splits.info.notes
+    (named,) = [note for note in splits.info.notes if "different labels" in note]
+    assert named.startswith("1 of 50 different texts of train occurs with different labels, as 'text ")
 
 
 def test_text_that_stands_in_two_splits_leaves_train_and_is_told(tmp_path):
@@ -264,8 +265,17 @@ def test_text_that_stands_in_two_splits_leaves_train_and_is_told(tmp_path):
     (tmp_path / "test.csv").write_text("text,label\n" + rows(10, start=200) + rows(2, start=10))
     splits = prepare(tmp_path)
     assert splits.info.sizes == {"train": 18, "val": 10, "test": 12}
-    assert "train: 2 texts left out that val or test hold too" in splits.info.notes
-    assert "val: 1 texts left out that test holds too" in splits.info.notes
+    assert "2 of 20 texts of train are also in test and leave train" in splits.info.notes
+    assert "1 of 11 texts of val is also in test and leaves val" in splits.info.notes
+
+
+def test_text_with_another_label_in_test_is_named(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\n" + rows(20) + "Late  Song,yes\n")
+    (tmp_path / "test.csv").write_text("text,label\n" + rows(10, start=200) + "late song,no\n")
+    splits = prepare(tmp_path)
+    assert "1 of 21 texts of train is also in test and leaves train" in splits.info.notes
+    named = "1 of 31 different texts occurs with different labels, as 'Late  Song' (yes) and 'late song' (no)"
+    assert f"{named}: no model gets all of them right" in splits.info.notes
 
 
 @pytest.mark.parametrize(

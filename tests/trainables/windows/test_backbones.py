@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from trainables.base import onnx_file
 from trainables.base.device import choose_device
 from trainables.base.errors import InputError
 from trainables.base.task import DataInfo, Splits
@@ -185,6 +186,8 @@ def test_exported_model_predicts_the_same_without_project(splits, name, tmp_path
     done = subprocess.run(
         [sys.executable, "-I", "-c", WITHOUT_PROJECT], cwd=folder, capture_output=True, text=True, check=False
     )
+    by_onnx = onnx_file.run(folder / "model.onnx", {"images": splits.test.images})
+    assert by_onnx.argmax(1).tolist() == expected
     assert done.returncode == 0, done.stderr + (folder / "usage.py").read_text()
     assert json.loads(done.stdout) == expected
 

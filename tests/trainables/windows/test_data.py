@@ -345,12 +345,23 @@ def test_prepare_copies_leave_train_then_val(tmp_path):
     assert "train/a/0.png" not in splits.train.names and "train/a/1.webp" not in splits.train.names
     assert "val/b/0.png" not in splits.val.names and splits.train.names[0] == "train/a/1.png"
     assert splits.info.notes == (
-        "train: 2 pictures left out that val or test hold too",
-        "val: 1 pictures left out that test holds too",
-        "test: 1 pictures are repeated, and count each time",
+        "1 of 17 pictures of train is also in test and leaves train",
+        "1 of 17 pictures of train is also in val and leaves train",
+        "1 of 16 pictures of val is also in test and leaves val",
+        "1 of 16 pictures of test repeats another one and counts each time",
     )
     assert splits.info.fingerprint != before.info.fingerprint
     assert splits.info.test_fingerprint != before.info.test_fingerprint
+
+
+def test_picture_with_two_labels_is_named(tmp_path):
+    root = folder(tmp_path / "data", ("train", "val", "test"))
+    (root / "train/b/0.png").write_bytes((root / "train/a/0.png").read_bytes())
+    (named,) = prepare(root, tmp_path).info.notes
+    assert named == (
+        "1 of 47 different pictures occurs with different labels, as train/a/0.png (a) and train/b/0.png (b): no model "
+        "gets all of them right"
+    )
 
 
 def test_prepare_copies_in_one_folder(tmp_path):

@@ -1,11 +1,15 @@
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from tests.trainables.conftest import assert_units_add_up
+from trainables.base import onnx_file
 from trainables.base.device import choose_device
 from trainables.base.task import DataInfo, Splits
 from trainables.base.training import run_epoch, seed_everything
@@ -93,6 +97,25 @@ def test_exported_model_predicts_what_evaluation_saw(splits, tmp_path):
         assert (tmp_path / name).stat().st_size > 0
     matrix = pd.read_csv(tmp_path / "confusion_matrix.csv", index_col=0)
     assert np.trace(matrix.to_numpy()) / matrix.to_numpy().sum() == pytest.approx(accuracy)
+
+    whole = TASK.load(model).model
+    for images in (splits.test.images, splits.test.images[:1]):
+        by_onnx = onnx_file.run(model / "model.onnx", {"images": images})
+        assert by_onnx == pytest.approx(whole(torch.from_numpy(images)).numpy(), abs=1e-5)
+    Image.fromarray(splits.test.images[3].transpose(1, 2, 0)).save(model / "photo.jpg", format="PNG")
+    said = subprocess.run(
+        [sys.executable, "-I", "usage_onnx.py"], check=True, cwd=model, capture_output=True, text=True
+    )
+    assert said.stdout.strip() == table["predicted"][3]
+
+
+def test_without_the_extra_no_onnx_is_written(splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "PACKAGES", ("onnx", "a_package_that_nobody_has"))
+    trained = learner(splits)
+    run_epoch(TASK, trained, splits.train, None)
+    TASK.export(trained, splits.info, tmp_path)
+    assert {"model.pt2", "usage.py"} <= {path.name for path in tmp_path.iterdir()}
+    assert not list(tmp_path.glob("*onnx*"))
 
 
 def test_network_halves_its_map_a_stage_and_takes_any_size():
