@@ -94,7 +94,8 @@ def load_config(
             `demo` sections over the result: that of `defaults.yaml`, then the task's. A task without a `demo` section
             wins over the `demo` section of `defaults.yaml`.
             The section `given` of a task's file holds sections by hyperparameter, which are laid over the others if
-            `sets` or `flags` give the hyperparameter a value that is not null.
+            `sets` or `flags` give the hyperparameter a value that is not null. With `NAME=VALUE` they are laid over the
+            others if the hyperparameter is given this value.
         sets: `KEY=VALUE` each, the value in YAML. A key outside the sections `search`, `resources` and `data` names a
             hyperparameter: `lr=0.01` is short for `space.lr=0.01`.
         flags: values by dotted key; None leaves a key as it is.
@@ -113,10 +114,11 @@ def load_config(
     if profile == "demo":
         layers = [demo or {}, own] if own_demo is None else [own, demo or {}, own_demo]
     for name, variant in variants.items():
-        key = f"space.{name}"
-        if values.get(key) is not None:
+        key, _, wanted = f"space.{name}".partition("=")
+        value = values.get(key)
+        if value == wanted if wanted else value is not None:
             layers.append(variant)
-        else:  # null is the value without the variant, whose keys the space lacks
+        elif not wanted:  # null is the value without the variant, whose keys the space lacks
             sets = tuple(text for text in sets if key not in values_given([text]))
     raw, spaces = defaults, list[Space]()
     for layer in layers:

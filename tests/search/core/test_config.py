@@ -25,6 +25,16 @@ def test_set_replaces_a_parameter_whole():
     assert config.space.fixed()["model.backbone"] == "some/id"
 
 
+def test_given_value_lays_its_sections_over_the_file():
+    plain, scratch = (load_config("windows", sets, profile="data") for sets in ([], ["model.backbone=none"]))
+    assert (plain.search.epochs, scratch.search.epochs) == (13, 80)
+    assert plain.space.fixed()["image_size"] == 160 and "image_size" not in scratch.space.fixed()
+    other = load_config("windows", ["model.backbone=some/id"], profile="data")
+    assert other.search.epochs == 13 and other.space.fixed()["model.backbone"] == "some/id"
+    shorter = load_config("windows", ["model.backbone=none", "search.epochs=20"], profile="data")
+    assert shorter.search.epochs == 20
+
+
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
@@ -64,7 +74,7 @@ def test_set_replaces_a_parameter_whole():
         (["width={value: 8, when: {norm: grup}}"], "when: norm: 'grup': allowed are batch, group"),
         (["optimizer=adamm"], "--set optimizer=adamm: allowed are adamw, adam, sgd; did you mean 'adam'?"),
         (["norm={choice: [batch, group], prior: grup}"], "prior 'grup': must be a value of {batch, group}"),
-        (["model.unfreeze=perhaps"], "--set model.unfreeze=perhaps: expected a whole number >= 0, or all"),
+        (["model.unfreeze=perhaps"], "--set model.unfreeze=perhaps: 'perhaps': expected a number, such as 0"),
         (["search=3"], "--set search=3: search is a section; set one of its keys: searcher, trials, "),
         (["search=null"], "--set search=null: search is a section; set one of its keys: "),
         (["space=null"], "--set space=null: space is a section; set one of its keys: "),
