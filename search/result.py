@@ -197,7 +197,7 @@ class SearchResult:
         Raises:
             InputError: the source or the data changed, a value is wrong, or another process runs the search.
         """
-        from search import runs
+        from search.resume import resume
 
         check_callbacks(callbacks)
         if train is None and changed_code:
@@ -206,7 +206,7 @@ class SearchResult:
         with shown(observer) as (observer, show), self._folder.hold(self._store) as journal:
             if train is not None:
                 self._replace_function(train, changed_code)
-            outcome = runs.resume(
+            outcome = resume(
                 self._store, self.name, numbers | {"time_budget": time_budget}, observer, address=address,
                 journal=journal, listeners=callbacks,
             )  # fmt: skip

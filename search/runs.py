@@ -1,4 +1,4 @@
-"""Puts a search together: runs, resumes and retrains it, and forecasts it.
+"""Puts a search together: runs it, retrains it, and forecasts it. `search.resume` continues it.
 
 No function prints. A function returns an object or raises an error. Its observer receives lines and progress.
 """
@@ -9,9 +9,9 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from search.core.events import WarmStarted
 from search.core.journal import Journal
 from search.core.record import SearchRecord, task_fields
 from search.core.redaction import remember
-from search.core.replay import extend, open_to_run, replay
+from search.core.replay import open_to_run, replay
 from search.core.store import SearchFolder, Store
 from search.core.warm_start import from_all, from_search
 from search.observer import Observer
@@ -130,7 +130,7 @@ def run(
         prepared = PreparedSearch(
             store, folder, new.config, record, new.splits, new.cluster, held, new.warm_start, listeners=listeners
         )
-        return _session(prepared, observer).run()
+        return start_session(prepared, observer).run()
 
 
 def check_start(store: Store, config: SearchConfig, options: RunOptions) -> None:
@@ -168,53 +168,6 @@ def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Obse
         forecast.save(new.plan_file)
         disconnect()
         return forecast
-
-
-def resume(
-    store: Store, name: str, changes: Mapping[str, str | None], observer: Observer, *, address: str | None = None,
-    data: str | None = None, journal: Journal | None = None, listeners: Sequence[Listener] = (),
-) -> SearchOutcome:  # fmt: skip
-    """Continues a search. A finished search whose events MLflow has stays as it is.
-
-    Args:
-        changes: new values of `trials`, `epochs`, `time_budget` or `audit_stopping`. `+N` adds to a number; None keeps
-            it.
-        address: another cluster than before; `local` starts a cluster on this machine.
-        data: the address of the same data, needed if the store keeps the address without its secret.
-        journal: the journal of the search, if the caller holds it (`SearchFolder.hold`).
-
-    Raises:
-        InputError: there is no such search, its data changed, a change is wrong, or another process runs it.
-    """
-    with reports_full_disk(store), journal or store.search(name).hold(store) as held:
-        if store.search(name).read(store).imported:
-            return _deliver_imported(store, name, any(changes.values()), observer)
-        folder, record, config = open_to_run(store, name)
-        state, events = replay(folder)
-        if any(changes.values()):
-            config = extend(config, dict(changes))
-            record = replace(record, config=config.raw, extended_after=state.sessions)
-        task = get_task(config.task)
-        # A command that gave the search more may have been killed before its session began.
-        extended = record.extended_after == state.sessions
-        over = state.status == "finished" and not state.unfinished() and not extended
-        if over:
-            from search.tracking.results import has_whole
-
-            if has_whole(store, record.id, len(events)):
-                note = f"search {name} is finished"
-                return SearchOutcome(store, folder, config, record, task, state, events, "", trained=False, note=note)
-        splits = prepare_data_again(observer, store, config, task, name, record, data)
-        warm, has_begun = None, any(event["event"] in ("warm_start", "trial") for event in events)
-        if record.start_from and not has_begun:  # a kill came before the event
-            warm = _warm_start(store, config, record.start_from, splits, observer)
-        with observer.progress("starting Ray"):
-            cluster, record = connect_again(config, record, address)
-        folder.write(record)
-        from search.session import PreparedSearch
-
-        prepared = PreparedSearch(store, folder, config, record, splits, cluster, held, warm, listeners=listeners)
-        return _session(prepared, observer).run()
 
 
 def retrain(
@@ -258,7 +211,7 @@ def retrain(
             store, folder, config, record, splits, cluster, journal,
             final_trainings=FinalTrainings(seeds, finalists), listeners=listeners,
         )  # fmt: skip
-        return _session(prepared, observer).run()
+        return start_session(prepared, observer).run()
 
 
 def report(store: Store, name: str) -> Path:
@@ -310,7 +263,7 @@ class _NewSearch:
     plan_file: Path
 
 
-def _session(prepared: PreparedSearch, observer: Observer) -> Session:
+def start_session(prepared: PreparedSearch, observer: Observer) -> Session:
     """The session of a search; making it imports libraries, replays the journal and opens MLflow's database."""
     with observer.progress("opening the journal and MLflow"):
         from search.session import Session
@@ -340,7 +293,7 @@ def _prepare(
     if not (options.address or os.environ.get("RAY_ADDRESS")):
         fits_here(config)
     splits = prepare_data(observer, store, config, task, options.data, warn=True)
-    warm = _warm_start(store, config, options.start_from, splits, observer) if options.start_from else None
+    warm = warm_start_of(store, config, options.start_from, splits, observer) if options.start_from else None
     chosen: dict[str, Any] = {}
     if config.search.storage:
         uri = f"{config.search.storage.rstrip('/')}/{folder.name}-{uuid.uuid4().hex[:8]}"
@@ -370,7 +323,7 @@ def _prepare(
     return _NewSearch(config, task, splits, cluster, warm, measured, plan_file)
 
 
-def _warm_start(
+def warm_start_of(
     store: Store, config: SearchConfig, name: str, splits: Splits, observer: Observer
 ) -> WarmStarted | None:  # fmt: skip
     """The trials of earlier searches for the searcher: of the search `name`, or with `auto` the winners of all."""
@@ -382,27 +335,6 @@ def _warm_start(
     for line in lines:
         observer.say(line)
     return warm
-
-
-def _deliver_imported(store: Store, name: str, extended: bool, observer: Observer) -> SearchOutcome:
-    """Sends the events that MLflow lacks of an imported search. The search has nothing to train."""
-    from search.exchange.imported import deliver_imported
-
-    folder, record, config = open_to_run(store, name)
-    if extended:
-        raise InputError(
-            f"{name}: was imported from {record.imported} and has nothing to train; begin with it: run --from {name}"
-        )
-    state, events = replay(folder)
-    undelivered = deliver_imported(store, folder, observer.say)
-    note = (
-        f"search {name} was imported from {record.imported} and has nothing to train; MLflow has "
-        f"{len(events) - undelivered} of its {len(events)} events"
-    )
-    task = get_task(config.task)
-    return SearchOutcome(
-        store, folder, config, record, task, state, events, "", trained=False, note=note, undelivered=undelivered
-    )
 
 
 @contextmanager

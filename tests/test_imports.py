@@ -37,6 +37,7 @@ ROOMS = [
     "search.session",
     "search.preparation",
     "search.runs",
+    "search.resume",
     "search.programs",
     "search.live",
     "search.specs",

@@ -26,6 +26,7 @@ from search.live.screen import say
 from search.outcome import SearchOutcome
 from search.preparation import supported_task
 from search.programs import Program, run_program
+from search.resume import resume as resume_search
 from search.runs import RunOptions
 from search.runtime.placement import fits_here
 from trainables import InputError, Task, get_task, task_names
@@ -98,9 +99,9 @@ def resume(
     console: Console, store: Store, name: str, changes: Mapping[str, str | None], address: str | None,
     verbose: bool = False, data: str | None = None,
 ) -> int:  # fmt: skip
-    """Continues a search; returns the exit code. See `search.runs.resume`."""
+    """Continues a search; returns the exit code. See `search.resume`."""
     observer = ConsoleObserver(console, verbose)
-    return _show(console, runs.resume(store, name, changes, observer, address=address, data=data))
+    return _show(console, resume_search(store, name, changes, observer, address=address, data=data))
 
 
 def retrain(

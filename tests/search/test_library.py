@@ -16,7 +16,8 @@ from search.core.config import load_config
 from search.core.store import Store
 from search.live.outcome import print_outcome
 from search.observer import Observer
-from search.runs import RunOptions, resume, run
+from search.resume import resume
+from search.runs import RunOptions, run
 from tests.conftest import ROOT, outside
 from tests.search.test_reading import kept
 from trainables import InputError

@@ -1,0 +1,90 @@
+"""Continues a search from its journal. See docs/explanation/journal.md.
+
+No function prints. A function returns an object or raises an error. Its observer receives lines and progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from search.core.journal import Journal
+from search.core.replay import extend, open_to_run, replay
+from search.core.store import Store
+from search.observer import Observer
+from search.outcome import SearchOutcome
+from search.preparation import connect_again, prepare_data_again
+from search.runs import reports_full_disk, start_session, warm_start_of
+from trainables import InputError, get_task
+
+if TYPE_CHECKING:
+    from search.runtime.search import Listener
+
+
+def resume(
+    store: Store, name: str, changes: Mapping[str, str | None], observer: Observer, *, address: str | None = None,
+    data: str | None = None, journal: Journal | None = None, listeners: Sequence[Listener] = (),
+) -> SearchOutcome:  # fmt: skip
+    """Continues a search. A finished search whose events MLflow has stays as it is.
+
+    Args:
+        changes: new values of `trials`, `epochs`, `time_budget` or `audit_stopping`. `+N` adds to a number; None keeps
+            it.
+        address: another cluster than before; `local` starts a cluster on this machine.
+        data: the address of the same data, needed if the store keeps the address without its secret.
+        journal: the journal of the search, if the caller holds it (`SearchFolder.hold`).
+
+    Raises:
+        InputError: there is no such search, its data changed, a change is wrong, or another process runs it.
+    """
+    with reports_full_disk(store), journal or store.search(name).hold(store) as held:
+        if store.search(name).read(store).imported:
+            return _deliver_imported(store, name, any(changes.values()), observer)
+        folder, record, config = open_to_run(store, name)
+        state, events = replay(folder)
+        if any(changes.values()):
+            config = extend(config, dict(changes))
+            record = replace(record, config=config.raw, extended_after=state.sessions)
+        task = get_task(config.task)
+        # A command that gave the search more may have been killed before its session began.
+        extended = record.extended_after == state.sessions
+        over = state.status == "finished" and not state.unfinished() and not extended
+        if over:
+            from search.tracking.results import has_whole
+
+            if has_whole(store, record.id, len(events)):
+                note = f"search {name} is finished"
+                return SearchOutcome(store, folder, config, record, task, state, events, "", trained=False, note=note)
+        splits = prepare_data_again(observer, store, config, task, name, record, data)
+        warm, has_begun = None, any(event["event"] in ("warm_start", "trial") for event in events)
+        if record.start_from and not has_begun:  # a kill came before the event
+            warm = warm_start_of(store, config, record.start_from, splits, observer)
+        with observer.progress("starting Ray"):
+            cluster, record = connect_again(config, record, address)
+        folder.write(record)
+        from search.session import PreparedSearch
+
+        prepared = PreparedSearch(store, folder, config, record, splits, cluster, held, warm, listeners=listeners)
+        return start_session(prepared, observer).run()
+
+
+def _deliver_imported(store: Store, name: str, extended: bool, observer: Observer) -> SearchOutcome:
+    """Sends the events that MLflow lacks of an imported search. The search has nothing to train."""
+    from search.exchange.imported import deliver_imported
+
+    folder, record, config = open_to_run(store, name)
+    if extended:
+        raise InputError(
+            f"{name}: was imported from {record.imported} and has nothing to train; begin with it: run --from {name}"
+        )
+    state, events = replay(folder)
+    undelivered = deliver_imported(store, folder, observer.say)
+    note = (
+        f"search {name} was imported from {record.imported} and has nothing to train; MLflow has "
+        f"{len(events) - undelivered} of its {len(events)} events"
+    )
+    task = get_task(config.task)
+    return SearchOutcome(
+        store, folder, config, record, task, state, events, "", trained=False, note=note, undelivered=undelivered
+    )
