@@ -269,7 +269,10 @@ def test_precompute_refuses_space(prepared, tmp_path):
     with pytest.raises(InputError, match=r"space.model.unfreeze: 7: the encoder has 6 blocks"):
         TASK.precompute(prepared, space.choices(), CPU, tmp_path, quiet)
     for sets, message in (
-        ("model.unfreeze={uniform: [0, 2]}", r"uniform: expected a whole number >= 0"),
+        ("model.unfreeze={uniform: [0, 2]}", r"uniform: expected a whole number >= 0, or all"),
+        ("model.unfreeze=al", r"model.unfreeze=al: expected a whole number >= 0, or all"),
+        ("model.unfreeze={choice: [0, -1, all]}", r"-1: expected a whole number >= 0, or all"),
+        ("model.lora=-1", r"model.lora=-1: expected a whole number >= 0"),
         ("model.head={choice: [classifier, lstm]}", r"'lstm': allowed are classifier, tokens, cnn"),
     ):
         with pytest.raises(InputError, match=message):
