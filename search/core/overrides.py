@@ -12,9 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from search.core.space import KINDS, is_spec
-from trainables import Allowed, InputError
+from trainables import Allowed, InputError, Numbers
 from trainables.base.errors import first_line
-from trainables.base.values import refusal, suggestion
+from trainables.base.values import suggestion
 
 SECTIONS = ("search", "resources", "data", "space")
 
@@ -42,7 +42,7 @@ def change(
         sets: texts `KEY=VALUE`.
         flags: values by dotted key, such as `search.trials`; None leaves a key as it is.
         named: formats a flag for messages.
-        allowed: the allowed values of hyperparameters. They may have another type than the default: 0, or `all`.
+        allowed: the allowed values of hyperparameters; some are numbers or a text, such as 2 or `all`.
 
     Raises:
         InputError: a key does not exist, or a value has another type than the default.
@@ -159,13 +159,11 @@ def _check_type(parts: list[str], old: Any, new: Any, shown: str, allowed: Allow
         if isinstance(old, dict) and not is_spec(old):
             raise InputError(f"{shown}: {'.'.join(parts)} is a group; set one of {', '.join(old)} in it")
         own = allowed.get(".".join(parts[1:]))
-
-        def is_allowed(value: Any) -> bool:
-            return own is not None and refusal(value, own) is None
-
+        if isinstance(own, Numbers) and own.words:
+            return  # numbers and texts: `check_values` names them
         number = ((int,), "a whole number") if is_spec(old) and "int" in old else ((int, float), "a number")
         for types, expected in (number, ((bool,), "true or false")):
-            wrong = [v for v in _values(new) if type(v) not in types and v is not None and not is_allowed(v)]
+            wrong = [value for value in _values(new) if type(value) not in types and value is not None]
             if wrong and all(type(value) in types for value in _values(old)):
                 raise InputError(f"{shown}: {wrong[0]!r}: expected {expected}, such as {_values(old)[0]!r}")
         return

@@ -64,8 +64,9 @@ COMMANDS = {
     # Long searches of the pages on tasks: their configuration is checked.
     "run rnn --trials 64 --set search.fuse=32 --set hidden=16 --set layers=1 --set optimizer=adam "
     "--set activation=tanh --set batch_size=64": ["--dry-run"],
-    "run tweets --data tweets.csv --set 'model.unfreeze={choice: [0, 2]}' "
-    "--set 'encoder_lr={loguniform: [1e-5, 2e-4]}'": ["--dry-run"],
+    "run tweets --data tweets.csv --set data.encoder=vinai/bertweet-base": ["--dry-run"],
+    "run tweets --data tweets.csv --set 'model.unfreeze={choice: [0, 2, all]}' "
+    "--set 'encoder_lr={loguniform: [1e-5, 3e-4], when: {model.unfreeze: [2, all]}}'": ["--dry-run"],
     "run tweets --set model.pooling=cls --set model.tfidf=false": ["--dry-run"],
     "run tweets --searcher nsga2 --set 'search.objective=[macro_f1 max, parameters min]'": ["--dry-run"],
     "run lyrics --set model.mask_padding=false --set weighting=none --set search.balance=null": ["--dry-run"],

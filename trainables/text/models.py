@@ -15,7 +15,7 @@ from trainables.base.dropout import Dropout
 from trainables.base.errors import InputError
 from trainables.base.task import Params
 from trainables.text import lora
-from trainables.text.blocks import ALL, Opened, write_into
+from trainables.text.blocks import Opened, blocks_of, write_into
 from trainables.text.encoders import Encoder, Frozen, mean_of, through
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ class TextNet(nn.Module):
     Its input are the states of the frozen encoder blocks, or the token ids if the whole encoder trains.
 
     Attributes:
-        blocks: the trained blocks of a DistilBERT of which a part trains.
-        opened: the trained part of any other encoder, or a whole encoder; None if nothing of it trains.
+        opened: the trained part of the encoder; None if nothing of it trains.
+        blocks: the trained blocks of a DistilBERT, in place of `opened`, for a trial of an earlier version.
     """
 
     def __init__(self, encoder: Encoder, params: Params, classes: int, max_length: int, terms: int) -> None:
@@ -115,7 +115,9 @@ class TextNet(nn.Module):
         self.blocks = nn.ModuleList()
         self.opened: Opened | None = None
         self.adapters = params.get("model.lora") or 0 if opened else 0
-        if opened == ALL or (opened and not encoder.is_distilbert):
+        # Earlier versions had no adapters. Their checkpoints hold weights of `blocks`, and their trials resume to the
+        # same bits.
+        if opened and not (encoder.is_distilbert and "model.lora" not in params):
             self.opened = Opened(encoder.model(), opened)
         elif isinstance(opened, int) and opened:
             model = encoder.model()
@@ -130,19 +132,14 @@ class TextNet(nn.Module):
         else:
             self.head = Convolutions(encoder.words.shape[1], params["model.filters"], classes, dropout)
         self.terms = nn.Parameter(torch.zeros(terms, classes)) if terms else None
-        if self.adapters:  # after the head, whose first weights then do not depend on the rank
-            lora.add(self.encoder_part, self.trained_blocks, self.adapters)
+        if self.opened is not None and self.adapters:  # after the head, whose first weights do not depend on the rank
+            lora.add(self.opened, self.opened.blocks, self.adapters)
 
     def without_encoder(self) -> nn.Module:
         """A module with the weights of this network, those of the encoder excepted."""
         module: Any = nn.Module()
         module.head, module.terms = self.head, self.terms
         return module
-
-    @property
-    def encoder_part(self) -> nn.Module:
-        """The part of the encoder that this network holds."""
-        return self.blocks if self.opened is None else self.opened
 
     @property
     def trained_blocks(self) -> nn.ModuleList:
@@ -156,15 +153,15 @@ class TextNet(nn.Module):
 
     def write_encoder(self, model: PreTrainedModel) -> None:
         """Replaces weights of an encoder by those that were trained, in place. Adapters are added to the weights."""
-        part: Any = self.encoder_part
-        if self.adapters:
-            part = copy.deepcopy(part)
-            lora.merge(part)
-        if isinstance(part, Opened):
-            write_into(model, part)
-        elif len(part):
-            for block, trained in zip(reversed(model.transformer.layer), reversed(part), strict=False):
+        opened = self.opened
+        if opened is None:
+            for block, trained in zip(reversed(list(blocks_of(model) or ())), reversed(self.blocks), strict=False):
                 block.load_state_dict(trained.state_dict(), assign=True)
+            return
+        if self.adapters:
+            opened = copy.deepcopy(opened)
+            lora.merge(opened)
+        write_into(model, opened)
 
     @property
     def is_sequence_classifier(self) -> bool:
@@ -243,8 +240,8 @@ def parameter_groups(net: TextNet, params: Params) -> list[dict[str, Any]]:
             "encoder_lr=3e-5 --set encoder_lr_decay=0.8"
         )
     parts = [list(block.parameters()) for block in reversed(net.trained_blocks)]
-    if net.reads_ids:
-        model: Any = net.encoder_part.model
+    if net.opened is not None and net.reads_ids:
+        model: Any = net.opened.model
         in_blocks = {id(p) for part in parts for p in part}
         below = {id(p) for p in model.embeddings.parameters()} if hasattr(model, "embeddings") else set()
         rest = [p for p in model.parameters() if id(p) not in in_blocks]

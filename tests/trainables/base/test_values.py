@@ -92,6 +92,8 @@ def test_space_of_numpy_values_is_searched_as_plain_numbers():
         (16.5, Numbers(1, whole=True), "expected a whole number >= 1"),
         (True, Numbers(), "expected a number >= 0"),
         (None, Numbers(null=True), None),
+        ("all", Numbers(whole=True, words=("all",)), None),
+        ("al", Numbers(whole=True, words=("all",)), "expected a whole number >= 0, or all"),
         (None, Numbers(), "expected a number >= 0"),
         (math.nan, Numbers(), "expected a number >= 0"),
         (1.0, Numbers(0, 1, below=True), "expected a number >= 0 and < 1"),

@@ -46,7 +46,10 @@ def prepared(tmp_path_factory):
 def params(**changes):
     config = load_config("tweets", ["model.tfidf=false", "weighting=none", "lr=0.001", "dropout=0.1"], {})
     rates = {"model.filters": 4, "tfidf_lr": 0.01, "encoder_lr": 3e-5, "encoder_lr_decay": 0.8}
-    return config.space.grid("")[0] | rates | changes
+    settings = config.space.grid("")[0] | rates | changes
+    if settings["model.lora"] == "earlier":
+        del settings["model.lora"]
+    return settings
 
 
 def train(splits, settings, epochs=2, seed=0):
@@ -62,6 +65,7 @@ NETWORKS = {
     "tfidf of pieces": {"model.tfidf": True, "model.characters": True},
     "open blocks": {"model.unfreeze": 2},
     "open blocks, cls": {"model.unfreeze": 2, "model.pooling": "cls"},
+    "open blocks of an earlier version": {"model.unfreeze": 2, "model.lora": "earlier"},
     "tokens": {"model.head": "tokens", "model.mask_padding": True},
     "tokens with padding": {"model.head": "tokens", "model.mask_padding": False},
     "tokens, open blocks": {"model.head": "tokens", "model.unfreeze": 2, "model.mask_padding": False},
@@ -161,7 +165,7 @@ def test_open_blocks_learn_each_at_its_rate_and_frozen_ones_stay(prepared):
     learner, _ = train(prepared, settings, epochs=1)
     initial = [group["initial_lr"] for group in learner.optimizer.param_groups]
     assert initial == pytest.approx([0.001, 1e-4, 0.5e-4]), "head, last block, the one below"
-    for old, new in zip(before[4:], learner.model.blocks, strict=True):
+    for old, new in zip(before[4:], learner.model.trained_blocks, strict=True):
         assert not torch.equal(old.ffn.lin1.weight, new.ffn.lin1.weight)
     assert Frozen(4, "tokens") in prepared.train.features
     for old, same in zip(before, prepared.train.encoder.model().transformer.layer, strict=True):
@@ -269,7 +273,10 @@ def test_precompute_refuses_space(prepared, tmp_path):
     with pytest.raises(InputError, match=r"space.model.unfreeze: 7: the encoder has 6 blocks"):
         TASK.precompute(prepared, space.choices(), CPU, tmp_path, quiet)
     for sets, message in (
-        ("model.unfreeze={uniform: [0, 2]}", r"uniform: expected a whole number >= 0"),
+        ("model.unfreeze={uniform: [0, 2]}", r"uniform: expected a whole number >= 0, or all"),
+        ("model.unfreeze=al", r"model.unfreeze=al: expected a whole number >= 0, or all"),
+        ("model.unfreeze={choice: [0, -1, all]}", r"-1: expected a whole number >= 0, or all"),
+        ("model.lora=-1", r"model.lora=-1: expected a whole number >= 0"),
         ("model.head={choice: [classifier, lstm]}", r"'lstm': allowed are classifier, tokens, cnn"),
     ):
         with pytest.raises(InputError, match=message):
