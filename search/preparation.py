@@ -70,9 +70,9 @@ def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task
     with observer.progress("reading the data") as progress:
         source = None if data is None else fetch(data, store.cache) if is_remote(data) else Path(data)
         splits = task.prepare(settings, source, store.cache / config.task, progress)
-    if unreachable() and splits.info.chosen:
-        instead = ", ".join(f"data.{key}={value}" for key, value in splits.info.chosen.items())
-        observer.say(f"without the hub: {instead}")
+    chosen = {key: value for key, value in splits.info.chosen.items() if value != settings.get(key)}
+    if unreachable() and chosen:
+        observer.say(f"without the hub: {', '.join(f'data.{key}={value}' for key, value in chosen.items())}")
     return splits
 
 

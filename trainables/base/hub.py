@@ -23,6 +23,7 @@ from trainables.base.task import array_digest
 PATIENCE = 4.0
 #: The first HTTP status that says that the hub has a problem of its own. `huggingface_hub` would try again for 24 s.
 BROKEN = 500
+UNREACHABLE = "the Hugging Face hub cannot be reached"
 #: The splits that are used, by their names on the hub.
 SPLITS = ("train", "validation", "valid", "dev", "test")
 
@@ -41,12 +42,14 @@ def limit_waiting(say: Callable[[str], None] | None = None) -> None:
     A second call changes `say` alone.
 
     Args:
-        say: called with a line for the user as soon as the process goes offline; None: as in the call before.
+        say: called with a line for the user, once for each process and as soon as it goes offline; None: as in the call
+            before.
     """
     from huggingface_hub import constants, get_session
 
     global _say
     _say = say or _say
+    _tell()
     client = get_session()
     if constants.is_offline_mode() or client in _limited:
         return
@@ -75,6 +78,15 @@ _limited: WeakSet[Any] = WeakSet()
 #: See `unreachable` and `limit_waiting`.
 _why: str | None = None
 _say: Callable[[str], None] | None = None
+_told = False
+
+
+def _tell() -> None:
+    """Says once that the hub cannot be reached, if it cannot."""
+    global _told
+    if _why and _say and not _told:
+        _told = True
+        _say(f"{UNREACHABLE} ({_why}): the local cache is used, or a substitute that needs no hub")
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> tuple[Any, Exception | None]:
@@ -107,10 +119,8 @@ def _go_offline(why: str, error: Exception) -> NoReturn:
     constants.HF_HUB_OFFLINE = True
     if "datasets" in sys.modules:  # it copies the value when it is imported
         sys.modules["datasets"].config.HF_HUB_OFFLINE = True
-    line = f"the Hugging Face hub cannot be reached ({why})"
-    if _say is not None:
-        _say(f"{line}: the local cache is used, or a substitute that needs no hub")
-    raise OfflineModeIsEnabled(line) from error
+    _tell()
+    raise OfflineModeIsEnabled(f"{UNREACHABLE} ({why})") from error
 
 
 def place_of(repository: str, files: Iterable[str], kind: str) -> str | None:
