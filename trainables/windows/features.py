@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,11 @@ from trainables.windows.backbones import Backbone
 from trainables.windows.model import resize
 
 #: The number of pictures that a backbone sees at a time; it bounds the memory.
-CHUNK = 64
+CHUNK = 32
 #: The views of a picture: as it is, and mirrored.
 VIEWS = 2
 
 
-@torch.no_grad()
 def of_pictures(
     backbone: Backbone, images: np.ndarray, image_size: int, device: torch.device, report: Callable[[int], None]
 ) -> np.ndarray:
@@ -35,13 +36,39 @@ def of_pictures(
     """
     backbone = backbone.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     features = np.empty((VIEWS, len(images), backbone.width), dtype=np.float16)
-    for begin in range(0, len(images), CHUNK):
+
+    @torch.no_grad()
+    def compute(begin: int) -> int:
         rows = slice(begin, begin + CHUNK)
         pixels = resize(read_only(np.ascontiguousarray(images[rows])), image_size, device).float() / 255
         for view, seen in enumerate((pixels, pixels.flip(3))):
             features[view, rows] = backbone(seen).half().cpu().numpy()
-        report(min(begin + CHUNK, len(images)))
+        return len(pixels)
+
+    done, begins = 0, range(0, len(images), CHUNK)
+    with _one_thread_each(device) as threads, ThreadPoolExecutor(threads) as pool:
+        for count in pool.map(compute, begins):
+            done += count
+            report(done)
     return features
+
+
+@contextmanager
+def _one_thread_each(device: torch.device) -> Iterator[int]:
+    """Makes torch use one thread for an operation, and gives the number of threads that work side by side instead.
+
+    Threads that share an operation wait for each other after each of its parts. On two cores that other programs use
+    too, they were four times slower than two threads with a chunk of pictures each.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu":
+        yield 1
+        return
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def cached(
