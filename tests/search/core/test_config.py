@@ -345,3 +345,33 @@ def test_wrong_objective_is_refused_with_the_right_form_of_it(text, example):
         InputError, match=rf"^objective: '{text}': expected a metric and min or max, such as `{example}`$"
     ):
         parse_objective(text, "objective")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1]", r"given: \[1\]: expected sections by hyperparameter"),
+        ("{lr: 3}", "given: lr: 3: expected the sections"),
+        ("{lr: {other: {}}}", "given: lr: .*other.*: expected the sections"),
+    ],
+)
+def test_wrong_section_given(tmp_path, text, message):
+    file = tmp_path / "wikitext.yaml"
+    file.write_text(f"given: {text}\nspace: {{lr: 1.0}}\ndata: {{}}\n")
+    with pytest.raises(InputError, match=message):
+        load_config("wikitext", file=file)
+
+
+def test_section_given_is_laid_over_where_its_hyperparameter_has_a_value(tmp_path):
+    file = tmp_path / "wikitext.yaml"
+    file.write_text(
+        "space: {adam_lr: 1.0}\ndata: {}\ngiven: {model.pretrained: {search: {epochs: 7}, "
+        "space: {adam_lr: 0.5, model: {pretrained: null, lora: 0}}}}\n"
+    )
+    plain = load_config("wikitext", file=file)
+    assert plain.space.fixed() == {"adam_lr": 1.0}
+    assert load_config("wikitext", ["model.pretrained=null"], file=file).raw == plain.raw
+    given = load_config("wikitext", ["model.pretrained=x", "model.lora=3"], file=file)
+    assert given.space.fixed() == {"adam_lr": 0.5, "model.pretrained": "x", "model.lora": 3}
+    assert given.search.epochs == 7
+    assert load_config("wikitext", ["model.pretrained=x", "adam_lr=0.1"], file=file).space.fixed()["adam_lr"] == 0.1

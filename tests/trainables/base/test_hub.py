@@ -1,8 +1,9 @@
 """A hub that refuses connections, and a hub that accepts them and never answers, for each caller.
 
-Each command is a process of its own: huggingface_hub reads HF_ENDPOINT when it is imported.
+The cases run in another process: huggingface_hub reads HF_ENDPOINT when it is imported.
 """
 
+import json
 import os
 import re
 import socket
@@ -15,9 +16,9 @@ import pytest
 from tests.conftest import CODE, outside
 from trainables.base import hub
 
-#: Reads the data of a task as `run` does, and prints the seconds from the first contact to the end.
+#: Reads the data of a task as `run` does, each case in a fork, and prints the seconds since its begin.
 BEGIN = """
-import sys, time
+import json, os, sys, time
 from pathlib import Path
 import transformers, datasets, pandas, torch  # their imports are no part of the wait
 from search.core.config import load_config
@@ -28,41 +29,66 @@ from trainables import InputError
 
 class Lines(Observer):
     def say(self, line):
-        print(f"{time.monotonic() - began:.2f} {line}")
+        print(f"{time.monotonic() - began:.2f} {line}", flush=True)
 
-folder, name, data, *sets = sys.argv[1:]
-config = load_config(name, sets, {}, "demo" if data == "-" else "data")
-began = time.monotonic()
-try:
-    task = supported_task(config)
-    splits = read_data(Lines(), Store(Path(folder)), config, task, None if data == "-" else data)
-    print("\\n".join(splits.info.notes))
-except InputError as error:
-    print(f"{time.monotonic() - began:.2f} error: {error}")
+folder, cases = sys.argv[1], json.loads(sys.argv[2])
+for number, (name, data, *sets) in enumerate(cases):
+    print(f"case {number}", flush=True)
+    if os.fork():
+        os.wait()
+        continue
+    config = load_config(name, sets, {}, "demo" if data == "-" else "data")
+    began = time.monotonic()
+    try:
+        task = supported_task(config)
+        splits = read_data(Lines(), Store(Path(folder)), config, task, None if data == "-" else data)
+        print("\\n".join(splits.info.notes), flush=True)
+    except InputError as error:
+        Lines().say(f"error: {error}")
+    os._exit(0)
 """
 #: Seconds after which the run must have said what it uses, or why it ends.
 SECONDS = 10.0
 TEXTS = ("data.demo.size=300", "data.max_length=8")
+#: Substitutes by case.
+AUTO = {
+    ("tweets", "-", "data.encoder=auto", *TEXTS): "data.encoder=packaged",
+    ("lyrics", "-", "data.encoder=auto", *TEXTS): "data.encoder=packaged",
+    ("wikitext", "-"): "data.corpus=demo",
+}
+#: Errors by case.
+NAMED = {
+    ("tweets", "-", "data.encoder=someone/encoder", *TEXTS): "'someone/encoder' cannot be loaded",
+    ("windows", "hf:someone/pictures"): "--data hf:someone/pictures: ",
+    ("lyrics", "hf:someone/lines"): "--data hf:someone/lines: ",
+    ("rnn", "hf:someone/tables"): "--data hf:someone/tables: ",
+    ("wikitext", "hf:someone/text"): "--data hf:someone/text: ",
+    ("wikitext", "-", "data.corpus=hub"): "Salesforce/wikitext cannot be loaded",
+    ("windows", "-", "model.pretrained=someone/vit"): "model.pretrained: 'someone/vit' cannot be loaded",
+    ("wikitext", "-", "model.pretrained=someone/gpt"): "model.pretrained: 'someone/gpt' cannot be loaded",
+}
 
 
-@pytest.fixture(params=["refuses", "hangs"])
-def endpoint(request):
-    """The address of a hub that no request reaches."""
+def begun(endpoint, folder, *cases, **env):
+    """The lines that the begin of a run prints, by case."""
+    env = {**outside(), "PYTHONPATH": CODE, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "hf"), **env}
+    command = [sys.executable, "-c", BEGIN, str(folder / "store"), json.dumps(cases)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Retry" not in done.stderr, done.stderr
+    parts = re.split(r"^case \d+\n", done.stdout, flags=re.M)[1:]
+    return {case: part.splitlines() for case, part in zip(cases, parts, strict=True)}
+
+
+@pytest.fixture(scope="module", params=["refuses", "hangs"])
+def hub_away(request, tmp_path_factory):
+    """The address of a hub that no request reaches, and the lines of each case."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if request.param == "hangs":
             server.listen(100)
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-def begin(endpoint, tmp_path, *arguments, **env):
-    """The lines that the begin of a run prints."""
-    env = {**outside(), "PYTHONPATH": CODE, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), **env}
-    command = [sys.executable, "-c", BEGIN, str(tmp_path / "store"), *arguments]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Retry" not in done.stderr, done.stderr
-    return done.stdout.splitlines()
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        yield endpoint, begun(endpoint, tmp_path_factory.mktemp("hub"), *AUTO, *NAMED)
 
 
 def said(lines, pattern):
@@ -71,42 +97,24 @@ def said(lines, pattern):
     return float(line.split()[0])
 
 
-@pytest.mark.parametrize("task", ["tweets", "lyrics"])
-def test_auto_encoder_is_the_packaged_one(endpoint, tmp_path, task):
-    lines = begin(endpoint, tmp_path, task, "-", "data.encoder=auto", *TEXTS)
+@pytest.mark.parametrize("case", AUTO, ids=" ".join)
+def test_substitute_is_said_within_seconds(hub_away, case):
+    endpoint, lines = hub_away[0], hub_away[1][case]
     assert said(lines, rf"hub cannot be reached \({endpoint}: .*\): the local cache is used, or a subst") < SECONDS
-    assert said(lines, "without the hub: data.encoder=packaged") > 0
-    assert any("encoder: packaged" in line for line in lines)
+    assert said(lines, f"without the hub: {AUTO[case]}") > 0
+    assert any(re.search("encoder: packaged|corpus: the prose", line) for line in lines)
 
 
-def test_auto_corpus_is_the_demo(endpoint, tmp_path):
-    lines = begin(endpoint, tmp_path, "wikitext", "-")
-    assert said(lines, rf"hub cannot be reached \({endpoint}: .*\): the local cache is used, or a subst") < SECONDS
-    assert said(lines, "without the hub: data.corpus=demo") > 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (("tweets", "-", "data.encoder=someone/encoder", *TEXTS), "'someone/encoder' cannot be loaded"),
-        (("windows", "hf:someone/pictures"), "--data hf:someone/pictures: "),
-        (("lyrics", "hf:someone/lines"), "--data hf:someone/lines: "),
-        (("rnn", "hf:someone/tables"), "--data hf:someone/tables: "),
-        (("wikitext", "hf:someone/text"), "--data hf:someone/text: "),
-        (("wikitext", "-", "data.corpus=hub"), "Salesforce/wikitext cannot be loaded"),
-        (("windows", "-", "model.pretrained=someone/vit"), "model.pretrained: 'someone/vit' cannot be loaded"),
-        (("wikitext", "-", "model.pretrained=someone/gpt"), "model.pretrained: 'someone/gpt' cannot be loaded"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "-".join(value),
-)
-def test_named_repository_ends_the_run_with_one_error(endpoint, tmp_path, arguments, named):
-    lines = begin(endpoint, tmp_path, *arguments)
-    assert named in lines[-1] and all("hub cannot be reached" in line for line in lines[:-1]), lines
+@pytest.mark.parametrize("case", NAMED, ids=" ".join)
+def test_named_repository_ends_the_run_with_one_error(hub_away, case):
+    lines = hub_away[1][case]
+    assert NAMED[case] in lines[-1] and all("hub cannot be reached" in line for line in lines[:-1]), lines
     assert said(lines, "error: ") < SECONDS
 
 
-def test_offline_switch_of_the_user_is_respected(endpoint, tmp_path):
-    lines = begin(endpoint, tmp_path, "tweets", "-", "data.encoder=auto", *TEXTS, HF_HUB_OFFLINE="1")
+def test_offline_switch_of_the_user_is_respected(tmp_path):
+    case = next(iter(AUTO))
+    lines = begun("http://127.0.0.1:9", tmp_path, case, HF_HUB_OFFLINE="1")[case]
     assert any("encoder: packaged" in line for line in lines)
 
 
