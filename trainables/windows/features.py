@@ -57,8 +57,7 @@ def of_pictures(
 def _one_thread_each(device: torch.device) -> Iterator[int]:
     """Makes torch use one thread for an operation, and gives the number of threads that work side by side instead.
 
-    Threads that share an operation wait for each other after each of its parts. On two cores that other programs use
-    too, they were four times slower than two threads with a chunk of pictures each.
+    Threads that share an operation wait for each other after each of its parts.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu":

@@ -38,13 +38,14 @@ from trainables.base.classifiers import balanced_weights, predictions, write_rep
 from trainables.base.errors import first_line
 from trainables.base.exported import load_weights, read_about, write_model
 from trainables.base.files import files_below, read_whole
+from trainables.base.finetuning import Rates, trains_head
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.splitting import SPLITS
 from trainables.base.survey import classes_found
 from trainables.base.task import Choices
 from trainables.base.values import BELOW_ONE, COUNT, SHARE, Numbers
 from trainables.windows import data as reading
-from trainables.windows import features, look, portable, tuning
+from trainables.windows import features, heads, look, portable
 from trainables.windows.augment import augment, mixed
 from trainables.windows.backbones import NONE, PACKAGED, FineTuned, Transformers, load_backbone, pretrained_config
 from trainables.windows.baselines import baselines
@@ -136,10 +137,10 @@ class WindowsTask:
         classes, weights = int(split.labels.max()) + 1, None
         if params["class_weights"] == "balanced":
             weights = balanced_weights(split.labels, classes).to(learner.device.torch_device)
-        if isinstance(model, FineTuned) and tuning.trains_head(learner):
-            return tuning.train_head(learner, model, split, weights)
+        if isinstance(model, FineTuned) and trains_head(learner):
+            return heads.train_head(learner, model, split, weights)
         images, labels = _on_device(learner, split)
-        advance = tuning.Rates(learner, len(split)).advance if isinstance(model, FineTuned) else lambda samples: None
+        advance = Rates(learner, len(split)).advance if isinstance(model, FineTuned) else lambda samples: None
 
         def forward(index: Rows) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
             truth = labels[index.there]
@@ -282,8 +283,8 @@ def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch
 def _log_probabilities(learner: Learner, split: ImageSplit) -> torch.Tensor:
     """(n, classes) float32 on the CPU, of the model in evaluation mode."""
     model = learner.model.eval()
-    if isinstance(model, FineTuned) and tuning.trains_head(learner):
-        rows, _ = tuning.features_of(learner, model, split)
+    if isinstance(model, FineTuned) and trains_head(learner):
+        rows, _ = heads.features_of(learner, model, split)
         return model.classify(rows.mean(0)).log_softmax(1).cpu()
     images, _ = _on_device(learner, split)
     with learner.device.autocast():

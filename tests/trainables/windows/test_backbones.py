@@ -13,6 +13,7 @@ import torch
 from trainables.base import onnx_file
 from trainables.base.device import choose_device
 from trainables.base.errors import InputError
+from trainables.base.finetuning import Rates
 from trainables.base.task import DataInfo, Splits
 from trainables.base.training import run_epoch, seed_everything
 from trainables.windows import demo
@@ -21,7 +22,6 @@ from trainables.windows.data import ImageSplit
 from trainables.windows.efficientnet import EfficientNetLite0, load_packaged
 from trainables.windows.model import resize
 from trainables.windows.task import TASK
-from trainables.windows.tuning import Rates
 
 SIZE = 32
 PARAMS = {

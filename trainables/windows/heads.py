@@ -1,10 +1,4 @@
-"""The two phases of a training that starts from a pretrained backbone.
-
-The first epoch trains the head alone, on features that the search computed once; it takes about a second. The later
-epochs fine-tune the open blocks together with the head. So the first rung of early stopping compares heads, and only
-the best trials go on to the expensive epochs, each from its own head (linear probing, then fine-tuning: Kumar et al.
-2022, arXiv:2202.10054).
-"""
+"""Trains the head of a pretrained backbone on features that the search computed once."""
 
 from __future__ import annotations
 
@@ -18,18 +12,9 @@ from trainables.base.training import Learner
 from trainables.windows.backbones import FineTuned
 from trainables.windows.data import ImageSplit
 
-#: The number of first epochs that train the head alone.
-HEAD_EPOCHS = 1
-#: Passes over the features in such an epoch, and their batch size. TrashNet at 160 pixels, learning rate 3e-3: test
-#: accuracy 0.903 after 10 passes, 0.898 after 30.
+#: Passes over the features in an epoch of the head, and their batch size. TrashNet at 160 pixels, learning rate 3e-3:
+#: test accuracy 0.903 after 10 passes, 0.898 after 30.
 PASSES, HEAD_BATCH = 20, 64
-#: The share of fine-tuning in which the learning rate rises, and the share of the rate at its end.
-WARM_UP, LAST_SHARE = 0.2, 0.01
-
-
-def trains_head(learner: Learner) -> bool:
-    """Whether this epoch trains the head alone."""
-    return learner.epoch <= HEAD_EPOCHS or learner.params["model.unfreeze"] == 0
 
 
 def features_of(learner: Learner, model: FineTuned, split: ImageSplit) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,33 +58,3 @@ def train_head(learner: Learner, model: FineTuned, split: ImageSplit, weights: t
             total += loss.detach() * len(truth)
             correct += (logits.argmax(1) == truth).sum()
     return {"loss": total.item() / count, "accuracy": correct.item() / count, "samples": float(PASSES * count)}
-
-
-class Rates:
-    """Sets the learning rates before each step of a fine-tuning: they rise, then fall as a cosine.
-
-    Fine-tuning has few epochs, so the rates change with each step.
-    """
-
-    def __init__(self, learner: Learner, samples: int) -> None:
-        """
-        Args:
-            samples: of an epoch.
-        """
-        self._optimizer, self._samples = learner.optimizer, samples
-        self._done = (learner.epoch - HEAD_EPOCHS - 1) * samples
-        self._total = max(1, learner.extra["epochs"] - HEAD_EPOCHS) * samples
-        for group in self._optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-
-    def advance(self, samples: int) -> None:
-        """Sets the rates for the next `samples` samples."""
-        share = min(1.0, (self._done + samples / 2) / self._total)
-        if share < WARM_UP:
-            factor = share / WARM_UP
-        else:
-            cosine = math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP))
-            factor = LAST_SHARE + (1 - LAST_SHARE) * (1 + cosine) / 2
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-        self._done += samples
