@@ -279,6 +279,15 @@ def test_best_trial_gives_pace_and_epochs():
     assert not trials.improving and trials.compared_epoch_seconds == (2.0,)
 
 
+def test_cheap_first_epoch_is_not_the_pace():
+    """The first epoch of a pretrained network trains its head alone."""
+    state = state_of(([1.0, 0.5, 0.4], "stopped_early"), ([2.0], "paused"))
+    for trial in state.trials.values():
+        trial.curve[1]["epoch_seconds"] = 0.5
+    assert [trial.epoch_seconds for trial in state.trials.values()] == [2.0, 0.5]
+    assert TrialsSoFar.from_state(CONFIG, state).epoch_seconds == 2.0
+
+
 @pytest.mark.parametrize(
     ("complete", "improving"),
     [
