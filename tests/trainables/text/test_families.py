@@ -266,6 +266,7 @@ def test_fine_tuning_starts_from_a_head(splits, family, opened):
     assert start["loss"] == pytest.approx(end["loss"], rel=1e-4), "the same function before the first step"
     training.run_epoch(TASK, learner, data.train, data.val)
     assert not torch.equal(learner.model.terms, head.model.terms), "the head is copied, not shared"
+    assert "terms" not in TASK.warm_start(TASK.build(settings, data, 2, CPU), head.state_dict(), terms=False)
     other = TASK.build(params(**{"model.head": "tokens"}), data, 2, CPU)
     assert TASK.warm_start(other, head.state_dict()) == ["terms"]
 
