@@ -22,6 +22,7 @@ from search.runtime.cluster import Cluster, connect
 from search.runtime.placement import local_cpus, machines, place
 from trainables import (
     Checked,
+    Choices,
     Fusable,
     InputError,
     Limited,
@@ -94,7 +95,7 @@ def prepare_data(
     if isinstance(task, Precomputed):
         device = choose_device(local_cpus(), 1, config.resources.precision)
         with observer.progress("computing what all trials share") as progress:
-            splits = task.precompute(splits, config.space.choices(), device, store.cache / config.task, progress)
+            splits = task.precompute(splits, _choices(config), device, store.cache / config.task, progress)
     return splits
 
 
@@ -155,7 +156,9 @@ def share_gpus(
 
     with observer.progress("measuring the GPU memory of a trial"):
         need = measure(config, splits, cluster.placement)
-    config = check_config(config.task, change(config.raw, flags={"resources.gpus": need.share}), config.place)
+    share = {"resources.gpus": need.share}
+    slow = change(config.slow, flags=share) if config.slow else {}
+    config = replace(check_config(config.task, change(config.raw, flags=share), config.place), slow=slow)
     observer.say(need.describe())
     return config, replace(cluster, placement=place(config, machines()))
 
@@ -172,13 +175,40 @@ def fit_epochs(
     from search.runtime.pace import measure_pace
 
     budget, settings = str(config.search.time_budget), config.search
+    plan = TimePlan(parse_duration(budget), train_samples=splits.info.sizes["train"])
     with observer.progress("measuring how long an epoch takes"):
         pace = measure_pace(config, splits, cluster.placement)
-    plan = TimePlan(parse_duration(budget), train_samples=splits.info.sizes["train"])
+        if config.slow and plan.is_too_slow(pace.epoch_seconds):
+            faster = config.for_slow_machine()
+            changes = _changes(config, faster)
+            observer.say(f"an epoch takes about {pace.epoch_seconds:.0f} s, too long for {budget}; so {changes}")
+            config, settings = faster, faster.search
+            pace = measure_pace(config, splits, cluster.placement)
     most = plan.longest_final_training(settings.epochs)
     config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, settings.epochs, settings.grace_period))
     observer.say(_epochs_in_words(pace.epoch_seconds, config.search, Budget(parse_duration(budget)).left))
     return config, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}
+
+
+def _choices(config: SearchConfig) -> Choices:
+    """The values of each hyperparameter of the space, with those that it gets on a slow machine."""
+    choices = config.space.choices()
+    if not (config.slow and config.search.fit_epochs and config.search.time_budget):
+        return choices
+    others = config.for_slow_machine().space.choices()
+    return {
+        name: None if values is None or others[name] is None else tuple(dict.fromkeys((*values, *(others[name] or ()))))
+        for name, values in choices.items()
+    }
+
+
+def _changes(before: SearchConfig, after: SearchConfig) -> str:
+    """The values that differ, such as `model.unfreeze=0, search.epochs=40`."""
+    space = {name: value for name, value in after.space.fixed().items() if before.space.fixed().get(name) != value}
+    search = {
+        f"search.{key}": value for key, value in after.raw["search"].items() if before.raw["search"].get(key) != value
+    }
+    return ", ".join(f"{name}={value}" for name, value in (space | search).items())
 
 
 def _epochs_in_words(epoch_seconds: float, search: SearchSection, left_seconds: float) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -40,7 +40,13 @@ DURATIONS = ("time_budget", "trial_timeout", "stall_timeout")
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """A checked configuration. `raw` is the same configuration as plain data, for `check_config` and the journal."""
+    """A checked configuration.
+
+    Attributes:
+        raw: the same configuration as plain data, for `check_config` and the journal.
+        slow: the same with the section `slow` of the task's file, for a time budget that holds too few epochs; empty
+            if the file has no such section.
+    """
 
     task: str
     search: SearchSection
@@ -49,6 +55,11 @@ class SearchConfig:
     space: Space
     place: str
     raw: dict[str, Any]
+    slow: dict[str, Any] = field(default_factory=dict)
+
+    def for_slow_machine(self) -> SearchConfig:
+        """The configuration `slow`."""
+        return check_config(self.task, self.slow, self.place)
 
     @property
     def balanced(self) -> tuple[Plain, ...]:
@@ -95,7 +106,8 @@ def load_config(
             wins over the `demo` section of `defaults.yaml`.
             The section `given` of a task's file holds sections by hyperparameter, which are laid over the others if
             `sets` or `flags` give the hyperparameter a value that is not null. With `NAME=VALUE` they are laid over the
-            others if the hyperparameter is given this value.
+            others if the hyperparameter is given this value. Its section `slow` makes `SearchConfig.slow`; values of
+            `sets` and `flags` stay.
         sets: `KEY=VALUE` each, the value in YAML. A key outside the sections `search`, `resources` and `data` names a
             hyperparameter: `lr=0.01` is short for `space.lr=0.01`.
         flags: values by dotted key; None leaves a key as it is.
@@ -107,8 +119,8 @@ def load_config(
     """
     path = file or task_config_file(task) or configs_folder() / f"{task}.yaml"
     place = f"{path.parent.name}/{path.name}"
-    defaults, demo, _ = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
-    own, own_demo, variants = _read_config(path, place)
+    defaults, demo, _, _ = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
+    own, own_demo, variants, slow = _read_config(path, place)
     sets, flags, values = tuple(sets), dict(flags or {}), values_given(sets, flags)
     layers = [own]
     if profile == "demo":
@@ -144,23 +156,29 @@ def load_config(
     config = check_config(task, changed, place + " with --set" if sets else place, given)
     if changes_space:
         check_space(config, {**listed(*spaces), **allowed}, given)
+    if slow and profile == "data":
+        slower = change(lay_over(raw, slow), sets, flags, named, allowed)
+        config = replace(config, slow=slower if slower != changed else {})
     return config
 
 
-def _read_config(path: Path, place: str) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, dict[str, Any]]]:
-    """The content of a YAML file without its sections `demo` and `given`, and these sections.
+def _read_config(
+    path: Path, place: str
+) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, dict[str, Any]], dict[str, Any]]:
+    """The content of a YAML file without its sections `demo`, `given` and `slow`, and these sections.
 
-    A file may lack them: `demo` is then None, and `given` is empty.
+    A file may lack them: `demo` is then None, and the others are empty.
     """
     own = read_yaml(path, place, f"the sections {', '.join(SECTIONS)}")
-    demo, variants = own.pop("demo", None), own.pop("given", {})
+    demo, variants, slow = own.pop("demo", None), own.pop("given", {}), own.pop("slow", {})
     if not isinstance(variants, dict):
         raise InputError(f"{place}: given: {variants!r}: expected sections by hyperparameter")
-    parts = {"demo": {} if demo is None else demo} | {f"given: {name}": variant for name, variant in variants.items()}
+    parts = {"demo": {} if demo is None else demo, "slow": slow}
+    parts |= {f"given: {name}": variant for name, variant in variants.items()}
     for part, sections in parts.items():
         if not isinstance(sections, dict) or set(sections) - set(SECTIONS):
             raise InputError(f"{place}: {part}: {sections!r}: expected the sections {', '.join(SECTIONS)}")
-    return own, demo, variants
+    return own, demo, variants, slow
 
 
 def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:

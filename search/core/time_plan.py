@@ -279,6 +279,13 @@ class TimePlan:
 
     # Before the trials
 
+    def is_too_slow(self, epoch_seconds: float) -> bool:
+        """Whether fewer than `Shares.fewest_epochs` epochs fit into the share of a full trial."""
+        return self._fitting_epochs(epoch_seconds) < self.shares.fewest_epochs
+
+    def _fitting_epochs(self, epoch_seconds: float) -> int:
+        return int(self.shares.full_trial * self.budget_seconds / epoch_seconds)
+
     def trial_epochs(self, epoch_seconds: float, most_epochs: int, first_rung: int) -> TrialEpochs:
         """The epochs of a full trial, from the seconds of a measured epoch.
 
@@ -287,8 +294,7 @@ class TimePlan:
             most_epochs: Epochs of a trial that the configuration says.
             first_rung: First rung that the configuration says. It moves in proportion to the epochs.
         """
-        shares, budget = self.shares, self.budget_seconds
-        fitting = int(shares.full_trial * budget / epoch_seconds)
+        shares, budget, fitting = self.shares, self.budget_seconds, self._fitting_epochs(epoch_seconds)
         epochs = max(min(shares.fewest_epochs, most_epochs), min(most_epochs, fitting))
         first = max(1, min(epochs, round(first_rung * epochs / most_epochs)))
         return TrialEpochs(epochs, first, shares.slowest_trial * shares.full_trial * budget / epochs)

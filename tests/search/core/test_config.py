@@ -25,6 +25,16 @@ def test_set_replaces_a_parameter_whole():
     assert config.space.fixed()["model.backbone"] == "some/id"
 
 
+def test_slow_sections_leave_given_values():
+    config = load_config("windows", ["search.grace_period=2"], {"search.seed": 5}, profile="data")
+    slow = config.for_slow_machine()
+    assert slow.space.fixed()["model.unfreeze"] == 0 and "model.unfreeze" not in config.space.fixed()
+    assert (slow.search.grace_period, slow.search.seed) == (2, 5)
+    for given in ("model.unfreeze=4", "model.backbone=none"):
+        assert load_config("windows", [given], profile="data").slow == {}
+    assert load_config("windows").slow == {}, "the demo has its own space"
+
+
 def test_given_value_lays_its_sections_over_the_file():
     plain, scratch = (load_config("windows", sets, profile="data") for sets in ([], ["model.backbone=none"]))
     assert (plain.search.epochs, scratch.search.epochs) == (13, 80)

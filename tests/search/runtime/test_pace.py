@@ -1,12 +1,15 @@
 """How the seconds of an epoch are measured, before the trials and before the final training."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from search import preparation
 from search.core.config import load_config
 from search.core.store import Store
 from search.core.time_plan import TimePlan
+from search.observer import Observer
 from search.runtime import pace
 from search.runtime.budget import Budget
 from search.runtime.placement import Placement
@@ -44,6 +47,36 @@ def test_long_epoch_is_measured_in_part():
 
     assert pace.time_epoch(train_epoch, least_seconds=0.2) >= 9.0
     assert not ended, "all of it would take ten seconds"
+
+
+@pytest.mark.parametrize(("budget", "unfreeze"), [("3m", {0}), ("10m", {8, "all"})])
+def test_budget_too_short_for_fine_tuning_trains_heads(monkeypatch, tmp_path, budget, unfreeze):
+    """Ten minutes hold four epochs of 40 s for each trial, three minutes hold one."""
+    config = load_config("windows", [], {"search.time_budget": budget}, profile="data")
+    measured = []
+
+    def measure(config, splits, placement):
+        measured.append(config)
+        return pace.PaceMeasurement(2.0 if "model.unfreeze" in config.space.fixed() else 40.0, 0.6, 5.0)
+
+    monkeypatch.setattr(pace, "measure_pace", measure)
+    said = Said()
+    cluster = SimpleNamespace(placement=PLACEMENT)
+    fitted, _ = preparation.fit_epochs(said, config, SPLITS, cluster)
+    assert {*fitted.space.choices()["model.unfreeze"]} == unfreeze
+    assert len(measured) == (2 if unfreeze == {0} else 1)
+    lines = "\n".join(said.lines)
+    assert ("an epoch takes about 40 s, too long for 3m; so model.unfreeze=0" in lines) == (unfreeze == {0})
+
+
+class Said(Observer):
+    """Keeps the lines for the user."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @pytest.fixture
