@@ -30,8 +30,8 @@ def test_slow_sections_leave_given_values():
     slow = config.for_slow_machine()
     assert slow.space.fixed()["model.unfreeze"] == 0 and "model.unfreeze" not in config.space.fixed()
     assert (slow.search.grace_period, slow.search.seed) == (2, 5)
-    for given in ("model.unfreeze=4", "model.backbone=none"):
-        assert load_config("windows", [given], profile="data").slow == {}
+    for own in ("model.unfreeze=4", "model.backbone=none"):
+        assert load_config("windows", [own], profile="data").slow == {}
     assert load_config("windows").slow == {}, "the demo has its own space"
 
 
@@ -84,7 +84,7 @@ def test_given_value_lays_its_sections_over_the_file():
         (["width={value: 8, when: {norm: grup}}"], "when: norm: 'grup': allowed are batch, group"),
         (["optimizer=adamm"], "--set optimizer=adamm: allowed are adamw, adam, sgd; did you mean 'adam'?"),
         (["norm={choice: [batch, group], prior: grup}"], "prior 'grup': must be a value of {batch, group}"),
-        (["model.unfreeze=perhaps"], "--set model.unfreeze=perhaps: 'perhaps': expected a number, such as 0"),
+        (["model.unfreeze=perhaps"], "--set model.unfreeze=perhaps: expected a whole number >= 0, or all"),
         (["search=3"], "--set search=3: search is a section; set one of its keys: searcher, trials, "),
         (["search=null"], "--set search=null: search is a section; set one of its keys: "),
         (["space=null"], "--set space=null: space is a section; set one of its keys: "),
