@@ -135,6 +135,7 @@ def test_exported_model_says_what_the_trained_one_says(prepared, tmp_path, name)
     learner.params["threshold"] = metrics[0]["val_threshold"]
     TASK.artifacts(learner, prepared.test, prepared.info, tmp_path)
     TASK.export(learner, prepared.info, tmp_path)
+    assert not (tmp_path / "usage.py").read_text().startswith("#"), "equal without this project"
     frame = TASK.example(prepared.test, prepared.info)
     loaded = TASK.predict(TASK.load(tmp_path), frame)
     own = pd.read_csv(tmp_path / "predictions.csv")
