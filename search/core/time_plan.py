@@ -30,6 +30,8 @@ class Shares:
             TrashNet whose winner was too slow tested the trial's own model: accuracy 0.77, others 0.84 to 0.89.
         fewest_epochs: Epochs of a full trial on a machine that is too slow for the budget. Four epochs leave rungs
             after the first and the third epoch, where weak trials stop.
+        fewest_fitting: If fewer epochs than this fit into `full_trial`, the section `slow` of the task's file applies.
+            With two, half of ten minutes is left for a final training of at least three epochs.
         enough_samples: With fewer samples to train on, the final training may have more epochs than the configuration
             says, in inverse proportion. 532 pictures: test accuracy 0.66 after 70 epochs, 0.72 after 200.
         most_epochs_factor: Upper limit of that proportion. The largest that was measured is 3.2: 227 epochs instead of
@@ -58,6 +60,7 @@ class Shares:
     full_trial: float = 0.3
     slowest_trial: float = 1.5
     fewest_epochs: int = 4
+    fewest_fitting: int = 2
     enough_samples: int = 2000
     most_epochs_factor: float = 4
     final_training: float = 0.4
@@ -280,8 +283,8 @@ class TimePlan:
     # Before the trials
 
     def is_too_slow(self, epoch_seconds: float) -> bool:
-        """Whether fewer than `Shares.fewest_epochs` epochs fit into the share of a full trial."""
-        return self._fitting_epochs(epoch_seconds) < self.shares.fewest_epochs
+        """Whether fewer than `Shares.fewest_fitting` epochs fit into the share of a full trial."""
+        return self._fitting_epochs(epoch_seconds) < self.shares.fewest_fitting
 
     def _fitting_epochs(self, epoch_seconds: float) -> int:
         return int(self.shares.full_trial * self.budget_seconds / epoch_seconds)

@@ -51,7 +51,7 @@ def test_long_epoch_is_measured_in_part():
 
 @pytest.mark.parametrize(("budget", "unfreeze"), [("3m", {0}), ("10m", {8, "all"})])
 def test_budget_too_short_for_fine_tuning_trains_heads(monkeypatch, tmp_path, budget, unfreeze):
-    """Ten minutes hold four epochs of 40 s for each trial, three minutes hold one."""
+    """Three tenths of ten minutes hold four epochs of 40 s, three tenths of three minutes hold one."""
     config = load_config("windows", [], {"search.time_budget": budget}, profile="data")
     measured = []
 
@@ -66,7 +66,7 @@ def test_budget_too_short_for_fine_tuning_trains_heads(monkeypatch, tmp_path, bu
     assert {*fitted.space.choices()["model.unfreeze"]} == unfreeze
     assert len(measured) == (2 if unfreeze == {0} else 1)
     lines = "\n".join(said.lines)
-    assert ("an epoch takes about 40 s, too long for 3m; so model.unfreeze=0" in lines) == (unfreeze == {0})
+    assert ("an epoch takes about 40 s, too long for 3m; so model.unfreeze=0, search.epochs=1" in lines) == (unfreeze == {0})
 
 
 class Said(Observer):
