@@ -58,8 +58,10 @@ class SearchConfig:
     slow: dict[str, Any] = field(default_factory=dict)
 
     def for_slow_machine(self) -> SearchConfig:
-        """The configuration `slow`."""
-        return check_config(self.task, self.slow, self.place)
+        """The configuration `slow`. A first rung after its last epoch moves to this epoch."""
+        search = self.slow["search"]
+        first = min(search["grace_period"], search["epochs"])
+        return check_config(self.task, lay_over(self.slow, {"search": {"grace_period": first}}), self.place)
 
     @property
     def balanced(self) -> tuple[Plain, ...]:

@@ -29,7 +29,7 @@ def test_slow_sections_leave_given_values():
     config = load_config("windows", ["search.grace_period=2"], {"search.seed": 5}, profile="data")
     slow = config.for_slow_machine()
     assert slow.space.fixed()["model.unfreeze"] == 0 and "model.unfreeze" not in config.space.fixed()
-    assert (slow.search.grace_period, slow.search.seed) == (2, 5)
+    assert (slow.search.epochs, slow.search.grace_period, slow.search.seed) == (1, 1, 5)
     for own in ("model.unfreeze=4", "model.backbone=none"):
         assert load_config("windows", [own], profile="data").slow == {}
     assert load_config("windows").slow == {}, "the demo has its own space"
