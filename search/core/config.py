@@ -160,7 +160,8 @@ def load_config(
         check_space(config, {**listed(*spaces), **allowed}, given)
     if slow and profile == "data":
         slower = change(lay_over(raw, slow), sets, flags, named, allowed)
-        config = replace(config, slow=slower if slower != changed else {})
+        # A space that the user fixed in these hyperparameters has no other form.
+        config = replace(config, slow=slower if slower["space"] != changed["space"] else {})
     return config
 
 
