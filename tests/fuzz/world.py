@@ -236,8 +236,8 @@ class World:
             self.requests.append(extent)
         else:
             # The trials that were added are the ones that a larger search would have had, if nothing that was decided
-            # depends on their number.
-            ordered = self.case.scheduler in ("none", "asha", "median", "hyperband")
+            # depends on their number. A grid is tried in random order if it has more points than the search has trials.
+            ordered = self.case.scheduler in ("none", "asha", "median", "hyperband") and self.case.searcher != "grid"
             self.exact &= ordered and self.requests[-1][1] == extent[1]
             self.requests[-1] = extent
 
