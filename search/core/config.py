@@ -108,8 +108,8 @@ def load_config(
             wins over the `demo` section of `defaults.yaml`.
             The section `given` of a task's file holds sections by hyperparameter, which are laid over the others if
             `sets` or `flags` give the hyperparameter a value that is not null. With `NAME=VALUE` they are laid over the
-            others if the hyperparameter is given this value. Its section `slow` makes `SearchConfig.slow`; values of
-            `sets` and `flags` stay.
+            others if the hyperparameter is given this value. Its section `slow` makes `SearchConfig.slow`,
+            unless `sets` or `flags` give a hyperparameter that it fixes. Their other values stay.
         sets: `KEY=VALUE` each, the value in YAML. A key outside the sections `search`, `resources` and `data` names a
             hyperparameter: `lr=0.01` is short for `space.lr=0.01`.
         flags: values by dotted key; None leaves a key as it is.
@@ -158,11 +158,16 @@ def load_config(
     config = check_config(task, changed, place + " with --set" if sets else place, given)
     if changes_space:
         check_space(config, {**listed(*spaces), **allowed}, given)
-    if slow and profile == "data":
-        slower = change(lay_over(raw, slow), sets, flags, named, allowed)
-        # A space that the user fixed in these hyperparameters has no other form.
-        config = replace(config, slow=slower if slower["space"] != changed["space"] else {})
+    if slow and profile == "data" and _applies(slow, raw, config, values):
+        config = replace(config, slow=change(lay_over(raw, slow), sets, flags, named, allowed))
     return config
+
+
+def _applies(slow: Mapping[str, Any], raw: dict[str, Any], config: SearchConfig, values: Mapping[str, Any]) -> bool:
+    """Whether the sections `slow` fix hyperparameters that are not fixed so already, and that the user did not give."""
+    fixed, now = parse_space(lay_over(raw, slow)["space"], config.place, narrowed=True).fixed(), config.space.fixed()
+    decisive = [name for name, value in fixed.items() if now.get(name) != value]
+    return bool(decisive) and not any(f"space.{name}" in values for name in decisive)
 
 
 def _read_config(

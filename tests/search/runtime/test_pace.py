@@ -66,7 +66,9 @@ def test_budget_too_short_for_fine_tuning_trains_heads(monkeypatch, tmp_path, bu
     assert {*fitted.space.choices()["model.unfreeze"]} == unfreeze
     assert len(measured) == (2 if unfreeze == {0} else 1)
     lines = "\n".join(said.lines)
-    assert ("an epoch takes about 40 s, too long for 3m; so model.unfreeze=0, search.epochs=1" in lines) == (unfreeze == {0})
+    assert ("an epoch takes about 40 s, too long for 3m; so model.unfreeze=0, search.epochs=1" in lines) == (
+        unfreeze == {0}
+    )
 
 
 class Said(Observer):
