@@ -91,6 +91,8 @@ ELSEWHERE = {
     "import ray ~/ray_results/digits --objective 'accuracy max'": "tests/search/exchange",
     "export NAME --optuna sqlite:///out.db": "as with URL above",
     "new NAME": "tests/search/test_new.py",
+    "run wikitext --data wikitext-2/ --set model.pretrained=openai-community/gpt2 "
+    "--time-budget 1h": "test_finetuning.py",
     "new engines": "tests/search/test_new.py",
     "new NAME --from-function train.py:train --space space.yaml --objective 'val_loss min'": "tests/search/test_new.py",
     "run TASK --data YOURS --time-budget 15m": "as with engines/ above",
