@@ -320,7 +320,7 @@ def test_bad_input_writes_nothing(command, monkeypatch, capfd):
         ("run", "windows", "--data", "nowhere"): "--data nowhere: no such file or folder",
         ("run", "windows", "--set", "lr={loguniform: [0, 1]}"): "the lower bound must be > 0",
         ("run", "windows", "--searcher", "grid"): "a grid needs values that can be counted",
-        ("run", "windows", "--set", "model.pretrained=./nothing"): "model.pretrained: './nothing' cannot be loaded",
+        ("run", "windows", "--set", "model.backbone=./nothing"): "model.backbone: './nothing' cannot be loaded",
         ("run", "windows", "--name", "a/b"): "--name 'a/b': allowed are",
         ("resume", "nothing"): "nothing: no search of that name",
         ("predict", "windows", "nothing.png"): "nothing.png: no such file or folder",

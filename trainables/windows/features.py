@@ -45,27 +45,28 @@ def of_pictures(
             features[view, rows] = backbone(seen).half().cpu().numpy()
         return len(pixels)
 
-    done, begins = 0, range(0, len(images), CHUNK)
-    with _one_thread_each(device) as threads, ThreadPoolExecutor(threads) as pool:
-        for count in pool.map(compute, begins):
+    done = 0
+    with _side_by_side(device) as apply:
+        for count in apply(compute, range(0, len(images), CHUNK)):
             done += count
             report(done)
     return features
 
 
 @contextmanager
-def _one_thread_each(device: torch.device) -> Iterator[int]:
-    """Makes torch use one thread for an operation, and gives the number of threads that work side by side instead.
+def _side_by_side(device: torch.device) -> Iterator[Callable[[Callable[[int], int], range], Iterator[int]]]:
+    """A `map` that works on several chunks at once on a CPU, each with one thread.
 
     Threads that share an operation wait for each other after each of its parts.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu":
-        yield 1
+        yield map
         return
     torch.set_num_threads(1)
     try:
-        yield threads
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool.map
     finally:
         torch.set_num_threads(threads)
 
