@@ -82,4 +82,6 @@ def write(portable: Portable, classes: tuple[str, ...], decode_size: int, folder
 
     with torch.no_grad():
         checks = [({"images": batch.numpy()}, portable(batch).numpy()) for batch in (pictures, pictures[:1])]
-    onnx_file.write(folder, USAGE_ONNX.format(classes=list(classes), size=decode_size), convert, checks, atol=1e-4)
+    # Resized pixels are rounded. A pixel that onnxruntime rounds the other way changed probabilities by up to 7e-4.
+    atol = 1e-4 if decode_size == portable.image_size else 5e-3
+    onnx_file.write(folder, USAGE_ONNX.format(classes=list(classes), size=decode_size), convert, checks, atol=atol)

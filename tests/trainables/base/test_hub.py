@@ -64,7 +64,7 @@ NAMED = {
     ("rnn", "hf:someone/tables"): "--data hf:someone/tables: ",
     ("wikitext", "hf:someone/text"): "--data hf:someone/text: ",
     ("wikitext", "-", "data.corpus=hub"): "Salesforce/wikitext cannot be loaded",
-    ("windows", "-", "model.pretrained=someone/vit"): "model.pretrained: 'someone/vit' cannot be loaded",
+    ("windows", "-", "model.backbone=someone/vit"): "model.backbone: 'someone/vit' cannot be loaded",
     ("wikitext", "-", "model.pretrained=someone/gpt"): "model.pretrained: 'someone/gpt' cannot be loaded",
 }
 

@@ -186,6 +186,7 @@ def test_exported_model_predicts_the_same_without_project(splits, name, tmp_path
     done = subprocess.run(
         [sys.executable, "-I", "-c", WITHOUT_PROJECT], cwd=folder, capture_output=True, text=True, check=False
     )
+    assert (folder / "model.onnx").exists(), (folder / "usage_onnx.py").read_text()
     by_onnx = onnx_file.run(folder / "model.onnx", {"images": splits.test.images})
     assert by_onnx.argmax(1).tolist() == expected
     assert done.returncode == 0, done.stderr + (folder / "usage.py").read_text()
