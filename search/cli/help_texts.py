@@ -16,7 +16,7 @@ HELP = {
     "--deterministic": 'Make the search repeatable: with the same seed and the same --concurrency it tries the same configurations, no matter which trial is faster. The search runs rounds. A round has as many trials as run at the same time, and starts when all trials of the previous round have ended, so some workers wait. --deterministic replaces the default scheduler by asha; hyperband, median and none are allowed too.',
     "--seed": 'Seed of proposals, weights and data order. To repeat a search that runs several trials at once, give --deterministic too. Example: 7',
     "--scheduler": 'Rule that stops or pauses weak trials. asha: stop them. asha-promote: pause them, and resume the best. asha-predict: pause them, and resume alternately the best trial and the trial with the best forecast of the searcher. hyperband: asha with several first rungs. median: stop a trial that is worse than half of the trials at the same epoch. none: train every trial to its last epoch. Example: asha',
-    "--time-budget": 'Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m.epoch_budget=N must end the search. Example: 15m',
+    "--time-budget": 'Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m. Without a time budget, --trials or --set search.epoch_budget=N ends the search. Example: 15m',
     "--audit-stopping": 'Number of stopped trials to train to the end after the search, to measure what early stopping cost. 0: none. Example: 5',
     "--storage": 'Write checkpoints to this URI. Example: s3://bucket/folder',
     "--cpus": 'CPUs of one trial. Torch uses as many threads. Example: 2',

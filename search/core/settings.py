@@ -175,7 +175,7 @@ class SearchSection(Section):
     time_budget: str | None = setting(
         "Budget",
         "Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m. null: "
-        "no limit; then --trials or --set search.epoch_budget=N must end the search.",
+        "no limit. Without a time budget, --trials or --set search.epoch_budget=N ends the search.",
         example="15m", shown_default="1h; none if --trials is given", flag="--time-budget",
     )  # fmt: skip
     epoch_budget: int | None = setting(
