@@ -144,7 +144,7 @@ def help_texts() -> str:
     lines += ["#: The help text, by flag.", "HELP = {"]
     for field in flags:
         # `--help` shows the default in words, so that it needs no meaning of null.
-        shown = re.sub(r" null: [^.]*\.", "", field.description)
+        shown = re.sub(r" null: .*?\.(?= |$)", "", field.description)
         if not isinstance(field.examples[0], bool):
             shown += f" Example: {example(field)}"
         lines.append(f'    "{field.json_schema_extra["flag"]}": {shown!r},')
