@@ -22,6 +22,7 @@ from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.exported import load_weights, read_about, write_model
 from trainables.base.files import UNLIMITED, read_files, read_whole
+from trainables.base.finetuning import ALL
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.optimizers import make_optimizer, make_schedule
 from trainables.base.splitting import SPLITS
@@ -32,7 +33,6 @@ from trainables.base.training import Learner, fit_batches
 from trainables.base.values import BELOW_ONE, COUNT, SWITCH, Allowed, Numbers, check_params
 from trainables.text import encoders, look, lora, portable, reports, tables, tfidf
 from trainables.text.batches import EncodedSplit, TextEncoding, batch, merge, similar_rows
-from trainables.text.blocks import ALL
 from trainables.text.encoders import Encoder
 from trainables.text.models import HEADS, TextNet, classification_loss, frozen_part, parameter_groups
 from trainables.text.scores import SCORES, best_threshold, decide
@@ -159,31 +159,6 @@ class TextTask:
         weights = balanced_weights(train.labels, len(counts))
         learner.extra["class_weights"] = weights.to(device.torch_device)
         return learner
-
-    def warm_start(self, learner: Learner, state: dict[str, Any], terms: bool = True) -> list[str]:
-        """Gives a new training the head and the TF-IDF weights of another one, for instance of frozen features.
-
-        The two should have the same head settings and the same texts: a weight of another shape is left as it is.
-
-        Args:
-            state: what `Learner.state_dict` of the other training returned, as its checkpoint holds it.
-            terms: whether TF-IDF weights are copied. Weights that have fitted train leave little for the encoder to
-                learn: balanced accuracy on verse after two epochs of `model.unfreeze: all` was .833 with them and .851
-                without.
-
-        Returns:
-            The names of the weights that were copied.
-        """
-        own = learner.model.state_dict()
-        copied = [
-            name for name, tensor in state["model"].items()
-            if ((terms and name == "terms") or name.startswith("head."))
-            and name in own and own[name].shape == tensor.shape
-        ]  # fmt: skip
-        with torch.no_grad():
-            for name in copied:
-                own[name].copy_(state["model"][name])
-        return copied
 
     def train_epoch(self, learner: Learner, split: EncodedSplit) -> dict[str, float]:
         params, device = learner.params, learner.device.torch_device

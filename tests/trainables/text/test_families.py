@@ -253,24 +253,6 @@ def test_model_that_cannot_travel_says_so(splits, tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize(("family", "opened"), [("bert", 1), ("roberta", 1), ("bert", "all")])
-def test_fine_tuning_starts_from_a_head(splits, family, opened):
-    data = splits(family)
-    head, _ = train(data, params(**{"model.unfreeze": 0}), 3)
-    settings = params(**{"model.unfreeze": opened})
-    training.seed_everything(1)
-    learner = TASK.build(settings, data, 2, CPU)
-    copied = TASK.warm_start(learner, head.state_dict())
-    assert set(copied) == set(head.model.state_dict())
-    start, end = TASK.evaluate(learner, data.val), TASK.evaluate(head, data.val)
-    assert start["loss"] == pytest.approx(end["loss"], rel=1e-4), "the same function before the first step"
-    training.run_epoch(TASK, learner, data.train, data.val)
-    assert not torch.equal(learner.model.terms, head.model.terms), "the head is copied, not shared"
-    assert "terms" not in TASK.warm_start(TASK.build(settings, data, 2, CPU), head.state_dict(), terms=False)
-    other = TASK.build(params(**{"model.head": "tokens"}), data, 2, CPU)
-    assert TASK.warm_start(other, head.state_dict()) == ["terms"]
-
-
 @pytest.mark.parametrize("family", ["distilbert", "deberta-v2"])
 @pytest.mark.parametrize("opened", [1, "all"])
 def test_lora_trains_little_and_resumes(splits, tmp_path, family, opened):
