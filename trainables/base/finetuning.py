@@ -1,9 +1,9 @@
 """The two phases of a training that starts from a pretrained network.
 
-The first epoch trains the head alone, on features that the search computed once; it takes about a second. The later
-epochs fine-tune the open blocks together with the head. So the first rung of early stopping compares heads, and only
-the best trials go on to the expensive epochs, each from its own head (linear probing, then fine-tuning: Kumar et al.
-2022, arXiv:2202.10054).
+The first epoch trains the head alone, on features that the search computed once. It takes about a second. The later
+epochs fine-tune the open blocks together with the head. The first rung of early stopping therefore compares heads. Only
+the best trials train the expensive epochs, and each starts with its own head. Kumar et al. 2022 (arXiv:2202.10054) call
+this linear probing, then fine-tuning.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import math
 
 from trainables.base.training import Learner
 
+#: The value of `model.unfreeze` that trains the whole network.
+ALL = "all"
 #: The number of first epochs that train the head alone.
 HEAD_EPOCHS = 1
 #: The share of fine-tuning in which the learning rate rises, and the share of the rate at its end.

@@ -14,12 +14,11 @@ import torch
 from torch import nn
 
 from trainables.base.dropout import Dropout
+from trainables.base.finetuning import ALL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: The value of `model.unfreeze` that trains the whole encoder, its embeddings included.
-ALL = "all"
 #: The largest difference between the states of a cut encoder and of the whole encoder. States have a scale of about 1.
 TOLERANCE = 1e-3
 

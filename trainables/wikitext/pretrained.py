@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from trainables import InputError, Params, array_digest
 from trainables.base.batches import read_only
 from trainables.base.errors import first_line
+from trainables.base.finetuning import ALL
 from trainables.base.values import Numbers
 from trainables.wikitext.tokenizer import basic_english
 
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 KEY = "model.pretrained"
-#: The value of `model.unfreeze` for all weights.
-ALL = "all"
 #: Hyperparameters that a pretrained model alone has, with their allowed values.
 ITS_OWN: dict[str, Numbers] = {
     "model.unfreeze": Numbers(whole=True, null=True, words=(ALL,)),

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trainables.base.dropout import Dropout
+from trainables.base.finetuning import ALL
 from trainables.windows import efficientnet
 
 #: The value of `model.backbone` for the network of the package, and for a network without pretrained weights.
@@ -144,7 +145,7 @@ class FineTuned(nn.Module):
 
     def _freeze(self, unfreeze: int | str) -> None:
         backbone = self.backbone
-        if unfreeze == "all":
+        if unfreeze == ALL:
             return
         opened = backbone.blocks[len(backbone.blocks) - int(unfreeze) :] if unfreeze else []
         first = next((p for block in opened for p in block.parameters()), None)

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-#: For each stage: the number of blocks, the kernel size, the stride of the first block, the factor by which a block
-#: widens its input, and the output channels (table 1 of the paper).
+#: The stages, of table 1 of the paper. Each has the number of its blocks, the kernel size, the stride of its first
+#: block, the expansion factor, and the output channels.
 STAGES = (
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),

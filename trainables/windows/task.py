@@ -38,7 +38,7 @@ from trainables.base.classifiers import balanced_weights, predictions, write_rep
 from trainables.base.errors import first_line
 from trainables.base.exported import load_weights, read_about, write_model
 from trainables.base.files import files_below, read_whole
-from trainables.base.finetuning import Rates, trains_head
+from trainables.base.finetuning import ALL, Rates, trains_head
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
 from trainables.base.splitting import SPLITS
 from trainables.base.survey import classes_found
@@ -70,7 +70,7 @@ class LoadedModel:
 
 #: The allowed values of the hyperparameters.
 ALLOWED: Allowed = {
-    **OPTIMIZED, "model.unfreeze": Numbers(whole=True, words=("all",)), "head_lr": Numbers(), "lr_decay": SHARE,
+    **OPTIMIZED, "model.unfreeze": Numbers(whole=True, words=(ALL,)), "head_lr": Numbers(), "lr_decay": SHARE,
     "width": COUNT, "depth": COUNT, "norm": NORMS, "dropout": BELOW_ONE,
     "batch_size": COUNT, "image_size": COUNT, "augment": SHARE, "mix": SHARE, "label_smoothing": SHARE,
     "class_weights": ("none", "balanced"),
@@ -114,7 +114,7 @@ class WindowsTask:
         """Adds the features of frozen backbones, for every backbone and image size of the space."""
         for name, size in itertools.product(choices["model.backbone"] or (), choices["image_size"] or ()):
             if name != NONE:
-                most = max((int(n) for n in choices["model.unfreeze"] or () if n != "all"), default=0)
+                most = max((int(n) for n in choices["model.unfreeze"] or () if n != ALL), default=0)
                 splits = _with_features(splits, str(name), int(size), most, device, cache, progress)
         return splits
 
