@@ -22,7 +22,6 @@ from search.runtime.cluster import Cluster, connect
 from search.runtime.placement import local_cpus, machines, place
 from trainables import (
     Checked,
-    Choices,
     Fusable,
     InputError,
     Limited,
@@ -85,18 +84,25 @@ def prepare_data(
     Args:
         warn: whether the user's data is searched for near-copies across splits, which become notes.
     """
-    from trainables import choose_device
-
     splits = read_data(observer, store, config, task, data)
     if warn and data is not None and isinstance(task, Surveyed):
         with observer.progress("looking for near-copies across splits"):
             lines = [finding.line for finding in task.leaks(splits) if finding.line]
         splits = replace(splits, info=replace(splits.info, notes=(*splits.info.notes, *lines)))
-    if isinstance(task, Precomputed):
-        device = choose_device(local_cpus(), 1, config.resources.precision)
-        with observer.progress("computing what all trials share") as progress:
-            splits = task.precompute(splits, _choices(config), device, store.cache / config.task, progress)
-    return splits
+    return with_shared_features(observer, store, config, task, splits)
+
+
+def with_shared_features(
+    observer: Observer, store: Store, config: SearchConfig, task: Task, splits: Splits
+) -> Splits:  # fmt: skip
+    """Adds what the trials of a configuration share, for a task that computes it once for all of them."""
+    from trainables import choose_device
+
+    if not isinstance(task, Precomputed):
+        return splits
+    device = choose_device(local_cpus(), 1, config.resources.precision)
+    with observer.progress("computing what all trials share") as progress:
+        return task.precompute(splits, config.space.choices(), device, store.cache / config.task, progress)
 
 
 def prepare_data_again(
@@ -164,42 +170,38 @@ def share_gpus(
 
 
 def fit_epochs(
-    observer: Observer, config: SearchConfig, splits: Splits, cluster: Cluster
-) -> tuple[SearchConfig, dict[str, Any]]:
+    observer: Observer, store: Store, config: SearchConfig, task: Task, splits: Splits, cluster: Cluster
+) -> tuple[SearchConfig, Splits, dict[str, Any]]:
     """Measures the pace of training, and sets the number of epochs that fit the time budget.
 
     Returns:
-        The configuration, and the fields of `SearchRecord` about the pace, which later sessions need.
+        The configuration; the splits with the features that its trials share; and the fields of `SearchRecord` about
+        the pace, which later sessions need.
     """
     from search.core.time_plan import TimePlan, with_epochs
     from search.runtime.pace import measure_pace
 
-    budget, settings = str(config.search.time_budget), config.search
-    plan = TimePlan(parse_duration(budget), train_samples=splits.info.sizes["train"])
+    settings, sizes = config.search, splits.info.sizes
+    budget = Budget(parse_duration(str(settings.time_budget)))
     with observer.progress("measuring how long an epoch takes"):
         pace = measure_pace(config, splits, cluster.placement)
-        if config.slow and plan.is_too_slow(pace.epoch_seconds):
-            faster = config.for_slow_machine()
-            changes = _changes(config, faster)
-            observer.say(f"an epoch takes about {pace.epoch_seconds:.0f} s, too long for {budget}; so {changes}")
-            config, settings = faster, faster.search
+    plan = TimePlan.from_config(
+        config, sizes, cluster.placement.concurrency, budget.seconds, settings.epochs, pace.alone_ratio,
+        pace.worker_start_seconds,
+    )  # fmt: skip
+    if config.slow and plan.is_too_slow(pace.epoch_seconds, budget.left):
+        faster = config.for_slow_machine()
+        changes = _changes(config, faster)
+        epoch = f"an epoch takes about {pace.epoch_seconds:.0f} s"
+        observer.say(f"{epoch}, too long for {settings.time_budget}; so {changes}")
+        config, settings = faster, faster.search
+        splits = with_shared_features(observer, store, config, task, splits)
+        with observer.progress("measuring how long an epoch takes"):
             pace = measure_pace(config, splits, cluster.placement)
     most = plan.longest_final_training(settings.epochs)
     config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, settings.epochs, settings.grace_period))
-    observer.say(_epochs_in_words(pace.epoch_seconds, config.search, Budget(parse_duration(budget)).left))
-    return config, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}
-
-
-def _choices(config: SearchConfig) -> Choices:
-    """The values of each hyperparameter of the space, with those that it gets on a slow machine."""
-    choices = config.space.choices()
-    if not (config.slow and config.search.fit_epochs and config.search.time_budget):
-        return choices
-    others = config.for_slow_machine().space.choices()
-    return {
-        name: None if values is None or others[name] is None else tuple(dict.fromkeys((*values, *(others[name] or ()))))
-        for name, values in choices.items()
-    }
+    observer.say(_epochs_in_words(pace.epoch_seconds, config.search, budget.left))
+    return config, splits, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}
 
 
 def _changes(before: SearchConfig, after: SearchConfig) -> str:

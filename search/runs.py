@@ -311,7 +311,7 @@ def _prepare(
     plan_file = store.plan(digest([config.raw, splits.info.fingerprint]))  # before values that differ between runs
     measured: dict[str, Any] = {}
     if config.search.fit_epochs and config.search.time_budget:
-        config, measured = fit_epochs(observer, config, splits, cluster)
+        config, splits, measured = fit_epochs(observer, store, config, task, splits, cluster)
     # Later sessions use the values that are chosen now.
     if config.search.deterministic:
         chosen["concurrency"] = cluster.placement.concurrency

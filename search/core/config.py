@@ -44,8 +44,8 @@ class SearchConfig:
 
     Attributes:
         raw: the same configuration as plain data, for `check_config` and the journal.
-        slow: the same with the section `slow` of the task's file, for a time budget that holds too few epochs; empty
-            if the file has no such section.
+        slow: the same with the setting `slow` of the task's file, for a time budget that holds too few epochs; empty if
+            the file has no such setting.
     """
 
     task: str
@@ -108,8 +108,8 @@ def load_config(
             wins over the `demo` section of `defaults.yaml`.
             The section `given` of a task's file holds sections by hyperparameter, which are laid over the others if
             `sets` or `flags` give the hyperparameter a value that is not null. With `NAME=VALUE` they are laid over the
-            others if the hyperparameter is given this value. Its section `slow` makes `SearchConfig.slow`,
-            unless `sets` or `flags` give a hyperparameter that it fixes. Their other values stay.
+            others if the hyperparameter is given this value. Its setting `slow` names one of them, such
+            as `model.unfreeze=0`, for `SearchConfig.slow`, unless `sets` or `flags` give this hyperparameter.
         sets: `KEY=VALUE` each, the value in YAML. A key outside the sections `search`, `resources` and `data` names a
             hyperparameter: `lr=0.01` is short for `space.lr=0.01`.
         flags: values by dotted key; None leaves a key as it is.
@@ -121,32 +121,25 @@ def load_config(
     """
     path = file or task_config_file(task) or configs_folder() / f"{task}.yaml"
     place = f"{path.parent.name}/{path.name}"
-    defaults, demo, _, _ = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
-    own, own_demo, variants, slow = _read_config(path, place)
+    defaults = _read_config(configs_folder() / "defaults.yaml", "configs/defaults.yaml")
+    own = _read_config(path, place)
     sets, flags, values = tuple(sets), dict(flags or {}), values_given(sets, flags)
-    layers = [own]
+    layers = [own.sections]
     if profile == "demo":
-        layers = [demo or {}, own] if own_demo is None else [own, demo or {}, own_demo]
-    for name, variant in variants.items():
-        key, _, wanted = f"space.{name}".partition("=")
+        shared = defaults.demo or {}
+        layers = [shared, own.sections] if own.demo is None else [own.sections, shared, own.demo]
+    for name, variant in own.given.items():
+        wanted = values_given([name]) if "=" in name else {}
+        key = next(iter(wanted), f"space.{name}")
         value = values.get(key)
-        if value == wanted if wanted else value is not None:
+        if value == wanted[key] if wanted else value is not None:
             layers.append(variant)
         elif not wanted:  # null is the value without the variant, whose keys the space lacks
             sets = tuple(text for text in sets if key not in values_given([text]))
-    raw, spaces = defaults, list[Space]()
+    raw = defaults.sections
     for layer in layers:
         raw = lay_over(raw, layer)
-    # The file without `--set` is checked strictly: each of its conditions must be able to hold. `--set` may narrow a
-    # parameter so far that a condition on it never holds. The task's code accepts every value that its file or its demo
-    # lists.
-    whole = lay_over(defaults, own)
-    if isinstance(whole.get("space"), dict):
-        spaces.append(parse_space(whole["space"], place))
-        if own_demo is not None:
-            spaces.append(parse_space(lay_over(whole, own_demo)["space"], f"{place}: demo", narrowed=True))
-        for name, variant in variants.items():
-            spaces.append(parse_space(lay_over(whole, variant)["space"], f"{place}: given: {name}", narrowed=True))
+    spaces = _spaces(lay_over(defaults.sections, own.sections), own, place)
     given = given_by(sets, flags, named)
     allowed: Allowed = {}
     changes_space = bool(sets) or any(key.startswith("space.") for key in flags or ())
@@ -158,35 +151,54 @@ def load_config(
     config = check_config(task, changed, place + " with --set" if sets else place, given)
     if changes_space:
         check_space(config, {**listed(*spaces), **allowed}, given)
-    if slow and profile == "data" and _applies(slow, raw, config, values):
-        config = replace(config, slow=change(lay_over(raw, slow), sets, flags, named, allowed))
+    if own.slow and profile == "data":
+        ((key, value),) = values_given([own.slow]).items()
+        if key not in values and config.space.fixed().get(key.removeprefix("space.")) != value:
+            config = replace(config, slow=change(lay_over(raw, own.given[own.slow]), sets, flags, named, allowed))
     return config
 
 
-def _applies(slow: Mapping[str, Any], raw: dict[str, Any], config: SearchConfig, values: Mapping[str, Any]) -> bool:
-    """Whether the sections `slow` fix hyperparameters that are not fixed so already, and that the user did not give."""
-    fixed, now = parse_space(lay_over(raw, slow)["space"], config.place, narrowed=True).fixed(), config.space.fixed()
-    decisive = [name for name, value in fixed.items() if now.get(name) != value]
-    return bool(decisive) and not any(f"space.{name}" in values for name in decisive)
+@dataclass(frozen=True)
+class _ConfigFile:
+    """A YAML file: its sections without `demo`, `given` and `slow`, and these three. A file may lack them."""
+
+    sections: dict[str, Any]
+    demo: dict[str, Any] | None
+    given: dict[str, dict[str, Any]]
+    slow: str
 
 
-def _read_config(
-    path: Path, place: str
-) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, dict[str, Any]], dict[str, Any]]:
-    """The content of a YAML file without its sections `demo`, `given` and `slow`, and these sections.
+def _spaces(raw: dict[str, Any], file: _ConfigFile, place: str) -> list[Space]:
+    """The spaces of a file, which may list values: its own, that of its demo, and those of its section `given`.
 
-    A file may lack them: `demo` is then None, and the others are empty.
+    The file without `--set` is checked strictly: each of its conditions must be able to hold. `--set` may narrow a
+    parameter so far that a condition on it never holds.
+
+    Args:
+        raw: the file laid over `defaults.yaml`.
     """
+    if not isinstance(raw.get("space"), dict):
+        return []
+    parts = {f"given: {name}": sections for name, sections in file.given.items()}
+    if file.demo is not None:
+        parts = {"demo": file.demo, **parts}
+    others = [parse_space(lay_over(raw, s)["space"], f"{place}: {name}", narrowed=True) for name, s in parts.items()]
+    return [parse_space(raw["space"], place), *others]
+
+
+def _read_config(path: Path, place: str) -> _ConfigFile:
     own = read_yaml(path, place, f"the sections {', '.join(SECTIONS)}")
-    demo, variants, slow = own.pop("demo", None), own.pop("given", {}), own.pop("slow", {})
+    demo, variants, slow = own.pop("demo", None), own.pop("given", {}), own.pop("slow", "")
     if not isinstance(variants, dict):
         raise InputError(f"{place}: given: {variants!r}: expected sections by hyperparameter")
-    parts = {"demo": {} if demo is None else demo, "slow": slow}
+    if slow and (slow not in variants or "=" not in slow):
+        raise InputError(f"{place}: slow: {slow!r}: expected the NAME=VALUE of a part of `given`")
+    parts = {"demo": {} if demo is None else demo}
     parts |= {f"given: {name}": variant for name, variant in variants.items()}
     for part, sections in parts.items():
         if not isinstance(sections, dict) or set(sections) - set(SECTIONS):
             raise InputError(f"{place}: {part}: {sections!r}: expected the sections {', '.join(SECTIONS)}")
-    return own, demo, variants, slow
+    return _ConfigFile(own, demo, variants, slow)
 
 
 def read_yaml(path: Path, place: str, expected: str) -> dict[str, Any]:

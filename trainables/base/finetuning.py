@@ -31,14 +31,15 @@ class Rates:
     Fine-tuning has few epochs, so the rates change with each step. `learner.extra["epochs"]` is the number of epochs.
     """
 
-    def __init__(self, learner: Learner, samples: int) -> None:
+    def __init__(self, learner: Learner, samples: int, head_epochs: int = HEAD_EPOCHS) -> None:
         """
         Args:
             samples: of an epoch.
+            head_epochs: the number of first epochs that train the head alone.
         """
         self._optimizer = learner.optimizer
-        self._done = (learner.epoch - HEAD_EPOCHS - 1) * samples
-        self._total = max(1, learner.extra["epochs"] - HEAD_EPOCHS) * samples
+        self._done = (learner.epoch - head_epochs - 1) * samples
+        self._total = max(1, learner.extra["epochs"] - head_epochs) * samples
         for group in self._optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 

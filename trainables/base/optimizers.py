@@ -14,13 +14,14 @@ LAST_SHARE, STEP_FACTOR = 0.01, 0.95
 #: `warmup_cosine` rises during one of this many parts of the epochs, which end before the first rung of a search.
 WARMUP_PARTS = 20
 
+SCHEDULES = ("constant", "cosine", "warmup_cosine", "step")
 #: The allowed values of the hyperparameters of optimizers and schedules.
 ALLOWED: Allowed = {
     "optimizer": ("adamw", "adam", "sgd"),
     "lr": Numbers(),
     "weight_decay": Numbers(null=True),
     "momentum": BELOW_ONE,
-    "schedule": ("constant", "cosine", "warmup_cosine", "step"),
+    "schedule": SCHEDULES,
 }
 
 

@@ -22,9 +22,9 @@ from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.exported import load_weights, read_about, write_model
 from trainables.base.files import UNLIMITED, read_files, read_whole
-from trainables.base.finetuning import ALL
+from trainables.base.finetuning import ALL, Rates
 from trainables.base.optimizers import ALLOWED as OPTIMIZED
-from trainables.base.optimizers import make_optimizer, make_schedule
+from trainables.base.optimizers import SCHEDULES, make_optimizer, make_schedule
 from trainables.base.splitting import SPLITS
 from trainables.base.survey import Finding, classes_found
 from trainables.base.tables import TABLES, decode, named_lines
@@ -53,10 +53,13 @@ print(classify("a text", truncation=True, max_length={most}))
 """
 #: The exponent of the focal loss; 2 is the paper's choice.
 FOCUS = 2.0
+#: The schedule of fine-tuning: the rates rise, then fall as a cosine, set before each step.
+ONE_CYCLE = "one_cycle"
 #: The allowed values of the hyperparameters.
 ALLOWED: Allowed = {
-    **OPTIMIZED, "model.head": HEADS, "model.unfreeze": Numbers(whole=True, words=(ALL,)),
-    "model.lora": Numbers(whole=True), "model.pooling": ("cls", "mean"),
+    **OPTIMIZED, "schedule": (*SCHEDULES, ONE_CYCLE), "model.head": HEADS,
+    "model.unfreeze": Numbers(whole=True, words=(ALL,)), "model.lora": Numbers(whole=True),
+    "model.pooling": ("cls", "mean"),
     "model.mask_padding": SWITCH, "model.filters": COUNT, "model.tfidf": SWITCH, "model.characters": SWITCH,
     "tfidf_lr": Numbers(), "encoder_lr": Numbers(), "encoder_lr_decay": Numbers(),
     "weighting": ("none", "balanced", "focal"), "dropout": BELOW_ONE,
@@ -165,9 +168,12 @@ class TextTask:
         labels = read_only(split.labels).to(device)
         weights = learner.extra["class_weights"] if params["weighting"] == "balanced" else None
         focus = FOCUS if params["weighting"] == "focal" else 0.0
+        changes_each_step = params["schedule"] == ONE_CYCLE
+        advance = Rates(learner, len(split), head_epochs=0).advance if changes_each_step else lambda samples: None
 
         def forward(index: Rows) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
             logits, truth = learner.model(batch(learner, split, index)), labels[index.there]
+            advance(len(truth))
             loss = classification_loss(logits, truth, weights, focus)
             return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
 
@@ -313,8 +319,8 @@ def _learner(params: Params, encoding: TextEncoding, epochs: int, device: Device
     net = TextNet(encoding.encoder, params, len(encoding.classes), encoding.max_length, len(encoding.terms or ()))
     net = net.to(device.torch_device)
     optimizer = make_optimizer(parameter_groups(net, params), params)
-    schedule = make_schedule(optimizer, params["schedule"], epochs)
-    return Learner(net, optimizer, schedule, device, params, extra={"encoding": encoding})
+    schedule = None if params["schedule"] == ONE_CYCLE else make_schedule(optimizer, params["schedule"], epochs)
+    return Learner(net, optimizer, schedule, device, params, extra={"encoding": encoding, "epochs": epochs})
 
 
 def _encoded(model: Learner, texts: np.ndarray) -> EncodedSplit:

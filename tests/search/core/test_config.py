@@ -30,9 +30,18 @@ def test_slow_sections_leave_given_values():
     slow = config.for_slow_machine()
     assert slow.space.fixed()["model.unfreeze"] == 0 and "model.unfreeze" not in config.space.fixed()
     assert (slow.search.epochs, slow.search.grace_period, slow.search.seed) == (1, 1, 5)
-    for own in ("model.unfreeze=4", "model.backbone=none"):
+    for own in ("model.unfreeze=4", "model.unfreeze=0", "model.backbone=none"):
         assert load_config("windows", [own], profile="data").slow == {}
     assert load_config("windows").slow == {}, "the demo has its own space"
+
+
+@pytest.mark.parametrize("task", ["tweets", "lyrics"])
+def test_given_number_lays_its_sections_over_the_file(task):
+    fine_tuned, frozen = (load_config(task, sets, profile="data") for sets in ([], ["model.unfreeze=0"]))
+    assert (fine_tuned.search.epochs, frozen.search.epochs) == (4, 40)
+    assert frozen.space.fixed()["schedule"] == "cosine"
+    slow = fine_tuned.for_slow_machine()
+    assert (slow.raw["space"], slow.search) == (frozen.raw["space"], frozen.search)
 
 
 def test_given_value_lays_its_sections_over_the_file():
@@ -363,6 +372,8 @@ def test_wrong_objective_is_refused_with_the_right_form_of_it(text, example):
         ("[1]", r"given: \[1\]: expected sections by hyperparameter"),
         ("{lr: 3}", "given: lr: 3: expected the sections"),
         ("{lr: {other: {}}}", "given: lr: .*other.*: expected the sections"),
+        ("{lr=1: {}}\nslow: lr=2", "slow: 'lr=2': expected the NAME=VALUE of a part of `given`"),
+        ("{lr: {}}\nslow: lr", "slow: 'lr': expected the NAME=VALUE of a part of `given`"),
     ],
 )
 def test_wrong_section_given(tmp_path, text, message):

@@ -45,6 +45,20 @@ def test_full_trial_takes_three_tenths_of_the_budget(minutes, epoch_seconds, epo
     assert fit.max_epoch_seconds == pytest.approx(max_epoch_seconds, abs=0.01)
 
 
+@pytest.mark.parametrize(("most_epochs", "epochs"), [(4, 1), (13, 4), (40, 4)])
+def test_trial_on_a_slow_machine_has_a_quarter_of_few_configured_epochs(most_epochs, epochs):
+    """A tenth of an epoch fits the share of a full trial."""
+    assert TimePlan(600).trial_epochs(1800, most_epochs, first_rung=1).epochs == epochs
+
+
+@pytest.mark.parametrize(("left_seconds", "too_slow"), [(300, True), (340, False)])
+def test_fine_tuning_needs_time_for_two_final_epochs_after_one_epoch_of_the_trials(left_seconds, too_slow):
+    """100 s of the trials, 20 s around the final training, and two epochs of 100 s x 1.25 / (1 + 0.25 / 3) x 0.8 x 1.1
+    = 101.5 s: 323 s."""
+    plan = TimePlan(600, train_samples=800, validation_samples=200, alone_ratio=0.8)
+    assert plan.is_too_slow(100, left_seconds) == too_slow
+
+
 def test_configuration_gets_the_epochs_and_keeps_a_limit_that_the_user_gave():
     fit = TimePlan(900).trial_epochs(30, most_epochs=40, first_rung=5)
     fitted = with_epochs(load_config("rnn", profile="data"), fit).search

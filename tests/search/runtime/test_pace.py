@@ -1,6 +1,7 @@
 """How the seconds of an epoch are measured, before the trials and before the final training."""
 
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -49,9 +50,9 @@ def test_long_epoch_is_measured_in_part():
     assert not ended, "all of it would take ten seconds"
 
 
-@pytest.mark.parametrize(("budget", "unfreeze"), [("3m", {0}), ("10m", {8, "all"})])
+@pytest.mark.parametrize(("budget", "unfreeze"), [("90s", {0}), ("10m", {8, "all"})])
 def test_budget_too_short_for_fine_tuning_trains_heads(monkeypatch, tmp_path, budget, unfreeze):
-    """Three tenths of ten minutes hold four epochs of 40 s, three tenths of three minutes hold one."""
+    """After an epoch of 40 s, 90 s do not hold two epochs of a final training."""
     config = load_config("windows", [], {"search.time_budget": budget}, profile="data")
     measured = []
 
@@ -60,13 +61,17 @@ def test_budget_too_short_for_fine_tuning_trains_heads(monkeypatch, tmp_path, bu
         return pace.PaceMeasurement(2.0 if "model.unfreeze" in config.space.fixed() else 40.0, 0.6, 5.0)
 
     monkeypatch.setattr(pace, "measure_pace", measure)
+    monkeypatch.setattr(preparation, "Budget", partial(Budget, began=time.monotonic()))
     said = Said()
     cluster = SimpleNamespace(placement=PLACEMENT)
-    fitted, _ = preparation.fit_epochs(said, config, SPLITS, cluster)
+    computed = []
+    task = SimpleNamespace(precompute=lambda splits, choices, *_: computed.append(choices) or splits)
+    fitted, _, _ = preparation.fit_epochs(said, Store(tmp_path), config, task, SPLITS, cluster)
+    assert [choices["model.unfreeze"] for choices in computed] == ([(0,)] if unfreeze == {0} else [])
     assert {*fitted.space.choices()["model.unfreeze"]} == unfreeze
     assert len(measured) == (2 if unfreeze == {0} else 1)
     lines = "\n".join(said.lines)
-    assert ("an epoch takes about 40 s, too long for 3m; so model.unfreeze=0, search.epochs=1" in lines) == (
+    assert ("an epoch takes about 40 s, too long for 90s; so model.unfreeze=0, search.epochs=1" in lines) == (
         unfreeze == {0}
     )
 
