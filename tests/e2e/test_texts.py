@@ -10,7 +10,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, DistilBertForSequenceClassification
 
+from tests.conftest import Command
+from tests.outcomes import assert_logged_once, outcome_of, results
 from tests.serving import assert_served_and_reported
+from tests.trainables.text import families
 from trainables import get_task
 
 TINY = ("--epochs", "2", "--set", "search.grace_period=2", "--set", "data.encoder=auto")
@@ -119,3 +122,27 @@ def test_tweets_champion_served_and_reported(tweets):
     assert_served_and_reported(
         command, "tweets", "t", "Learning curves", "confusion matrix", "was predicted to be class", "weighting"
     )
+
+
+@pytest.mark.slow
+def test_fine_tuning_killed_in_a_trial_and_in_the_final_training_and_resumed(command, tmp_path):
+    """The defaults for own texts: the whole encoder trains, and the learning rate changes with each step."""
+    encoder = families.save("bert", tmp_path / "encoder")
+    texts = tmp_path / "texts.csv"
+    labels = ["first" if text.lower() < "m" else "second" for text in families.TEXTS]
+    pd.DataFrame({"text": families.TEXTS, "label": labels}).to_csv(texts, index=False)
+    search = (
+        "run", "tweets", "--name", "s", "--data", str(texts), "--trials", "3", "--epochs", "3", "--concurrency", "1",
+        "--set", f"data.encoder={encoder}", "--set", "data.max_length=24", "--set", "resources.dashboard=false",
+    )  # fmt: skip
+    whole = Command(tmp_path / "whole", command.env, command.empty_store)
+    whole.folder.mkdir()
+    whole.run(*search)
+    trials = [e["params"] for e in whole.events("s") if e["event"] == "trial"]
+    assert {(t["model.unfreeze"], t["schedule"]) for t in trials} == {("all", "one_cycle")}
+
+    command.kill_when("s", lambda events: len(results(events)) >= 2, *search)
+    command.kill_when("s", lambda events: any(e["event"] == "final_result" for e in events), "resume", "s")
+    command.run("resume", "s")
+    assert outcome_of(command, "s") == outcome_of(whole, "s")
+    assert_logged_once(command, "tweets", "s")
