@@ -44,18 +44,17 @@ def follow_log(store: Store, name: str, trial: int, last: int = 0) -> Iterator[s
     """
     folder, over = _opened(store, name, trial)
     log, size = _Log(folder.log(trial)), -1
-    lines = list(log.lines())[-last:]
+    lines = [*log.lines(), *(log.rest() if over else ())][-last:]
     while True:
         yield from lines
         if over:
-            yield from log.rest()
             return
         time.sleep(POLL_SECONDS)
         running = is_held(folder.journal)  # before the lines are read, so that none is missed
         if size != (size := folder.journal.stat().st_size):
             _, over = _opened(store, name, trial)
         over = over or not running
-        lines = list(log.lines())
+        lines = [*log.lines(), *(log.rest() if over else ())]
 
 
 def _opened(store: Store, name: str, trial: int) -> tuple[SearchFolder, bool]:
