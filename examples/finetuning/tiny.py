@@ -7,13 +7,14 @@ import torch
 import transformers
 from texts import TRAIN
 
+PAD, UNKNOWN, END = "<pad>", "<unk>", "</s>"
 folder = sys.argv[1] if len(sys.argv) > 1 else "tiny"
-words = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token="<unk>"))
+words = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
 words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-trainer = tokenizers.trainers.WordLevelTrainer(special_tokens=["<pad>", "<unk>", "</s>"])
+trainer = tokenizers.trainers.WordLevelTrainer(special_tokens=[PAD, UNKNOWN, END])
 words.train_from_iterator([text for text, _ in TRAIN], trainer)
 tokenizer = transformers.PreTrainedTokenizerFast(
-    tokenizer_object=words, **{"pad_token": "<pad>", "unk_token": "<unk>", "eos_token": "</s>"}
+    tokenizer_object=words, pad_token=PAD, unk_token=UNKNOWN, eos_token=END
 )  # fmt: skip
 torch.manual_seed(0)
 config = transformers.LlamaConfig(
