@@ -9,7 +9,7 @@ def train(trial):
     import lora
     from texts import TRAIN, VALIDATION
 
-    tokenizer = lora.tokenizer(lora.MODEL)
+    tokenizer = lora.tokenizer(trial.params["model"])
     model = lora.adapted(trial, "AutoModelForSequenceClassification", "SEQ_CLS")
     trained = lora.Trained(model)
     optimizer = torch.optim.AdamW(trained.weights.values(), lr=trial.params["lr"])

@@ -8,7 +8,7 @@ def train(trial):
     import transformers
     from texts import TRAIN, VALIDATION
 
-    tokenizer = lora.tokenizer(lora.MODEL)
+    tokenizer = lora.tokenizer(trial.params["model"])
     train_data, val_data = (
         [{"input_ids": tokenizer(text)["input_ids"]} for text, _ in samples] for samples in (TRAIN, VALIDATION)
     )

@@ -13,9 +13,10 @@ import transformers
 
 import search
 
-#: A folder or a name of the Hugging Face hub. `tiny.py` makes the folder `tiny`.
-MODEL = os.environ.get("MODEL", "tiny")
+#: `model` is a folder or a name of the Hugging Face hub; `tiny.py` makes the folder `tiny`. It has one value: the search
+#: keeps it, and each worker gets it.
 SPACE = {
+    "model": os.environ.get("MODEL", "tiny"),
     "lr": search.loguniform(1e-4, 3e-2, prior=3e-3),
     "rank": search.choice([2, 4, 8]),
     "alpha": search.choice([8, 16, 32]),
@@ -46,7 +47,7 @@ def frozen(name, kind, device):
 
 def adapted(trial, kind, task_type):
     """The base with new adapters. Each trial has modules of its own, around the weights that all trials share."""
-    base = frozen(MODEL, kind, str(trial.device))
+    base = frozen(trial.params["model"], kind, str(trial.device))
     shared = {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())}
     targets = trial.params["targets"]
     config = peft.LoraConfig(

@@ -38,7 +38,7 @@ def tiny(tmp_path_factory):
 def modules(tiny, monkeypatch):
     """Imports a module of the example."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.setenv("MODEL", str(tiny))
+    monkeypatch.setitem(PARAMS, "model", str(tiny))
     yield importlib.import_module
     for name in ("lora", "texts", *PROGRAMS):
         sys.modules.pop(name, None)
@@ -99,7 +99,7 @@ def test_searches_run_and_one_is_killed_and_resumed(command, tiny):
         copies[folder] = replace(command, folder=command.folder / folder, env=env)
         for name in PROGRAMS:
             text = (FOLDER / f"{name}.py").read_text()
-            short = text.replace("trials=6, epochs=4", "trials=3, epochs=3, concurrency=1")
+            short = text.replace("trials=6, epochs=4", "trials=2, epochs=3, concurrency=1")
             assert short != text
             (command.folder / folder / f"{name}.py").write_text(short)
         for name in ("lora.py", "texts.py"):
@@ -107,7 +107,7 @@ def test_searches_run_and_one_is_killed_and_resumed(command, tiny):
     whole, cut = copies["whole"], copies["cut"]
     assert "best: trial" in replace(whole, program=("classifier.py",)).run()
     assert "best: trial" in replace(whole, program=("language_model.py",)).run()
-    printed = "".join(whole.run("logs", "classifier", str(number), "--lines", "0") for number in range(3))
+    printed = "".join(whole.run("logs", "classifier", str(number), "--lines", "0") for number in range(2))
     assert len(re.findall("reads .* for AutoModelForSequenceClassification", printed)) == 1, "one worker, one base"
     replace(cut, program=("language_model.py",)).kill_when("language-model", lambda events: len(results(events)) >= 2)
     cut.run("resume", "language-model")

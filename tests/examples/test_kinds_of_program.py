@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from search.cli.app import _program, app
 from search.core.searchers import make_searcher
 from search.core.store import Store
 from search.observer import Observer
-from tests.conftest import ROOT, Command
+from tests.conftest import ROOT
 from tests.outcomes import assert_logged_once, outcome_of, results
 from trainables import seed_everything
 from trainables.base import training
@@ -250,18 +251,18 @@ def test_program_of_a_kind(tmp_path, monkeypatch, kind):
 def test_search_over_a_program_killed_and_resumed(command, kind):
     """The whole search: the driver is killed, and the resumed search equals an uninterrupted one."""
     wait = "import time; time.sleep(0.3)\n    print("
-    env = {**command.env, "PATH": path()}
-    commands = [Command(command.folder / name, env, command.empty_store) for name in ("whole", "cut")]
-    for one in commands:
+    whole, cut = (replace(command, folder=command.folder / name) for name in ("whole", "cut"))
+    for one in (whole, cut):
         one.folder.mkdir()
-        arguments = ["run", *write(kind, one.folder), "--trials", "3", "--concurrency", "1", "--name", "s"]
+        one.env = {**command.env, "PATH": path()}
+        # The processes of a worker have the home of the cluster.
+        arguments = [word.replace("$HOME", "{folder}") for word in write(kind, one.folder)]
+        arguments = ["run", *arguments, "--trials", "3", "--concurrency", "1", "--name", "s"]
         for script in one.folder.rglob("train.py"):
             script.write_text(script.read_text().replace("print(", wait))
-    whole, cut = commands
-    whole.run(*arguments, HOME=str(whole.folder))
-    cut = Command(cut.folder, {**env, "HOME": str(cut.folder)}, command.empty_store)
+    whole.run(*arguments)
     cut.kill_when("s", lambda events: len(results(events)) >= 2, *arguments)
     cut.run("resume", "s")
     assert outcome_of(cut, "s") == outcome_of(whole, "s")
-    assert_logged_once(cut, "train", "s")
+    assert_logged_once(cut, Store(cut.folder / "mlruns").search("s").read().task, "s")
     assert cut.run("logs", "s", "0")

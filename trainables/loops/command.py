@@ -114,6 +114,7 @@ class Command:
         else:  # as searches of earlier versions stored it
             object.__setattr__(self, "pattern", patterns[0])
         if self.template is not None:
+            object.__setattr__(self, "template", os.fspath(self.template))
             read_template(Path(self.folder, self.template))
             if not any(name == "template" for name, _, _ in fields):
                 raise InputError(
@@ -229,11 +230,6 @@ class Command:
                     f"command: {{{name}}}: no hyperparameter of that name; there are {allowed}; literal braces are "
                     f"doubled: {{{{ }}}}{more}"
                 )
-            if name in names and name in standard:
-                raise InputError(
-                    f"command: {{{name}}}: is {standard[name]} and also a hyperparameter: give the "
-                    "hyperparameter another name"
-                )
             if name in optional and len(word.split()) > 1:
                 raise InputError(f"command: {no_value(name, word)}")
             if spec == FLAG and truths is not None and name not in truths:
@@ -241,13 +237,20 @@ class Command:
                     f"command: {{{name}:{FLAG}}}: a flag is true or false: write {name}: {{choice: [true, false]}} in "
                     "the space"
                 )
+        if self.template is not None:
+            used |= check_template(Path(self.folder, self.template), {*names, *standard}, optional)
+        for name in used & standard.keys():
+            if name in names:
+                raise InputError(
+                    f"command: {{{name}}}: is {standard[name]} and also a hyperparameter: give the hyperparameter "
+                    "another name"
+                )
         if self.template is None:
             return []
-        held = check_template(Path(self.folder, self.template), {*names, *standard}, optional)
         return [
             f"note: {name}: is not in the command and not in {self.template}; the program can read SEARCH_PARAMS"
             for name in names
-            if name not in used | held
+            if name not in used
         ]
 
     def _standard_names(self) -> dict[str, str]:

@@ -316,6 +316,9 @@ def test_template_hyperparameter_that_no_text_holds(tmp_path):
     command = Command("x {template} --wd {decay}", template="cfg.yaml", folder=str(tmp_path))
     (note,) = command.check(["lr", "width", "decay"])
     assert note.startswith("note: width: is not in the command and not in cfg.yaml")
+    (tmp_path / "cfg.yaml").write_text("lr: {{lr}}\nepochs: {{epochs}}\n")
+    with pytest.raises(InputError, match=r"\{epochs\}: is the number of epochs and also a hyperparameter"):
+        Command("x {template}", template=Path("cfg.yaml"), folder=str(tmp_path)).check(["lr", "epochs"])
 
 
 @pytest.mark.parametrize(
