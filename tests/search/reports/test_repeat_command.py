@@ -185,6 +185,20 @@ def test_dry_run_of_a_command_prints_its_configuration_and_starts_no_search(tmp_
     assert Store(tmp_path / "store").names() == []
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [("[true, false]", "amp: true"), ("[1, 0]", r"{amp:flag}: a flag is true or false: write amp: ")],
+)
+def test_dry_run_of_a_command_with_a_flag(tmp_path, monkeypatch, values, said):
+    monkeypatch.setenv("SEARCH_STORE", str(tmp_path / "store"))
+    space = tmp_path / "space.yaml"
+    space.write_text(f"amp: {{choice: {values}, when: {{kind: a}}}}\nkind: {{choice: [a, b]}}\n")
+    given = ["run", "--command", "x {amp:flag} {kind}", "--space", str(space), "--objective", "loss min", "--dry-run"]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == (2 if "flag" in said else 0), result.output
+    assert said in result.output or '"amp": true' in result.output
+
+
 def test_again_of_a_function_leads_to_the_same_configuration(tmp_path):
     flags = {"search.epochs": 4, "search.seed": 5, "search.grace_period": 2, "resources.cpus": 2,
              "search.time_budget": "10m"}  # fmt: skip
