@@ -13,8 +13,8 @@ import transformers
 
 import search
 
-#: `model` is a folder or a name of the Hugging Face hub; `tiny.py` makes the folder `tiny`. As a hyperparameter with one
-#: value it reaches each worker, and a resumed search too.
+#: `model` is a folder or a name of the Hugging Face hub; `tiny.py` makes the folder `tiny`. It is a hyperparameter with
+#: one value, so that it reaches each worker, and a resumed search too.
 SPACE = {
     "model": os.environ.get("MODEL", "tiny"),
     "lr": search.loguniform(1e-4, 3e-2, prior=3e-3),
