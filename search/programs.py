@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from search.runtime.search import Listener
 
 
+#: The types of the values of a flag; None stands for a hyperparameter whose condition does not hold.
+TRUTHS = {bool, type(None)}
+
+
 @dataclass(frozen=True)
 class Program:
     """A training function or a command with the settings of its search.
@@ -57,7 +61,9 @@ class Program:
             values = config.space.choices()
             optional = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
             objective = parse_objective(str(self.objective), "objective").metric
-            self.train.check(set(values), optional, objective)
+            truths = {name for name, given in values.items() if given and {type(v) for v in given} <= TRUTHS}
+            for line in self.train.check(values, optional, objective, truths):
+                observer.say(line)
         for line in whole_numbers(config.space):
             observer.say(line)
         return config

@@ -168,6 +168,20 @@ class SearchResult:
 
         return [visible(line) for line in why(self._store, self.name, whole(trial, "trial", 0))]
 
+    def logs(self, trial: int, lines: int = 0) -> list[str]:
+        """The lines that a trial has printed until now, warnings and errors included; empty for a trial of a task.
+
+        Args:
+            lines: only this many lines from the end; 0 for all.
+
+        Raises:
+            InputError: there is no such trial.
+        """
+        from search.reports.logs import log_lines
+
+        found = log_lines(self._store, self.name, whole(trial, "trial", 0), whole(lines, "lines", 0))
+        return [visible(line) for line in found]
+
     def report(self) -> Path:
         """Writes an HTML page that shows the search, logs it to MLflow, and returns its path.
 

@@ -93,7 +93,10 @@ def run(
     command_: given.CommandOption = None,
     space: given.SpaceOption = None,
     objective: given.ObjectiveOption = None,
-    pattern: given.PatternOption = None,
+    pattern: given.PatternOption = [],  # noqa: B006 - typer copies it
+    report_at: given.ReportAtOption = None,
+    template: given.TemplateOption = None,
+    shell: given.ShellOption = False,
     trials: given.TrialsOption = None,
     epochs: given.EpochsOption = None,
     searcher: given.SearcherOption = None,
@@ -132,9 +135,11 @@ def run(
         from search.runs import RunOptions, check_task_name
 
         options = RunOptions(data, name, address, retrain, from_, gpus)
+        reading = {"pattern": pattern or None, "report_at": report_at, "template": template, "shell": shell}
         if command_ is not None or task is None:
-            program = _program(task, command_, space, objective, pattern, data, plan, flags, set_)
+            program = _program(task, command_, space, objective, reading, data, plan, flags, set_)
             sys.exit(commands.run_command(console, opened, program, options, dry_run, verbose))
+        _check_no_program({"space": space, "objective": objective, **reading})
         check_task_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
@@ -146,10 +151,14 @@ def run(
 
 
 def _program(
-    task: str | None, command: str | None, space: Path | None, objective: str | None, pattern: str | None,
+    task: str | None, command: str | None, space: Path | None, objective: str | None, reading: Mapping[str, Any],
     data: str | None, plan: bool, flags: Mapping[str, Any], sets: Sequence[str],
 ) -> Program:  # fmt: skip
-    """The program that `run --command` searches; raises InputError where an option is missing or does not fit."""
+    """The program that `run --command` searches; raises InputError where an option is missing or does not fit.
+
+    Args:
+        reading: the other arguments of `Command`.
+    """
     from search.core.program_config import read_space
     from search.programs import Program
     from trainables import InputError
@@ -165,7 +174,16 @@ def _program(
         raise InputError("--plan: only a TASK has a forecast; time a short run: --trials 2 --epochs 2")
     if space is None or objective is None:
         raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
-    return Program(Command(command, pattern), read_space(space), objective, flags, sets)
+    return Program(Command(command, **reading), read_space(space), objective, flags, sets)
+
+
+def _check_no_program(given: Mapping[str, Any]) -> None:
+    """Raises InputError if an option for a command is given with a task."""
+    from trainables import InputError
+
+    for name, value in given.items():
+        if value:
+            raise InputError(f"--{name.replace('_', '-')}: belongs to --command; a task has its own")
 
 
 @app.command()
@@ -209,7 +227,7 @@ def retrain(
         sys.exit(commands.retrain(console, opened, name, seeds, finalists, address, data))
 
 
-for _command in (look.data, look.ui, look.report, look.compare, look.why):
+for _command in (look.data, look.ui, look.report, look.compare, look.why, look.logs):
     app.command()(_command)
 
 

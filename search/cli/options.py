@@ -115,12 +115,37 @@ ObjectiveOption = Annotated[
     ),
 ]  # fmt: skip
 PatternOption = Annotated[
-    str | None,
+    list[str],
     typer.Option(
         metavar="REGEX", rich_help_panel="Your own script",
         show_default='lines such as @search {"epoch": 3, "val_loss": 0.41}',
-        help="Read metrics from the output lines of --command that match this regular expression. A named group gives "
-        r"a metric. Example: 'epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)'",
+        help="Read metrics from the output lines of --command that match this regular expression; may be given several "
+        "times. A named group gives a metric. "
+        r"Example: 'epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)'",
+    ),
+]  # fmt: skip
+ReportAtOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METRIC", rich_help_panel="Your own script", show_default="the metric of --objective",
+        help="An epoch of --command is complete at the line with this metric. For programs that print several lines "
+        "in an epoch, with the objective before the last one. Example: valid_accuracy",
+    ),
+]  # fmt: skip
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", rich_help_panel="Your own script",
+        help="Fill each trial's hyperparameters into a copy of this config file, in place of names in doubled braces: "
+        "`lr: {{lr}}`. {template} in --command is the path of the copy. Example: config.yaml",
+    ),
+]  # fmt: skip
+ShellOption = Annotated[
+    bool,
+    typer.Option(
+        "--shell", rich_help_panel="Your own script", show_default=False,
+        help="Let a shell run --command, for pipes, `cd`, `&&` and $HOME. Without it, no character of a value or a "
+        "name has a meaning for a shell.",
     ),
 ]  # fmt: skip
 

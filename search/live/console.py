@@ -172,7 +172,7 @@ class Reporter:
             return "other processes have taken the GPU's memory, the trial being within its share"
         if event["why"] == "lost":
             return "its worker was lost"
-        log = self.search.folder.path / "trials" / f"{event['number']:04d}" / "output.log"
+        log = self.search.folder.log(event["number"])
         known = user_line(event["traceback"]) is not None or not log.exists()
         return failure_in_a_line(event["traceback"]) + ("" if known else f" (its output: {log})")
 

@@ -94,11 +94,22 @@ def _program_again(
         return Again(redacted(_python(train, objective, changes, target, record, origin)), "", words)
     line = ["python", "-m", "search", "run", "--command", command["text"], "--space", SPACE_FILE]
     line += ["--objective", objective]
-    line += ["--pattern", command["pattern"]] if command.get("pattern") else []
+    line += _command_flags(command)
     line += [*_flags(changes), *_other_flags(record, origin)]
     space = "\n".join(f"{_json(name)}: {_json(spec)}" for name, spec in target["space"].items())
     words = f"In {command['folder']}, with this {SPACE_FILE}:" if command.get("folder") else ""
     return Again(redacted(shlex.join(line)), redacted(space), words)
+
+
+def _command_flags(command: Mapping[str, Any]) -> list[str]:
+    """The flags for the fields of a `Command` beside its text."""
+    patterns = command.get("pattern") or ()
+    words = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        words += ["--pattern", pattern]
+    for field, option in (("report_at", "--report-at"), ("template", "--template")):
+        words += [option, command[field]] if command.get(field) else []
+    return words + (["--shell"] if command.get("shell") else [])
 
 
 def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:

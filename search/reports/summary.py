@@ -15,6 +15,7 @@ from search.core.state import FinalRun, SearchState, Trial
 from search.final import finalists, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.columns import ordered
+from trainables import InputError
 
 #: The text of each outcome, in the order of `tally`. None: the trial is running.
 OUTCOMES = {
@@ -63,6 +64,13 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
             reached = "  ".join(f"{o.metric} {figure(value_of(trial, o))}" for o in config.objectives)
             lines.append(f"  trial {trial.number}: {reached}  {configuration(trial, config)}")
     return [*lines, *_effort(state, config)]
+
+
+def check_trial(state: SearchState, name: str, number: int) -> None:
+    """Raises InputError if the search `name` has no trial of that number."""
+    if number not in state.trials:
+        trials = f"there are 0 to {len(state.trials) - 1}" if state.trials else "there is none yet"
+        raise InputError(f"{name}: no trial {number}; {trials}")
 
 
 def no_winner(state: SearchState) -> str:

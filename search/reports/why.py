@@ -17,7 +17,8 @@ from search.core.readable import value as shown
 from search.core.replay import open_search
 from search.core.store import Store
 from search.core.study import Study, reported_together
-from trainables import LOOP_TASK, InputError
+from search.reports.summary import check_trial
+from trainables import LOOP_TASK
 
 #: The line for an event. `{epoch}` is the trial's last epoch, `{reason}` the event's reason.
 _LINES = {
@@ -54,9 +55,7 @@ def why(store: Store, name: str, number: int) -> list[str]:
     story = _Story(study, number, record.imported)
     for together in reported_together(config, read_events(folder.journal)):
         story.take(together)
-    if number not in study.state.trials:
-        trials = f"there are 0 to {len(study.state.trials) - 1}" if study.state.trials else "there is none yet"
-        raise InputError(f"{name}: no trial {number}; {trials}")
+    check_trial(study.state, name, number)
     return [*story.lines, *story.end()]
 
 

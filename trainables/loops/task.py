@@ -215,7 +215,7 @@ def _file_of(train: TrainingFunction) -> Path:
 
 def _origin_of(command: Command) -> str:
     """The file of a command's program; without a file, the words before the first flag or hyperparameter."""
-    words = shlex.split(command.text)
+    words = command.words
     for word in words:
         path = Path(command.folder, word)
         if path.suffix and path.is_file():
