@@ -88,6 +88,12 @@ class SearchSection(Section):
         example=30, shown_default="set by the task, or fewer if the time budget is short; demo: set by the task",
         flag="--epochs", ge=1,
     )  # fmt: skip
+    report_every: int | None = setting(
+        "Search",
+        "Steps from one report of a trial to the next. The search of a function or a command then counts in steps, and "
+        "search.epochs is the number of reports: --steps divided by this number. null: it counts in epochs.",
+        example=100, shown_default="count in epochs", flag="--report-every", default=None, ge=1,
+    )  # fmt: skip
     fit_epochs: bool = setting(
         "Search",
         "Reduce epochs and grace_period if a full trial would take more than 30 % of the time budget. --epochs sets it "

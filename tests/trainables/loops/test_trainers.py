@@ -1,7 +1,7 @@
 """Other libraries' trainers as trainings, and loops that report instead of yielding."""
 
-import io
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from trainables import seed_everything
 from trainables.base import training
+from trainables.base.checkpoints import Storage
 from trainables.base.device import Device
 from trainables.loops.task import LoopTask
 from trainables.loops.trial import Loop, TrainingError, Trial
@@ -16,9 +17,23 @@ from trainables.loops.trial import Loop, TrainingError, Trial
 CPU = Device(torch.device("cpu"))
 
 
-def loop(function, objective, epochs=4):
+def loop(function, objective, epochs=4, report_every=None, folder=None):
     seed_everything(3)
-    return Loop(function, Trial({"lr": 3e-3}, 3, epochs, torch.device("cpu")), CPU, objective)
+    trial = Trial({"lr": 3e-3}, 3, epochs, torch.device("cpu"), report_every)
+    trial.folder = folder
+    return Loop(function, trial, CPU, objective)
+
+
+def save(one, storage):
+    """Saves a training as a worker does; returns the checkpoint's name and digest."""
+    written = storage.save("state.pt", partial(training.write, one), partial(training.files_of, one))
+    return written["name"], written["digest"]
+
+
+def restored(make, checkpoint, storage, scratch):
+    one, damaged = training.restore(make, [checkpoint], storage.open_checked, partial(storage.others, scratch=scratch))
+    assert damaged == []
+    return one
 
 
 def curve(one, epochs, objective):
@@ -39,6 +54,15 @@ def reporting_without_parts(trial):
         trial.report({"val_loss": torch.rand(()).item()})
 
 
+@pytest.fixture
+def storage(tmp_path):
+    """The storage of a search on a worker that sees its folder."""
+    folder = tmp_path / "search"
+    folder.mkdir()
+    (folder / "journal.jsonl").write_bytes(b"mark")
+    return Storage(folder, b"mark")
+
+
 @pytest.fixture(scope="module")
 def distilbert(tmp_path_factory):
     """A tiny checkpoint as people have one."""
@@ -49,7 +73,7 @@ def distilbert(tmp_path_factory):
     return folder
 
 
-def with_transformers(checkpoint):
+def with_transformers(checkpoint, callbacks=(), **arguments):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
 
@@ -63,16 +87,16 @@ def with_transformers(checkpoint):
             transformers.AutoModelForSequenceClassification.from_pretrained(checkpoint),
             transformers.TrainingArguments(
                 learning_rate=trial.params["lr"], per_device_train_batch_size=8, seed=trial.seed, report_to="none",
-                use_cpu=True, disable_tqdm=True,
+                use_cpu=True, disable_tqdm=True, **arguments,
             ),
-            train_dataset=data, eval_dataset=data,
+            train_dataset=data, eval_dataset=data, callbacks=[make() for make in callbacks],
         )  # fmt: skip
         trial.fit(trainer)
 
     return train
 
 
-def with_lightning(trial):
+def with_lightning(trial, **arguments):
     lightning = pytest.importorskip("lightning.pytorch")
 
     class Module(lightning.LightningModule):
@@ -94,13 +118,13 @@ def with_lightning(trial):
     data = TensorDataset(x, x.sum(1, keepdim=True))
     trainer = lightning.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
+        enable_model_summary=False, **arguments,
     )  # fmt: skip
     trial.fit(trainer, Module(), DataLoader(data, 8, shuffle=True), DataLoader(data, 20))
 
 
 @pytest.mark.parametrize("kind", ["reporting", "reporting_without_parts", "transformers", "lightning"])
-def test_trainer_resumed_after_any_epoch_same_bits(kind, request):
+def test_trainer_resumed_after_any_epoch_same_bits(kind, request, storage, tmp_path):
     objective = "eval_loss" if kind == "transformers" else "val_loss"
     function = {
         "reporting": reporting, "reporting_without_parts": reporting_without_parts, "lightning": with_lightning,
@@ -110,11 +134,8 @@ def test_trainer_resumed_after_any_epoch_same_bits(kind, request):
     for done in (1, 2, 3):
         one = loop(function, objective)
         assert curve(one, done, objective) == whole[:done]
-        file = io.BytesIO()
-        training.write(one, file)
-        file.seek(0)
-        again = loop(function, objective)
-        training.load(again, file)
+        checkpoint = save(one, storage)
+        again = restored(lambda: loop(function, objective), checkpoint, storage, tmp_path)
         assert curve(again, 4 - done, objective) == whole[done:]
 
 
@@ -161,3 +182,24 @@ def test_mistakes_are_told_in_a_line(distilbert):
     assert curve(one, 2, "val_loss") == [1.0, 1.0]
     with pytest.raises(training.Ended):
         curve(one, 1, "val_loss")
+
+
+@pytest.mark.parametrize("every", [2, 5, 3], ids=["inside an epoch", "at the end of an epoch", "across epochs"])
+@pytest.mark.parametrize("library", ["transformers", "lightning"])
+def test_trainer_with_evaluation_by_steps_resumed_after_any_report_same_bits(
+    library, every, distilbert, storage, tmp_path
+):
+    objective = "eval_loss" if library == "transformers" else "val_loss"
+    function = with_transformers(distilbert) if library == "transformers" else with_lightning
+
+    def make(folder):
+        return loop(function, objective, report_every=every, folder=tmp_path / folder)
+
+    whole = curve(make("whole"), 4, objective)
+    assert len(set(whole)) == 4
+    for done in (1, 2, 3):
+        one = make("cut")
+        assert curve(one, done, objective) == whole[:done]
+        checkpoint = save(one, storage)
+        again = restored(lambda: make("cut"), checkpoint, storage, tmp_path / "scratch")
+        assert curve(again, 4 - done, objective) == whole[done:]
