@@ -36,9 +36,9 @@ def left_out(every: int) -> str:
 class Batches:
     """The batches of a loader, one pass at a time, with a state.
 
-    The state holds the random generators at the beginning of the pass, from which a loader draws its order, and the
-    number of batches taken since. After a restore the next pass draws the same order again and leaves out these batches.
-    The random generators are afterwards as they were before.
+    The state holds the random generators at the beginning of the pass, from which a loader draws its order, the number
+    of batches taken since, and the random generators then. After a restore the next pass draws the same order again,
+    leaves out these batches, and sets the generators as they were.
     """
 
     def __init__(self, loader: Iterable[Any]) -> None:
@@ -46,7 +46,8 @@ class Batches:
         #: The generators at the beginning of the pass, and the number of batches taken; None between two passes.
         self._began: dict[str, Any] | None = None
         self._taken = 0
-        self._restored = False
+        #: The state to continue from at the beginning of the next pass.
+        self._restored: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self._loader)  # type: ignore[arg-type]
@@ -57,17 +58,18 @@ class Batches:
         return getattr(self._loader, name)
 
     def __iter__(self) -> Iterator[Any]:
-        if self._restored and self._began is not None:
-            now = rng_state()
-            set_rng_state(self._began)
-            batches = iter(self._loader)
-            for _ in range(self._taken):
-                next(batches)
-            set_rng_state(now)
-        else:
+        state, self._restored = self._restored, None
+        if state is None or state["began"] is None:
+            if state is not None:
+                set_rng_state(state["now"])
             self._began, self._taken = rng_state(), 0
-            batches = iter(self._loader)
-        self._restored = False
+            return self._count(iter(self._loader))
+        self._began, self._taken = state["began"], state["taken"]
+        set_rng_state(state["began"])
+        batches = iter(self._loader)
+        for _ in range(self._taken):
+            next(batches)
+        set_rng_state(state["now"])
         return self._count(batches)
 
     def _count(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -82,11 +84,12 @@ class Batches:
             whole = self._taken >= len(self)
         except TypeError:  # the loader has no length
             whole = False
-        return {"began": None, "taken": 0} if whole else {"began": self._began, "taken": self._taken}
+        began, taken = (None, 0) if whole else (self._began, self._taken)
+        return {"began": began, "taken": taken, "now": rng_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what `state_dict` returned. The next pass begins with the next batch."""
-        self._began, self._taken, self._restored = state["began"], state["taken"], True
+        self._restored = state
 
 
 def endless(batches: Batches) -> Iterator[Any]:

@@ -297,10 +297,17 @@ def _fit_lightning(trial: Any, trainer: Any, folder: Path, *arguments: Any, **na
                 trial.report(metrics)
 
         def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+            if not self.begins:
+                return
+            loops = checkpoint["loops"]["fit_loop"]
+            if trial.report_every:  # with `max_steps`, Lightning would take the epoch that ended for the one that begins
+                for name, counts in loops["epoch_loop.batch_progress"]["current"].items():
+                    loops["epoch_loop.batch_progress"]["current"][name] = 0 * counts
+                loops["epoch_loop.batch_progress"]["is_last_batch"] = False
+                return
             # Lightning counts the epoch as begun, and would skip its first batch after a resume.
-            if self.begins:
-                for counts in ("total", "current"):
-                    checkpoint["loops"]["fit_loop"]["epoch_progress"][counts]["ready"] -= 1
+            for kind in ("total", "current"):
+                loops["epoch_progress"][kind]["ready"] -= 1
 
     def save() -> None:
         _remove_checkpoints(folder)
