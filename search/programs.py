@@ -57,7 +57,7 @@ class Program:
             values = config.space.choices()
             optional = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
             objective = parse_objective(str(self.objective), "objective").metric
-            self.train.check(set(values), optional, objective)
+            self.train.check(set(values), optional, objective, steps=config.search.report_every is not None)
         for line in whole_numbers(config.space):
             observer.say(line)
         return config

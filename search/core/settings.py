@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from search.core.registry import SCHEDULERS, SEARCHERS, Registry
+from search.core.unit import Unit
 from trainables.base.values import suggestion
 
 
@@ -258,6 +259,11 @@ class SearchSection(Section):
         "checkpoint of a running trial and the best one of the search always remain.",
         example=200.0, gt=0,
     )  # fmt: skip
+
+    @property
+    def unit(self) -> Unit:
+        """The unit in which people see the progress of a trial."""
+        return Unit(self.report_every)
 
 
 class Resources(Section):

@@ -220,7 +220,7 @@ class WithFiles(Protocol):
         ...
 
     def take_files(self, folder: Path | None) -> None:
-        """Gives the training the folder with the files of the state that it loaded; raises Damaged if one is missing."""
+        """Gives the training the folder with the files of the state that it loaded; raises Damaged if it is missing."""
         ...
 
 

@@ -48,8 +48,8 @@ class TaskTrainable(tune.Trainable):
         number, params, seed, micro_batches: of the trial.
         decisions: the epochs after which the driver may stop or pause the trial.
         resume_from: names and digests of the trial's checkpoints, the newest first.
-        carried: the files of the newest checkpoint by name, as the references of `sent`, for a machine that does not see
-            them.
+        carried: the files of the newest checkpoint by name, as `pieces_of` returns them, for a machine that does not
+            see them.
 
     A checkpoint holds a learner's whole state, whether it trained alone or in a stack. A worker is reused for many
     trials. `epoch` counts a trial's epochs; unlike Tune's `training_iteration` it continues after a resume.

@@ -20,7 +20,8 @@ import regex
 from trainables.base.errors import InputError
 from trainables.loops.errors import CommandFailed, TrainingError
 from trainables.loops.process import Process, is_system_text
-from trainables.loops.reports import MARK, Epochs, reported
+from trainables.loops.reports import MARK, Epochs, Steps, reported
+from trainables.loops.steps import left_out
 from trainables.loops.trial import Trial
 
 #: Names that a command may have in braces, in addition to the hyperparameters, and their meanings.
@@ -28,6 +29,8 @@ STANDARD_NAMES = {
     "epochs": "the number of epochs", "seed": "the seed of the trial", "device": "the device of the trial",
     "folder": "the folder of the trial", "trial": "the number of the trial",
 }  # fmt: skip
+#: Further names in a search that counts in steps.
+STEP_NAMES = {"steps": "the number of steps", "report_every": "the number of steps from one report to the next"}
 #: Values of each type that a hyperparameter may have.
 _SAMPLES = (1, 0.5, "text", True)
 #: Parts of a word that no shell would change: in quotes, after a backslash, or the name of a hyperparameter in braces.
@@ -56,6 +59,9 @@ class Command:
     without the objective is added to the next report, so that a line for training and a line for validation make one
     epoch. `98.00%` is read as 98, `1,234.5` as 1234.5.
 
+    **Steps.** In a search that counts in steps, `step` (or `tokens`, or `samples`) says where a report stands. Reports
+    between two multiples of `report_every` are left out.
+
     **The end.** The trial is complete when the process ends with code 0, also before its last epoch. After the last
     epoch the process has `search.stall_timeout` to end. Another code makes the trial fail; its epochs still count. A
     process gets SIGTERM if its trial is stopped, or if it reports epochs beyond the last.
@@ -63,6 +69,8 @@ class Command:
     **Environment.** All names of braces are variables too:
 
         SEARCH_EPOCHS, SEARCH_SEED, SEARCH_DEVICE, SEARCH_TRIAL: the number of epochs, the seed, the device, the trial.
+        SEARCH_STEPS, SEARCH_REPORT_EVERY, SEARCH_STEP: the number of steps, the steps from one report to the next, and
+            the steps that the search knows from before a kill, in a search that counts in steps.
         SEARCH_FOLDER: a folder of the trial, which is the same after a kill.
         SEARCH_PARAMS: the hyperparameters as JSON.
         SEARCH_EPOCH: the number of epochs that the search knows from before a kill. Reports of these epochs are
@@ -186,13 +194,16 @@ class Command:
         files = [word for word in words if word.endswith((".py", ".sh", ".jl", ".R"))]
         return re.sub(r"\W", "_", Path((files or words)[0]).stem)
 
-    def check(self, names: Collection[str], optional: Collection[str] = (), objective: str | None = None) -> None:
+    def check(
+        self, names: Collection[str], optional: Collection[str] = (), objective: str | None = None, steps: bool = False
+    ) -> None:
         """Checks the names in braces and the groups of the pattern.
 
         Args:
             names: the hyperparameters.
             optional: the hyperparameters that may have no value in a trial.
             objective: the name of the metric that the search optimises; None leaves the pattern unchecked.
+            steps: whether the search counts in steps.
 
         Raises:
             InputError: a name is unknown, or is both a hyperparameter and a standard name. An optional hyperparameter
@@ -201,19 +212,20 @@ class Command:
         """
         if objective is not None:
             self.check_objective(objective)
+        standard = STANDARD_NAMES | (STEP_NAMES if steps else {})
         for word in shlex.split(self.text):
             for _, name, _, _ in self._fields(word):
                 if name is None:
                     continue
-                if name not in names and name not in STANDARD_NAMES:
-                    allowed = ", ".join([*sorted(names), *STANDARD_NAMES])
+                if name not in names and name not in standard:
+                    allowed = ", ".join([*sorted(names), *standard])
                     raise InputError(
                         f"command: {{{name}}}: no hyperparameter of that name; there are {allowed}; literal braces are "
                         "doubled: {{ }}"
                     )
-                if name in names and name in STANDARD_NAMES:
+                if name in names and name in standard:
                     raise InputError(
-                        f"command: {{{name}}}: is {STANDARD_NAMES[name]} and also a hyperparameter: give the "
+                        f"command: {{{name}}}: is {standard[name]} and also a hyperparameter: give the "
                         "hyperparameter another name"
                     )
                 if name in optional and len(word.split()) > 1:
@@ -262,7 +274,7 @@ class Command:
 
     def __call__(self, trial: Trial) -> Iterator[dict[str, float]]:
         """Runs the command for a trial and yields the metrics of its epochs. Closing the generator ends the process."""
-        epochs = Epochs(trial.objective)
+        epochs = Steps(trial.objective, trial.report_every) if trial.report_every else Epochs(trial.objective)
         done = trial.restore(command=epochs)
         log = None if trial.folder is None else trial.folder / "output.log"
         environment = {**self._variables(trial, done), **self.environment}
@@ -276,7 +288,7 @@ class Command:
                     return
                 epoch, metrics = report
                 if epoch > due:
-                    raise TrainingError(_skipped_epoch(epochs, epoch, due))
+                    raise TrainingError(_skipped_epoch(epochs, trial, epoch, due))
                 if due == 1 and trial.of > 1 and process.seconds > BUFFERED and process.wait(END) is not None:
                     trial.messages.append(
                         "its first report came when the command ended, too late to stop it: the command buffers its "
@@ -295,10 +307,15 @@ class Command:
         for line in process.lines():
             for metrics in reported(line, self.pattern):
                 epoch = epochs.add(metrics)
+                if isinstance(epochs, Steps) and epochs.left_out:
+                    trial.messages.append(left_out(trial.report_every or 1))
+                    epochs.left_out = False
                 if epoch is None:
                     continue
                 if done and epochs.named and epoch[0] == 1:
-                    trial.messages.append("the command began with epoch 1; reports of known epochs are ignored")
+                    trial.messages.append(
+                        f"the command began with {trial.at(1)}; reports of known {trial.unit}s are ignored"
+                    )
                 yield epoch
 
     @staticmethod
@@ -343,21 +360,24 @@ class Command:
         return words
 
     def _standard_values(self, trial: Trial) -> dict[str, Any]:
-        return {
+        values = {
             "epochs": trial.of, "seed": trial.seed, "device": str(trial.device), "folder": trial.folder or "",
             "trial": trial.number,
         }  # fmt: skip
+        return values | {name: value for name, value in _steps_of(trial).items() if value is not None}
 
     def _variables(self, trial: Trial, done: int) -> dict[str, str]:
         variables = {f"SEARCH_{key.upper()}": str(value) for key, value in self._standard_values(trial).items()}
         own = {"SEARCH_PARAMS": json.dumps(trial.params), "SEARCH_EPOCH": str(done), "PYTHONUNBUFFERED": "1"}
+        if trial.report_every is not None:
+            own["SEARCH_STEP"] = str(done * trial.report_every)
         return variables | own
 
     def _check_end(self, process: Process, epochs: Epochs, trial: Trial, done: int, due: int) -> None:
         """Raises unless a command ended with code 0 after at least one epoch."""
         code, last_lines = process.wait() or 0, "\n".join(process.tail)
         has_epochs = due > 1
-        when = "after its last epoch" if due > trial.of else f"before epoch {due}"
+        when = f"after its last {trial.unit}" if due > trial.of else f"before {trial.at(due)}"
         if code:
             end = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
             # By convention 2 means wrong arguments, 126 and 127 that the program cannot be started.
@@ -366,8 +386,8 @@ class Command:
             raise error(f"the command {end} {when}{hint}; its last lines:\n{last_lines}")
         if done and epochs.count and not epochs.named and epochs.count == trial.of - done:
             raise TrainingError(
-                f"the command was started again after epoch {done} and reported {epochs.count} epochs without their "
-                "numbers: a program that continues after a kill has to report `epoch`"
+                f"the command was started again after {trial.at(done)} and reported {epochs.count} {trial.unit}s "
+                f"without their numbers: a program that continues after a kill has to report `{trial.unit}`"
             )
         if has_epochs:
             return
@@ -375,8 +395,8 @@ class Command:
             raise TrainingError(epochs.objective_missing("metrics"))
         expected = f"{MARK} {{...}}" if self.pattern is None else f"the pattern {self.pattern!r}"
         raise TrainingError(
-            f"the command ended with code 0 before epoch 1: no line of its output has {expected}; its last lines:\n"
-            f"{last_lines}"
+            f"the command ended with code 0 before {trial.at(1)}: no line of its output has {expected}; its last "
+            f"lines:\n{last_lines}"
         )
 
     def _flag_hint(self, trial: Trial) -> str:
@@ -432,9 +452,20 @@ def _no_value(name: str, word: str) -> str:
     )
 
 
-def _skipped_epoch(epochs: Epochs, epoch: int, due: int) -> str:
+def _steps_of(trial: Trial) -> dict[str, int | None]:
+    """The values of the names `steps` and `report_every`; None in a search that counts in epochs."""
+    every = trial.report_every
+    return {"steps": None if every is None else trial.max_steps, "report_every": every}
+
+
+def _skipped_epoch(epochs: Epochs, trial: Trial, epoch: int, due: int) -> str:
+    if trial.report_every is not None:
+        return (
+            f"the command reports {trial.at(epoch)} where {trial.at(due)} is due: let it report after each "
+            f"{trial.report_every} steps, or search with another --report-every"
+        )
     shift = 1 - (epochs.first or 0)
     return (
         f"the command reports epoch {epoch - shift} where epoch {due - shift} is due: report each epoch; if the "
-        "numbers are steps, call them `step`: reports are then counted, and --epochs is their number"
+        "numbers are steps, call them `step`, and search with --steps and --report-every"
     )

@@ -1,7 +1,7 @@
 """Runs the trainers of other libraries: `transformers.Trainer` and Lightning's `Trainer`.
 
-Each trainer reports an evaluation from a callback and waits there, inside `Trial.report`. Its checkpoint stays in files:
-they belong to the trial's state (`TrainerFiles`), and no file is read into memory.
+Each trainer reports an evaluation from a callback and waits there, inside `Trial.report`. Its checkpoint stays in
+files: they belong to the trial's state (`TrainerFiles`), and no file is read into memory.
 
 A trainer keeps the settings of the user. A line names the values that the search adds to settings without a value of
 the user. A setting that contradicts the search is an error.
@@ -20,14 +20,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from trainables.base.checkpoint_files import INDEX, flat, link
 from trainables.loops.errors import TrainingError
 from trainables.loops.steps import Batches
 
 #: The defaults of these libraries that mean that the user gave no value.
 _TRANSFORMERS_EPOCHS, _TRANSFORMERS_FOLDER, _LIGHTNING_EPOCHS = 3, "trainer_output", 1000
+#: The name of Lightning's checkpoint in its folder. With some strategies it is a folder too.
+_LIGHTNING_FILE = "lightning.ckpt"
 
 
 class TrainerFiles:
@@ -64,7 +64,7 @@ class TrainerFiles:
             self.newest = self.folder / state["newest"]
             return
         # A search of an earlier version: the state holds the content of the files.
-        self.newest = self.folder / ("checkpoint-0" if "trainer_state.json" in state else "lightning.ckpt")
+        self.newest = self.folder / ("checkpoint-0" if "trainer_state.json" in state else _LIGHTNING_FILE)
         for name, content in state.items():
             path = self.newest / name if self.newest.suffix == "" else self.newest
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,10 +156,9 @@ def _fit_transformers(trial: Any, trainer: Any, folder: Path, **named: Any) -> N
     for name, value in added.items():
         kind = type(getattr(args, name))
         setattr(args, name, value if kind is type(None) else kind(value))
-    told = {name: value for name, value in added.items() if name != "output_dir"}
+    told = ", ".join(f"{name}={value!r}" for name, value in added.items() if name != "output_dir")
     trial.messages.append(
-        f"trial.fit adds {', '.join(f'{name}={value!r}' for name, value in told.items())} to the TrainingArguments, and "
-        "the Trainer saves after each evaluation"
+        f"trial.fit adds {told} to the TrainingArguments, and the Trainer logs and saves with each evaluation"
     )
     files = TrainerFiles(trial, Path(args.output_dir))
     _remove_checkpoints(files.folder)  # of an attempt that was killed
@@ -216,8 +215,8 @@ def _evaluation(trial: Any, args: Any) -> dict[str, Any]:
     if trial.report_every is None:
         if strategy == "steps":
             raise _contradiction(
-                "eval_strategy='steps'", f"it counts in epochs: search with steps=..., report_every={args.eval_steps:g}, "
-                "or give eval_strategy='epoch'",
+                "eval_strategy='steps'", "it counts in epochs: search with steps=..., "
+                f"report_every={args.eval_steps:g}, or give eval_strategy='epoch'",
             )  # fmt: skip
         return {} if strategy == "epoch" else {"eval_strategy": "epoch"}
     if strategy == "no":
@@ -261,9 +260,40 @@ def _stopped_itself(files: TrainerFiles) -> bool:
 def _fit_lightning(trial: Any, trainer: Any, folder: Path, *arguments: Any, **named: Any) -> None:
     package = "lightning.pytorch" if type(trainer).__module__.startswith("lightning.") else "pytorch_lightning"
 
-    class Report(import_module(f"{package}.callbacks").Callback):  # type: ignore[misc]
-        """Reports a validation at its end, and a validation after an epoch's last batch at the start of the next epoch:
-        Lightning steps the schedules after the end of an epoch."""
+    def save() -> None:
+        _remove_checkpoints(folder)
+        files.newest = folder / f"checkpoint-{trainer.global_step}"
+        trainer.save_checkpoint(files.newest / _LIGHTNING_FILE)
+
+    if added := _lightning_length(trial, trainer):
+        trial.messages.append(f"trial.fit adds {', '.join(added)} to the Trainer")
+    files = TrainerFiles(trial, folder, save)
+    _remove_checkpoints(folder)  # of an attempt that was killed
+    if trial.restore(checkpoint=files):
+        assert files.newest is not None
+        named["ckpt_path"] = files.newest / _LIGHTNING_FILE if files.newest.is_dir() else files.newest
+        if "weights_only" in inspect.signature(trainer.fit).parameters:
+            named["weights_only"] = False  # this trial wrote the file
+    report = _lightning_report(import_module(f"{package}.callbacks").Callback, trial)
+    trainer.callbacks.append(report)
+    keeps_place = trial.report_every is not None and trainer.world_size == 1
+    try:
+        with _resumable(package, trainer, arguments, named) if keeps_place else nullcontext(arguments) as arguments:
+            trainer.fit(*arguments, **named)
+    finally:
+        trainer.callbacks.remove(report)
+
+
+def _lightning_report(base: Any, trial: Any) -> Any:
+    """The callback that reports each epoch or validation.
+
+    Args:
+        base: Lightning's class of callbacks.
+    """
+
+    class Report(base):
+        """Reports a validation at its end. An epoch, and a validation after the last batch of an epoch, is reported at
+        the start of the next epoch: Lightning steps the schedules after the end of an epoch."""
 
         metrics: dict[str, float] | None = None
         #: Whether an epoch is about to begin, and its first batch has not been trained.
@@ -284,57 +314,33 @@ def _fit_lightning(trial: Any, trainer: Any, folder: Path, *arguments: Any, **na
             self._report()
             self.begins = False
 
-        def on_train_end(self, trainer: Any, module: Any) -> None:
-            self._report()
-
         def _take(self, trainer: Any) -> None:
             self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             trial._step = trainer.global_step if trial.report_every else None
 
-        def _report(self) -> None:
+        def _report(self, *_: Any) -> None:
             metrics, self.metrics = self.metrics, None
             if metrics is not None:
                 trial.report(metrics)
 
+        on_train_end = _report
+
         def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
-            if not self.begins:
-                return
-            loops = checkpoint["loops"]["fit_loop"]
-            if trial.report_every:  # with `max_steps`, Lightning would take the epoch that ended for the one that begins
-                for name, counts in loops["epoch_loop.batch_progress"]["current"].items():
-                    loops["epoch_loop.batch_progress"]["current"][name] = 0 * counts
-                loops["epoch_loop.batch_progress"]["is_last_batch"] = False
-                return
-            # Lightning counts the epoch as begun, and would skip its first batch after a resume.
-            for kind in ("total", "current"):
-                loops["epoch_progress"][kind]["ready"] -= 1
+            if self.begins:
+                _begin_epoch(checkpoint["loops"]["fit_loop"], steps=trial.report_every is not None)
 
-    def save() -> None:
-        _remove_checkpoints(folder)
-        path = folder / f"checkpoint-{trainer.global_step}" / "lightning.ckpt"
-        trainer.save_checkpoint(path)
-        files.newest = path.parent
+    return Report()
 
-    added = _lightning_length(trial, trainer)
-    if added:
-        trial.messages.append(f"trial.fit adds {', '.join(added)} to the Trainer")
-    files = TrainerFiles(trial, folder, save)
-    _remove_checkpoints(folder)  # of an attempt that was killed
-    done = trial.restore(checkpoint=files)
-    report = Report()
-    trainer.callbacks.append(report)
-    if done:
-        assert files.newest is not None
-        newest = files.newest / "lightning.ckpt"
-        named["ckpt_path"] = newest if newest.exists() else files.newest
-        if "weights_only" in inspect.signature(trainer.fit).parameters:
-            named["weights_only"] = False  # this trial wrote the file
-    keeps_place = trial.report_every is not None and trainer.world_size == 1
-    try:
-        with _resumable(package, trainer, arguments, named) if keeps_place else nullcontext(arguments) as arguments:
-            trainer.fit(*arguments, **named)
-    finally:
-        trainer.callbacks.remove(report)
+
+def _begin_epoch(loops: dict[str, Any], steps: bool) -> None:
+    """Changes the counts of a checkpoint that is saved at the start of an epoch, so that a resume trains this epoch."""
+    if steps:  # with `max_steps`, Lightning would end the epoch at once
+        batches = loops["epoch_loop.batch_progress"]
+        batches["current"] = dict.fromkeys(batches["current"], 0)
+        batches["is_last_batch"] = False
+    else:  # Lightning counts the epoch as begun, and would skip its first batch
+        for kind in ("total", "current"):
+            loops["epoch_progress"][kind]["ready"] -= 1
 
 
 @contextmanager
@@ -397,6 +403,7 @@ def _lightning_length(trial: Any, trainer: Any) -> list[str]:
         added.append(f"val_check_interval={batches}, check_val_every_n_epoch=None")
     elif per_epoch is None and interval != batches:
         raise _contradiction(
-            f"val_check_interval={interval}", f"it has report_every={every}, which are {batches} batches: make them equal"
-        )
+            f"val_check_interval={interval}", f"it has report_every={every}, which are {batches} batches: make them "
+            "equal",
+        )  # fmt: skip
     return added

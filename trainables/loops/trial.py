@@ -127,9 +127,14 @@ class Trial:
             raise TrainingError(f"{place}: the search counts in epochs; search with steps=2000, report_every=100, say")
         return self.report_every
 
+    @property
+    def unit(self) -> str:
+        """`epoch` or `step`: what the search counts."""
+        return "epoch" if self.report_every is None else "step"
+
     def at(self, report: int) -> str:
         """The place of a report in words, such as `epoch 3` or `step 300`."""
-        return f"epoch {report}" if self.report_every is None else f"step {report * self.report_every}"
+        return f"{self.unit} {report * (self.report_every or 1)}"
 
     def report(self, metrics: Any) -> None:
         """Reports the metrics of the epoch that just ended; returns when the next epoch is due.
@@ -147,7 +152,7 @@ class Trial:
     def fit(self, trainer: Any, *arguments: Any, **named: Any) -> None:
         """Trains with a `transformers.Trainer` or a Lightning `Trainer`.
 
-        The trainer reports each evaluation, and after a kill it continues from its own checkpoint. The call returns when
+        The trainer reports each evaluation. After a kill it continues from its own checkpoint. The call returns when
         the trial is complete. It does not return when the trial is stopped.
 
         Args:
@@ -244,7 +249,9 @@ class Loop:
         metrics = self._next()
         if starts and self.trial._checkpoint is not None:
             # The function restored no part: it runs again from its first epoch up to the trial's epoch.
-            self.trial.messages.append("no parts were given to `trial.epochs(...)`, so it starts again at its beginning")
+            self.trial.messages.append(
+                "no parts were given to `trial.epochs(...)`, so it starts again at its beginning"
+            )
             for known in range(1, self.epoch):
                 metrics = self._next(known)
         self.trial._checkpoint = None
@@ -278,10 +285,9 @@ class Loop:
         except StopIteration:
             if self.epoch > 1:
                 raise Ended from None
+            first = "epoch" if self.trial.report_every is None else "report"
             raise TrainingError(
-                f"the function ended before its first report, and a trial has {self.trial.of}: yield the metrics of each"
-                if self.trial.report_every
-                else f"the function ended before its first epoch, and a trial has {self.trial.of}: yield the metrics of "
+                f"the function ended before its first {first}, and a trial has {self.trial.of}: yield the metrics of "
                 "each"
             ) from None
 
