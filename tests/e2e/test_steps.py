@@ -152,7 +152,7 @@ def test_search_by_steps_killed_twice_and_resumed(command, tmp_path, kind):
     cut, _ = prepared(command, kind, tmp_path / "cut")
     said = whole.run(*arguments)
     reports = len(results(whole.events("s")))
-    assert ", step 24: " in said and "at step " in said or kind == "transformers"
+    assert (", step 24: " in said and "at step " in said) or kind == "transformers"
     assert any(event["outcome"] == "stopped_early" for event in results(whole.events("s")))
     resumed = replace(cut, program=("-m", "search"))
     cut.kill_when("s", lambda events: len(results(events)) >= 4, *arguments)

@@ -120,6 +120,7 @@ class RemoteFiles:
 
     def keep(self, files: Mapping[str, Path], folder: str) -> int:
         for name, path in files.items():
+            self.fs.makedirs(f"{self.root}/{folder}/{name}".rpartition("/")[0], exist_ok=True)
             self.fs.put_file(str(path), f"{self.root}/{folder}/{name}")  # in pieces
         index, size = checkpoint_files.indexed(files)
         for name, content in index.items():

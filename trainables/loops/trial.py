@@ -194,23 +194,24 @@ class Trial:
         """
         if self.report_every is None:
             return True
-        own = metrics if isinstance(metrics, Mapping) else {}
-        if self._step is not None and "step" not in own:
-            own = {"step": self._step}
+        every, own = self.report_every, metrics if isinstance(metrics, Mapping) else {}
         try:
             position = position_of(own)
         except (TypeError, ValueError) as error:
             raise TrainingError(f"the function yielded {_shown(metrics)}: its step is no number") from error
-        if position is None:
+        if self._step is not None and "step" not in own:
+            position, number = self._step, self._step // every
+        elif position is not None:
+            number = report_at(position, every)
+        else:
             return True
-        number = report_at(position, self.report_every)
         if number > due:
             raise TrainingError(
                 f"the function reports step {position:g} where {self.at(due)} is due: report after each "
-                f"{self.report_every} steps, or search with another report_every"
+                f"{every} steps, or search with another report_every"
             )
         if number < due and position > 0:
-            self.messages.append(left_out(self.report_every))
+            self.messages.append(left_out(every))
         return number == due
 
     def _state(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Other libraries' trainers as trainings, and loops that report instead of yielding."""
 
+import shutil
 import threading
 from functools import partial
 
@@ -203,3 +204,114 @@ def test_trainer_with_evaluation_by_steps_resumed_after_any_report_same_bits(
         checkpoint = save(one, storage)
         again = restored(lambda: make("cut"), checkpoint, storage, tmp_path / "scratch")
         assert curve(again, 4 - done, objective) == whole[done:]
+
+
+@pytest.mark.parametrize("library", ["transformers", "lightning"])
+def test_checkpoint_of_an_earlier_version_holds_the_files_and_resumes(library, distilbert, storage, tmp_path):
+    objective = "eval_loss" if library == "transformers" else "val_loss"
+    function = with_transformers(distilbert) if library == "transformers" else with_lightning
+    whole = curve(loop(function, objective), 3, objective)
+    one = loop(function, objective)
+    curve(one, 1, objective)
+    name, _ = save(one, storage)
+    state = torch.load(storage.folder / name, weights_only=True)
+    (newest,) = (storage.folder / "state.files").glob("checkpoint-*")
+    state["parts"]["checkpoint"] = {
+        path.relative_to(newest).as_posix(): torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        for path in newest.rglob("*") if path.is_file()
+    }  # fmt: skip
+    del state["files"]
+    shutil.rmtree(storage.folder / "state.files")
+    torch.save(state, storage.folder / name)
+    again = restored(lambda: loop(function, objective), (name, None), storage, tmp_path)
+    assert curve(again, 2, objective) == whole[1:]
+
+
+def test_trainer_keeps_its_best_model_and_its_callbacks_after_a_resume(distilbert, storage, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    ended = []
+
+    class Last(transformers.TrainerCallback):
+        def on_train_end(self, args, state, control, model=None, **_):
+            weights = sum(p.double().sum().item() for p in model.parameters())  # of the best model, which is loaded
+            ended.append((state.global_step, state.best_global_step, weights))
+
+    def make(folder):
+        arguments = {
+            "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss", "greater_is_better": True,
+        }  # fmt: skip
+        callbacks = [partial(transformers.EarlyStoppingCallback, 3), Last]
+        function = with_transformers(distilbert, callbacks, **arguments)
+        return loop(function, "eval_loss", epochs=8, report_every=2, folder=tmp_path / folder)
+
+    def rest(one, reports):
+        values = []
+        with pytest.raises(training.Ended):
+            for _ in range(reports):
+                values += curve(one, 1, "eval_loss")
+        return values
+
+    whole = rest(make("whole"), 9)
+    one = make("cut")
+    first = curve(one, 2, "eval_loss")
+    checkpoint = save(one, storage)
+    again = restored(lambda: make("cut"), checkpoint, storage, tmp_path / "scratch")
+    assert first + rest(again, 9) == whole
+    assert len(ended) == 2 and ended[0] == ended[1]
+
+
+def test_trainer_leaves_no_checkpoint_beside_those_of_the_search(distilbert, storage, tmp_path):
+    one = loop(with_transformers(distilbert), "eval_loss", epochs=2, folder=tmp_path / "trial")
+    curve(one, 1, "eval_loss")
+    save(one, storage)
+    written = list((tmp_path / "trial" / "trainer").rglob("model.safetensors"))
+    (kept,) = (storage.folder / "state.files").rglob("model.safetensors")
+    assert len(written) == 1 and kept.samefile(written[0]), "a second name of the same file"
+    curve(one, 1, "eval_loss")
+    with pytest.raises(training.Ended):
+        curve(one, 1, "eval_loss")
+    assert kept.exists() and not (tmp_path / "trial" / "trainer").exists()
+
+
+@pytest.mark.parametrize("arguments, every, message", [
+    ({"max_steps": 50}, None, r"max_steps=50 contradicts the search: it has epochs=4; search with steps=50"),
+    ({"num_train_epochs": 7}, None, r"num_train_epochs=7 contradicts the search: it has epochs=4"),
+    ({"eval_strategy": "steps", "eval_steps": 5}, None, r"search with steps=\.\.\., report_every=5, or"),
+    ({"max_steps": 50}, 2, r"max_steps=50 contradicts the search: it has steps=8"),
+    ({"num_train_epochs": 1}, 2, r"num_train_epochs=1 contradicts the search: it has steps=8"),
+    ({"eval_strategy": "epoch"}, 2, r"it has report_every=2: give eval_strategy='steps'"),
+    ({"eval_strategy": "steps", "eval_steps": 5}, 2, r"eval_steps=5 contradicts the search: it has report_every=2"),
+    ({"save_strategy": "best", "metric_for_best_model": "loss"}, None, r"save_strategy='best' contradicts"),
+    ({"save_only_model": True}, None, r"save_only_model=True contradicts"),
+    ({"output_dir": "out"}, None, r"output_dir='out' contradicts the search: trials would share it"),
+])  # fmt: skip
+def test_arguments_that_contradict_the_search(distilbert, tmp_path, arguments, every, message):
+    one = loop(with_transformers(distilbert, **arguments), "eval_loss", report_every=every, folder=tmp_path / "trial")
+    with pytest.raises(TrainingError, match=message):
+        curve(one, 1, "eval_loss")
+
+
+@pytest.mark.parametrize("arguments, every, message", [
+    ({"max_steps": 50}, None, r"max_steps=50 contradicts the search: it has epochs=4"),
+    ({"max_epochs": 7}, None, r"max_epochs=7 contradicts the search: it has epochs=4"),
+    ({"val_check_interval": 0.5}, None, r"val_check_interval=0\.5 contradicts the search: it counts in epochs"),
+    ({"max_steps": 50}, 2, r"max_steps=50 contradicts the search: it has steps=8"),
+    ({"val_check_interval": 3, "check_val_every_n_epoch": None}, 2, r"it has report_every=2, which are 2 batches"),
+])  # fmt: skip
+def test_lightning_arguments_that_contradict_the_search(arguments, every, message):
+    one = loop(partial(with_lightning, **arguments), "val_loss", report_every=every)
+    with pytest.raises(TrainingError, match=message):
+        curve(one, 1, "val_loss")
+
+
+def test_a_line_names_what_the_search_adds(distilbert, tmp_path):
+    one = loop(with_transformers(distilbert), "eval_loss", report_every=2, folder=tmp_path / "trial")
+    curve(one, 1, "eval_loss")
+    (line,) = one.messages
+    assert "adds max_steps=8, eval_strategy='steps', eval_steps=2, save_total_limit=1" in line
+    one = loop(with_lightning, "val_loss", report_every=2)
+    curve(one, 1, "val_loss")
+    assert one.messages == [
+        "trial.fit adds max_steps=8, val_check_interval=2, check_val_every_n_epoch=None to the Trainer"
+    ]
