@@ -34,7 +34,8 @@ SPACE = "{'lr': search.uniform(0, 1)}"
 def run(
     train: TrainingFunction | str, space: Mapping[str, Any] | None = None, objective: str | None = None, *,
     data: str | Path | None = None, name: str | None = None, trials: int | None = None, epochs: int | None = None,
-    time_budget: str | None = None, searcher: str | None = None, scheduler: str | None = None,
+    steps: int | None = None, report_every: int | None = None, time_budget: str | None = None,
+    searcher: str | None = None, scheduler: str | None = None,
     concurrency: int | None = None, seed: int | None = None, resources: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None, set: Mapping[str, Any] | None = None, store: str | Path | None = None,
     address: str | None = None, start_from: str | None = None, retrain: bool = True, verbose: bool = False,
@@ -59,6 +60,9 @@ def run(
         trials: the number of configurations; by default as many as the time budget holds.
         epochs: the number of epochs of a full trial; by default 10 for a function or a command. For a task on your own
             data the search chooses it to fit the time budget.
+        steps, report_every: the number of steps of a full trial of a function or a command, in place of `epochs`, and
+            the steps from one report to the next. The search then counts in steps. `steps=2000, report_every=100` makes
+            trials of 20 reports. `steps` is a multiple of `report_every`.
         time_budget: the time for the whole call, such as `90s`, `30m` or `2h`; by default `1h` if neither `trials` nor
             `search.epoch_budget` is given.
         searcher, scheduler, concurrency, seed: as the options of `python -m search run`.
@@ -96,7 +100,8 @@ def run(
         **_set_flags(set),
     }
     named = {
-        "search.trials": trials, "search.epochs": epochs, "search.time_budget": time_budget,
+        "search.trials": trials, "search.epochs": epochs, "search.steps": steps,
+        "search.report_every": report_every, "search.time_budget": time_budget,
         "search.searcher": searcher, "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.seed": seed,
     }  # fmt: skip

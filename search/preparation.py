@@ -54,6 +54,9 @@ def supported_task(config: SearchConfig) -> Task:
     if isinstance(task, Checked):
         limit_waiting()
         task.check(config.space.fixed())
+    if config.search.report_every is not None and not isinstance(task, SelfTrained):
+        place = f"{config.place}: search.report_every: {config.search.report_every}"
+        raise InputError(f"{place}: {config.task} counts in epochs; only functions and commands count in steps")
     if config.search.fuse > 1 and not isinstance(task, Fusable):
         place = f"{config.place}: search.fuse: {config.search.fuse}"
         raise InputError(f"{place}: {config.task} trains its trials one by one; allowed is 1")
@@ -64,7 +67,7 @@ def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task
     """The splits of the user's data, or of the task's demo data where `data` is None."""
     settings = config.data
     if isinstance(task, SelfTrained):  # a function may log there; the address may hold a password, so no file has it
-        settings = {**settings, "tracking": store.tracking_uri}
+        settings = {**settings, "tracking": store.tracking_uri, "report_every": config.search.report_every}
     else:
         limit_waiting(observer.say)
     with observer.progress("reading the data") as progress:

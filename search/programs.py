@@ -62,7 +62,8 @@ class Program:
             optional = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
             objective = parse_objective(str(self.objective), "objective").metric
             truths = {name for name, given in values.items() if given and {type(v) for v in given} <= TRUTHS}
-            for line in self.train.check(values, optional, objective, truths):
+            steps = config.search.report_every is not None
+            for line in self.train.check(values, optional, objective, truths, steps):
                 observer.say(line)
         for line in whole_numbers(config.space):
             observer.say(line)

@@ -20,6 +20,7 @@ from search.core.replay import open_search, replay
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from trainables import InputError
+from trainables.base.checkpoint_files import folder_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +39,11 @@ class BestTrial:
         number: the number of the trial, from 0.
         params: its hyperparameters.
         value: its best value of the objective.
-        epoch: the epoch of that value, from 1.
+        epoch: the epoch of that value, from 1; in a search that counts in steps, the number of the report.
+        step: the step of that value; None in a search that counts in epochs.
         checkpoint: the file of the trial's state at that epoch, None if it was deleted.
             `torch.load(checkpoint, weights_only=True)["parts"]` holds the state of each part.
+        files: the folder with the trainer's own checkpoint at that epoch; None if there is none.
 
     >>> best = search.open("mine").best
     >>> best.epoch, best.value == best.params["x"] ** 2 / 2
@@ -52,6 +55,8 @@ class BestTrial:
     value: float
     epoch: int
     checkpoint: Path | None
+    step: int | None = None
+    files: Path | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,8 +91,8 @@ class SearchResult:
         if best is None:
             return f"search {self.name}: {self.status}, {trials}, none with a result"
         return (
-            f"search {self.name}: {self.status}, {trials}, best {self._record.metric} {best.best_value:.4g} at epoch "
-            f"{best.best_epoch} of trial {best.number}"
+            f"search {self.name}: {self.status}, {trials}, best {self._record.metric} {best.best_value:.4g} at "
+            f"{self._config.search.unit.at(best.best_epoch)} of trial {best.number}"
         )
 
     def _repr_html_(self) -> str:
@@ -96,7 +101,7 @@ class SearchResult:
 
         rows = {"search": self.name, "status": f"{self.status}, {trials_of(len(self._state.trials))}"}
         if (best := self._state.best()) is not None:
-            reached = f"{best.best_value:.4g} at epoch {best.best_epoch} of trial {best.number}"
+            reached = f"{best.best_value:.4g} at {self._config.search.unit.at(best.best_epoch)} of trial {best.number}"
             rows[f"best {self._record.metric}"] = reached
             rows["its hyperparameters"] = ", ".join(
                 f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
@@ -128,7 +133,13 @@ class SearchResult:
             raise InputError(f"{self.name}: {self._no_winner()}")
         paths = [self._folder.path / c.name for c in trial.checkpoints if c.epoch == trial.best_epoch]
         checkpoint = paths[-1] if paths and paths[-1].exists() else None
-        return BestTrial(trial.number, dict(trial.params), trial.best_value, trial.best_epoch, checkpoint)
+        files = None if checkpoint is None else checkpoint.with_name(folder_of(checkpoint.name))
+        unit = self._config.search.unit
+        return BestTrial(
+            trial.number, dict(trial.params), trial.best_value, trial.best_epoch, checkpoint,
+            None if unit.report_every is None else unit(trial.best_epoch),
+            files if files is not None and files.is_dir() else None,
+        )  # fmt: skip
 
     @property
     def test(self) -> dict[str, float] | None:
@@ -141,22 +152,24 @@ class SearchResult:
 
         Columns:
             `outcome`, `epochs`, `best_epoch`, the objective at the best epoch, `seconds`, and each hyperparameter. A
-            hyperparameter with the name of another column, such as `epochs`, has the column `params_epochs`.
+            hyperparameter with the name of another column, such as `epochs`, has the column `params_epochs`. A search
+            that counts in steps has `steps` and `best_step` in place of `epochs` and `best_epoch`.
         """
         from search.reports.frames import trials_frame
 
-        return trials_frame(self._state, metric=self._record.metric)
+        return trials_frame(self._state, metric=self._record.metric, unit=self._config.search.unit)
 
     def curves(self) -> pd.DataFrame:
         """A row for each epoch of each trial: `trial`, `epoch`, and each metric. A metric with the name `trial` or
-        `epoch` has the column `metrics_trial` or `metrics_epoch`.
+        `epoch` has the column `metrics_trial` or `metrics_epoch`. A search that counts in steps has a row for each
+        report, and `step` in place of `epoch`.
 
         The search stores the objective of a function under a name with `val_`. An objective `acc` therefore has two
         columns with the same values, `acc` and `val_acc`.
         """
         from search.reports.frames import curves_frame
 
-        return curves_frame(self._state)
+        return curves_frame(self._state, self._config.search.unit)
 
     def why(self, trial: int) -> list[str]:
         """The decisions on a trial with their figures: why it was proposed, continued, stopped or won.
@@ -194,15 +207,16 @@ class SearchResult:
 
     def resume(
         self, train: TrainingFunction | None = None, *, trials: int | str | None = None,
-        epochs: int | str | None = None, time_budget: str | None = None, changed_code: bool = False,
-        address: str | None = None, observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+        epochs: int | str | None = None, steps: int | str | None = None, time_budget: str | None = None,
+        changed_code: bool = False, address: str | None = None, observer: Observer | None = None,
+        callbacks: Sequence[Listener] = (),
     ) -> SearchResult:  # fmt: skip
         """Continues the search after a kill or an interruption, or gives it more trials, epochs or time.
 
         Args:
             train: the function with a corrected mistake, for example. By default the stored function runs, with all
                 that it refers to in your own modules.
-            trials, epochs: a new number, or `"+20"` for 20 more.
+            trials, epochs, steps: a new number, or `"+20"` for 20 more. A search that counts in steps takes `steps`.
             changed_code: continue although code changed: the source of `train`, of what it refers to in your modules,
                 or of a program that the command names.
             address: another Ray cluster than before; `local` starts one on this machine.
@@ -216,7 +230,8 @@ class SearchResult:
         check_callbacks(callbacks)
         if train is None and changed_code:
             train = self._stored_command()
-        numbers = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
+        given = {"trials": trials, "epochs": epochs, "steps": steps}
+        numbers = {key: None if value is None else str(value) for key, value in given.items()}
         with shown(observer) as (observer, show), self._folder.hold(self._store) as journal:
             if train is not None:
                 self._replace_function(train, changed_code)

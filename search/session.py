@@ -222,7 +222,7 @@ class Session:
         info, cluster = prepared.splits.info, prepared.cluster
         yield (
             f"search {prepared.folder.name}: task {config.task}, {trials_of(search.total, config.search)} of up to "
-            f"{config.search.epochs} epochs, {config.search.searcher} + {config.search.scheduler}, "
+            f"{config.search.unit.count(config.search.epochs)}, {config.search.searcher} + {config.search.scheduler}, "
             f"{cluster.placement.describe()}"
         )
         sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())

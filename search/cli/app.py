@@ -99,6 +99,8 @@ def run(
     shell: given.ShellOption = False,
     trials: given.TrialsOption = None,
     epochs: given.EpochsOption = None,
+    steps: given.StepsOption = None,
+    report_every: given.ReportEveryOption = None,
     searcher: given.SearcherOption = None,
     set_: given.SetOption = [],  # noqa: B006 - typer copies it
     from_: given.FromOption = None,
@@ -122,7 +124,8 @@ def run(
 ) -> None:
     """Search the hyperparameters of a task or script, then retrain, test and register the best model."""
     flags = {
-        "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher,
+        "search.trials": trials, "search.epochs": epochs, "search.steps": steps,
+        "search.report_every": report_every, "search.searcher": searcher,
         "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.time_budget": time_budget, "search.seed": seed, "resources.cpus": cpus, "resources.gpus": gpus,
         "search.deterministic": deterministic or None, "search.audit_stopping": audit_stopping,
@@ -191,6 +194,7 @@ def resume(
     name: given.NameArgument,
     trials: given.MoreTrialsOption = None,
     epochs: given.MoreEpochsOption = None,
+    steps: given.MoreStepsOption = None,
     time_budget: given.MoreTimeOption = None,
     audit_stopping: given.MoreAuditsOption = None,
     data: given.DataAgainOption = None,
@@ -203,7 +207,10 @@ def resume(
 
     Settings that you do not change stay as they were. At the end the best model is trained and registered as by `run`.
     """
-    more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
+    more = {
+        "trials": trials, "epochs": epochs, "steps": steps, "time_budget": time_budget,
+        "audit_stopping": audit_stopping,
+    }  # fmt: skip
     with command(store, debug) as (console, opened):
         from search.cli import commands
 

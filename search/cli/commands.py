@@ -136,7 +136,7 @@ def _extent(config: SearchConfig, task: Task) -> str:
     _, total = make_searcher(config, task.objective)
     budget = config.search.time_budget
     limit = f", {budget} in all" if budget and math.isfinite(total) else ""
-    return f"{trials_of(total, config.search)}{limit}, of up to {config.search.epochs} epochs"
+    return f"{trials_of(total, config.search)}{limit}, of up to {config.search.unit.count(config.search.epochs)}"
 
 
 def dry_run(

@@ -96,7 +96,7 @@ CommandOption = Annotated[
     typer.Option(
         "--command", metavar="CMD", rich_help_panel="Your own script",
         help="Run this command for each trial, instead of a task. Words in braces are replaced: a "
-        "hyperparameter by its value, {epochs} by the epochs of the trial. Needs --space and --objective. "
+        "hyperparameter by its value, {epochs} or {steps} by the length of the trial. Needs --space and --objective. "
         "Example: 'python train.py --lr {lr} --epochs {epochs}'",
     ),
 ]  # fmt: skip
@@ -153,6 +153,15 @@ ShellOption = Annotated[
 
 TrialsOption = Annotated[int | None, _setting("--trials", "Search", "N")]
 EpochsOption = Annotated[int | None, _setting("--epochs", "Search", "N")]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", metavar="N", rich_help_panel="Search", show_default="count in epochs",
+        help="Largest number of steps of a trial of --command, in place of --epochs. Needs --report-every. "
+        "Example: 2000",
+    ),
+]  # fmt: skip
+ReportEveryOption = Annotated[int | None, _setting("--report-every", "Search", "N")]
 SearcherOption = Annotated[str | None, _setting("--searcher", "Search", "NAME", autocompletion=_searchers)]
 SeedOption = Annotated[int | None, _setting("--seed", "Search", "N")]
 DeterministicOption = Annotated[bool, _setting("--deterministic", "Search")]
@@ -272,6 +281,13 @@ MoreEpochsOption = Annotated[
         metavar="N|+N", rich_help_panel="Budget", show_default="no more epochs",
         help="Give each trial more epochs. 60: 60 in total. +10: 10 more. Trials with all epochs so far continue. A "
         "trial that was stopped early does not.",
+    ),
+]  # fmt: skip
+MoreStepsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--steps", metavar="N|+N", rich_help_panel="Budget", show_default="no more steps",
+        help="Give each trial more steps, in a search that counts in steps. 3000: 3000 in total. +500: 500 more.",
     ),
 ]  # fmt: skip
 MoreTimeOption = Annotated[

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from search.core.registry import SCHEDULERS, SEARCHERS, Registry
+from search.core.unit import Unit
 from trainables.base.values import suggestion
 
 
@@ -87,6 +88,12 @@ class SearchSection(Section):
         "part of a pass.",
         example=30, shown_default="set by the task, or fewer if the time budget is short; demo: set by the task",
         flag="--epochs", ge=1,
+    )  # fmt: skip
+    report_every: int | None = setting(
+        "Search",
+        "Steps from one report of a trial to the next. The search of a function or a command then counts in steps, and "
+        "search.epochs is the number of reports: --steps divided by this number. null: it counts in epochs.",
+        example=100, shown_default="count in epochs", flag="--report-every", default=None, ge=1,
     )  # fmt: skip
     fit_epochs: bool = setting(
         "Search",
@@ -252,6 +259,11 @@ class SearchSection(Section):
         "checkpoint of a running trial and the best one of the search always remain.",
         example=200.0, gt=0,
     )  # fmt: skip
+
+    @property
+    def unit(self) -> Unit:
+        """The unit in which people see the progress of a trial."""
+        return Unit(self.report_every)
 
 
 class Resources(Section):

@@ -24,13 +24,14 @@ from trainables import task_names
 
 #: The flag of each key that has one.
 FLAGS = {
-    "search.trials": "--trials", "search.epochs": "--epochs", "search.searcher": "--searcher",
+    "search.trials": "--trials", "search.epochs": "--epochs", "search.report_every": "--report-every",
+    "search.searcher": "--searcher",
     "search.scheduler": "--scheduler", "search.concurrency": "--concurrency", "search.time_budget": "--time-budget",
     "search.seed": "--seed", "resources.cpus": "--cpus", "search.audit_stopping": "--audit-stopping",
     "search.storage": "--storage",
 }  # fmt: skip
 #: Arguments of `search.run` that are keys of the section `search`.
-ARGUMENTS = ("trials", "epochs", "time_budget", "searcher", "scheduler", "concurrency", "seed")
+ARGUMENTS = ("trials", "epochs", "report_every", "time_budget", "searcher", "scheduler", "concurrency", "seed")
 #: Keys that also change other keys (see `change`). They are set first.
 LEADING = ("search.trials", "search.epoch_budget", "search.epochs", "search.deterministic")
 #: The name of the file with the space of a command, as the report names it.

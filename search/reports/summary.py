@@ -12,6 +12,7 @@ from search.core.pareto import front, value_of
 from search.core.readable import Grid, figure, value, visible
 from search.core.settings import SearchSection
 from search.core.state import FinalRun, SearchState, Trial
+from search.core.unit import Unit
 from search.final import finalists, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.columns import ordered
@@ -37,7 +38,8 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
     first = headline(state)
     lines: list[str | Grid] = [first[0]] if first else []
     lines.append(
-        f"best: trial {best.number}, {state.objective.key} {figure(best.best_value)} at epoch {best.best_epoch}"
+        f"best: trial {best.number}, {state.objective.key} {figure(best.best_value)} at "
+        f"{config.search.unit.at(best.best_epoch)}"
     )
     lines.append(f"  {configuration(best, config)}")
     if final is not None:
@@ -46,7 +48,7 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
                 f"trained again is trial {final.trial}: its best {config.window} neighbouring epochs have the best "
                 "mean; a single epoch may be lucky"
             )
-        lines += _tested(state, final)
+        lines += _tested(state, final, config.search.unit)
     if state.compared:
         name = str(config.search.balance)
         frame = variant_comparison.variant_figures(state.repeats.values(), state.objective)
@@ -105,14 +107,14 @@ def headline(state: SearchState) -> tuple[str, bool] | None:
     return f"{line}   the searched model does NOT beat the baseline {name!r}", False
 
 
-def _tested(state: SearchState, final: FinalRun) -> list[str | Grid]:
+def _tested(state: SearchState, final: FinalRun, unit: Unit) -> list[str | Grid]:
     """The test figures of each seed, their mean, and the baselines."""
     metric, tested = state.objective.metric, state.tested(final.trial)
     lines: list[str | Grid] = []
     for run in tested:
-        how = f"retrained on train+validation, {run.epochs} epochs, seed {run.seed}"
+        how = f"retrained on train+validation, {unit.count(run.epochs)}, seed {run.seed}"
         if not run.merged:
-            how = f"its own model of epoch {run.epochs}, trained on train alone as the budget holds no more"
+            how = f"its own model of {unit.at(run.epochs)}, trained on train alone as the budget holds no more"
         lines.append(f"test (trial {run.trial}, {how}): {shown(run.test or {}, '')}")
     if len(tested) > 1:
         values = [run.test[metric] for run in tested if run.test]
@@ -130,10 +132,10 @@ def _effort(state: SearchState, config: SearchConfig) -> list[str]:
     lines = [f"trials: {tally(t.outcome for t in state.trials.values())}"]
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     if stopped:
-        saved = sum(config.search.epochs - t.epoch for t in stopped)
+        unit, saved = config.search.unit, sum(config.search.epochs - t.epoch for t in stopped)
         spent = sum(t.epoch for t in state.trials.values())
         lines.append(
-            f"early stopping: {counted(saved, 'epoch')} saved, {spent} trained ({saved / (saved + spent):.0%} less)"
+            f"early stopping: {unit.count(saved)} saved, {unit(spent)} trained ({saved / (saved + spent):.0%} less)"
         )
     if paragraph := audit_paragraph(audit_rows(state), state):
         lines.append(paragraph)
@@ -148,8 +150,11 @@ def trials_of(total: float, search: SearchSection | None = None) -> str:
     """
     if not math.isinf(total):
         return counted(int(total), "trial")
-    epochs = search.epoch_budget if search else None
-    limit = (search.time_budget if search else None) or (f"a budget of {epochs} epochs" if epochs else "the budget")
+    limit = "the budget"
+    if search is not None and search.epoch_budget:
+        limit = f"a budget of {search.unit.count(search.epoch_budget)}"
+    if search is not None and search.time_budget:
+        limit = search.time_budget
     return f"as many trials as {limit} holds"
 
 

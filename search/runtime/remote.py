@@ -5,8 +5,10 @@ Each training is a Ray generator: it yields a message after every epoch, and the
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import ray
@@ -18,6 +20,7 @@ from search.runtime.transfer import keep
 from trainables import Learner, Splits
 from trainables.base import training
 from trainables.base.checkpoints import Storage
+from trainables.base.trainable import sent
 
 Job = TypeVar("Job")
 
@@ -99,7 +102,9 @@ def train_resumably(
         states: names and digests of files to continue from. The first sound file is used; each damaged file yields a
             message.
     """
-    learner, damaged = training.restore(build, states, storage.open_checked)
+    scratch = tempfile.TemporaryDirectory(prefix="training-")
+    others = partial(storage.others, scratch=Path(scratch.name))
+    learner, damaged = training.restore(build, states, storage.open_checked, others)
     for error in damaged:
         yield {"event": "damaged", "file": error.file, "why": error.why}
     messages = learner.notes.setdefault("said", [])
@@ -109,6 +114,7 @@ def train_resumably(
     while learner.epoch < epochs:
         message = epoch(learner)
         messages.append(message)
-        saved = storage.save(progress, partial(training.write, learner))
-        yield {**message, "files": {progress: saved["content"]}} if "content" in saved else message
+        saved = sent(storage.save(progress, partial(training.write, learner), partial(training.files_of, learner)))
+        yield {**message, "files": saved["files"]} if "files" in saved else message
+    scratch.cleanup()
     return learner

@@ -165,8 +165,8 @@ class _Decisions(FIFOScheduler):
             return TrialScheduler.STOP
         self.runner.hint(result["said"])
         try:
-            sent = [saved for t in result["trials"] if (saved := t["checkpoint"]) and "content" in saved]
-            keep(search, {saved["name"]: saved.pop("content") for saved in sent})
+            for reported in result["trials"]:
+                keep(search, (reported["checkpoint"] or {}).pop("files", {}))
             over = search.report(result["trials"], result["device"], result["over"])
         except OSError:
             self.runner.failed(trial, traceback.format_exc())

@@ -41,7 +41,7 @@ def write_card(
         run_id: of the final run in MLflow.
     """
     task, final, trial = get_task(config.task), state.finals[number, 0], state.trials[number]
-    files, metric = folder.final(final), state.objective.metric
+    files, metric, unit = folder.final(final), state.objective.metric, config.search.unit
     assert final.test is not None  # only tested models are registered
     searched = {p.name for p in config.space.parameters if p.searched}
     params = {key: value for key, value in final.params.items() if value is not None}
@@ -66,9 +66,9 @@ def write_card(
         f"- {len(state.trials)} trials ({tally(t.outcome for t in state.trials.values())}), "
         f"{config.search.searcher} and {config.search.scheduler}, seed {config.search.seed}, begun on {made}, "
         f"commit `{record.commit}`",
-        f"- trial {number}: {state.objective.key} {figure(trial.best_value)} at epoch {trial.best_epoch}; the best of "
-        "many validation figures flatters, so only the test figure counts",
-        f"- then trained on {trained} for {final.epochs} epochs with seed 0",
+        f"- trial {number}: {state.objective.key} {figure(trial.best_value)} at {unit.at(trial.best_epoch)}; the best "
+        "of many validation figures flatters, so only the test figure counts",
+        f"- then trained on {trained} for {unit.count(final.epochs)} with seed 0",
         "",
         "| hyperparameter | value | |",
         "|---|---|---|",

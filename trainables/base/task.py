@@ -207,6 +207,24 @@ class Training(Protocol):
 
 
 @runtime_checkable
+class WithFiles(Protocol):
+    """A training whose state may include files and folders, such as the checkpoint of another library's trainer."""
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the state includes files. They may change or vanish when the training goes on."""
+        ...
+
+    def files(self) -> dict[str, Path]:
+        """The files and folders of the state that `state_dict` returned last, by name; empty if it has none."""
+        ...
+
+    def take_files(self, folder: Path | None) -> None:
+        """Gives the training the folder with the files of the state that it loaded; raises Damaged if it is missing."""
+        ...
+
+
+@runtime_checkable
 class SelfTrained(Protocol):
     """A task that runs its epochs itself, such as a user's own training loop. `build` may return any `Training`."""
 

@@ -19,7 +19,8 @@ import regex
 from trainables.base.errors import InputError
 from trainables.loops.errors import CommandFailed, TrainingError
 from trainables.loops.process import Process, is_system_text
-from trainables.loops.reports import MARK, Epochs, reported
+from trainables.loops.reports import MARK, Epochs, Steps, reported
+from trainables.loops.steps import left_out
 from trainables.loops.template import check_template, fill_template, read_template
 from trainables.loops.trial import Trial
 from trainables.loops.words import FLAG, Line, no_value
@@ -29,6 +30,8 @@ STANDARD_NAMES = {
     "epochs": "the number of epochs", "seed": "the seed of the trial", "device": "the device of the trial",
     "folder": "the folder of the trial", "trial": "the number of the trial",
 }  # fmt: skip
+#: Further names in a search that counts in steps.
+STEP_NAMES = {"steps": "the number of steps", "report_every": "the number of steps from one report to the next"}
 #: Suffixes of program files. Their content is compared when a search resumes.
 _PROGRAMS = {".py", ".sh", ".bash", ".jl", ".r", ".pl", ".rb", ".lua", ".js", ".ts", ".m"}
 #: A program buffers its output if it ran longer than `BUFFERED` seconds before its first report, and ended within
@@ -50,6 +53,9 @@ class Command:
     epoch. If the objective is not in the last line of an epoch, `report_at` names a metric of that line.
     `98.00%` is read as 98, `1,234.5` as 1234.5.
 
+    **Steps.** In a search that counts in steps, `step` (or `tokens`, or `samples`) says where a report stands. Reports
+    between two multiples of `report_every` are left out.
+
     **The end.** The trial is complete when the process ends with code 0, also before its last epoch. After the last
     epoch the process has `search.stall_timeout` to end. Another code makes the trial fail; its epochs still count. A
     process gets SIGTERM if its trial is stopped, or if it reports epochs beyond the last.
@@ -57,6 +63,8 @@ class Command:
     **Environment.** All names of braces are variables too:
 
         SEARCH_EPOCHS, SEARCH_SEED, SEARCH_DEVICE, SEARCH_TRIAL: the number of epochs, the seed, the device, the trial.
+        SEARCH_STEPS, SEARCH_REPORT_EVERY, SEARCH_STEP: the number of steps, the steps from one report to the next, and
+            the steps that the search knows from before a kill, in a search that counts in steps.
         SEARCH_FOLDER: a folder of the trial, which is the same after a kill.
         SEARCH_PARAMS: the hyperparameters as JSON.
         SEARCH_EPOCH: the number of epochs that the search knows from before a kill. Reports of these epochs are
@@ -200,7 +208,7 @@ class Command:
 
     def check(
         self, names: Collection[str], optional: Collection[str] = (), objective: str | None = None,
-        truths: Collection[str] | None = None,
+        truths: Collection[str] | None = None, steps: bool = False,
     ) -> list[str]:  # fmt: skip
         """Checks the names in braces, in the command and in its template, and the groups of the patterns.
 
@@ -209,6 +217,7 @@ class Command:
             optional: the hyperparameters that may have no value in a trial.
             objective: the name of the metric that the search optimises; None leaves the patterns unchecked.
             truths: the hyperparameters whose values are true and false; None leaves flags unchecked.
+            steps: whether the search counts in steps.
 
         Returns:
             Notes for the user: hyperparameters that neither the command nor the template holds.
@@ -220,7 +229,7 @@ class Command:
         """
         if objective is not None:
             self.check_objective(objective)
-        standard, used = self._standard_names(), set()
+        standard, used = self._standard_names(steps), set()
         for name, spec, word in self._line.fields():
             used.add(name)
             if name not in names and name not in standard:
@@ -253,9 +262,9 @@ class Command:
             if name not in used
         ]
 
-    def _standard_names(self) -> dict[str, str]:
+    def _standard_names(self, steps: bool) -> dict[str, str]:
         more = {} if self.template is None else {"template": "the template with the values of the trial"}
-        return STANDARD_NAMES | more
+        return STANDARD_NAMES | (STEP_NAMES if steps else {}) | more
 
     def fingerprint(self) -> str:
         """The command as text, and a line with a hash for its environment and for each program's file.
@@ -302,7 +311,10 @@ class Command:
 
     def __call__(self, trial: Trial) -> Iterator[dict[str, float]]:
         """Runs the command for a trial and yields the metrics of its epochs. Closing the generator ends the process."""
-        epochs = Epochs(trial.objective, self.report_at)
+        if trial.report_every:
+            epochs: Epochs = Steps(trial.objective, trial.report_every, self.report_at)
+        else:
+            epochs = Epochs(trial.objective, self.report_at)
         done = trial.restore(command=epochs)
         log = None if trial.folder is None else trial.folder / "output.log"
         with ExitStack() as ends:
@@ -326,7 +338,7 @@ class Command:
                     return
                 epoch, metrics = report
                 if epoch > due:
-                    raise TrainingError(_skipped_epoch(epochs, epoch, due))
+                    raise TrainingError(_skipped_epoch(epochs, trial, epoch, due))
                 if due == 1 and trial.of > 1 and process.seconds > BUFFERED and process.wait(END) is not None:
                     trial.messages.append(
                         "its first report came when the command ended, too late to stop it: the command buffers its "
@@ -345,10 +357,15 @@ class Command:
         for line in process.lines():
             for metrics in reported(line, self.patterns):
                 epoch = epochs.add(metrics)
+                if isinstance(epochs, Steps) and epochs.left_out:
+                    trial.messages.append(left_out(trial.report_every or 1))
+                    epochs.left_out = False
                 if epoch is None:
                     continue
                 if done and epochs.named and epoch[0] == 1:
-                    trial.messages.append("the command began with epoch 1; reports of known epochs are ignored")
+                    trial.messages.append(
+                        f"the command began with {trial.at(1)}; reports of known {trial.unit}s are ignored"
+                    )
                 yield epoch
 
     @staticmethod
@@ -373,22 +390,25 @@ class Command:
 
     @staticmethod
     def _standard_values(trial: Trial) -> dict[str, Any]:
-        return {
+        values = {
             "epochs": trial.of, "seed": trial.seed, "device": str(trial.device), "folder": trial.folder or "",
             "trial": trial.number,
         }  # fmt: skip
+        return values | {name: value for name, value in _steps_of(trial).items() if value is not None}
 
     @staticmethod
     def _variables(trial: Trial, values: Mapping[str, Any], done: int) -> dict[str, str]:
         variables = {f"SEARCH_{key.upper()}": str(value) for key, value in values.items()}
         own = {"SEARCH_PARAMS": json.dumps(trial.params), "SEARCH_EPOCH": str(done), "PYTHONUNBUFFERED": "1"}
+        if trial.report_every is not None:
+            own["SEARCH_STEP"] = str(done * trial.report_every)
         return variables | own
 
     def _check_end(self, process: Process, epochs: Epochs, trial: Trial, done: int, due: int) -> None:
         """Raises unless a command ended with code 0 after at least one epoch."""
         code, last_lines = process.wait() or 0, "\n".join(process.tail)
         has_epochs = due > 1
-        when = "after its last epoch" if due > trial.of else f"before epoch {due}"
+        when = f"after its last {trial.unit}" if due > trial.of else f"before {trial.at(due)}"
         if code:
             end = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
             # By convention 2 means wrong arguments, 126 and 127 that the program cannot be started.
@@ -397,8 +417,8 @@ class Command:
             raise error(f"the command {end} {when}{hint}; its last lines:\n{last_lines}")
         if done and epochs.count and not epochs.named and epochs.count == trial.of - done:
             raise TrainingError(
-                f"the command was started again after epoch {done} and reported {epochs.count} epochs without their "
-                "numbers: a program that continues after a kill has to report `epoch`"
+                f"the command was started again after {trial.at(done)} and reported {epochs.count} {trial.unit}s "
+                f"without their numbers: a program that continues after a kill has to report `{trial.unit}`"
             )
         if has_epochs:
             return
@@ -406,8 +426,8 @@ class Command:
             raise TrainingError(epochs.objective_missing("metrics"))
         expected = " or ".join(f"the pattern {pattern!r}" for pattern in self.patterns) or f"{MARK} {{...}}"
         raise TrainingError(
-            f"the command ended with code 0 before epoch 1: no line of its output has {expected}; its last lines:\n"
-            f"{last_lines}"
+            f"the command ended with code 0 before {trial.at(1)}: no line of its output has {expected}; its last "
+            f"lines:\n{last_lines}"
         )
 
     def _flag_hint(self, trial: Trial) -> str:
@@ -428,9 +448,20 @@ def _signal(number: int) -> str:
     return signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
 
 
-def _skipped_epoch(epochs: Epochs, epoch: int, due: int) -> str:
+def _steps_of(trial: Trial) -> dict[str, int | None]:
+    """The values of the names `steps` and `report_every`; None in a search that counts in epochs."""
+    every = trial.report_every
+    return {"steps": None if every is None else trial.max_steps, "report_every": every}
+
+
+def _skipped_epoch(epochs: Epochs, trial: Trial, epoch: int, due: int) -> str:
+    if trial.report_every is not None:
+        return (
+            f"the command reports {trial.at(epoch)} where {trial.at(due)} is due: let it report after each "
+            f"{trial.report_every} steps, or search with another --report-every"
+        )
     shift = 1 - (epochs.first or 0)
     return (
         f"the command reports epoch {epoch - shift} where epoch {due - shift} is due: report each epoch; if the "
-        "numbers are steps, call them `step`: reports are then counted, and --epochs is their number"
+        "numbers are steps, call them `step`, and search with --steps and --report-every"
     )

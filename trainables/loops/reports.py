@@ -12,6 +12,7 @@ import regex
 
 from trainables.loops.errors import TrainingError
 from trainables.loops.process import cut
+from trainables.loops.steps import position_of, report_at
 
 #: The mark before a report: `@search {"epoch": 3, "val_loss": 0.41}`.
 MARK = "@search"
@@ -180,3 +181,41 @@ class Epochs:
 
     def load_state_dict(self, state: dict[str, int | None]) -> None:
         self.first = state.get("first")
+
+
+class Steps(Epochs):
+    """Combines the reports of a command that counts in steps.
+
+    1. A report without the objective, or without the metric `report_at`, is added to the next report with it.
+    2. The step of a report gives its number (`steps.report_at`). Reports without a step are counted. `epoch` is left
+       out.
+    3. A report before the next one is due is left out: that of step 0, whose model is untrained, and those between two
+       multiples of `every`.
+    """
+
+    def __init__(self, objective: str, every: int, report_at: str | None = None) -> None:
+        super().__init__(objective, report_at)
+        self._every = every
+        #: Whether a report between two multiples was left out.
+        self.left_out = False
+
+    def add(self, report: dict[str, float]) -> tuple[int, dict[str, float]] | None:
+        """Adds a report; returns its number and metrics, or None if it is left out or waits for the objective."""
+        position = position_of(report)
+        report = {name: value for name, value in report.items() if name not in ("step", "epoch")}
+        if self._completes not in report:
+            self.partial |= report
+            return None
+        number = self.count + 1 if position is None else report_at(position, self._every)
+        self.named = self.named or position is not None
+        if number <= self._latest:
+            self.left_out = self.left_out or bool(position)
+            return None
+        metrics = self.partial | report
+        if self._objective not in metrics:
+            self.partial = metrics
+            raise TrainingError(self.objective_missing("metrics"))
+        self.partial = {}
+        self.count += 1
+        self._latest = number
+        return number, metrics

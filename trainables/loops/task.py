@@ -56,6 +56,7 @@ class Code:
         parts: a hash of each part of the code that it runs, by name; empty for a command.
         here: the working directory. It may differ in each session.
         tracking: the address of MLflow's store. It may differ in each session.
+        report_every: the steps from one report to the next; None in a search that counts in epochs.
     """
 
     pickled: bytes
@@ -66,6 +67,7 @@ class Code:
     parts: Mapping[str, str] = field(default_factory=dict)
     here: str = ""
     tracking: str = ""
+    report_every: int | None = None
 
     @staticmethod
     def of(train: TrainingFunction) -> Code:
@@ -247,7 +249,10 @@ class LoopTask:
             path = cache.parent.parent / data["function"]
             code = Code.read(path, data.get("folder", ""))
             code.check_unchanged(path.parent.name)
-        code = replace(code, here=data.get("here") or str(Path.cwd()), tracking=data.get("tracking", ""))
+        code = replace(
+            code, here=data.get("here") or str(Path.cwd()), tracking=data.get("tracking", ""),
+            report_every=data.get("report_every"),
+        )  # fmt: skip
         kind = "function" if code.command is None else "command"
         info = DataInfo(f"{kind} {code.name}", code.digest, code.digest, {})
         return Splits(code, None, None, info)
@@ -259,7 +264,7 @@ class LoopTask:
         code: Code = splits.train
         _prepare_process(code)
         function = cloudpickle.loads(code.pickled)
-        trial = Trial(params, torch.initial_seed(), epochs, device.torch_device)
+        trial = Trial(params, torch.initial_seed(), epochs, device.torch_device, code.report_every)
         return Loop(function, trial, device, self.metric)
 
     def place(self, learner: Loop, number: int, folder: Path | None) -> None:
