@@ -55,6 +55,14 @@ def supported_task(config: SearchConfig) -> Task:
     if isinstance(task, Checked):
         limit_waiting()
         task.check(config.space.fixed())
+    resources = config.resources
+    if not isinstance(task, SelfTrained) and (resources.processes > 1 or resources.gpu_share > 1):
+        key, value = ("processes", resources.processes) if resources.processes > 1 else ("gpus", resources.gpus)
+        raise InputError(
+            f"{config.place}: resources.{key}: {value:g}: {config.task} trains in one process on at most one GPU: give "
+            f"{'1' if key == 'processes' else '1 or a fraction'}, and the other GPUs run more trials at once; several "
+            "are for functions and commands"
+        )
     if config.search.fuse > 1 and not isinstance(task, Fusable):
         place = f"{config.place}: search.fuse: {config.search.fuse}"
         raise InputError(f"{place}: {config.task} trains its trials one by one; allowed is 1")
@@ -65,7 +73,7 @@ def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task
     """The splits of the user's data, or of the task's demo data where `data` is None."""
     settings = config.data
     if isinstance(task, SelfTrained):  # a function may log there; the address may hold a password, so no file has it
-        settings = {**settings, "tracking": store.tracking_uri}
+        settings = {**settings, "tracking": store.tracking_uri, "processes": config.resources.processes}
     else:
         limit_waiting(observer.say)
     with observer.progress("reading the data") as progress:

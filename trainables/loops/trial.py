@@ -35,7 +35,10 @@ class Trial:
         number: the number of the trial in its search, from 0.
         of: the number of epochs of a full trial.
         seed: the trial's seed. The generators of Python, NumPy and torch are seeded with it already.
-        device: `cuda:0`, the GPU (or share of a GPU) of the trial, or `cpu`.
+        device: `cuda:0`, the GPU (or share of a GPU) of the trial, or `cpu`; in a group of processes the first GPU of
+            this process.
+        rank, world_size, local_rank: the number of this process in its group (from 0), the number of processes, and the
+            number of this process on its machine; 0, 1 and 0 without a group.
         objective: the name of the metric that the search optimises.
         folder: the trial's own folder, which is the same after a resume; None on a machine that does not see the store.
 
@@ -44,6 +47,8 @@ class Trial:
     ...     for epoch in trial.epochs(model=model):
     ...         yield {"val_loss": 1 / epoch}
     """
+
+    rank, world_size, local_rank = 0, 1, 0
 
     def __init__(self, params: dict[str, Any], seed: int, epochs: int, device: torch.device) -> None:
         self.params, self.seed, self.device = params, seed, device
@@ -56,6 +61,8 @@ class Trial:
         #: A checkpoint that the function has not restored yet.
         self._checkpoint: dict[str, Any] | None = None
         self._report: Callable[[Any], None] | None = None
+        #: The number of reports so far.
+        self._reports = 0
         #: Lines for the user, until the search shows them.
         self.messages: list[str] = []
 
@@ -74,7 +81,14 @@ class Trial:
         Raises:
             TrainingError: a part has no state, or the checkpoint holds other parts.
         """
-        yield from range(self.restore(**parts) + 1, self.of + 1)
+        for epoch in range(self.restore(**parts) + 1, self.of + 1):
+            before = self._reports
+            yield epoch
+            if self.rank and self._reports == before:  # rank 0 would wait for the report for ever
+                raise TrainingError(
+                    f"rank {self.rank} ended epoch {epoch} without metrics: every rank yields in each epoch; the "
+                    "search ignores the metrics of all ranks but 0"
+                )
 
     def report(self, metrics: Any) -> None:
         """Reports the metrics of the epoch that just ended; returns when the next epoch is due.
@@ -169,7 +183,13 @@ class Loop:
             with _ends_children("ended"):
                 self._running.close()
             raise Ended
-        return self._checked_metrics(metrics)
+        return {self._objective: 0.0} if self.trial.rank else self._checked_metrics(metrics)
+
+    def end(self) -> None:
+        """Ends the function at its last report; raises what the function then raises."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
 
     @property
     def messages(self) -> list[str]:
@@ -180,7 +200,9 @@ class Loop:
         assert self._running is not None
         try:
             with _ends_children("yielded metrics"):
-                return next(self._running)
+                metrics = next(self._running)
+                self.trial._reports += 1
+                return metrics
         except StopIteration:
             if self.epoch > 1:
                 raise Ended from None
@@ -267,6 +289,8 @@ def _reports_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None
 
     def call() -> None:
         try:
+            if trial.device.type == "cuda":  # each thread has its own current GPU
+                torch.cuda.set_device(trial.device)
             with _ends_children():
                 returned = function(trial)
             items.put(_Returned(returned))
