@@ -14,7 +14,6 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
@@ -27,6 +26,7 @@ from torch import distributed
 
 from trainables.base import training
 from trainables.base.device import Device, ProcessGroup, choose_device
+from trainables.base.errors import first_line
 from trainables.base.leftovers import Footprint
 from trainables.base.task import Params, Splits
 from trainables.base.training import Ended
@@ -243,13 +243,17 @@ class _Actors:
                 return RankDied(f"rank {calls.index(call)} died: {found}")
         return error
 
-    def leave(self) -> bool:
-        """Ends the trial of all processes; returns whether they can train another."""
+    def leave(self) -> str:
+        """Ends the trial of all processes; returns why they cannot train another, or an empty text."""
         calls = [rank.end.remote() for rank in self.ranks]
         ready, _ = ray.wait(calls, num_returns=len(calls), timeout=LEAVE)
-        with suppress(ray.exceptions.RayError):
-            return len(ready) == len(calls) and not any(ray.get(calls))
-        return False
+        if len(ready) < len(calls):
+            return f"did not leave the function within {LEAVE:g} s after the trial was over"
+        try:
+            left = {line for lines in ray.get(calls) for line in lines}
+        except ray.exceptions.RayError as error:
+            return f"raised an error as it left the function: {first_line(error)}"
+        return f"left behind: {', '.join(sorted(left))}" if left else ""
 
     def kill(self) -> None:
         """Ends all processes."""
@@ -263,14 +267,15 @@ class _Actors:
 _actors: _Actors | None = None
 
 
-def _free_actors(group: ProcessGroup) -> _Actors:
-    """The processes of the last trial, or new ones if they did not come out of it clean."""
+def _free_actors(group: ProcessGroup) -> tuple[_Actors, list[str]]:
+    """The processes of the last trial, or new ones if they did not come out of it clean; and lines for the user."""
     global _actors
-    if _actors is not None and (_actors.group != group or not _actors.leave()):
+    why = ""
+    if _actors is not None and (_actors.group != group or (why := _actors.leave())):
         _actors.kill()
     if _actors is None:
         _actors = _Actors(group)
-    return _actors
+    return _actors, [f"new processes, as those of the last trial {why}"] if why else []
 
 
 class Ranks:
@@ -326,7 +331,8 @@ class Ranks:
         return metrics
 
     def _begin(self) -> _Actors:
-        group, actors = self._group, _free_actors(self._group)
+        group, (actors, lines) = self._group, _free_actors(self._group)
+        self.trial.messages += lines
         address = "127.0.0.1" if group.nodes == 1 else ray.util.get_node_ip_address()
         self._store = distributed.TCPStore(address, 0, is_master=True, wait_for_workers=False)
         checkpoint, self._checkpoint = self._checkpoint, None
