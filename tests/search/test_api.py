@@ -183,7 +183,7 @@ def test_range_of_whole_numbers_that_gives_none_is_noted():
 
 def test_command_in_several_processes_is_refused_with_the_way_to_start_them(tmp_path):
     command = search.Command("python train.py")
-    with pytest.raises(InputError, match="resources.processes: 2: a command starts its processes itself.* `torchrun"):
+    with pytest.raises(InputError, match=r"resources.processes: 2: a command starts its processes itself.* `torchrun"):
         search.run(command, {"x": 1}, "val_loss min", resources={"processes": 2, "cpus": 0.5}, store=tmp_path)
 
 
