@@ -40,8 +40,8 @@ BEHIND = 600.0
 FAULT = 3.0
 #: Seconds that the processes have to leave their functions when a trial is over.
 LEAVE = 10.0
-#: Growth up to this number of open files is no leak: torch keeps the sockets of the last device mesh (15 of two processes)
-#: until the next mesh replaces it.
+#: Growth up to this number of open files is no leak: torch keeps the sockets of the last device mesh (15 for two
+#: processes) until the next mesh replaces it.
 SOCKETS = 100
 #: The variable by which CUDA knows the GPUs of a process.
 GPUS = "CUDA_VISIBLE_DEVICES"
