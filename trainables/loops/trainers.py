@@ -7,13 +7,16 @@ checkpoint are a part of the trial's state.
 from __future__ import annotations
 
 import inspect
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 from trainables.loops.errors import TrainingError
 
@@ -21,11 +24,11 @@ from trainables.loops.errors import TrainingError
 class _Files:
     """The files of a folder as a part of a trial's state: the bytes of each file by name.
 
-    `write` is called before the files are read.
+    `write` is called before the files are read. The processes of a trial on one machine share the folder.
     """
 
-    def __init__(self, folder: Path, write: Callable[[], None] = lambda: None) -> None:
-        self.folder, self._write = folder, write
+    def __init__(self, trial: Any, folder: Path, write: Callable[[], None] = lambda: None) -> None:
+        self._trial, self.folder, self._write = trial, folder, write
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         self._write()
@@ -33,10 +36,12 @@ class _Files:
         return {path.relative_to(self.folder).as_posix(): _bytes(path) for path in files}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        for name, content in state.items():
+        for name, content in state.items() if self._trial.local_rank == 0 else ():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.numpy().tobytes())
+        if self._trial.world_size > 1:
+            distributed.barrier()
 
 
 def _bytes(path: Path) -> torch.Tensor:
@@ -47,16 +52,28 @@ def _bytes(path: Path) -> torch.Tensor:
 def fit(trial: Any, trainer: Any, *arguments: Any, **named: Any) -> None:
     """See `Trial.fit`."""
     roots = {kind.__module__.partition(".")[0] for kind in type(trainer).__mro__}
-    with tempfile.TemporaryDirectory(prefix="trial-") as folder:
+    with _folder(trial) as folder:
         if "transformers" in roots:
-            _fit_transformers(trial, trainer, Path(folder), **named)
+            _fit_transformers(trial, trainer, folder, **named)
         elif roots & {"lightning", "pytorch_lightning"}:
-            _fit_lightning(trial, trainer, Path(folder), *arguments, **named)
+            _fit_lightning(trial, trainer, folder, *arguments, **named)
         else:
             raise TrainingError(
                 f"trial.fit: a {type(trainer).__name__} is neither a transformers.Trainer nor a lightning.Trainer; "
                 "your own loop yields its metrics, and a loop with callbacks calls trial.report"
             )
+
+
+@contextmanager
+def _folder(trial: Any) -> Iterator[Path]:
+    """A temporary folder, which the processes of the trial on one machine share."""
+    with tempfile.TemporaryDirectory(prefix="trial-") as own:
+        folders: list[str] = [own] * trial.world_size
+        if trial.world_size > 1:
+            if trial.world_size > int(os.environ["LOCAL_WORLD_SIZE"]):
+                raise TrainingError("trial.fit: a trainer's trial has one machine: give nodes=1")
+            distributed.all_gather_object(folders, own)
+        yield Path(folders[0])
 
 
 def _fit_transformers(trial: Any, trainer: Any, folder: Path, **named: Any) -> None:
@@ -84,7 +101,7 @@ def _fit_transformers(trial: Any, trainer: Any, folder: Path, **named: Any) -> N
     for name, value in settings.items():
         kind = type(getattr(trainer.args, name))
         setattr(trainer.args, name, value if value is None or kind is type(None) else kind(value))
-    files = _Files(folder / "checkpoint-0")
+    files = _Files(trial, folder / "checkpoint-0")
     epoch = trial.restore(checkpoint=files)
     trainer.add_callback(Report())
     trainer.train(resume_from_checkpoint=str(files.folder) if epoch else None, **named)
@@ -123,7 +140,7 @@ def _fit_lightning(trial: Any, trainer: Any, folder: Path, *arguments: Any, **na
                     checkpoint["loops"]["fit_loop"]["epoch_progress"][counts]["ready"] -= 1
 
     path = folder / "kept" / "lightning.ckpt"
-    files = _Files(path.parent, lambda: trainer.save_checkpoint(path))
+    files = _Files(trial, path.parent, lambda: trainer.save_checkpoint(path))
     epoch = trial.restore(checkpoint=files)
     trainer.fit_loop.max_epochs = trial.of
     trainer.callbacks.append(Report())
