@@ -8,7 +8,8 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from tests.conftest import OWN_RAY
+from tests.conftest import OWN_RAY, Command
+from tests.machines import machines
 from tests.outcomes import assert_logged_once, outcome_of, results
 
 SCRIPT = """
@@ -55,7 +56,34 @@ ONCE = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 if __name__ == "__main__":
     search.run(train, {"lr": search.choice([0.03, 0.0001, 0.01, 0.0003]), "kind": search.choice(["ddp", "fsdp"])},
                "val_loss min", epochs=5, concurrency=1, name="s", searcher="grid", scheduler="asha",
-               resources={"dashboard": False, "processes": 2, "cpus": 1, "gpus": 0})
+               resources={"dashboard": False, "processes": 2, "cpus": 1, "gpus": 0,
+                          "nodes": int(os.environ.get("NODES", 1))})
+"""
+TRAINER = """
+import torch
+import transformers
+
+import search
+
+
+def train(trial):
+    generator = torch.Generator().manual_seed(0)
+    data = [{"input_ids": torch.randint(1, 60, (8,), generator=generator), "labels": torch.tensor(i % 2)}
+            for i in range(24)]
+    shape = dict(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    trainer = transformers.Trainer(
+        transformers.BertForSequenceClassification(transformers.BertConfig(**shape)),
+        transformers.TrainingArguments(learning_rate=trial.params["lr"], seed=trial.seed, use_cpu=True,
+                                       disable_tqdm=True, report_to="none"),
+        train_dataset=data, eval_dataset=data,
+    )
+    assert trainer.args.world_size == trial.world_size == 2
+    trial.fit(trainer)
+
+
+if __name__ == "__main__":
+    search.run(train, {"lr": search.choice([1e-2, 1e-4])}, "eval_loss min", epochs=4, concurrency=1, name="s",
+               searcher="grid", scheduler="asha", resources={"dashboard": False, "processes": 2, "gpus": 0})
 """
 
 
@@ -110,3 +138,28 @@ def test_all_processes_killed(command, script, uninterrupted):
     command.run("resume", "s")
     assert outcome_of(command, "s") == uninterrupted
     assert_logged_once(command, "train", "s")
+
+
+@pytest.mark.nightly
+def test_processes_on_two_machines(tmp_path, script, uninterrupted):
+    """The processes of a trial are on different machines, and the results are those of one machine."""
+    with machines(head_cpus=1) as there:
+        there.add(cpus=1)
+        command = Command(tmp_path, there.env, program=(str(script),))
+        output = command.run(NODES="2")
+    assert "2 CPU a trial for 2 processes on 2 machines, 1 at once" in output
+    assert outcome_of(command, "s") == uninterrupted
+
+
+@pytest.mark.nightly
+def test_trainer_in_two_processes_killed_and_resumed(command, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(TRAINER)
+    whole, cut = (replace(command, folder=tmp_path / name, program=(str(path),)) for name in ("whole", "cut"))
+    for ran in (whole, cut):
+        ran.folder.mkdir()
+    whole.run()
+    cut.kill_when("s", lambda events: len(results(events)) >= 2)
+    replace(command, folder=cut.folder).run("resume", "s")
+    assert outcome_of(cut, "s") == outcome_of(whole, "s")
+    assert_logged_once(cut, "train", "s")

@@ -174,22 +174,21 @@ def _unpacked(packed: Any) -> Any:
 class _Actors:
     """The processes of a group. Any failure ends all of them."""
 
-    def __init__(self, group: ProcessGroup) -> None:
-        self.group = group
-        placed = ray.util.get_current_placement_group()
-        self.ranks = [self._start(rank, placed) for rank in range(group.size)]
+    def __init__(self, group: ProcessGroup, placed: PlacementGroup | None) -> None:
+        self.group, self.placed = group, placed
+        self.ranks = [self._start(rank) for rank in range(group.size)]
         gpus = ray.get([rank.gpus.remote() for rank in self.ranks])
         #: The GPUs of all processes of a machine, for each process: as under torchrun, a process sees those of its
         #: neighbours too.
         self.gpus = [gpus[rank - rank % group.local_size] for rank in range(group.size)]
 
-    def _start(self, rank: int, placed: PlacementGroup | None) -> Any:
+    def _start(self, rank: int) -> Any:
         """Starts a process; the first of each machine takes the resources for all of that machine."""
         group, options = self.group, dict[str, Any]()
         node, local = divmod(rank, group.local_size)
         count = 0 if local else group.local_size
-        if placed is not None:
-            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(placed, node)
+        if self.placed is not None:
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(self.placed, node)
         actor = ray.remote(Rank).options(num_cpus=count * group.cpus, num_gpus=count * group.gpus, **options)
         return actor.remote()
 
@@ -273,11 +272,11 @@ _actors: _Actors | None = None
 def _free_actors(group: ProcessGroup) -> tuple[_Actors, list[str]]:
     """The processes of the last trial, or new ones if they did not come out of it clean; and lines for the user."""
     global _actors
-    why = ""
-    if _actors is not None and (_actors.group != group or (why := _actors.leave())):
+    why, placed = "", ray.util.get_current_placement_group()
+    if _actors is not None and ((_actors.group, _actors.placed) != (group, placed) or (why := _actors.leave())):
         _actors.kill()
     if _actors is None:
-        _actors = _Actors(group)
+        _actors = _Actors(group, placed)
     return _actors, [f"new processes, as those of the last trial {why}"] if why else []
 
 
