@@ -190,7 +190,7 @@ def test_number_of_epochs_may_be_a_text(store):
         (["--storage", "/dev/null/x"], "error: --storage /dev/null/x: cannot be used: /dev/null is no folder"),
         (
             ["--gpus", "2"],
-            "error: configs/rnn.yaml with --gpus: resources.gpus: 2: rnn trains in one process on at most",
+            "error: configs/rnn.yaml: resources.gpus: 2: rnn trains in one process on at most",
         ),
         (["--set", "resources.processes=2"], "error: configs/rnn.yaml with --set: resources.processes: 2: rnn trains"),
         (["--set", "data.val_fraction=1.5"], "error: --set data.val_fraction=1.5: 1.5: expected a number > 0 and < 1"),
