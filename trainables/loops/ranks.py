@@ -39,7 +39,7 @@ BEHIND = 600.0
 #: an error about their connection before Ray reports the death.
 FAULT = 3.0
 #: Seconds that the processes have to leave their functions when a trial is over.
-LEAVE = 10.0
+LEAVE = 60.0
 #: Growth up to this number of open files is no leak: torch keeps the sockets of the last device mesh (15 for two
 #: processes) until the next mesh replaces it.
 SOCKETS = 100
