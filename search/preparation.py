@@ -57,6 +57,14 @@ def supported_task(config: SearchConfig) -> Task:
     if config.search.report_every is not None and not isinstance(task, SelfTrained):
         place = f"{config.place}: search.report_every: {config.search.report_every}"
         raise InputError(f"{place}: {config.task} counts in epochs; only functions and commands count in steps")
+    resources = config.resources
+    if not isinstance(task, SelfTrained) and (resources.processes > 1 or resources.gpu_share > 1):
+        key, value = ("processes", resources.processes) if resources.processes > 1 else ("gpus", resources.gpus)
+        raise InputError(
+            f"{config.place}: resources.{key}: {value:g}: {config.task} trains in one process on at most one GPU: give "
+            f"{'1' if key == 'processes' else '1 or a fraction'}, and the other GPUs run more trials at once; several "
+            "are for functions and commands"
+        )
     if config.search.fuse > 1 and not isinstance(task, Fusable):
         place = f"{config.place}: search.fuse: {config.search.fuse}"
         raise InputError(f"{place}: {config.task} trains its trials one by one; allowed is 1")
@@ -67,7 +75,10 @@ def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task
     """The splits of the user's data, or of the task's demo data where `data` is None."""
     settings = config.data
     if isinstance(task, SelfTrained):  # a function may log there; the address may hold a password, so no file has it
-        settings = {**settings, "tracking": store.tracking_uri, "report_every": config.search.report_every}
+        settings = {
+            **settings, "tracking": store.tracking_uri, "report_every": config.search.report_every,
+            "processes": config.resources.processes,
+        }  # fmt: skip
     else:
         limit_waiting(observer.say)
     with observer.progress("reading the data") as progress:

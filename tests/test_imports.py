@@ -49,7 +49,7 @@ ROOMS = [
 ]
 #: Where alone these may be imported.
 HOMES = {
-    "ray": ("search.runtime", "trainables.base.trainable"),
+    "ray": ("search.runtime", "trainables.base.trainable", "trainables.loops.ranks"),
     "mlflow": ("search.tracking",),
     "optuna": ("search.core.searchers", "search.exchange.studies"),
     "rich": ("search.cli", "search.live", "search.gpu.examine"),

@@ -20,8 +20,8 @@ HELP = {
     "--time-budget": 'Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m. Without a time budget, --trials or --set search.epoch_budget=N ends the search. Example: 15m',
     "--audit-stopping": 'Number of stopped trials to train to the end after the search, to measure what early stopping cost. 0: none. Example: 5',
     "--storage": 'Write checkpoints to this URI. Example: s3://bucket/folder',
-    "--cpus": 'CPUs of one trial. Torch uses as many threads. Example: 2',
-    "--gpus": 'GPUs of one trial, if the machine has any. 0.25: four trials share one GPU. auto: measure the share that the configuration with the most parameters needs. 0: train on the CPU. Example: auto',
+    "--cpus": 'CPUs of one trial. Torch uses as many threads. With several processes: CPUs of each process. Example: 2',
+    "--gpus": 'GPUs of one trial, if the machine has any. 0.25: four trials share one GPU. auto: measure the share that the configuration with the most parameters needs. 0: train on the CPU. 2: a function or a command sees two GPUs. With several processes: GPUs of all processes together, a multiple of their number; by default one for each. Example: auto',
 }
 #: The default that `--help` shows, by flag.
 DEFAULT = {

@@ -271,14 +271,27 @@ class Resources(Section):
 
     cpus: float = setting(
         "Resources",
-        "CPUs of one trial. Torch uses as many threads.",
+        "CPUs of one trial. Torch uses as many threads. With several processes: CPUs of each process.",
         example=2, shown_default="1", flag="--cpus", gt=0,
     )  # fmt: skip
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = setting(
         "Resources",
         "GPUs of one trial, if the machine has any. 0.25: four trials share one GPU. auto: measure the share that the "
-        "configuration with the most parameters needs. 0: train on the CPU.",
+        "configuration with the most parameters needs. 0: train on the CPU. 2: a function or a command sees two GPUs. "
+        "With several processes: GPUs of all processes together, a multiple of their number; by default one for each.",
         example="auto", shown_default="set by the task; 0.25 if it sets none", flag="--gpus",
+    )  # fmt: skip
+    processes: int = setting(
+        "Resources",
+        "Number of processes that train one trial together. They form a process group of torch.distributed: each has "
+        "a rank, and its own part of the GPUs. Applies to functions, whose code decides whether they can.",
+        example=2, shown_default="1", ge=1,
+    )  # fmt: skip
+    nodes: int = setting(
+        "Resources",
+        "Number of machines over which the processes of a trial are spread, the same number on each. 1: all of them "
+        "are on one machine.",
+        example=2, ge=1,
     )  # fmt: skip
     autoscaled: bool = setting(
         "Resources",
@@ -310,5 +323,14 @@ class Resources(Section):
 
     @property
     def gpu_share(self) -> float:
-        """GPUs of a trial; `auto` counts as a whole GPU until it is measured."""
-        return 1.0 if self.gpus == "auto" else self.gpus
+        """GPUs of a trial; `auto` counts as a whole GPU until it is measured.
+
+        Processes of a group do not share GPUs: the default, which is a part of a GPU, means one GPU for each.
+        """
+        gpus = 1.0 if self.gpus == "auto" else self.gpus
+        return float(self.processes) if self.processes > 1 and 0 < gpus < 1 else gpus
+
+    @property
+    def all_cpus(self) -> float:
+        """CPUs of all processes of a trial."""
+        return self.cpus * self.processes

@@ -250,7 +250,7 @@ def _spent(state: SearchState, config: SearchConfig) -> dict[str, Any]:
         if curves := [run.curve for run in runs if run.curve]:
             seconds = sum(m.get("epoch_seconds", 0.0) for curve in curves for m in curve.values())
             trained = config.search.unit(sum(map(len, curves)))
-            rows.append((name, len(curves), trained, seconds * config.resources.cpus, 0.0, 0.0))
+            rows.append((name, len(curves), trained, seconds * config.resources.all_cpus, 0.0, 0.0))
     with_gpu, with_money = (any(row[i] for row in rows) for i in (4, 5))
     heads = [
         "outcome",

@@ -1,4 +1,4 @@
-"""The adapter that makes any task a Ray Tune trainable. The only file here that imports ray."""
+"""The adapter that makes any task a Ray Tune trainable."""
 
 from __future__ import annotations
 

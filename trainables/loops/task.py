@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cloudpickle
 import torch
@@ -34,6 +34,9 @@ from trainables.loops.errors import TrainingError
 from trainables.loops.fingerprint import LATE, changed_modules, own_modules, parts_of
 from trainables.loops.output import Output
 from trainables.loops.trial import Loop, TrainingFunction, Trial
+
+if TYPE_CHECKING:
+    from trainables.loops.ranks import Ranks
 
 #: The digest behind a pickle in its file.
 _DIGEST = re.compile(rb"\n# (crc32:[0-9a-f]{8})\Z")
@@ -249,6 +252,13 @@ class LoopTask:
             path = cache.parent.parent / data["function"]
             code = Code.read(path, data.get("folder", ""))
             code.check_unchanged(path.parent.name)
+        processes = data.get("processes", 1)
+        if processes > 1 and code.command is not None:
+            raise InputError(
+                f"resources.processes: {processes}: a command starts its processes itself: give it the CPUs and GPUs "
+                f"of all of them by resources.cpus and resources.gpus, and start it by `torchrun --standalone "
+                f"--nproc-per-node {processes} ...`"
+            )
         code = replace(
             code, here=data.get("here") or str(Path.cwd()), tracking=data.get("tracking", ""),
             report_every=data.get("report_every"),
@@ -260,24 +270,31 @@ class LoopTask:
     def describe_source(self, data: dict[str, Any]) -> str:
         return "its own function" if self._function else f"the function in {data.get('function')}"
 
-    def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Loop:
+    def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Loop | Ranks:
+        if device.group is not None:
+            from trainables.loops.ranks import Ranks  # imports Ray
+
+            return Ranks(self, params, splits, epochs, device)
         code: Code = splits.train
         _prepare_process(code)
         function = cloudpickle.loads(code.pickled)
         trial = Trial(params, torch.initial_seed(), epochs, device.torch_device, code.report_every)
         return Loop(function, trial, device, self.metric)
 
-    def place(self, learner: Loop, number: int, folder: Path | None) -> None:
+    def place(self, learner: Loop | Ranks, number: int, folder: Path | None) -> None:
         learner.trial.number, learner.trial.folder = number, folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def run_epoch(self, learner: Loop, train: Any, val: Any) -> dict[str, float]:
+    def run_epoch(self, learner: Loop | Ranks, train: Any, val: Any) -> dict[str, float]:
         """The metrics of the function for the next epoch, with `epoch_seconds`, `peak_memory_mib` and, on a GPU,
-        `energy_joules`."""
+        `energy_joules`. Of several processes, the memory is that of the largest, and the energy that of all."""
+        if not isinstance(learner, Loop):
+            return learner.advance()
         learner.epoch += 1
         device, start = learner.device, time.perf_counter()
-        memory, energy = MemoryPeak(device.torch_device), EnergyMeter(device.torch_device, device.share)
+        memory = MemoryPeak(device.torch_device, device.count)
+        energy = EnergyMeter(device.torch_device, device.share, device.count)
         metrics = _advance(learner)
         device.synchronize()
         value = metrics[self.metric]
@@ -327,7 +344,8 @@ def _advance(learner: Loop) -> dict[str, float]:
     folder = learner.trial.folder
     if folder is None:
         return learner.advance()
-    _OUTPUT.switch_to(folder / "output.log")
+    rank = learner.trial.rank
+    _OUTPUT.switch_to(folder / (f"output.rank-{rank}.log" if rank else "output.log"))
     try:
         # A command has a pipe of its own, whose content `Process` writes to the file.
         processes = nullcontext() if isinstance(learner.function, Command) else _OUTPUT.receives_processes()

@@ -1,7 +1,8 @@
 """Runs the trainers of other libraries: `transformers.Trainer` and Lightning's `Trainer`.
 
 Each trainer reports an evaluation from a callback and waits there, inside `Trial.report`. Its checkpoint stays in
-files: they belong to the trial's state (`TrainerFiles`), and no file is read into memory.
+files: they belong to the trial's state (`TrainerFiles`), and no file is read into memory. A trial of several processes
+keeps the content of the files in its state.
 
 A trainer keeps the settings of the user. A line names the values that the search adds to settings without a value of
 the user. A setting that contradicts the search is an error.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +21,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import distributed
 
 from trainables.base.checkpoint_files import INDEX, flat, link
 from trainables.loops.errors import TrainingError
@@ -31,7 +36,7 @@ _LIGHTNING_FILE = "lightning.ckpt"
 
 
 class TrainerFiles:
-    """The checkpoint of a trainer as a part of a trial's state.
+    """The checkpoint of a trainer as a part of a trial's state. The processes of a trial on one machine share it.
 
     Attributes:
         folder: the folder to which the trainer writes.
@@ -55,9 +60,16 @@ class TrainerFiles:
 
     def state_dict(self) -> dict[str, Any]:
         self._save()
-        return {"newest": None if self.newest is None else self.newest.name}
+        state: dict[str, Any] = {"newest": None if self.newest is None else self.newest.name}
+        if self._trial.world_size > 1:
+            state["content"] = {name: _bytes(path) for name, path in flat(self.files()).items()}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "content" in state:
+            self.newest = self.folder / state["newest"]
+            self._write({self.folder / name: content for name, content in state["content"].items()})
+            return
         if "newest" in state:
             kept = self._trial._files
             link(flat({path.name: path for path in kept.iterdir() if path.name != INDEX}), self.folder)
@@ -65,17 +77,31 @@ class TrainerFiles:
             return
         # A search of an earlier version: the state holds the content of the files.
         self.newest = self.folder / ("checkpoint-0" if "trainer_state.json" in state else _LIGHTNING_FILE)
-        for name, content in state.items():
-            path = self.newest / name if self.newest.suffix == "" else self.newest
+        newest = self.newest
+        self._write({newest / name if newest.suffix == "" else newest: content for name, content in state.items()})
+
+    def _write(self, files: dict[Path, torch.Tensor]) -> None:
+        for path, content in files.items() if self._trial.local_rank == 0 else ():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.numpy().tobytes())
+        _wait_for_all(self._trial)
+
+
+def _bytes(path: Path) -> torch.Tensor:
+    content = bytearray(path.read_bytes())
+    return torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+
+
+def _wait_for_all(trial: Any) -> None:
+    """Waits until every process of the trial is here."""
+    if trial.world_size > 1:
+        distributed.barrier()
 
 
 def fit(trial: Any, trainer: Any, *arguments: Any, **named: Any) -> None:
     """See `Trial.fit`."""
     roots = {kind.__module__.partition(".")[0] for kind in type(trainer).__mro__}
-    with tempfile.TemporaryDirectory(prefix="trial-") as temporary:
-        folder = Path(temporary) if trial.folder is None else trial.folder / "trainer"
+    with _folder(trial) as folder:
         try:
             if "transformers" in roots:
                 _fit_transformers(trial, trainer, folder, **named)
@@ -87,11 +113,26 @@ def fit(trial: Any, trainer: Any, *arguments: Any, **named: Any) -> None:
                     "your own loop yields its metrics, and a loop with callbacks calls trial.report"
                 )
         finally:
-            _remove_checkpoints(folder)
+            _remove_checkpoints(trial, folder)
 
 
-def _remove_checkpoints(folder: Path) -> None:
+@contextmanager
+def _folder(trial: Any) -> Iterator[Path]:
+    """The folder for the files of a trainer. The processes of a trial share it."""
+    with tempfile.TemporaryDirectory(prefix="trial-") as temporary:
+        folder = temporary if trial.folder is None else str(trial.folder / "trainer")
+        folders = [folder] * trial.world_size
+        if trial.world_size > 1:
+            if trial.world_size > int(os.environ["LOCAL_WORLD_SIZE"]):
+                raise TrainingError("trial.fit: a trainer's trial has one machine: give nodes=1")
+            distributed.all_gather_object(folders, folder)
+        yield Path(folders[0])
+
+
+def _remove_checkpoints(trial: Any, folder: Path) -> None:
     """Deletes what a trainer saved in `folder`; the search has given the files that it keeps another name."""
+    if trial.local_rank:
+        return
     for path in folder.glob("checkpoint-*"):
         shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):  # the folder has other files, or does not exist
@@ -161,7 +202,8 @@ def _fit_transformers(trial: Any, trainer: Any, folder: Path, **named: Any) -> N
         f"trial.fit adds {told} to the TrainingArguments, and the Trainer logs and saves with each evaluation"
     )
     files = TrainerFiles(trial, Path(args.output_dir))
-    _remove_checkpoints(files.folder)  # of an attempt that was killed
+    _remove_checkpoints(trial, files.folder)  # of an attempt that was killed
+    _wait_for_all(trial)
     done = trial.restore(checkpoint=files)
     stopped = bool(done) and _stopped_itself(files)
     report = Report()
@@ -261,14 +303,16 @@ def _fit_lightning(trial: Any, trainer: Any, folder: Path, *arguments: Any, **na
     package = "lightning.pytorch" if type(trainer).__module__.startswith("lightning.") else "pytorch_lightning"
 
     def save() -> None:
-        _remove_checkpoints(folder)
+        _remove_checkpoints(trial, folder)
+        _wait_for_all(trial)
         files.newest = folder / f"checkpoint-{trainer.global_step}"
         trainer.save_checkpoint(files.newest / _LIGHTNING_FILE)
 
     if added := _lightning_length(trial, trainer):
         trial.messages.append(f"trial.fit adds {', '.join(added)} to the Trainer")
     files = TrainerFiles(trial, folder, save)
-    _remove_checkpoints(folder)  # of an attempt that was killed
+    _remove_checkpoints(trial, folder)  # of an attempt that was killed
+    _wait_for_all(trial)
     if trial.restore(checkpoint=files):
         assert files.newest is not None
         named["ckpt_path"] = files.newest / _LIGHTNING_FILE if files.newest.is_dir() else files.newest

@@ -38,7 +38,10 @@ class Trial:
         of: the number of epochs of a full trial; in a search that counts in steps, its number of reports.
         report_every: the number of steps from one report to the next; None in a search that counts in epochs.
         seed: the trial's seed. The generators of Python, NumPy and torch are seeded with it already.
-        device: `cuda:0`, the GPU (or share of a GPU) of the trial, or `cpu`.
+        device: `cuda:0`, the GPU (or share of a GPU) of the trial, or `cpu`; in a group of processes the first GPU of
+            this process.
+        rank, world_size, local_rank: the number of this process in its group (from 0), the number of processes, and the
+            number of this process on its machine; 0, 1 and 0 without a group.
         objective: the name of the metric that the search optimises.
         folder: the trial's own folder, which is the same after a resume; None on a machine that does not see the store.
 
@@ -47,6 +50,8 @@ class Trial:
     ...     for epoch in trial.epochs(model=model):
     ...         yield {"val_loss": 1 / epoch}
     """
+
+    rank, world_size, local_rank = 0, 1, 0
 
     def __init__(
         self, params: dict[str, Any], seed: int, epochs: int, device: torch.device, report_every: int | None = None
@@ -65,6 +70,8 @@ class Trial:
         #: The step that the training loop has reached; None if nothing counts its steps.
         self._step: int | None = None
         self._report: Callable[[Any], None] | None = None
+        #: The number of reports so far.
+        self._reports = 0
         #: Lines for the user, until the search shows them.
         self.messages: list[str] = []
 
@@ -83,7 +90,10 @@ class Trial:
         Raises:
             TrainingError: a part has no state, or the checkpoint holds other parts.
         """
-        yield from range(self.restore(**parts) + 1, self.of + 1)
+        for epoch in range(self.restore(**parts) + 1, self.of + 1):
+            before = self._reports
+            yield epoch
+            self._check_reported(before, epoch)
 
     @property
     def max_steps(self) -> int:
@@ -114,13 +124,24 @@ class Trial:
         done = self.restore(**parts, **({"batches": walk} if walk is not None and parts else {}))
         rest = None if walk is None else endless(walk)
         for step in range(done * every + 1, self.max_steps + 1):
-            if rest is None:
-                self._step = step
-                yield step
-            else:
-                batch = next(rest)
-                self._step = step
-                yield step, batch
+            before = self._reports
+            batch = None if rest is None else next(rest)
+            self._step = step
+            yield step if rest is None else (step, batch)
+            if step % every == 0:
+                self._check_reported(before, step // every)
+
+    def _check_reported(self, before: int, report: int) -> None:
+        """Raises TrainingError if a rank trained up to a report without metrics: rank 0 would wait for it for ever.
+
+        Args:
+            before: the number of reports before.
+        """
+        if self.rank and self._reports == before:
+            raise TrainingError(
+                f"rank {self.rank} ended {self.at(report)} without metrics: every rank yields where rank 0 does; "
+                "the search ignores the metrics of all ranks but 0"
+            )
 
     def _every(self, place: str) -> int:
         if self.report_every is None:
@@ -260,7 +281,13 @@ class Loop:
             with _ends_children("ended"):
                 self._running.close()
             raise Ended
-        return self._checked_metrics(metrics)
+        return {self._objective: 0.0} if self.trial.rank else self._checked_metrics(metrics)
+
+    def end(self) -> None:
+        """Ends the function at its last report; raises what the function then raises."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
 
     @property
     def messages(self) -> list[str]:
@@ -282,7 +309,9 @@ class Loop:
         assert self._running is not None
         try:
             with _ends_children("yielded metrics"):
-                return next(self._running)
+                metrics = next(self._running)
+                self.trial._reports += 1
+                return metrics
         except StopIteration:
             if self.epoch > 1:
                 raise Ended from None
@@ -389,6 +418,8 @@ def _reports_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None
 
     def call() -> None:
         try:
+            if trial.device.type == "cuda":  # each thread has its own current GPU
+                torch.cuda.set_device(trial.device)
             with _ends_children():
                 returned = function(trial)
             items.put(_Returned(returned))
