@@ -132,9 +132,9 @@ class SearchResult:
 
     @property
     def test(self) -> dict[str, float] | None:
-        """The test figures of the final model by metric; None for a search without a final model."""
+        """The test figures of the final model by metric; None for a search whose model is not tested."""
         final = self._state.final
-        return dict(final.test) if final is not None and final.test is not None else None
+        return dict(final.test) if final is not None and final.test else None
 
     def trials(self) -> pd.DataFrame:
         """A row for each trial, indexed by its number.
@@ -217,7 +217,7 @@ class SearchResult:
         self, *, finalists: int = 1, seeds: int | None = None, address: str | None = None,
         observer: Observer | None = None, callbacks: Sequence[Listener] = (),
     ) -> SearchResult:  # fmt: skip
-        """Trains the best configurations on train and validation, and tests them.
+        """Trains the best configurations again, on train and validation, and tests them.
 
         Args:
             finalists: the number of configurations. Several are compared on test.
@@ -225,7 +225,7 @@ class SearchResult:
             address, observer, callbacks: as of `resume`.
 
         Raises:
-            InputError: the search is of a training function, whose best trial is its model; or as `resume`.
+            InputError: several finalists of a function without a test; or as `resume`.
         """
         from search import runs
 
@@ -263,6 +263,7 @@ class SearchResult:
         except InputError:  # a damaged or missing file is written again
             changed = [] if code.digest == record.fingerprint else [code.name]
         else:
+            code = replace(code, others=stored.others)  # the functions after the trials stay
             changed = code.changed(stored)
             if not changed:
                 return

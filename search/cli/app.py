@@ -94,6 +94,7 @@ def run(
     space: given.SpaceOption = None,
     objective: given.ObjectiveOption = None,
     pattern: given.PatternOption = None,
+    final: given.FinalOption = None,
     trials: given.TrialsOption = None,
     epochs: given.EpochsOption = None,
     searcher: given.SearcherOption = None,
@@ -130,12 +131,15 @@ def run(
         from search.cli import commands
         from search.core.config import load_config
         from search.runs import RunOptions, check_task_name
+        from trainables import InputError
 
         options = RunOptions(data, name, address, retrain, from_, gpus)
         if command_ is not None or task is None:
-            program = _program(task, command_, space, objective, pattern, data, plan, flags, set_)
+            program = _program(task, command_, space, objective, pattern, final, data, plan, flags, set_)
             sys.exit(commands.run_command(console, opened, program, options, dry_run, verbose))
         check_task_name(task)
+        if final is not None:
+            raise InputError(f"--final {final}: only --command has a final command")
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
             commands.dry_run(console, opened, config, options, data)
@@ -147,7 +151,7 @@ def run(
 
 def _program(
     task: str | None, command: str | None, space: Path | None, objective: str | None, pattern: str | None,
-    data: str | None, plan: bool, flags: Mapping[str, Any], sets: Sequence[str],
+    final: str | None, data: str | None, plan: bool, flags: Mapping[str, Any], sets: Sequence[str],
 ) -> Program:  # fmt: skip
     """The program that `run --command` searches; raises InputError where an option is missing or does not fit."""
     from search.core.program_config import read_space
@@ -165,7 +169,7 @@ def _program(
         raise InputError("--plan: only a TASK has a forecast; time a short run: --trials 2 --epochs 2")
     if space is None or objective is None:
         raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
-    return Program(Command(command, pattern), read_space(space), objective, flags, sets)
+    return Program(Command(command, pattern, final=final), read_space(space), objective, flags, sets)
 
 
 @app.command()
@@ -245,7 +249,7 @@ def promote(
         from search import runs
         from search.live.screen import say
 
-        runs.check_task_name(task)
+        runs.check_task_name(task, opened)
         say(console, runs.promote(opened, task, version))
 
 
@@ -277,7 +281,7 @@ def predict(
         from search.runs import check_task_name
         from search.tracking.predict import predict_inputs, predict_to_file
 
-        check_task_name(task)
+        check_task_name(task, opened)
         if output is not None:
             count = predict_to_file(opened, task, inputs, output)
             print(f"{count} prediction{'' if count == 1 else 's'} in {output}")

@@ -31,7 +31,7 @@ def read_space(path: Path) -> dict[str, Any]:
 
 def loop_config(
     task: str, space: Mapping[str, Any], objective: str, flags: Mapping[str, Any], sets: Sequence[str], place: str,
-    named: Named = flag,
+    named: Named = flag, brings: Sequence[str] = (),
 ) -> SearchConfig:  # fmt: skip
     """Makes the configuration of a search of a training function, a command or an import, and registers its task.
 
@@ -41,13 +41,15 @@ def loop_config(
         objective: `METRIC min` or `METRIC max`.
         place: the source of the space, for messages.
         named: formats a flag for messages.
+        brings: what the program has for the time after its trials: `Code.brings`.
 
     Raises:
         InputError: as `load_config`.
     """
     parsed = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
-    register_task(task, f"{LOOP_TASK}?{urlencode({'metric': parsed.metric, 'mode': parsed.mode})}")
+    about = {"metric": parsed.metric, "mode": parsed.mode, **({"brings": "+".join(brings)} if brings else {})}
+    register_task(task, f"{LOOP_TASK}?{urlencode(about)}")
     own, raw = parse_space(space, place), {**load_config(task, profile="data").raw, "space": space}
     # A flag may name a hyperparameter, so the space comes first. A command's --set wins over the flags.
     changed = change(change(raw, flags=flags, named=named), sets)

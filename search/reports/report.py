@@ -96,8 +96,8 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
         rows.append({"name": name, "figure": figure, "words": redacted(words), "verdict": verdict, "good": good})
 
     metric, best, final = state.objective.metric, state.best(), state.final
-    if final is not None and final.test is not None:
-        row(state.objective.test_key, figure(final.test[metric]), _how(final))
+    if final is not None and final.test:
+        row(state.objective.test_key, figure(final.test[metric]), _how(final, config))
         for name, value in final.baselines.items():
             good = state.objective.better(final.test[metric], value)
             row(f"baseline {name}", figure(value), "on test", "beaten" if good else "NOT beaten", good)
@@ -121,12 +121,13 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
     return rows
 
 
-def _how(final: FinalRun) -> str:
+def _how(final: FinalRun, config: SearchConfig) -> str:
     """How a final model was trained."""
     if not final.merged:
         own = f"trial {final.trial}'s own model of epoch {final.epochs}"
         return f"{own}, trained on train alone as the budget holds no more"
-    return f"trial {final.trial} trained again on train+validation, {final.epochs} epochs, seed {final.seed}"
+    data = "" if config.is_own_program else " on train+validation"
+    return f"trial {final.trial} trained again{data}, {final.epochs} epochs, seed {final.seed}"
 
 
 def elapsed(events: Sequence[Event]) -> float:
@@ -150,7 +151,7 @@ def _remarks(state: SearchState) -> list[str]:
         remarks.append(
             f"Trained again is trial {final.trial}, and not trial {best.number}, which has the best single epoch."
         )
-    if final is not None and final.test is not None:
+    if final is not None and final.test:
         # The winner's curse: the best of many validation figures flatters the trial that it chose.
         winner = state.trials[final.trial]
         gap = state.objective.loss(final.test[metric]) - state.objective.loss(winner.best_value)

@@ -107,7 +107,10 @@ def train_resumably(
         yield message
     progress, _ = states[0]
     while learner.epoch < epochs:
-        message = epoch(learner)
+        try:
+            message = epoch(learner)
+        except training.Ended:  # a training of the user may end before its last epoch
+            break
         messages.append(message)
         saved = storage.save(progress, partial(training.write, learner))
         yield {**message, "files": {progress: saved["content"]}} if "content" in saved else message

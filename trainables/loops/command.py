@@ -18,9 +18,10 @@ from typing import Any
 import regex
 
 from trainables.base.errors import InputError
+from trainables.base.training import step_ended
 from trainables.loops.errors import CommandFailed, TrainingError
 from trainables.loops.process import Process, is_system_text
-from trainables.loops.reports import MARK, Epochs, reported
+from trainables.loops.reports import MARK, Epochs, epochs_of, reported
 from trainables.loops.trial import Trial
 
 #: Names that a command may have in braces, in addition to the hyperparameters, and their meanings.
@@ -65,6 +66,7 @@ class Command:
         SEARCH_EPOCHS, SEARCH_SEED, SEARCH_DEVICE, SEARCH_TRIAL: the number of epochs, the seed, the device, the trial.
         SEARCH_FOLDER: a folder of the trial, which is the same after a kill.
         SEARCH_PARAMS: the hyperparameters as JSON.
+        SEARCH_FINAL: `1` in the final training; not set in trials.
         SEARCH_EPOCH: the number of epochs that the search knows from before a kill. Reports of these epochs are
             ignored. A program that continues after them has to report `epoch`.
 
@@ -78,6 +80,10 @@ class Command:
         pattern: a regular expression with named groups, such as `epoch (?P<epoch>\\\\d+) loss (?P<val_loss>\\\\S+)`.
         environment: additional variables. Their values are secret: no report and no text shows them.
         folder: the working directory; by default the folder where the search is started.
+        final: the command of the final training, which follows the trials. The names in its braces are the same, and
+            `{epochs}` is the best number of epochs. The last report of each metric is a test figure: the objective
+            `val_loss` may be reported as `test_loss`, `loss` or `val_loss`. The files that it leaves in its
+            `SEARCH_FOLDER` are the model. None: nothing is trained again and tested.
 
     Raises:
         InputError: the text or the pattern has a mistake.
@@ -90,34 +96,44 @@ class Command:
     pattern: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
+    final: str | None = None
 
     def __post_init__(self) -> None:
         self._check_texts()
-        try:
-            words = shlex.split(self.text)
-        except ValueError as error:
-            raise InputError(f"command: {self.text}: {str(error).lower()}") from error
-        if not words:
-            raise InputError("command: it is empty")
-        for word in words:
-            self._fields(word)
-        self._check_shell(words[0])
+        for text in self._texts:
+            try:
+                words = shlex.split(text)
+            except ValueError as error:
+                raise InputError(f"command: {text}: {str(error).lower()}") from error
+            if not words:
+                raise InputError("command: it is empty")
+            for word in words:
+                self._fields(word)
+            self._check_shell(text, words[0])
         if self.pattern is not None:
             self._check_pattern(self.pattern)
+
+    @property
+    def _texts(self) -> list[str]:
+        """The command of the trials, and that of the final training."""
+        return [self.text, *([] if self.final is None else [self.final])]
 
     def __repr__(self) -> str:
         """The call that makes the command, with `***` in place of the values of its environment: they may be secret."""
         return self._call(dict.fromkeys(self.environment, "***"))
 
     def _call(self, environment: dict[str, str]) -> str:
+        final = "" if self.final is None else f", final={self.final!r}"
         return (
             f"{type(self).__name__}(text={self.text!r}, pattern={self.pattern!r}, environment={environment!r}, "
-            f"folder={self.folder!r})"
+            f"folder={self.folder!r}{final})"
         )
 
     def _check_texts(self) -> None:
         """Raises InputError if no process can get the words, the environment or the folder."""
-        for kind, text in (("command", self.text), ("folder", os.fspath(self.folder))):
+        for kind, text in (*(("command", text) for text in self._texts), ("folder", os.fspath(self.folder))):
+            if not isinstance(text, str):
+                raise InputError(f"{kind}: {text!r}: expected a text")
             if not is_system_text(text):
                 raise InputError(f"{kind}: {text!a}: no program can receive this text")
         for name, value in self.environment.items():
@@ -128,12 +144,13 @@ class Command:
             if not is_system_text(value):  # the value may be secret
                 raise InputError(f"environment: the value of {name!r}: no program can receive this text")
 
-    def _check_shell(self, program: str) -> None:
+    @staticmethod
+    def _check_shell(command: str, program: str) -> None:
         """Raises InputError if a word has a meaning for a shell, which no shell reads here."""
-        masked = _PLAIN.sub(lambda plain: "0" * len(plain.group()), self.text)
+        masked = _PLAIN.sub(lambda plain: "0" * len(plain.group()), command)
         shell = "start one by `sh -c '...'`, with the line in quotes"
         for number, word in enumerate(re.finditer(r"\S+", masked)):
-            text = self.text[word.start() : word.end()]
+            text = command[word.start() : word.end()]
             if number == 0 and (variable := _VARIABLE.match(word.group())):
                 text = f"{variable.group()}..."  # the value may be secret
                 raise InputError(f"command: {text!r} needs a shell: {shell}, or write `env {text}`")
@@ -201,7 +218,7 @@ class Command:
         """
         if objective is not None:
             self.check_objective(objective)
-        for word in shlex.split(self.text):
+        for word in [word for text in self._texts for word in shlex.split(text)]:
             for _, name, _, _ in self._fields(word):
                 if name is None:
                     continue
@@ -249,7 +266,7 @@ class Command:
 
     def _programs(self) -> Iterator[str]:
         folder = Path(self.folder).resolve()
-        words = [part for word in shlex.split(self.text) for part in word.split()]
+        words = [part for text in self._texts for word in shlex.split(text) for part in word.split()]
         for before, word in zip(["", *words], words, strict=False):
             module = word.replace(".", "/")
             for name in (f"{module}.py", f"{module}/__main__.py") if before == "-m" else (word,):
@@ -264,9 +281,10 @@ class Command:
         """Runs the command for a trial and yields the metrics of its epochs. Closing the generator ends the process."""
         epochs = Epochs(trial.objective)
         done = trial.restore(command=epochs)
-        log = None if trial.folder is None else trial.folder / "output.log"
-        environment = {**self._variables(trial, done), **self.environment}
-        process = Process(self._words(trial), self.folder, environment, log)
+        if trial.final:
+            yield from self._train_finally(trial, done)
+            return
+        process = self._start(self.text, trial, done)
         try:
             reports = self._epochs(process, epochs, trial, done)
             for due in range(done + 1, trial.of + 1):
@@ -288,18 +306,58 @@ class Command:
         finally:
             process.end()
 
+    def _start(self, text: str, trial: Trial, done: int) -> Process:
+        log = None if trial.folder is None else trial.folder / "output.log"
+        environment = {**self._variables(trial, done), **self.environment}
+        return Process(self._words(text, trial), self.folder, environment, log)
+
+    def _train_finally(self, trial: Trial, done: int) -> Iterator[dict[str, float]]:
+        """Runs the final command, and keeps the last value of each metric in `trial.figures`.
+
+        It yields the metrics of the epochs after `done`, at most up to epoch `trial.of`.
+        """
+        process = self._start(self.text if self.final is None else self.final, trial, done)
+
+        def kept() -> Iterator[dict[str, float]]:
+            for report in self._reports(process):
+                trial.figures |= {name: value for name, value in report.items() if name not in ("epoch", "step")}
+                yield report
+
+        try:
+            for epoch, metrics in epochs_of(kept(), trial.objective):
+                if done < epoch <= trial.of:
+                    done = epoch
+                    yield metrics
+            code, last_lines = process.wait() or 0, "\n".join(process.tail)
+            if code:
+                end = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
+                raise TrainingError(f"the final command {end}; its last lines:\n{last_lines}")
+        finally:
+            process.end()
+
+    def _reports(self, process: Process) -> Iterator[dict[str, float]]:
+        """Yields the metrics that a process reports; a report of `progress` goes to the observers of the epoch."""
+        for line in process.lines():
+            for metrics in reported(line, self.pattern):
+                if (progress := metrics.pop("progress", None)) is not None:
+                    if not 0 <= progress <= 1:
+                        raise TrainingError(f"the command reports the progress {progress:g}: expected 0 to 1")
+                    if progress:
+                        step_ended(progress, 1.0)
+                if metrics or progress is None:
+                    yield metrics
+
     def _epochs(
         self, process: Process, epochs: Epochs, trial: Trial, done: int
     ) -> Iterator[tuple[int, dict[str, float]]]:
         """Yields the epochs that a process reports, also those that the search knows already."""
-        for line in process.lines():
-            for metrics in reported(line, self.pattern):
-                epoch = epochs.add(metrics)
-                if epoch is None:
-                    continue
-                if done and epochs.named and epoch[0] == 1:
-                    trial.messages.append("the command began with epoch 1; reports of known epochs are ignored")
-                yield epoch
+        for metrics in self._reports(process):
+            epoch = epochs.add(metrics)
+            if epoch is None:
+                continue
+            if done and epochs.named and epoch[0] == 1:
+                trial.messages.append("the command began with epoch 1; reports of known epochs are ignored")
+            yield epoch
 
     @staticmethod
     def _exceeds_last_epoch(reports: Iterator[tuple[int, dict[str, float]]], epochs: Epochs, trial: Trial) -> bool:
@@ -321,12 +379,12 @@ class Command:
             )
         return False
 
-    def _words(self, trial: Trial) -> list[str]:
-        """The words of the command with the values of a trial."""
+    def _words(self, text: str, trial: Trial) -> list[str]:
+        """The words of a command with the values of a trial."""
         values = {**self._standard_values(trial), **trial.params}
         words: list[str] = []
         follows_flag = False
-        for word in shlex.split(self.text):
+        for word in shlex.split(text):
             parts = self._fields(word)
             names = [name for _, name, _, _ in parts if name is not None]
             whole = len(parts) == 1 and not parts[0][0] and names[0] in trial.params  # the word is one `{name}`
@@ -351,7 +409,7 @@ class Command:
     def _variables(self, trial: Trial, done: int) -> dict[str, str]:
         variables = {f"SEARCH_{key.upper()}": str(value) for key, value in self._standard_values(trial).items()}
         own = {"SEARCH_PARAMS": json.dumps(trial.params), "SEARCH_EPOCH": str(done), "PYTHONUNBUFFERED": "1"}
-        return variables | own
+        return variables | own | ({"SEARCH_FINAL": "1"} if trial.final else {})
 
     def _check_end(self, process: Process, epochs: Epochs, trial: Trial, done: int, due: int) -> None:
         """Raises unless a command ended with code 0 after at least one epoch."""

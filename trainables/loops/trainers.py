@@ -132,3 +132,14 @@ def _fit_lightning(trial: Any, trainer: Any, folder: Path, *arguments: Any, **na
         if "weights_only" in inspect.signature(trainer.fit).parameters:
             named["weights_only"] = False  # this trial wrote the file
     trainer.fit(*arguments, **named)
+
+
+def handed(trainer: Any) -> dict[str, Any]:
+    """The objects that `test` and `export` get after `trial.fit`: the trainer and its model.
+
+    For a `transformers.Trainer` with a tokenizer or a processor, this is `tokenizer`.
+    """
+    if hasattr(trainer, "lightning_module"):
+        return {"trainer": trainer, "model": trainer.lightning_module}
+    tokenizer = getattr(trainer, "processing_class", None)
+    return {"trainer": trainer, "model": trainer.model, **({} if tokenizer is None else {"tokenizer": tokenizer})}
