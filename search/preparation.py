@@ -34,6 +34,7 @@ from trainables import (
     Task,
     get_task,
 )
+from trainables.base.errors import first_line
 from trainables.base.hub import limit_waiting, unreachable
 from trainables.base.storage import LocalFiles, fetch, files_at, is_remote
 
@@ -171,21 +172,35 @@ def fit_epochs(
     Returns:
         The configuration, and the fields of `SearchRecord` about the pace, which later sessions need.
     """
-    from search.core.time_plan import TimePlan, with_epochs
+    from search.core.time_plan import Shares, TimePlan, with_epochs
     from search.runtime.pace import measure_pace
 
     budget, settings = str(config.search.time_budget), config.search
-    plan = TimePlan(parse_duration(budget), train_samples=splits.info.sizes["train"])
+    own = isinstance(get_task(config.task), SelfTrained)
+    plan = TimePlan(parse_duration(budget), train_samples=splits.info.sizes.get("train", Shares.enough_samples))
+    most_epochs = Shares.own_epochs if own else settings.epochs
     with observer.progress("measuring how long an epoch takes"):
-        pace = measure_pace(config, splits, cluster.placement)
+        try:
+            pace = measure_pace(config, splits, cluster.placement, most_epochs, patience_seconds=plan.patience_seconds)
+        except InputError as error:
+            if not own:
+                raise
+            observer.say(f"note: {first_line(error)}; so a trial has {settings.epochs} epochs (--epochs)")
+            return config, {}
         if config.slow and plan.is_too_slow(pace.epoch_seconds):
             faster = config.for_slow_machine()
             changes = _changes(config, faster)
             observer.say(f"an epoch takes about {pace.epoch_seconds:.0f} s, too long for {budget}; so {changes}")
             config, settings = faster, faster.search
-            pace = measure_pace(config, splits, cluster.placement)
-    most = plan.longest_final_training(settings.epochs)
-    config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, settings.epochs, settings.grace_period))
+            pace = measure_pace(config, splits, cluster.placement, settings.epochs)
+            most_epochs = settings.epochs
+    most = plan.longest_final_training(most_epochs)
+    config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, most_epochs, settings.grace_period))
+    if not pace.reported:
+        observer.say(
+            f"note: the first configuration reported no epoch within {pace.epoch_seconds:.0f} s; give --epochs, or let it "
+            'tell its progress: `trial.progress(done, of)`, `@search {"progress": 0.4}`'
+        )
     observer.say(_epochs_in_words(pace.epoch_seconds, config.search, Budget(parse_duration(budget)).left))
     return config, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}
 

@@ -30,6 +30,10 @@ class Shares:
             TrashNet whose winner was too slow tested the trial's own model: accuracy 0.77, others 0.84 to 0.89.
         fewest_epochs: Epochs of a full trial on a machine that is too slow for the budget. Four epochs leave rungs
             after the first and the third epoch, where weak trials stop.
+        own_epochs: Most epochs of a trial of a function or a command, which has no configured number: as many as
+            configs/defaults.yaml says for tasks.
+        measuring: Share in which a function or a command has to report its first epoch, or its progress.
+        least_measuring_seconds: The same in seconds, if it is more: imports and reading data come first.
         fewest_fitting: If fewer epochs than this fit into `full_trial`, the section `slow` of the task's file applies.
             With two, half of ten minutes is left for a final training of at least three epochs.
         enough_samples: With fewer samples to train on, the final training may have more epochs than the configuration
@@ -60,6 +64,9 @@ class Shares:
     full_trial: float = 0.3
     slowest_trial: float = 1.5
     fewest_epochs: int = 4
+    own_epochs: int = 80
+    measuring: float = 0.1
+    least_measuring_seconds: float = 20.0
     fewest_fitting: int = 2
     enough_samples: int = 2000
     most_epochs_factor: float = 4
@@ -281,6 +288,11 @@ class TimePlan:
         )
 
     # Before the trials
+
+    @property
+    def patience_seconds(self) -> float:
+        """Seconds in which the first configuration of a function or a command has to report."""
+        return max(self.shares.least_measuring_seconds, self.shares.measuring * self.budget_seconds)
 
     def is_too_slow(self, epoch_seconds: float) -> bool:
         """Whether fewer than `Shares.fewest_fitting` epochs fit into the share of a full trial."""

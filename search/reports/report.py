@@ -76,7 +76,7 @@ def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfi
         stopping=_stopping(state, config, events),
         spent=_spent(state, config),
         comparison=_comparison(folder, state, config),
-        final=_final(folder, state),
+        final=_final(folder, state, config),
         trials=_trials(folder, state, config),
         facts=_facts(record, config),
         again=again(folder, record, config, _origin(events)),
@@ -284,7 +284,7 @@ def _comparison(folder: SearchFolder, state: SearchState, config: SearchConfig) 
     }
 
 
-def _final(folder: SearchFolder, state: SearchState) -> dict[str, Any] | None:
+def _final(folder: SearchFolder, state: SearchState, config: SearchConfig) -> dict[str, Any] | None:
     """The final model: its test figures with each seed, its pictures, and its text samples."""
     final = state.final
     if final is None:
@@ -299,7 +299,7 @@ def _final(folder: SearchFolder, state: SearchState) -> dict[str, Any] | None:
         [f"baseline {name}", *(figure(value) if key == state.objective.metric else "" for key in metrics)]
         for name, value in final.baselines.items()
     ]
-    how = _how(final)
+    how = _how(final, config)
     return {
         "words": f"{how[0].upper()}{how[1:]}. On test:",
         "tests": _table(["", *metrics], rows),

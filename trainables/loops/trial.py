@@ -209,6 +209,11 @@ class Loop:
             raise Ended
         return self._checked_metrics(metrics)
 
+    def close(self) -> None:
+        """Ends the function, wherever it is."""
+        if self._running is not None:
+            self._running.close()
+
     @property
     def messages(self) -> list[str]:
         """Lines for the user about this trial. The code that shows them empties the list."""

@@ -55,7 +55,7 @@ def test_budget_too_short_for_fine_tuning_trains_heads(monkeypatch, tmp_path, bu
     config = load_config("windows", [], {"search.time_budget": budget}, profile="data")
     measured = []
 
-    def measure(config, splits, placement):
+    def measure(config, splits, placement, epochs, **_):
         measured.append(config)
         return pace.PaceMeasurement(2.0 if "model.unfreeze" in config.space.fixed() else 40.0, 0.6, 5.0)
 
