@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -182,6 +182,8 @@ class SearchResult:
         self, train: TrainingFunction | None = None, *, trials: int | str | None = None,
         epochs: int | str | None = None, time_budget: str | None = None, changed_code: bool = False,
         address: str | None = None, observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+        test: Callable[..., Any] | None = None, export: Callable[..., Any] | None = None,
+        predict: Callable[..., Any] | None = None,
     ) -> SearchResult:  # fmt: skip
         """Continues the search after a kill or an interruption, or gives it more trials, epochs or time.
 
@@ -193,6 +195,7 @@ class SearchResult:
                 or of a program that the command names.
             address: another Ray cluster than before; `local` starts one on this machine.
             observer, callbacks: as of `search.run`.
+            test, export, predict: as of `search.run`; they take the place of those that the search has.
 
         Raises:
             InputError: the source or the data changed, a value is wrong, or another process runs the search.
@@ -204,8 +207,7 @@ class SearchResult:
             train = self._stored_command()
         numbers = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
         with shown(observer) as (observer, show), self._folder.hold(self._store) as journal:
-            if train is not None:
-                self._replace_function(train, changed_code)
+            self._replace_functions(train, {"test": test, "export": export, "predict": predict}, changed_code)
             outcome = resume(
                 self._store, self.name, numbers | {"time_budget": time_budget}, observer, address=address,
                 journal=journal, listeners=callbacks,
@@ -215,7 +217,8 @@ class SearchResult:
 
     def retrain(
         self, *, finalists: int = 1, seeds: int | None = None, address: str | None = None,
-        observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+        observer: Observer | None = None, callbacks: Sequence[Listener] = (), test: Callable[..., Any] | None = None,
+        export: Callable[..., Any] | None = None, predict: Callable[..., Any] | None = None,
     ) -> SearchResult:  # fmt: skip
         """Trains the best configurations again, on train and validation, and tests them.
 
@@ -223,6 +226,8 @@ class SearchResult:
             finalists: the number of configurations. Several are compared on test.
             seeds: the number of seeds for each; by default `search.retrain_seeds`, at least 5 for several finalists.
             address, observer, callbacks: as of `resume`.
+            test, export, predict: as of `search.run`, for a search of a function that lacks them. A model that is
+                tested is not tested again.
 
         Raises:
             InputError: several finalists of a function without a test; or as `resume`.
@@ -231,10 +236,11 @@ class SearchResult:
 
         check_callbacks(callbacks)
         finalists, seeds = whole(finalists, "finalists", 1), None if seeds is None else whole(seeds, "seeds", 1)
-        with shown(observer) as (observer, show):
+        with shown(observer) as (observer, show), self._folder.hold(self._store) as journal:
+            self._replace_functions(None, {"test": test, "export": export, "predict": predict}, False)
             outcome = runs.retrain(
                 self._store, self.name, observer, finalists=finalists, seeds=seeds, address=address,
-                listeners=callbacks,
+                listeners=callbacks, journal=journal,
             )  # fmt: skip
             show(outcome)
         return open_result(self._store, self.name)
@@ -246,27 +252,39 @@ class SearchResult:
         function = self._config.data.get("function")
         return None if function is None else Code.read(self._store.root / function, "").command
 
-    def _replace_function(self, train: TrainingFunction, changed_code: bool) -> None:
-        """Stores `train` in place of the search's function.
+    def _replace_functions(
+        self, train: TrainingFunction | None, others: Mapping[str, Callable[..., Any] | None], changed_code: bool
+    ) -> None:
+        """Stores the given functions in place of those that the search has.
+
+        Args:
+            others: `test`, `export` and `predict`. The results of the trials do not depend on them, so they may change.
 
         Raises:
-            InputError: the source changed and `changed_code` is False, or the search is of a task.
+            InputError: the source of `train` changed and `changed_code` is False, or the search is of a task.
         """
-        from trainables.loops.task import Code
+        from search.core.program_config import loop_address
+        from trainables.loops.task import Code, packed_others
 
-        code, data, record = Code.of(train), self._config.data, self._folder.read(self._store)
+        if train is None and not any(others.values()):
+            return
+        data, record = self._config.data, self._folder.read(self._store)
         if (function := data.get("function")) is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is not a function")
-        path = self._store.root / function
+        path, new = self._store.root / function, None if train is None else Code.of(train)
         try:
             stored = Code.read(path, data.get("folder", ""))
         except InputError:  # a damaged or missing file is written again
+            if new is None:
+                raise
+            code = replace(new, others=packed_others(others, new.command is not None))
             changed = [] if code.digest == record.fingerprint else [code.name]
         else:
-            code = replace(code, others=stored.others)  # the functions after the trials stay
-            changed = code.changed(stored)
-            if not changed:
+            code = new or stored
+            code = replace(code, others={**stored.others, **packed_others(others, code.command is not None)})
+            if not code.changed(stored):
                 return
+            changed = code.changed(replace(stored, others=code.others))
         if changed and not changed_code:
             parts = "" if changed == [code.name] else f" ({', '.join(changed)})"
             raise InputError(
@@ -275,7 +293,9 @@ class SearchResult:
                 "begins a new search"
             )
         code.write(path)
-        self._folder.write(replace(record, fingerprint=code.digest))
+        offered = loop_address(record.metric, record.objective.mode, code.brings)
+        ends = record.retrain or bool({"test", "export", "final"} & {*code.brings})
+        self._folder.write(replace(record, fingerprint=code.digest, offered=offered, retrain=ends))
 
     def _no_winner(self) -> str:
         """The reason why there is no best trial, and how to continue a search that has not ended."""

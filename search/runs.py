@@ -182,6 +182,7 @@ def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Obse
 def retrain(
     store: Store, name: str, observer: Observer, *, finalists: int = 1, seeds: int | None = None,
     address: str | None = None, data: str | None = None, listeners: Sequence[Listener] = (),
+    journal: Journal | None = None,
 ) -> SearchOutcome:  # fmt: skip
     """Trains the best configurations of a search on train and validation, and tests them.
 
@@ -191,11 +192,12 @@ def retrain(
         finalists: the number of configurations. Several are compared on test.
         seeds: the number of seeds for each; None: `search.retrain_seeds`, at least 5 for several finalists.
         address, data: as of `resume`.
+        journal: the journal of the search, if the caller holds it (`SearchFolder.hold`).
 
     Raises:
         InputError: there is no such search, no trial has a result, or an argument is wrong.
     """
-    with reports_full_disk(store), store.search(name).hold(store) as journal:
+    with reports_full_disk(store), journal or store.search(name).hold(store) as held:
         folder, record, config = open_to_run(store, name)
         state, _ = replay(folder)
         if state.best() is None:
@@ -217,7 +219,7 @@ def retrain(
 
         seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
         prepared = PreparedSearch(
-            store, folder, config, record, splits, cluster, journal,
+            store, folder, config, record, splits, cluster, held,
             final_trainings=FinalTrainings(seeds, finalists), listeners=listeners,
         )  # fmt: skip
         return start_session(prepared, observer).run()

@@ -29,6 +29,17 @@ def read_space(path: Path) -> dict[str, Any]:
     return space
 
 
+def loop_address(metric: str, mode: str, brings: Sequence[str] = ()) -> str:
+    """The address of the task of a function or a command.
+
+    Args:
+        metric: the name of the objective among the metrics of the program.
+        brings: what the program has for the time after its trials: `Code.brings`.
+    """
+    about = {"metric": metric, "mode": mode, **({"brings": "+".join(brings)} if brings else {})}
+    return f"{LOOP_TASK}?{urlencode(about)}"
+
+
 def loop_config(
     task: str, space: Mapping[str, Any], objective: str, flags: Mapping[str, Any], sets: Sequence[str], place: str,
     named: Named = flag, brings: Sequence[str] = (),
@@ -48,8 +59,7 @@ def loop_config(
     """
     parsed = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
-    about = {"metric": parsed.metric, "mode": parsed.mode, **({"brings": "+".join(brings)} if brings else {})}
-    register_task(task, f"{LOOP_TASK}?{urlencode(about)}")
+    register_task(task, loop_address(parsed.metric, parsed.mode, brings))
     own, raw = parse_space(space, place), {**load_config(task, profile="data").raw, "space": space}
     # A flag may name a hyperparameter, so the space comes first. A command's --set wins over the flags.
     changed = change(change(raw, flags=flags, named=named), sets)

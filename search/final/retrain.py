@@ -131,7 +131,10 @@ def _training(state: SearchState, trial: Trial, seed: int, epochs: int, merged: 
 def _is_done(search: Search, run: FinalRun) -> bool:
     """Whether the same training is finished and its model is sound."""
     known = search.state.finals.get((run.trial, run.seed))
-    return known is not None and known.test is not None and known.repeats(run) and not _is_damaged(search, known)
+    if known is None or known.test is None or not known.repeats(run):
+        return False
+    lacks_test = isinstance(search.task, SelfTrained) and search.task.tests and not known.tested
+    return not lacks_test and not _is_damaged(search, known)
 
 
 def _is_damaged(search: Search, run: FinalRun) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+import warnings
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,16 @@ def _save(target: Path, task: str, run_id: str, model: LoggedModel, folder: Path
         example = pd.read_parquet(folder / "example.parquet")
         signature = infer_signature(example, pd.read_parquet(folder / "predictions.parquet"))
     # models-from-code: MLflow copies the file and runs it when the model is loaded; nothing is pickled.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*input example was not provided")  # a program may know none
+        _save_pyfunc(target, task, folder, example, signature, Model(artifact_path=model.artifact_location, **about))
+    for compiled in (target / "model").rglob("__pycache__"):
+        shutil.rmtree(compiled)
+
+
+def _save_pyfunc(
+    target: Path, task: str, folder: Path, example: pd.DataFrame | None, signature: ModelSignature, model: Model
+) -> None:
     mlflow.pyfunc.save_model(
         target / "model",
         python_model=str(Path(__file__).with_name("pyfunc.py")),
@@ -180,10 +191,8 @@ def _save(target: Path, task: str, run_id: str, model: LoggedModel, folder: Path
         signature=signature,
         input_example=example,
         pip_requirements=[f"{name}=={installed(name).split('+')[0]}" for name in _NEEDS],
-        mlflow_model=Model(artifact_path=model.artifact_location, **about),
+        mlflow_model=model,
     )  # fmt: skip
-    for compiled in (target / "model").rglob("__pycache__"):
-        shutil.rmtree(compiled)
 
 
 def _code_copy(target: Path) -> str:

@@ -120,7 +120,7 @@ def test(trial: Any, walk: Any = None) -> dict[str, Any]:
     from tests.fuzz.tiny import PLAN
 
     place = float(trial.seed % 100) if walk is None else walk.place
-    return {PLAN.objective: np.array([place, place + 1.0])}
+    return {PLAN.objective: place + np.arange(20.0)}
 
 
 def export(trial: Any, folder: Any, walk: Any = None) -> None:

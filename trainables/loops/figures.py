@@ -12,6 +12,9 @@ import numpy as np
 from trainables.base.task import Objective
 from trainables.loops.errors import TrainingError
 
+#: Samples drawn with repetition: of fewer, some draws are empty.
+FEWEST = 20
+
 
 class _Measured(Protocol):
     """What `TestFigures.of` reads of a task: `metric` is the name of the objective in the user's program."""
@@ -26,7 +29,7 @@ class TestFigures:
 
     Attributes:
         means: the figure of each metric, by its name without `test_`.
-        samples: the objective (samples,) of each sample; None if only its mean is known.
+        samples: the objective (samples,) of each sample; None if only its mean is known, or for fewer than `FEWEST`.
     """
 
     __test__ = False  # for pytest it would be a class of tests
@@ -62,7 +65,7 @@ class TestFigures:
         others = {name: value for name, value in values.items() if name not in (*names, f"val_{metric}")}
         means = {metric: float(objective.mean())}
         means |= {name.removeprefix("test_"): float(value.mean()) for name, value in others.items()}
-        return cls(means, objective if len(objective) > 1 else None)
+        return cls(means, objective if len(objective) >= FEWEST else None)
 
 
 def _values(name: Any, value: Any, place: str) -> np.ndarray:

@@ -90,7 +90,7 @@ def export(learner: Loop, folder: Path) -> pd.DataFrame | None:
     elif "export" in code.others:
         (folder / FILES).mkdir()
         returned = cloudpickle.loads(code.others["export"].pickled)(trial, folder / FILES, **trial.parts)
-        example = _example(returned)
+        example = _example(returned) if "predict" in code.others else None
     else:
         _save_parts(trial.parts, learner.example, folder)
     if "predict" in code.others and any(folder.iterdir()):

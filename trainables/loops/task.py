@@ -97,9 +97,8 @@ class Code:
         """
         if not callable(train):
             raise InputError(f"train: {train!r}: expected a function that takes a trial and yields metrics")
-        given = {name: function for name, function in (others or {}).items() if function is not None}
-        if given:
-            return replace(Code.of(train), others={name: _other(name, f, train) for name, f in given.items()})
+        if packed := packed_others(others or {}, isinstance(train, Command)):
+            return replace(Code.of(train), others=packed)
         function = train.func if isinstance(train, functools.partial) else train
         name = file_safe(getattr(function, "__name__", type(function).__name__)) or "search"
         folder = str(Path(sys.path[0]).resolve())
@@ -196,11 +195,20 @@ class Code:
             )
 
 
-def _other(name: str, function: Callable[..., Any], train: TrainingFunction) -> Code:
-    """Packs one of the functions of `OTHERS`; raises InputError."""
+def packed_others(functions: Mapping[str, Callable[..., Any] | None], of_command: bool) -> dict[str, Code]:
+    """Packs functions by the names of `OTHERS`; None stands for a function that the program does not have.
+
+    Raises:
+        InputError: one is no function or cannot be pickled, or a command gets another function than `predict`.
+    """
+    given = {name: function for name, function in functions.items() if function is not None}
+    return {name: _other(name, function, of_command) for name, function in given.items()}
+
+
+def _other(name: str, function: Callable[..., Any], of_command: bool) -> Code:
     if not callable(function):
         raise InputError(f"{name}: {function!r}: expected a function, {OTHERS[name]}")
-    if isinstance(train, Command) and name != "predict":
+    if of_command and name != "predict":
         raise InputError(
             f"{name}: a command has no `{name}`: give it final='...', a command whose last reports are the test "
             "figures and whose folder is the model"

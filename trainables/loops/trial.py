@@ -209,6 +209,12 @@ class Loop:
             raise Ended
         return self._checked_metrics(metrics)
 
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of the modules among the parts."""
+        modules = [part for part in self.trial.parts.values() if isinstance(part, torch.nn.Module)]
+        return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
     def close(self) -> None:
         """Ends the function, wherever it is."""
         if self._running is not None:
