@@ -198,8 +198,8 @@ def fit_epochs(
     config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, most_epochs, settings.grace_period))
     if not pace.reported:
         observer.say(
-            f"note: the first configuration reported no epoch within {pace.epoch_seconds:.0f} s; give --epochs, or let it "
-            'tell its progress: `trial.progress(done, of)`, `@search {"progress": 0.4}`'
+            f"note: the first configuration reported no epoch within {pace.epoch_seconds:.0f} s; give --epochs, or let "
+            'it tell its progress: `trial.progress(done, of)`, `@search {"progress": 0.4}`'
         )
     observer.say(_epochs_in_words(pace.epoch_seconds, config.search, Budget(parse_duration(budget)).left))
     return config, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}

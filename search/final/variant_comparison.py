@@ -131,7 +131,8 @@ def variants_paragraph(frame: pd.DataFrame, name: str, objective: Objective) -> 
         wide = frame["gap_at_end"].idxmax()
         sentences.append(
             f"The widest gap between training and validation at the end is that of {wide} "
-            f"({figure(frame.at[wide, 'gap_at_end'])}, after {figure(frame.at[wide, 'gap_at_best'])} at its best epoch)."
+            f"({figure(frame.at[wide, 'gap_at_end'])}, after {figure(frame.at[wide, 'gap_at_best'])} at its best "
+            "epoch)."
         )
     small, large = frame["parameters"].idxmin(), frame["parameters"].idxmax()
     if frame.at[small, "parameters"] < frame.at[large, "parameters"]:

@@ -188,10 +188,11 @@ class Code:
             changed += changed_modules(code.parts, Path(self.folder))
         if changed:
             again = "changed_code=True" if command else "train, changed_code=True"
+            names = ", ".join(map(str, dict.fromkeys(changed)))
             raise InputError(
-                f"{search}: {', '.join(map(str, dict.fromkeys(changed)))} changed since the search began; the results so "
-                f"far come from the old version: put it back; or search.open({search!r}).resume({again}) in Python continues "
-                "with the new version, and `run` begins a new search"
+                f"{search}: {names} changed since the search began; the results so far come from the old version: put "
+                f"it back; or search.open({search!r}).resume({again}) in Python continues with the new version, and "
+                "`run` begins a new search"
             )
 
 
