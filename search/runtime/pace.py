@@ -199,8 +199,10 @@ def _start(
 ) -> Any:  # fmt: skip
     """Starts a worker that measures, with the resources of a trial."""
     resources = {"gpus": placement.gpus, "precision": config.resources.precision}
+    # A training of the user is ended when its patience is over: Ray would report that it starts it again.
+    retries = 0 if isinstance(get_task(config.task), SelfTrained) else 2
     actor = ray.remote(_Measuring).options(
-        num_cpus=placement.cpus, num_gpus=placement.gpus, max_restarts=2, max_task_retries=2
+        num_cpus=placement.cpus, num_gpus=placement.gpus, max_restarts=retries, max_task_retries=retries
     )
     return actor.remote(config.task, params, epochs, config.search.seed, resources, micro_batches, merged)
 

@@ -63,6 +63,8 @@ class Trial:
         self._parts: dict[str, Any] = {}
         #: A checkpoint that the function has not restored yet.
         self._checkpoint: dict[str, Any] | None = None
+        #: The epoch of the checkpoint that the function restored.
+        self._restored = 0
         self._report: Callable[[Any], None] | None = None
         #: Lines for the user, until the search shows them.
         self.messages: list[str] = []
@@ -150,7 +152,8 @@ class Trial:
         for name, part in parts.items():
             part.load_state_dict(checkpoint["parts"][name])
         set_rng_state(checkpoint["rng"])
-        return int(checkpoint["epoch"])
+        self._restored = int(checkpoint["epoch"])
+        return self._restored
 
     def _state(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self._parts.items()}
@@ -287,6 +290,8 @@ def _epochs_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None,
         except SystemExit as error:
             if isinstance(mistake := _exit(error), TrainingError):
                 raise mistake from error
+    elif not reports and trial._restored == trial.of:
+        return  # a kill came after the last epoch
     elif not reports and trial.of > 1:
         raise TrainingError(
             f"the function returned {_shown(returned)}, but a trial has {trial.of} epochs: `yield` the metrics of "
