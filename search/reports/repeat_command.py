@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from omegaconf import OmegaConf
 
@@ -95,6 +96,7 @@ def _program_again(
     line = ["python", "-m", "search", "run", "--command", command["text"], "--space", SPACE_FILE]
     line += ["--objective", objective]
     line += ["--pattern", command["pattern"]] if command.get("pattern") else []
+    line += ["--final", command["final"]] if command.get("final") else []
     line += [*_flags(changes), *_other_flags(record, origin)]
     space = "\n".join(f"{_json(name)}: {_json(spec)}" for name, spec in target["space"].items())
     words = f"In {command['folder']}, with this {SPACE_FILE}:" if command.get("folder") else ""
@@ -188,7 +190,8 @@ def _command_of(source: Path) -> dict[str, Any] | None:
             fields = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
             hidden = dict.fromkeys(fields.get("environment", {}), "***")
             # `redacted` does not find a secret between the quotes that `shlex.join` adds to quotes.
-            return fields | {"text": redacted(fields["text"]), "environment": hidden}
+            texts = {key: redacted(fields[key]) for key in ("text", "final") if key in fields}
+            return fields | texts | {"environment": hidden}
     except (OSError, SyntaxError, ValueError):
         pass
     return None
@@ -213,7 +216,13 @@ def _python(
     named |= {"resources": resources} if resources else {}
     named |= {"address": record.address} if record.address else {}
     named |= {"start_from": origin} if origin else {}
-    return _call("search.run", [train], named)
+    return _call("search.run", [train, *(f"{name}={name}" for name in _others(record))], named)
+
+
+def _others(record: SearchRecord) -> list[str]:
+    """The functions that the search has beside its training function: of `test`, `export` and `predict`."""
+    brings = dict(parse_qsl((record.offered or "").partition("?")[2])).get("brings", "")
+    return [name for name in brings.split("+") if name in ("test", "export", "predict")]
 
 
 def _call(function: str, positional: list[str], named: Mapping[str, Any]) -> str:
