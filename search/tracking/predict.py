@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 import pandas as pd
@@ -105,7 +105,7 @@ class _Loaded:
     """A model in MLflow's own format with the user's `predict`, in the form of an MLflow `PyFuncModel`."""
 
     def __init__(self, task: str, folder: Path, run_id: str) -> None:
-        self._task: Any = get_task(task)
+        self._task = cast(Exported, get_task(task))
         self._model = self._task.load(folder)
         self.metadata = SimpleNamespace(run_id=run_id)
 

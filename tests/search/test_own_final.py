@@ -13,10 +13,14 @@ import search
 from search import guard
 from search.core.journal import read_events
 from search.core.store import Store
+from search.live.console import _step as step_in_words
 from search.observer import Observer
 from search.tracking.client import mlflow_client
 from tests.ray_here import ray_here
 from trainables import InputError
+from trainables.base import training
+from trainables.loops.errors import TrainingError
+from trainables.loops.trial import Trial
 
 SETTINGS = {"startup_trials": 2}
 
@@ -269,3 +273,32 @@ def test_functions_after_the_trials_have_their_part_in_the_fingerprint(store):
     with pytest.raises(InputError, match="a command has no `test`"):
         searched(store, "other", function=shell(), test=measured)
     assert found.name == "s"
+
+
+@pytest.mark.parametrize("given", [(3, 2), ("a", 2), (1, 0), (-1, 2)])
+def test_progress_that_is_none_is_refused(given):
+    trial = Trial({}, 0, 1, torch.device("cpu"))
+    with pytest.raises(TrainingError, match=r"trial.progress\(.*\): expected two numbers"):
+        trial.progress(*given)
+
+
+def test_progress_reaches_those_who_observe_the_epoch():
+    steps = []
+    with training.observed(lambda step: steps.append((step.done, step.of))):
+        trial = Trial({}, 0, 1, torch.device("cpu"))
+        trial.progress(0, 4)
+        trial.progress(3, 4)
+    assert steps == [(3, 4)], "nothing is known at the beginning of an epoch"
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"done": 0.4, "of": 1.0}, "40% of its epoch, 0:10 to go"),
+        ({"done": 40, "of": 366}, "step 40 of 366, 0:10 to go"),
+        ({"done": 40, "of": 366, "loss": 5.2, "samples_per_second": 2600.0},
+         "step 40 of 366, loss 5.2, 2600 samples/s, 0:10 to go"),
+    ],
+)  # fmt: skip
+def test_progress_of_a_long_epoch_in_words(about, said):
+    assert step_in_words({"event": "progress", "number": 0, "epoch": 1, "left": 10.0, **about}) == said
