@@ -166,6 +166,11 @@ class Session:
             return None
         prepared = self.prepared
         final = plan_final(self.plan, self.search, prepared.splits, prepared.cluster.placement, self.budget)
+        task = self.search.task
+        if not final.retrain and isinstance(task, SelfTrained) and not task.keeps_model:
+            again = command_line(f"retrain {prepared.folder.name}", prepared.store)
+            self.observer.say(f"the time budget holds no final training, so nothing is tested; train and test: {again}")
+            return None
         return FinalTrainings(prepared.config.search.retrain_seeds, 1, final.retrain, final.epochs)
 
     def train_final(self, final: FinalTrainings) -> None:

@@ -458,7 +458,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _step(event: StepsDone) -> str:
-    """The progress of an epoch: `step 40 of 366, loss 5.2, 2600 samples/s, 1:20 to go`, or `40 % of its epoch`."""
+    """The progress of an epoch: `step 40 of 366, loss 5.200, 2600 samples/s, 1:20 to go`, or `40 % of its epoch`."""
     done, of = event["done"], event["of"]
     phrases = [f"{done / of:.0%} of its epoch" if of == 1 else f"step {done:g} of {of:g}"]
     if "loss" in event:

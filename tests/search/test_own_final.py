@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import search
-from search import guard
+from search import guard, session
 from search.core.journal import read_events
 from search.core.store import Store
+from search.core.time_plan import FinalPlan
 from search.live.console import _step as step_in_words
 from search.observer import Observer
 from search.tracking.client import mlflow_client
@@ -297,8 +298,24 @@ def test_progress_reaches_those_who_observe_the_epoch():
         ({"done": 0.4, "of": 1.0}, "40% of its epoch, 0:10 to go"),
         ({"done": 40, "of": 366}, "step 40 of 366, 0:10 to go"),
         ({"done": 40, "of": 366, "loss": 5.2, "samples_per_second": 2600.0},
-         "step 40 of 366, loss 5.2, 2600 samples/s, 0:10 to go"),
+         "step 40 of 366, loss 5.200, 2600 samples/s, 0:10 to go"),
     ],
 )  # fmt: skip
 def test_progress_of_a_long_epoch_in_words(about, said):
     assert step_in_words({"event": "progress", "number": 0, "epoch": 1, "left": 10.0, **about}) == said
+
+
+def test_budget_without_room_for_the_final_command_says_so(store, monkeypatch):
+    monkeypatch.setattr(session, "plan_final", lambda *_: FinalPlan(0, False, None, 0.0))
+    said = Said()
+    found = searched(store, function=shell(), objective="loss min", observer=said)
+    assert found.status == "finished" and found.test is None
+    assert any("holds no final training" in line and "retrain s" in line for line in said.lines)
+    assert found.retrain(observer=Said()).test["accuracy"] == 0.5
+
+
+def test_budget_without_room_tests_the_own_model_of_a_function(store, monkeypatch):
+    monkeypatch.setattr(session, "plan_final", lambda *_: FinalPlan(0, False, None, 0.0))
+    found = searched(store, test=measured)
+    assert found.test["seen"] == 0.0, "it is the model of the trial, which trained on train alone"
+    assert not [event for event in events(store) if event["event"] == "final_result"]

@@ -235,6 +235,11 @@ class SelfTrained(Protocol):
         ...
 
     @property
+    def keeps_model(self) -> bool:
+        """Whether the checkpoint of a trial holds its model, so that it can be tested without a final training."""
+        ...
+
+    @property
     def predicts(self) -> bool:
         """Whether the final model predicts."""
         ...

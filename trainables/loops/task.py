@@ -330,6 +330,11 @@ class LoopTask:
         return bool(self.brings & {"test", "final"})
 
     @property
+    def keeps_model(self) -> bool:
+        """Whether a trial's own model can be tested; a command tests only what its final command trains."""
+        return "final" not in self.brings
+
+    @property
     def predicts(self) -> bool:
         """Whether the program brings a function `predict`."""
         return "predict" in self.brings
