@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -143,9 +143,9 @@ class SearchResult:
 
     @property
     def test(self) -> dict[str, float] | None:
-        """The test figures of the final model by metric; None for a search without a final model."""
+        """The test figures of the final model by metric; None for a search whose model is not tested."""
         final = self._state.final
-        return dict(final.test) if final is not None and final.test is not None else None
+        return dict(final.test) if final is not None and final.test else None
 
     def trials(self) -> pd.DataFrame:
         """A row for each trial, indexed by its number.
@@ -209,7 +209,8 @@ class SearchResult:
         self, train: TrainingFunction | None = None, *, trials: int | str | None = None,
         epochs: int | str | None = None, steps: int | str | None = None, time_budget: str | None = None,
         changed_code: bool = False, address: str | None = None, observer: Observer | None = None,
-        callbacks: Sequence[Listener] = (),
+        callbacks: Sequence[Listener] = (), test: Callable[..., Any] | None = None,
+        export: Callable[..., Any] | None = None, predict: Callable[..., Any] | None = None,
     ) -> SearchResult:  # fmt: skip
         """Continues the search after a kill or an interruption, or gives it more trials, epochs or time.
 
@@ -221,6 +222,7 @@ class SearchResult:
                 or of a program that the command names.
             address: another Ray cluster than before; `local` starts one on this machine.
             observer, callbacks: as of `search.run`.
+            test, export, predict: as of `search.run`; they take the place of those that the search has.
 
         Raises:
             InputError: the source or the data changed, a value is wrong, or another process runs the search.
@@ -233,8 +235,7 @@ class SearchResult:
         given = {"trials": trials, "epochs": epochs, "steps": steps}
         numbers = {key: None if value is None else str(value) for key, value in given.items()}
         with shown(observer) as (observer, show), self._folder.hold(self._store) as journal:
-            if train is not None:
-                self._replace_function(train, changed_code)
+            self._replace_functions(train, {"test": test, "export": export, "predict": predict}, changed_code)
             outcome = resume(
                 self._store, self.name, numbers | {"time_budget": time_budget}, observer, address=address,
                 journal=journal, listeners=callbacks,
@@ -244,26 +245,30 @@ class SearchResult:
 
     def retrain(
         self, *, finalists: int = 1, seeds: int | None = None, address: str | None = None,
-        observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+        observer: Observer | None = None, callbacks: Sequence[Listener] = (), test: Callable[..., Any] | None = None,
+        export: Callable[..., Any] | None = None, predict: Callable[..., Any] | None = None,
     ) -> SearchResult:  # fmt: skip
-        """Trains the best configurations on train and validation, and tests them.
+        """Trains the best configurations again, on train and validation, and tests them.
 
         Args:
             finalists: the number of configurations. Several are compared on test.
             seeds: the number of seeds for each; by default `search.retrain_seeds`, at least 5 for several finalists.
             address, observer, callbacks: as of `resume`.
+            test, export, predict: as of `search.run`, for a search of a function that lacks them. A model that is
+                tested is not tested again.
 
         Raises:
-            InputError: the search is of a training function, whose best trial is its model; or as `resume`.
+            InputError: several finalists of a function without a test; or as `resume`.
         """
         from search import runs
 
         check_callbacks(callbacks)
         finalists, seeds = whole(finalists, "finalists", 1), None if seeds is None else whole(seeds, "seeds", 1)
-        with shown(observer) as (observer, show):
+        with shown(observer) as (observer, show), self._folder.hold(self._store) as journal:
+            self._replace_functions(None, {"test": test, "export": export, "predict": predict}, False)
             outcome = runs.retrain(
                 self._store, self.name, observer, finalists=finalists, seeds=seeds, address=address,
-                listeners=callbacks,
+                listeners=callbacks, journal=journal,
             )  # fmt: skip
             show(outcome)
         return open_result(self._store, self.name)
@@ -275,26 +280,39 @@ class SearchResult:
         function = self._config.data.get("function")
         return None if function is None else Code.read(self._store.root / function, "").command
 
-    def _replace_function(self, train: TrainingFunction, changed_code: bool) -> None:
-        """Stores `train` in place of the search's function.
+    def _replace_functions(
+        self, train: TrainingFunction | None, others: Mapping[str, Callable[..., Any] | None], changed_code: bool
+    ) -> None:
+        """Stores the given functions in place of those that the search has.
+
+        Args:
+            others: `test`, `export` and `predict`. The results of the trials do not depend on them, so they may change.
 
         Raises:
-            InputError: the source changed and `changed_code` is False, or the search is of a task.
+            InputError: the source of `train` changed and `changed_code` is False, or the search is of a task.
         """
-        from trainables.loops.task import Code
+        from search.core.program_config import loop_address
+        from trainables.loops.task import Code, packed_others
 
-        code, data, record = Code.of(train), self._config.data, self._folder.read(self._store)
+        if train is None and not any(others.values()):
+            return
+        data, record = self._config.data, self._folder.read(self._store)
         if (function := data.get("function")) is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is not a function")
-        path = self._store.root / function
+        path, new = self._store.root / function, None if train is None else Code.of(train)
         try:
             stored = Code.read(path, data.get("folder", ""))
         except InputError:  # a damaged or missing file is written again
+            if new is None:
+                raise
+            code = replace(new, others=packed_others(others, new.command is not None))
             changed = [] if code.digest == record.fingerprint else [code.name]
         else:
-            changed = code.changed(stored)
-            if not changed:
+            code = new or stored
+            code = replace(code, others={**stored.others, **packed_others(others, code.command is not None)})
+            if not code.changed(stored):
                 return
+            changed = code.changed(replace(stored, others=code.others))
         if changed and not changed_code:
             parts = "" if changed == [code.name] else f" ({', '.join(changed)})"
             raise InputError(
@@ -303,7 +321,9 @@ class SearchResult:
                 "begins a new search"
             )
         code.write(path)
-        self._folder.write(replace(record, fingerprint=code.digest))
+        offered = loop_address(record.metric, record.objective.mode, code.brings)
+        ends = record.retrain or bool({"test", "export", "final"} & {*code.brings})
+        self._folder.write(replace(record, fingerprint=code.digest, offered=offered, retrain=ends))
 
     def _no_winner(self) -> str:
         """The reason why there is no best trial, and how to continue a search that has not ended."""

@@ -50,7 +50,7 @@ ROOMS = [
 #: Where alone these may be imported.
 HOMES = {
     "ray": ("search.runtime", "trainables.base.trainable", "trainables.loops.ranks"),
-    "mlflow": ("search.tracking",),
+    "mlflow": ("search.tracking", "trainables.loops.models"),
     "optuna": ("search.core.searchers", "search.exchange.studies"),
     "rich": ("search.cli", "search.live", "search.gpu.examine"),
     "typer": ("search.cli",),

@@ -97,6 +97,7 @@ def run(
     report_at: given.ReportAtOption = None,
     template: given.TemplateOption = None,
     shell: given.ShellOption = False,
+    final: given.FinalOption = None,
     trials: given.TrialsOption = None,
     epochs: given.EpochsOption = None,
     steps: given.StepsOption = None,
@@ -138,11 +139,13 @@ def run(
         from search.runs import RunOptions, check_task_name
 
         options = RunOptions(data, name, address, retrain, from_, gpus)
-        reading = {"pattern": pattern or None, "report_at": report_at, "template": template, "shell": shell}
+        more = {
+            "pattern": pattern or None, "report_at": report_at, "template": template, "shell": shell, "final": final,
+        }  # fmt: skip
         if command_ is not None or task is None:
-            program = _program(task, command_, space, objective, reading, data, plan, flags, set_)
+            program = _program(task, command_, space, objective, more, data, plan, flags, set_)
             sys.exit(commands.run_command(console, opened, program, options, dry_run, verbose))
-        _check_no_program({"space": space, "objective": objective, **reading})
+        _check_no_program({"space": space, "objective": objective, **more})
         check_task_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
@@ -154,13 +157,13 @@ def run(
 
 
 def _program(
-    task: str | None, command: str | None, space: Path | None, objective: str | None, reading: Mapping[str, Any],
+    task: str | None, command: str | None, space: Path | None, objective: str | None, more: Mapping[str, Any],
     data: str | None, plan: bool, flags: Mapping[str, Any], sets: Sequence[str],
 ) -> Program:  # fmt: skip
     """The program that `run --command` searches; raises InputError where an option is missing or does not fit.
 
     Args:
-        reading: the other arguments of `Command`.
+        more: the other arguments of `Command`.
     """
     from search.core.program_config import read_space
     from search.programs import Program
@@ -177,7 +180,7 @@ def _program(
         raise InputError("--plan: only a TASK has a forecast; time a short run: --trials 2 --epochs 2")
     if space is None or objective is None:
         raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
-    return Program(Command(command, **reading), read_space(space), objective, flags, sets)
+    return Program(Command(command, **more), read_space(space), objective, flags, sets)
 
 
 def _check_no_program(given: Mapping[str, Any]) -> None:
@@ -270,7 +273,7 @@ def promote(
         from search import runs
         from search.live.screen import say
 
-        runs.check_task_name(task)
+        runs.check_task_name(task, opened)
         say(console, runs.promote(opened, task, version))
 
 
@@ -302,7 +305,7 @@ def predict(
         from search.runs import check_task_name
         from search.tracking.predict import predict_inputs, predict_to_file
 
-        check_task_name(task)
+        check_task_name(task, opened)
         if output is not None:
             count = predict_to_file(opened, task, inputs, output)
             print(f"{count} prediction{'' if count == 1 else 's'} in {output}")

@@ -149,6 +149,17 @@ ShellOption = Annotated[
     ),
 ]  # fmt: skip
 
+FinalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--final", metavar="CMD", rich_help_panel="Your own script",
+        help="Train, test and write the final model by this command, after the trials of --command. {epochs} is the "
+        "best number of epochs. The last report of each metric is its test figure; the files in {folder} are the "
+        "model. "
+        "Example: 'python train.py --lr {lr} --epochs {epochs} --train-on all --test'",
+    ),
+]  # fmt: skip
+
 # Search
 
 TrialsOption = Annotated[int | None, _setting("--trials", "Search", "N")]

@@ -57,6 +57,11 @@ class SearchConfig:
     raw: dict[str, Any]
     slow: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_own_program(self) -> bool:
+        """Whether the search is of a function or a command, which chooses itself what its final training reads."""
+        return "function" in self.data
+
     def for_slow_machine(self) -> SearchConfig:
         """The configuration `slow`. A first rung after its last epoch moves to this epoch."""
         search = self.slow["search"]

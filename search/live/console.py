@@ -464,6 +464,11 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _step(event: StepsDone) -> str:
-    """The progress of an epoch: `step 40 of 366, loss 5.2, 2600 samples/s, 1:20 to go`."""
-    pace = f"{event['samples_per_second']:.0f} samples/s, {clock(event['left'])} to go"
-    return f"step {event['done']} of {event['of']}, loss {figure(event['loss'])}, {pace}"
+    """The progress of an epoch: `step 40 of 366, loss 5.200, 2600 samples/s, 1:20 to go`, or `40 % of its epoch`."""
+    done, of = event["done"], event["of"]
+    phrases = [f"{done / of:.0%} of its epoch" if of == 1 else f"step {done:g} of {of:g}"]
+    if "loss" in event:
+        phrases.append(f"loss {figure(event['loss'])}")
+    if "samples_per_second" in event:
+        phrases.append(f"{event['samples_per_second']:.0f} samples/s")
+    return ", ".join([*phrases, f"{clock(event['left'])} to go"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from omegaconf import OmegaConf
 
@@ -108,7 +109,7 @@ def _command_flags(command: Mapping[str, Any]) -> list[str]:
     words = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         words += ["--pattern", pattern]
-    for field, option in (("report_at", "--report-at"), ("template", "--template")):
+    for field, option in (("report_at", "--report-at"), ("template", "--template"), ("final", "--final")):
         words += [option, command[field]] if command.get(field) else []
     return words + (["--shell"] if command.get("shell") else [])
 
@@ -200,7 +201,8 @@ def _command_of(source: Path) -> dict[str, Any] | None:
             fields = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
             hidden = dict.fromkeys(fields.get("environment", {}), "***")
             # `redacted` does not find a secret between the quotes that `shlex.join` adds to quotes.
-            return fields | {"text": redacted(fields["text"]), "environment": hidden}
+            texts = {key: redacted(fields[key]) for key in ("text", "final") if key in fields}
+            return fields | texts | {"environment": hidden}
     except (OSError, SyntaxError, ValueError):
         pass
     return None
@@ -225,7 +227,13 @@ def _python(
     named |= {"resources": resources} if resources else {}
     named |= {"address": record.address} if record.address else {}
     named |= {"start_from": origin} if origin else {}
-    return _call("search.run", [train], named)
+    return _call("search.run", [train, *(f"{name}={name}" for name in _others(record))], named)
+
+
+def _others(record: SearchRecord) -> list[str]:
+    """The functions that the search has beside its training function: of `test`, `export` and `predict`."""
+    brings = dict(parse_qsl((record.offered or "").partition("?")[2])).get("brings", "")
+    return [name for name in brings.split("+") if name in ("test", "export", "predict")]
 
 
 def _call(function: str, positional: list[str], named: Mapping[str, Any]) -> str:

@@ -27,7 +27,6 @@ from search.core.searchers.base import RecordedSearcher
 from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
 from search.core.study import Study
-from search.core.unit import Unit
 from search.final import finalists, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
@@ -77,7 +76,7 @@ def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfi
         stopping=_stopping(state, config, events),
         spent=_spent(state, config),
         comparison=_comparison(folder, state, config),
-        final=_final(folder, state, config.search.unit),
+        final=_final(folder, state, config),
         trials=_trials(folder, state, config),
         facts=_facts(record, config),
         again=again(folder, record, config, _origin(events)),
@@ -97,8 +96,8 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
         rows.append({"name": name, "figure": figure, "words": redacted(words), "verdict": verdict, "good": good})
 
     metric, best, final, unit = state.objective.metric, state.best(), state.final, config.search.unit
-    if final is not None and final.test is not None:
-        row(state.objective.test_key, figure(final.test[metric]), _how(final, unit))
+    if final is not None and final.test:
+        row(state.objective.test_key, figure(final.test[metric]), _how(final, config))
         for name, value in final.baselines.items():
             good = state.objective.better(final.test[metric], value)
             row(f"baseline {name}", figure(value), "on test", "beaten" if good else "NOT beaten", good)
@@ -122,12 +121,14 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
     return rows
 
 
-def _how(final: FinalRun, unit: Unit) -> str:
+def _how(final: FinalRun, config: SearchConfig) -> str:
     """How a final model was trained."""
+    unit = config.search.unit
     if not final.merged:
         own = f"trial {final.trial}'s own model of {unit.at(final.epochs)}"
         return f"{own}, trained on train alone as the budget holds no more"
-    return f"trial {final.trial} trained again on train+validation, {unit.count(final.epochs)}, seed {final.seed}"
+    data = "" if config.is_own_program else " on train+validation"
+    return f"trial {final.trial} trained again{data}, {unit.count(final.epochs)}, seed {final.seed}"
 
 
 def elapsed(events: Sequence[Event]) -> float:
@@ -151,7 +152,7 @@ def _remarks(state: SearchState) -> list[str]:
         remarks.append(
             f"Trained again is trial {final.trial}, and not trial {best.number}, which has the best single epoch."
         )
-    if final is not None and final.test is not None:
+    if final is not None and final.test:
         # The winner's curse: the best of many validation figures flatters the trial that it chose.
         winner = state.trials[final.trial]
         gap = state.objective.loss(final.test[metric]) - state.objective.loss(winner.best_value)
@@ -286,7 +287,7 @@ def _comparison(folder: SearchFolder, state: SearchState, config: SearchConfig) 
     }
 
 
-def _final(folder: SearchFolder, state: SearchState, unit: Unit) -> dict[str, Any] | None:
+def _final(folder: SearchFolder, state: SearchState, config: SearchConfig) -> dict[str, Any] | None:
     """The final model: its test figures with each seed, its pictures, and its text samples."""
     final = state.final
     if final is None:
@@ -301,7 +302,7 @@ def _final(folder: SearchFolder, state: SearchState, unit: Unit) -> dict[str, An
         [f"baseline {name}", *(figure(value) if key == state.objective.metric else "" for key in metrics)]
         for name, value in final.baselines.items()
     ]
-    how = _how(final, unit)
+    how = _how(final, config)
     return {
         "words": f"{how[0].upper()}{how[1:]}. On test:",
         "tests": _table(["", *metrics], rows),

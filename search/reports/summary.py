@@ -12,7 +12,6 @@ from search.core.pareto import front, value_of
 from search.core.readable import Grid, figure, value, visible
 from search.core.settings import SearchSection
 from search.core.state import FinalRun, SearchState, Trial
-from search.core.unit import Unit
 from search.final import finalists, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.columns import ordered
@@ -48,7 +47,7 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
                 f"trained again is trial {final.trial}: its best {config.window} neighbouring epochs have the best "
                 "mean; a single epoch may be lucky"
             )
-        lines += _tested(state, final, config.search.unit)
+        lines += _tested(state, final, config)
     if state.compared:
         name = str(config.search.balance)
         frame = variant_comparison.variant_figures(state.repeats.values(), state.objective)
@@ -95,7 +94,7 @@ def headline(state: SearchState) -> tuple[str, bool] | None:
     ('test_rmse 0.0912   ridge baseline 0.1384', True)
     """
     final, objective = state.final, state.objective
-    if final is None or final.test is None:
+    if final is None or final.test is None or not final.tested:
         return None
     line = f"{objective.test_key} {figure(final.test[objective.metric])}"
     if not final.baselines:
@@ -107,16 +106,20 @@ def headline(state: SearchState) -> tuple[str, bool] | None:
     return f"{line}   the searched model does NOT beat the baseline {name!r}", False
 
 
-def _tested(state: SearchState, final: FinalRun, unit: Unit) -> list[str | Grid]:
+def _tested(state: SearchState, final: FinalRun, config: SearchConfig) -> list[str | Grid]:
     """The test figures of each seed, their mean, and the baselines."""
-    metric, tested = state.objective.metric, state.tested(final.trial)
+    data = "" if config.is_own_program else " on train+validation"
+    metric, tested, unit = state.objective.metric, state.tested(final.trial), config.search.unit
     lines: list[str | Grid] = []
     for run in tested:
-        how = f"retrained on train+validation, {unit.count(run.epochs)}, seed {run.seed}"
+        how = f"retrained{data}, {unit.count(run.epochs)}, seed {run.seed}"
         if not run.merged:
             how = f"its own model of {unit.at(run.epochs)}, trained on train alone as the budget holds no more"
+        if not run.tested:
+            lines.append(f"trial {run.trial}, {how}: it is not tested")
+            continue
         lines.append(f"test (trial {run.trial}, {how}): {shown(run.test or {}, '')}")
-    if len(tested) > 1:
+    if len(tested) > 1 and final.tested:
         values = [run.test[metric] for run in tested if run.test]
         mean, spread = figure(fmean(values)), figure(stdev(values))
         name = state.objective.test_key

@@ -130,7 +130,10 @@ def train_resumably(
         yield message
     progress, _ = states[0]
     while learner.epoch < epochs:
-        message = epoch(learner)
+        try:
+            message = epoch(learner)
+        except training.Ended:  # a training of the user may end before its last epoch
+            break
         messages.append(message)
         saved = sent(storage.save(progress, partial(training.write, learner), partial(training.files_of, learner)))
         yield {**message, "files": saved["files"]} if "files" in saved else message

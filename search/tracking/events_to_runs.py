@@ -385,7 +385,7 @@ class Delivery:
         if damage := self._damage(final):
             again = f"python -m search retrain {self.folder.name}"
             sentence = f"no model is registered, as {damage}; make it again: {again}"
-        elif isinstance(get_task(self.config.task), Exported):
+        elif isinstance(get_task(self.config.task), Exported) and self._has_model(final):
             card = write_card(
                 self.folder, self.config, self.record, self.info, self._state, trial, self.store.tracking_uri,
                 run_id,
@@ -402,6 +402,11 @@ class Delivery:
             sentence = f"no model is registered, as {self.config.task} has no `export`; its state is {checkpoint}"
         if sentence not in self.registered:
             self.registered.append(sentence)
+
+    def _has_model(self, final: FinalRun) -> bool:
+        """Whether the final training wrote a model. A function without `export` and without a module writes none."""
+        folder = self.folder.final(final) / "model"
+        return folder.is_dir() and any(folder.iterdir())
 
     def _damage(self, final: FinalRun) -> Damaged | None:
         """The damage to the files of a final model; None if they are intact."""

@@ -48,6 +48,10 @@ class Storage:
         except OSError:
             return False
 
+    def trial_folder(self, number: int) -> Path | None:
+        """The folder for the own files of a trial; None if this machine does not see the search's folder."""
+        return self.folder / "trials" / f"{number:04d}" if self.sees_folder else None
+
     @property
     def _files(self) -> Files | None:
         if self.uri is not None:

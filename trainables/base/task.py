@@ -242,6 +242,26 @@ class SelfTrained(Protocol):
         """Gives a training its trial number, and its own folder if this machine sees the search's folder."""
         ...
 
+    @property
+    def trains_finally(self) -> bool:
+        """Whether a search ends with a final training by itself."""
+        ...
+
+    @property
+    def tests(self) -> bool:
+        """Whether the final model is tested."""
+        ...
+
+    @property
+    def keeps_model(self) -> bool:
+        """Whether the checkpoint of a trial holds its model, so that it can be tested without a final training."""
+        ...
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the final model predicts."""
+        ...
+
 
 @runtime_checkable
 class Mergeable(Protocol):
@@ -256,8 +276,12 @@ class Mergeable(Protocol):
 class Exported(Protocol):
     """A task that writes its model for others to use. Without it the search registers no model."""
 
-    def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
-        """Writes the finished model into `folder`, so that `load` needs nothing else."""
+    def export(self, learner: Any, info: DataInfo, folder: Path) -> pd.DataFrame | None:
+        """Writes the finished model into `folder`, so that `load` needs nothing else.
+
+        Returns:
+            Some raw inputs, if only the training knows them; they take the place of `example`.
+        """
         ...
 
     def load(self, folder: Path) -> Any:
@@ -272,8 +296,8 @@ class Exported(Protocol):
         """Predicts: a row for each row of `frame`."""
         ...
 
-    def example(self, split: Any, info: DataInfo) -> pd.DataFrame:
-        """A few raw inputs of a split, in the form that `predict` takes."""
+    def example(self, split: Any, info: DataInfo) -> pd.DataFrame | None:
+        """A few raw inputs of a split, in the form that `predict` takes; None if the task knows none."""
         ...
 
 
@@ -368,8 +392,11 @@ class Bootstrapped(Protocol):
     The engine then computes the objective again for units that are drawn with repetition (the bootstrap).
     """
 
-    def units(self, learner: Learner, split: Any) -> np.ndarray:
-        """The terms (units, k) that each unit adds to the sums. Units and their order are the same for every model."""
+    def units(self, learner: Any, split: Any) -> np.ndarray | None:
+        """The terms (units, k) that each unit adds to the sums. Units and their order are the same for every model.
+
+        None if the units of this model are not known.
+        """
         ...
 
     def objective_of(self, sums: np.ndarray) -> np.ndarray:

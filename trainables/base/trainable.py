@@ -128,8 +128,7 @@ class TaskTrainable(tune.Trainable):
         learner = self._task.build(trial["params"], self._splits, self._epochs, device)
         learner.micro_batches = trial["micro_batches"]
         if isinstance(self._task, SelfTrained):
-            folder = self._files.folder / "trials" / f"{trial['number']:04d}" if self._files.sees_folder else None
-            self._task.place(learner, trial["number"], folder)
+            self._task.place(learner, trial["number"], self._files.trial_folder(trial["number"]))
         return learner
 
     def drop(self, numbers: Sequence[int]) -> None:
@@ -304,7 +303,9 @@ class _ProgressSender:
         with suppress(ValueError):  # the actor does not exist
             board = ray.get_actor(self._board)
             taken = now - self._began
+            known = {} if step.mean_loss is None else {"loss": step.mean_loss()}
+            known |= {} if step.samples is None else {"samples_per_second": step.samples / taken}
             board.tell.remote(self._numbers, {
-                "epoch": self._epoch, "done": step.done, "of": step.of, "loss": step.mean_loss(),
-                "samples_per_second": step.samples / taken, "left": taken / step.done * (step.of - step.done),
+                "epoch": self._epoch, "done": step.done, "of": step.of, **known,
+                "left": taken / step.done * (step.of - step.done),
             })  # fmt: skip

@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -196,15 +196,15 @@ class Step:
     """The progress of an epoch.
 
     Attributes:
-        done, of: the steps so far, and those of the whole epoch.
-        samples: the samples so far.
-        mean_loss: returns the mean loss so far; it waits for the device.
+        done, of: the steps so far, and those of the whole epoch. A training of the user may count in other units.
+        samples: the samples so far; None if they are not known.
+        mean_loss: returns the mean loss so far; it waits for the device. None if the loss is not known.
     """
 
-    done: int
-    of: int
-    samples: int
-    mean_loss: Callable[[], float]
+    done: float
+    of: float
+    samples: int | None = None
+    mean_loss: Callable[[], float] | None = None
 
 
 #: Called after each step.
@@ -222,7 +222,9 @@ def observed(observer: Observer) -> Iterator[None]:
         _observers.remove(observer)
 
 
-def step_ended(done: int, of: int, samples: int, mean_loss: Callable[[], float]) -> None:
+def step_ended(
+    done: float, of: float, samples: int | None = None, mean_loss: Callable[[], float] | None = None
+) -> None:
     """Calls the observers; for training loops that do not use `fit_batches`."""
     for observer in _observers:
         observer(Step(done, of, samples, mean_loss))
@@ -306,6 +308,13 @@ def not_finite(loss: float, gradient_norm: float) -> Diverged | None:
 def of_split(split: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """Metrics with the split in their names: `{"loss": 0.4}` of `val` becomes `{"val_loss": 0.4}`."""
     return {f"{split}_{name}": value for name, value in metrics.items()}
+
+
+def finish(task: Any, learner: Any, train: Any) -> None:
+    """Lets a `SelfTrained` training run to its end after its last epoch, so that the code after its loop runs too."""
+    if isinstance(task, SelfTrained):
+        with suppress(Ended):
+            task.run_epoch(learner, train, None)
 
 
 def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:

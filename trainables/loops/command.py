@@ -17,10 +17,11 @@ from typing import Any
 import regex
 
 from trainables.base.errors import InputError
+from trainables.base.training import step_ended
 from trainables.loops.errors import CommandFailed, TrainingError
 from trainables.loops.process import Process, is_system_text
-from trainables.loops.reports import MARK, Epochs, Steps, reported
-from trainables.loops.steps import left_out
+from trainables.loops.reports import MARK, Epochs, Steps, epochs_of, reported
+from trainables.loops.steps import left_out, position_of, report_at
 from trainables.loops.template import check_template, fill_template, read_template
 from trainables.loops.trial import Trial
 from trainables.loops.words import FLAG, Line, no_value
@@ -67,6 +68,7 @@ class Command:
             the steps that the search knows from before a kill, in a search that counts in steps.
         SEARCH_FOLDER: a folder of the trial, which is the same after a kill.
         SEARCH_PARAMS: the hyperparameters as JSON.
+        SEARCH_FINAL: `1` in the final training; not set in trials.
         SEARCH_EPOCH: the number of epochs that the search knows from before a kill. Reports of these epochs are
             ignored. A program that continues after them has to report `epoch`.
 
@@ -95,6 +97,10 @@ class Command:
         template: the path of a config file.
         shell: whether a shell reads the command, for `|`, `&&`, `cd` and `$HOME`. Names in braces stand outside of
             quotes; the values get the quotes that they need. The shell is `bash` with `pipefail`, else `sh`.
+        final: the command of the final training, which follows the trials. The names in its braces are the same, and
+            `{epochs}` is the best number of epochs. The last report of each metric is a test figure: the objective
+            `val_loss` may be reported as `test_loss`, `loss` or `val_loss`. The files that it leaves in its
+            `SEARCH_FOLDER` are the model. None: nothing is trained again and tested.
 
     Raises:
         InputError: the text, a pattern or the template has a mistake.
@@ -110,10 +116,11 @@ class Command:
     report_at: str | None = None
     template: str | None = None
     shell: bool = False
+    final: str | None = None
 
     def __post_init__(self) -> None:
         self._check_texts()
-        fields = list(self._line.fields())
+        fields = [named for line in self._lines for named in line.fields()]
         patterns = self.patterns
         for pattern in patterns:
             self._check_pattern(pattern)
@@ -142,7 +149,7 @@ class Command:
             "folder": self.folder,
         }
         # Searches of earlier versions stored the call without these.
-        later = {"report_at": self.report_at, "template": self.template, "shell": self.shell}
+        later = {"report_at": self.report_at, "template": self.template, "shell": self.shell, "final": self.final}
         given |= {name: value for name, value in later.items() if value}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
@@ -156,16 +163,22 @@ class Command:
     @property
     def words(self) -> list[str]:
         """The words of the text, without quotes, and with names in braces."""
-        return self._line.plain_words
+        return self._lines[0].plain_words
 
     @property
-    def _line(self) -> Line:
-        return Line(self.text, self.shell)
+    def _lines(self) -> list[Line]:
+        """The command of the trials, and that of the final training."""
+        return [Line(text, self.shell) for text in (self.text, self.final) if text is not None]
 
     def _check_texts(self) -> None:
         """Raises InputError if no process can get the words, the environment or the folder."""
-        texts = {"command": self.text, "folder": os.fspath(self.folder), "template": os.fspath(self.template or "")}
+        texts = {
+            "command": self.text, "final": "" if self.final is None else self.final,
+            "folder": os.fspath(self.folder), "template": os.fspath(self.template or ""),
+        }  # fmt: skip
         for kind, text in texts.items():
+            if not isinstance(text, str):
+                raise InputError(f"{kind}: {text!r}: expected a text")
             if not is_system_text(text):
                 raise InputError(f"{kind}: {text!a}: no program can receive this text")
         for name, value in self.environment.items():
@@ -230,7 +243,7 @@ class Command:
         if objective is not None:
             self.check_objective(objective)
         standard, used = self._standard_names(steps), set()
-        for name, spec, word in self._line.fields():
+        for name, spec, word in [named for line in self._lines for named in line.fields()]:
             used.add(name)
             if name not in names and name not in standard:
                 allowed = ", ".join([*sorted(names), *standard])
@@ -298,7 +311,7 @@ class Command:
         folder = Path(self.folder).resolve()
         if self.template is not None and (folder / self.template).is_file():
             yield os.fspath(self.template)
-        words = [part for word in self.words for part in word.split()]
+        words = [part for line in self._lines for word in line.plain_words for part in word.split()]
         for before, word in zip(["", *words], words, strict=False):
             module = word.replace(".", "/")
             for name in (f"{module}.py", f"{module}/__main__.py") if before == "-m" else (word,):
@@ -324,8 +337,10 @@ class Command:
                 values["template"] = str(folder / Path(self.template).name)
                 fill_template(Path(self.folder, self.template), Path(values["template"]), {**values, **trial.params})
             environment = {**self._variables(trial, values, done), **self.environment}
-            words = self._line.filled({**values, **trial.params}, trial.params)
-            yield from self._run(Process(words, self.folder, environment, log), epochs, trial, done)
+            line = self._lines[-1 if trial.final else 0]
+            words = line.filled({**values, **trial.params}, trial.params)
+            run = self._train_finally if trial.final else self._run
+            yield from run(Process(words, self.folder, environment, log), epochs, trial, done)
 
     def _run(self, process: Process, epochs: Epochs, trial: Trial, done: int) -> Iterator[dict[str, float]]:
         """Yields the metrics of the epochs of a process, and ends it."""
@@ -350,23 +365,61 @@ class Command:
         finally:
             process.end()
 
+    def _train_finally(
+        self, process: Process, epochs: Epochs, trial: Trial, done: int
+    ) -> Iterator[dict[str, float]]:  # fmt: skip
+        """Keeps the last value of each metric that a final command reports in `trial.figures`, and ends it.
+
+        It yields the metrics of the epochs after `done`, at most up to epoch `trial.of`.
+        """
+
+        def kept() -> Iterator[dict[str, float]]:
+            for report in self._reports(process):
+                trial.figures |= {name: value for name, value in report.items() if name not in ("epoch", "step")}
+                if trial.report_every and (position := position_of(report)):
+                    report["epoch"] = report_at(position, trial.report_every)
+                yield report
+
+        try:
+            for epoch, metrics in epochs_of(kept(), trial.objective):
+                if done < epoch <= trial.of:
+                    done = epoch
+                    yield metrics
+            code, last_lines = process.wait() or 0, "\n".join(process.tail)
+            if code:
+                end = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
+                raise TrainingError(f"the final command {end}; its last lines:\n{last_lines}")
+        finally:
+            process.end()
+
+    def _reports(self, process: Process) -> Iterator[dict[str, float]]:
+        """Yields the metrics that a process reports; a report of `progress` goes to the observers of the epoch."""
+        for line in process.lines():
+            for metrics in reported(line, self.patterns):
+                if (progress := metrics.pop("progress", None)) is not None:
+                    if not 0 <= progress <= 1:
+                        raise TrainingError(f"the command reports the progress {progress:g}: expected 0 to 1")
+                    if progress:
+                        step_ended(progress, 1.0)
+                if metrics or progress is None:
+                    yield metrics
+
     def _epochs(
         self, process: Process, epochs: Epochs, trial: Trial, done: int
     ) -> Iterator[tuple[int, dict[str, float]]]:
         """Yields the epochs that a process reports, also those that the search knows already."""
-        for line in process.lines():
-            for metrics in reported(line, self.patterns):
-                epoch = epochs.add(metrics)
-                if isinstance(epochs, Steps) and epochs.left_out:
-                    trial.messages.append(left_out(trial.report_every or 1))
-                    epochs.left_out = False
-                if epoch is None:
-                    continue
-                if done and epochs.named and epoch[0] == 1:
-                    trial.messages.append(
-                        f"the command began with {trial.at(1)}; reports of known {trial.unit}s are ignored"
-                    )
-                yield epoch
+        for metrics in self._reports(process):
+            epoch = epochs.add(metrics)
+            if isinstance(epochs, Steps) and epochs.left_out:
+                trial.messages.append(left_out(trial.report_every or 1))
+                epochs.left_out = False
+            if epoch is None:
+                continue
+            if done and epochs.named and epoch[0] == 1:
+                trial.messages.append(
+                    f"the command began with {trial.at(1)}; reports of known {trial.unit}s are ignored"
+                )
+            yield epoch
 
     @staticmethod
     def _exceeds_last_epoch(reports: Iterator[tuple[int, dict[str, float]]], epochs: Epochs, trial: Trial) -> bool:
@@ -402,7 +455,7 @@ class Command:
         own = {"SEARCH_PARAMS": json.dumps(trial.params), "SEARCH_EPOCH": str(done), "PYTHONUNBUFFERED": "1"}
         if trial.report_every is not None:
             own["SEARCH_STEP"] = str(done * trial.report_every)
-        return variables | own
+        return variables | own | ({"SEARCH_FINAL": "1"} if trial.final else {})
 
     def _check_end(self, process: Process, epochs: Epochs, trial: Trial, done: int, due: int) -> None:
         """Raises unless a command ended with code 0 after at least one epoch."""
@@ -432,7 +485,7 @@ class Command:
 
     def _flag_hint(self, trial: Trial) -> str:
         """A hint if the command has a Boolean hyperparameter: most programs do not take `True` as a value."""
-        names = {name for name, spec, _ in self._line.fields() if not spec}
+        names = {name for name, spec, _ in self._lines[0].fields() if not spec}
         flags = [name for name in names if isinstance(trial.params.get(name), bool)]
         if not flags:
             return ""

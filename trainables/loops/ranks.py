@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
@@ -31,6 +33,7 @@ from trainables.base.leftovers import Footprint
 from trainables.base.task import Params, Splits
 from trainables.base.training import Ended
 from trainables.loops.errors import TrainingError
+from trainables.loops.figures import TestFigures
 from trainables.loops.trial import Trial
 
 #: Seconds that a process may be behind rank 0, or behind a process that has ended; as long as NCCL waits by default.
@@ -114,6 +117,22 @@ class Rank:
         messages = list(self._loop.messages)
         self._loop.messages.clear()
         return metrics, messages
+
+    def evaluate(self) -> tuple[dict[str, float], TestFigures | None]:
+        """Tests the trained parts; returns the figures and their values by sample."""
+        return self._task.evaluate(self._loop, None), self._loop.tested
+
+    def export(self) -> tuple[dict[str, bytes], Any]:
+        """Exports the trained parts; returns the files by name, of rank 0 alone, and an example of the inputs."""
+        with tempfile.TemporaryDirectory(prefix="model-") as folder:
+            example = self._task.export(self._loop, None, Path(folder))
+            if self._loop.trial.rank:
+                return {}, None
+            paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+            return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}, example
+
+    def parameters(self) -> int:
+        return self._loop.parameters
 
     def digests(self) -> dict[str, str]:
         """A hash of each part's state. All ranks call it together, as a part may collect its state from all ranks."""
@@ -292,7 +311,9 @@ class Ranks:
         self._task, self._splits, self._epochs, self._group = task, splits, epochs, device.group
         self.device, self.params = device, params
         self.trial = Trial(params, torch.initial_seed(), epochs, device.torch_device, splits.train.report_every)
-        self.trial.objective = task.metric
+        self.trial.objective, self.trial.final, self.code = task.metric, splits.train.final, splits.train
+        #: The test figures, once the training is finished and tested.
+        self.tested: TestFigures | None = None
         self.epoch, self.micro_batches, self.notes = 0, 1, dict[str, Any]()
         self._actors: _Actors | None = None
         self._checkpoint: dict[str, Any] | None = None
@@ -317,6 +338,7 @@ class Ranks:
         self.epoch += 1
         first, *others = actors.call("epoch", epoch=self.epoch)
         if first is None:
+            self.epoch -= 1
             raise Ended
         if None in others:
             rank = others.index(None) + 1
@@ -331,6 +353,30 @@ class Ranks:
         if all("energy_joules" in own for own in measured):
             metrics["energy_joules"] = sum(own["energy_joules"] for own in measured)
         return metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """The test figures of rank 0; the other processes take part, as a module may need all of them."""
+        (means, self.tested), *_ = (self._actors or self._begin()).call("evaluate")
+        return means
+
+    def export(self, folder: Path) -> Any:
+        """Writes the model of rank 0 into `folder`; the other processes take part. Returns an example of the inputs."""
+        (files, example), *_ = (self._actors or self._begin()).call("export")
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return example
+
+    def end(self) -> None:
+        """Ends the function at its last report, in every process."""
+        actors, self._actors = self._actors, None
+        if actors is not None and actors.leave():
+            actors.kill()
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of the modules among the parts of rank 0."""
+        return (self._actors or self._begin()).call("parameters")[0]
 
     def _begin(self) -> _Actors:
         group, (actors, lines) = self._group, _free_actors(self._group)
@@ -380,7 +426,7 @@ class Ranks:
             for state, names in zip(states, own, strict=True)
         ]
         parts = {name: _unpacked(first["parts"][name]) for name in shared}
-        return {"parts": parts, "epoch": self.epoch, "notes": first["notes"], "rng": first["rng"], "ranks": ranks}
+        return {"parts": parts, "epoch": self.epoch, "notes": self.notes, "rng": first["rng"], "ranks": ranks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned, when the processes begin."""

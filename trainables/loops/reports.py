@@ -86,6 +86,28 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def epochs_of(reports: Iterator[dict[str, float]], objective: str) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yields the epochs, from 1, of a command that may report anything: a final command.
+
+    An epoch is all reports that name it. If no report names an epoch, each report with the objective is one. Other
+    reports belong to no epoch.
+    """
+    epoch, first, metrics = 0, 1, dict[str, float]()
+    for report in reports:
+        named, own = report.get("epoch"), {name: report[name] for name in report.keys() - {"epoch", "step"}}
+        if named is not None:
+            first = 0 if named == 0 else first
+            if metrics and int(named) + 1 - first != epoch:
+                yield epoch, metrics
+                metrics = {}
+            epoch, metrics = int(named) + 1 - first, metrics | own
+        elif not metrics and objective in own:
+            epoch += 1
+            yield epoch, own
+    if metrics:
+        yield epoch, metrics
+
+
 class Epochs:
     """Combines reports into epochs, which are counted from 1.
 

@@ -451,3 +451,14 @@ def _lightning_length(trial: Any, trainer: Any) -> list[str]:
             "equal",
         )  # fmt: skip
     return added
+
+
+def handed(trainer: Any) -> dict[str, Any]:
+    """The objects that `test` and `export` get after `trial.fit`: the trainer and its model.
+
+    For a `transformers.Trainer` with a tokenizer or a processor, this is `tokenizer`.
+    """
+    if hasattr(trainer, "lightning_module"):
+        return {"trainer": trainer, "model": trainer.lightning_module}
+    tokenizer = getattr(trainer, "processing_class", None)
+    return {"trainer": trainer, "model": trainer.model, **({} if tokenizer is None else {"tokenizer": tokenizer})}

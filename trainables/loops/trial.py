@@ -22,9 +22,10 @@ import torch
 
 from trainables.base.device import Device
 from trainables.base.errors import Damaged, first_line
-from trainables.base.training import Ended, rng_state, set_rng_state
+from trainables.base.training import Ended, rng_state, set_rng_state, step_ended
 from trainables.loops import trainers
 from trainables.loops.errors import Stopped, TrainingError
+from trainables.loops.figures import TestFigures
 from trainables.loops.steps import Batches, endless, left_out, position_of, report_at
 from trainables.loops.trainers import TrainerFiles
 
@@ -44,6 +45,8 @@ class Trial:
             number of this process on its machine; 0, 1 and 0 without a group.
         objective: the name of the metric that the search optimises.
         folder: the trial's own folder, which is the same after a resume; None on a machine that does not see the store.
+        final: whether this is the final training, after the trials. It may train on validation data too, and its
+            metrics need no objective.
 
     >>> def train(trial: search.Trial):
     ...     model = torch.nn.Linear(2, trial.params["width"]).to(trial.device)
@@ -61,6 +64,11 @@ class Trial:
         self.objective = ""
         self.folder: Path | None = None
         self.of = epochs
+        self.final = False
+        #: The latest value of each metric that the final command reported.
+        self.figures: dict[str, float] = {}
+        #: The objects that `test` and `export` get, if they are others than those of `epochs`.
+        self._handed: dict[str, Any] | None = None
         #: The objects whose states each checkpoint holds, by name.
         self._parts: dict[str, Any] = {}
         #: A checkpoint that the function has not restored yet.
@@ -69,6 +77,8 @@ class Trial:
         self._files: Path | None = None
         #: The step that the training loop has reached; None if nothing counts its steps.
         self._step: int | None = None
+        #: The epoch of the checkpoint that the function restored.
+        self._restored = 0
         self._report: Callable[[Any], None] | None = None
         #: The number of reports so far.
         self._reports = 0
@@ -185,6 +195,25 @@ class Trial:
             TrainingError: the object is no such trainer, or one of its settings contradicts the search.
         """
         trainers.fit(self, trainer, *arguments, **named)
+        self._handed = trainers.handed(trainer)
+
+    def progress(self, done: float, of: float) -> None:
+        """Tells how much of the running epoch is done, such as `trial.progress(batch, len(batches))`.
+
+        The live table shows it in long epochs. A search with a time budget measures the seconds of an epoch by it.
+
+        Raises:
+            TrainingError: the values are no numbers, or `done` is not between 0 and `of`.
+        """
+        if not all(isinstance(value, numbers.Real) for value in (done, of)) or not 0 <= done <= of or of == 0:
+            raise TrainingError(f"trial.progress({done!r}, {of!r}): expected two numbers, the first at most the second")
+        if done:
+            step_ended(done, of)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The objects that `test` and `export` get: those given to `epochs`, or the trainer and the model of `fit`."""
+        return self._parts if self._handed is None else self._handed
 
     def restore(self, **parts: Any) -> int:
         """Restores the parts of `epochs` from the trial's checkpoint; returns the checkpoint's epoch, or 0."""
@@ -205,7 +234,8 @@ class Trial:
         for name, part in parts.items():
             part.load_state_dict(checkpoint["parts"][name])
         set_rng_state(checkpoint["rng"])
-        return int(checkpoint["epoch"])
+        self._restored = int(checkpoint["epoch"])
+        return self._restored
 
     def _has_come_to(self, metrics: Any, due: int) -> bool:
         """Whether a report is the one that is `due`; False for an earlier one, such as that of step 0.
@@ -246,7 +276,18 @@ TrainingFunction = Callable[[Trial], Any]
 class Loop:
     """The training of one trial by a training function: a `base.task.Training`, as `Learner` is one."""
 
-    def __init__(self, function: TrainingFunction, trial: Trial, device: Device, objective: str) -> None:
+    def __init__(
+        self, function: TrainingFunction, trial: Trial, device: Device, objective: str, code: Any = None
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            code: the program, whose other functions test and export the trained parts.
+        """
+        self.code = code
+        #: The test figures, once the training is finished and tested.
+        self.tested: TestFigures | None = None
+        #: The first input and output of a module in `test`, as arrays.
+        self.example: list[Any] = []
         self.trial, self.device, self.params = trial, device, trial.params
         self.epoch = 0
         self.micro_batches = 1
@@ -290,6 +331,12 @@ class Loop:
             running.close()
 
     @property
+    def parameters(self) -> int:
+        """The number of parameters of the modules among the parts."""
+        modules = [part for part in self.trial.parts.values() if isinstance(part, torch.nn.Module)]
+        return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+    @property
     def messages(self) -> list[str]:
         """Lines for the user about this trial. The code that shows them empties the list."""
         return self.trial.messages
@@ -313,7 +360,7 @@ class Loop:
                 self.trial._reports += 1
                 return metrics
         except StopIteration:
-            if self.epoch > 1:
+            if self.epoch > 1 or self.trial.final:
                 raise Ended from None
             first = "epoch" if self.trial.report_every is None else "report"
             raise TrainingError(
@@ -326,7 +373,7 @@ class Loop:
             metrics = {self._objective: metrics}
         if not isinstance(metrics, Mapping):
             raise TrainingError(f"the function yielded {_shown(metrics)}: expected a dictionary of metrics")
-        if self._objective not in metrics:
+        if self._objective not in metrics and not self.trial.final:
             raise TrainingError(
                 f"the function yielded {_names(metrics)}, without the objective {self._objective!r}: yield it in each "
                 "epoch; in epochs without a validation, its last value"
@@ -389,6 +436,8 @@ def _epochs_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None,
         except SystemExit as error:
             if isinstance(mistake := _exit(error), TrainingError):
                 raise mistake from error
+    elif not reports and trial._restored == trial.of:
+        return  # a kill came after the last epoch
     elif not reports and trial.of > 1:
         raise TrainingError(
             f"the function returned {_shown(returned)}, but a trial has {trial.of} epochs: `yield` the metrics of "

@@ -1,7 +1,9 @@
 """Other libraries' trainers as trainings, and loops that report instead of yielding."""
 
+import io
 import shutil
 import threading
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from trainables import seed_everything
-from trainables.base import training
+from trainables.base import checkpoint_files, training
 from trainables.base.checkpoints import Storage
 from trainables.base.device import Device
 from trainables.loops.task import LoopTask
@@ -138,6 +140,56 @@ def test_trainer_resumed_after_any_epoch_same_bits(kind, request, storage, tmp_p
         checkpoint = save(one, storage)
         again = restored(lambda: loop(function, objective), checkpoint, storage, tmp_path)
         assert curve(again, 4 - done, objective) == whole[done:]
+
+
+def tested_by_model(trial, trainer, model, **others):
+    generator = torch.Generator().manual_seed(7)
+    model.eval()
+    with torch.no_grad():
+        if hasattr(model, "net"):
+            x = torch.randn(30, 4, generator=generator)
+            return {"test_loss": model.net(x).square().squeeze(1)}
+        ids = torch.randint(1, 60, (30, 8), generator=generator)
+        logits = model(input_ids=ids).logits
+        return {"test_eval_loss": logits[:, 0], "seen": float(trial.final)}
+
+
+@pytest.mark.parametrize("kind", ["transformers", "lightning"])
+def test_trainer_is_tested_and_registered_also_after_a_kill_at_its_end(kind, request, tmp_path):
+    objective = "eval_loss" if kind == "transformers" else "val_loss"
+    function = with_lightning if kind == "lightning" else with_transformers(request.getfixturevalue("distilbert"))
+    task = LoopTask("mine", objective, "min", function, test=tested_by_model)
+    splits = task.prepare({}, None, tmp_path, None)
+    everything = task.merge(splits)
+
+    def built():
+        seed_everything(3)
+        learner = task.build({"lr": 3e-3}, replace(splits, train=everything), 2, CPU)
+        task.place(learner, 0, tmp_path / "files")
+        return learner
+
+    whole, file = built(), io.BytesIO()
+    for _ in range(2):
+        training.run_epoch(task, whole, everything, None)
+    training.write(whole, file)
+    if kept := training.files_of(whole):
+        checkpoint_files.link(checkpoint_files.flat(kept), tmp_path / "kept")
+    training.finish(task, whole, everything)
+    figures = task.evaluate(whole, splits.test)
+    assert set(figures) == {task.objective.metric, *(["seen"] if kind == "transformers" else [])}
+    assert task.units(whole, splits.test).shape == (30, 2)
+    again = built()
+    file.seek(0)
+    training.load(again, file)
+    if kept:
+        again.take_files(tmp_path / "kept")
+    training.finish(task, again, everything)
+    assert task.evaluate(again, splits.test) == figures
+    (tmp_path / "model").mkdir()
+    assert task.export(whole, splits.info, tmp_path / "model") is None
+    loaded = task.load(tmp_path / "model").loaded
+    assert isinstance(loaded, torch.nn.Module)
+    assert sum(p.numel() for p in loaded.parameters()) == whole.parameters > 0
 
 
 def test_trial_that_ends_early_ends_its_loop_and_what_it_holds():
