@@ -249,7 +249,7 @@ def promote(store: Store, task: str, version: int) -> str:
         InputError: there is no such version.
     """
     from search.tracking.client import mlflow_client, quick_and_quiet
-    from search.tracking.registry import promote_version
+    from search.tracking.model_registry import promote_version
 
     with quick_and_quiet():
         return promote_version(mlflow_client(store), task, version)

@@ -238,7 +238,7 @@ class FinalFinished(_Event):
 
 
 class Verdict(TypedDict):
-    """The result of a comparison of finalists; see `finalists.decide`."""
+    """The result of a comparison of finalists; see `finalist_comparison.compare_finalists`."""
 
     champion: int
     winner: bool

@@ -14,7 +14,7 @@ import numpy as np
 from search.core.events import FinalEvent
 from search.core.seeds import trial_seed
 from search.core.state import FinalRun, SearchState, Trial, final_name, final_progress
-from search.final import finalists
+from search.final import finalist_comparison
 from search.runtime.checkpoint_cleanup import sound_checkpoint
 from search.runtime.placement import Placement
 from search.runtime.remote import is_recorded, run_jobs, train_resumably
@@ -114,7 +114,7 @@ def train_final_models(
         lambda run: f"the final training of trial {run.trial} with seed {run.seed}",
     )  # fmt: skip
     if len(chosen) > 1:
-        _decide(search, chosen)
+        _compare(search, chosen)
 
 
 def _training(state: SearchState, trial: Trial, seed: int, epochs: int, merged: bool) -> FinalRun:
@@ -148,7 +148,7 @@ def _is_damaged(search: Search, run: FinalRun) -> bool:
     return False
 
 
-def _decide(search: Search, best: list[Trial]) -> None:
+def _compare(search: Search, best: list[Trial]) -> None:
     """Compares the finalists over the seeds that all of them have; writes `finalists.md` and the event `decided`."""
     state, task = search.state, search.task
     seeds = min(len(state.tested(trial.number)) for trial in best)
@@ -157,13 +157,13 @@ def _decide(search: Search, best: list[Trial]) -> None:
     files = [search.folder.final(run) / "units.npy" for group in runs.values() for run in group]
     if isinstance(task, Bootstrapped) and all(file.exists() for file in files):
         units = [np.load(file) for file in files]
-        of_all = finalists.resample(units, task.objective_of).reshape(len(best), seeds, -1)
+        of_all = finalist_comparison.resample(units, task.objective_of).reshape(len(best), seeds, -1)
         resampled = dict(zip(runs, of_all, strict=True))
     test = {n: np.array([r.test[search.objective.metric] for r in group if r.test]) for n, group in runs.items()}
     validation = {trial.number: trial.best_value for trial in best}
-    decision = finalists.decide(validation, test, resampled, search.objective)
-    table = finalists.finalists_grid(decision, search.objective.metric).markdown()
-    lines = [*table, "", finalists.finalists_paragraph(decision, search.objective), ""]
+    decision = finalist_comparison.compare_finalists(validation, test, resampled, search.objective)
+    table = finalist_comparison.finalists_grid(decision, search.objective.metric).markdown()
+    lines = [*table, "", finalist_comparison.finalists_paragraph(decision, search.objective), ""]
     with replacing(search.folder.decision) as file:
         file.write("\n".join(lines).encode())
     recorded = dict(state.decision or {})

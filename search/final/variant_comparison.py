@@ -13,7 +13,7 @@ import pandas as pd
 from search.core.readable import Grid, figure
 from search.core.space import Plain
 from search.core.state import Repeat
-from search.final.finalists import estimate
+from search.final.finalist_comparison import estimate
 from trainables import Objective
 from trainables.base.plots import new_figure, save_figure
 

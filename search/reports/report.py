@@ -27,7 +27,7 @@ from search.core.searchers.base import RecordedSearcher
 from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
 from search.core.study import Study
-from search.final import finalists, variant_comparison
+from search.final import finalist_comparison, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
 from search.reports.frames import trials_frame
@@ -180,8 +180,8 @@ def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event])
             )  # fmt: skip
         words, table = drawing.words, None
         if drawing.title == FINALISTS and state.decision:
-            words += " " + finalists.finalists_paragraph(state.decision, state.objective)
-            grid = finalists.finalists_grid(state.decision, state.objective.metric)
+            words += " " + finalist_comparison.finalists_paragraph(state.decision, state.objective)
+            grid = finalist_comparison.finalists_grid(state.decision, state.objective.metric)
             table = _table(grid.heads, grid.rows)
         rows.append({"title": drawing.title, "words": words, "key": _key(drawing), "plots": plots, "table": table})
     return rows

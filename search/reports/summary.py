@@ -12,7 +12,7 @@ from search.core.pareto import front, value_of
 from search.core.readable import Grid, figure, value, visible
 from search.core.settings import SearchSection
 from search.core.state import FinalRun, SearchState, Trial
-from search.final import finalists, variant_comparison
+from search.final import finalist_comparison, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.columns import ordered
 from trainables import InputError
@@ -56,8 +56,8 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
             lines.append(variant_comparison.variants_paragraph(frame, name, state.objective))
     if state.decision:
         lines += [
-            finalists.finalists_grid(state.decision, metric),
-            finalists.finalists_paragraph(state.decision, state.objective),
+            finalist_comparison.finalists_grid(state.decision, metric),
+            finalist_comparison.finalists_paragraph(state.decision, state.objective),
         ]
     if config.objectives:
         lines.append(f"Pareto front of {', '.join(config.search.objective or ())}:")

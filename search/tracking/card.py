@@ -16,7 +16,7 @@ from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.state import SearchState
 from search.core.store import SearchFolder
-from search.final.finalists import LEVEL, resample
+from search.final.finalist_comparison import LEVEL, resample
 from search.reports.summary import tally
 from trainables import Bootstrapped, DataInfo, get_task
 from trainables.base import onnx_file

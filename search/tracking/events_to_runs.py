@@ -38,8 +38,8 @@ from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
 from search.final.variant_comparison import variant_figures
 from search.tracking.card import write_card
+from search.tracking.model_registry import register
 from search.tracking.names import DELIVERED, storable_text
-from search.tracking.registry import register
 from search.tracking.runs import MissingRun, RefusedRun, Runs, is_refusal, python_values, reason_of
 from search.tracking.views import search_pages, share_view, view_key
 from trainables import DataInfo, Exported, Objective, get_task

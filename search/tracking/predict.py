@@ -16,8 +16,8 @@ from mlflow.exceptions import MlflowException
 
 from search.core.store import Store
 from search.tracking.client import mlflow_client, quick_and_quiet
+from search.tracking.model_registry import MODEL_DIGEST, model_digest
 from search.tracking.names import model_name
-from search.tracking.registry import MODEL_DIGEST, model_digest
 from trainables import Exported, InputError, get_task
 from trainables.base.errors import first_line
 from trainables.base.files import replacing

@@ -36,7 +36,7 @@ from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.programs import Program
 from search.runs import RunOptions
-from search.tracking import registry, tracker
+from search.tracking import model_registry, tracker
 from tests.fuzz import tiny
 from tests.fuzz.disk import Disk, Killed, Kind
 from tests.fuzz.known import HELD_BACK
@@ -406,7 +406,7 @@ class World:
         # Loading the logged model once more, and copying the whole package beside it, take most of a registration.
         patch.setattr("mlflow.models.utils._validate_serving_input", lambda *_, **__: None)
         patch.setattr("mlflow.utils.environment.warn_dependency_requirement_mismatches", lambda *_, **__: None)
-        patch.setattr(registry, "_code_copy", _little_code)
+        patch.setattr(model_registry, "_code_copy", _little_code)
 
     # the world around
 
