@@ -5,7 +5,7 @@ Without an `observer` a call shows the search as the command line does. With an 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,14 @@ SPACE = "{'lr': search.uniform(0, 1)}"
 def run(
     train: TrainingFunction | str, space: Mapping[str, Any] | None = None, objective: str | None = None, *,
     data: str | Path | None = None, name: str | None = None, trials: int | None = None, epochs: int | None = None,
-    time_budget: str | None = None, searcher: str | None = None, scheduler: str | None = None,
+    steps: int | None = None, report_every: int | None = None, time_budget: str | None = None,
+    searcher: str | None = None, scheduler: str | None = None,
     concurrency: int | None = None, seed: int | None = None, resources: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None, set: Mapping[str, Any] | None = None, store: str | Path | None = None,
     address: str | None = None, start_from: str | None = None, retrain: bool = True, verbose: bool = False,
     observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+    test: Callable[..., Any] | None = None, export: Callable[..., Any] | None = None,
+    predict: Callable[..., Any] | None = None,
 ) -> SearchResult:  # fmt: skip
     """Searches the hyperparameters of a training function, a command or a task, and returns the result.
 
@@ -57,8 +60,11 @@ def run(
         data: the path or URI of your data for a task; without it the task uses its demo data.
         name: the name of the search; by default the name of the function or task with the time.
         trials: the number of configurations; by default as many as the time budget holds.
-        epochs: the number of epochs of a full trial; by default 10 for a function or a command. For a task on your own
-            data the search chooses it to fit the time budget.
+        epochs: the number of epochs of a full trial. By default the search measures an epoch and chooses a number that
+            fits the time budget. A function or a command without a time budget has 10.
+        steps, report_every: the number of steps of a full trial of a function or a command, in place of `epochs`, and
+            the steps from one report to the next. The search then counts in steps. `steps=2000, report_every=100` makes
+            trials of 20 reports. `steps` is a multiple of `report_every`.
         time_budget: the time for the whole call, such as `90s`, `30m` or `2h`; by default `1h` if neither `trials` nor
             `search.epoch_budget` is given.
         searcher, scheduler, concurrency, seed: as the options of `python -m search run`.
@@ -68,11 +74,19 @@ def run(
         store: the folder of results; by default `SEARCH_STORE`, else `mlruns`.
         address: the address of a Ray cluster; by default Ray starts on this machine.
         start_from: the name of a search whose results the searcher learns first.
-        retrain: whether the search of a task ends with a final training on train and validation.
+        retrain: whether the search ends with a final training. A function without `test` and `export` has none.
         verbose: whether each epoch has a line where no live table is shown.
         observer: receives what a person may want to see; by default it is printed.
         callbacks: functions that receive each event and the state of the search, `callback(event, state)`, after the
             event is in the journal. A callback that raises is named in a line and called no more.
+        test: for a function: `test(trial, **parts)` measures the final model once, on data that chose nothing. It gets
+            the objects given to `trial.epochs`, or the `trainer` and `model` of `trial.fit`. It returns figures by
+            name: numbers, or arrays with one value per sample.
+        export: for a function: `export(trial, folder, **parts)` writes the final model as files into `folder`. It may
+            return a list of inputs as an example for `predict`. Without it, a `torch.nn.Module` among the parts is the
+            model.
+        predict: `predict(model, inputs)` returns a prediction for each of the texts `inputs`, for `search.predict` and
+            `python -m search predict`. `model` is the folder of `export` or of the final command, else the module.
 
     Raises:
         InputError: an argument is wrong; the message names it, its value and what is allowed.
@@ -96,18 +110,22 @@ def run(
         **_set_flags(set),
     }
     named = {
-        "search.trials": trials, "search.epochs": epochs, "search.time_budget": time_budget,
+        "search.trials": trials, "search.epochs": epochs, "search.steps": steps,
+        "search.report_every": report_every, "search.time_budget": time_budget,
         "search.searcher": searcher, "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.seed": seed,
     }  # fmt: skip
     flags |= {key: value for key, value in named.items() if value is not None}
     options = runs.RunOptions(_text(data), name, address, retrain, start_from)
+    others = {"test": test, "export": export, "predict": predict}
     with shown(observer, verbose) as (observer, show):
         if isinstance(train, str):
+            if given := [name for name, function in others.items() if function is not None]:
+                raise InputError(f"{given[0]}: the task {train} has its own; only a training function takes it")
             config = _task_config(train, space, objective, data, flags)
             outcome = runs.run(opened, config, options, observer, listeners=callbacks)
         else:
-            program = Program(train, *_of_function(space, objective, data), flags)
+            program = Program(train, *_of_function(space, objective, data), flags, others=others)
             outcome = run_program(opened, program, options, observer, callbacks)
         show(outcome)
     return open_result(opened, outcome.folder.name)
@@ -221,9 +239,10 @@ def predict(task: str, inputs: Sequence[str | Path] | str | Path, *, store: str 
     from search.runs import check_task_name
     from search.tracking.predict import predict_inputs
 
-    check_task_name(task)
+    opened = Store.open(store)
+    check_task_name(task, opened)
     inputs = [inputs] if isinstance(inputs, str | Path) else inputs
-    return predict_inputs(Store.open(store), task, [str(path) for path in inputs])
+    return predict_inputs(opened, task, [str(path) for path in inputs])
 
 
 def promote(task: str, version: int, *, store: str | Path | None = None) -> str:
@@ -239,8 +258,9 @@ def promote(task: str, version: int, *, store: str | Path | None = None) -> str:
     """
     from search import runs
 
-    runs.check_task_name(task)
-    return runs.promote(Store.open(store), task, version)
+    opened = Store.open(store)
+    runs.check_task_name(task, opened)
+    return runs.promote(opened, task, version)
 
 
 def _task_config(

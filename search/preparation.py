@@ -33,6 +33,7 @@ from trainables import (
     Task,
     get_task,
 )
+from trainables.base.errors import first_line
 from trainables.base.hub import limit_waiting, unreachable
 from trainables.base.storage import LocalFiles, fetch, files_at, is_remote
 
@@ -54,6 +55,17 @@ def supported_task(config: SearchConfig) -> Task:
     if isinstance(task, Checked):
         limit_waiting()
         task.check(config.space.fixed())
+    if config.search.report_every is not None and not isinstance(task, SelfTrained):
+        place = f"{config.place}: search.report_every: {config.search.report_every}"
+        raise InputError(f"{place}: {config.task} counts in epochs; only functions and commands count in steps")
+    resources = config.resources
+    if not isinstance(task, SelfTrained) and (resources.processes > 1 or resources.gpu_share > 1):
+        key, value = ("processes", resources.processes) if resources.processes > 1 else ("gpus", resources.gpus)
+        raise InputError(
+            f"{config.place}: resources.{key}: {value:g}: {config.task} trains in one process on at most one GPU: give "
+            f"{'1' if key == 'processes' else '1 or a fraction'}, and the other GPUs run more trials at once; several "
+            "are for functions and commands"
+        )
     if config.search.fuse > 1 and not isinstance(task, Fusable):
         place = f"{config.place}: search.fuse: {config.search.fuse}"
         raise InputError(f"{place}: {config.task} trains its trials one by one; allowed is 1")
@@ -64,7 +76,10 @@ def read_data(observer: Observer, store: Store, config: SearchConfig, task: Task
     """The splits of the user's data, or of the task's demo data where `data` is None."""
     settings = config.data
     if isinstance(task, SelfTrained):  # a function may log there; the address may hold a password, so no file has it
-        settings = {**settings, "tracking": store.tracking_uri}
+        settings = {
+            **settings, "tracking": store.tracking_uri, "report_every": config.search.report_every,
+            "processes": config.resources.processes,
+        }  # fmt: skip
     else:
         limit_waiting(observer.say)
     with observer.progress("reading the data") as progress:
@@ -178,15 +193,27 @@ def fit_epochs(
         The configuration; the splits with the features that its trials share; and the fields of `SearchRecord` about
         the pace, which later sessions need.
     """
-    from search.core.time_plan import TimePlan, with_epochs
+    from search.core.time_plan import Shares, TimePlan, with_epochs
     from search.runtime.pace import measure_pace
 
-    settings, sizes = config.search, splits.info.sizes
+    settings, sizes, own = config.search, splits.info.sizes, isinstance(task, SelfTrained)
+    most_epochs = Shares.own_epochs if own else settings.epochs
+    if cluster.placement.processes > 1:
+        epochs = counted(settings.epochs, "epoch")
+        observer.say(f"note: trials of several processes are not measured: they have {epochs} (--epochs)")
+        return config, splits, {}
     budget = Budget(parse_duration(str(settings.time_budget)))
+    patience = TimePlan(budget.seconds).patience_seconds
     with observer.progress("measuring how long an epoch takes"):
-        pace = measure_pace(config, splits, cluster.placement)
+        try:
+            pace = measure_pace(config, splits, cluster.placement, most_epochs, patience_seconds=patience)
+        except InputError as error:
+            if not own:
+                raise
+            observer.say(f"note: {first_line(error)}; so a trial has {settings.epochs} epochs (--epochs)")
+            return config, splits, {}
     plan = TimePlan.from_config(
-        config, sizes, cluster.placement.concurrency, budget.seconds, settings.epochs, pace.alone_ratio,
+        config, sizes, cluster.placement.concurrency, budget.seconds, most_epochs, pace.alone_ratio,
         pace.worker_start_seconds,
     )  # fmt: skip
     if config.slow and plan.is_too_slow(pace.epoch_seconds, budget.left):
@@ -194,12 +221,17 @@ def fit_epochs(
         changes = _changes(config, faster)
         epoch = f"an epoch takes about {pace.epoch_seconds:.0f} s"
         observer.say(f"{epoch}, too long for {settings.time_budget}; so {changes}")
-        config, settings = faster, faster.search
+        config, settings, most_epochs = faster, faster.search, faster.search.epochs
         splits = with_shared_features(observer, store, config, task, splits)
         with observer.progress("measuring how long an epoch takes"):
-            pace = measure_pace(config, splits, cluster.placement)
-    most = plan.longest_final_training(settings.epochs)
-    config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, settings.epochs, settings.grace_period))
+            pace = measure_pace(config, splits, cluster.placement, most_epochs)
+    most = most_epochs if own else plan.longest_final_training(most_epochs)
+    config = with_epochs(config, plan.trial_epochs(pace.epoch_seconds, most_epochs, settings.grace_period))
+    if not pace.reported:
+        observer.say(
+            f"note: the first configuration reported no epoch within {pace.epoch_seconds:.0f} s; give --epochs, or let "
+            'it tell its progress: `trial.progress(done, of)`, `@search {"progress": 0.4}`'
+        )
     observer.say(_epochs_in_words(pace.epoch_seconds, config.search, budget.left))
     return config, splits, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}
 

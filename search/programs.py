@@ -6,7 +6,7 @@ import fcntl
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from search.runtime.search import Listener
 
 
+#: The types of the values of a flag; None stands for a hyperparameter whose condition does not hold.
+TRUTHS = {bool, type(None)}
+
+
 @dataclass(frozen=True)
 class Program:
     """A training function or a command with the settings of its search.
@@ -37,6 +41,7 @@ class Program:
         flags: values by dotted key, such as `search.trials`; None keeps the default.
         sets: `KEY=VALUE` of the command line. None if Python gives the settings: messages then name arguments instead
             of flags.
+        others: the functions `test`, `export` and `predict`, by these names; None for one that there is not.
     """
 
     train: Callable[..., Any]
@@ -44,6 +49,11 @@ class Program:
     objective: str
     flags: Mapping[str, Any]
     sets: Sequence[str] | None = None
+    others: Mapping[str, Callable[..., Any] | None] = field(default_factory=dict)
+
+    def pack(self) -> Code:
+        """The program for workers and files; raises InputError where it cannot be sent to workers."""
+        return Code.of(self.train, self.others)
 
     def configure(self, store: Store, code: Code, observer: Observer) -> SearchConfig:
         """The checked configuration of the search; raises InputError."""
@@ -52,12 +62,17 @@ class Program:
             # A paused process ends. To resume it would have to train its first epochs again.
             flags = {"search.scheduler": "asha", **{key: value for key, value in flags.items() if value is not None}}
         place, named = ("search.run", argument) if self.sets is None else ("run --command", flag)
-        config = loop_config(own_task(store, code), self.space, self.objective, flags, self.sets or (), place, named)
+        config = loop_config(
+            own_task(store, code), self.space, self.objective, flags, self.sets or (), place, named, code.brings
+        )
         if isinstance(self.train, Command):
             values = config.space.choices()
             optional = {p.name for p in config.space.parameters if p.when or None in (values[p.name] or ())}
             objective = parse_objective(str(self.objective), "objective").metric
-            self.train.check(set(values), optional, objective)
+            truths = {name for name, given in values.items() if given and {type(v) for v in given} <= TRUTHS}
+            steps = config.search.report_every is not None
+            for line in self.train.check(values, optional, objective, truths, steps):
+                observer.say(line)
         for line in whole_numbers(config.space):
             observer.say(line)
         return config
@@ -67,7 +82,7 @@ def run_program(
     store: Store, program: Program, options: RunOptions, observer: Observer, listeners: Sequence[Listener] = ()
 ) -> SearchOutcome:
     """Searches a training function or a command; raises InputError where an argument is wrong."""
-    code = Code.of(program.train)
+    code = program.pack()
     store.check()
     name = options.name or new_name(code.name)
     with reports_full_disk(store), store.search(name).begin() as journal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +20,7 @@ from search.core.replay import open_search, replay
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from trainables import InputError
+from trainables.base.checkpoint_files import folder_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +39,11 @@ class BestTrial:
         number: the number of the trial, from 0.
         params: its hyperparameters.
         value: its best value of the objective.
-        epoch: the epoch of that value, from 1.
+        epoch: the epoch of that value, from 1; in a search that counts in steps, the number of the report.
+        step: the step of that value; None in a search that counts in epochs.
         checkpoint: the file of the trial's state at that epoch, None if it was deleted.
             `torch.load(checkpoint, weights_only=True)["parts"]` holds the state of each part.
+        files: the folder with the trainer's own checkpoint at that epoch; None if there is none.
 
     >>> best = search.open("mine").best
     >>> best.epoch, best.value == best.params["x"] ** 2 / 2
@@ -52,6 +55,8 @@ class BestTrial:
     value: float
     epoch: int
     checkpoint: Path | None
+    step: int | None = None
+    files: Path | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,8 +91,8 @@ class SearchResult:
         if best is None:
             return f"search {self.name}: {self.status}, {trials}, none with a result"
         return (
-            f"search {self.name}: {self.status}, {trials}, best {self._record.metric} {best.best_value:.4g} at epoch "
-            f"{best.best_epoch} of trial {best.number}"
+            f"search {self.name}: {self.status}, {trials}, best {self._record.metric} {best.best_value:.4g} at "
+            f"{self._config.search.unit.at(best.best_epoch)} of trial {best.number}"
         )
 
     def _repr_html_(self) -> str:
@@ -96,7 +101,7 @@ class SearchResult:
 
         rows = {"search": self.name, "status": f"{self.status}, {trials_of(len(self._state.trials))}"}
         if (best := self._state.best()) is not None:
-            reached = f"{best.best_value:.4g} at epoch {best.best_epoch} of trial {best.number}"
+            reached = f"{best.best_value:.4g} at {self._config.search.unit.at(best.best_epoch)} of trial {best.number}"
             rows[f"best {self._record.metric}"] = reached
             rows["its hyperparameters"] = ", ".join(
                 f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
@@ -128,35 +133,43 @@ class SearchResult:
             raise InputError(f"{self.name}: {self._no_winner()}")
         paths = [self._folder.path / c.name for c in trial.checkpoints if c.epoch == trial.best_epoch]
         checkpoint = paths[-1] if paths and paths[-1].exists() else None
-        return BestTrial(trial.number, dict(trial.params), trial.best_value, trial.best_epoch, checkpoint)
+        files = None if checkpoint is None else checkpoint.with_name(folder_of(checkpoint.name))
+        unit = self._config.search.unit
+        return BestTrial(
+            trial.number, dict(trial.params), trial.best_value, trial.best_epoch, checkpoint,
+            None if unit.report_every is None else unit(trial.best_epoch),
+            files if files is not None and files.is_dir() else None,
+        )  # fmt: skip
 
     @property
     def test(self) -> dict[str, float] | None:
-        """The test figures of the final model by metric; None for a search without a final model."""
+        """The test figures of the final model by metric; None for a search whose model is not tested."""
         final = self._state.final
-        return dict(final.test) if final is not None and final.test is not None else None
+        return dict(final.test) if final is not None and final.test else None
 
     def trials(self) -> pd.DataFrame:
         """A row for each trial, indexed by its number.
 
         Columns:
             `outcome`, `epochs`, `best_epoch`, the objective at the best epoch, `seconds`, and each hyperparameter. A
-            hyperparameter with the name of another column, such as `epochs`, has the column `params_epochs`.
+            hyperparameter with the name of another column, such as `epochs`, has the column `params_epochs`. A search
+            that counts in steps has `steps` and `best_step` in place of `epochs` and `best_epoch`.
         """
         from search.reports.frames import trials_frame
 
-        return trials_frame(self._state, metric=self._record.metric)
+        return trials_frame(self._state, metric=self._record.metric, unit=self._config.search.unit)
 
     def curves(self) -> pd.DataFrame:
         """A row for each epoch of each trial: `trial`, `epoch`, and each metric. A metric with the name `trial` or
-        `epoch` has the column `metrics_trial` or `metrics_epoch`.
+        `epoch` has the column `metrics_trial` or `metrics_epoch`. A search that counts in steps has a row for each
+        report, and `step` in place of `epoch`.
 
         The search stores the objective of a function under a name with `val_`. An objective `acc` therefore has two
         columns with the same values, `acc` and `val_acc`.
         """
         from search.reports.frames import curves_frame
 
-        return curves_frame(self._state)
+        return curves_frame(self._state, self._config.search.unit)
 
     def why(self, trial: int) -> list[str]:
         """The decisions on a trial with their figures: why it was proposed, continued, stopped or won.
@@ -167,6 +180,20 @@ class SearchResult:
         from search.reports.why import why
 
         return [visible(line) for line in why(self._store, self.name, whole(trial, "trial", 0))]
+
+    def logs(self, trial: int, lines: int = 0) -> list[str]:
+        """The lines that a trial has printed until now, warnings and errors included; empty for a trial of a task.
+
+        Args:
+            lines: only this many lines from the end; 0 for all.
+
+        Raises:
+            InputError: there is no such trial.
+        """
+        from search.reports.logs import log_lines
+
+        found = log_lines(self._store, self.name, whole(trial, "trial", 0), whole(lines, "lines", 0))
+        return [visible(line) for line in found]
 
     def report(self) -> Path:
         """Writes an HTML page that shows the search, logs it to MLflow, and returns its path.
@@ -180,19 +207,22 @@ class SearchResult:
 
     def resume(
         self, train: TrainingFunction | None = None, *, trials: int | str | None = None,
-        epochs: int | str | None = None, time_budget: str | None = None, changed_code: bool = False,
-        address: str | None = None, observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+        epochs: int | str | None = None, steps: int | str | None = None, time_budget: str | None = None,
+        changed_code: bool = False, address: str | None = None, observer: Observer | None = None,
+        callbacks: Sequence[Listener] = (), test: Callable[..., Any] | None = None,
+        export: Callable[..., Any] | None = None, predict: Callable[..., Any] | None = None,
     ) -> SearchResult:  # fmt: skip
         """Continues the search after a kill or an interruption, or gives it more trials, epochs or time.
 
         Args:
             train: the function with a corrected mistake, for example. By default the stored function runs, with all
                 that it refers to in your own modules.
-            trials, epochs: a new number, or `"+20"` for 20 more.
+            trials, epochs, steps: a new number, or `"+20"` for 20 more. A search that counts in steps takes `steps`.
             changed_code: continue although code changed: the source of `train`, of what it refers to in your modules,
                 or of a program that the command names.
             address: another Ray cluster than before; `local` starts one on this machine.
             observer, callbacks: as of `search.run`.
+            test, export, predict: as of `search.run`; they take the place of those that the search has.
 
         Raises:
             InputError: the source or the data changed, a value is wrong, or another process runs the search.
@@ -202,10 +232,10 @@ class SearchResult:
         check_callbacks(callbacks)
         if train is None and changed_code:
             train = self._stored_command()
-        numbers = {key: None if v is None else str(v) for key, v in (("trials", trials), ("epochs", epochs))}
+        given = {"trials": trials, "epochs": epochs, "steps": steps}
+        numbers = {key: None if value is None else str(value) for key, value in given.items()}
         with shown(observer) as (observer, show), self._folder.hold(self._store) as journal:
-            if train is not None:
-                self._replace_function(train, changed_code)
+            self._replace_functions(train, {"test": test, "export": export, "predict": predict}, changed_code)
             outcome = resume(
                 self._store, self.name, numbers | {"time_budget": time_budget}, observer, address=address,
                 journal=journal, listeners=callbacks,
@@ -215,26 +245,30 @@ class SearchResult:
 
     def retrain(
         self, *, finalists: int = 1, seeds: int | None = None, address: str | None = None,
-        observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+        observer: Observer | None = None, callbacks: Sequence[Listener] = (), test: Callable[..., Any] | None = None,
+        export: Callable[..., Any] | None = None, predict: Callable[..., Any] | None = None,
     ) -> SearchResult:  # fmt: skip
-        """Trains the best configurations on train and validation, and tests them.
+        """Trains the best configurations again, on train and validation, and tests them.
 
         Args:
             finalists: the number of configurations. Several are compared on test.
             seeds: the number of seeds for each; by default `search.retrain_seeds`, at least 5 for several finalists.
             address, observer, callbacks: as of `resume`.
+            test, export, predict: as of `search.run`, for a search of a function that lacks them. A model that is
+                tested is not tested again.
 
         Raises:
-            InputError: the search is of a training function, whose best trial is its model; or as `resume`.
+            InputError: several finalists of a function without a test; or as `resume`.
         """
         from search import runs
 
         check_callbacks(callbacks)
         finalists, seeds = whole(finalists, "finalists", 1), None if seeds is None else whole(seeds, "seeds", 1)
-        with shown(observer) as (observer, show):
+        with shown(observer) as (observer, show), self._folder.hold(self._store) as journal:
+            self._replace_functions(None, {"test": test, "export": export, "predict": predict}, False)
             outcome = runs.retrain(
                 self._store, self.name, observer, finalists=finalists, seeds=seeds, address=address,
-                listeners=callbacks,
+                listeners=callbacks, journal=journal,
             )  # fmt: skip
             show(outcome)
         return open_result(self._store, self.name)
@@ -246,26 +280,39 @@ class SearchResult:
         function = self._config.data.get("function")
         return None if function is None else Code.read(self._store.root / function, "").command
 
-    def _replace_function(self, train: TrainingFunction, changed_code: bool) -> None:
-        """Stores `train` in place of the search's function.
+    def _replace_functions(
+        self, train: TrainingFunction | None, others: Mapping[str, Callable[..., Any] | None], changed_code: bool
+    ) -> None:
+        """Stores the given functions in place of those that the search has.
+
+        Args:
+            others: `test`, `export` and `predict`. The results of the trials do not depend on them, so they may change.
 
         Raises:
-            InputError: the source changed and `changed_code` is False, or the search is of a task.
+            InputError: the source of `train` changed and `changed_code` is False, or the search is of a task.
         """
-        from trainables.loops.task import Code
+        from search.core.program_config import loop_address
+        from trainables.loops.task import Code, packed_others
 
-        code, data, record = Code.of(train), self._config.data, self._folder.read(self._store)
+        if train is None and not any(others.values()):
+            return
+        data, record = self._config.data, self._folder.read(self._store)
         if (function := data.get("function")) is None:
             raise InputError(f"{self.name}: searches the task {self._config.task}, which is not a function")
-        path = self._store.root / function
+        path, new = self._store.root / function, None if train is None else Code.of(train)
         try:
             stored = Code.read(path, data.get("folder", ""))
         except InputError:  # a damaged or missing file is written again
+            if new is None:
+                raise
+            code = replace(new, others=packed_others(others, new.command is not None))
             changed = [] if code.digest == record.fingerprint else [code.name]
         else:
-            changed = code.changed(stored)
-            if not changed:
+            code = new or stored
+            code = replace(code, others={**stored.others, **packed_others(others, code.command is not None)})
+            if not code.changed(stored):
                 return
+            changed = code.changed(replace(stored, others=code.others))
         if changed and not changed_code:
             parts = "" if changed == [code.name] else f" ({', '.join(changed)})"
             raise InputError(
@@ -274,7 +321,9 @@ class SearchResult:
                 "begins a new search"
             )
         code.write(path)
-        self._folder.write(replace(record, fingerprint=code.digest))
+        offered = loop_address(record.metric, record.objective.mode, code.brings)
+        ends = record.retrain or bool({"test", "export", "final"} & {*code.brings})
+        self._folder.write(replace(record, fingerprint=code.digest, offered=offered, retrain=ends))
 
     def _no_winner(self) -> str:
         """The reason why there is no best trial, and how to continue a search that has not ended."""

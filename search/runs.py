@@ -40,7 +40,7 @@ from search.preparation import (
 )
 from search.runtime.cluster import Cluster, connect, disconnect
 from search.runtime.placement import fits_here
-from trainables import InputError, SelfTrained, Splits, Task, get_task, runnable_tasks
+from trainables import LOOP_TASK, InputError, SelfTrained, Splits, Task, get_task, register_task, runnable_tasks
 from trainables.base.files import check_source
 from trainables.base.storage import is_remote
 from trainables.base.values import suggestion
@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     from search.runtime.search import Listener
     from search.session import PreparedSearch, Session
 
+#: How a function or a command gets a test.
+NO_TEST = (
+    "give search.run(..., test=test) a function that tests the final model, or `run --command` a `--final` command"
+)
 #: The default number of seeds for a comparison of finalists.
 FINALIST_SEEDS = 5
 
@@ -84,11 +88,16 @@ def check_task_name(task: str, store: Store | None = None) -> None:
     """Raises InputError if there is no such task.
 
     Args:
-        store: tasks of searches in this store are accepted too.
+        store: tasks of searches in this store are accepted too. The function or command of the newest search is
+            registered in this process.
     """
     known = runnable_tasks()
     if store is not None and task not in known:
-        known += sorted({record.task for _, record in store.records()} - {*known})
+        records = sorted((record for _, record in store.records()), key=lambda record: record.created)
+        known += sorted({record.task for record in records} - {*known})
+        for record in records:
+            if record.task == task and (record.offered or "").startswith(LOOP_TASK):
+                register_task(task, str(record.offered))
     if task not in known:
         raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{suggestion(task, known)}")
 
@@ -119,7 +128,7 @@ def run(
             data=options.data if not options.data or is_remote(options.data) else str(Path(options.data).resolve()),
             fingerprint=new.splits.info.fingerprint,
             address=options.address,
-            retrain=options.retrain and not isinstance(new.task, SelfTrained),
+            retrain=options.retrain and (not isinstance(new.task, SelfTrained) or new.task.trains_finally),
             start_from=options.start_from,
             plan=asdict(Plan.read(new.plan_file)) if new.plan_file.exists() else None,
             commit=commit_here(),
@@ -173,6 +182,7 @@ def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Obse
 def retrain(
     store: Store, name: str, observer: Observer, *, finalists: int = 1, seeds: int | None = None,
     address: str | None = None, data: str | None = None, listeners: Sequence[Listener] = (),
+    journal: Journal | None = None,
 ) -> SearchOutcome:  # fmt: skip
     """Trains the best configurations of a search on train and validation, and tests them.
 
@@ -182,15 +192,13 @@ def retrain(
         finalists: the number of configurations. Several are compared on test.
         seeds: the number of seeds for each; None: `search.retrain_seeds`, at least 5 for several finalists.
         address, data: as of `resume`.
+        journal: the journal of the search, if the caller holds it (`SearchFolder.hold`).
 
     Raises:
         InputError: there is no such search, no trial has a result, or an argument is wrong.
     """
-    with reports_full_disk(store), store.search(name).hold(store) as journal:
+    with reports_full_disk(store), journal or store.search(name).hold(store) as held:
         folder, record, config = open_to_run(store, name)
-        task = get_task(config.task)
-        if isinstance(task, SelfTrained):
-            raise InputError(f"{name}: {config.task} is your own training: the state of its best trial is its model")
         state, _ = replay(folder)
         if state.best() is None:
             from search.reports.summary import no_winner
@@ -200,6 +208,9 @@ def retrain(
             raise InputError(f"{name}: {no_winner(state)}{hint}")
         if finalists > 1 and seeds == 1:
             raise InputError("--seeds 1: a comparison of finalists needs at least 2 seeds")
+        task = get_task(config.task)
+        if finalists > 1 and isinstance(task, SelfTrained) and not task.tests:
+            raise InputError(f"{name}: --finalists {finalists}: finalists are compared on test; {NO_TEST}")
         splits = prepare_data_again(observer, store, config, task, name, record, data)
         with observer.progress("starting Ray"):
             cluster, record = connect_again(config, record, address)
@@ -208,7 +219,7 @@ def retrain(
 
         seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
         prepared = PreparedSearch(
-            store, folder, config, record, splits, cluster, journal,
+            store, folder, config, record, splits, cluster, held,
             final_trainings=FinalTrainings(seeds, finalists), listeners=listeners,
         )  # fmt: skip
         return start_session(prepared, observer).run()
@@ -238,7 +249,7 @@ def promote(store: Store, task: str, version: int) -> str:
         InputError: there is no such version.
     """
     from search.tracking.client import mlflow_client, quick_and_quiet
-    from search.tracking.registry import promote_version
+    from search.tracking.model_registry import promote_version
 
     with quick_and_quiet():
         return promote_version(mlflow_client(store), task, version)

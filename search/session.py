@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from search.core.config import SearchConfig, parse_duration
 from search.core.events import WarmStarted
-from search.core.failures import cause
+from search.core.failures import cause, failure_in_a_line
 from search.core.journal import Journal
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
@@ -36,7 +36,7 @@ from search.runtime.pace import plan_final
 from search.runtime.search import Listener, Search
 from search.runtime.trials import run_trials
 from search.tracking.tracker import PATIENCE, Tracker
-from trainables import Fusable, InputError, Mergeable, Splits
+from trainables import Fusable, InputError, Mergeable, SelfTrained, Splits
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,11 @@ class Session:
             return None
         prepared = self.prepared
         final = plan_final(self.plan, self.search, prepared.splits, prepared.cluster.placement, self.budget)
+        task = self.search.task
+        if not final.retrain and isinstance(task, SelfTrained) and not task.keeps_model:
+            again = command_line(f"retrain {prepared.folder.name}", prepared.store)
+            self.observer.say(f"the time budget holds no final training, so nothing is tested; train and test: {again}")
+            return None
         return FinalTrainings(prepared.config.search.retrain_seeds, 1, final.retrain, final.epochs)
 
     def train_final(self, final: FinalTrainings) -> None:
@@ -175,10 +180,24 @@ class Session:
         if final.merged and not isinstance(self.search.task, Mergeable):
             name = self.prepared.config.task
             self.observer.say(f"the final training is on train alone, as {name} has no `merge`")
-        train_final_models(
-            self.search, self.prepared.splits, self.prepared.cluster.placement, final.seeds, final.finalists,
-            final.merged, final.epochs,
-        )  # fmt: skip
+        try:
+            train_final_models(
+                self.search, self.prepared.splits, self.prepared.cluster.placement, final.seeds, final.finalists,
+                final.merged, final.epochs,
+            )  # fmt: skip
+        except Exception as error:
+            if isinstance(error, InputError) or not isinstance(self.search.task, SelfTrained):
+                raise
+            raise self._own_mistake(error) from error
+
+    def _own_mistake(self, error: Exception) -> Exception:
+        """An error of the user's own code after the trials as one line. The error itself if the disk is full."""
+        # The text of Ray's error is the traceback on the worker; an error's notes would follow the message.
+        remote = hasattr(error, "cause")
+        text = str(error) if remote else "".join(traceback.format_exception(error)).partition("\nthis ended ")[0]
+        if cause(text) == "disk":
+            return error
+        return InputError(f"{self.prepared.folder.name}: the final training failed: {failure_in_a_line(text)}")
 
     def close(self, status: str) -> int:
         """Records the end of the session, leaves the cluster, and waits for MLflow.
@@ -222,7 +241,7 @@ class Session:
         info, cluster = prepared.splits.info, prepared.cluster
         yield (
             f"search {prepared.folder.name}: task {config.task}, {trials_of(search.total, config.search)} of up to "
-            f"{config.search.epochs} epochs, {config.search.searcher} + {config.search.scheduler}, "
+            f"{config.search.unit.count(config.search.epochs)}, {config.search.searcher} + {config.search.scheduler}, "
             f"{cluster.placement.describe()}"
         )
         sizes = ", ".join(f"{count} {name}" for name, count in info.sizes.items())

@@ -49,8 +49,8 @@ ROOMS = [
 ]
 #: Where alone these may be imported.
 HOMES = {
-    "ray": ("search.runtime", "trainables.base.trainable"),
-    "mlflow": ("search.tracking",),
+    "ray": ("search.runtime", "trainables.base.trainable", "trainables.loops.ranks"),
+    "mlflow": ("search.tracking", "trainables.loops.models"),
     "optuna": ("search.core.searchers", "search.exchange.studies"),
     "rich": ("search.cli", "search.live", "search.gpu.examine"),
     "typer": ("search.cli",),

@@ -1,4 +1,5 @@
-"""The tasks, in plain PyTorch. Only `base/trainable.py` imports Ray; no file imports Optuna or MLflow.
+"""The tasks, in plain PyTorch. Only `base/trainable.py` and `loops/ranks.py` import Ray, only `loops/models.py` MLflow,
+and no file Optuna.
 
 A task of another package imports its names from here, `from trainables import Learner, Objective, Splits`. These
 addresses do not change.

@@ -93,9 +93,15 @@ def run(
     command_: given.CommandOption = None,
     space: given.SpaceOption = None,
     objective: given.ObjectiveOption = None,
-    pattern: given.PatternOption = None,
+    pattern: given.PatternOption = [],  # noqa: B006 - typer copies it
+    report_at: given.ReportAtOption = None,
+    template: given.TemplateOption = None,
+    shell: given.ShellOption = False,
+    final: given.FinalOption = None,
     trials: given.TrialsOption = None,
     epochs: given.EpochsOption = None,
+    steps: given.StepsOption = None,
+    report_every: given.ReportEveryOption = None,
     searcher: given.SearcherOption = None,
     set_: given.SetOption = [],  # noqa: B006 - typer copies it
     from_: given.FromOption = None,
@@ -119,7 +125,8 @@ def run(
 ) -> None:
     """Search the hyperparameters of a task or script, then retrain, test and register the best model."""
     flags = {
-        "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher,
+        "search.trials": trials, "search.epochs": epochs, "search.steps": steps,
+        "search.report_every": report_every, "search.searcher": searcher,
         "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.time_budget": time_budget, "search.seed": seed, "resources.cpus": cpus, "resources.gpus": gpus,
         "search.deterministic": deterministic or None, "search.audit_stopping": audit_stopping,
@@ -132,9 +139,13 @@ def run(
         from search.runs import RunOptions, check_task_name
 
         options = RunOptions(data, name, address, retrain, from_, gpus)
+        more = {
+            "pattern": pattern or None, "report_at": report_at, "template": template, "shell": shell, "final": final,
+        }  # fmt: skip
         if command_ is not None or task is None:
-            program = _program(task, command_, space, objective, pattern, data, plan, flags, set_)
+            program = _program(task, command_, space, objective, more, data, plan, flags, set_)
             sys.exit(commands.run_command(console, opened, program, options, dry_run, verbose))
+        _check_no_program({"space": space, "objective": objective, **more})
         check_task_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
@@ -146,10 +157,14 @@ def run(
 
 
 def _program(
-    task: str | None, command: str | None, space: Path | None, objective: str | None, pattern: str | None,
+    task: str | None, command: str | None, space: Path | None, objective: str | None, more: Mapping[str, Any],
     data: str | None, plan: bool, flags: Mapping[str, Any], sets: Sequence[str],
 ) -> Program:  # fmt: skip
-    """The program that `run --command` searches; raises InputError where an option is missing or does not fit."""
+    """The program that `run --command` searches; raises InputError where an option is missing or does not fit.
+
+    Args:
+        more: the other arguments of `Command`.
+    """
     from search.core.program_config import read_space
     from search.programs import Program
     from trainables import InputError
@@ -165,7 +180,16 @@ def _program(
         raise InputError("--plan: only a TASK has a forecast; time a short run: --trials 2 --epochs 2")
     if space is None or objective is None:
         raise InputError("--command: give its --space FILE and its --objective 'val_loss min' too")
-    return Program(Command(command, pattern), read_space(space), objective, flags, sets)
+    return Program(Command(command, **more), read_space(space), objective, flags, sets)
+
+
+def _check_no_program(given: Mapping[str, Any]) -> None:
+    """Raises InputError if an option for a command is given with a task."""
+    from trainables import InputError
+
+    for name, value in given.items():
+        if value:
+            raise InputError(f"--{name.replace('_', '-')}: belongs to --command; a task has its own")
 
 
 @app.command()
@@ -173,6 +197,7 @@ def resume(
     name: given.NameArgument,
     trials: given.MoreTrialsOption = None,
     epochs: given.MoreEpochsOption = None,
+    steps: given.MoreStepsOption = None,
     time_budget: given.MoreTimeOption = None,
     audit_stopping: given.MoreAuditsOption = None,
     data: given.DataAgainOption = None,
@@ -185,7 +210,10 @@ def resume(
 
     Settings that you do not change stay as they were. At the end the best model is trained and registered as by `run`.
     """
-    more = {"trials": trials, "epochs": epochs, "time_budget": time_budget, "audit_stopping": audit_stopping}
+    more = {
+        "trials": trials, "epochs": epochs, "steps": steps, "time_budget": time_budget,
+        "audit_stopping": audit_stopping,
+    }  # fmt: skip
     with command(store, debug) as (console, opened):
         from search.cli import commands
 
@@ -209,7 +237,7 @@ def retrain(
         sys.exit(commands.retrain(console, opened, name, seeds, finalists, address, data))
 
 
-for _command in (look.data, look.ui, look.report, look.compare, look.why):
+for _command in (look.data, look.ui, look.report, look.compare, look.why, look.logs):
     app.command()(_command)
 
 
@@ -245,7 +273,7 @@ def promote(
         from search import runs
         from search.live.screen import say
 
-        runs.check_task_name(task)
+        runs.check_task_name(task, opened)
         say(console, runs.promote(opened, task, version))
 
 
@@ -277,7 +305,7 @@ def predict(
         from search.runs import check_task_name
         from search.tracking.predict import predict_inputs, predict_to_file
 
-        check_task_name(task)
+        check_task_name(task, opened)
         if output is not None:
             count = predict_to_file(opened, task, inputs, output)
             print(f"{count} prediction{'' if count == 1 else 's'} in {output}")

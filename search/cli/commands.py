@@ -31,7 +31,6 @@ from search.runs import RunOptions
 from search.runtime.placement import fits_here
 from trainables import InputError, Task, get_task, task_names
 from trainables.base.task import source_line
-from trainables.loops.task import Code
 
 #: Opens an address in the browser once a server answers; run in a process of its own.
 _OPEN = """
@@ -81,7 +80,7 @@ def run_command(
     """
     observer = ConsoleObserver(console, verbose)
     if dry:
-        code = Code.of(program.train)
+        code = program.pack()
         store.check()
         dry_run(console, store, program.configure(store, code, observer), options, code.folder)
         return DONE
@@ -136,7 +135,7 @@ def _extent(config: SearchConfig, task: Task) -> str:
     _, total = make_searcher(config, task.objective)
     budget = config.search.time_budget
     limit = f", {budget} in all" if budget and math.isfinite(total) else ""
-    return f"{trials_of(total, config.search)}{limit}, of up to {config.search.epochs} epochs"
+    return f"{trials_of(total, config.search)}{limit}, of up to {config.search.unit.count(config.search.epochs)}"
 
 
 def dry_run(

@@ -12,6 +12,7 @@ HELP = {
     "--searcher": "Algorithm that proposes configurations. ranks: a Gaussian process on the ranks of the trials instead of their metric values. tpe, gp and random: Optuna's samplers. nsga2: Optuna's sampler for several objectives. grid: every combination of the space. Example: tpe",
     "--trials": 'Number of configurations to try. Example: 20',
     "--epochs": 'Largest number of epochs of a trial. An epoch is usually a pass over the training data; for wikitext a part of a pass. Example: 30',
+    "--report-every": 'Steps from one report of a trial to the next. The search of a function or a command then counts in steps, and search.epochs is the number of reports: --steps divided by this number. Example: 100',
     "--concurrency": 'Number of trials that run at the same time. Example: 4',
     "--deterministic": 'Make the search repeatable: with the same seed and the same --concurrency it tries the same configurations, no matter which trial is faster. The search runs rounds. A round has as many trials as run at the same time, and starts when all trials of the previous round have ended, so some workers wait. --deterministic replaces the default scheduler by asha; hyperband, median and none are allowed too.',
     "--seed": 'Seed of proposals, weights and data order. To repeat a search that runs several trials at once, give --deterministic too. Example: 7',
@@ -19,14 +20,15 @@ HELP = {
     "--time-budget": 'Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m. Without a time budget, --trials or --set search.epoch_budget=N ends the search. Example: 15m',
     "--audit-stopping": 'Number of stopped trials to train to the end after the search, to measure what early stopping cost. 0: none. Example: 5',
     "--storage": 'Write checkpoints to this URI. Example: s3://bucket/folder',
-    "--cpus": 'CPUs of one trial. Torch uses as many threads. Example: 2',
-    "--gpus": 'GPUs of one trial, if the machine has any. 0.25: four trials share one GPU. auto: measure the share that the configuration with the most parameters needs. 0: train on the CPU. Example: auto',
+    "--cpus": 'CPUs of one trial. Torch uses as many threads. With several processes: CPUs of each process. Example: 2',
+    "--gpus": 'GPUs of one trial, if the machine has any. 0.25: four trials share one GPU. auto: measure the share that the configuration with the most parameters needs. 0: train on the CPU. 2: a function or a command sees two GPUs. With several processes: GPUs of all processes together, a multiple of their number; by default one for each. Example: auto',
 }
 #: The default that `--help` shows, by flag.
 DEFAULT = {
     "--searcher": 'ranks; demo: tpe',
     "--trials": 'as many as the time budget allows; demo: set by the task',
     "--epochs": 'set by the task, or fewer if the time budget is short; demo: set by the task',
+    "--report-every": 'count in epochs',
     "--concurrency": 'as many as fit',
     "--deterministic": 'off',
     "--seed": '0',

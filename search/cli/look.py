@@ -127,6 +127,32 @@ def compare(
                 warn(line)
 
 
+def logs(
+    name: given.NameArgument,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of a trial. Example: 7")],
+    lines: Annotated[int, typer.Option(metavar="N", min=0, help="Print the last N lines. 0: all lines.")] = 50,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", show_default=False, help="Print each new line too, until the trial or the search ends."
+        ),
+    ] = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Print what a trial of your own function or script printed: its output, warnings and errors."""
+    with command(store, debug) as (console, opened):
+        from search.live.screen import say
+        from search.reports.logs import follow_log, log_lines
+
+        printed = False
+        for line in (follow_log if follow else log_lines)(opened, name, trial, lines):
+            say(console, line)
+            printed = True
+        if not printed:
+            say(console, f"trial {trial} has printed nothing")
+
+
 def why(
     name: given.NameArgument,
     trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of a trial. Example: 7")],

@@ -96,7 +96,7 @@ CommandOption = Annotated[
     typer.Option(
         "--command", metavar="CMD", rich_help_panel="Your own script",
         help="Run this command for each trial, instead of a task. Words in braces are replaced: a "
-        "hyperparameter by its value, {epochs} by the epochs of the trial. Needs --space and --objective. "
+        "hyperparameter by its value, {epochs} or {steps} by the length of the trial. Needs --space and --objective. "
         "Example: 'python train.py --lr {lr} --epochs {epochs}'",
     ),
 ]  # fmt: skip
@@ -115,12 +115,48 @@ ObjectiveOption = Annotated[
     ),
 ]  # fmt: skip
 PatternOption = Annotated[
-    str | None,
+    list[str],
     typer.Option(
         metavar="REGEX", rich_help_panel="Your own script",
         show_default='lines such as @search {"epoch": 3, "val_loss": 0.41}',
-        help="Read metrics from the output lines of --command that match this regular expression. A named group gives "
-        r"a metric. Example: 'epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)'",
+        help="Read metrics from the output lines of --command that match this regular expression; may be given several "
+        "times. A named group gives a metric. "
+        r"Example: 'epoch (?P<epoch>\d+) loss (?P<val_loss>\S+)'",
+    ),
+]  # fmt: skip
+ReportAtOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METRIC", rich_help_panel="Your own script", show_default="the metric of --objective",
+        help="An epoch of --command is complete at the line with this metric. For programs that print several lines "
+        "in an epoch, with the objective before the last one. Example: valid_accuracy",
+    ),
+]  # fmt: skip
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", rich_help_panel="Your own script",
+        help="Fill each trial's hyperparameters into a copy of this config file, in place of names in doubled braces: "
+        "`lr: {{lr}}`. {template} in --command is the path of the copy. Example: config.yaml",
+    ),
+]  # fmt: skip
+ShellOption = Annotated[
+    bool,
+    typer.Option(
+        "--shell", rich_help_panel="Your own script", show_default=False,
+        help="Let a shell run --command, for pipes, `cd`, `&&` and $HOME. Without it, no character of a value or a "
+        "name has a meaning for a shell.",
+    ),
+]  # fmt: skip
+
+FinalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--final", metavar="CMD", rich_help_panel="Your own script",
+        help="Train, test and write the final model by this command, after the trials of --command. {epochs} is the "
+        "best number of epochs. The last report of each metric is its test figure; the files in {folder} are the "
+        "model. "
+        "Example: 'python train.py --lr {lr} --epochs {epochs} --train-on all --test'",
     ),
 ]  # fmt: skip
 
@@ -128,6 +164,15 @@ PatternOption = Annotated[
 
 TrialsOption = Annotated[int | None, _setting("--trials", "Search", "N")]
 EpochsOption = Annotated[int | None, _setting("--epochs", "Search", "N")]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", metavar="N", rich_help_panel="Search", show_default="count in epochs",
+        help="Largest number of steps of a trial of --command, in place of --epochs. Needs --report-every. "
+        "Example: 2000",
+    ),
+]  # fmt: skip
+ReportEveryOption = Annotated[int | None, _setting("--report-every", "Search", "N")]
 SearcherOption = Annotated[str | None, _setting("--searcher", "Search", "NAME", autocompletion=_searchers)]
 SeedOption = Annotated[int | None, _setting("--seed", "Search", "N")]
 DeterministicOption = Annotated[bool, _setting("--deterministic", "Search")]
@@ -247,6 +292,13 @@ MoreEpochsOption = Annotated[
         metavar="N|+N", rich_help_panel="Budget", show_default="no more epochs",
         help="Give each trial more epochs. 60: 60 in total. +10: 10 more. Trials with all epochs so far continue. A "
         "trial that was stopped early does not.",
+    ),
+]  # fmt: skip
+MoreStepsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--steps", metavar="N|+N", rich_help_panel="Budget", show_default="no more steps",
+        help="Give each trial more steps, in a search that counts in steps. 3000: 3000 in total. +500: 500 more.",
     ),
 ]  # fmt: skip
 MoreTimeOption = Annotated[

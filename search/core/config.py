@@ -57,6 +57,11 @@ class SearchConfig:
     raw: dict[str, Any]
     slow: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_own_program(self) -> bool:
+        """Whether the search is of a function or a command, which chooses itself what its final training reads."""
+        return "function" in self.data
+
     def for_slow_machine(self) -> SearchConfig:
         """The configuration `slow`. A first rung after its last epoch moves to this epoch."""
         search = self.slow["search"]
@@ -280,11 +285,7 @@ def check_config(task: str, raw: dict[str, Any], place: str, given: Mapping[str,
         place=place,
         raw=raw,
     )
-    if config.resources.gpu_share > 1:
-        raise InputError(
-            f"{place}: resources.gpus: {config.resources.gpu_share:g}: a trial has one GPU; give 1 or a fraction, "
-            "and the other GPUs run more trials at once"
-        )
+    _check_resources(resources, f"{place}: resources", given)
     if search.deterministic and scheduler.pauses_trials:
         raise InputError(f"{place}: search.scheduler: {search.scheduler}: has no rounds; with --deterministic: asha")
     if config.resources.autoscaled and search.concurrency is None:
@@ -321,6 +322,28 @@ def _check_objectives(config: SearchConfig) -> None:
     if metrics and not SEARCHERS.get(searcher).several_objectives:
         able = ", ".join(name for name in SEARCHERS.names() if SEARCHERS.get(name).several_objectives)
         raise InputError(f"{place}.searcher: {searcher}: has one objective; for several: {able}")
+
+
+def _check_resources(resources: Resources, place: str, given: Mapping[str, str]) -> None:
+    """Raises InputError if the GPUs or the machines cannot be divided among the processes of a trial."""
+    gpus, processes, nodes = resources.gpus, resources.processes, resources.nodes
+    if processes % nodes:
+        raise InputError(
+            f"{place}.nodes: {nodes}: each machine has the same number of processes, and there are {processes} "
+            "(resources.processes)"
+        )
+    if gpus == "auto":
+        if processes > 1:
+            raise InputError(f"{place}.gpus: auto: measures the share of one process; give {processes} or 0")
+        return
+    if gpus > 1 and not gpus.is_integer():
+        raise InputError(f"{place}.gpus: {gpus:g}: expected a share of one GPU, or a whole number of GPUs")
+    shared = 0 < gpus < 1 and "resources.gpus" in given
+    if processes > 1 and (shared or (gpus >= 1 and gpus % processes)):
+        raise InputError(
+            f"{place}.gpus: {gpus:g}: expected 0 or a multiple of resources.processes ({processes}): each process has "
+            "GPUs of its own"
+        )
 
 
 def _check_balance(name: str | None, space: Space, place: str) -> None:

@@ -13,7 +13,7 @@ def cost(trial: Trial, resources: Resources) -> dict[str, float]:
         `seconds`. `cpu_seconds` and `gpu_seconds`: seconds times the CPUs and GPUs of a trial. `energy_joules`: only if
         the GPU's driver measures it. `cost`: (cpu_seconds x price_cpu_hour + gpu_seconds x price_gpu_hour) / 3600.
     """
-    cpu, gpu = trial.seconds * resources.cpus, trial.seconds * resources.gpu_share * (trial.device != "cpu")
+    cpu, gpu = trial.seconds * resources.all_cpus, trial.seconds * resources.gpu_share * (trial.device != "cpu")
     energy = sum(metrics.get("energy_joules", 0.0) for metrics in trial.curve.values())
     return {
         "seconds": trial.seconds,

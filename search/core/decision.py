@@ -118,7 +118,7 @@ def decide(
 
 def complete_reason(search: SearchSection) -> str:
     """The reason for ending a trial after its last epoch."""
-    return f"{search.epochs} epochs are the most that a trial gets"
+    return f"{search.unit.count(search.epochs)} are the most that a trial gets"
 
 
 def is_over_time(trial: Trial, search: SearchSection, more: float = 0.0) -> bool:

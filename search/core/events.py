@@ -238,7 +238,7 @@ class FinalFinished(_Event):
 
 
 class Verdict(TypedDict):
-    """The result of a comparison of finalists; see `finalists.decide`."""
+    """The result of a comparison of finalists; see `finalist_comparison.compare_finalists`."""
 
     champion: int
     winner: bool
@@ -322,15 +322,15 @@ class FileDamaged(TypedDict):
 
 
 class StepsDone(TypedDict):
-    """The progress of a long epoch: `done` of `of` steps."""
+    """The progress of a long epoch: `done` of `of` steps. A command tells the share that is done: `of` is 1."""
 
     event: Literal["progress"]
     number: int
     epoch: int
-    done: int
-    of: int
-    loss: float
-    samples_per_second: float
+    done: float
+    of: float
+    loss: NotRequired[float]
+    samples_per_second: NotRequired[float]
     #: Seconds until the last step of the epoch.
     left: float
 

@@ -21,6 +21,7 @@ Failure = Literal["error", "memory", "crowded", "disk", "lost", "unclean", "mist
 _SIGNS: dict[Failure, str] = {
     "disk": r"No space left on device|Disk quota exceeded",
     "memory": r"OutOfMemoryError|\bMemoryError\b|can't allocate memory|CUDA out of memory|running low on memory",
+    "lost": r"\bRankDied: ",
     "unclean": r"\bUnclean\b",
     "mistake": r"\bTrainingError: ",
     "error": r"Traceback|ray::",
@@ -40,7 +41,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def cause(traceback: str) -> Failure:
-    """The cause of a failure; `lost` without an exception."""
+    """The cause of a failure; `lost` without an exception, and if a process of a group of processes died."""
     matching: Failure = next((failure for failure, sign in _SIGNS.items() if re.search(sign, traceback)), "lost")
     return "crowded" if matching == "memory" and _by_others(traceback) else matching
 

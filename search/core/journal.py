@@ -109,6 +109,16 @@ class Journal:
         self._file.close()
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the journal: it runs or changes the search now."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _locked(path: Path) -> IO[bytes]:
     """Creates or opens the file, and locks it; raises InputError."""
     name = path.parent.name

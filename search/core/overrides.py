@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from search.core.space import KINDS, is_spec
+from search.core.unit import Unit
 from trainables import Allowed, InputError, Numbers
 from trainables.base.errors import first_line
 from trainables.base.values import suggestion
@@ -40,7 +41,8 @@ def change(
 
     Args:
         sets: texts `KEY=VALUE`.
-        flags: values by dotted key, such as `search.trials`; None leaves a key as it is.
+        flags: values by dotted key, such as `search.trials`; None leaves a key as it is. `search.steps` sets
+            `search.epochs`, by `search.report_every`.
         named: formats a flag for messages.
         allowed: the allowed values of hyperparameters; some are numbers or a text, such as 2 or `all`.
 
@@ -53,12 +55,17 @@ def change(
         _replace(raw, parts, value, f"--set {text}", allowed or {})
         if value is not None:
             given.add(".".join(parts))
-    for key, value in (flags or {}).items():
+    flags = dict(flags or {})
+    steps = flags.pop("search.steps", None)
+    for key, value in flags.items():
         if value is not None:
             _replace(raw, key.split("."), value, named(key, value), allowed or {})
             given.add(key)
     if not isinstance(raw.get("search"), dict):
         return raw  # a file is wrong, which `check_config` says
+    if steps is not None:
+        raw["search"]["epochs"] = _reports(raw["search"], steps, given, named)
+        given.add("search.epochs")
     _end_without_budget(raw, given)
     if "search.epochs" in given and "search.fit_epochs" not in given:
         raw["search"]["fit_epochs"] = False
@@ -99,6 +106,19 @@ def lay_over(raw: dict[str, Any], section: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(search, Mapping):
         _end_without_budget(merged, {f"search.{key}" for key, value in search.items() if value is not None})
     return merged
+
+
+def _reports(search: Mapping[str, Any], steps: Any, given: Collection[str], named: Named) -> int:
+    """The number of reports of `steps`, the length of a trial; raises InputError."""
+    place = named("search.steps", steps)
+    if "search.epochs" in given:
+        raise InputError(f"{place}: give the length of a trial in steps or in epochs, not both")
+    every = search.get("report_every")
+    if isinstance(every, bool) or not (every is None or (isinstance(every, int) and every > 0)):
+        raise InputError(f"{named('search.report_every', every)}: expected a whole number >= 1")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError(f"{place}: expected a whole number >= 1")
+    return Unit(every).reports(steps, place)
 
 
 def _end_without_budget(raw: dict[str, Any], given: Collection[str]) -> None:

@@ -29,9 +29,20 @@ def read_space(path: Path) -> dict[str, Any]:
     return space
 
 
+def loop_address(metric: str, mode: str, brings: Sequence[str] = ()) -> str:
+    """The address of the task of a function or a command.
+
+    Args:
+        metric: the name of the objective among the metrics of the program.
+        brings: what the program has for the time after its trials: `Code.brings`.
+    """
+    about = {"metric": metric, "mode": mode, **({"brings": "+".join(brings)} if brings else {})}
+    return f"{LOOP_TASK}?{urlencode(about)}"
+
+
 def loop_config(
     task: str, space: Mapping[str, Any], objective: str, flags: Mapping[str, Any], sets: Sequence[str], place: str,
-    named: Named = flag,
+    named: Named = flag, brings: Sequence[str] = (),
 ) -> SearchConfig:  # fmt: skip
     """Makes the configuration of a search of a training function, a command or an import, and registers its task.
 
@@ -41,13 +52,14 @@ def loop_config(
         objective: `METRIC min` or `METRIC max`.
         place: the source of the space, for messages.
         named: formats a flag for messages.
+        brings: what the program has for the time after its trials: `Code.brings`.
 
     Raises:
         InputError: as `load_config`.
     """
     parsed = parse_objective(str(plain(objective, "objective")), "objective")
     flags, space = plain(flags, place), plain(space, f"{place}: space")
-    register_task(task, f"{LOOP_TASK}?{urlencode({'metric': parsed.metric, 'mode': parsed.mode})}")
+    register_task(task, loop_address(parsed.metric, parsed.mode, brings))
     own, raw = parse_space(space, place), {**load_config(task, profile="data").raw, "space": space}
     # A flag may name a hyperparameter, so the space comes first. A command's --set wins over the flags.
     changed = change(change(raw, flags=flags, named=named), sets)

@@ -75,18 +75,25 @@ def extend(config: SearchConfig, more: dict[str, str | None]) -> SearchConfig:
     Raises:
         InputError: a value is no number, or is smaller than the value of the search.
     """
-    changed = dict(config.raw["search"])
+    changed, unit = dict(config.raw["search"]), config.search.unit
+    own, other = ("epochs", "steps") if unit.report_every is None else ("steps", "epochs")
+    if more.get(other) is not None:
+        raise InputError(f"--{other} {more[other]}: the search counts in {own}; give --{own}")
     for key, text in more.items():
         if text is None or key == "time_budget":
-            changed[key] = text or changed[key]
+            if key != "steps":
+                changed[key] = text or changed[key]
             continue
         flag = f"--{key.replace('_', '-')} {text}"
         if not re.fullmatch(r"\+?\d+", text):
             raise InputError(f"{flag}: expected a number, or +N to add N")
+        if key == "steps":
+            key, text = "epochs", text[: text.startswith("+")] + str(unit.reports(int(text), flag))
         before = changed[key]
         if before is None:
             raise InputError(f"{flag}: the search has no such limit")
         changed[key] = before + int(text) if text.startswith("+") else int(text)
         if changed[key] < before:
-            raise InputError(f"{flag}: the search has {before} already; it can only be given more")
+            had = unit(before) if key == "epochs" else before
+            raise InputError(f"{flag}: the search has {had} already; it can only be given more")
     return check_config(config.task, {**config.raw, "search": changed}, config.place)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from search.core.registry import SCHEDULERS, SEARCHERS, Registry
+from search.core.unit import Unit
 from trainables.base.values import suggestion
 
 
@@ -87,6 +88,12 @@ class SearchSection(Section):
         "part of a pass.",
         example=30, shown_default="set by the task, or fewer if the time budget is short; demo: set by the task",
         flag="--epochs", ge=1,
+    )  # fmt: skip
+    report_every: int | None = setting(
+        "Search",
+        "Steps from one report of a trial to the next. The search of a function or a command then counts in steps, and "
+        "search.epochs is the number of reports: --steps divided by this number. null: it counts in epochs.",
+        example=100, shown_default="count in epochs", flag="--report-every", default=None, ge=1,
     )  # fmt: skip
     fit_epochs: bool = setting(
         "Search",
@@ -253,20 +260,38 @@ class SearchSection(Section):
         example=200.0, gt=0,
     )  # fmt: skip
 
+    @property
+    def unit(self) -> Unit:
+        """The unit in which people see the progress of a trial."""
+        return Unit(self.report_every)
+
 
 class Resources(Section):
     """The resources of a trial: the section `resources`."""
 
     cpus: float = setting(
         "Resources",
-        "CPUs of one trial. Torch uses as many threads.",
+        "CPUs of one trial. Torch uses as many threads. With several processes: CPUs of each process.",
         example=2, shown_default="1", flag="--cpus", gt=0,
     )  # fmt: skip
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = setting(
         "Resources",
         "GPUs of one trial, if the machine has any. 0.25: four trials share one GPU. auto: measure the share that the "
-        "configuration with the most parameters needs. 0: train on the CPU.",
+        "configuration with the most parameters needs. 0: train on the CPU. 2: a function or a command sees two GPUs. "
+        "With several processes: GPUs of all processes together, a multiple of their number; by default one for each.",
         example="auto", shown_default="set by the task; 0.25 if it sets none", flag="--gpus",
+    )  # fmt: skip
+    processes: int = setting(
+        "Resources",
+        "Number of processes that train one trial together. They form a process group of torch.distributed: each has "
+        "a rank, and its own part of the GPUs. Applies to functions, whose code decides whether they can.",
+        example=2, shown_default="1", ge=1,
+    )  # fmt: skip
+    nodes: int = setting(
+        "Resources",
+        "Number of machines over which the processes of a trial are spread, the same number on each. 1: all of them "
+        "are on one machine.",
+        example=2, ge=1,
     )  # fmt: skip
     autoscaled: bool = setting(
         "Resources",
@@ -298,5 +323,14 @@ class Resources(Section):
 
     @property
     def gpu_share(self) -> float:
-        """GPUs of a trial; `auto` counts as a whole GPU until it is measured."""
-        return 1.0 if self.gpus == "auto" else self.gpus
+        """GPUs of a trial; `auto` counts as a whole GPU until it is measured.
+
+        Processes of a group do not share GPUs: the default, which is a part of a GPU, means one GPU for each.
+        """
+        gpus = 1.0 if self.gpus == "auto" else self.gpus
+        return float(self.processes) if self.processes > 1 and 0 < gpus < 1 else gpus
+
+    @property
+    def all_cpus(self) -> float:
+        """CPUs of all processes of a trial."""
+        return self.cpus * self.processes

@@ -149,6 +149,11 @@ class FinalRun:
     #: The hashes of the files of its model, by name; see `FinalFinished`.
     digests: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def tested(self) -> bool:
+        """Whether it is finished and has test figures; a function without a test has none."""
+        return bool(self.test)
+
     def repeats(self, other: FinalRun) -> bool:
         """Whether another run of the same trial and seed is the same training."""
         return (self.epochs, self.merged) == (other.epochs, other.merged)

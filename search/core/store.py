@@ -176,6 +176,10 @@ class SearchFolder:
         """The file of its events."""
         return self.path / "journal.jsonl"
 
+    def log(self, trial: int) -> Path:
+        """The file with the output of a trial; a function or a command writes it as soon as it prints."""
+        return self.path / "trials" / f"{trial:04d}" / "output.log"
+
     def final(self, run: FinalRun) -> Path:
         """The folder with the model and the pictures of a final training."""
         return self.path / run.folder

@@ -184,7 +184,8 @@ class Study:
         continued = sum(self.state.trials[other].epoch > epoch for other in rung)
         started = len(self.state.trials)
         end = f"all {started} trials had started" if started >= self.total else "the time left was too short"
-        return f"{continued} of {len(rung)} trials had already continued from epoch {epoch}, and {end}"
+        at = self.config.search.unit.at(epoch)
+        return f"{continued} of {len(rung)} trials had already continued from {at}, and {end}"
 
     # Results
 
@@ -245,7 +246,8 @@ class Study:
         """
         epochs, most = epoch or self.state.trials[number].epoch, self.config.search.epochs
         if epochs < most:
-            return f"its own loop ended there, {most - epochs} epochs before the last that a trial gets"
+            left = self.config.search.unit.count(most - epochs)
+            return f"its own loop ended there, {left} before the last that a trial gets"
         return complete_reason(self.config.search)
 
     def decide(self, results: Sequence[TrialResult]) -> dict[int, Decision]:
@@ -351,6 +353,7 @@ class _View:
     def __init__(self, study: Study, turn: int) -> None:
         self._study, self._turn = study, turn
         self.losses: Losses = {}
+        self.unit = study.config.search.unit
 
     def add(self, number: int, epoch: int, loss: float) -> None:
         """Adds a loss, or replaces the same loss."""

@@ -35,6 +35,10 @@ class Shares:
         fewest_final_epochs: If fewer epochs than this are left for the final training after one epoch of the trials,
             the setting `slow` of the task's file applies. A MiniLM that was fine-tuned on verse has a balanced accuracy
             of 0.847, 0.860 and 0.865 after one, two and three epochs; the best head on the frozen encoder has 0.842.
+        own_epochs: Most epochs of a trial of a function or a command, which has no configured number: as many as
+            configs/defaults.yaml says for tasks.
+        measuring: Share in which a function or a command has to report its first epoch, or its progress.
+        least_measuring_seconds: The same in seconds, if it is more: imports and reading data come first.
         enough_samples: With fewer samples to train on, the final training may have more epochs than the configuration
             says, in inverse proportion. 532 pictures: test accuracy 0.66 after 70 epochs, 0.72 after 200.
         most_epochs_factor: Upper limit of that proportion. The largest that was measured is 3.2: 227 epochs instead of
@@ -65,6 +69,9 @@ class Shares:
     fewest_epochs: int = 4
     fewest_epochs_share: float = 0.25
     fewest_final_epochs: int = 2
+    own_epochs: int = 80
+    measuring: float = 0.1
+    least_measuring_seconds: float = 20.0
     enough_samples: int = 2000
     most_epochs_factor: float = 4
     final_training: float = 0.4
@@ -286,9 +293,15 @@ class TimePlan:
 
     # Before the trials
 
+    @property
+    def patience_seconds(self) -> float:
+        """Seconds in which the first configuration of a function or a command has to report."""
+        return max(self.shares.least_measuring_seconds, self.shares.measuring * self.budget_seconds)
+
     def is_too_slow(self, epoch_seconds: float, left_seconds: float) -> bool:
         """Whether too little time is left for one epoch of the trials and a final training of
         `Shares.fewest_final_epochs` epochs.
+
 
         Args:
             epoch_seconds: Seconds of an epoch (training and validation) while all trials that fit at once train.

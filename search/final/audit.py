@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +13,7 @@ from search.runtime.placement import Placement
 from search.runtime.remote import is_recorded, run_jobs, train_resumably
 from search.runtime.search import Search
 from search.runtime.transfer import storage
-from trainables import Learner, Params, Splits, get_task
+from trainables import Learner, Params, SelfTrained, Splits, get_task
 from trainables.base import training
 from trainables.base.checkpoints import Storage
 from trainables.base.device import choose_device
@@ -40,7 +39,7 @@ def audit_stopped_trials(search: Search, splits: Splits, placement: Placement) -
         search.record({"event": "audit_started", "number": trial.number})
         states = [(progress(trial), None), *((saved.name, saved.digest) for saved in reversed(trial.checkpoints))]
         return (
-            trial.params, trial.micro_batches, trial.seed, config.search.epochs, states,
+            trial.number, trial.params, trial.micro_batches, trial.seed, config.search.epochs, states,
             storage(search, [name for name, _ in states]),
         )  # fmt: skip
 
@@ -62,12 +61,13 @@ def progress(trial: Trial) -> str:
 
 
 def audit_worker(
-    name: str, splits: Splits, resources: dict[str, Any], params: Params, micro_batches: int, seed: int, epochs: int,
-    states: list[tuple[str, str | None]], storage: Storage,
+    name: str, splits: Splits, resources: dict[str, Any], number: int, params: Params, micro_batches: int, seed: int,
+    epochs: int, states: list[tuple[str, str | None]], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Runs on a worker. Yields the metrics of each epoch up to the last, or until the training diverges.
 
     Args:
+        number: of the trial.
         states: names and digests of files to continue from; the first sound file is used.
     """
     task = get_task(name)
@@ -77,6 +77,8 @@ def audit_worker(
         training.seed_everything(seed)
         learner = task.build(params, splits, epochs, device)
         learner.micro_batches = micro_batches
+        if isinstance(task, SelfTrained):
+            task.place(learner, number, storage.trial_folder(number))
         return learner
 
     def epoch(learner: Learner) -> dict[str, Any]:
@@ -85,8 +87,7 @@ def audit_worker(
 
     outcome = "completed"
     try:
-        with suppress(training.Ended):
-            yield from train_resumably(build, epochs, storage, states, epoch)
+        yield from train_resumably(build, epochs, storage, states, epoch)
     except training.Diverged:
         outcome = "diverged"
     yield {"event": "audit_finished", "outcome": outcome}

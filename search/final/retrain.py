@@ -14,7 +14,7 @@ import numpy as np
 from search.core.events import FinalEvent
 from search.core.seeds import trial_seed
 from search.core.state import FinalRun, SearchState, Trial, final_name, final_progress
-from search.final import finalists
+from search.final import finalist_comparison
 from search.runtime.checkpoint_cleanup import sound_checkpoint
 from search.runtime.placement import Placement
 from search.runtime.remote import is_recorded, run_jobs, train_resumably
@@ -30,6 +30,7 @@ from trainables import (
     Mergeable,
     Params,
     Sampling,
+    SelfTrained,
     Splits,
     get_task,
 )
@@ -92,7 +93,7 @@ def train_final_models(
         })  # fmt: skip
         states = [(final_progress(run), None), *([(own.name, own.digest)] if own else [])]
         return (
-            run.params, state.trials[run.trial].micro_batches,
+            run.trial, run.params, state.trials[run.trial].micro_batches,
             trial_seed(search.config.search.seed, _FINAL + run.seed), run.epochs, run.folder,
             states, storage(search, [name for name, _ in states]),
         )  # fmt: skip
@@ -113,7 +114,7 @@ def train_final_models(
         lambda run: f"the final training of trial {run.trial} with seed {run.seed}",
     )  # fmt: skip
     if len(chosen) > 1:
-        _decide(search, chosen)
+        _compare(search, chosen)
 
 
 def _training(state: SearchState, trial: Trial, seed: int, epochs: int, merged: bool) -> FinalRun:
@@ -130,7 +131,10 @@ def _training(state: SearchState, trial: Trial, seed: int, epochs: int, merged: 
 def _is_done(search: Search, run: FinalRun) -> bool:
     """Whether the same training is finished and its model is sound."""
     known = search.state.finals.get((run.trial, run.seed))
-    return known is not None and known.test is not None and known.repeats(run) and not _is_damaged(search, known)
+    if known is None or known.test is None or not known.repeats(run):
+        return False
+    lacks_test = isinstance(search.task, SelfTrained) and search.task.tests and not known.tested
+    return not lacks_test and not _is_damaged(search, known)
 
 
 def _is_damaged(search: Search, run: FinalRun) -> bool:
@@ -144,21 +148,22 @@ def _is_damaged(search: Search, run: FinalRun) -> bool:
     return False
 
 
-def _decide(search: Search, best: list[Trial]) -> None:
+def _compare(search: Search, best: list[Trial]) -> None:
     """Compares the finalists over the seeds that all of them have; writes `finalists.md` and the event `decided`."""
     state, task = search.state, search.task
     seeds = min(len(state.tested(trial.number)) for trial in best)
     runs = {trial.number: state.tested(trial.number)[:seeds] for trial in best}
     resampled = None
-    if isinstance(task, Bootstrapped):
-        units = [np.load(search.folder.final(r) / "units.npy") for group in runs.values() for r in group]
-        of_all = finalists.resample(units, task.objective_of).reshape(len(best), seeds, -1)
+    files = [search.folder.final(run) / "units.npy" for group in runs.values() for run in group]
+    if isinstance(task, Bootstrapped) and all(file.exists() for file in files):
+        units = [np.load(file) for file in files]
+        of_all = finalist_comparison.resample(units, task.objective_of).reshape(len(best), seeds, -1)
         resampled = dict(zip(runs, of_all, strict=True))
     test = {n: np.array([r.test[search.objective.metric] for r in group if r.test]) for n, group in runs.items()}
     validation = {trial.number: trial.best_value for trial in best}
-    decision = finalists.decide(validation, test, resampled, search.objective)
-    table = finalists.finalists_grid(decision, search.objective.metric).markdown()
-    lines = [*table, "", finalists.finalists_paragraph(decision, search.objective), ""]
+    decision = finalist_comparison.compare_finalists(validation, test, resampled, search.objective)
+    table = finalist_comparison.finalists_grid(decision, search.objective.metric).markdown()
+    lines = [*table, "", finalist_comparison.finalists_paragraph(decision, search.objective), ""]
     with replacing(search.folder.decision) as file:
         file.write("\n".join(lines).encode())
     recorded = dict(state.decision or {})
@@ -170,12 +175,13 @@ def _decide(search: Search, best: list[Trial]) -> None:
 
 
 def final_worker(
-    name: str, splits: Splits, resources: dict[str, Any], params: Params, micro_batches: int, seed: int, epochs: int,
-    target: str, states: list[tuple[str, str | None]], storage: Storage,
+    name: str, splits: Splits, resources: dict[str, Any], trial: int, params: Params, micro_batches: int, seed: int,
+    epochs: int, target: str, states: list[tuple[str, str | None]], storage: Storage,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Runs on a worker. Yields the metrics of each epoch, then the test metrics once all files are on disk.
 
     Args:
+        trial: the number of the trial whose configuration is trained.
         epochs: number of epochs; the learning-rate schedule ends with them.
         target: the folder of the result, relative to the folder of the search.
         states: first the file with the state after each epoch, from which a killed training continues. A second file is
@@ -193,6 +199,9 @@ def final_worker(
         training.seed_everything(seed)
         learner = task.build(params, replace(splits, train=everything, val=None), epochs, device)
         learner.micro_batches = micro_batches
+        if isinstance(task, SelfTrained):
+            own = storage.folder / f"{target}.files" if storage.sees_folder else Path(tempfile.mkdtemp())
+            task.place(learner, trial, storage.trial_folder(trial) if kept else own)
         for checkpoint, expected in kept:
             with storage.open_checked(checkpoint, expected) as file:
                 training.load(learner, file)
@@ -204,6 +213,7 @@ def final_worker(
         return {"event": "final_result", "epoch": learner.epoch, "metrics": metrics, **samples}
 
     learner = yield from train_resumably(build, epochs, storage, states[:1], epoch)
+    training.finish(task, learner, everything)
     test = task.evaluate(learner, splits.test)
 
     folder = storage.folder / target
@@ -215,12 +225,14 @@ def final_worker(
         task.artifacts(learner, splits.test, splits.info, part / "artifacts")
     if isinstance(task, Exported):
         (part / "model").mkdir()
-        task.export(learner, splits.info, part / "model")
-        example = task.example(splits.test, splits.info)
-        example.to_parquet(part / "example.parquet")
-        task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
-    if isinstance(task, Bootstrapped):
-        np.save(part / "units.npy", task.units(learner, splits.test))
+        example = task.export(learner, splits.info, part / "model")
+        example = task.example(splits.test, splits.info) if example is None else example
+        if example is not None:
+            example.to_parquet(part / "example.parquet")
+            task.predict(task.load(part / "model"), example).to_parquet(part / "predictions.parquet")
+    units = task.units(learner, splits.test) if isinstance(task, Bootstrapped) else None
+    if units is not None:
+        np.save(part / "units.npy", units)
     written = {path.relative_to(part).as_posix(): path for path in sorted(part.rglob("*")) if path.is_file()}
     digests, files = {}, {}
     for file, path in written.items():

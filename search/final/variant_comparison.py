@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 from search.core.readable import Grid, figure
 from search.core.space import Plain
 from search.core.state import Repeat
-from search.final.finalists import estimate
+from search.final.finalist_comparison import estimate
 from trainables import Objective
 from trainables.base.plots import new_figure, save_figure
 
@@ -71,9 +72,13 @@ def _row(repeat: Repeat, objective: Objective) -> dict[str, Plain]:
 
 
 def _gap(metrics: dict[str, float], objective: Objective) -> float:
-    """Validation minus training, in the objective, or in the loss if training does not measure the objective."""
+    """Validation minus training, in the objective, or in the loss if training does not measure the objective.
+
+    NaN if the training measures neither, as a function may do.
+    """
     measured = objective if f"train_{objective.metric}" in metrics else Objective("loss", "min")
-    return measured.loss(metrics[measured.key]) - measured.loss(metrics[f"train_{measured.metric}"])
+    val, train = metrics.get(measured.key, math.nan), metrics.get(f"train_{measured.metric}", math.nan)
+    return measured.loss(val) - measured.loss(train)
 
 
 def apart(one: pd.Series, other: pd.Series) -> bool:
@@ -122,11 +127,13 @@ def variants_paragraph(frame: pd.DataFrame, name: str, objective: Objective) -> 
             f"{frame.at[quick, 'epochs_to_near']:.1f} epochs on average; {slow} needs "
             f"{frame.at[slow, 'epochs_to_near']:.1f}."
         )
-    wide = frame["gap_at_end"].idxmax()
-    sentences.append(
-        f"The widest gap between training and validation at the end is that of {wide} "
-        f"({figure(frame.at[wide, 'gap_at_end'])}, after {figure(frame.at[wide, 'gap_at_best'])} at its best epoch)."
-    )
+    if frame["gap_at_end"].notna().any():
+        wide = frame["gap_at_end"].idxmax()
+        sentences.append(
+            f"The widest gap between training and validation at the end is that of {wide} "
+            f"({figure(frame.at[wide, 'gap_at_end'])}, after {figure(frame.at[wide, 'gap_at_best'])} at its best "
+            "epoch)."
+        )
     small, large = frame["parameters"].idxmin(), frame["parameters"].idxmax()
     if frame.at[small, "parameters"] < frame.at[large, "parameters"]:
         times = frame.at[large, "parameters"] / frame.at[small, "parameters"]

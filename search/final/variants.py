@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
@@ -16,8 +20,8 @@ from search.final import variant_comparison as comparison
 from search.runtime.placement import Placement
 from search.runtime.remote import is_recorded, run_jobs
 from search.runtime.search import Search
-from trainables import Diverged, Fusable, Params, Splits, Traced, get_task
-from trainables.base import fused, training
+from trainables import Diverged, Fusable, Params, SelfTrained, Splits, Traced, get_task
+from trainables.base import checkpoint_files, fused, training
 from trainables.base.device import choose_device
 from trainables.base.errors import first_line
 from trainables.base.files import replacing
@@ -69,7 +73,7 @@ def train_repeats(search: Search, splits: Splits, placement: Placement, seeds: i
             for seed in seeds
         ))  # fmt: skip
         generators = [trial_seed(config.search.seed, _REPEAT + seed) for seed in seeds]
-        return params, list(zip(seeds, generators, strict=True)), config.search.epochs
+        return best.number, params, list(zip(seeds, generators, strict=True)), config.search.epochs
 
     run_jobs(
         search, splits, placement, "repeat", jobs, repeats_worker, arguments,
@@ -95,24 +99,32 @@ def _record_repeats(search: Search, best: Trial, messages: list[dict[str, Any]])
 
 
 def repeats_worker(
-    name: str, splits: Splits, resources: dict[str, Any], params: Params, seeds: list[tuple[int, int]], epochs: int
-) -> Iterator[list[dict[str, Any]]]:
+    name: str, splits: Splits, resources: dict[str, Any], trial: int, params: Params, seeds: list[tuple[int, int]],
+    epochs: int,
+) -> Iterator[list[dict[str, Any]]]:  # fmt: skip
     """Runs on a worker. Yields the metrics of all seeds after each epoch, then the test metrics of each seed.
 
     A seed that diverges yields nothing more.
 
     Args:
+        trial: the number of the trial whose configuration is trained.
         seeds: the number of each seed, and the seed of its random generators.
     """
     task = get_task(name)
     device = choose_device(**resources)
     running: dict[int, Member] = {}
-    best: dict[int, tuple[float, int, dict[str, Any]]] = {}
+    best: dict[int, tuple[float, int, Any]] = {}
     for seed, generator in seeds:
         training.seed_everything(generator)
-        running[seed] = Member(task.build(params, splits, epochs, device), training.rng_state())
+        learner = task.build(params, splits, epochs, device)
+        if isinstance(task, SelfTrained):
+            task.place(learner, trial, Path(tempfile.mkdtemp(prefix="repeat-")))
+        running[seed] = Member(learner, training.rng_state())
     for epoch in range(1, epochs + 1):
-        outcomes = fused.run_epoch(task, list(running.values()), splits.train, splits.val) if running else []
+        try:
+            outcomes = fused.run_epoch(task, list(running.values()), splits.train, splits.val) if running else []
+        except training.Ended:  # a training of the user, which is alone in its worker
+            break
         results = []
         for (seed, member), metrics in zip(list(running.items()), outcomes, strict=True):
             loss = math.nan
@@ -122,22 +134,57 @@ def repeats_worker(
             if not math.isfinite(loss):
                 del running[seed]
             elif seed not in best or loss < best[seed][0]:
-                weights = {key: tensor.clone() for key, tensor in member.learner.model.state_dict().items()}
-                best[seed] = (loss, epoch, weights)
+                best[seed] = (loss, epoch, _kept(task, member.learner))
         yield results
+    generators = dict(seeds)
     for seed, member in running.items():
-        _, epoch, weights = best[seed]
-        member.learner.model.load_state_dict(weights)
+        _, epoch, kept = best[seed]
+        learner = member.learner
+        if isinstance(task, SelfTrained):
+            learner = _trained_again(task, splits, learner, epoch, generators[seed], kept)
+        else:
+            learner.model.load_state_dict(kept)
         yield [
             {
                 "event": "repeat_finished",
                 "seed": seed,
                 "best_epoch": epoch,
-                "parameters": member.learner.parameters,
-                "test": task.evaluate(member.learner, splits.test),
-                "errors": task.errors(member.learner, splits.test) if isinstance(task, Traced) else None,
+                "parameters": learner.parameters,
+                "test": task.evaluate(learner, splits.test),
+                "errors": task.errors(learner, splits.test) if isinstance(task, Traced) else None,
             }
         ]
+
+
+def _kept(task: Any, learner: Any) -> Any:
+    """What is kept of the best epoch: the weights, or the checkpoint of a training of the user."""
+    if not isinstance(task, SelfTrained):
+        return {key: tensor.clone() for key, tensor in learner.model.state_dict().items()}
+    training.write(learner, file := io.BytesIO())
+    folder = None
+    if files := training.files_of(learner):
+        folder = tempfile.TemporaryDirectory(prefix="repeat-")  # it is deleted with the last reference to it
+        checkpoint_files.link(checkpoint_files.flat(files), Path(folder.name))
+    return file.getvalue(), folder
+
+
+def _trained_again(task: Any, splits: Splits, trained: Any, epochs: int, generator: int, kept: Any) -> Any:
+    """A training of the user with the state of its best epoch, at its end: only then it can be tested.
+
+    A training without parts trains its epochs again. A command trains again by its final command, which tests.
+    """
+    trained.end()
+    own = splits if trained.code.command is None else replace(splits, train=task.merge(splits))
+    training.seed_everything(generator)
+    learner = task.build(trained.params, own, epochs, trained.device)
+    task.place(learner, trained.trial.number, Path(tempfile.mkdtemp(prefix="repeat-")))
+    if trained.code.command is None:
+        content, folder = kept
+        training.load(learner, io.BytesIO(content))
+        if folder is not None:
+            learner.take_files(Path(folder.name))
+    training.finish(task, learner, own.train)
+    return learner
 
 
 def _errors(search: Search) -> dict[tuple[Plain, int], pd.DataFrame]:

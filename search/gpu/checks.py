@@ -171,7 +171,7 @@ def waits(bench: Bench, device: Device, count: Callable[[], int]) -> dict[str, A
     """
     learner = bench.learner(device)
     bench.epoch(learner)
-    at: list[tuple[int, int]] = []
+    at: list[tuple[float, int]] = []
     with training.observed(lambda step: at.append((step.done, count()))):
         bench.epoch(learner)
     (first, before), (last, after) = at[0], at[-1]
@@ -194,7 +194,7 @@ def waits_of_cuda() -> Iterator[Callable[[], int]]:
 def speed(bench: Bench, device: Device) -> dict[str, float]:
     """Training samples per second (the best of three epochs, after a first one), seconds and operations of a step."""
     learner = bench.learner(device)
-    steps: list[int] = []
+    steps: list[float] = []
     with training.observed(lambda step: steps.append(step.done)):
         bench.epoch(learner)
     epochs = [bench.epoch(learner) for _ in range(3)]
@@ -238,7 +238,7 @@ def kernels(bench: Bench, device: Device) -> dict[str, Any]:
         return {"skipped": "torch's profiler does not support this GPU"}
     learner = bench.learner(device)
     bench.epoch(learner)
-    steps: list[int] = []
+    steps: list[float] = []
     device.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler, training.observed(lambda s: steps.append(s.done)):
         begun = time.perf_counter()
@@ -267,4 +267,5 @@ def round_trip(bench: Bench, device: Device, folder: Path) -> dict[str, Any]:
     (folder / "model").mkdir(parents=True)
     task.export(learner, info, folder / "model")
     example = task.example(val, info)
+    assert example is not None  # each task of this package has an example
     return {"ok": len(task.predict(task.load(folder / "model"), example)) == len(example)}

@@ -94,7 +94,8 @@ class Reporter:
                 self._say_epoch(trial, trial.curve.get(trial.epoch, {}), "stopped_early", state)
             case "completed":
                 trial = state.trials[event["number"]]
-                short = f" (its own loop ended before epoch {event['of']})" if trial.ended_itself else ""
+                most = self.search.config.search.unit.at(event.get("of", trial.epoch))
+                short = f" (its own loop ended before {most})" if trial.ended_itself else ""
                 self._say_epoch(trial, trial.curve[trial.epoch], f"completed{short}", state)
             case "progress":
                 self._progress[event["number"]] = event
@@ -140,11 +141,11 @@ class Reporter:
 
     def _follow(self, event: FinalResult | AuditResult | RepeatResult) -> None:
         """Keeps an epoch of a training after the trials for the live table; a log gets a line."""
-        epochs = self.search.config.search.epochs
+        unit, most = self.search.config.search.unit, self.search.config.search.epochs
         match event["event"]:
             case "final_result":
                 which = f"trial {event['trial']}, seed {event['seed']}"
-                self._phase = f"final training of {which}: epoch {event['epoch']} of {event['epochs']}"
+                self._phase = f"final training of {which}: {unit.at(event['epoch'])} of {unit(event['epochs'])}"
                 if event["epoch"] >= event["epochs"]:
                     self._phase += ", then test figures, files and baselines"
                 self._final = self._final or (time.monotonic(), event["epoch"])
@@ -152,13 +153,15 @@ class Reporter:
                 if self._due(self.verbose):
                     self.say(f"{self._phase}; {shown(event['metrics'], 'train_')}")
                 for line in event.get("samples", ()):
-                    self.say(f"  epoch {event['epoch']}: {line}")
+                    self.say(f"  {unit.at(event['epoch'])}: {line}")
             case "audit_result":
-                self._phase = f"audit of trial {event['number']}: epoch {event['epoch']} of {epochs}"
+                self._phase = f"audit of trial {event['number']}: {unit.at(event['epoch'])} of {unit(most)}"
                 if self._due(self.verbose):
                     self.say(f"{self._phase}; {shown(event['metrics'], 'val_')}")
             case "repeat_result":
-                self._phase = f"comparison: {event['value']}, seed {event['seed']}: epoch {event['epoch']} of {epochs}"
+                self._phase = (
+                    f"comparison: {event['value']}, seed {event['seed']}: {unit.at(event['epoch'])} of {unit(most)}"
+                )
 
     def _say_standing(self) -> None:
         """Prints the progress of the search in a log that got no line for a while."""
@@ -172,7 +175,7 @@ class Reporter:
             return "other processes have taken the GPU's memory, the trial being within its share"
         if event["why"] == "lost":
             return "its worker was lost"
-        log = self.search.folder.path / "trials" / f"{event['number']:04d}" / "output.log"
+        log = self.search.folder.log(event["number"])
         known = user_line(event["traceback"]) is not None or not log.exists()
         return failure_in_a_line(event["traceback"]) + ("" if known else f" (its output: {log})")
 
@@ -188,9 +191,10 @@ class Reporter:
             return
         best = state.best()
         ended = f" {OUTCOMES.get(outcome, outcome)}" if outcome else ""
-        line = f"trial {trial.number}{ended}, epoch {trial.epoch}: {shown(metrics, 'val_')}"
+        unit = self.search.config.search.unit
+        line = f"trial {trial.number}{ended}, {unit.at(trial.epoch)}: {shown(metrics, 'val_')}"
         if trial.can_win:
-            line += f"; its best {figure(trial.best_value)} at epoch {trial.best_epoch}"
+            line += f"; its best {figure(trial.best_value)} at {unit.at(trial.best_epoch)}"
         differing = self._columns(list(state.trials.values()))
         chosen = {name: trial.params.get(name) for name in differing}
         if said := " ".join(f"{name}={value(one)}" for name, one in chosen.items() if one is not None):
@@ -239,13 +243,14 @@ class Reporter:
 
         A narrow table has no latest value; one that is narrower still has no outcome, either.
         """
-        key, epochs = self.search.objective.key, self.search.config.search.epochs
+        key, search = self.search.objective.key, self.search.config.search
+        unit, most = search.unit, search.unit(search.epochs)
         latest = [trial.curve.get(trial.epoch, {}).get(key) for trial in trials]
         outcomes = [SHORT.get(trial.outcome or "", OUTCOMES.get(trial.outcome, "")) for trial in trials]
         return [
             ("trial", [str(trial.number) for trial in trials]),
             *([("", outcomes)] if width >= NARROWER else []),
-            ("epoch", [f"{trial.epoch}/{epochs}" for trial in trials]),
+            (unit.name, [f"{unit(trial.epoch)}/{most}" for trial in trials]),
             *([("latest", ["" if one is None else figure(one) for one in latest])] if width >= NARROW else []),
             ("best", [figure(trial.best_value) if trial.best_epoch else "" for trial in trials]),
             *((visible(name), [value(trial.params.get(name)) for trial in trials]) for name in names),
@@ -253,7 +258,7 @@ class Reporter:
 
     def _standing(self) -> list[str]:
         """The progress of the search in a few phrases; the first one has the best value."""
-        state, best = self.search.state, self.search.state.best()
+        state, best, unit = self.search.state, self.search.state.best(), self.search.config.search.unit
         trials, total = list(state.trials.values()), self.search.total
         if math.isinf(total):
             number = f"{counted(len(trials), 'trial')} so far"
@@ -263,7 +268,7 @@ class Reporter:
             number = counted(len(trials), "trial") + ("" if all(trial.over for trial in trials) else " proposed")
         reached = "no trial has a result yet"
         if best is not None:
-            where = f"(trial {best.number}, epoch {best.best_epoch})"
+            where = f"(trial {best.number}, {unit.at(best.best_epoch)})"
             reached = f"best {self.search.objective.key} {figure(best.best_value)} {where}"
         elapsed = f"elapsed {clock(time.monotonic() - self.begun)}"
         left = self._seconds_to_go(trials)
@@ -281,8 +286,9 @@ class Reporter:
         if self._phase or not reached:
             return []
         (first, number), *others = reached.items()
-        later = (f"epoch {epoch}: {number}" for epoch, number in others)
-        said = ", ".join([f"rung at epoch {first}: {counted(number, 'trial')}", *later])
+        unit = self.search.config.search.unit
+        later = (f"{unit.at(epoch)}: {number}" for epoch, number in others)
+        said = ", ".join([f"rung at {unit.at(first)}: {counted(number, 'trial')}", *later])
         return [said, f"the best 1 in {self.search.config.search.reduction_factor:g} of a rung continue"]
 
     def _in_an_epoch(self) -> list[tuple[int, StepsDone]]:
@@ -458,6 +464,11 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _step(event: StepsDone) -> str:
-    """The progress of an epoch: `step 40 of 366, loss 5.2, 2600 samples/s, 1:20 to go`."""
-    pace = f"{event['samples_per_second']:.0f} samples/s, {clock(event['left'])} to go"
-    return f"step {event['done']} of {event['of']}, loss {figure(event['loss'])}, {pace}"
+    """The progress of an epoch: `step 40 of 366, loss 5.200, 2600 samples/s, 1:20 to go`, or `40 % of its epoch`."""
+    done, of = event["done"], event["of"]
+    phrases = [f"{done / of:.0%} of its epoch" if of == 1 else f"step {done:g} of {of:g}"]
+    if "loss" in event:
+        phrases.append(f"loss {figure(event['loss'])}")
+    if "samples_per_second" in event:
+        phrases.append(f"{event['samples_per_second']:.0f} samples/s")
+    return ", ".join([*phrases, f"{clock(event['left'])} to go"])

@@ -13,7 +13,8 @@ from search.live.screen import say, show
 from search.outcome import SearchOutcome, command_line
 from search.reports.plan import Plan
 from search.reports.summary import headline, parts, trials_of
-from trainables import Exported, SelfTrained
+from search.runs import NO_TEST
+from trainables import Exported, SelfTrained, Task
 
 #: The number of lines of a model's own text that are printed; a file has all of them.
 SAMPLES = 2
@@ -26,6 +27,8 @@ def print_outcome(console: Console, outcome: SearchOutcome) -> None:
     if outcome.record.imported:
         return
     print_summary(console, outcome.config, outcome.folder, outcome.state)
+    if isinstance(outcome.task, SelfTrained) and not outcome.task.tests and outcome.state.best() is not None:
+        show(console, f"nothing was tested: {NO_TEST}")
     if outcome.trained:
         _print_session(console, outcome)
     print_next_commands(console, outcome)
@@ -68,21 +71,25 @@ def print_summary(console: Console, config: SearchConfig, folder: SearchFolder, 
         show(console, str(folder.samples_file(state.final)))
 
 
+def _predicts(task: Task) -> bool:
+    return isinstance(task, Exported) and (not isinstance(task, SelfTrained) or task.predicts)
+
+
 def print_next_commands(console: Console, outcome: SearchOutcome) -> None:
     """Prints the commands that may come next; after an interruption the one that continues the search."""
     store, name, state = outcome.store, outcome.folder.name, outcome.state
-    makes_model = not isinstance(outcome.task, SelfTrained)
+    tests = not isinstance(outcome.task, SelfTrained) or outcome.task.tests
     if state.status == "interrupted" or (state.status == "failed" and state.best() is not None):
         show(console, f"go on with: {command_line(outcome.continue_with, store)}")
-        if state.best() is not None and state.final is None and makes_model:
+        if state.best() is not None and state.final is None:
             show(console, f"or make a model of what there is: {command_line(f'retrain {name}', store)}")
     elif state.status == "finished":
         show(console, "next:")
         for command in (
             "ui",
             f"report {name}",
-            *([f"retrain {name} --finalists 3"] if makes_model else []),
-            *([f"predict {outcome.config.task} INPUT..."] if isinstance(outcome.task, Exported) else []),
+            *([f"retrain {name} --finalists 3"] if tests else []),
+            *([f"predict {outcome.config.task} INPUT..."] if _predicts(outcome.task) else []),
         ):
             show(console, f"  {command_line(command, store)}")
     else:

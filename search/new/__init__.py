@@ -17,6 +17,8 @@ from trainables.base.errors import first_line
 
 #: The folder of the two template packages. A new package replaces the word `mine` by its name.
 TEMPLATES = Path(__file__).parent
+#: The functions after the trials.
+AFTER = ("test", "export", "predict")
 
 
 def new_task(name: str, target: Path) -> list[Path]:
@@ -37,6 +39,9 @@ def new_task(name: str, target: Path) -> list[Path]:
 
 def new_from_function(name: str, target: Path, function: str, space: Path, objective: str) -> list[Path]:
     """Writes a package with a task around a training function. The file of the function is copied.
+
+    The functions `test`, `export` and `predict` of this file follow the trials. For those that it does not define, the
+    package has a file `after.py` to change.
 
     Args:
         name, target: as for `new_task`.
@@ -63,6 +68,8 @@ def new_from_function(name: str, target: Path, function: str, space: Path, objec
     values = read_space(space)
     parse_space(values, f"--space {space}")
     words = {"FUNCTION": called, "METRIC": wanted.metric, "MODE": wanted.mode}
+    words |= {f"{name.upper()}_MODULE": "function" if name in defined else "after" for name in AFTER}
+    words["TEST_OR_NONE"] = "test" if "test" in defined else "None"  # the template's own test measures nothing yet
     files = _copy(name, target, TEMPLATES / "function", words)
     (target / name / "function.py").write_text(source)
     (target / name / f"{name}.yaml").write_text(yaml.safe_dump({"data": {}, "space": values}, sort_keys=False))

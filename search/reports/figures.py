@@ -93,7 +93,7 @@ def drawings(state: SearchState, config: SearchConfig, events: Sequence[Event]) 
 
 def best_so_far(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> Drawing | None:
     """The best objective so far against time; the time between two sessions is left out."""
-    key, objective = state.objective.key, state.objective
+    key, objective, at = state.objective.key, state.objective, config.search.unit.at
     seconds: list[float] = []
     best: list[float] = []
     text: list[str] = []
@@ -106,7 +106,7 @@ def best_so_far(state: SearchState, config: SearchConfig, events: Sequence[Event
             if not best or objective.better(value, best[-1]):
                 seconds.append(last)
                 best.append(value)
-                text.append(_hover(state.trials[event["number"]], config, f"epoch {event['epoch']}: {_of(key, value)}"))
+                text.append(_hover(state.trials[event["number"]], config, f"{at(event['epoch'])}: {_of(key, value)}"))
     if not best:
         return None
     unit, size = next((u, s) for u, s in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if last > 2 * s or s == 1)
@@ -125,7 +125,7 @@ def best_so_far(state: SearchState, config: SearchConfig, events: Sequence[Event
 
 def curves(state: SearchState, config: SearchConfig) -> Drawing | None:
     """Learning curves. The trials of one outcome are one line with gaps: a browser draws it as one path."""
-    metric, best = state.objective.key, state.best()
+    metric, best, steps = state.objective.key, state.best(), config.search.unit
     ranked = state.ranked()
     others = [t for t in state.trials.values() if not t.can_win]
     known = {t.number: _curve(t, metric) for t in (*ranked, *others)}
@@ -144,9 +144,9 @@ def curves(state: SearchState, config: SearchConfig) -> Drawing | None:
         for trial in (t for t in trials if _kind(t, best) == kind):
             about = _hover(trial, config)
             for epoch, value in known[trial.number]:
-                x.append(epoch)
+                x.append(steps(epoch))
                 y.append(value)
-                text.append(f"epoch {epoch}: {_of(metric, value)}<br>{about}")
+                text.append(f"{steps.at(epoch)}: {_of(metric, value)}<br>{about}")
             x.append(None)
             y.append(None)
             text.append("")
@@ -160,9 +160,9 @@ def curves(state: SearchState, config: SearchConfig) -> Drawing | None:
                 )
             )  # fmt: skip
     figure.update_layout(showlegend=True)
-    _dress(figure, 440, "epoch", _title(state.objective, metric))
-    last = max(epoch for t in trials for epoch, _ in known[t.number])
-    figure.update_xaxes(tickvals=whole_ticks(1, max(2, last)), range=[0.5, last + 0.5])
+    _dress(figure, 440, steps.name, _title(state.objective, metric))
+    last, half = steps(max(epoch for t in trials for epoch, _ in known[t.number])), steps(1) / 2
+    figure.update_xaxes(tickvals=whole_ticks(steps(1), max(2, last)), range=[half, last + half])
     _set_y(figure, [value for t in trials for _, value in known[t.number]], state.objective)
     words = "Each line is a trial. Its colour says how the trial ended; click a name to hide its lines."
     return Drawing("Learning curves", words + note, (figure,))
@@ -197,7 +197,7 @@ def scatter(state: SearchState, config: SearchConfig) -> Drawing | None:
                         x=[axis.place(t) for t in of_kind],
                         y=[beyond if t in lost else t.best_value for t in of_kind], mode="markers",
                         text=[
-                            _hover(t, config, "no result" if t in lost else _result(t, state.objective))
+                            _hover(t, config, "no result" if t in lost else _result(t, config, state.objective))
                             for t in of_kind
                         ],
                         showlegend=False,
@@ -277,7 +277,7 @@ def _lines(
     for trial in trials:
         x += [*(axis.place(trial) for axis in axes), None]
         y += [*(-row for row in range(len(axes))), None]
-        text += [_hover(trial, config, _result(trial, objective))] * len(axes) + [""]
+        text += [_hover(trial, config, _result(trial, config, objective))] * len(axes) + [""]
     return go.Scatter(
         x=x, y=y, text=text, hovertemplate="%{text}<extra></extra>", name=name, mode="lines+markers", marker_size=4,
         line={"color": colour, "width": width}, opacity=opacity,
@@ -320,7 +320,7 @@ def pareto(state: SearchState, config: SearchConfig, other: Objective) -> Drawin
         figure.add_trace(
             go.Scatter(
                 x=[value_of(t, other) for t in some], y=[t.best_value for t in some], mode=mode, name=name,
-                text=[_hover(t, config, _result(t, first, other)) for t in some], line_color=style.colour,
+                text=[_hover(t, config, _result(t, config, first, other)) for t in some], line_color=style.colour,
                 hovertemplate="%{text}<extra></extra>", marker={"symbol": style.symbol, "size": 8},
             )
         )  # fmt: skip
@@ -455,10 +455,10 @@ def _of(metric: str, value: float) -> str:
     return f"{label(metric, VALUE)} {significant(value)}"
 
 
-def _result(trial: Trial, *objectives: Objective) -> str:
+def _result(trial: Trial, config: SearchConfig, *objectives: Objective) -> str:
     """The objectives of a trial at its best epoch, as text."""
     values = ", ".join(_of(o.metric, value_of(trial, o)) for o in objectives)
-    return f"{values} at epoch {trial.best_epoch}"
+    return f"{values} at {config.search.unit.at(trial.best_epoch)}"
 
 
 def _hover(trial: Trial, config: SearchConfig, first: str = "") -> str:

@@ -15,12 +15,13 @@ from search.core.cost import cost
 from search.core.pareto import value_of
 from search.core.settings import Resources
 from search.core.state import SearchState, Trial
+from search.core.unit import EPOCHS, Unit
 from trainables import InputError, Objective
 
 
 def trials_frame(
     state: SearchState, *, metric: str | None = None, objectives: Sequence[Objective] = (),
-    resources: Resources | None = None, parameters: Iterable[str] | None = None,
+    resources: Resources | None = None, parameters: Iterable[str] | None = None, unit: Unit = EPOCHS,
 ) -> pd.DataFrame:  # fmt: skip
     """A row for each trial, indexed by `trial` (its number).
 
@@ -35,17 +36,18 @@ def trials_frame(
         objectives: of a search with several objectives; the first one is the search's own.
         resources: CPUs, GPUs and prices of a trial.
         parameters: names of the hyperparameters; by default those of any trial.
+        unit: with steps, `steps` and `best_step` replace `epochs` and `best_epoch`.
     """
     trials = [state.trials[number] for number in sorted(state.trials)]
     further = objectives[1:]
-    own = ["trial", "outcome", "epochs", "best_epoch", metric or state.objective.key]
+    own = ["trial", "outcome", f"{unit.name}s", f"best_{unit.name}", metric or state.objective.key]
     own += [*(objective.metric for objective in further), "seconds", *(["cost"] if resources else [])]
     if parameters is None:
         parameters = dict.fromkeys(name for trial in trials for name in trial.params)
     columns = free_columns(parameters, own)
     rows = [
         (
-            trial.number, trial.outcome or "running", trial.epoch, trial.best_epoch, trial.best_value,
+            trial.number, trial.outcome or "running", unit(trial.epoch), unit(trial.best_epoch), trial.best_value,
             *(_at_best(trial, objective) for objective in further),
             trial.seconds, *([cost(trial, resources)["cost"]] if resources else []),
             *(_without_surrogates(trial.params.get(name)) for name in columns),
@@ -56,20 +58,20 @@ def trials_frame(
     return pd.DataFrame(rows, columns=names).set_index("trial")
 
 
-def curves_frame(state: SearchState) -> pd.DataFrame:
+def curves_frame(state: SearchState, unit: Unit = EPOCHS) -> pd.DataFrame:
     """A row for each epoch of each trial.
 
     Columns:
-        `trial`, `epoch`, and one for each metric; a metric called `trial` or `epoch` has the column `metrics_trial` or
-        `metrics_epoch`.
+        `trial`, `epoch` (or `step`), and one for each metric; a metric called `trial` or `epoch` has the column
+        `metrics_trial` or `metrics_epoch`.
     """
-    trials, own = [state.trials[number] for number in sorted(state.trials)], ["trial", "epoch"]
+    trials, own = [state.trials[number] for number in sorted(state.trials)], ["trial", unit.name]
     names = dict.fromkeys(name for trial in trials for metrics in trial.curve.values() for name in metrics)
     columns = free_columns(names, own, "metrics_")
     rows = [
         {
             "trial": trial.number,
-            "epoch": epoch,
+            unit.name: unit(epoch),
             **{_without_surrogates(columns[name]): value for name, value in metrics.items()},
         }
         for trial in trials

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from omegaconf import OmegaConf
 
@@ -24,13 +25,14 @@ from trainables import task_names
 
 #: The flag of each key that has one.
 FLAGS = {
-    "search.trials": "--trials", "search.epochs": "--epochs", "search.searcher": "--searcher",
+    "search.trials": "--trials", "search.epochs": "--epochs", "search.report_every": "--report-every",
+    "search.searcher": "--searcher",
     "search.scheduler": "--scheduler", "search.concurrency": "--concurrency", "search.time_budget": "--time-budget",
     "search.seed": "--seed", "resources.cpus": "--cpus", "search.audit_stopping": "--audit-stopping",
     "search.storage": "--storage",
 }  # fmt: skip
 #: Arguments of `search.run` that are keys of the section `search`.
-ARGUMENTS = ("trials", "epochs", "time_budget", "searcher", "scheduler", "concurrency", "seed")
+ARGUMENTS = ("trials", "epochs", "report_every", "time_budget", "searcher", "scheduler", "concurrency", "seed")
 #: Keys that also change other keys (see `change`). They are set first.
 LEADING = ("search.trials", "search.epoch_budget", "search.epochs", "search.deterministic")
 #: The name of the file with the space of a command, as the report names it.
@@ -94,11 +96,22 @@ def _program_again(
         return Again(redacted(_python(train, objective, changes, target, record, origin)), "", words)
     line = ["python", "-m", "search", "run", "--command", command["text"], "--space", SPACE_FILE]
     line += ["--objective", objective]
-    line += ["--pattern", command["pattern"]] if command.get("pattern") else []
+    line += _command_flags(command)
     line += [*_flags(changes), *_other_flags(record, origin)]
     space = "\n".join(f"{_json(name)}: {_json(spec)}" for name, spec in target["space"].items())
     words = f"In {command['folder']}, with this {SPACE_FILE}:" if command.get("folder") else ""
     return Again(redacted(shlex.join(line)), redacted(space), words)
+
+
+def _command_flags(command: Mapping[str, Any]) -> list[str]:
+    """The flags for the fields of a `Command` beside its text."""
+    patterns = command.get("pattern") or ()
+    words = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        words += ["--pattern", pattern]
+    for field, option in (("report_at", "--report-at"), ("template", "--template"), ("final", "--final")):
+        words += [option, command[field]] if command.get(field) else []
+    return words + (["--shell"] if command.get("shell") else [])
 
 
 def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:
@@ -188,7 +201,8 @@ def _command_of(source: Path) -> dict[str, Any] | None:
             fields = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
             hidden = dict.fromkeys(fields.get("environment", {}), "***")
             # `redacted` does not find a secret between the quotes that `shlex.join` adds to quotes.
-            return fields | {"text": redacted(fields["text"]), "environment": hidden}
+            texts = {key: redacted(fields[key]) for key in ("text", "final") if key in fields}
+            return fields | texts | {"environment": hidden}
     except (OSError, SyntaxError, ValueError):
         pass
     return None
@@ -213,7 +227,13 @@ def _python(
     named |= {"resources": resources} if resources else {}
     named |= {"address": record.address} if record.address else {}
     named |= {"start_from": origin} if origin else {}
-    return _call("search.run", [train], named)
+    return _call("search.run", [train, *(f"{name}={name}" for name in _others(record))], named)
+
+
+def _others(record: SearchRecord) -> list[str]:
+    """The functions that the search has beside its training function: of `test`, `export` and `predict`."""
+    brings = dict(parse_qsl((record.offered or "").partition("?")[2])).get("brings", "")
+    return [name for name in brings.split("+") if name in ("test", "export", "predict")]
 
 
 def _call(function: str, positional: list[str], named: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from search.core.searchers.base import RecordedSearcher
 from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
 from search.core.study import Study
-from search.final import finalists, variant_comparison
+from search.final import finalist_comparison, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
 from search.reports.frames import trials_frame
@@ -76,7 +76,7 @@ def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfi
         stopping=_stopping(state, config, events),
         spent=_spent(state, config),
         comparison=_comparison(folder, state, config),
-        final=_final(folder, state),
+        final=_final(folder, state, config),
         trials=_trials(folder, state, config),
         facts=_facts(record, config),
         again=again(folder, record, config, _origin(events)),
@@ -95,16 +95,16 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
     def row(name: str, figure: str, words: str, verdict: str = "", good: bool = True) -> None:
         rows.append({"name": name, "figure": figure, "words": redacted(words), "verdict": verdict, "good": good})
 
-    metric, best, final = state.objective.metric, state.best(), state.final
-    if final is not None and final.test is not None:
-        row(state.objective.test_key, figure(final.test[metric]), _how(final))
+    metric, best, final, unit = state.objective.metric, state.best(), state.final, config.search.unit
+    if final is not None and final.test:
+        row(state.objective.test_key, figure(final.test[metric]), _how(final, config))
         for name, value in final.baselines.items():
             good = state.objective.better(final.test[metric], value)
             row(f"baseline {name}", figure(value), "on test", "beaten" if good else "NOT beaten", good)
     if best is None:
         row("best trial", "", no_winner(state))
     else:
-        when = f"trial {best.number} at epoch {best.best_epoch} of {config.search.epochs}"
+        when = f"trial {best.number} at {unit.at(best.best_epoch)} of {unit(config.search.epochs)}"
         row(f"best {state.objective.key}", figure(best.best_value), when)
         row("its configuration", "", configuration(best, config))
     if config.objectives:
@@ -121,12 +121,14 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
     return rows
 
 
-def _how(final: FinalRun) -> str:
+def _how(final: FinalRun, config: SearchConfig) -> str:
     """How a final model was trained."""
+    unit = config.search.unit
     if not final.merged:
-        own = f"trial {final.trial}'s own model of epoch {final.epochs}"
+        own = f"trial {final.trial}'s own model of {unit.at(final.epochs)}"
         return f"{own}, trained on train alone as the budget holds no more"
-    return f"trial {final.trial} trained again on train+validation, {final.epochs} epochs, seed {final.seed}"
+    data = "" if config.is_own_program else " on train+validation"
+    return f"trial {final.trial} trained again{data}, {unit.count(final.epochs)}, seed {final.seed}"
 
 
 def elapsed(events: Sequence[Event]) -> float:
@@ -150,7 +152,7 @@ def _remarks(state: SearchState) -> list[str]:
         remarks.append(
             f"Trained again is trial {final.trial}, and not trial {best.number}, which has the best single epoch."
         )
-    if final is not None and final.test is not None:
+    if final is not None and final.test:
         # The winner's curse: the best of many validation figures flatters the trial that it chose.
         winner = state.trials[final.trial]
         gap = state.objective.loss(final.test[metric]) - state.objective.loss(winner.best_value)
@@ -178,8 +180,8 @@ def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event])
             )  # fmt: skip
         words, table = drawing.words, None
         if drawing.title == FINALISTS and state.decision:
-            words += " " + finalists.finalists_paragraph(state.decision, state.objective)
-            grid = finalists.finalists_grid(state.decision, state.objective.metric)
+            words += " " + finalist_comparison.finalists_paragraph(state.decision, state.objective)
+            grid = finalist_comparison.finalists_grid(state.decision, state.objective.metric)
             table = _table(grid.heads, grid.rows)
         rows.append({"title": drawing.title, "words": words, "key": _key(drawing), "plots": plots, "table": table})
     return rows
@@ -203,14 +205,14 @@ def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event])
     """The rungs, the epochs and the time that early stopping saved, and the audit of stopped trials."""
     study = Study(config, state.objective, searcher=RecordedSearcher(state.trials), events=events)
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
-    audited = audit_rows(state)
+    audited, unit = audit_rows(state), config.search.unit
     return {
         "rule": config.search.scheduler,
         "rungs": _table(
-            ["rung at epoch", "trials", "stopped there", "best"],
+            [f"rung at {unit.name}", "trials", "stopped there", "best"],
             (
                 [
-                    str(epoch), str(len(rung)), str(sum(1 for t in stopped if t.epoch == epoch)),
+                    str(unit(epoch)), str(len(rung)), str(sum(1 for t in stopped if t.epoch == epoch)),
                     figure(state.objective.loss(min(rung.values()))),
                 ]
                 for epoch, rung in study.rungs().items()
@@ -219,17 +221,17 @@ def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event])
         ),
         "audit": audit_paragraph(audited, state),
         "audited": _table(
-            ["trial", "stopped at epoch", "best then", "rank then", "best at the end", "rank at the end"],
+            ["trial", f"stopped at {unit.name}", "best then", "rank then", "best at the end", "rank at the end"],
             (
                 [
-                    str(row["trial"]), str(row["epoch"]), figure(row["then"]), str(row["rank_then"]),
+                    str(row["trial"]), str(unit(row["epoch"])), figure(row["then"]), str(row["rank_then"]),
                     figure(row["end"]), str(row["rank_end"]),
                 ]
                 for row in audited
             ),
         ),
         "stopped": len(stopped),
-        "epochs": sum(config.search.epochs - t.epoch for t in stopped),
+        "saved": unit.count(sum(config.search.epochs - t.epoch for t in stopped)),
         "time": duration(sum(t.epoch_seconds * (config.search.epochs - t.epoch) for t in stopped)),
     }  # fmt: skip
 
@@ -243,16 +245,18 @@ def _spent(state: SearchState, config: SearchConfig) -> dict[str, Any]:
     for outcome, trials in sorted(groups.items()):
         costs = [cost(t, config.resources) for t in trials]
         cpu, gpu, money = (sum(c.get(key, 0.0) for c in costs) for key in ("cpu_seconds", "gpu_seconds", "cost"))
-        rows.append((outcome.replace("_", " "), len(trials), sum(t.epoch for t in trials), cpu, gpu, money))
+        trained = config.search.unit(sum(t.epoch for t in trials))
+        rows.append((outcome.replace("_", " "), len(trials), trained, cpu, gpu, money))
     for name, runs in (("final training", state.finals.values()), ("comparison", state.repeats.values())):
         if curves := [run.curve for run in runs if run.curve]:
             seconds = sum(m.get("epoch_seconds", 0.0) for curve in curves for m in curve.values())
-            rows.append((name, len(curves), sum(map(len, curves)), seconds * config.resources.cpus, 0.0, 0.0))
+            trained = config.search.unit(sum(map(len, curves)))
+            rows.append((name, len(curves), trained, seconds * config.resources.all_cpus, 0.0, 0.0))
     with_gpu, with_money = (any(row[i] for row in rows) for i in (4, 5))
     heads = [
         "outcome",
         "trials",
-        "epochs",
+        f"{config.search.unit.name}s",
         "CPU time",
         *(["GPU time"] if with_gpu else []),
         *(["cost"] if with_money else []),
@@ -283,7 +287,7 @@ def _comparison(folder: SearchFolder, state: SearchState, config: SearchConfig) 
     }
 
 
-def _final(folder: SearchFolder, state: SearchState) -> dict[str, Any] | None:
+def _final(folder: SearchFolder, state: SearchState, config: SearchConfig) -> dict[str, Any] | None:
     """The final model: its test figures with each seed, its pictures, and its text samples."""
     final = state.final
     if final is None:
@@ -298,7 +302,7 @@ def _final(folder: SearchFolder, state: SearchState) -> dict[str, Any] | None:
         [f"baseline {name}", *(figure(value) if key == state.objective.metric else "" for key in metrics)]
         for name, value in final.baselines.items()
     ]
-    how = _how(final)
+    how = _how(final, config)
     return {
         "words": f"{how[0].upper()}{how[1:]}. On test:",
         "tests": _table(["", *metrics], rows),
@@ -322,7 +326,7 @@ def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> d
         mark = " best" if trial is best else " front" if trial.number in on_front else ""
         yield {"text": f"{trial.number}{mark}", "key": trial.number}
         yield {"text": row["outcome"].replace("_", " "), "key": None}
-        yield {"text": int(row["epochs"]), "key": None}
+        yield {"text": config.search.unit(int(row["epochs"])), "key": None}
         yield {"text": duration(row["seconds"]), "key": row["seconds"]}
         for column in [*measured, *given]:
             value = row[column]
@@ -334,7 +338,7 @@ def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> d
                 yield {"text": shown(plain), "key": repr(plain) if isinstance(plain, float) else None}
 
     best_rows = [{"best": trial is best, "cells": list(cells(trial))} for trial in every[:ROWS]]
-    heads = ["trial", "outcome", "epochs", "time", *measured, *given]
+    heads = ["trial", "outcome", f"{config.search.unit.name}s", "time", *measured, *given]
     words = f"{tally(trial.outcome for trial in every).replace('_', ' ')}."
     if left := len(every) - len(best_rows):
         words += (

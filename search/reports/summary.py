@@ -12,9 +12,10 @@ from search.core.pareto import front, value_of
 from search.core.readable import Grid, figure, value, visible
 from search.core.settings import SearchSection
 from search.core.state import FinalRun, SearchState, Trial
-from search.final import finalists, variant_comparison
+from search.final import finalist_comparison, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.columns import ordered
+from trainables import InputError
 
 #: The text of each outcome, in the order of `tally`. None: the trial is running.
 OUTCOMES = {
@@ -36,7 +37,8 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
     first = headline(state)
     lines: list[str | Grid] = [first[0]] if first else []
     lines.append(
-        f"best: trial {best.number}, {state.objective.key} {figure(best.best_value)} at epoch {best.best_epoch}"
+        f"best: trial {best.number}, {state.objective.key} {figure(best.best_value)} at "
+        f"{config.search.unit.at(best.best_epoch)}"
     )
     lines.append(f"  {configuration(best, config)}")
     if final is not None:
@@ -45,7 +47,7 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
                 f"trained again is trial {final.trial}: its best {config.window} neighbouring epochs have the best "
                 "mean; a single epoch may be lucky"
             )
-        lines += _tested(state, final)
+        lines += _tested(state, final, config)
     if state.compared:
         name = str(config.search.balance)
         frame = variant_comparison.variant_figures(state.repeats.values(), state.objective)
@@ -54,8 +56,8 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
             lines.append(variant_comparison.variants_paragraph(frame, name, state.objective))
     if state.decision:
         lines += [
-            finalists.finalists_grid(state.decision, metric),
-            finalists.finalists_paragraph(state.decision, state.objective),
+            finalist_comparison.finalists_grid(state.decision, metric),
+            finalist_comparison.finalists_paragraph(state.decision, state.objective),
         ]
     if config.objectives:
         lines.append(f"Pareto front of {', '.join(config.search.objective or ())}:")
@@ -63,6 +65,13 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
             reached = "  ".join(f"{o.metric} {figure(value_of(trial, o))}" for o in config.objectives)
             lines.append(f"  trial {trial.number}: {reached}  {configuration(trial, config)}")
     return [*lines, *_effort(state, config)]
+
+
+def check_trial(state: SearchState, name: str, number: int) -> None:
+    """Raises InputError if the search `name` has no trial of that number."""
+    if number not in state.trials:
+        trials = f"there are 0 to {len(state.trials) - 1}" if state.trials else "there is none yet"
+        raise InputError(f"{name}: no trial {number}; {trials}")
 
 
 def no_winner(state: SearchState) -> str:
@@ -85,7 +94,7 @@ def headline(state: SearchState) -> tuple[str, bool] | None:
     ('test_rmse 0.0912   ridge baseline 0.1384', True)
     """
     final, objective = state.final, state.objective
-    if final is None or final.test is None:
+    if final is None or final.test is None or not final.tested:
         return None
     line = f"{objective.test_key} {figure(final.test[objective.metric])}"
     if not final.baselines:
@@ -97,16 +106,20 @@ def headline(state: SearchState) -> tuple[str, bool] | None:
     return f"{line}   the searched model does NOT beat the baseline {name!r}", False
 
 
-def _tested(state: SearchState, final: FinalRun) -> list[str | Grid]:
+def _tested(state: SearchState, final: FinalRun, config: SearchConfig) -> list[str | Grid]:
     """The test figures of each seed, their mean, and the baselines."""
-    metric, tested = state.objective.metric, state.tested(final.trial)
+    data = "" if config.is_own_program else " on train+validation"
+    metric, tested, unit = state.objective.metric, state.tested(final.trial), config.search.unit
     lines: list[str | Grid] = []
     for run in tested:
-        how = f"retrained on train+validation, {run.epochs} epochs, seed {run.seed}"
+        how = f"retrained{data}, {unit.count(run.epochs)}, seed {run.seed}"
         if not run.merged:
-            how = f"its own model of epoch {run.epochs}, trained on train alone as the budget holds no more"
+            how = f"its own model of {unit.at(run.epochs)}, trained on train alone as the budget holds no more"
+        if not run.tested:
+            lines.append(f"trial {run.trial}, {how}: it is not tested")
+            continue
         lines.append(f"test (trial {run.trial}, {how}): {shown(run.test or {}, '')}")
-    if len(tested) > 1:
+    if len(tested) > 1 and final.tested:
         values = [run.test[metric] for run in tested if run.test]
         mean, spread = figure(fmean(values)), figure(stdev(values))
         name = state.objective.test_key
@@ -122,10 +135,10 @@ def _effort(state: SearchState, config: SearchConfig) -> list[str]:
     lines = [f"trials: {tally(t.outcome for t in state.trials.values())}"]
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     if stopped:
-        saved = sum(config.search.epochs - t.epoch for t in stopped)
+        unit, saved = config.search.unit, sum(config.search.epochs - t.epoch for t in stopped)
         spent = sum(t.epoch for t in state.trials.values())
         lines.append(
-            f"early stopping: {counted(saved, 'epoch')} saved, {spent} trained ({saved / (saved + spent):.0%} less)"
+            f"early stopping: {unit.count(saved)} saved, {unit(spent)} trained ({saved / (saved + spent):.0%} less)"
         )
     if paragraph := audit_paragraph(audit_rows(state), state):
         lines.append(paragraph)
@@ -140,8 +153,11 @@ def trials_of(total: float, search: SearchSection | None = None) -> str:
     """
     if not math.isinf(total):
         return counted(int(total), "trial")
-    epochs = search.epoch_budget if search else None
-    limit = (search.time_budget if search else None) or (f"a budget of {epochs} epochs" if epochs else "the budget")
+    limit = "the budget"
+    if search is not None and search.epoch_budget:
+        limit = f"a budget of {search.unit.count(search.epoch_budget)}"
+    if search is not None and search.time_budget:
+        limit = search.time_budget
     return f"as many trials as {limit} holds"
 
 

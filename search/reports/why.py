@@ -17,15 +17,16 @@ from search.core.readable import value as shown
 from search.core.replay import open_search
 from search.core.store import Store
 from search.core.study import Study, reported_together
-from trainables import LOOP_TASK, InputError
+from search.reports.summary import check_trial
+from trainables import LOOP_TASK
 
-#: The line for an event. `{epoch}` is the trial's last epoch, `{reason}` the event's reason.
+#: The line for an event. `{at}` is the trial's last epoch, `{reason}` the event's reason.
 _LINES = {
-    "promoted": "promoted from epoch {epoch}: {reason}",
+    "promoted": "promoted from {at}: {reason}",
     "stopped_early": "stopped, not continued: {reason}",
     "reopened": "continues: {reason}",
     "paused": "paused again: {reason}",
-    "completed": "epoch {epoch}: complete; {reason}",
+    "completed": "{at}: complete; {reason}",
     "interrupted": "interrupted with the search; it continues from its checkpoint when the search is resumed",
     "timed_out": "out of time inside an epoch: {reason}",
 }
@@ -54,9 +55,7 @@ def why(store: Store, name: str, number: int) -> list[str]:
     story = _Story(study, number, record.imported)
     for together in reported_together(config, read_events(folder.journal)):
         story.take(together)
-    if number not in study.state.trials:
-        trials = f"there are 0 to {len(study.state.trials) - 1}" if study.state.trials else "there is none yet"
-        raise InputError(f"{name}: no trial {number}; {trials}")
+    check_trial(study.state, name, number)
     return [*story.lines, *story.end()]
 
 
@@ -129,17 +128,17 @@ class _Story:
             case "failed":
                 self.lines.append(f"failed for good ({event['why']}): {failure_in_a_line(event['traceback'])}")
             case kind if kind in _LINES:
-                epoch = self.study.state.trials[self.number].epoch
-                self.lines.append(_LINES[kind].format(epoch=epoch, reason=reason))
+                at = self.study.config.search.unit.at(self.study.state.trials[self.number].epoch)
+                self.lines.append(_LINES[kind].format(at=at, reason=reason))
 
     def _add_result(self, event: Result, reason: str) -> None:
-        epoch, outcome = event["epoch"], event["outcome"]
+        at, outcome = self.study.config.search.unit.at(event["epoch"]), event["outcome"]
         if outcome == "diverged":
-            self.lines.append(f"epoch {epoch}: ended, as {event['diverged']}")
+            self.lines.append(f"{at}: ended, as {event['diverged']}")
             return
         if outcome is None and not reason:
             return
-        line = f"epoch {epoch}: {_DECISIONS[outcome]}; {self.metric} {figure(event['metrics'][self.metric])}"
+        line = f"{at}: {_DECISIONS[outcome]}; {self.metric} {figure(event['metrics'][self.metric])}"
         self.lines.append(f"{line}; {reason}" if reason else line)
 
     def end(self) -> list[str]:
@@ -148,15 +147,15 @@ class _Story:
         trial, ranked = state.trials[self.number], state.ranked()
         if not trial.can_win:
             return [f"in the end: {trial.outcome or 'running'}, without a result that counts"]
-        place = 1 + ranked.index(trial)
+        place, unit = 1 + ranked.index(trial), self.study.config.search.unit
         line = (
-            f"in the end: {trial.outcome or 'running'}; best {self.metric} {figure(trial.best_value)} at epoch "
-            f"{trial.best_epoch}, place {place} of {len(ranked)}"
+            f"in the end: {trial.outcome or 'running'}; best {self.metric} {figure(trial.best_value)} at "
+            f"{unit.at(trial.best_epoch)}, place {place} of {len(ranked)}"
         )
         if place > 1:
             line += f" (the best is trial {ranked[0].number}, {figure(ranked[0].best_value)})"
         chosen = state.final
         if chosen is not None and chosen.trial == self.number:
             how = "trained again on train and validation" if chosen.merged else "its own model taken as it is"
-            return [line, f"the search's model is of this trial: {how}, {chosen.epochs} epochs"]
+            return [line, f"the search's model is of this trial: {how}, {unit.count(chosen.epochs)}"]
         return [line]

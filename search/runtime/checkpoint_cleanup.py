@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from search.core.state import Checkpoint, Trial
 from search.runtime.search import Search
+from trainables.base.checkpoint_files import checkpoint_of
 from trainables.base.digests import check
 from trainables.base.errors import Damaged, first_line
 
@@ -19,7 +20,7 @@ def tidy(search: Search) -> None:
     for trial in search.state.trials.values():
         trial.checkpoints = [saved for saved in trial.checkpoints if saved.name in files]
         recorded |= {saved.name for saved in trial.checkpoints}
-    for name in files - recorded:
+    for name in {checkpoint_of(name) for name in files} - recorded:
         search.files.delete(name)
 
 

@@ -17,27 +17,43 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Placement:
-    """CPUs and GPUs of a trial, and how many trials run at once."""
+    """CPUs and GPUs of a trial, how many trials run at once, and the processes and machines of a trial."""
 
     cpus: float
     gpus: float
     concurrency: int
+    processes: int = 1
+    nodes: int = 1
 
     def describe(self) -> str:
         """The placement in words: `1 CPU and 0.25 GPU a trial, 4 at once`."""
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        return f"{self.cpus:g} CPU{gpus} a trial, {self.concurrency} at once"
+        machines = f" on {self.nodes} machines" if self.nodes > 1 else ""
+        group = f" for {self.processes} processes{machines}" if self.processes > 1 else ""
+        return f"{self.cpus:g} CPU{gpus} a trial{group}, {self.concurrency} at once"
 
     def training_resources(self, config: SearchConfig) -> dict[str, Any]:
         """The arguments of `trainables.base.device.choose_device` for a worker."""
-        return {"cpus": self.cpus, "gpus": self.gpus, "precision": config.resources.precision}
+        each = {"cpus": self.cpus / self.processes, "gpus": self.gpus / self.processes}
+        group = {"processes": self.processes, "nodes": self.nodes} if self.processes > 1 else {}
+        return {**each, "precision": config.resources.precision, **group}
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """The resources of a trial on each of its machines, for a placement group of Ray."""
+        return [{"CPU": self.cpus / self.nodes, "GPU": self.gpus / self.nodes}] * self.nodes
+
+    @property
+    def strategy(self) -> str:
+        """How Ray places the bundles: each on another machine. (One bundle is never divided.)"""
+        return "STRICT_SPREAD" if self.nodes > 1 else "PACK"
 
     def cpus_of(self, at_once: int) -> float:
         """The CPUs of each of `at_once` trainings, which have together the CPUs of all trials.
 
-        A training has at most the CPUs of one machine. On GPUs it has the CPUs of a trial.
+        A training has at most the CPUs of one machine. On GPUs, and in several processes, it has the CPUs of a trial.
         """
-        if self.gpus:
+        if self.gpus or self.processes > 1:
             return self.cpus
         largest = max(cpus for cpus, _ in machines())
         return max(self.cpus, min(self.cpus * (self.concurrency // at_once), largest))
@@ -72,26 +88,31 @@ def place(config: SearchConfig, available: Sequence[tuple[float, float]]) -> Pla
     Raises:
         InputError: no machine has the resources of a trial, or fewer than `search.concurrency` trials fit at once.
     """
-    cpus, share, wanted = config.resources.cpus, config.resources.gpu_share, config.search.concurrency
+    cpus, share, wanted = config.resources.all_cpus, config.resources.gpu_share, config.search.concurrency
+    processes, nodes = config.resources.processes, config.resources.nodes
     if config.resources.autoscaled and wanted:
-        return Placement(cpus, share, wanted)
+        return Placement(cpus, share, wanted, processes, nodes)
     gpus = share if any(devices for _, devices in available) else 0.0
 
     def holds(machine: tuple[float, float]) -> int:
-        by_cpu = int(machine[0] / cpus + ROUNDING)
-        return min(by_cpu, int(machine[1] / gpus + ROUNDING)) if gpus else by_cpu
+        """The number of trials of which the machine can hold one node's part."""
+        by_cpu = int(machine[0] * nodes / cpus + ROUNDING)
+        return min(by_cpu, int(machine[1] * nodes / gpus + ROUNDING)) if gpus else by_cpu
 
-    fits = sum(map(holds, available))
+    held = list(map(holds, available))
+    # The parts of a trial are on different machines: of n trials, a machine has at most n parts.
+    fits = next(n for n in range(sum(held) // nodes, -1, -1) if sum(min(n, h) for h in held) >= n * nodes)
     kinds = Counter(available)
-    trial = f"{cpus:g} CPUs and {gpus:g} GPUs"
+    trial = f"{cpus / nodes:g} CPUs and {gpus / nodes:g} GPUs"
     have = ", ".join(f"{n} x {c:g} CPUs and {g:g} GPUs" for (c, g), n in sorted(kinds.items(), reverse=True))
     if fits < 1:
         more = "; if the cluster starts machines on demand: --set resources.autoscaled=true --concurrency N"
         workers = any(cores for cores, _ in available)
-        raise InputError(f"resources: a trial takes {trial} of one machine; there are {have}{'' if workers else more}")
+        where = f"each of {nodes} machines" if nodes > 1 else "one machine"
+        raise InputError(f"resources: a trial takes {trial} of {where}; there are {have}{'' if workers else more}")
     if wanted is not None and wanted > fits:
         raise InputError(f"--concurrency {wanted}: only {fits} trials of {trial} fit at once; there are {have}")
-    return Placement(cpus, gpus, wanted or fits)
+    return Placement(cpus, gpus, wanted or fits, processes, nodes)
 
 
 def local_gpus() -> int:

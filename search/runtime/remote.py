@@ -5,11 +5,15 @@ Each training is a Ray generator: it yields a message after every epoch, and the
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from search.core.events import FileDamaged
 from search.runtime.placement import Placement
@@ -18,6 +22,7 @@ from search.runtime.transfer import keep
 from trainables import Learner, Splits
 from trainables.base import training
 from trainables.base.checkpoints import Storage
+from trainables.base.trainable import sent
 
 Job = TypeVar("Job")
 
@@ -43,31 +48,30 @@ def run_jobs(
     """
     if not jobs:
         return
-    options = {
-        "num_cpus": placement.cpus, "num_gpus": placement.gpus, "num_returns": "streaming", "max_retries": 0,
-        "name": f"{search.config.task}-{search.folder.name}-{role}",
-    }  # fmt: skip
-    remote_worker, shared = ray.remote(worker).options(**options), ray.put(splits)
-    resources = placement.training_resources(search.config)
-
-    def start(job: Job) -> Any:
-        return remote_worker.remote(search.config.task, shared, resources, *arguments(job))
-
+    name = f"{search.config.task}-{search.folder.name}-{role}"
+    shared, resources = ray.put(splits), placement.training_resources(search.config)
     waiting = list(jobs)
-    streams: dict[Any, Job] = {}
+    streams: dict[Any, tuple[Job, PlacementGroup | None]] = {}
+
+    def start(job: Job) -> None:
+        options, group = _reserved(placement)
+        remote_worker = ray.remote(worker).options(num_returns="streaming", max_retries=0, name=name, **options)
+        stream = remote_worker.remote(search.config.task, shared, resources, *arguments(job))
+        streams[stream] = job, group
+
     while waiting or streams:
         while waiting and len(streams) < placement.concurrency:
-            job = waiting.pop(0)
-            streams[start(job)] = job
+            start(waiting.pop(0))
         ready, _ = ray.wait(list(streams), num_returns=1, timeout=0.5)
         if search.cut_off:
             raise KeyboardInterrupt
         for stream in ready:
-            job = streams[stream]
+            job, group = streams[stream]
             try:
                 message = ray.get(next(stream))
             except StopIteration:
                 del streams[stream]
+                _free(group)
                 continue
             except ray.exceptions.RayError as error:
                 error.add_note(f"this ended {name_of(job)}")
@@ -78,6 +82,23 @@ def run_jobs(
                     search.announce(cast(FileDamaged, message))
                     continue
             on_message(job, message)
+
+
+def _reserved(placement: Placement) -> tuple[dict[str, Any], PlacementGroup | None]:
+    """The resources of a training as options of its Ray task, and the placement group of several processes.
+
+    The task of a group of processes takes no resources itself, as the worker of a trial (`trials.py`).
+    """
+    if placement.processes == 1:
+        return {"num_cpus": placement.cpus, "num_gpus": placement.gpus}, None
+    group = placement_group(placement.bundles, strategy=placement.strategy)
+    inside = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+    return {"num_cpus": 0, "num_gpus": 0, "scheduling_strategy": inside}, group
+
+
+def _free(group: PlacementGroup | None) -> None:
+    if group is not None:
+        remove_placement_group(group)
 
 
 def is_recorded(message: dict[str, Any], curve: dict[int, dict[str, float]]) -> bool:
@@ -99,7 +120,9 @@ def train_resumably(
         states: names and digests of files to continue from. The first sound file is used; each damaged file yields a
             message.
     """
-    learner, damaged = training.restore(build, states, storage.open_checked)
+    scratch = tempfile.TemporaryDirectory(prefix="training-")
+    others = partial(storage.others, scratch=Path(scratch.name))
+    learner, damaged = training.restore(build, states, storage.open_checked, others)
     for error in damaged:
         yield {"event": "damaged", "file": error.file, "why": error.why}
     messages = learner.notes.setdefault("said", [])
@@ -107,8 +130,12 @@ def train_resumably(
         yield message
     progress, _ = states[0]
     while learner.epoch < epochs:
-        message = epoch(learner)
+        try:
+            message = epoch(learner)
+        except training.Ended:  # a training of the user may end before its last epoch
+            break
         messages.append(message)
-        saved = storage.save(progress, partial(training.write, learner))
-        yield {**message, "files": {progress: saved["content"]}} if "content" in saved else message
+        saved = sent(storage.save(progress, partial(training.write, learner), partial(training.files_of, learner)))
+        yield {**message, "files": saved["files"]} if "files" in saved else message
+    scratch.cleanup()
     return learner

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import ray
-
 from search.core.state import Trial
 from search.runtime.placement import machines, place
 from search.runtime.search import Search
-from search.runtime.transfer import content
+from search.runtime.transfer import pieces
 from trainables import Fusable, InputError
 
 #: Seconds between two counts of the machines of the cluster.
@@ -68,7 +66,6 @@ class TrialQueue:
 
     def _config_of(self, trial: Trial) -> dict[str, Any]:
         scheduler, epochs = self._search.study.scheduler, range(1, self._search.config.search.epochs)
-        last = content(self._search, [checkpoint.name for checkpoint in trial.checkpoints[-1:]])
         return {
             "number": trial.number,
             "params": trial.params,
@@ -76,7 +73,7 @@ class TrialQueue:
             "micro_batches": trial.micro_batches,
             "decisions": [epoch for epoch in epochs if scheduler.decides(trial.number, epoch)],
             "resume_from": [(checkpoint.name, checkpoint.digest) for checkpoint in reversed(trial.checkpoints)],
-            "carried": {name: ray.put(file) for name, file in last.items()},
+            "carried": pieces(self._search, trial.checkpoints[-1].name) if trial.checkpoints else {},
         }
 
     def _next_group(self) -> list[Trial]:

@@ -14,8 +14,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 from ray.tune.stopper import Stopper
 
+from search.core.config import SearchConfig
 from search.core.failures import latest_traceback
-from search.core.settings import SearchSection
 from search.core.time_plan import TimePlan
 from search.runtime import checkpoint_cleanup
 from search.runtime.budget import Budget
@@ -56,14 +56,14 @@ def run_trials(
         task=config.task,
         splits=splits.for_search(),
         epochs=config.search.epochs,
-        gather=_gather(config.search),
+        gather=_gather(config),
         resources=placement.training_resources(config),
         storage=storage(search),
         board=runner.board,
     )
     with tempfile.TemporaryDirectory(prefix="search-") as scratch:
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": placement.cpus, "gpu": placement.gpus}),
+            tune.with_resources(trainable, _request(placement)),
             tune_config=tune.TuneConfig(
                 search_alg=_Proposals(runner),
                 scheduler=_Decisions(runner),
@@ -88,10 +88,25 @@ def run_trials(
         search.give_up(*search.state.paused())
 
 
-def _gather(search: SearchSection) -> float:
-    """Seconds of epochs that workers report together: 0 if a limit counts each epoch, as a trial that hangs would lose
-    the epochs that it has not reported."""
-    return GATHER if search.epoch_budget is None and search.trial_timeout is None else 0.0
+def _request(placement: Placement) -> Any:
+    """The resources of a trial, as Tune takes them.
+
+    The worker of a group of processes takes none: it only directs the processes, which run in the bundles.
+    """
+    if placement.processes == 1:
+        return {"cpu": placement.cpus, "gpu": placement.gpus}
+    return tune.PlacementGroupFactory([{}, *placement.bundles], strategy=placement.strategy)
+
+
+def _gather(config: SearchConfig) -> float:
+    """Seconds of epochs that workers report together.
+
+    It is 0 if a limit counts each epoch, as a trial that hangs would lose the epochs that it has not reported; and for
+    a group of processes, whose state would have to be collected in memory after each epoch.
+    """
+    search = config.search
+    alone = config.resources.processes == 1
+    return GATHER if alone and search.epoch_budget is None and search.trial_timeout is None else 0.0
 
 
 class _Silent(tune.ProgressReporter):
@@ -165,8 +180,8 @@ class _Decisions(FIFOScheduler):
             return TrialScheduler.STOP
         self.runner.hint(result["said"])
         try:
-            sent = [saved for t in result["trials"] if (saved := t["checkpoint"]) and "content" in saved]
-            keep(search, {saved["name"]: saved.pop("content") for saved in sent})
+            for reported in result["trials"]:
+                keep(search, (reported["checkpoint"] or {}).pop("files", {}))
             over = search.report(result["trials"], result["device"], result["over"])
         except OSError:
             self.runner.failed(trial, traceback.format_exc())

@@ -38,8 +38,8 @@ from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
 from search.final.variant_comparison import variant_figures
 from search.tracking.card import write_card
+from search.tracking.model_registry import register
 from search.tracking.names import DELIVERED, storable_text
-from search.tracking.registry import register
 from search.tracking.runs import MissingRun, RefusedRun, Runs, is_refusal, python_values, reason_of
 from search.tracking.views import search_pages, share_view, view_key
 from trainables import DataInfo, Exported, Objective, get_task
@@ -61,7 +61,7 @@ STATUS = {
 
 #: Metrics of a whole trial, logged beside the metrics of its epochs. A metric of the training with one of these names
 #: is logged as `training/NAME`.
-SUMMARY = {"best_epoch", "seconds", "cpu_seconds", "gpu_seconds", "cost", "energy_joules_in_all"}
+SUMMARY = {"best_epoch", "best_step", "seconds", "cpu_seconds", "gpu_seconds", "cost", "energy_joules_in_all"}
 #: The name `energy_joules` is taken by the metric of each epoch.
 _TOTAL = {"energy_joules": "energy_joules_in_all"}
 
@@ -80,6 +80,7 @@ class Delivery:
         """
         self.client, self.store, self.folder, self.config, self.record = client, store, folder, config, record
         self.info, self.objective, self._warn = info, objective, warn
+        self._unit = config.search.unit
         #: The state of the search after the delivered events. What is written depends only on it.
         self._state = SearchState(objective)
         self._applied = 0
@@ -126,8 +127,8 @@ class Delivery:
         searched = [f"- `{p.name}`: {p.describe()}" for p in self.config.space.parameters if p.searched]
         return "\n".join([
             f"Search of the task **{self.config.task}** on {redacted(self.info.source)}: up to {config.trials} trials "
-            f"of {config.epochs} epochs, {config.searcher} and {config.scheduler}, for {self.objective.metric} "
-            f"({self.objective.mode}).",
+            f"of {config.unit.count(config.epochs)}, {config.searcher} and {config.scheduler}, for "
+            f"{self.objective.metric} ({self.objective.mode}).",
             "",
             f"Best so far: {self._best(best, f'trial {best.number}, ') if best else 'no trial has a result yet'}.",
             "",
@@ -201,14 +202,19 @@ class Delivery:
         self.runs.log(self.parent, {
             f"best_{self.objective.key}": best.best_value,
             "best_trial": float(best.number),
-            "best_epoch": float(best.best_epoch),
+            **self._best_place(best),
             "epochs_trained": float(standing[0]),
         }, standing[0], max(t.reported for t in self._state.trials.values()) if fresh else now)  # fmt: skip
         self.runs.set_tags(self.parent, {"best": self._best(best, f"trial {best.number}: "), _NOTE: self._about()})
         self._shown = standing
 
+    def _best_place(self, trial: Trial) -> dict[str, float]:
+        """The epoch of a trial's best value; in a search that counts in steps, the report's number and its step."""
+        best = {"best_epoch": float(trial.best_epoch)}
+        return best if self._unit.report_every is None else {**best, "best_step": float(self._unit(trial.best_epoch))}
+
     def _best(self, trial: Trial, begin: str = "") -> str:
-        return f"{begin}{self.objective.key} {trial.best_value:.4g} at epoch {trial.best_epoch}"
+        return f"{begin}{self.objective.key} {trial.best_value:.4g} at {self._unit.at(trial.best_epoch)}"
 
     def _deliver(self, event: Event) -> None:
         match event["event"]:
@@ -268,11 +274,11 @@ class Delivery:
     def _result(self, event: Result) -> None:
         run_id = self.runs[f"trial-{event['number']}"]
         measured = {f"training/{name}" if name in SUMMARY else name: value for name, value in event["metrics"].items()}
-        self.runs.log(run_id, measured, event["epoch"], event["time"])
+        self.runs.log(run_id, measured, self._unit(event["epoch"]), event["time"])
         if event["epoch"] == 1:
             self.runs.set_tags(run_id, {"device": event["device"]})
         if event["diverged"]:
-            self.runs.set_tags(run_id, {"diverged": f"epoch {event['epoch']}: {event['diverged']}"})
+            self.runs.set_tags(run_id, {"diverged": f"{self._unit.at(event['epoch'])}: {event['diverged']}"})
         trial = self._state.trials[event["number"]]
         if trial.best_epoch == event["epoch"]:
             self.runs.set_tags(run_id, {"best": self._best(trial)})
@@ -302,13 +308,13 @@ class Delivery:
         trial = self._state.trials[number]
         self.runs.set_tags(run_id, {"outcome": outcome})
         if trial.curve:
-            best = {f"best_{self.objective.key}": trial.best_value, "best_epoch": float(trial.best_epoch)}
+            best = {f"best_{self.objective.key}": trial.best_value, **self._best_place(trial)}
             others = {f"at_best_epoch/{o.metric}": value_of(trial, o) for o in self.config.objectives[1:]}
             spent = {_TOTAL.get(name, name): value for name, value in cost(trial, self.config.resources).items()}
             figures = ((best | others) if trial.can_win else {}) | spent
             # Step and time are those of the last epoch: a trial that was interrupted and resumed then has one value for
             # each step.
-            self.runs.log(run_id, figures, trial.epoch, trial.reported)
+            self.runs.log(run_id, figures, self._unit(trial.epoch), trial.reported)
         self.runs.terminate(run_id, STATUS[outcome], time)
 
     def _ended(self, event: Ended) -> None:
@@ -352,7 +358,7 @@ class Delivery:
             return
         run_id = self.runs[key]
         if event["event"] == "final_result":
-            self.runs.log(run_id, event["metrics"], event["epoch"], event["time"])
+            self.runs.log(run_id, event["metrics"], self._unit(event["epoch"]), event["time"])
             if "samples" in event:
                 self.client.log_text(
                     run_id, storable_text("\n".join(event["samples"])), f"samples/epoch-{event['epoch']:04d}.txt"
@@ -379,7 +385,7 @@ class Delivery:
         if damage := self._damage(final):
             again = f"python -m search retrain {self.folder.name}"
             sentence = f"no model is registered, as {damage}; make it again: {again}"
-        elif isinstance(get_task(self.config.task), Exported):
+        elif isinstance(get_task(self.config.task), Exported) and self._has_model(final):
             card = write_card(
                 self.folder, self.config, self.record, self.info, self._state, trial, self.store.tracking_uri,
                 run_id,
@@ -396,6 +402,11 @@ class Delivery:
             sentence = f"no model is registered, as {self.config.task} has no `export`; its state is {checkpoint}"
         if sentence not in self.registered:
             self.registered.append(sentence)
+
+    def _has_model(self, final: FinalRun) -> bool:
+        """Whether the final training wrote a model. A function without `export` and without a module writes none."""
+        folder = self.folder.final(final) / "model"
+        return folder.is_dir() and any(folder.iterdir())
 
     def _damage(self, final: FinalRun) -> Damaged | None:
         """The damage to the files of a final model; None if they are intact."""
@@ -422,7 +433,7 @@ class Delivery:
             self.client.update_run(run_id, status="RUNNING")
             self.runs.log_params(run_id, event["params"])
         elif event["event"] == "repeat_result":
-            self.runs.log(run_id, event["metrics"], event["epoch"], event["time"])
+            self.runs.log(run_id, event["metrics"], self._unit(event["epoch"]), event["time"])
         else:
             tested = {f"test_{k}": v for k, v in event["test"].items()}
             numbers = {"best_epoch": float(event["best_epoch"]), "parameters": float(event["parameters"])}
@@ -438,7 +449,7 @@ class Delivery:
             self.client.update_run(run_id, status="RUNNING")
             self.runs.log_params(run_id, self._state.trials[number].params)
         elif event["event"] == "audit_result":
-            self.runs.log(run_id, event["metrics"], event["epoch"], event["time"])
+            self.runs.log(run_id, event["metrics"], self._unit(event["epoch"]), event["time"])
         else:
             self.runs.set_tags(run_id, {"outcome": event["outcome"]})
             self.runs.terminate(run_id, "FINISHED", event["time"])

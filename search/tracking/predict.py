@@ -7,7 +7,8 @@ import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import mlflow
 import pandas as pd
@@ -15,8 +16,8 @@ from mlflow.exceptions import MlflowException
 
 from search.core.store import Store
 from search.tracking.client import mlflow_client, quick_and_quiet
+from search.tracking.model_registry import MODEL_DIGEST, model_digest
 from search.tracking.names import model_name
-from search.tracking.registry import MODEL_DIGEST, model_digest
 from trainables import Exported, InputError, get_task
 from trainables.base.errors import first_line
 from trainables.base.files import replacing
@@ -89,13 +90,27 @@ def load_champion(store: Store, name: str) -> Any:
         folder = mlflow.artifacts.download_artifacts(
             source, tracking_uri=client.tracking_uri, registry_uri=client.tracking_uri
         )
-        if model_digest(Path(folder) / "artifacts" / "model") != version.tags.get(MODEL_DIGEST):
+        wrapped = Path(folder) / "artifacts" / "model"
+        files = wrapped if wrapped.exists() else Path(folder)  # a model in MLflow's own format has no wrapper
+        if model_digest(files) != version.tags.get(MODEL_DIGEST):
             raise InputError(
                 f"{name} version {version.version}: the files of its model changed since it was registered ({source}); "
                 f"register it again with `python -m search retrain {version.tags.get('search', 'NAME')}`, or choose "
                 f"another version with `python -m search promote {name} VERSION`"
             )
-        return mlflow.pyfunc.load_model(folder)
+        return mlflow.pyfunc.load_model(folder) if files == wrapped else _Loaded(name, files, version.run_id)
+
+
+class _Loaded:
+    """A model in MLflow's own format with the user's `predict`, in the form of an MLflow `PyFuncModel`."""
+
+    def __init__(self, task: str, folder: Path, run_id: str) -> None:
+        self._task = cast(Exported, get_task(task))
+        self._model = self._task.load(folder)
+        self.metadata = SimpleNamespace(run_id=run_id)
+
+    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame(self._task.predict(self._model, frame))
 
 
 def write_predictions(model: Any, frame: pd.DataFrame, output: Path) -> int:

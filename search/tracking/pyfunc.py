@@ -8,7 +8,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from trainables import Exported, get_task
+from trainables import Exported, get_task, register_task
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):
@@ -16,6 +16,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Loads the exported model; MLflow calls it once."""
+        if address := context.model_config.get("address"):  # of a function, which no package offers
+            register_task(context.model_config["task"], address)
         task = get_task(context.model_config["task"])
         assert isinstance(task, Exported)  # else there would be no such model
         self.task = task

@@ -31,7 +31,7 @@ def share_view(
     best, test = (f"metrics.`{translated(f'{kind}_{objective.metric}')}`" for kind in ("best_val", "test"))
     parameters = ordered((p for p in config.space.parameters if p.searched), {})
     searched = [f"params.`{translated(p.name)}`" for p in parameters]
-    columns = ["tags.`outcome`", best, "metrics.`best_epoch`", test, *searched]
+    columns = ["tags.`outcome`", best, f"metrics.`best_{config.search.unit.name}`", test, *searched]
     # A tag of an experiment has at most 20,000 characters, and each column is named twice.
     while sum(map(len, columns)) > 8000:
         columns.pop()

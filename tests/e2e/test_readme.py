@@ -47,6 +47,7 @@ COMMANDS = {
     "simulate NAME --scheduler none": [],
     "simulate NAME --scheduler asha-promote": [],
     "why NAME TRIAL": [],
+    "logs NAME TRIAL": [],
     "export NAME --optuna URL": [],
     "promote TASK VERSION": [],
     "predict TASK INPUT...": [],
@@ -85,6 +86,9 @@ ELSEWHERE = {
     "--objective 'val_loss min'": "test_loops.py",
     "run --command 'python train.py --lr {lr}' --space mlruns/searches/digits/space.yaml --objective 'accuracy max' "
     "--from digits": "tests/search/exchange",
+    r"run --command 'python train.py --lr {lr} --epochs {epochs}' --pattern 'epoch (?P<epoch>\d+) val_loss "
+    r"(?P<val_loss>\S+)' --space space.yaml --objective 'val_loss min'": "tests/examples/test_kinds_of_program.py",
+    "logs NAME 0 --follow": "tests/search/reports/test_logs.py",
     "import optuna URL": "tests/search/exchange",
     "import optuna sqlite:///study.db --study digits": "tests/search/exchange",
     "import ray FOLDER": "tests/search/exchange",

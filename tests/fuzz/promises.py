@@ -223,7 +223,7 @@ def _check_doubled(world: World, tracked: Tracked) -> None:
 
 def _check_versions(world: World, tracked: Tracked, events: Iterable[Event]) -> None:
     chosen = [_key(e) for e in events if e["event"] == "final_finished" and e["chosen"]]
-    wanted = Counter(tracked.run(key) for key in chosen) if world.case.kind == "task" else Counter()
+    wanted = Counter(tracked.run(key) for key in chosen) if world.case.makes_model else Counter()
     there = Counter(tracked.versions["run_id"])
     if wanted - there:
         raise broken("versions lost", f"{len(chosen)} chosen models, {len(tracked.versions)} versions")

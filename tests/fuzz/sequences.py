@@ -79,7 +79,7 @@ def cases(draw: st.DrawFn) -> Case:
         {key: value for key, value in metrics.items() if key not in ("score", "loss", objective)}, faults,
         searcher, scheduler, draw(st.integers(1, 4)), draw(st.integers(1, 3)), kind == "task" and draw(st.booleans()),
         draw(st.booleans()) if kind == "function" else True, f"{objective} {draw(st.sampled_from(['min', 'max']))}",
-        draw(st.integers(0, 3)), draw(st.integers(0, 3)) == 0,
+        draw(st.integers(0, 3)), draw(st.integers(0, 3)) == 0, kind == "function" and draw(st.booleans()),
     )  # fmt: skip
 
 

@@ -85,6 +85,7 @@ def test_random_sequence(number, folder, empty_store):
 
 SMALL = Case("function", trials=1, epochs=1)
 MODEL = Case("task", trials=1, epochs=1)
+FINAL = replace(SMALL, tests=True, epochs=2)
 #: Sequences that broke a promise once: the defect that still breaks it, if there is one, and what was searched.
 FOUND = {
     "name that MLflow refuses": ("names", replace(SMALL, objective="acc@1 min"), []),
@@ -164,6 +165,25 @@ def test_fault_at_each_operation(case, kind, folder, empty_store):
             hold(case, [Go(Fault(kind, at))], folder, empty_store)
         except Broken as error:
             raise AssertionError(f"{kind} at operation {at}, {what}: {error}") from error
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(FINAL, id="function"),
+        pytest.param(replace(FINAL, keeps=False), id="function without parts", marks=pytest.mark.slow),
+        pytest.param(replace(FINAL, kind="command", scheduler="asha"), id="command"),
+    ],
+)
+def test_final_training_of_a_program_killed_twice(case, folder, empty_store):
+    """Once in the trials and once in the final training, at several operations: one test figure, one model."""
+    done = operations(case, folder, empty_store)
+    written = [at for at, what in enumerate(done, 1) if what == "write journal.jsonl"]
+    late = [at for at, what in enumerate(done, 1) if "final" in what or "model" in what]
+    assert late, "no operation of the final training was seen"
+    for at in (written[-2], late[0], late[len(late) // 2], late[-1]):
+        hold(case, [Go(Fault("kill", written[3])), Go(Fault("kill", max(1, at - written[3])))], folder, empty_store)
 
 
 def test_kill_before_warm_start(folder, empty_store):

@@ -113,3 +113,23 @@ def train(trial: Any) -> Any:
         walk.place += float(np.random.normal()) + torch.rand(()).item()
         value = float("nan") if fault in ("diverge", "nan") else walk.place
         yield {PLAN.objective: value, **PLAN.measured(epoch)}
+
+
+def test(trial: Any, walk: Any = None) -> dict[str, Any]:
+    """Tests the final model; the figure depends on all that the training drew."""
+    from tests.fuzz.tiny import PLAN
+
+    place = float(trial.seed % 100) if walk is None else walk.place
+    return {PLAN.objective: place + np.arange(20.0)}
+
+
+def export(trial: Any, folder: Any, walk: Any = None) -> None:
+    """Writes the final model."""
+    (folder / "place.txt").write_text("none" if walk is None else repr(walk.place))
+
+
+#: A command that counts its epochs in its folder. With the argument `test` it tests its model and leaves it there.
+SHELL = r"""sh -c 'epoch=$SEARCH_EPOCH; while [ $epoch -lt {epochs} ]; do epoch=$((epoch + 1));
+echo "@search {{\"epoch\": $epoch, \"loss\": $(({case} + 10 - epoch))}}"; done;
+if [ "$0" = test ]; then echo {case} > $SEARCH_FOLDER/model;
+echo "@search {{\"test_loss\": $(({case} + epoch))}}"; fi'"""

@@ -36,12 +36,13 @@ from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.programs import Program
 from search.runs import RunOptions
-from search.tracking import registry, tracker
+from search.tracking import model_registry, tracker
 from tests.fuzz import tiny
 from tests.fuzz.disk import Disk, Killed, Kind
 from tests.fuzz.known import HELD_BACK
 from tests.ray_here import LostWorker, ray_here
 from trainables import InputError, Objective
+from trainables.loops.command import Command
 
 NAME, EARLIER = "s", "earlier"
 #: Figures that a clock or the memory of this process decides.
@@ -53,16 +54,18 @@ class Case:
     """What is searched.
 
     Attributes:
-        kind: `task` is the task of tiny.py, with a final training and a registered model; `function` its function.
+        kind: `task` is the task of tiny.py, with a final training and a registered model; `function` its function;
+            `command` a command of a shell.
         space: further hyperparameters, as a YAML file or `search.run` gives them.
         metrics: further metrics, by name: the values of epoch 1, 2 and so on, over and over.
         faults: by the hyperparameter `case` (0 to 3) and the epoch: raise, diverge, nan or memory (of a task alone).
         keeps: whether the function keeps its state in checkpoints.
         objective: of the function.
         warm: whether an earlier search is in the store, from which this one starts.
+        tests: whether the function or command tests its final model and writes it.
     """
 
-    kind: Literal["task", "function"] = "task"
+    kind: Literal["task", "function", "command"] = "task"
     space: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     faults: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -75,6 +78,12 @@ class Case:
     objective: str = "loss min"
     seed: int = 0
     warm: bool = False
+    tests: bool = False
+
+    @property
+    def makes_model(self) -> bool:
+        """Whether the search ends with a registered model."""
+        return self.kind == "task" or self.tests
 
 
 @dataclass(frozen=True)
@@ -251,7 +260,13 @@ class World:
         options = RunOptions(None, name, None, case.retrain and name == NAME, source)
         space = {"case": {"int": [0, 3]}, **case.space}
         if case.kind == "function":
-            program = Program(tiny.train, space, case.objective, _flags(case))
+            others = {"test": tiny.test, "export": tiny.export} if case.tests else {}
+            program = Program(tiny.train, space, case.objective, _flags(case), others=others)
+            commands.run_command(self._console(), self.store, program, options)
+            return
+        if case.kind == "command":
+            command = Command(tiny.SHELL, final=f"{tiny.SHELL} test" if case.tests else None)
+            program = Program(command, space, case.objective, _flags(case))
             commands.run_command(self._console(), self.store, program, options)
             return
         raw = {**load_config("tiny", flags=_flags(case)).raw, "space": space}
@@ -391,7 +406,7 @@ class World:
         # Loading the logged model once more, and copying the whole package beside it, take most of a registration.
         patch.setattr("mlflow.models.utils._validate_serving_input", lambda *_, **__: None)
         patch.setattr("mlflow.utils.environment.warn_dependency_requirement_mismatches", lambda *_, **__: None)
-        patch.setattr(registry, "_code_copy", _little_code)
+        patch.setattr(model_registry, "_code_copy", _little_code)
 
     # the world around
 
@@ -497,7 +512,7 @@ class World:
     def state(self) -> SearchState:
         """The state that the journal adds up to."""
         objective = tiny.TASK.objective
-        if self.case.kind == "function":
+        if self.case.kind != "task":
             metric, _, mode = self.case.objective.rpartition(" ")
             objective = Objective(metric.removeprefix("val_"), "min" if mode == "min" else "max")
         state = SearchState(objective)
@@ -515,7 +530,12 @@ class World:
         if state.final is None:
             return {"status": state.status, "trials": trials}
         final, place = state.final, self.folder.final(state.final)
-        learnt = torch.load(place / "checkpoint.pt", weights_only=True)["model"]
+        state_dict = torch.load(place / "checkpoint.pt", weights_only=True)
+        if self.case.kind != "task":
+            written = sorted((place / "model" / "files").iterdir())
+            learnt = {path.name: torch.tensor(list(path.read_bytes())) for path in written}
+        else:
+            learnt = state_dict["model"]
         return {
             "status": state.status,
             "trials": trials,

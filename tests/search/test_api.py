@@ -181,6 +181,12 @@ def test_range_of_whole_numbers_that_gives_none_is_noted():
     ]
 
 
+def test_command_in_several_processes_is_refused_with_the_way_to_start_them(tmp_path):
+    command = search.Command("python train.py")
+    with pytest.raises(InputError, match=r"resources.processes: 2: a command starts its processes itself.* `torchrun"):
+        search.run(command, {"x": 1}, "val_loss min", resources={"processes": 2, "cpus": 0.5}, store=tmp_path)
+
+
 def test_specs_take_values_of_libraries_and_refuse_others_in_a_line():
     assert search.choice(np.logspace(-2, -1, 2)) == {"choice": [0.01, 0.1]}
     assert search.uniform(np.float64(0), 1, when={"a": np.bool_(True)}) == {"uniform": [0.0, 1], "when": {"a": True}}

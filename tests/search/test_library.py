@@ -188,6 +188,11 @@ def test_number_of_epochs_may_be_a_text(store):
         (["--store", "/dev/null"], "error: /dev/null: results cannot be kept there"),
         (["--storage", "s4://x"], "error: --storage s4://x: cannot be used: ValueError: Protocol not known: s4"),
         (["--storage", "/dev/null/x"], "error: --storage /dev/null/x: cannot be used: /dev/null is no folder"),
+        (
+            ["--gpus", "2"],
+            "error: configs/rnn.yaml: resources.gpus: 2: rnn trains in one process on at most",
+        ),
+        (["--set", "resources.processes=2"], "error: configs/rnn.yaml with --set: resources.processes: 2: rnn trains"),
         (["--set", "data.val_fraction=1.5"], "error: --set data.val_fraction=1.5: 1.5: expected a number > 0 and < 1"),
         (["--set", "data.val_fraction=0"], "error: --set data.val_fraction=0: 0: expected a number > 0 and < 1"),
     ],

@@ -65,6 +65,17 @@ def test_task_around_a_function_is_searched_as_it_was_made(command):
     assert "x  " in command.run("list", **env)
 
 
+def test_functions_after_the_trials_are_those_of_the_file_or_a_file_to_change(tmp_path):
+    (tmp_path / "file.py").write_text(TRAIN + "\n\ndef test(trial):\n    return {'loss': 1.0}\n")
+    (tmp_path / "space.yaml").write_text("x: {uniform: [1, 2]}")
+    new_from_function("mine", tmp_path / "new", f"{tmp_path}/file.py:train", tmp_path / "space.yaml", "val_loss min")
+    task = (tmp_path / "new" / "mine" / "task.py").read_text()
+    assert "from mine.function import test" in task and "test=test, export=export, predict=predict" in task
+    assert "from mine.after import export" in task
+    after = (tmp_path / "new" / "mine" / "after.py").read_text()
+    assert all(f"def {name}(" in after for name in ("test", "export", "predict"))
+
+
 @pytest.mark.nightly
 def test_new_package_installs_passes_its_test_and_its_search_learns(tmp_path, command):
     command.run("new", "spirals")

@@ -12,6 +12,8 @@ import pynvml
 import torch
 from torch import nn
 
+from trainables.base.device import devices
+
 
 @contextmanager
 def dead_relus(model: nn.Module) -> Iterator[Callable[[], float]]:
@@ -46,12 +48,16 @@ def dead_relus(model: nn.Module) -> Iterator[Callable[[], float]]:
 
 
 class MemoryPeak:
-    """The peak of memory since the object was made: of the GPU's allocator, or of this process."""
+    """The peak of memory since the object was made: of the GPU's allocator, or of this process.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+    Of `count` GPUs, the first of which is `device`, it is the peak of the fullest.
+    """
+
+    def __init__(self, device: torch.device, count: int = 1) -> None:
+        self._gpus = devices(device, count) if device.type == "cuda" else []
+        if self._gpus:
+            for gpu in self._gpus:
+                torch.cuda.reset_peak_memory_stats(gpu)
         else:
             # On Linux this resets VmHWM. Without it a reused worker would report the peak of an earlier trial.
             with suppress(OSError):
@@ -59,8 +65,8 @@ class MemoryPeak:
 
     def mib(self) -> float:
         """The peak in MiB."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        if self._gpus:
+            return max(map(torch.cuda.max_memory_allocated, self._gpus)) / 2**20
         try:
             status = Path("/proc/self/status").read_text()
             return int(status.split("VmHWM:")[1].split()[0]) / 1024
@@ -69,22 +75,29 @@ class MemoryPeak:
 
 
 class EnergyMeter:
-    """The energy that a GPU used since the object was made, by the counter of its driver (NVML).
+    """The energy that GPUs used since the object was made, by the counters of their driver (NVML).
 
-    The counter covers the whole GPU. A trial with a `share` of the GPU is charged this share of the energy. Other
+    A counter covers a whole GPU. A trial with a `share` of the GPU is charged this share of the energy. Other
     devices have no counter.
     """
 
-    def __init__(self, device: torch.device, share: float) -> None:
+    def __init__(self, device: torch.device, share: float, count: int = 1) -> None:
+        """Counts `device` and the GPUs after it, `count` in all."""
         self.share = share
-        self._read = _energy_counter(device) if device.type == "cuda" else None
-        self._begun = self._read() if self._read else 0
+        gpus = devices(device, count) if device.type == "cuda" else []
+        counters = [counter for gpu in gpus if (counter := _energy_counter(gpu)) is not None]
+        #: No sum if a GPU has no counter.
+        self._counters = counters if len(counters) == len(gpus) else []
+        self._begun = self._millijoules()
+
+    def _millijoules(self) -> int:
+        return sum(counter() for counter in self._counters)
 
     def measured(self) -> dict[str, float]:
         """`energy_joules`; empty if it cannot be measured."""
-        if self._read is None:
+        if not self._counters:
             return {}
-        return {"energy_joules": self.share * (self._read() - self._begun) / 1000}
+        return {"energy_joules": self.share * (self._millijoules() - self._begun) / 1000}
 
 
 def _energy_counter(device: torch.device) -> Callable[[], int] | None:

@@ -51,12 +51,16 @@ class Footprint:
             ),
         )
 
-    def beyond(self, base: Footprint) -> list[str]:
-        """Phrases for each resource that exceeds `base` and each changed setting; empty if there is none."""
+    def beyond(self, base: Footprint, files: int = _FILES) -> list[str]:
+        """Phrases for each resource that exceeds `base` and each changed setting; empty if there is none.
+
+        Args:
+            files: the growth of the number of open files that is no leak.
+        """
         left = []
         if self.threads > base.threads:
             left.append(f"{self.threads - base.threads} threads")
-        if self.files > base.files + _FILES:
+        if self.files > base.files + files:
             left.append(f"{self.files - base.files} open files")
         if self.device_bytes > base.device_bytes + _DEVICE_BYTES:
             left.append(f"{(self.device_bytes - base.device_bytes) / 2**20:.0f} MiB on the device")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
@@ -13,6 +14,7 @@ from typing import IO, Protocol, cast
 import fsspec
 import numpy as np
 
+from trainables.base import checkpoint_files
 from trainables.base.digests import Summed, digest
 from trainables.base.errors import InputError
 from trainables.base.files import broken, replacing
@@ -35,7 +37,22 @@ class Files(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Deletes a file if possible; the next start of the search deletes a file that remains."""
+        """Deletes a file, and the files of its folder (`checkpoint_files`), if possible.
+
+        The next start of the search deletes a file that remains.
+        """
+        ...
+
+    def keep(self, files: Mapping[str, Path], folder: str) -> int:
+        """Keeps files of this machine in `folder` with an index (`checkpoint_files`); returns their size in bytes."""
+        ...
+
+    def local(self, folder: str, scratch: Path) -> Path | None:
+        """A folder of this machine with the files that `keep` wrote; None if there are none.
+
+        Args:
+            scratch: a folder for copies of remote files.
+        """
         ...
 
     def names(self, folder: str) -> set[str]:
@@ -57,6 +74,7 @@ class LocalFiles:
 
     def delete(self, name: str) -> None:
         path = self.root / name
+        shutil.rmtree(self.root / checkpoint_files.folder_of(name), ignore_errors=True)
         path.unlink(missing_ok=True)
         if path.parent != self.root:
             with suppress(OSError):  # the folder is not empty
@@ -64,6 +82,13 @@ class LocalFiles:
 
     def names(self, folder: str) -> set[str]:
         return {path.relative_to(self.root).as_posix() for path in (self.root / folder).rglob("*") if path.is_file()}
+
+    def keep(self, files: Mapping[str, Path], folder: str) -> int:
+        return checkpoint_files.keep(files, self.root / folder)
+
+    def local(self, folder: str, scratch: Path) -> Path | None:
+        path = self.root / folder
+        return path if path.is_dir() else None
 
 
 class RemoteFiles:
@@ -85,11 +110,34 @@ class RemoteFiles:
 
     def delete(self, name: str) -> None:
         with suppress(OSError):
+            self.fs.rm(f"{self.root}/{checkpoint_files.folder_of(name)}", recursive=True)
+        with suppress(OSError):
             self.fs.rm_file(f"{self.root}/{name}")
 
     def names(self, folder: str) -> set[str]:
         self.fs.invalidate_cache()
         return {path[len(self.root) + 1 :] for path in self.fs.find(f"{self.root}/{folder}")}
+
+    def keep(self, files: Mapping[str, Path], folder: str) -> int:
+        for name, path in files.items():
+            self.fs.makedirs(f"{self.root}/{folder}/{name}".rpartition("/")[0], exist_ok=True)
+            self.fs.put_file(str(path), f"{self.root}/{folder}/{name}")  # in pieces
+        index, size = checkpoint_files.indexed(files)
+        for name, content in index.items():
+            self.fs.pipe_file(f"{self.root}/{folder}/{name}", content)
+        return size
+
+    def local(self, folder: str, scratch: Path) -> Path | None:
+        self.fs.invalidate_cache()
+        names = self.fs.find(f"{self.root}/{folder}")
+        if not names:
+            return None
+        copy = scratch / folder
+        for name in names:
+            path = copy / name[len(f"{self.root}/{folder}/") :]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.fs.get_file(name, str(path))
+        return copy
 
 
 def files_at(root: str) -> Files:

@@ -207,6 +207,24 @@ class Training(Protocol):
 
 
 @runtime_checkable
+class WithFiles(Protocol):
+    """A training whose state may include files and folders, such as the checkpoint of another library's trainer."""
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the state includes files. They may change or vanish when the training goes on."""
+        ...
+
+    def files(self) -> dict[str, Path]:
+        """The files and folders of the state that `state_dict` returned last, by name; empty if it has none."""
+        ...
+
+    def take_files(self, folder: Path | None) -> None:
+        """Gives the training the folder with the files of the state that it loaded; raises Damaged if it is missing."""
+        ...
+
+
+@runtime_checkable
 class SelfTrained(Protocol):
     """A task that runs its epochs itself, such as a user's own training loop. `build` may return any `Training`."""
 
@@ -224,6 +242,26 @@ class SelfTrained(Protocol):
         """Gives a training its trial number, and its own folder if this machine sees the search's folder."""
         ...
 
+    @property
+    def trains_finally(self) -> bool:
+        """Whether a search ends with a final training by itself."""
+        ...
+
+    @property
+    def tests(self) -> bool:
+        """Whether the final model is tested."""
+        ...
+
+    @property
+    def keeps_model(self) -> bool:
+        """Whether the checkpoint of a trial holds its model, so that it can be tested without a final training."""
+        ...
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the final model predicts."""
+        ...
+
 
 @runtime_checkable
 class Mergeable(Protocol):
@@ -238,8 +276,12 @@ class Mergeable(Protocol):
 class Exported(Protocol):
     """A task that writes its model for others to use. Without it the search registers no model."""
 
-    def export(self, learner: Learner, info: DataInfo, folder: Path) -> None:
-        """Writes the finished model into `folder`, so that `load` needs nothing else."""
+    def export(self, learner: Any, info: DataInfo, folder: Path) -> pd.DataFrame | None:
+        """Writes the finished model into `folder`, so that `load` needs nothing else.
+
+        Returns:
+            Some raw inputs, if only the training knows them; they take the place of `example`.
+        """
         ...
 
     def load(self, folder: Path) -> Any:
@@ -254,8 +296,8 @@ class Exported(Protocol):
         """Predicts: a row for each row of `frame`."""
         ...
 
-    def example(self, split: Any, info: DataInfo) -> pd.DataFrame:
-        """A few raw inputs of a split, in the form that `predict` takes."""
+    def example(self, split: Any, info: DataInfo) -> pd.DataFrame | None:
+        """A few raw inputs of a split, in the form that `predict` takes; None if the task knows none."""
         ...
 
 
@@ -350,8 +392,11 @@ class Bootstrapped(Protocol):
     The engine then computes the objective again for units that are drawn with repetition (the bootstrap).
     """
 
-    def units(self, learner: Learner, split: Any) -> np.ndarray:
-        """The terms (units, k) that each unit adds to the sums. Units and their order are the same for every model."""
+    def units(self, learner: Any, split: Any) -> np.ndarray | None:
+        """The terms (units, k) that each unit adds to the sums. Units and their order are the same for every model.
+
+        None if the units of this model are not known.
+        """
         ...
 
     def objective_of(self, sums: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The adapter that makes any task a Ray Tune trainable. The only file here that imports ray."""
+"""The adapter that makes any task a Ray Tune trainable."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import dataclasses
 import gc
 import io
 import math
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import IO, Any
 
 import ray
@@ -20,7 +22,7 @@ import torch
 from ray import tune
 
 from trainables import get_task
-from trainables.base import fused, training
+from trainables.base import checkpoint_files, fused, training
 from trainables.base.checkpoints import Storage
 from trainables.base.device import Device, choose_device
 from trainables.base.fused import Member
@@ -31,6 +33,8 @@ from trainables.base.task import SelfTrained, Splits
 #: The number of checkpoints that are written at the same time. Of an epoch of 32 batched trials, checkpoints take 12 %
 #: of the time; one after the other they took 18 % (benchmarks/tried.md).
 WRITERS = 8
+#: The bytes of a piece of a file that travels between machines.
+PIECE = 64 * 2**20
 #: Seconds between two progress messages of an epoch.
 PROGRESS_EVERY = 5.0
 
@@ -44,7 +48,8 @@ class TaskTrainable(tune.Trainable):
         number, params, seed, micro_batches: of the trial.
         decisions: the epochs after which the driver may stop or pause the trial.
         resume_from: names and digests of the trial's checkpoints, the newest first.
-        carried: object references to the content of checkpoints that this machine may not see.
+        carried: the files of the newest checkpoint by name, as `pieces_of` returns them, for a machine that does not
+            see them.
 
     A checkpoint holds a learner's whole state, whether it trained alone or in a stack. A worker is reused for many
     trials. `epoch` counts a trial's epochs; unlike Tune's `training_iteration` it continues after a resume.
@@ -70,6 +75,8 @@ class TaskTrainable(tune.Trainable):
         self._generators = threading.Lock()
         self._base: Footprint | None = None
         self._members: dict[int, Member] = {}
+        #: A folder for copies of files that a trial continues from.
+        self._scratch = tempfile.TemporaryDirectory(prefix="trial-")
         #: The exception of a trial, until the driver gets it.
         self._raised: Exception | None = None
         self._begin(config)
@@ -79,6 +86,9 @@ class TaskTrainable(tune.Trainable):
         """Called by Tune to reuse the worker; raises Unclean if the previous trial left something behind."""
         before = ", ".join(map(str, self._members))
         self._members, self._raised = {}, None
+        checkpoint_files.settle()
+        self._scratch.cleanup()
+        self._scratch = tempfile.TemporaryDirectory(prefix="trial-")
         footprint = Footprint.now()
         # Compare with the end of the first trial: what libraries allocate on first use is no leak.
         self._base = self._base or footprint
@@ -101,14 +111,15 @@ class TaskTrainable(tune.Trainable):
 
     def _member(self, trial: dict[str, Any]) -> Member:
         device = choose_device(**self._resources)
+        scratch = Path(self._scratch.name)
         storage = self._files
         if not storage.sees_folder:
-            carried = {name: ray.get(content) for name, content in trial["carried"].items()}
-            storage = dataclasses.replace(storage, carried=carried)
+            storage = received(storage, trial["carried"], scratch)
         # An older checkpoint, or the beginning, leads to the same results as the damaged one.
         learner, damaged = training.restore(
-            lambda: self._build(trial, device), trial["resume_from"], storage.open_checked
-        )
+            lambda: self._build(trial, device), trial["resume_from"], storage.open_checked,
+            partial(storage.others, scratch=scratch),
+        )  # fmt: skip
         self._damaged += [{"file": error.file, "why": error.why} for error in damaged]
         return Member(learner, training.rng_state())
 
@@ -117,8 +128,7 @@ class TaskTrainable(tune.Trainable):
         learner = self._task.build(trial["params"], self._splits, self._epochs, device)
         learner.micro_batches = trial["micro_batches"]
         if isinstance(self._task, SelfTrained):
-            folder = self._files.folder / "trials" / f"{trial['number']:04d}" if self._files.sees_folder else None
-            self._task.place(learner, trial["number"], folder)
+            self._task.place(learner, trial["number"], self._files.trial_folder(trial["number"]))
         return learner
 
     def drop(self, numbers: Sequence[int]) -> None:
@@ -169,7 +179,8 @@ class TaskTrainable(tune.Trainable):
                 self._raised = error  # the next step reports it; this step reports the epochs before
                 break
             ended += trained
-            if time.monotonic() - began >= self._gather or any(map(self._is_decided, trained)):
+            with_files = any(getattr(member.learner, "has_files", False) for member in self._members.values())
+            if with_files or time.monotonic() - began >= self._gather or any(map(self._is_decided, trained)):
                 last = trained
             for result in trained:
                 number, loss = result["number"], self._loss(result)
@@ -231,13 +242,50 @@ class TaskTrainable(tune.Trainable):
             result, state = pair
             number, epoch = result["number"], result["epoch"]
             write = partial(self._write, number) if state is None else lambda file: file.write(state)
-            result["checkpoint"] = self._files.save(f"checkpoints/trial-{number:04d}/epoch-{epoch:04d}.pt", write)
+            others = partial(training.files_of, self._members[number].learner) if state is None else dict
+            name = f"checkpoints/trial-{number:04d}/epoch-{epoch:04d}.pt"
+            result["checkpoint"] = sent(self._files.save(name, write, others))
 
         if len(results) == 1:
             save(results[0])
         else:  # small files: most of the time is waiting for the disk or the network
             with ThreadPoolExecutor(WRITERS) as pool:
                 list(pool.map(save, results))
+
+
+def sent(written: dict[str, Any]) -> dict[str, Any]:
+    """What `Storage.save` returned; the driver gets references to the pieces of a file in place of its path."""
+    if "files" in written:
+        pieces = {name: pieces_of(file) if isinstance(file, Path) else file for name, file in written["files"].items()}
+        return {**written, "files": pieces}
+    return written
+
+
+def pieces_of(path: Path) -> list[Any]:
+    """References to the content of a file in pieces of `PIECE` bytes: no process holds all of it in memory."""
+    with path.open("rb") as file:
+        return [ray.put(piece) for piece in iter(partial(file.read, PIECE), b"")]
+
+
+def received(storage: Storage, carried: Mapping[str, list[Any]], scratch: Path) -> Storage:
+    """The storage with the files that the driver sent.
+
+    Args:
+        carried: the pieces of each file by name. A checkpoint may have other files beside its state.
+        scratch: a folder for these other files.
+    """
+    content, folder = {}, None
+    for name, pieces in carried.items():
+        if checkpoint_files.checkpoint_of(name) == name:
+            content[name] = b"".join(map(ray.get, pieces))
+            continue
+        path = scratch / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            for piece in pieces:
+                file.write(ray.get(piece))
+        folder = scratch / checkpoint_files.folder_of(checkpoint_files.checkpoint_of(name))
+    return dataclasses.replace(storage, carried=content, received=folder)
 
 
 class _ProgressSender:
@@ -255,7 +303,9 @@ class _ProgressSender:
         with suppress(ValueError):  # the actor does not exist
             board = ray.get_actor(self._board)
             taken = now - self._began
+            known = {} if step.mean_loss is None else {"loss": step.mean_loss()}
+            known |= {} if step.samples is None else {"samples_per_second": step.samples / taken}
             board.tell.remote(self._numbers, {
-                "epoch": self._epoch, "done": step.done, "of": step.of, "loss": step.mean_loss(),
-                "samples_per_second": step.samples / taken, "left": taken / step.done * (step.of - step.done),
+                "epoch": self._epoch, "done": step.done, "of": step.of, **known,
+                "left": taken / step.done * (step.of - step.done),
             })  # fmt: skip

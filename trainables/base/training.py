@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from trainables.base.device import Device
 from trainables.base.errors import Damaged, first_line
 from trainables.base.files import replacing
 from trainables.base.health import EnergyMeter, MemoryPeak, dead_relus
-from trainables.base.task import SelfTrained, Training
+from trainables.base.task import SelfTrained, Training, WithFiles
 
 #: Batches from one check of the loss to the next. Each check waits for the device.
 CHECK_EVERY = 20
@@ -128,6 +128,11 @@ def write(learner: Training, file: IO[bytes]) -> None:
     torch.save(learner.state_dict(), file)
 
 
+def files_of(learner: Training) -> dict[str, Path]:
+    """The files of the state that `write` wrote last, by name; empty for most trainings."""
+    return learner.files() if isinstance(learner, WithFiles) else {}
+
+
 def save(learner: Training, path: Path) -> None:
     """Writes a checkpoint whole or not at all; raises OSError if it cannot be written."""
     with replacing(path) as file:
@@ -142,7 +147,7 @@ def load(learner: Training, source: Path | IO[bytes]) -> None:
 
 def restore(
     build: Callable[[], Trained], states: Sequence[tuple[str, str | None]],
-    opened: Callable[[str, str | None], IO[bytes]],
+    opened: Callable[[str, str | None], IO[bytes]], others: Callable[[str], Path | None] = lambda name: None,
 ) -> tuple[Trained, list[Damaged]]:  # fmt: skip
     """Restores the first sound checkpoint of a list; starts from the beginning if none is sound.
 
@@ -151,6 +156,7 @@ def restore(
         states: names and digests (None: not known) of checkpoints, in the order in which to try them. A file may be
             missing.
         opened: `Storage.open_checked`.
+        others: `Storage.others`.
 
     Returns:
         The training, and the error of each damaged file. A missing file is no damaged file.
@@ -161,14 +167,20 @@ def restore(
     damaged: list[Damaged] = []
     learner = build()
     for name, digest in states:
+        loaded = False
         try:
             with opened(name, digest) as file:
+                folder = others(name)
+                loaded = True
                 load(learner, file)
+            if isinstance(learner, WithFiles):
+                learner.take_files(folder)
             return learner, damaged
         except FileNotFoundError:
             continue
         except Damaged as error:
             damaged.append(error)
+            learner = build() if loaded else learner
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
@@ -184,15 +196,15 @@ class Step:
     """The progress of an epoch.
 
     Attributes:
-        done, of: the steps so far, and those of the whole epoch.
-        samples: the samples so far.
-        mean_loss: returns the mean loss so far; it waits for the device.
+        done, of: the steps so far, and those of the whole epoch. A training of the user may count in other units.
+        samples: the samples so far; None if they are not known.
+        mean_loss: returns the mean loss so far; it waits for the device. None if the loss is not known.
     """
 
-    done: int
-    of: int
-    samples: int
-    mean_loss: Callable[[], float]
+    done: float
+    of: float
+    samples: int | None = None
+    mean_loss: Callable[[], float] | None = None
 
 
 #: Called after each step.
@@ -210,7 +222,9 @@ def observed(observer: Observer) -> Iterator[None]:
         _observers.remove(observer)
 
 
-def step_ended(done: int, of: int, samples: int, mean_loss: Callable[[], float]) -> None:
+def step_ended(
+    done: float, of: float, samples: int | None = None, mean_loss: Callable[[], float] | None = None
+) -> None:
     """Calls the observers; for training loops that do not use `fit_batches`."""
     for observer in _observers:
         observer(Step(done, of, samples, mean_loss))
@@ -294,6 +308,13 @@ def not_finite(loss: float, gradient_norm: float) -> Diverged | None:
 def of_split(split: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """Metrics with the split in their names: `{"loss": 0.4}` of `val` becomes `{"val_loss": 0.4}`."""
     return {f"{split}_{name}": value for name, value in metrics.items()}
+
+
+def finish(task: Any, learner: Any, train: Any) -> None:
+    """Lets a `SelfTrained` training run to its end after its last epoch, so that the code after its loop runs too."""
+    if isinstance(task, SelfTrained):
+        with suppress(Ended):
+            task.run_epoch(learner, train, None)
 
 
 def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:

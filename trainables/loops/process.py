@@ -17,6 +17,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Process:
         """Starts the command.
 
         Args:
-            environment: variables that are added to those of this process.
+            environment: variables that are added to those of this process, and to those of `_line_buffered`.
             log: the file for the output; None for none.
 
         Raises:
@@ -60,7 +61,7 @@ class Process:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._began = time.monotonic()
         self._mark = uuid.uuid4().hex
-        variables = {**os.environ, **environment, MARK_VARIABLE: self._mark}
+        variables = {**os.environ, **_line_buffered(), **environment, MARK_VARIABLE: self._mark}
         try:
             self._process = subprocess.Popen(
                 words, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -223,6 +224,21 @@ def _is_zombie(process: psutil.Process) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.Error:
         return True
+
+
+@cache
+def _line_buffered() -> dict[str, str]:
+    """The variables by which `stdbuf` lets programs of the C library write each line at once; empty without `stdbuf`.
+
+    Without them a program keeps some kilobytes of lines back, as its output is no terminal. A terminal would change
+    the program: colours, progress bars, and lines that are broken at its width.
+    """
+    try:
+        run = subprocess.run(["stdbuf", "-oL", "env", "-0"], capture_output=True, text=True, check=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    variables = dict(entry.split("=", 1) for entry in run.stdout.split("\0") if "=" in entry)
+    return {name: value for name, value in variables.items() if os.environ.get(name) != value and name != "_"}
 
 
 def _die_with_parent() -> None:

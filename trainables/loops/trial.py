@@ -11,7 +11,7 @@ import pickle
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,13 @@ from typing import Any, NoReturn
 import torch
 
 from trainables.base.device import Device
-from trainables.base.errors import first_line
-from trainables.base.training import Ended, rng_state, set_rng_state
+from trainables.base.errors import Damaged, first_line
+from trainables.base.training import Ended, rng_state, set_rng_state, step_ended
 from trainables.loops import trainers
 from trainables.loops.errors import Stopped, TrainingError
+from trainables.loops.figures import TestFigures
+from trainables.loops.steps import Batches, endless, left_out, position_of, report_at
+from trainables.loops.trainers import TrainerFiles
 
 
 class Trial:
@@ -33,11 +36,17 @@ class Trial:
     Attributes:
         params: the hyperparameters by name.
         number: the number of the trial in its search, from 0.
-        of: the number of epochs of a full trial.
+        of: the number of epochs of a full trial; in a search that counts in steps, its number of reports.
+        report_every: the number of steps from one report to the next; None in a search that counts in epochs.
         seed: the trial's seed. The generators of Python, NumPy and torch are seeded with it already.
-        device: `cuda:0`, the GPU (or share of a GPU) of the trial, or `cpu`.
+        device: `cuda:0`, the GPU (or share of a GPU) of the trial, or `cpu`; in a group of processes the first GPU of
+            this process.
+        rank, world_size, local_rank: the number of this process in its group (from 0), the number of processes, and the
+            number of this process on its machine; 0, 1 and 0 without a group.
         objective: the name of the metric that the search optimises.
         folder: the trial's own folder, which is the same after a resume; None on a machine that does not see the store.
+        final: whether this is the final training, after the trials. It may train on validation data too, and its
+            metrics need no objective.
 
     >>> def train(trial: search.Trial):
     ...     model = torch.nn.Linear(2, trial.params["width"]).to(trial.device)
@@ -45,17 +54,34 @@ class Trial:
     ...         yield {"val_loss": 1 / epoch}
     """
 
-    def __init__(self, params: dict[str, Any], seed: int, epochs: int, device: torch.device) -> None:
-        self.params, self.seed, self.device = params, seed, device
+    rank, world_size, local_rank = 0, 1, 0
+
+    def __init__(
+        self, params: dict[str, Any], seed: int, epochs: int, device: torch.device, report_every: int | None = None
+    ) -> None:
+        self.params, self.seed, self.device, self.report_every = params, seed, device, report_every
         self.number = 0
         self.objective = ""
         self.folder: Path | None = None
         self.of = epochs
+        self.final = False
+        #: The latest value of each metric that the final command reported.
+        self.figures: dict[str, float] = {}
+        #: The objects that `test` and `export` get, if they are others than those of `epochs`.
+        self._handed: dict[str, Any] | None = None
         #: The objects whose states each checkpoint holds, by name.
         self._parts: dict[str, Any] = {}
         #: A checkpoint that the function has not restored yet.
         self._checkpoint: dict[str, Any] | None = None
+        #: The folder with the files of this checkpoint; None if it has none.
+        self._files: Path | None = None
+        #: The step that the training loop has reached; None if nothing counts its steps.
+        self._step: int | None = None
+        #: The epoch of the checkpoint that the function restored.
+        self._restored = 0
         self._report: Callable[[Any], None] | None = None
+        #: The number of reports so far.
+        self._reports = 0
         #: Lines for the user, until the search shows them.
         self.messages: list[str] = []
 
@@ -74,7 +100,72 @@ class Trial:
         Raises:
             TrainingError: a part has no state, or the checkpoint holds other parts.
         """
-        yield from range(self.restore(**parts) + 1, self.of + 1)
+        for epoch in range(self.restore(**parts) + 1, self.of + 1):
+            before = self._reports
+            yield epoch
+            self._check_reported(before, epoch)
+
+    @property
+    def max_steps(self) -> int:
+        """The number of steps of a full trial; raises TrainingError in a search that counts in epochs."""
+        return self.of * self._every("trial.max_steps")
+
+    def steps(self, batches: Iterable[Any] | None = None, /, **parts: Any) -> Iterator[Any]:
+        """Yields the numbers of the steps that remain to be trained, from 1, each with a batch if there are `batches`.
+
+        Yield the metrics inside the loop after each `trial.report_every` steps. Parts and the end of the loop are as of
+        `epochs`.
+
+        Args:
+            batches: a loader that can be iterated again, such as a DataLoader. Its passes follow each other. After a
+                kill the pass continues with the next batch, if the loader draws its order from the generators of
+                Python, NumPy or torch.
+
+        Raises:
+            TrainingError: as `epochs`; the search counts in epochs, or a pass has no batch.
+
+        >>> def train(trial: search.Trial):
+        ...     for step in trial.steps():
+        ...         if step % trial.report_every == 0:
+        ...             yield {"val_loss": 1 / step}
+        """
+        every = self._every("trial.steps")
+        walk = None if batches is None else Batches(batches)
+        done = self.restore(**parts, **({"batches": walk} if walk is not None and parts else {}))
+        rest = None if walk is None else endless(walk)
+        for step in range(done * every + 1, self.max_steps + 1):
+            before = self._reports
+            batch = None if rest is None else next(rest)
+            self._step = step
+            yield step if rest is None else (step, batch)
+            if step % every == 0:
+                self._check_reported(before, step // every)
+
+    def _check_reported(self, before: int, report: int) -> None:
+        """Raises TrainingError if a rank trained up to a report without metrics: rank 0 would wait for it for ever.
+
+        Args:
+            before: the number of reports before.
+        """
+        if self.rank and self._reports == before:
+            raise TrainingError(
+                f"rank {self.rank} ended {self.at(report)} without metrics: every rank yields where rank 0 does; "
+                "the search ignores the metrics of all ranks but 0"
+            )
+
+    def _every(self, place: str) -> int:
+        if self.report_every is None:
+            raise TrainingError(f"{place}: the search counts in epochs; search with steps=2000, report_every=100, say")
+        return self.report_every
+
+    @property
+    def unit(self) -> str:
+        """`epoch` or `step`: what the search counts."""
+        return "epoch" if self.report_every is None else "step"
+
+    def at(self, report: int) -> str:
+        """The place of a report in words, such as `epoch 3` or `step 300`."""
+        return f"{self.unit} {report * (self.report_every or 1)}"
 
     def report(self, metrics: Any) -> None:
         """Reports the metrics of the epoch that just ended; returns when the next epoch is due.
@@ -92,17 +183,37 @@ class Trial:
     def fit(self, trainer: Any, *arguments: Any, **named: Any) -> None:
         """Trains with a `transformers.Trainer` or a Lightning `Trainer`.
 
-        The trainer reports each epoch, and after a kill it continues from its own checkpoint. The call returns when the
-        trial is complete. It does not return when the trial is stopped.
+        The trainer reports each evaluation. After a kill it continues from its own checkpoint. The call returns when
+        the trial is complete. It does not return when the trial is stopped.
 
         Args:
-            trainer: the search sets its number of epochs, and lets it evaluate and save after each epoch.
+            trainer: it keeps its settings. A line names the values that the search adds, such as the number of epochs
+                or steps, and saving after each evaluation.
             arguments, named: the arguments of the trainer's `train` or `fit`: for Lightning the module and the data.
 
         Raises:
-            TrainingError: the object is no such trainer.
+            TrainingError: the object is no such trainer, or one of its settings contradicts the search.
         """
         trainers.fit(self, trainer, *arguments, **named)
+        self._handed = trainers.handed(trainer)
+
+    def progress(self, done: float, of: float) -> None:
+        """Tells how much of the running epoch is done, such as `trial.progress(batch, len(batches))`.
+
+        The live table shows it in long epochs. A search with a time budget measures the seconds of an epoch by it.
+
+        Raises:
+            TrainingError: the values are no numbers, or `done` is not between 0 and `of`.
+        """
+        if not all(isinstance(value, numbers.Real) for value in (done, of)) or not 0 <= done <= of or of == 0:
+            raise TrainingError(f"trial.progress({done!r}, {of!r}): expected two numbers, the first at most the second")
+        if done:
+            step_ended(done, of)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The objects that `test` and `export` get: those given to `epochs`, or the trainer and the model of `fit`."""
+        return self._parts if self._handed is None else self._handed
 
     def restore(self, **parts: Any) -> int:
         """Restores the parts of `epochs` from the trial's checkpoint; returns the checkpoint's epoch, or 0."""
@@ -123,7 +234,36 @@ class Trial:
         for name, part in parts.items():
             part.load_state_dict(checkpoint["parts"][name])
         set_rng_state(checkpoint["rng"])
-        return int(checkpoint["epoch"])
+        self._restored = int(checkpoint["epoch"])
+        return self._restored
+
+    def _has_come_to(self, metrics: Any, due: int) -> bool:
+        """Whether a report is the one that is `due`; False for an earlier one, such as that of step 0.
+
+        Raises:
+            TrainingError: the report that is due is missing.
+        """
+        if self.report_every is None:
+            return True
+        every, own = self.report_every, metrics if isinstance(metrics, Mapping) else {}
+        try:
+            position = position_of(own)
+        except (TypeError, ValueError) as error:
+            raise TrainingError(f"the function yielded {_shown(metrics)}: its step is no number") from error
+        if self._step is not None and "step" not in own:
+            position, number = self._step, self._step // every
+        elif position is not None:
+            number = report_at(position, every)
+        else:
+            return True
+        if number > due:
+            raise TrainingError(
+                f"the function reports step {position:g} where {self.at(due)} is due: report after each "
+                f"{every} steps, or search with another report_every"
+            )
+        if number < due and position > 0:
+            self.messages.append(left_out(every))
+        return number == due
 
     def _state(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self._parts.items()}
@@ -136,7 +276,18 @@ TrainingFunction = Callable[[Trial], Any]
 class Loop:
     """The training of one trial by a training function: a `base.task.Training`, as `Learner` is one."""
 
-    def __init__(self, function: TrainingFunction, trial: Trial, device: Device, objective: str) -> None:
+    def __init__(
+        self, function: TrainingFunction, trial: Trial, device: Device, objective: str, code: Any = None
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            code: the program, whose other functions test and export the trained parts.
+        """
+        self.code = code
+        #: The test figures, once the training is finished and tested.
+        self.tested: TestFigures | None = None
+        #: The first input and output of a module in `test`, as arrays.
+        self.example: list[Any] = []
         self.trial, self.device, self.params = trial, device, trial.params
         self.epoch = 0
         self.micro_batches = 1
@@ -161,31 +312,60 @@ class Loop:
         metrics = self._next()
         if starts and self.trial._checkpoint is not None:
             # The function restored no part: it runs again from its first epoch up to the trial's epoch.
-            self.trial.messages.append("no parts were given to `trial.epochs(...)`, so it starts again at epoch 1")
-            for _ in range(2, self.epoch + 1):
-                metrics = self._next()
+            self.trial.messages.append(
+                "no parts were given to `trial.epochs(...)`, so it starts again at its beginning"
+            )
+            for known in range(1, self.epoch):
+                metrics = self._next(known)
         self.trial._checkpoint = None
         if self.epoch > self.trial.of:
             with _ends_children("ended"):
                 self._running.close()
             raise Ended
-        return self._checked_metrics(metrics)
+        return {self._objective: 0.0} if self.trial.rank else self._checked_metrics(metrics)
+
+    def end(self) -> None:
+        """Ends the function at its last report; raises what the function then raises."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters of the modules among the parts."""
+        modules = [part for part in self.trial.parts.values() if isinstance(part, torch.nn.Module)]
+        return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
     @property
     def messages(self) -> list[str]:
         """Lines for the user about this trial. The code that shows them empties the list."""
         return self.trial.messages
 
-    def _next(self) -> Any:
+    def _next(self, known: int = 0) -> Any:
+        """The metrics of the next report.
+
+        Args:
+            known: the reports so far of a function that runs again from its beginning.
+        """
+        while True:
+            metrics = self._yielded()
+            if self.trial._has_come_to(metrics, self.epoch if self.trial._checkpoint is None else known + 1):
+                return metrics
+
+    def _yielded(self) -> Any:
         assert self._running is not None
         try:
             with _ends_children("yielded metrics"):
-                return next(self._running)
+                metrics = next(self._running)
+                self.trial._reports += 1
+                return metrics
         except StopIteration:
-            if self.epoch > 1:
+            if self.epoch > 1 or self.trial.final:
                 raise Ended from None
+            first = "epoch" if self.trial.report_every is None else "report"
             raise TrainingError(
-                f"the function ended before its first epoch, and a trial has {self.trial.of}: yield the metrics of each"
+                f"the function ended before its first {first}, and a trial has {self.trial.of}: yield the metrics of "
+                "each"
             ) from None
 
     def _checked_metrics(self, metrics: Any) -> dict[str, float]:
@@ -193,12 +373,29 @@ class Loop:
             metrics = {self._objective: metrics}
         if not isinstance(metrics, Mapping):
             raise TrainingError(f"the function yielded {_shown(metrics)}: expected a dictionary of metrics")
-        if self._objective not in metrics:
+        if self._objective not in metrics and not self.trial.final:
             raise TrainingError(
                 f"the function yielded {_names(metrics)}, without the objective {self._objective!r}: yield it in each "
                 "epoch; in epochs without a validation, its last value"
             )
-        return {str(name): _number(name, value) for name, value in metrics.items()}
+        place = {"step"} if self.trial.report_every else set()  # the search counts it
+        return {str(name): _number(name, value) for name, value in metrics.items() if name not in place}
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the state includes files."""
+        return any(isinstance(part, TrainerFiles) for part in self.trial._parts.values())
+
+    def files(self) -> dict[str, Path]:
+        """The files and folders that belong to the state, by name; see `base.task.WithFiles`."""
+        return {name: path for part in self.trial._parts.values() for name, path in _files_of(part).items()}
+
+    def take_files(self, folder: Path | None) -> None:
+        """Takes the folder with the files of the state; raises Damaged if the state has files and the folder is
+        missing."""
+        if folder is None and self.trial._checkpoint is not None and self.trial._checkpoint.get("files"):
+            raise Damaged(f"the folder of epoch {self.epoch}", "it is missing")
+        self.trial._files = folder
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a checkpoint holds; raises TrainingError if the state of a part cannot be saved."""
@@ -207,7 +404,8 @@ class Loop:
             for name, part in parts.items():
                 _check_state(name, part)
             self._checked = True
-        return {"parts": parts, "epoch": self.epoch, "notes": self.notes, "rng": rng_state()}
+        state = {"parts": parts, "epoch": self.epoch, "notes": self.notes, "rng": rng_state()}
+        return {**state, "files": True} if self.files() else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned. The parts are restored when the function calls `trial.epochs`."""
@@ -238,6 +436,8 @@ def _epochs_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None,
         except SystemExit as error:
             if isinstance(mistake := _exit(error), TrainingError):
                 raise mistake from error
+    elif not reports and trial._restored == trial.of:
+        return  # a kill came after the last epoch
     elif not reports and trial.of > 1:
         raise TrainingError(
             f"the function returned {_shown(returned)}, but a trial has {trial.of} epochs: `yield` the metrics of "
@@ -267,6 +467,8 @@ def _reports_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None
 
     def call() -> None:
         try:
+            if trial.device.type == "cuda":  # each thread has its own current GPU
+                torch.cuda.set_device(trial.device)
             with _ends_children():
                 returned = function(trial)
             items.put(_Returned(returned))
@@ -343,6 +545,10 @@ def _exit(error: SystemExit) -> TrainingError | _Returned:
     mistake = TrainingError(f"the function called sys.exit{code}")
     mistake.__cause__ = error
     return mistake
+
+
+def _files_of(part: Any) -> dict[str, Path]:
+    return part.files() if isinstance(part, TrainerFiles) else {}
 
 
 def _check_state(name: str, part: Any) -> None:

@@ -51,7 +51,7 @@ class Asha(Scheduler):
         # of the first `reduction_factor` trials at a rung only the best so far continues.
         others = [v for n, v in study.losses.get(trial.epoch, {}).items() if n != trial.number and n < before]
         better, trials = sum(value < loss for value in others), len(others) + 1
-        rank = f"{_ordinal(1 + better)} of {trials} at epoch {trial.epoch}"
+        rank = f"{_ordinal(1 + better)} of {trials} at {study.unit.at(trial.epoch)}"
         if trial.epoch < first_reliable_rung(self.epochs, study.losses, before):
             return go_on(f"{rank}; ranks there contradict later ones, so trials pass without being compared")
         return self._by_rank(study, rank, better, trials)

@@ -15,6 +15,7 @@ from search.core.state import Trial
 
 if TYPE_CHECKING:
     from search.core.settings import SearchSection
+    from search.core.unit import Unit
 
 
 class View(Protocol):
@@ -22,6 +23,11 @@ class View(Protocol):
 
     A loss is the objective, or the negative objective if larger is better. Diverged trials have no losses.
     """
+
+    @property
+    def unit(self) -> Unit:
+        """The unit in which reasons name an epoch: `study.unit.at(trial.epoch)` is `epoch 3` or `step 300`."""
+        ...
 
     @property
     def losses(self) -> Losses:

@@ -63,7 +63,7 @@ class _BracketView:
     def __init__(self, study: View, hyperband: Hyperband, bracket: int) -> None:
         self._study = study
         self.loss, self.before, self.paused, self.prefer = study.loss, study.before, study.paused, study.prefer
-        self.is_last = study.is_last
+        self.is_last, self.unit = study.is_last, study.unit
         self.losses: Losses = _BracketLosses(study.losses, hyperband, bracket)  # type: ignore[assignment]
 
 

@@ -40,7 +40,8 @@ class MedianStopping(Scheduler):
             return CONTINUE
         averages = self._averages(study, trial)
         if len(averages) < self.min_trials:
-            return go_on(f"{len(averages)} others reached this epoch, and the rule needs {self.min_trials}")
+            unit = study.unit.name
+            return go_on(f"{len(averages)} others reached this {unit}, and the rule needs {self.min_trials}")
         best = min(rung[trial.number] for rung in study.losses.values() if trial.number in rung)
         worse = best > statistics.median(averages)
         side = "worse" if worse else "no worse"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from search.core.decision import Decision
 from search.core.schedulers.base import Scheduler
 from search.core.state import Trial
+from search.core.unit import Unit
 
 
 class Losses:
@@ -16,7 +17,7 @@ class Losses:
     def __init__(self) -> None:
         self.losses: dict[int, dict[int, float]] = {}
         self.waiting: dict[int, int] = {}
-        self.is_last = False
+        self.is_last, self.unit = False, Unit(None)
         self.compared_before = math.inf
         self.prefer: Callable[[Sequence[int]], int | None] = lambda waiting: None
 

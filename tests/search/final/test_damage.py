@@ -27,7 +27,7 @@ def trained(tmp_path):
 
     def train(epochs: int = 3, states=(("final/progress.pt", None),)):
         messages = retrain.final_worker(
-            "toy", splits, CPU, PARAMS, 1, 7, 3, "final/done", list(states), Storage(tmp_path, b"mark")
+            "toy", splits, CPU, 0, PARAMS, 1, 7, 3, "final/done", list(states), Storage(tmp_path, b"mark")
         )
         said = []
         for message in messages:
@@ -110,7 +110,7 @@ def test_audit_passes_over_damaged_states(tmp_path):
 
     def audited():
         states = [("audit/0000.pt", None)]
-        return list(audit.audit_worker("toy", splits, CPU, PARAMS, 1, 7, 3, states, storage))
+        return list(audit.audit_worker("toy", splits, CPU, 0, PARAMS, 1, 7, 3, states, storage))
 
     whole = [one.get("metrics", {}).get("val_loss") for one in audited()]
     (tmp_path / "audit/0000.pt").write_bytes(bytes(4096))

@@ -125,6 +125,28 @@ def test_again_of_a_command_leads_to_the_same_configuration(tmp_path):
     assert {**read.raw, "data": {}} == {**config.raw, "data": {}}
 
 
+def test_again_of_a_command_has_all_that_describes_it(tmp_path):
+    _, folder, record, config = made(tmp_path, {"lr": {"uniform": [0, 1]}}, [], flags={"search.epochs": 4})
+    source = tmp_path / "functions" / "s" / "mine.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(
+        "Command(text='x | y {template}', pattern=('(?P<a>.)', '(?P<loss>.)'), environment={}, folder='/w', "
+        "report_at='a', template='c.yaml', shell=True)\n"
+    )
+    words = shlex.split(again(folder, record, config, None).command)
+    given = words[words.index("loss min") + 1 :]
+    assert given[:9] == [
+        "--pattern", "(?P<a>.)", "--pattern", "(?P<loss>.)", "--report-at", "a", "--template", "c.yaml", "--shell"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", [["--pattern", "x"], ["--report-at", "x"], ["--template", "x"], ["--shell"]])
+def test_run_of_a_task_refuses_options_of_commands(tmp_path, monkeypatch, option):
+    monkeypatch.setenv("SEARCH_STORE", str(tmp_path / "store"))
+    result = CliRunner().invoke(app, ["run", "windows", *option, "--dry-run"])
+    assert result.exit_code == 2 and f"error: {option[0]}: belongs to --command; a task has its own" in result.output
+
+
 def test_again_of_a_command_hides_its_secrets(tmp_path):
     _, folder, record, config = made(tmp_path, {"lr": {"uniform": [0, 1]}}, [], flags={"search.epochs": 4})
     source = tmp_path / "functions" / "s" / "mine.py"
@@ -161,6 +183,20 @@ def test_dry_run_of_a_command_prints_its_configuration_and_starts_no_search(tmp_
     refused = CliRunner().invoke(app, [*line[3:], "--plan"])
     assert refused.exit_code == 2 and "only a TASK has a forecast" in refused.output
     assert Store(tmp_path / "store").names() == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [("[true, false]", "amp: true"), ("[1, 0]", r"{amp:flag}: a flag is true or false: write amp: ")],
+)
+def test_dry_run_of_a_command_with_a_flag(tmp_path, monkeypatch, values, said):
+    monkeypatch.setenv("SEARCH_STORE", str(tmp_path / "store"))
+    space = tmp_path / "space.yaml"
+    space.write_text(f"amp: {{choice: {values}, when: {{kind: a}}}}\nkind: {{choice: [a, b]}}\n")
+    given = ["run", "--command", "x {amp:flag} {kind}", "--space", str(space), "--objective", "loss min", "--dry-run"]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == (2 if "flag" in said else 0), result.output
+    assert said in result.output or '"amp": true' in result.output
 
 
 def test_again_of_a_function_leads_to_the_same_configuration(tmp_path):

@@ -49,6 +49,22 @@ def test_gpus_are_shared_by_fractions_and_left_out_where_there_are_none():
     assert (place(config, [(2, 0)]).gpus, place(config, [(2, 0)]).concurrency) == (0, 2)
 
 
+def test_groups_of_processes_take_whole_gpus_of_as_many_machines_as_asked():
+    def placed(*sets, machines):
+        placement = place(load_config("windows", [f"resources.{text}" for text in sets]), machines)
+        return placement.cpus, placement.gpus, placement.concurrency
+
+    assert placed("processes=2", machines=[(8, 0)]) == (2, 0, 4), "no machine has a GPU"
+    assert placed("processes=2", machines=[(8, 4)]) == (2, 2, 2), "a GPU for each process"
+    assert placed("gpus=2", "cpus=4", machines=[(16, 4), (16, 1)]) == (4, 2, 2)
+    assert placed("gpus=4", "processes=4", "nodes=2", machines=[(8, 4), (8, 4)]) == (4, 4, 2)
+    assert placed("gpus=4", "processes=4", "nodes=2", machines=[(8, 8), (8, 2), (2, 2)]) == (4, 4, 2)
+    with pytest.raises(InputError, match=r"a trial takes 2 CPUs and 2 GPUs of each of 2 machines; there are 1 x"):
+        placed("gpus=4", "processes=4", "nodes=2", machines=[(8, 8)])
+    bundles = place(load_config("windows", ["resources.processes=4", "resources.nodes=2"]), [(8, 2)] * 2).bundles
+    assert bundles == [{"CPU": 2, "GPU": 2}] * 2
+
+
 def test_machines_of_several_kinds_are_used_for_what_they_can():
     there = [(8, 0), (16, 2), (2, 1)]
     assert place(load_config("windows", ["resources.gpus=0.5"]), there).concurrency == 4 + 2

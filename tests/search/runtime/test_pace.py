@@ -8,6 +8,7 @@ import pytest
 
 from search import preparation
 from search.core.config import load_config
+from search.core.program_config import loop_config
 from search.core.store import Store
 from search.core.time_plan import TimePlan
 from search.observer import Observer
@@ -15,7 +16,7 @@ from search.runtime import pace
 from search.runtime.budget import Budget
 from search.runtime.placement import Placement
 from search.runtime.search import Search
-from trainables import DataInfo, Splits
+from trainables import DataInfo, InputError, Splits
 from trainables.base import training
 
 SPLITS = Splits(None, None, None, DataInfo("s", "f", "t", {"train": 80, "val": 20, "test": 10}))
@@ -56,7 +57,7 @@ def test_budget_too_short_for_fine_tuning_trains_heads(monkeypatch, tmp_path, bu
     config = load_config("windows", [], {"search.time_budget": budget}, profile="data")
     measured = []
 
-    def measure(config, splits, placement):
+    def measure(config, splits, placement, epochs, **_):
         measured.append(config)
         return pace.PaceMeasurement(2.0 if "model.unfreeze" in config.space.fixed() else 40.0, 0.6, 5.0)
 
@@ -113,3 +114,59 @@ def test_nothing_is_measured_if_it_would_change_nothing(search, monkeypatch):
     for budget in (Budget(), Budget(1000.0, time.monotonic() - 500), Budget(500.0, time.monotonic() - 450)):
         plan = TimePlan.from_config(search.config, SPLITS.info.sizes, 2, budget_seconds=budget.seconds)
         pace.plan_final(plan, search, SPLITS, PLACEMENT, budget)
+
+
+def test_first_epoch_that_loads_libraries_is_not_measured():
+    begun = []
+
+    def train_epoch():
+        time.sleep(0.01 if begun else 0.5)
+        begun.append(1)
+
+    assert pace.time_epoch(train_epoch, least_seconds=0.1, warm_up_seconds=5.0) < 0.2
+
+
+def test_progress_of_a_function_and_of_a_command_is_a_part_of_an_epoch():
+    """A function counts its own steps, several at once; a command tells the share that is done."""
+    for tell in (lambda part: training.step_ended(part * 50, 1000), lambda part: training.step_ended(part / 20, 1.0)):
+        ended = []
+
+        def train_epoch(tell=tell, ended=ended):
+            for part in range(1, 21):
+                time.sleep(0.05)
+                tell(part)
+            ended.append(1)
+
+        assert pace.time_epoch(train_epoch, least_seconds=0.1) >= 0.95
+        assert not ended, "an epoch takes a second, and a part of it was measured"
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_budget_alone_fits_the_epochs_of_a_function(monkeypatch, tmp_path, reported):
+    """Three tenths of 100 s hold 15 epochs of two seconds."""
+    config = loop_config("mine", {"lr": 0.1}, "loss min", {"search.time_budget": "100s"}, (), "here")
+    monkeypatch.setattr(pace, "measure_pace", lambda *_, **__: pace.PaceMeasurement(2.0, 0.6, 5.0, reported))
+    said = Said()
+    splits = Splits(None, None, None, DataInfo("function mine", "f", "t", {}))
+    fitted, about = preparation.fit_epochs(said, config, splits, SimpleNamespace(placement=PLACEMENT))
+    assert (fitted.search.epochs, fitted.search.grace_period, about["most_epochs"]) == (15, 1, 80)
+    assert any("trial.progress(done, of)" in line for line in said.lines) != reported
+
+
+def test_given_epochs_of_a_function_stay():
+    flags = {"search.time_budget": "100s", "search.epochs": 7}
+    config = loop_config("mine", {"lr": 0.1}, "loss min", flags, (), "here")
+    assert config.search.epochs == 7 and not config.search.fit_epochs
+
+
+def test_function_that_cannot_be_measured_keeps_its_epochs(monkeypatch):
+    config = loop_config("mine", {"lr": 0.1}, "loss min", {"search.time_budget": "100s"}, (), "here")
+
+    def fails(*_, **__):
+        raise InputError("here: the first configuration cannot be trained: ZeroDivisionError")
+
+    monkeypatch.setattr(pace, "measure_pace", fails)
+    said = Said()
+    splits = Splits(None, None, None, DataInfo("function mine", "f", "t", {}))
+    fitted, about = preparation.fit_epochs(said, config, splits, SimpleNamespace(placement=PLACEMENT))
+    assert fitted.search.epochs == 10 and about == {} and "cannot be trained" in said.lines[0]

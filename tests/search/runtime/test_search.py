@@ -173,10 +173,16 @@ def test_files_that_no_event_names_are_removed_before_a_session(tmp_path):
     search = search_in(tmp_path)
     search.propose()
     saved(search, 0, 1, 0.5, 10)
-    for name in (".epoch-0002.pt-abc", "epoch-0002.pt"):
-        (search.folder.path / "checkpoints" / "trial-0000" / name).write_bytes(b"half")
+    for name in (
+        ".epoch-0002.pt-abc", "epoch-0002.pt", "epoch-0001.files/model.bin", "epoch-0002.files/model.bin",
+        "epoch-0003.files/index.json",
+    ):  # fmt: skip
+        path = search.folder.path / "checkpoints" / "trial-0000" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
     checkpoint_cleanup.tidy(search)
-    assert search.files.names("checkpoints") == {"checkpoints/trial-0000/epoch-0001.pt"}
+    kept = {"checkpoints/trial-0000/epoch-0001.pt", "checkpoints/trial-0000/epoch-0001.files/model.bin"}
+    assert search.files.names("checkpoints") == kept
 
 
 @pytest.mark.parametrize("order", itertools.permutations(range(3)))

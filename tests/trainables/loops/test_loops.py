@@ -309,7 +309,7 @@ def alive(pid):
         (lambda: Command("x {}"), r"\{\} has no name; .*doubled"),
         (lambda: Command("x 'y"), "x 'y: no closing quotation"),
         (lambda: Command("""x '{"lr": {lr}}'""").check({"lr"}), "literal braces are doubled"),
-        (lambda: Command("python x.py | tee log"), r"'\|' needs a shell: .*`sh -c"),
+        (lambda: Command("python x.py | tee log"), r"'\|' needs a shell: add --shell \(in Python: shell=True\)"),
         (lambda: Command("cd code && python x.py"), "'&&' needs a shell"),
         (lambda: Command("cd code"), "'cd' needs a shell"),
         (lambda: Command("x {model.depth}").check({"model.width"}), r"\{model.depth\}: no hyperparameter"),
@@ -666,7 +666,7 @@ def test_words_of_a_command(script, text, params, found):
 def test_truth_value_for_a_flag_gets_a_hint(script):
     code = "import argparse; p = argparse.ArgumentParser(); p.add_argument('--lr'); p.add_argument('--amp', action="
     text = script(code + "'store_true'); p.parse_args()") + " --amp {amp}"
-    with pytest.raises(TrainingError, match=r'a flag without a value is `\{amp\}` with choice: \["--amp", ""\]'):
+    with pytest.raises(TrainingError, match=r"a flag without a value is `\{amp:flag\}`"):
         curve(loop(Command(text), lr=1, amp=True), 1)
 
 
@@ -675,7 +675,7 @@ def test_output_that_comes_only_at_the_end_is_told(script, monkeypatch):
     code = "import os, time; time.sleep(0.4)\n"
     held = loop(Command(script(code + reports(1, 2) + "os._exit(0)")), epochs=2, lr=1)
     curve(held, 1)
-    assert ["stdbuf -oL" in line for line in held.messages] == [True]
+    assert ["flush it after each line" in line for line in held.messages] == [True]
     flushed = loop(Command(script(code + reports(1, 2, pause=0.4))), epochs=2, lr=1)
     curve(flushed, 2)
     assert flushed.messages == []

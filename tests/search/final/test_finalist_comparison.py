@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from search.final import finalists
-from search.final.finalists import decide, estimate, holm, resample
+from search.final import finalist_comparison
+from search.final.finalist_comparison import compare_finalists, estimate, holm, resample
 from trainables.base.task import Objective
 
 ACCURACY = Objective("accuracy", "max")
@@ -13,7 +13,7 @@ ACCURACY = Objective("accuracy", "max")
 
 def classifiers(skills, rng, seeds=5, units=400, of_seed=0.01):
     """Classifiers of these skills: each seed a little better or worse, all tested on the same pictures, of which some
-    are hard for everyone. Returns what `decide` takes."""
+    are hard for everyone. Returns what `compare_finalists` takes."""
     hard = rng.normal(size=units)
 
     def right(skill):
@@ -31,13 +31,13 @@ def classifiers(skills, rng, seeds=5, units=400, of_seed=0.01):
 @pytest.mark.parametrize("count", [2, 4])
 def test_equal_configurations_have_no_winner_in_ninety_of_a_hundred_cases(count):
     rng = np.random.default_rng(count)
-    claimed = [decide(*classifiers([0.8] * count, rng), ACCURACY)["winner"] for _ in range(100)]
+    claimed = [compare_finalists(*classifiers([0.8] * count, rng), ACCURACY)["winner"] for _ in range(100)]
     assert sum(claimed) <= 10
 
 
 def test_better_configuration_is_found():
     rng = np.random.default_rng(0)
-    decisions = [decide(*classifiers([0.7, 0.85, 0.7], rng), ACCURACY) for _ in range(20)]
+    decisions = [compare_finalists(*classifiers([0.7, 0.85, 0.7], rng), ACCURACY) for _ in range(20)]
     assert [d["champion"] for d in decisions] == [1] * 20
     assert sum(d["winner"] for d in decisions) >= 18
 
@@ -47,8 +47,8 @@ def test_test_set_is_part_of_the_doubt():
     test = {0: np.array([0.80, 0.80]), 1: np.array([0.81, 0.81])}
     rng = np.random.default_rng(0)
     resampled = {n: np.tile(value[:1, None] + 0.02 * rng.normal(size=200), (2, 1)) for n, value in test.items()}
-    assert decide({0: 0.8, 1: 0.8}, test, None, ACCURACY)["winner"]
-    assert not decide({0: 0.8, 1: 0.8}, test, resampled, ACCURACY)["winner"]
+    assert compare_finalists({0: 0.8, 1: 0.8}, test, None, ACCURACY)["winner"]
+    assert not compare_finalists({0: 0.8, 1: 0.8}, test, resampled, ACCURACY)["winner"]
 
 
 def test_interval_is_students():
@@ -89,11 +89,11 @@ def test_words_say_what_is_noise_and_what_is_not():
         {"trial": 2, "val": 0.92, "test": 0.7, "low": 0.68, "high": 0.72, "p": 0.001},
     ]
     decision = {"champion": 3, "winner": False, "resampled": True, "seeds": 5, "finalists": rows}
-    said = finalists.finalists_paragraph(decision, ACCURACY)
+    said = finalist_comparison.finalists_paragraph(decision, ACCURACY)
     assert "difference to 1 is within noise" in said
     assert "better than 2" in said
     assert "looked 0.09 better on average" in said
-    assert finalists.finalists_grid(decision, "accuracy").rows[1] == [
+    assert finalist_comparison.finalists_grid(decision, "accuracy").rows[1] == [
         "1",
         "0.9200",
         "0.8900",

@@ -83,7 +83,7 @@ def resample(
     return objective_of(sums)
 
 
-def decide(
+def compare_finalists(
     validation: dict[int, float], test: dict[int, np.ndarray], resampled: dict[int, np.ndarray] | None,
     objective: Objective,
 ) -> Verdict:  # fmt: skip

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+import warnings
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,22 @@ import mlflow
 import pandas as pd
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, infer_signature
+from mlflow.models import Model, ModelSignature, infer_signature
 from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema
 
 import trainables
 from search.core.readable import figure
 from search.tracking import names
 from search.tracking.client import every_page
-from trainables import InputError, Objective
+from trainables import InputError, Objective, registered_address
 
 #: Most characters of the description of a version in MLflow's database.
 _CARD = 5000
 #: The tag of a version with `model_digest` of its files.
 MODEL_DIGEST = "model.digest"
+#: The files that registering a model in MLflow's own format changes or adds.
+_REGISTERED = ("MLmodel", "registered_model_meta")
 #: Packages that a registered model needs in addition to the code of the task, which is logged with it.
 _NEEDS = ("torch", "transformers", "datasets", "numpy", "pandas", "pillow", "scikit-learn", "matplotlib")
 
@@ -47,29 +51,37 @@ def register(
         A sentence for the user: the decision and its reason.
     """
     metric, name = objective.metric, names.model_name(task)
+    figures = {f"test_{metric}": repr(float(test[metric]))} if test else {}
     version = _registered(client, name, run_id) or log_model(client, task, run_id, folder)
     for key, value in {
         **tags,
         MODEL_DIGEST: model_digest(folder / "model"),
         "data.test_fingerprint": test_fingerprint,
-        f"test_{metric}": repr(float(test[metric])),
+        **figures,
     }.items():
         client.set_model_version_tag(name, version, names.translated(key), names.storable_text(value))
 
     client.update_model_version(name, version, _cut_card(names.storable_text(card)))
     champion = _champion(client, name)
-    mine = f"{task} version {version} ({objective.test_key} {figure(test[metric])})"
+    mine = f"{task} version {version} ({f'{objective.test_key} {figure(test[metric])}' if test else 'not tested'})"
     if champion is None:
         client.set_registered_model_alias(name, "champion", version)
         return f"{mine} is the first champion"
     if str(champion.version) == version:
         return f"{mine} is the champion"
+    theirs = champion.tags.get(names.translated(f"test_{metric}"))
+    if not test or theirs is None:
+        untested = "it is" if not test else f"version {champion.version} is"
+        return (
+            f"{mine} is registered; the champion stays version {champion.version}, as {untested} not tested "
+            "(`promote` decides by hand)"
+        )
     if champion.tags.get("data.test_fingerprint") != test_fingerprint:
         return (
             f"{mine} is registered; the champion stays version {champion.version}, as that was tested on "
             "other data, so the two cannot be compared (`promote` decides by hand)"
         )
-    theirs = float(champion.tags[names.translated(f"test_{metric}")])
+    theirs = float(theirs)
     if objective.better(test[metric], theirs):
         client.set_registered_model_alias(name, "champion", version)
         return f"{mine} is the new champion, ahead of version {champion.version} ({figure(theirs)})"
@@ -79,7 +91,8 @@ def register(
 def model_digest(folder: Path) -> str:
     """A digest of the names and the content of all files of an exported model; 0.4 s for 100 MB."""
     whole = hashlib.blake2b(digest_size=20)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"):
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
+    for path in sorted(path for path in files if path.relative_to(folder).as_posix() not in _REGISTERED):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, hashlib.blake2b).hexdigest()
         whole.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
@@ -144,25 +157,42 @@ def _logged(client: MlflowClient, experiment: str, run_id: str) -> LoggedModel |
 
 
 def _save(target: Path, task: str, run_id: str, model: LoggedModel, folder: Path) -> None:
-    """Writes the model in MLflow's format to `target/model`."""
-    example = pd.read_parquet(folder / "example.parquet")
-    predictions = pd.read_parquet(folder / "predictions.parquet")
+    """Writes the model in MLflow's format to `target/model`. A model that has this format already is copied."""
+    about: dict[str, Any] = {"model_uuid": model.model_id, "run_id": run_id, "model_id": model.model_id}
+    if (folder / "model" / "MLmodel").exists():
+        shutil.copytree(folder / "model", target / "model")
+        described = Model.load(str(folder / "model"))
+        described.artifact_path = model.artifact_location
+        for key, value in about.items():
+            setattr(described, key, value)
+        described.save(target / "model" / "MLmodel")
+        return
+    example, signature = None, ModelSignature(Schema([ColSpec(DataType.string, "input")]))
+    if (folder / "example.parquet").exists():
+        example = pd.read_parquet(folder / "example.parquet")
+        signature = infer_signature(example, pd.read_parquet(folder / "predictions.parquet"))
     # models-from-code: MLflow copies the file and runs it when the model is loaded; nothing is pickled.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*input example was not provided")  # a program may know none
+        _save_pyfunc(target, task, folder, example, signature, Model(artifact_path=model.artifact_location, **about))
+    for compiled in (target / "model").rglob("__pycache__"):
+        shutil.rmtree(compiled)
+
+
+def _save_pyfunc(
+    target: Path, task: str, folder: Path, example: pd.DataFrame | None, signature: ModelSignature, model: Model
+) -> None:
     mlflow.pyfunc.save_model(
         target / "model",
         python_model=str(Path(__file__).with_name("pyfunc.py")),
         artifacts={"model": str(folder / "model")},
-        model_config={"task": task},
+        model_config={"task": task, "address": registered_address(task)},
         code_paths=[_code_copy(target / "code")],
-        signature=infer_signature(example, predictions),
+        signature=signature,
         input_example=example,
         pip_requirements=[f"{name}=={installed(name).split('+')[0]}" for name in _NEEDS],
-        mlflow_model=Model(
-            artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
-        ),
+        mlflow_model=model,
     )  # fmt: skip
-    for compiled in (target / "model").rglob("__pycache__"):
-        shutil.rmtree(compiled)
 
 
 def _code_copy(target: Path) -> str:
