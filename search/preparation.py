@@ -233,7 +233,11 @@ def fit_epochs(
             'it tell its progress: `trial.progress(done, of)`, `@search {"progress": 0.4}`'
         )
     observer.say(_epochs_in_words(pace.epoch_seconds, config.search, budget.left))
-    return config, splits, {"alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds}
+    measured = {
+        "alone": pace.alone_ratio, "most_epochs": most, "worker_start": pace.worker_start_seconds,
+        "own_epoch": pace.epoch_seconds if own else None,
+    }  # fmt: skip
+    return config, splits, measured
 
 
 def _changes(before: SearchConfig, after: SearchConfig) -> str:

@@ -91,6 +91,7 @@ class Session:
         self.plan = TimePlan.from_config(
             config, prepared.splits.info.sizes, prepared.cluster.placement.concurrency, self.budget.seconds,
             most_final_epochs=record.most_epochs, alone_ratio=record.alone, worker_start_seconds=record.worker_start,
+            own_epoch_seconds=record.own_epoch,
             retrain=record.retrain, fused=isinstance(self.search.task, Fusable),
         )  # fmt: skip
         self.tracker = Tracker(

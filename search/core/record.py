@@ -54,6 +54,7 @@ class SearchRecord:
         most_epochs: the largest number of epochs for a trial of this data; None if no time budget was measured.
         alone: the duration of an epoch of a training that has the cores of all trials, divided by that of a trial.
         worker_start: the seconds that a worker process needs to start.
+        own_epoch: the measured seconds of an epoch of a function or a command; None if nothing was measured.
         imported: the file or URL of the other tool that made the search; None for a search of this program.
         extended_after: the number of sessions before the last command that gave the search more trials, epochs or time.
         version: the version of the format.
@@ -76,6 +77,7 @@ class SearchRecord:
     most_epochs: int | None = None
     alone: float = 1.0
     worker_start: float = 0.0
+    own_epoch: float | None = None
     imported: str | None = None
     extended_after: int | None = None
     version: int = VERSION

@@ -242,6 +242,8 @@ class TimePlan:
         workers: Trainings that run at once.
         alone_ratio: Seconds of an epoch that trains alone on all cores, divided by its seconds beside other trials.
         worker_start_seconds: Seconds in which a worker starts.
+        own_epoch_seconds: Measured seconds of an epoch of a function or a command. The first epoch of a trial may load
+            libraries and data: until the second, no epoch of it counts as longer than this. None for a task.
         retrain: Whether a final training is wanted.
         final_seeds: Seeds of the final training.
         comparison_seeds: Seeds that are wanted for the comparison of balanced values. 0: no comparison.
@@ -257,6 +259,7 @@ class TimePlan:
     workers: int = 1
     alone_ratio: float = 1.0
     worker_start_seconds: float = 0.0
+    own_epoch_seconds: float | None = None
     retrain: bool = True
     final_seeds: int = 1
     comparison_seeds: int = 0
@@ -267,7 +270,7 @@ class TimePlan:
     def from_config(
         cls, config: SearchConfig, sizes: Mapping[str, int], workers: int, budget_seconds: float = inf,
         most_final_epochs: int | None = None, alone_ratio: float = 1.0, worker_start_seconds: float = 0.0,
-        retrain: bool = True, fused: bool = False,
+        retrain: bool = True, fused: bool = False, own_epoch_seconds: float | None = None,
     ) -> TimePlan:  # fmt: skip
         """The plan of a search whose trials have the epochs that the configuration says.
 
@@ -285,6 +288,7 @@ class TimePlan:
             workers=workers,
             alone_ratio=alone_ratio,
             worker_start_seconds=worker_start_seconds,
+            own_epoch_seconds=own_epoch_seconds,
             retrain=retrain,
             final_seeds=settings.retrain_seeds,
             comparison_seeds=settings.compare_seeds if len(config.balanced) > 1 else 0,
@@ -419,7 +423,10 @@ class TimePlan:
         # A trial's epoch trains on train and validates on validation; the final training trains on both.
         trial_samples = self.train_samples + self.shares.validation_sample * self.validation_samples
         speed = self.alone_ratio if self.final_seeds == 1 else 1.0
-        forecast = trials.epoch_seconds * (self._merged_samples / trial_samples) * speed
+        epoch_seconds = trials.epoch_seconds
+        if trials.trained_epochs == 1 and self.own_epoch_seconds is not None:
+            epoch_seconds = min(epoch_seconds, self.own_epoch_seconds)
+        forecast = epoch_seconds * (self._merged_samples / trial_samples) * speed
         return self.shares.safety * rounds * (measured_seconds or forecast)
 
     def _with_comparison(self, trials: TrialsSoFar, retrain: bool, epochs: int | None, seconds: float) -> FinalPlan:

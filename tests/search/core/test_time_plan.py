@@ -59,6 +59,14 @@ def test_fine_tuning_needs_time_for_two_final_epochs_after_one_epoch_of_the_tria
     assert plan.is_too_slow(100, left_seconds) == too_slow
 
 
+@pytest.mark.parametrize(("epochs", "reserved"), [(1, 20 + 8.8), (2, 20 + 180)])
+def test_first_epoch_of_a_function_counts_as_the_measured_epoch(epochs, reserved):
+    """A first epoch of 12 s, with the imports, and a measured epoch of 0.1 s; 0.6 of 300 s for 80 epochs of 12 s."""
+    plan = TimePlan(300, 80, 80, own_epoch_seconds=0.1)
+    trials = TrialsSoFar(epoch_seconds=12, trained_epochs=epochs, best_epochs=epochs, improving=True)
+    assert plan.after_trials(trials, left_seconds=290).seconds == pytest.approx(reserved)
+
+
 def test_configuration_gets_the_epochs_and_keeps_a_limit_that_the_user_gave():
     fit = TimePlan(900).trial_epochs(30, most_epochs=40, first_rung=5)
     fitted = with_epochs(load_config("rnn", profile="data"), fit).search
