@@ -52,10 +52,21 @@ def train(trial):
         yield {"val_loss": loss / trial.world_size} if trial.rank == 0 else None
 
 
+def test(trial, model, optimizer):
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():  # in all processes, as each has a part of the weights
+        return {"loss": (model(x) - x.sum(1, keepdim=True)).square().flatten()}
+
+
+def export(trial, folder, model, optimizer):
+    (folder / "rank.txt").write_text(str(trial.rank))
+
+
 ONCE = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 if __name__ == "__main__":
     search.run(train, {"lr": search.choice([0.03, 0.0001, 0.01, 0.0003]), "kind": search.choice(["ddp", "fsdp"])},
-               "val_loss min", epochs=5, concurrency=1, name="s", searcher="grid", scheduler="asha",
+               "val_loss min", epochs=5, concurrency=1, name="s", searcher="grid", scheduler="asha", test=test,
+               export=export,
                resources={"dashboard": False, "processes": 2, "cpus": 1, "gpus": 0,
                           "nodes": int(os.environ.get("NODES", 1))})
 """
@@ -113,6 +124,14 @@ def test_weak_trials_stop_in_every_process(module_command, uninterrupted):
     assert len([event for event in events if event["event"] == "completed"]) >= 2
     assert not [event for event in events if event["event"] in ("retry", "failed")]
     assert len(processes_of(module_command)) == 2, "the processes of the first trial train all trials"
+
+
+@pytest.mark.slow
+def test_final_model_is_trained_tested_and_exported_by_all_processes(module_command, uninterrupted):
+    (final,) = [event for event in module_command.events("s") if event["event"] == "final_finished"]
+    assert 0 < final["test"]["loss"] < 10
+    (exported,) = (module_command.folder / "mlruns/searches/s/final").glob("*/model/**/rank.txt")
+    assert exported.read_text() == "0"
 
 
 @pytest.mark.slow
