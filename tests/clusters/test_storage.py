@@ -76,7 +76,7 @@ def test_storage_worker_without_folder(tmp_path):
     }  # fmt: skip
     assert near.open("a/b").read() == b"here"
     sent = far.save("a/c", lambda file: file.write(b"there"))
-    assert (sent["name"], sent["bytes"], sent["content"]) == ("a/c", 5, b"there")
+    assert (sent["name"], sent["bytes"], sent["files"]) == ("a/c", 5, {"a/c": b"there"})
     assert not (tmp_path / "a" / "c").exists() and far.open("x").read() == b"sent along"
     with pytest.raises(FileNotFoundError, match="sent no such file"):
         far.open("y")

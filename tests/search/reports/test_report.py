@@ -105,7 +105,7 @@ def test_final_model_shows_its_own_pictures_and_the_comparison_shows_its_own(tmp
     assert re.findall(r'alt="([^"]+)"', final) == ["predictions"]
     assert re.findall(r'alt="([^"]+)"', compared) == ["curves of seeds"]
     head = text_of(page).split("Best so far")[0]
-    assert "test_loss 0.5000 trial 0 trained again on train+validation, 2 epochs, seed 0" in head
+    assert "test_loss 0.5000 trial 0 trained again, 2 epochs, seed 0" in head
     assert "baseline ridge 0.4000 on test NOT beaten" in head
     assert "after training on both: 0.2 worse." in head
     assert "loss mae seed 0 0.5000 0.2500 baseline ridge 0.4000" in text_of(final)
