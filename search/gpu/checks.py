@@ -31,6 +31,7 @@ from trainables import (
     seed_everything,
 )
 from trainables.base import fused, training
+from trainables.base.dropout import Dropout
 from trainables.base.fused import Member
 from trainables.base.task import Fusable
 from trainables.base.training import CHECK_EVERY, Learner, rng_state
@@ -106,7 +107,11 @@ def compare(bench: Bench, first: tuple[float, str], second: tuple[float, str], a
     losses, seconds = [], []
     for gpus, precision in (first, second):  # one after the other: `choose_device` sets the meaning of fp32 globally
         device = choose_device(torch.get_num_threads(), gpus, precision)
-        metrics = bench.epoch(bench.learner(device, **bench.quiet()))
+        learner = bench.learner(device, **bench.quiet())
+        for module in learner.model.modules():  # a pretrained encoder has dropout of its own
+            if isinstance(module, Dropout | torch.nn.Dropout):
+                module.p = 0.0
+        metrics = bench.epoch(learner)
         losses.append(metrics["train_loss"])
         seconds.append(metrics["epoch_seconds"])
     apart = abs(losses[0] - losses[1]) / abs(losses[1])

@@ -142,7 +142,7 @@ def test_trainer_resumed_after_any_epoch_same_bits(kind, request, storage, tmp_p
         assert curve(again, 4 - done, objective) == whole[done:]
 
 
-def tested_by_model(trial, trainer, model, **others):
+def measured_by_model(trial, trainer, model, **others):
     generator = torch.Generator().manual_seed(7)
     model.eval()
     with torch.no_grad():
@@ -158,7 +158,7 @@ def tested_by_model(trial, trainer, model, **others):
 def test_trainer_is_tested_and_registered_also_after_a_kill_at_its_end(kind, request, tmp_path):
     objective = "eval_loss" if kind == "transformers" else "val_loss"
     function = with_lightning if kind == "lightning" else with_transformers(request.getfixturevalue("distilbert"))
-    task = LoopTask("mine", objective, "min", function, test=tested_by_model)
+    task = LoopTask("mine", objective, "min", function, test=measured_by_model)
     splits = task.prepare({}, None, tmp_path, None)
     everything = task.merge(splits)
 
