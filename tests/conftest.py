@@ -140,6 +140,14 @@ def forget_tracking_servers() -> None:
         del os.environ[name]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_task_of_another_file() -> Iterator[None]:
+    """Removes the tasks that the tests of a file registered in this process: searches of functions do."""
+    before = os.environ.get("SEARCH_TASKS", "")
+    yield
+    os.environ["SEARCH_TASKS"] = before
+
+
 @pytest.fixture(autouse=True)
 def no_server_of_another_test() -> Iterator[None]:
     """Removes the `MLFLOW_*` variables that another test left in this process.

@@ -94,9 +94,9 @@ def names_in(path: Path) -> set[str]:
     return names
 
 
-def test_fifteen_questions():
+def test_questions_of_a_new_maintainer():
     rows = rows_below("Where is ...?")
-    assert len(rows) == 15
+    assert len(rows) >= 15
     for question, answer in rows:
         paths = re.findall(r"`((?:search|trainables|configs)/[\w./-]+\.\w+)`(?:: `([\w.]+)`)?", answer)
         assert paths or "`search/" in answer or "`trainables/" in answer, question

@@ -163,16 +163,6 @@ FinalOption = Annotated[
 # Search
 
 TrialsOption = Annotated[int | None, _setting("--trials", "Search", "N")]
-EpochsOption = Annotated[int | None, _setting("--epochs", "Search", "N")]
-StepsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--steps", metavar="N", rich_help_panel="Search", show_default="count in epochs",
-        help="Largest number of steps of a trial of --command, in place of --epochs. Needs --report-every. "
-        "Example: 2000",
-    ),
-]  # fmt: skip
-ReportEveryOption = Annotated[int | None, _setting("--report-every", "Search", "N")]
 SearcherOption = Annotated[str | None, _setting("--searcher", "Search", "NAME", autocompletion=_searchers)]
 SeedOption = Annotated[int | None, _setting("--seed", "Search", "N")]
 DeterministicOption = Annotated[bool, _setting("--deterministic", "Search")]
@@ -195,6 +185,19 @@ FromOption = Annotated[
         "Example: first",
     ),
 ]  # fmt: skip
+
+# Length of a trial
+
+EpochsOption = Annotated[int | None, _setting("--epochs", "Length of a trial", "N")]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", metavar="N", rich_help_panel="Length of a trial", show_default="count in epochs",
+        help="Largest number of steps of a trial of --command, in place of --epochs. Needs --report-every. "
+        "Example: 2000",
+    ),
+]  # fmt: skip
+ReportEveryOption = Annotated[int | None, _setting("--report-every", "Length of a trial", "N")]
 
 # Early stopping, budget, resources
 

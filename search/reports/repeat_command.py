@@ -21,7 +21,7 @@ from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.space import is_spec
 from search.core.store import SearchFolder
-from trainables import task_names
+from trainables import runnable_tasks
 
 #: The flag of each key that has one.
 FLAGS = {
@@ -65,7 +65,7 @@ def again(folder: SearchFolder, record: SearchRecord, config: SearchConfig, orig
     target = _as_given(folder, config)
     if "function" in config.data:
         return _program_again(folder, record, config, target, origin)
-    if config.task not in task_names():
+    if config.task not in runnable_tasks():
         return Again("", words=f"The task {config.task} is not installed here, so its default settings are unknown.")
     words = ["python", "-m", "search", "run", config.task, *(["--data", record.data] if record.data else [])]
     start = load_config(config.task, profile="data" if record.data else "demo").raw

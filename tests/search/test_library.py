@@ -49,7 +49,7 @@ with ray_here():
     again = found.resume(trials="+1", observer=observer)
 assert found.status == again.status == "finished" and (len(found.trials()), len(again.trials())) == (1, 2)
 assert found.test["mse"] > 0 and found.best.epoch == 1
-assert observer.lines[0].startswith("search s: task rnn, 1 trial of up to 1 epochs"), observer.lines
+assert observer.lines[0].startswith("search s: task rnn, 1 trial of up to 1 epoch,"), observer.lines
 assert events[:2] == ["session", "trial"] and events[-1] == "ended", events
 assert found.report().name == "report.html" and any("proposed" in line for line in again.why(0))
 assert search.compare("rnn").searches["search"].tolist() == ["s"]

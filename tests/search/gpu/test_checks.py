@@ -20,8 +20,9 @@ SMALL = {
                 "batch_size=4"),
     "rnn": ("data.demo.train=50", "data.demo.test=20", "data.demo.shortest=2", "data.demo.longest=4", "batch_size=4",
             "hidden=8", "layers=2"),
-    "tweets": ("data.demo.size=100", "batch_size=4", "data.max_length=12"),
-    "lyrics": ("data.demo.size=100", "batch_size=4", "data.max_length=12", "model.head=cnn", "model.filters=4"),
+    "tweets": ("data.demo.size=100", "batch_size=4", "data.max_length=12", "model.unfreeze=0"),
+    "lyrics": ("data.demo.size=100", "batch_size=4", "data.max_length=12", "model.unfreeze=0", "model.head=cnn",
+               "model.filters=4"),
     "wikitext": ("data.corpus=demo", "parts=12", "embedding=12", "heads=2", "hidden=12", "layers=1", "batch_size=20",
                  "bptt=15"),
 }  # fmt: skip

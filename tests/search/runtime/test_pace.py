@@ -16,7 +16,7 @@ from search.runtime import pace
 from search.runtime.budget import Budget
 from search.runtime.placement import Placement
 from search.runtime.search import Search
-from trainables import DataInfo, InputError, Splits
+from trainables import DataInfo, InputError, Splits, get_task
 from trainables.base import training
 
 SPLITS = Splits(None, None, None, DataInfo("s", "f", "t", {"train": 80, "val": 20, "test": 10}))
@@ -148,7 +148,9 @@ def test_budget_alone_fits_the_epochs_of_a_function(monkeypatch, tmp_path, repor
     monkeypatch.setattr(pace, "measure_pace", lambda *_, **__: pace.PaceMeasurement(2.0, 0.6, 5.0, reported))
     said = Said()
     splits = Splits(None, None, None, DataInfo("function mine", "f", "t", {}))
-    fitted, about = preparation.fit_epochs(said, config, splits, SimpleNamespace(placement=PLACEMENT))
+    fitted, _, about = preparation.fit_epochs(
+        said, Store(tmp_path), config, get_task(config.task), splits, SimpleNamespace(placement=PLACEMENT)
+    )
     assert (fitted.search.epochs, fitted.search.grace_period, about["most_epochs"]) == (15, 1, 80)
     assert any("trial.progress(done, of)" in line for line in said.lines) != reported
 
@@ -159,7 +161,7 @@ def test_given_epochs_of_a_function_stay():
     assert config.search.epochs == 7 and not config.search.fit_epochs
 
 
-def test_function_that_cannot_be_measured_keeps_its_epochs(monkeypatch):
+def test_function_that_cannot_be_measured_keeps_its_epochs(monkeypatch, tmp_path):
     config = loop_config("mine", {"lr": 0.1}, "loss min", {"search.time_budget": "100s"}, (), "here")
 
     def fails(*_, **__):
@@ -168,5 +170,7 @@ def test_function_that_cannot_be_measured_keeps_its_epochs(monkeypatch):
     monkeypatch.setattr(pace, "measure_pace", fails)
     said = Said()
     splits = Splits(None, None, None, DataInfo("function mine", "f", "t", {}))
-    fitted, about = preparation.fit_epochs(said, config, splits, SimpleNamespace(placement=PLACEMENT))
+    fitted, _, about = preparation.fit_epochs(
+        said, Store(tmp_path), config, get_task(config.task), splits, SimpleNamespace(placement=PLACEMENT)
+    )
     assert fitted.search.epochs == 10 and about == {} and "cannot be trained" in said.lines[0]

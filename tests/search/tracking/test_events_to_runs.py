@@ -14,7 +14,7 @@ import pytest
 from search.core.state import final_name
 from search.core.store import Store
 from search.tracking import events_to_runs as delivery
-from search.tracking import predict, registry, results
+from search.tracking import model_registry, predict, results
 from search.tracking.client import mlflow_client
 from search.tracking.tracker import Tracker
 from tests.search.runtime.test_search import result, search_in
@@ -131,7 +131,9 @@ def test_names_that_mlflow_refuses_are_delivered_and_read_back(delivered):
 def test_champion_whose_files_changed_since_it_was_registered_is_refused(delivered, monkeypatch):
     store, found = delivered
     (version,) = found["versions"]
-    assert version[1]["model.digest"] == registry.model_digest(store.search("s").path / final_name(0, 0) / "model")
+    assert version[1]["model.digest"] == model_registry.model_digest(
+        store.search("s").path / final_name(0, 0) / "model"
+    )
     loaded = []
     monkeypatch.setattr(mlflow.pyfunc, "load_model", loaded.append)
     predict.load_champion(store, "windows")
@@ -332,7 +334,7 @@ def test_registration_that_was_killed_anywhere_is_one_model_and_one_version(stor
 
     def register(run_id: str, accuracy: float) -> str:
         about = "windows", Objective("accuracy", "max"), run_id, folder, {"accuracy": accuracy}, "t", {"trial": "0"}
-        return registry.register(client, *about, "# card")
+        return model_registry.register(client, *about, "# card")
 
     for number, name in enumerate(calls):
         run_id = client.create_run(experiment).info.run_id
@@ -352,7 +354,7 @@ def test_registration_that_was_killed_anywhere_is_one_model_and_one_version(stor
         (version,) = [v for v in client.search_model_versions("name = 'windows'") if v.run_id == run_id]
         assert version.source == models[0].artifact_location, name
         assert client.get_model_version_by_alias("windows", "champion").version == version.version, name
-        digest = registry.model_digest(folder / "model")
+        digest = model_registry.model_digest(folder / "model")
         assert version.tags == {
             "trial": "0", "data.test_fingerprint": "t", "test_accuracy": repr(number / 10), "model.digest": digest,
         }  # fmt: skip
