@@ -405,8 +405,7 @@ class Delivery:
 
     def _has_model(self, final: FinalRun) -> bool:
         """Whether the final training wrote a model. A function without `export` and without a module writes none."""
-        folder = self.folder.final(final) / "model"
-        return folder.is_dir() and any(folder.iterdir())
+        return not self.config.is_own_program or any(name.startswith("model/") for name in final.digests)
 
     def _damage(self, final: FinalRun) -> Damaged | None:
         """The damage to the files of a final model; None if they are intact."""
