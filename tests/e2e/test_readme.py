@@ -58,7 +58,7 @@ COMMANDS = {
     "data TASK --data YOURS": [],
     "run rnn --data engines/ --time-budget 15m": SHORT,
     "run tweets --data tweets.csv": SHORT,
-    "run lyrics --data songs/ --set 'model.unfreeze={choice: [0, 2]}'": SHORT,
+    "run lyrics --data songs/": SHORT,
     'predict tweets "three days of fever now"': [],
     "run wikitext --data wikitext-2/ --time-budget 1h": SHORT,
     'predict wikitext "the history of"': [],
@@ -66,8 +66,7 @@ COMMANDS = {
     "run rnn --trials 64 --set search.fuse=32 --set hidden=16 --set layers=1 --set optimizer=adam "
     "--set activation=tanh --set batch_size=64": ["--dry-run"],
     "run tweets --data tweets.csv --set data.encoder=vinai/bertweet-base": ["--dry-run"],
-    "run tweets --data tweets.csv --set 'model.unfreeze={choice: [0, 2, all]}' "
-    "--set 'encoder_lr={loguniform: [1e-5, 3e-4], when: {model.unfreeze: [2, all]}}'": ["--dry-run"],
+    "run lyrics --data songs/ --set data.max_length=128": ["--dry-run"],
     "run tweets --set model.pooling=cls --set model.tfidf=false": ["--dry-run"],
     "run tweets --searcher nsga2 --set 'search.objective=[macro_f1 max, parameters min]'": ["--dry-run"],
     "run lyrics --set model.mask_padding=false --set weighting=none --set search.balance=null": ["--dry-run"],
@@ -89,6 +88,12 @@ ELSEWHERE = {
     r"run --command 'python train.py --lr {lr} --epochs {epochs}' --pattern 'epoch (?P<epoch>\d+) val_loss "
     r"(?P<val_loss>\S+)' --space space.yaml --objective 'val_loss min'": "tests/examples/test_kinds_of_program.py",
     "logs NAME 0 --follow": "tests/search/reports/test_logs.py",
+    "run --command 'python train.py --lr {lr} --max-iters {steps}' --space space.yaml --objective 'val_loss min' "
+    r"--steps 2000 --report-every 100 --pattern 'step (?P<step>\d+): .*val loss (?P<val_loss>\S+)'": "test_steps.py",
+    "run --command 'python train.py --lr {lr} --epochs {epochs}' --final 'python train.py --lr {lr} --epochs {epochs} "
+    "--train-on all --test' --space space.yaml --objective 'val_loss min'": "test_budget.py",
+    "predict": "as with TASK INPUT... above",
+    "predict train INPUT": "tests/search/test_own_final.py",
     "import optuna URL": "tests/search/exchange",
     "import optuna sqlite:///study.db --study digits": "tests/search/exchange",
     "import ray FOLDER": "tests/search/exchange",
