@@ -91,7 +91,7 @@ ELSEWHERE = {
     "run --command 'python train.py --lr {lr} --max-iters {steps}' --space space.yaml --objective 'val_loss min' "
     r"--steps 2000 --report-every 100 --pattern 'step (?P<step>\d+): .*val loss (?P<val_loss>\S+)'": "test_steps.py",
     "run --command 'python train.py --lr {lr} --epochs {epochs}' --final 'python train.py --lr {lr} --epochs {epochs} "
-    "--train-on all --test' --space space.yaml --objective 'val_loss min'": "test_budget.py",
+    "--train-on all --test' --space space.yaml --objective 'val_loss min'": "tests/search/test_own_final.py",
     "predict": "as with TASK INPUT... above",
     "predict train INPUT": "tests/search/test_own_final.py",
     "import optuna URL": "tests/search/exchange",
