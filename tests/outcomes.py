@@ -1,5 +1,6 @@
 """What a search came to, and whether MLflow has it whole."""
 
+import json
 import math
 from collections import Counter
 
@@ -55,7 +56,7 @@ def assert_logged_once(command: Command, experiment: str, name: str) -> None:
         for key in run.data.metrics:
             steps = [m.step for m in client.get_metric_history(run.info.run_id, key)]
             assert len(steps) == len(set(steps)), f"{run.info.run_name}: {key} has two values at one step"
-    events = command.events(name)
+    events, every = command.events(name), report_every(command, name)
     for trial in [e for e in events if e["event"] == "trial"]:
         run = by_key[f"trial-{trial['number']}"]
         assert run.data.tags["mlflow.parentRunId"] == by_key["parent"].info.run_id
@@ -64,9 +65,15 @@ def assert_logged_once(command: Command, experiment: str, name: str) -> None:
         assert curve or trial["number"] in interrupted(events), "only then may it have ended no epoch"
         for key in curve[0]["metrics"] if curve else ():
             history = client.get_metric_history(run.info.run_id, key)
-            recorded = [(e["epoch"], e["metrics"][key]) for e in curve if key in e["metrics"]]
-            finite = [(epoch, value) for epoch, value in recorded if math.isfinite(value)]  # a diverged trial's are not
+            recorded = [(e["epoch"] * every, e["metrics"][key]) for e in curve if key in e["metrics"]]
+            finite = [(step, value) for step, value in recorded if math.isfinite(value)]  # a diverged trial's are not
             assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == finite
+
+
+def report_every(command: Command, name: str) -> int:
+    """The steps from one report of a search to the next; 1 in a search that counts in epochs."""
+    record = json.loads((command.folder / "mlruns" / "searches" / name / "search.json").read_text())
+    return record["config"]["search"].get("report_every") or 1
 
 
 def account(command: Command, experiment: str, name: str) -> dict[str, int]:
