@@ -192,7 +192,7 @@ def final_worker(
     """
     task = get_task(name)
     device = choose_device(**resources)
-    kept = states[1:]
+    kept, scratch = states[1:], tempfile.TemporaryDirectory(prefix="model-")
     everything = task.merge(splits) if isinstance(task, Mergeable) and not kept else splits.train
 
     def build() -> Learner:
@@ -204,7 +204,7 @@ def final_worker(
             task.place(learner, trial, storage.trial_folder(trial) if kept else own)
         for checkpoint, expected in kept:
             with storage.open_checked(checkpoint, expected) as file:
-                training.load(learner, file)
+                training.load(learner, file, storage.others(checkpoint, Path(scratch.name)))
         return learner
 
     def epoch(learner: Learner) -> dict[str, Any]:

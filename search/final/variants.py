@@ -180,9 +180,7 @@ def _trained_again(task: Any, splits: Splits, trained: Any, epochs: int, generat
     task.place(learner, trained.trial.number, Path(tempfile.mkdtemp(prefix="repeat-")))
     if trained.code.command is None:
         content, folder = kept
-        training.load(learner, io.BytesIO(content))
-        if folder is not None:
-            learner.take_files(Path(folder.name))
+        training.load(learner, io.BytesIO(content), None if folder is None else Path(folder.name))
     training.finish(task, learner, own.train)
     return learner
 

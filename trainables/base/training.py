@@ -139,10 +139,19 @@ def save(learner: Training, path: Path) -> None:
         write(learner, file)
 
 
-def load(learner: Training, source: Path | IO[bytes]) -> None:
-    """Restores a checkpoint, without a check of its digest; `restore` checks it."""
+def load(learner: Training, source: Path | IO[bytes], folder: Path | None = None) -> None:
+    """Restores a checkpoint, without a check of its digest; `restore` checks it.
+
+    Args:
+        folder: the folder with the other files of the checkpoint; None if it has none.
+
+    Raises:
+        Damaged: the checkpoint has other files and there is no folder.
+    """
     # To the CPU first: the generators' states stay there, and load_state_dict copies to each tensor's device.
     learner.load_state_dict(torch.load(source, map_location="cpu", weights_only=True))
+    if isinstance(learner, WithFiles):
+        learner.take_files(folder)
 
 
 def restore(
@@ -172,9 +181,7 @@ def restore(
             with opened(name, digest) as file:
                 folder = others(name)
                 loaded = True
-                load(learner, file)
-            if isinstance(learner, WithFiles):
-                learner.take_files(folder)
+                load(learner, file, folder)
             return learner, damaged
         except FileNotFoundError:
             continue

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from search.final.retrain import final_worker
 from trainables import seed_everything
 from trainables.base import checkpoint_files, training
 from trainables.base.checkpoints import Storage
@@ -180,9 +181,7 @@ def test_trainer_is_tested_and_registered_also_after_a_kill_at_its_end(kind, req
     assert task.units(whole, splits.test).shape == (30, 2)
     again = built()
     file.seek(0)
-    training.load(again, file)
-    if kept:
-        again.take_files(tmp_path / "kept")
+    training.load(again, file, tmp_path / "kept" if kept else None)
     training.finish(task, again, everything)
     assert task.evaluate(again, splits.test) == figures
     (tmp_path / "model").mkdir()
@@ -190,6 +189,28 @@ def test_trainer_is_tested_and_registered_also_after_a_kill_at_its_end(kind, req
     loaded = task.load(tmp_path / "model").loaded
     assert isinstance(loaded, torch.nn.Module)
     assert sum(p.numel() for p in loaded.parameters()) == whole.parameters > 0
+
+
+OWN = LoopTask("own", "val_loss", "min", with_lightning, test=measured_by_model)
+
+
+def test_model_of_a_trial_is_tested_with_the_trainers_files(storage, tmp_path, monkeypatch):
+    """The time budget holds no final training: the checkpoint of the trial is tested."""
+    monkeypatch.setenv("SEARCH_TASKS", f"own={__name__}:OWN")
+    splits = OWN.prepare({}, None, tmp_path, None)
+    seed_everything(3)
+    learner = OWN.build({"lr": 3e-3}, splits, 2, CPU)
+    OWN.place(learner, 0, storage.trial_folder(0))
+    for _ in range(2):
+        training.run_epoch(OWN, learner, splits.train, None)
+    saved = save(learner, storage)
+    training.finish(OWN, learner, splits.train)
+    figures = OWN.evaluate(learner, splits.test)
+    resources = {"cpus": 1, "gpus": 0, "precision": "fp32"}
+    states = [("progress.pt", None), saved]
+    messages = final_worker("own", splits, resources, 0, {"lr": 3e-3}, 1, 3, 2, "final/own", states, storage)
+    (message,) = messages
+    assert message["event"] == "final_finished" and message["test"] == figures
 
 
 def test_trial_that_ends_early_ends_its_loop_and_what_it_holds():
