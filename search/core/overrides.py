@@ -12,9 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from search.core.space import KINDS, is_spec
-from search.core.unit import Unit
 from trainables import Allowed, InputError, Numbers
 from trainables.base.errors import first_line
+from trainables.base.unit import Unit
 from trainables.base.values import suggestion
 
 SECTIONS = ("search", "resources", "data", "space")

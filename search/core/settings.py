@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from search.core.registry import SCHEDULERS, SEARCHERS, Registry
-from search.core.unit import Unit
+from trainables.base.unit import Unit
 from trainables.base.values import suggestion
 
 

@@ -15,8 +15,8 @@ from search.core.cost import cost
 from search.core.pareto import value_of
 from search.core.settings import Resources
 from search.core.state import SearchState, Trial
-from search.core.unit import EPOCHS, Unit
 from trainables import InputError, Objective
+from trainables.base.unit import EPOCHS, Unit
 
 
 def trials_frame(

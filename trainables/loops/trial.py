@@ -23,6 +23,7 @@ import torch
 from trainables.base.device import Device
 from trainables.base.errors import Damaged, first_line
 from trainables.base.training import Ended, rng_state, set_rng_state, step_ended
+from trainables.base.unit import Unit
 from trainables.loops import trainers
 from trainables.loops.errors import Stopped, TrainingError
 from trainables.loops.figures import TestFigures
@@ -161,11 +162,11 @@ class Trial:
     @property
     def unit(self) -> str:
         """`epoch` or `step`: what the search counts."""
-        return "epoch" if self.report_every is None else "step"
+        return Unit(self.report_every).name
 
     def at(self, report: int) -> str:
         """The place of a report in words, such as `epoch 3` or `step 300`."""
-        return f"{self.unit} {report * (self.report_every or 1)}"
+        return Unit(self.report_every).at(report)
 
     def report(self, metrics: Any) -> None:
         """Reports the metrics of the epoch that just ended; returns when the next epoch is due.

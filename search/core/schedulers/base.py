@@ -15,7 +15,7 @@ from search.core.state import Trial
 
 if TYPE_CHECKING:
     from search.core.settings import SearchSection
-    from search.core.unit import Unit
+    from trainables.base.unit import Unit
 
 
 class View(Protocol):

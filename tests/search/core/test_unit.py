@@ -6,9 +6,9 @@ from search.core.overrides import argument
 from search.core.program_config import loop_config
 from search.core.replay import extend
 from search.core.state import SearchState
-from search.core.unit import EPOCHS, Unit
 from search.reports.frames import curves_frame, trials_frame
 from trainables import InputError, Objective
+from trainables.base.unit import EPOCHS, Unit
 
 
 def config(named=argument, **search):

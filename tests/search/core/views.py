@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from search.core.decision import Decision
 from search.core.schedulers.base import Scheduler
 from search.core.state import Trial
-from search.core.unit import Unit
+from trainables.base.unit import Unit
 
 
 class Losses:
