@@ -21,6 +21,7 @@ from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from trainables import InputError
 from trainables.base.checkpoint_files import folder_of
+from trainables.loops import ENDS_WITH_TRAINING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -322,7 +323,7 @@ class SearchResult:
             )
         code.write(path)
         offered = loop_address(record.metric, record.objective.mode, code.brings)
-        ends = record.retrain or bool({"test", "export", "final"} & {*code.brings})
+        ends = record.retrain or bool(ENDS_WITH_TRAINING & {*code.brings})
         self._folder.write(replace(record, fingerprint=code.digest, offered=offered, retrain=ends))
 
     def _no_winner(self) -> str:

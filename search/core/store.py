@@ -18,6 +18,7 @@ from search.core.redaction import redacted, without_secrets
 from search.core.state import FinalRun
 from trainables import InputError
 from trainables.base.files import replacing
+from trainables.loops import LOG
 
 #: The fields of a record that may hold an address with a secret.
 ADDRESSES = ("data", "address", "imported")
@@ -178,7 +179,7 @@ class SearchFolder:
 
     def log(self, trial: int) -> Path:
         """The file with the output of a trial; a function or a command writes it as soon as it prints."""
-        return self.path / "trials" / f"{trial:04d}" / "output.log"
+        return self.path / "trials" / f"{trial:04d}" / LOG
 
     def final(self, run: FinalRun) -> Path:
         """The folder with the model and the pictures of a final training."""

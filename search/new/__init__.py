@@ -14,11 +14,10 @@ from search.core.program_config import read_space
 from search.core.space import parse_space
 from trainables import InputError, task_names
 from trainables.base.errors import first_line
+from trainables.loops import OTHERS
 
 #: The folder of the two template packages. A new package replaces the word `mine` by its name.
 TEMPLATES = Path(__file__).parent
-#: The functions after the trials.
-AFTER = ("test", "export", "predict")
 
 
 def new_task(name: str, target: Path) -> list[Path]:
@@ -68,7 +67,7 @@ def new_from_function(name: str, target: Path, function: str, space: Path, objec
     values = read_space(space)
     parse_space(values, f"--space {space}")
     words = {"FUNCTION": called, "METRIC": wanted.metric, "MODE": wanted.mode}
-    words |= {f"{name.upper()}_MODULE": "function" if name in defined else "after" for name in AFTER}
+    words |= {f"{name.upper()}_MODULE": "function" if name in defined else "after" for name in OTHERS}
     words["TEST_OR_NONE"] = "test" if "test" in defined else "None"  # the template's own test measures nothing yet
     files = _copy(name, target, TEMPLATES / "function", words)
     (target / name / "function.py").write_text(source)

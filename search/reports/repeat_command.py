@@ -22,6 +22,7 @@ from search.core.redaction import redacted
 from search.core.space import is_spec
 from search.core.store import SearchFolder
 from trainables import runnable_tasks
+from trainables.loops import OTHERS
 
 #: The flag of each key that has one.
 FLAGS = {
@@ -63,7 +64,7 @@ def again(folder: SearchFolder, record: SearchRecord, config: SearchConfig, orig
     if record.imported:
         return Again("", words=f"The search was imported from {record.imported}; the tool that made it repeats it.")
     target = _as_given(folder, config)
-    if "function" in config.data:
+    if config.is_own_program:
         return _program_again(folder, record, config, target, origin)
     if config.task not in runnable_tasks():
         return Again("", words=f"The task {config.task} is not installed here, so its default settings are unknown.")
@@ -233,7 +234,7 @@ def _python(
 def _others(record: SearchRecord) -> list[str]:
     """The functions that the search has beside its training function: of `test`, `export` and `predict`."""
     brings = dict(parse_qsl((record.offered or "").partition("?")[2])).get("brings", "")
-    return [name for name in brings.split("+") if name in ("test", "export", "predict")]
+    return [name for name in brings.split("+") if name in OTHERS]
 
 
 def _call(function: str, positional: list[str], named: Mapping[str, Any]) -> str:

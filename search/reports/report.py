@@ -404,7 +404,7 @@ def _source(record: SearchRecord, config: SearchConfig) -> str:
     """The source of the data."""
     if record.imported:
         return f"imported from {record.imported}"
-    own = "whatever the function or the command reads" if "function" in config.data else "the task's demo"
+    own = "whatever the function or the command reads" if config.is_own_program else "the task's demo"
     return str(record.data or own)
 
 

@@ -25,14 +25,13 @@ import pandas as pd
 import torch
 
 from trainables.base.errors import InputError
+from trainables.loops import LOG
 from trainables.loops.errors import TrainingError
 from trainables.loops.fingerprint import is_own
 from trainables.loops.trial import Loop
 
 #: The names in the folder of a model, and the column of the inputs.
 FILES, PREDICT, MLMODEL, INPUT = "files", "predict.pkl", "MLmodel", "input"
-#: The log of a trial in its folder; it is no part of the model.
-LOG = "output.log"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from trainables.base.files import file_safe, replacing
 from trainables.base.health import EnergyMeter, MemoryPeak
 from trainables.base.task import DataInfo, Objective, Params, Progress, Splits, array_digest
 from trainables.base.training import Ended
-from trainables.loops import models
+from trainables.loops import ENDS_WITH_TRAINING, LOG, OTHERS, models
 from trainables.loops.command import Command
 from trainables.loops.errors import TrainingError
 from trainables.loops.figures import TestFigures
@@ -46,10 +46,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: The digest behind a pickle in its file.
 _DIGEST = re.compile(rb"\n# (crc32:[0-9a-f]{8})\Z")
-#: The functions of a program beside its training function, and how they are called.
-OTHERS = {
-    "test": "test(trial, **parts)", "export": "export(trial, folder, **parts)", "predict": "predict(model, inputs)",
-}  # fmt: skip
 #: The stream that receives the output of functions in this process.
 _OUTPUT = Output()
 #: The digest of the code that this process ran last.
@@ -327,7 +323,7 @@ class LoopTask:
     @property
     def trains_finally(self) -> bool:
         """Whether a search ends with a final training: the program tests its model, or writes it."""
-        return bool(self.brings & {"test", "export", "final"})
+        return bool(self.brings & ENDS_WITH_TRAINING)
 
     @property
     def tests(self) -> bool:
@@ -516,7 +512,7 @@ def _with_output(learner: Loop, call: Callable[[], T]) -> T:
     if folder is None:
         return call()
     rank = learner.trial.rank
-    _OUTPUT.switch_to(folder / (f"output.rank-{rank}.log" if rank else "output.log"))
+    _OUTPUT.switch_to(folder / (f"output.rank-{rank}.log" if rank else LOG))
     try:
         # A command has a pipe of its own, whose content `Process` writes to the file.
         processes = nullcontext() if isinstance(learner.function, Command) else _OUTPUT.receives_processes()
