@@ -18,6 +18,7 @@ import regex
 
 from trainables.base.errors import InputError
 from trainables.base.training import step_ended
+from trainables.loops import LOG
 from trainables.loops.errors import CommandFailed, TrainingError
 from trainables.loops.process import Process, is_system_text
 from trainables.loops.reports import MARK, Epochs, Steps, epochs_of, reported
@@ -329,7 +330,7 @@ class Command:
         else:
             epochs = Epochs(trial.objective, self.report_at)
         done = trial.restore(command=epochs)
-        log = None if trial.folder is None else trial.folder / "output.log"
+        log = None if trial.folder is None else trial.folder / LOG
         with ExitStack() as ends:
             values = self._standard_values(trial)
             if self.template is not None:
@@ -339,8 +340,11 @@ class Command:
             environment = {**self._variables(trial, values, done), **self.environment}
             line = self._lines[-1 if trial.final else 0]
             words = line.filled({**values, **trial.params}, trial.params)
-            run = self._train_finally if trial.final else self._run
-            yield from run(Process(words, self.folder, environment, log), epochs, trial, done)
+            process = Process(words, self.folder, environment, log)
+            if trial.final:
+                yield from self._train_finally(process, trial, done)
+            else:
+                yield from self._run(process, epochs, trial, done)
 
     def _run(self, process: Process, epochs: Epochs, trial: Trial, done: int) -> Iterator[dict[str, float]]:
         """Yields the metrics of the epochs of a process, and ends it."""
@@ -365,9 +369,7 @@ class Command:
         finally:
             process.end()
 
-    def _train_finally(
-        self, process: Process, epochs: Epochs, trial: Trial, done: int
-    ) -> Iterator[dict[str, float]]:  # fmt: skip
+    def _train_finally(self, process: Process, trial: Trial, done: int) -> Iterator[dict[str, float]]:
         """Keeps the last value of each metric that a final command reports in `trial.figures`, and ends it.
 
         It yields the metrics of the epochs after `done`, at most up to epoch `trial.of`.
@@ -387,8 +389,7 @@ class Command:
                     yield metrics
             code, last_lines = process.wait() or 0, "\n".join(process.tail)
             if code:
-                end = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
-                raise TrainingError(f"the final command {end}; its last lines:\n{last_lines}")
+                raise TrainingError(f"the final command {_ending(code)}; its last lines:\n{last_lines}")
         finally:
             process.end()
 
@@ -463,11 +464,10 @@ class Command:
         has_epochs = due > 1
         when = f"after its last {trial.unit}" if due > trial.of else f"before {trial.at(due)}"
         if code:
-            end = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
             # By convention 2 means wrong arguments, 126 and 127 that the program cannot be started.
             error = TrainingError if code in (2, 126, 127) and not has_epochs else CommandFailed
             hint = self._flag_hint(trial) if code == 2 else ""
-            raise error(f"the command {end} {when}{hint}; its last lines:\n{last_lines}")
+            raise error(f"the command {_ending(code)} {when}{hint}; its last lines:\n{last_lines}")
         if done and epochs.count and not epochs.named and epochs.count == trial.of - done:
             raise TrainingError(
                 f"the command was started again after {trial.at(done)} and reported {epochs.count} {trial.unit}s "
@@ -496,9 +496,11 @@ def _hash(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
-def _signal(number: int) -> str:
-    """The name of a signal; real-time signals have none."""
-    return signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+def _ending(code: int) -> str:
+    """How a process with this exit code ended; a negative code is a signal, and real-time signals have no name."""
+    if code >= 0:
+        return f"ended with code {code}"
+    return f"was ended by {signal.Signals(-code).name if -code in list(signal.Signals) else f'signal {-code}'}"
 
 
 def _steps_of(trial: Trial) -> dict[str, int | None]:

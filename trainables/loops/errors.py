@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trainables.base.errors import SearchError
 
 
@@ -20,3 +22,9 @@ class CommandFailed(Exception):
 
 class Stopped(BaseException):
     """The trial is over. `Trial.report` raises it to end the loop of another library; no code has to catch it."""
+
+
+def shown(value: Any) -> str:
+    """A value of the user in a message; of a long value only its type."""
+    text = " ".join(repr(value).split())
+    return text if len(text) < 60 else f"a {type(value).__name__}"

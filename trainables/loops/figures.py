@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from trainables.base.task import Objective
-from trainables.loops.errors import TrainingError
+from trainables.loops.errors import TrainingError, shown
 
 #: Samples drawn with repetition: of fewer, some draws are empty.
 FEWEST = 20
@@ -51,7 +51,7 @@ class TestFigures:
             TrainingError: the answer is no mapping, a value is neither, or the objective is missing.
         """
         if not isinstance(answer, Mapping):
-            raise TrainingError(f"{place} {_shown(answer)}: expected a dictionary of test figures")
+            raise TrainingError(f"{place} {shown(answer)}: expected a dictionary of test figures")
         values = {str(name): _values(name, value, place) for name, value in answer.items()}
         metric = task.objective.metric
         names = [name for name in (f"test_{metric}", metric, task.metric) if name in values]
@@ -80,11 +80,6 @@ def _values(name: Any, value: Any, place: str) -> np.ndarray:
     )
     if is_text or values.ndim > 1 or values.size == 0:
         raise TrainingError(
-            f"{place} for {name!r} {_shown(value)}: expected a number, or an array with one value per sample"
+            f"{place} for {name!r} {shown(value)}: expected a number, or an array with one value per sample"
         )
     return values.reshape(-1)
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) < 60 else f"a {type(value).__name__}"

@@ -76,9 +76,9 @@ class TrainerFiles:
             self.newest = self.folder / state["newest"]
             return
         # A search of an earlier version: the state holds the content of the files.
-        self.newest = self.folder / ("checkpoint-0" if "trainer_state.json" in state else _LIGHTNING_FILE)
-        newest = self.newest
-        self._write({newest / name if newest.suffix == "" else newest: content for name, content in state.items()})
+        is_folder = "trainer_state.json" in state
+        self.newest = newest = self.folder / ("checkpoint-0" if is_folder else _LIGHTNING_FILE)
+        self._write({newest / name if is_folder else newest: content for name, content in state.items()})
 
     def _write(self, files: dict[Path, torch.Tensor]) -> None:
         for path, content in files.items() if self._trial.local_rank == 0 else ():

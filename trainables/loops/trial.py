@@ -25,7 +25,7 @@ from trainables.base.errors import Damaged, first_line
 from trainables.base.training import Ended, rng_state, set_rng_state, step_ended
 from trainables.base.unit import Unit
 from trainables.loops import trainers
-from trainables.loops.errors import Stopped, TrainingError
+from trainables.loops.errors import Stopped, TrainingError, shown
 from trainables.loops.figures import TestFigures
 from trainables.loops.steps import Batches, endless, left_out, position_of, report_at
 from trainables.loops.trainers import TrainerFiles
@@ -250,7 +250,7 @@ class Trial:
         try:
             position = position_of(own)
         except (TypeError, ValueError) as error:
-            raise TrainingError(f"the function yielded {_shown(metrics)}: its step is no number") from error
+            raise TrainingError(f"the function yielded {shown(metrics)}: its step is no number") from error
         if self._step is not None and "step" not in own:
             position, number = self._step, self._step // every
         elif position is not None:
@@ -373,7 +373,7 @@ class Loop:
         if isinstance(metrics, numbers.Real):
             metrics = {self._objective: metrics}
         if not isinstance(metrics, Mapping):
-            raise TrainingError(f"the function yielded {_shown(metrics)}: expected a dictionary of metrics")
+            raise TrainingError(f"the function yielded {shown(metrics)}: expected a dictionary of metrics")
         if self._objective not in metrics and not self.trial.final:
             raise TrainingError(
                 f"the function yielded {_names(metrics)}, without the objective {self._objective!r}: yield it in each "
@@ -389,7 +389,8 @@ class Loop:
 
     def files(self) -> dict[str, Path]:
         """The files and folders that belong to the state, by name; see `base.task.WithFiles`."""
-        return {name: path for part in self.trial._parts.values() for name, path in _files_of(part).items()}
+        parts = [part for part in self.trial._parts.values() if isinstance(part, TrainerFiles)]
+        return {name: path for part in parts for name, path in part.files().items()}
 
     def take_files(self, folder: Path | None) -> None:
         """Takes the folder with the files of the state; raises Damaged if the state has files and the folder is
@@ -441,7 +442,7 @@ def _epochs_of(function: TrainingFunction, trial: Trial) -> Generator[Any, None,
         return  # a kill came after the last epoch
     elif not reports and trial.of > 1:
         raise TrainingError(
-            f"the function returned {_shown(returned)}, but a trial has {trial.of} epochs: `yield` the metrics of "
+            f"the function returned {shown(returned)}, but a trial has {trial.of} epochs: `yield` the metrics of "
             "each epoch, or search with epochs=1"
         )
     elif not reports:
@@ -548,10 +549,6 @@ def _exit(error: SystemExit) -> TrainingError | _Returned:
     return mistake
 
 
-def _files_of(part: Any) -> dict[str, Path]:
-    return part.files() if isinstance(part, TrainerFiles) else {}
-
-
 def _check_state(name: str, part: Any) -> None:
     file = io.BytesIO()
     try:
@@ -586,13 +583,8 @@ def _number(name: Any, value: Any) -> float:
         except TypeError:  # a structure of several fields
             pass
     raise TrainingError(
-        f"the metric {name!r} is {_shown(value)}: expected a number, or an array or tensor with one real number"
+        f"the metric {name!r} is {shown(value)}: expected a number, or an array or tensor with one real number"
     )
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) < 60 else f"a {type(value).__name__}"
 
 
 def _names(mapping: Mapping[Any, Any]) -> str:
