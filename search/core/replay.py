@@ -80,9 +80,10 @@ def extend(config: SearchConfig, more: dict[str, str | None]) -> SearchConfig:
     if more.get(other) is not None:
         raise InputError(f"--{other} {more[other]}: the search counts in {own}; give --{own}")
     for key, text in more.items():
-        if text is None or key == "time_budget":
-            if key != "steps":
-                changed[key] = text or changed[key]
+        if text is None:
+            continue
+        if key == "time_budget":
+            changed[key] = text or changed[key]
             continue
         flag = f"--{key.replace('_', '-')} {text}"
         if not re.fullmatch(r"\+?\d+", text):

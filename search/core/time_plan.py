@@ -303,9 +303,7 @@ class TimePlan:
         return max(self.shares.least_measuring_seconds, self.shares.measuring * self.budget_seconds)
 
     def is_too_slow(self, epoch_seconds: float, left_seconds: float) -> bool:
-        """Whether too little time is left for one epoch of the trials and a final training of
-        `Shares.fewest_final_epochs` epochs.
-
+        """Whether one epoch of the trials and the shortest final training (`Shares.fewest_final_epochs`) do not fit.
 
         Args:
             epoch_seconds: Seconds of an epoch (training and validation) while all trials that fit at once train.

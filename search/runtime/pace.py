@@ -79,11 +79,8 @@ def measure_pace(
             # With k times the cores and no other trial an epoch takes at least 1 / k of the seconds, and at most all of
             # them. Outside these bounds another program took cores during one of the measurements. Measured on two
             # cores: 0.80 for the first configuration of rnn.
-            measured, ideal = (
-                _within(workers[0].train.remote(shared, cpus, patience_seconds / 2), patience),
-                beside * placement.cpus / cpus,
-            )
-            alone = min(beside, max(ideal, measured))
+            measured = _within(workers[0].train.remote(shared, cpus, patience_seconds / 2), patience)
+            alone = min(beside, max(beside * placement.cpus / cpus, measured))
         if own:  # its epochs hold their validation
             return PaceMeasurement(beside, alone / beside, start)
         validated = [worker.validate.remote(shared, placement.cpus) for worker in workers]

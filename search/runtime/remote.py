@@ -49,14 +49,14 @@ def run_jobs(
     if not jobs:
         return
     name = f"{search.config.task}-{search.folder.name}-{role}"
-    shared, resources = ray.put(splits), placement.training_resources(search.config)
+    shared, resources, remote_worker = ray.put(splits), placement.training_resources(search.config), ray.remote(worker)
     waiting = list(jobs)
     streams: dict[Any, tuple[Job, PlacementGroup | None]] = {}
 
     def start(job: Job) -> None:
         options, group = _reserved(placement)
-        remote_worker = ray.remote(worker).options(num_returns="streaming", max_retries=0, name=name, **options)
-        stream = remote_worker.remote(search.config.task, shared, resources, *arguments(job))
+        own = remote_worker.options(num_returns="streaming", max_retries=0, name=name, **options)
+        stream = own.remote(search.config.task, shared, resources, *arguments(job))
         streams[stream] = job, group
 
     while waiting or streams:

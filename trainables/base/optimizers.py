@@ -13,7 +13,7 @@ from trainables.base.values import BELOW_ONE, Allowed, Numbers, check_value
 LAST_SHARE, STEP_FACTOR = 0.01, 0.95
 #: `warmup_cosine` rises during one of this many parts of the epochs, which end before the first rung of a search.
 WARMUP_PARTS = 20
-
+#: The names of the schedules of `make_schedule`.
 SCHEDULES = ("constant", "cosine", "warmup_cosine", "step")
 #: The allowed values of the hyperparameters of optimizers and schedules.
 ALLOWED: Allowed = {
