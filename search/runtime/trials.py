@@ -101,8 +101,8 @@ def _request(placement: Placement) -> Any:
 def _gather(config: SearchConfig) -> float:
     """Seconds of epochs that workers report together.
 
-    It is 0 if a limit counts each epoch, as a trial that hangs would lose the epochs that it has not reported; and for
-    a group of processes, whose state would have to be collected in memory after each epoch.
+    It is 0 if a limit counts each epoch: a trial that hangs would lose the epochs that it has not reported. It is 0 for
+    a group of processes too: their state would have to be collected in memory after each epoch.
     """
     search = config.search
     alone = config.resources.processes == 1
