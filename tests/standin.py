@@ -26,10 +26,21 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+
+class _Backend(_DummyBackendModule):
+    """The module `torch.standin`. It stays after `device()`, and `torch.random.fork_rng` of later tests asks it."""
+
+    def get_rng_state(self, device: Any = None) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: torch.Tensor, device: Any = None) -> None:
+        """Sets nothing: `fork_rng` sets the processor's generator itself."""
+
 
 if not hasattr(torch, "standin"):  # libtorch keeps it for the life of the process
-    _setup_privateuseone_for_python_backend("standin")
+    _setup_privateuseone_for_python_backend("standin", backend_module=_Backend())
 #: What tensors say, and what libtorch takes them for: the one kind of device that Python can make.
 CUDA, INSIDE = torch.device("cuda:0"), torch.device("standin:0")
 #: Bytes of memory, and those that are in use where somebody asks.

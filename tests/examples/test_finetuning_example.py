@@ -14,7 +14,7 @@ import torch
 from tests.conftest import CODE, ROOT
 from tests.outcomes import assert_logged_once, outcome_of, results
 from trainables import seed_everything
-from trainables.base import training
+from trainables.base import checkpoint_files, training
 from trainables.base.device import Device
 from trainables.loops.task import LoopTask
 from trainables.loops.trial import Loop, Trial
@@ -69,11 +69,13 @@ def test_resumed_trial_has_the_same_bits(modules, tmp_path, name):
     assert curve(learner, 1, objective) == whole[:1], "no trial changes the base that it shares"
     file = io.BytesIO()
     training.write(learner, file)
+    if files := training.files_of(learner):
+        checkpoint_files.link(checkpoint_files.flat(files), tmp_path / "kept")
     del learner
     assert len(file.getvalue()) < 300_000
     file.seek(0)
     again = loop(train, objective, tmp_path / "cut")
-    training.load(again, file)
+    training.load(again, file, tmp_path / "kept" if files else None)
     assert curve(again, 2, objective) == whole[1:]
 
 

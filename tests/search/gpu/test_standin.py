@@ -108,3 +108,10 @@ def test_share_of_the_memory_is_a_limit(gpu):
     torch.cuda.set_per_process_memory_fraction(0.25)
     with pytest.raises(torch.OutOfMemoryError):
         torch.empty(standin.MEMORY // 2, dtype=torch.uint8, device="cuda")
+
+
+def test_random_numbers_fork_after_the_stand_in():
+    before = torch.get_rng_state()
+    with torch.random.fork_rng():
+        torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)
