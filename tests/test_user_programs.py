@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -93,16 +94,23 @@ def test_program_of_a_user_passes_strict_type_checks(tmp_path):
     (tmp_path / "mine.py").write_text(TYPED)
     used = [name for name in search.__all__ if f"search.{name}" not in TYPED]
     assert not used, "the program has to use every public name"
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=", "mine.py"],
-        cwd=tmp_path, env=outside() | {"MYPYPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+    overrides = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["overrides"]
+    skipped = [name for override in overrides for name in override["module"]]
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = True\nfollow_imports = silent\n"
+        + "".join(f"[mypy-{name}]\nignore_missing_imports = True\nfollow_imports = skip\n" for name in skipped)
+    )
+
+    def checked(name):
+        return subprocess.run(
+            [sys.executable, "-m", "mypy", name],
+            cwd=tmp_path, env=outside() | {"MYPYPATH": str(ROOT)}, capture_output=True, text=True,
+        )  # fmt: skip
+
+    done = checked("mine.py")
     assert done.returncode == 0, done.stdout
     (tmp_path / "wrong.py").write_text(TYPED.replace("trials=2", 'trials="two"'))
-    wrong = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=", "wrong.py"],
-        cwd=tmp_path, env=outside() | {"MYPYPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+    wrong = checked("wrong.py")
     assert 'Argument "trials" to "run" has incompatible type "str"' in wrong.stdout
 
 

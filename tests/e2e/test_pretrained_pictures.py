@@ -31,7 +31,7 @@ def fine_tuned(events) -> list[int]:
     return [e["epoch"] for e in results(events) if e["epoch"] > 1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # test_texts.py kills a search of pretrained models in both phases too
 def test_search_killed_in_both_phases_and_resumed(command, tmp_path, pictures):
     whole = Command(tmp_path / "whole", command.env, command.empty_store)
     whole.folder.mkdir()

@@ -142,8 +142,8 @@ def prepared(command, kind, folder):
 
 
 @pytest.mark.parametrize("kind", [
-    "command", pytest.param("function", marks=pytest.mark.slow), pytest.param("transformers", marks=pytest.mark.slow),
-    pytest.param("lightning", marks=pytest.mark.slow),
+    "command", pytest.param("function", marks=pytest.mark.slow),
+    pytest.param("transformers", marks=pytest.mark.nightly), pytest.param("lightning", marks=pytest.mark.nightly),
 ])  # fmt: skip
 def test_search_by_steps_killed_twice_and_resumed(command, tmp_path, kind):
     if kind in ("transformers", "lightning"):

@@ -102,7 +102,7 @@ def without_timing(command):
     return outcome
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_searches_run_and_one_is_killed_and_resumed(command, tiny):
     env = {**command.env, "MODEL": str(tiny), "PYTHONPATH": CODE}
     copies = {}

@@ -21,8 +21,8 @@ tracker's thread and MLflow on sqlite. `tests/ray_here.py` stands for Ray: one t
 that the same sequence always does the same. A kill is an exception of the operation of the disk or the database that it
 meets (disk.py), after which no operation of that command takes place any more.
 
-**How many.** 40 sequences in the default suite and 300 with `-m "slow or not slow"`, in tests of 40, each with a seed
-of its own. More, with other seeds, on several processes::
+**How many.** 40 sequences in the default suite and 260 more with `-m nightly`, in tests of 40, each with a seed of its
+own. More, with other seeds, on several processes::
 
     FUZZ_SEQUENCES=5000 FUZZ_SEED=1000 pytest -o addopts= -q -n 8 tests/fuzz
 
@@ -68,7 +68,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    "number", [pytest.param(s, marks=[] if _ASKED or s == _FIRST else pytest.mark.slow) for s in _SEEDS]
+    "number", [pytest.param(s, marks=[] if _ASKED or s == _FIRST else pytest.mark.nightly) for s in _SEEDS]
 )
 def test_random_sequence(number, folder, empty_store):
     @seed(number)
@@ -150,7 +150,9 @@ def test_disk_full_and_resumed(what, folder, empty_store):
 
 
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("kind", ["kill", "torn", "full", "once"])
+@pytest.mark.parametrize(
+    "kind", ["kill", *(pytest.param(kind, marks=pytest.mark.nightly) for kind in ("torn", "full", "once"))]
+)
 @pytest.mark.parametrize(
     "case",
     [
@@ -172,7 +174,7 @@ def test_fault_at_each_operation(case, kind, folder, empty_store):
     "case",
     [
         pytest.param(FINAL, id="function"),
-        pytest.param(replace(FINAL, keeps=False), id="function without parts", marks=pytest.mark.slow),
+        pytest.param(replace(FINAL, keeps=False), id="function without parts", marks=pytest.mark.nightly),
         pytest.param(replace(FINAL, kind="command", scheduler="asha"), id="command"),
     ],
 )
