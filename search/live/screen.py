@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf, isinf
 from typing import Any
@@ -87,7 +87,9 @@ def _drawn(grid: Grid) -> Table:
     return table
 
 
-def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, widest: int = WIDE) -> list[str]:
+def columns_that_fit(
+    columns: Sequence[tuple[str, list[str]]], width: float, widest: int = WIDE, sizes: Mapping[str, int] | None = None
+) -> list[str]:
     """The lines of a table: the headings, and a line for each row.
 
     If columns do not fit, the last heading is their number, such as `+3`.
@@ -96,12 +98,13 @@ def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, wid
         columns: headings with their cells, the most important first.
         width: of the terminal; infinite for a log: nothing is cut.
         widest: most characters of a heading and a cell.
+        sizes: the least width of a column, by its heading.
     """
     shown: list[list[str]] = []
     used, most = 0, inf if isinf(width) else widest
     for place, (heading, cells) in enumerate(columns):
-        column = [_cut_to_width(cell, most) for cell in (heading, *cells)]
-        size = max(map(cell_len, column))
+        column = [cut_to_width(cell, most) for cell in (heading, *cells)]
+        size = max(*map(cell_len, column), (sizes or {}).get(heading, 0))
         more = f"+{len(columns) - place}"
         last = place == len(columns) - 1
         if used + size + (0 if last else 2 + len(more)) > width:
@@ -114,6 +117,6 @@ def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, wid
     return ["  ".join(row).rstrip() for row in zip(*shown, strict=True)]
 
 
-def _cut_to_width(text: str, width: float) -> str:
+def cut_to_width(text: str, width: float) -> str:
     """The text, cut to `width` columns of the terminal."""
     return text if cell_len(text) <= width else set_cell_size(text, int(width) - 1) + "…"
