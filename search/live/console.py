@@ -227,8 +227,8 @@ class Reporter:
         running = [t for t in trials if t.outcome is None][: room - min(len(over), room // 3)]
         listed = [*running, *over, *rest][:room]
         searched = [parameter for parameter in self.search.config.space.parameters if parameter.searched]
-        names = [parameter.name for parameter in ordered(searched, self._importance.shares)]
-        head, *rows = self._table.lines(listed, names, self.search.config.search, width)
+        parameters = ordered(searched, self._importance.shares)
+        head, *rows = self._table.lines(listed, parameters, self.search.config.search, width)
         lines.append(Text(head, "bold"))
         for trial, row in zip(listed, rows, strict=True):
             lines.append(Text(row, "green" if trial is best else "dim" if trial.over else ""))

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from search.core.readable import clock, duration, figure, value, visible
+from search.core.readable import clock, figure, value, visible
 from search.core.settings import SearchSection
+from search.core.space import Parameter
 from search.core.state import Trial
 from search.live.screen import WIDE, columns_that_fit, cut_to_width
 from search.reports.summary import OUTCOMES
@@ -22,12 +23,14 @@ FIRST = 3
 #: Most characters of a hyperparameter, and of the epochs of a full trial, on a terminal that is not `ROOMY`.
 SHORT_VALUE, SHORT_EPOCHS = 8, 3
 #: Fewest and most marks of a trend, and of the bar of the budget.
-TREND_SIZE, BAR_SIZE = (4, 8), (8, 30)
+TREND_SIZE, BAR_SIZE = (5, 8), (8, 30)
+#: The widths of columns before they hold the texts that most trials come to.
+USUAL = {"": len("running"), "time": len("10:00"), "best": len("0.1234"), "latest": len("0.1234")}
 #: The marks of a trend, from low to high, and of the bar: used, free, reserved. The second ones are for a terminal
 #: without Unicode.
 TREND_MARKS, BAR_MARKS = ("▁▂▃▄▅▆▇█", "_.-=^"), ("█░▒", "#.=")
 #: Shorter words than those of `OUTCOMES`, for the live table.
-SHORT = {"stopped_early": "stopped"}
+SHORT = {"stopped_early": "stopped", "completed": "done"}
 
 Column = tuple[str, list[str]]
 
@@ -46,17 +49,19 @@ class TrialTable:
         #: The width of each column, by its heading.
         self._sizes: dict[str, int] = {}
 
-    def lines(self, trials: Sequence[Trial], names: Sequence[str], search: SearchSection, width: int) -> list[str]:
+    def lines(
+        self, trials: Sequence[Trial], parameters: Sequence[Parameter], search: SearchSection, width: int
+    ) -> list[str]:
         """The headings, and a line for each trial.
 
         Args:
-            names: the hyperparameters, the most important first.
+            parameters: the searched hyperparameters, the most important first.
             width: of the terminal.
         """
         if width != self._width:
-            self._width, self._sizes = width, {}
+            self._width, self._sizes = width, {**USUAL}
         first, last = self._figures(trials, search)
-        params = [self._hyperparameter(name, trials) for name in names]
+        params = [self._hyperparameter(parameter, trials) for parameter in parameters]
         needed = sum(self._size(column) + 2 for column in (*first, *last, *params[:FIRST]))
         needed += len(f"+{len(params)}") if len(params) > FIRST else -2
         least, most = TREND_SIZE
@@ -84,15 +89,22 @@ class TrialTable:
         ]
         return first, last
 
-    def _hyperparameter(self, name: str, trials: Sequence[Trial]) -> Column:
+    def _hyperparameter(self, parameter: Parameter, trials: Sequence[Trial]) -> Column:
         """Its values: with four digits, or with three where the terminal has less room."""
-        given = [trial.params.get(name) for trial in trials]
-        if self._width >= ROOMY:
-            return visible(name), [value(one) for one in given]
-        short = [value(float(f"{one:.3g}") if isinstance(one, float) else one) for one in given]
-        return cut_to_width(visible(name), SHORT_VALUE), [cut_to_width(one, SHORT_VALUE) for one in short]
+        roomy = self._width >= ROOMY
+        widest = WIDE if roomy else SHORT_VALUE
+
+        def shown(given: object) -> str:
+            short = float(f"{given:.3g}") if isinstance(given, float) and not roomy else given
+            return cut_to_width(value(short), widest)
+
+        heading = cut_to_width(visible(parameter.name), widest)
+        usual = {"choice": parameter.choices, "int": [int(parameter.high)]}.get(parameter.kind, ["0" * SHORT_VALUE])
+        self._size((heading, [shown(one) for one in usual]))
+        return heading, [shown(trial.params.get(parameter.name)) for trial in trials]
 
     def _size(self, column: Column) -> int:
+        """Widens a column to its texts. Returns its width."""
         heading, cells = column
         size = min(WIDE, max(cell_len(cell) for cell in (heading, *cells)))
         self._sizes[heading] = max(size, self._sizes.get(heading, 0))
@@ -135,4 +147,4 @@ def _time(seconds: float) -> str:
     """The time of a trial: `4.2 s` or `1:20`; empty before its first epoch."""
     if not seconds:
         return ""
-    return clock(seconds) if seconds >= 10 else duration(seconds)
+    return clock(seconds) if seconds >= 10 else f"{seconds:.1f} s"
