@@ -29,7 +29,7 @@ from search.live.heartbeat import SILENCE, Heartbeat, shows_bars, stamped
 from search.live.table import TrialTable, budget_bar
 from search.reports.columns import RunningImportance, ordered, varied
 from search.reports.remaining import epochs_to_go
-from search.reports.summary import OUTCOMES, counted, shown, tally
+from search.reports.summary import OUTCOMES, best_so_far, counted, shown, tally
 from search.runtime.search import Search
 
 #: Width and height of the live table in a notebook.
@@ -258,7 +258,7 @@ class Reporter:
 
     def _standing(self) -> list[str]:
         """The progress of the search in a few phrases; the first one has the best value."""
-        state, best, unit = self.search.state, self.search.state.best(), self.search.config.search.unit
+        state = self.search.state
         trials, total = list(state.trials.values()), self.search.total
         if math.isinf(total):
             number = f"{counted(len(trials), 'trial')} so far"
@@ -266,14 +266,10 @@ class Reporter:
             number = f"{len(trials)} of {counted(int(total), 'trial')} proposed"
         else:
             number = counted(len(trials), "trial") + ("" if all(trial.over for trial in trials) else " proposed")
-        reached = "no trial has a result yet"
-        if best is not None:
-            where = f"(trial {best.number}, {unit.at(best.best_epoch)})"
-            reached = f"best {self.search.objective.key} {figure(best.best_value)} {where}"
         elapsed = f"elapsed {clock(time.monotonic() - self.begun)}"
         left = self._seconds_to_go(trials)
         return [
-            reached,
+            best_so_far(state, self.search.config.search.unit),
             f"{elapsed}, about {clock(left)} to go" if left is not None else elapsed,
             *([self._phase] if self._phase else []),
             f"{number}: {tally(trial.outcome for trial in trials)}" if trials else number,

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -49,6 +50,12 @@ def show(console: Console, part: str | Grid, style: str = "") -> None:
     else:
         for line in part.markdown():
             say(console, line)
+
+
+def show_link(console: Console, address: str) -> None:
+    """Prints an address on a line of its own, without wrapping. On a terminal it is a hyperlink (OSC 8)."""
+    address = visible(address)
+    console.print(Text(address, style=Style(link=address)), soft_wrap=True)
 
 
 def say(console: Console, line: str) -> None:
