@@ -63,14 +63,18 @@ def say(console: Console, line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
 
 
-def show_columns(console: Console, grid: Grid) -> None:
-    """Prints the first columns of a table, as many as fit the terminal; a log gets all of them."""
+def show_columns(console: Console, grid: Grid, wide: bool = False) -> None:
+    """Prints the first columns of a table, as many as fit the terminal.
+
+    Args:
+        wide: prints all columns, uncut.
+    """
     columns = [(head, [row[place] for row in grid.rows]) for place, head in enumerate(grid.heads)]
-    lines = columns_that_fit(columns, console.width if console.is_terminal else inf, WIDEST)
+    lines = columns_that_fit(columns, inf if wide else console.width, WIDEST)
     for line in lines:
         say(console, line)
     if lines and re.search(r"\+\d+$", lines[0]):
-        show(console, "(a wider terminal shows more columns, `--format csv` all of them)")
+        show(console, "(a wider terminal shows more columns, `--wide` all of them)")
 
 
 def fitted(console: Console, line: str) -> str:
