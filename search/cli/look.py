@@ -103,19 +103,21 @@ def compare(
 ) -> None:
     """Compare the searches of a task, and list their best trials."""
     with command(store, debug) as (console, opened):
+        from search.core.readable import visible
         from search.live.screen import say
         from search.reports.compare import compare_searches, comparisons_as_csv, comparisons_as_json
         from search.runs import check_task_name
         from search.tracking.results import searches_of_server
 
         def warn(line: str) -> None:
-            print(line, file=sys.stderr)
+            print(visible(line), file=sys.stderr)
 
         if task is not None:
             check_task_name(task, opened)
         comparisons = compare_searches(opened, task, search, searches_of_server(opened, task, warn))
         if form == "csv":
-            sys.stdout.write(comparisons_as_csv(comparisons, top))
+            table = comparisons_as_csv(comparisons, top)
+            sys.stdout.write(visible(table) if console.is_terminal else table)
         elif form == "json":
             sys.stdout.write(comparisons_as_json(comparisons, top))
         elif form == "md":

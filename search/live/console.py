@@ -213,7 +213,7 @@ class Reporter:
         """The live table: lines about the progress, then a line for each trial, as many as have room."""
         trials, best = list(self.search.state.trials.values()), self.search.state.best()
         self._importance.update([trial for trial in trials if trial.can_win])
-        first, *phrases = [*self._standing(), *self._rungs()]
+        first, *phrases = map(value, [*self._standing(), *self._rungs()])  # names and values of users on one line
         while len(said := _packed(phrases, width)) > max(1, height // 2 - 1) and len(phrases) > 1:
             phrases.pop()  # the later ones matter less than the trials
         lines = [Text(line, "bold green") for line in _packed([first], width)]

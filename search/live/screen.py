@@ -30,7 +30,7 @@ class Screen(Console):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**{"emoji": False, **options})  # else `:x:` in a text becomes a picture
         self.printed = time.monotonic()
 
     def print(self, *parts: Any, **options: Any) -> None:
