@@ -9,6 +9,7 @@ It needs chromium.
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,7 +42,8 @@ def draw(screen: str, title: str) -> None:
         page, shot = Path(folder, "live.svg"), Path(folder, "live.png")
         console.save_svg(str(page), title=title)
         options = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={WINDOW[0]},{WINDOW[1]}"]
-        subprocess.run(["chromium", *options, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True)
+        chromium = shutil.which("chromium") or sys.exit("docs.live: needs chromium")
+        subprocess.run([chromium, *options, f"--screenshot={shot}", page.as_uri()], check=True, capture_output=True)
         picture = Image.open(shot).convert("RGB")
         empty = Image.new("RGB", picture.size, picture.getpixel((0, picture.height - 1)))
         picture = picture.crop(ImageChops.difference(picture, empty).getbbox())
