@@ -231,7 +231,7 @@ def _searches_frame(tables: Sequence[SearchTable], trials: pd.DataFrame, objecti
     by_name, rows = {table.name: table for table in tables}, []
     units = dict.fromkeys(f"{table.unit.name}s" for table in tables)
     names = dict.fromkeys(name for table in tables for name in table.settings if name not in OWN)
-    differing = [name for name in names if len({table.settings.get(name) for table in tables}) > 1]
+    varying = [name for name in names if len({table.settings.get(name) for table in tables}) > 1]
     tested = not all(math.isnan(table.test) for table in tables)  # a function has no test figure
     for name, group in trials.groupby("search", sort=False):
         table = by_name[str(name)]
@@ -243,7 +243,7 @@ def _searches_frame(tables: Sequence[SearchTable], trials: pd.DataFrame, objecti
                 f"best {objective.key}": group[objective.key].iloc[0],
                 **({objective.test_key: table.test} if tested else {}),
                 "searcher": table.algorithms,
-                **{name: table.settings.get(name, "") for name in differing},
+                **{name: table.settings.get(name, "") for name in varying},
                 "trials": tally(group["outcome"]),
                 **{name: group[name].sum(min_count=1) for name in units},
                 "seconds": group["seconds"].sum(),
@@ -276,7 +276,7 @@ def _records(comparisons: Sequence[Comparison], top: int) -> pd.DataFrame:
 
 
 def differing(grid: Grid) -> tuple[Grid, list[str]]:
-    """The columns whose cells differ, the names and the objective; and `name value` of each other column with a value.
+    """The columns whose cells differ, with those of `NAMES`; and `HEADING VALUE` of each other column that has a value.
 
     A table of one row stays as it is.
     """
