@@ -22,7 +22,7 @@ from search.core.redaction import redacted
 from search.core.searchers import make_searcher, searcher_note
 from search.core.store import Store
 from search.live.observer import ConsoleObserver
-from search.live.screen import say
+from search.live.screen import say, show
 from search.outcome import SearchOutcome
 from search.preparation import supported_task
 from search.programs import Program, run_program
@@ -118,7 +118,7 @@ def list_tasks(console: Console) -> None:
     for name in task_names():
         task, demo, own = get_task(name), load_config(name), load_config(name, profile="data")
         objective = f"{task.objective.mode} {task.objective.metric}"
-        console.print(f"[bold]{name}[/]  objective: {objective} on validation")
+        show(console, f"{name}  objective: {objective} on validation", "bold")
         say(console, f"  without --data   {source_line(task, demo.data)}; {_extent(demo, task)}")
         say(console, f"  with --data      {_extent(own, task)}")
         in_demo = {parameter.name: parameter.describe() for parameter in demo.space.parameters}
@@ -185,11 +185,11 @@ def new(console: Console, name: str, function: str | None, space: Path | None, o
         say(console, line)
 
 
-def ui(console: Console, store: Store, port: int, show: bool) -> None:
+def ui(console: Console, store: Store, port: int, browse: bool) -> None:
     """Prints the page of the last search of each task, and replaces this process by MLflow's server on the store.
 
     Args:
-        show: opens the page of the newest search in the browser.
+        browse: opens the page of the newest search in the browser.
     """
     from search.tracking.client import mlflow_client
     from search.tracking.views import latest_searches, search_pages
@@ -202,7 +202,7 @@ def ui(console: Console, store: Store, port: int, show: bool) -> None:
     for name, experiment, key in searches:
         table, curves = search_pages(store, experiment, key, port)
         say(console, f"{name}: {table}\n  curves: {curves}")
-    if show:
+    if browse:
         address = search_pages(store, *searches[0][1:], port)[0] if searches else f"http://127.0.0.1:{port}"
         subprocess.Popen([sys.executable, "-c", _OPEN, f"http://127.0.0.1:{port}/health", address])
     options = ["--backend-store-uri", store.tracking_uri, "--default-artifact-root", store.artifacts.as_uri()]

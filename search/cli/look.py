@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 import webbrowser
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.cli import options as given
 from search.cli.finish import command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.core.readable import Grid
 
 
 def data(
@@ -90,24 +95,29 @@ def compare(
     form: Annotated[
         given.Format, typer.Option("--format", metavar="FORMAT", help="Print as table, csv, json or md (Markdown).")
     ] = "table",
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Show all columns: also those that do not fit, or are the same in all rows.")
+    ] = False,
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
     """Compare the searches of a task, and list their best trials."""
     with command(store, debug) as (console, opened):
-        from search.live.screen import say, show_columns
+        from search.core.readable import visible
+        from search.live.screen import say
         from search.reports.compare import compare_searches, comparisons_as_csv, comparisons_as_json
         from search.runs import check_task_name
         from search.tracking.results import searches_of_server
 
         def warn(line: str) -> None:
-            print(line, file=sys.stderr)
+            print(visible(line), file=sys.stderr)
 
         if task is not None:
             check_task_name(task, opened)
         comparisons = compare_searches(opened, task, search, searches_of_server(opened, task, warn))
         if form == "csv":
-            sys.stdout.write(comparisons_as_csv(comparisons, top))
+            table = comparisons_as_csv(comparisons, top)
+            sys.stdout.write(visible(table) if console.is_terminal else table)
         elif form == "json":
             sys.stdout.write(comparisons_as_json(comparisons, top))
         elif form == "md":
@@ -119,12 +129,26 @@ def compare(
                 if len(comparisons) > 1:
                     say(console, f"task {comparison.task}")
                 for grid in comparison.grids(top):
-                    show_columns(console, grid)
+                    _show_grid(console, grid, wide or not console.is_terminal)
                 if top and top < len(comparison.trials):
                     say(console, f"{top} of {len(comparison.trials)} trials; --top 0 shows all")
         for comparison in comparisons:
             for line in comparison.left_out:
                 warn(line)
+
+
+def _show_grid(console: Console, grid: Grid, wide: bool) -> None:
+    """Prints all columns of a table, or those that differ between the rows, as many as fit the terminal."""
+    from search.live.screen import show, show_columns
+    from search.reports.compare import differing
+
+    if wide:
+        show_columns(console, grid, wide=True)
+        return
+    grid, same = differing(grid)
+    show_columns(console, grid)
+    if same:
+        show(console, f"the same in all: {', '.join(same)}")
 
 
 def logs(

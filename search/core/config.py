@@ -89,6 +89,13 @@ class SearchConfig:
         return tuple(parse_objective(text, f"{self.place}: search.objective") for text in self.search.objective or ())
 
     @property
+    def by_name(self) -> dict[str, Any]:
+        """The settings and the ranges of hyperparameters by dotted names, such as `search.trials` and `space.lr`."""
+        sections = ("search", "resources", "data")
+        settings = {f"{section}.{name}": value for section in sections for name, value in self.raw[section].items()}
+        return settings | {f"space.{p.name}": p.describe() for p in self.space.parameters}
+
+    @property
     def window(self) -> int:
         """Window, in epochs, of the moving average of the validation loss that ranks trials for the final training."""
         return WINDOW if self.search.epochs >= WINDOW_FROM else 1

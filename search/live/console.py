@@ -26,22 +26,17 @@ from search.core.readable import clock, figure, value, visible
 from search.core.redaction import redacted
 from search.core.state import SearchState, Trial
 from search.live.heartbeat import SILENCE, Heartbeat, shows_bars, stamped
-from search.live.screen import columns_that_fit
+from search.live.table import TrialTable, budget_bar
 from search.reports.columns import RunningImportance, ordered, varied
 from search.reports.remaining import epochs_to_go
-from search.reports.summary import OUTCOMES, counted, shown, tally
+from search.reports.summary import OUTCOMES, best_so_far, counted, shown, tally
 from search.runtime.search import Search
 
 #: Width and height of the live table in a notebook.
 NOTEBOOK = (120, 24)
-#: Columns of a terminal that hold the figures of a trial, its outcome and its learning rate; and these without the
-#: latest figure.
-NARROW, NARROWER = 56, 48
 #: A log gets a line about the progress of the search after this share of the time so far without a line, but after
 #: `SILENCE` seconds at the earliest and after a minute at the latest: a long search would fill its log otherwise.
 SHARE, MINUTE = 0.02, 60.0
-#: Shorter words than those of `OUTCOMES`, for the live table.
-SHORT = {"stopped_early": "stopped"}
 
 
 class Reporter:
@@ -68,6 +63,8 @@ class Reporter:
         #: Trials that an earlier session stopped, and that have no new result since they were paused again.
         self._stopped_before: set[int] = set()
         self._importance = RunningImportance(search.config.space, search.objective)
+        self._plain = not console.encoding.startswith("utf")
+        self._table = TrialTable(search.objective.key, self._plain)
 
     def live(self) -> AbstractContextManager[Any]:
         """Shows the live table while the block runs; a log gets a line about the progress when nothing else happens."""
@@ -195,8 +192,10 @@ class Reporter:
         line = f"trial {trial.number}{ended}, {unit.at(trial.epoch)}: {shown(metrics, 'val_')}"
         if trial.can_win:
             line += f"; its best {figure(trial.best_value)} at {unit.at(trial.best_epoch)}"
-        differing = self._columns(list(state.trials.values()))
-        chosen = {name: trial.params.get(name) for name in differing}
+        differing = ordered(
+            varied(self.search.config.space.parameters, list(state.trials.values())), self._importance.shares
+        )
+        chosen = {parameter.name: trial.params.get(parameter.name) for parameter in differing}
         if said := " ".join(f"{name}={value(one)}" for name, one in chosen.items() if one is not None):
             line += f"; {said}"
         self.say(line + (f"; best so far {figure(best.best_value)} (trial {best.number})" if best else ""))
@@ -207,11 +206,6 @@ class Reporter:
         stamp = "" if self._live else stamped(self.begun)
         self.console.print(Text(stamp + visible(redacted(text))), soft_wrap=True)
 
-    def _columns(self, trials: Sequence[Trial]) -> list[str]:
-        """The names of the hyperparameters that differ between the trials, the most important first."""
-        found = varied(self.search.config.space.parameters, trials)
-        return [parameter.name for parameter in ordered(found, self._importance.shares)]
-
     def _render(self) -> _Frame:
         return _Frame(self._lines)
 
@@ -219,11 +213,11 @@ class Reporter:
         """The live table: lines about the progress, then a line for each trial, as many as have room."""
         trials, best = list(self.search.state.trials.values()), self.search.state.best()
         self._importance.update([trial for trial in trials if trial.can_win])
-        first, *phrases = [*self._standing(), *self._rungs()]
-        while len(said := _packed(phrases, width)) > max(1, height // 2) and len(phrases) > 1:
+        first, *phrases = map(value, [*self._standing(), *self._rungs()])  # names and values of users on one line
+        while len(said := _packed(phrases, width)) > max(1, height // 2 - 1) and len(phrases) > 1:
             phrases.pop()  # the later ones matter less than the trials
         lines = [Text(line, "bold green") for line in _packed([first], width)]
-        lines += [Text(line, "cyan") for line in said]
+        lines += [*(Text(line, "cyan") for line in said), self._budget(trials, width)]
         room = height - len(lines) - 1
         if room < 1 or not trials:
             return lines[:height]
@@ -232,33 +226,39 @@ class Reporter:
         rest = [t for t in trials if t.outcome is not None and not t.can_win]
         running = [t for t in trials if t.outcome is None][: room - min(len(over), room // 3)]
         listed = [*running, *over, *rest][:room]
-        head, *rows = columns_that_fit(self._cells(listed, self._columns(trials), width), width)
+        searched = [parameter for parameter in self.search.config.space.parameters if parameter.searched]
+        parameters = ordered(searched, self._importance.shares)
+        head, *rows = self._table.lines(listed, parameters, self.search.config.search, width)
         lines.append(Text(head, "bold"))
         for trial, row in zip(listed, rows, strict=True):
             lines.append(Text(row, "green" if trial is best else "dim" if trial.over else ""))
         return lines
 
-    def _cells(self, trials: Sequence[Trial], names: Sequence[str], width: int) -> list[tuple[str, list[str]]]:
-        """The columns of the live table: a heading and a text for each trial.
+    def _budget(self, trials: Sequence[Trial], width: int) -> Text:
+        """The bar of the time budget, with the time that is reserved for the final training.
 
-        A narrow table has no latest value; one that is narrower still has no outcome, either.
+        Without a time budget it shows the budget of epochs, or the trials.
         """
-        key, search = self.search.objective.key, self.search.config.search
-        unit, most = search.unit, search.unit(search.epochs)
-        latest = [trial.curve.get(trial.epoch, {}).get(key) for trial in trials]
-        outcomes = [SHORT.get(trial.outcome or "", OUTCOMES.get(trial.outcome, "")) for trial in trials]
-        return [
-            ("trial", [str(trial.number) for trial in trials]),
-            *([("", outcomes)] if width >= NARROWER else []),
-            (unit.name, [f"{unit(trial.epoch)}/{most}" for trial in trials]),
-            *([("latest", ["" if one is None else figure(one) for one in latest])] if width >= NARROW else []),
-            ("best", [figure(trial.best_value) if trial.best_epoch else "" for trial in trials]),
-            *((visible(name), [value(trial.params.get(name)) for trial in trials]) for name in names),
-        ]
+        search, reserved = self.search.config.search, self.search.reserved_seconds
+        if search.time_budget is not None and reserved is not None:
+            used, whole = time.monotonic() - self.begun, parse_duration(search.time_budget)
+            reserved = min(reserved, max(0.0, whole - used))
+            words = f"{clock(used)} of {clock(whole)}"
+            if reserved:
+                words += f", {clock(reserved)} reserved for the final training"
+            return budget_bar(width, used, reserved, whole, words, self._plain)
+        if search.epoch_budget:
+            spent = sum(trial.epoch for trial in trials)
+            words = f"{search.unit(spent)} of {search.unit.count(search.epoch_budget)}"
+            return budget_bar(width, spent, 0, search.epoch_budget, words, self._plain)
+        over, total = sum(trial.over for trial in trials), max(len(trials), 1)
+        if not math.isinf(self.search.total):
+            total = max(total, int(self.search.total))
+        return budget_bar(width, over, 0, total, f"{over} of {counted(total, 'trial')} over", self._plain)
 
     def _standing(self) -> list[str]:
         """The progress of the search in a few phrases; the first one has the best value."""
-        state, best, unit = self.search.state, self.search.state.best(), self.search.config.search.unit
+        state = self.search.state
         trials, total = list(state.trials.values()), self.search.total
         if math.isinf(total):
             number = f"{counted(len(trials), 'trial')} so far"
@@ -266,14 +266,10 @@ class Reporter:
             number = f"{len(trials)} of {counted(int(total), 'trial')} proposed"
         else:
             number = counted(len(trials), "trial") + ("" if all(trial.over for trial in trials) else " proposed")
-        reached = "no trial has a result yet"
-        if best is not None:
-            where = f"(trial {best.number}, {unit.at(best.best_epoch)})"
-            reached = f"best {self.search.objective.key} {figure(best.best_value)} {where}"
         elapsed = f"elapsed {clock(time.monotonic() - self.begun)}"
         left = self._seconds_to_go(trials)
         return [
-            reached,
+            best_so_far(state, self.search.config.search.unit),
             f"{elapsed}, about {clock(left)} to go" if left is not None else elapsed,
             *([self._phase] if self._phase else []),
             f"{number}: {tally(trial.outcome for trial in trials)}" if trials else number,

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn
 from rich.text import Text
 
@@ -57,17 +56,17 @@ def data_progress(console: Console, what: str = "reading the data") -> tuple[Abs
         log = _WorkLog(console, what)
         return log, log
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(), _Time(), console=console,
-        transient=True,
+        TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TaskProgressColumn(), _Time(),
+        console=console, transient=True,
     )  # fmt: skip
-    unknown = bar.add_task(escape(visible(what)), total=None)
+    unknown = bar.add_task(visible(what), total=None)
     bars: dict[str, Any] = {}
 
     def progress(done: int, total: int, what: str) -> None:
         if what not in bars:
             for earlier in bars.values():
                 bar.update(earlier, visible=False)
-            bars[what] = bar.add_task(escape(visible(what)), total=total if total > 1 else None)
+            bars[what] = bar.add_task(visible(what), total=total if total > 1 else None)
         over = done >= total
         bar.update(bars[what], completed=done, visible=total > 1 or not over)
         bar.update(unknown, visible=over)  # all steps are done, and the work goes on

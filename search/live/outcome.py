@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from rich.console import Console
 
 from search.core.config import SearchConfig
@@ -9,10 +10,10 @@ from search.core.failures import cause
 from search.core.redaction import redacted
 from search.core.state import SearchState
 from search.core.store import SearchFolder
-from search.live.screen import say, show
+from search.live.screen import say, show, show_link
 from search.outcome import SearchOutcome, command_line
 from search.reports.plan import Plan
-from search.reports.summary import headline, parts, trials_of
+from search.reports.summary import conclusion, parts, trials_of
 from search.runs import NO_TEST
 from trainables import Exported, SelfTrained, Task
 
@@ -31,12 +32,13 @@ def print_outcome(console: Console, outcome: SearchOutcome) -> None:
         show(console, f"nothing was tested: {NO_TEST}")
     if outcome.trained:
         _print_session(console, outcome)
-    print_next_commands(console, outcome)
     if outcome.pages:
         once = f", once `{command_line('ui', outcome.store)}` runs:" if outcome.store.is_local else ":"
         show(console, f"in MLflow{once}")
     for page in outcome.pages:
-        show(console, redacted(page))
+        show_link(console, redacted(page))
+    print_next_commands(console, outcome)
+    print_conclusion(console, outcome.config, outcome.state)
 
 
 def _print_session(console: Console, outcome: SearchOutcome) -> None:
@@ -57,11 +59,8 @@ def _print_session(console: Console, outcome: SearchOutcome) -> None:
 
 
 def print_summary(console: Console, config: SearchConfig, folder: SearchFolder, state: SearchState) -> None:
-    """Prints the result of a search: the test figure first, and the first lines of text that its model wrote."""
-    first, *rest = parts(state, config)
-    found = headline(state)
-    show(console, first, "bold" if found is None else "bold green" if found[1] else "bold yellow")
-    for part in rest:
+    """Prints what a search found, without its conclusion, and the first lines of text that its model wrote."""
+    for part in parts(state, config):
         show(console, part)
     samples = folder.samples(state.final)
     for line in samples[:SAMPLES]:
@@ -71,31 +70,45 @@ def print_summary(console: Console, config: SearchConfig, folder: SearchFolder, 
         show(console, str(folder.samples_file(state.final)))
 
 
+def print_conclusion(console: Console, config: SearchConfig, state: SearchState) -> None:
+    """Prints the test figure beside the baseline, or the best value of a search that tested nothing."""
+    line, beats = conclusion(state, config.search.unit)
+    show(console, line, "bold" if beats is None else "bold green" if beats else "bold yellow")
+
+
 def _predicts(task: Task) -> bool:
     return isinstance(task, Exported) and (not isinstance(task, SelfTrained) or task.predicts)
 
 
 def print_next_commands(console: Console, outcome: SearchOutcome) -> None:
-    """Prints the commands that may come next; after an interruption the one that continues the search."""
-    store, name, state = outcome.store, outcome.folder.name, outcome.state
-    tests = not isinstance(outcome.task, SelfTrained) or outcome.task.tests
+    """Prints the commands that may come next, each with what it does if the terminal is wide enough."""
+    trials = outcome.state.trials.values()
+    if outcome.state.best() is None and any(trial.outcome == "failed" for trial in trials):
+        show(console, "the tracebacks are artifacts of the runs in MLflow")
+    lines = [(f"  {command_line(command, outcome.store)}", does) for command, does in _next_commands(outcome)]
+    if not lines:
+        return
+    show(console, "next:")
+    longest = max(cell_len(line) for line, _ in lines)
+    explained = longest + max(len(does) for _, does in lines) + 4 <= console.width
+    for line, does in lines:
+        say(console, f"{line:{longest}}  # {does}" if explained else line)
+
+
+def _next_commands(outcome: SearchOutcome) -> list[tuple[str, str]]:
+    """The two or three commands that may come next, and what each does."""
+    name, state = outcome.folder.name, outcome.state
     if state.status == "interrupted" or (state.status == "failed" and state.best() is not None):
-        show(console, f"go on with: {command_line(outcome.continue_with, store)}")
+        commands = [(outcome.continue_with, "go on")]
         if state.best() is not None and state.final is None:
-            show(console, f"or make a model of what there is: {command_line(f'retrain {name}', store)}")
-    elif state.status == "finished":
-        show(console, "next:")
-        for command in (
-            "ui",
-            f"report {name}",
-            *([f"retrain {name} --finalists 3"] if tests else []),
-            *([f"predict {outcome.config.task} INPUT..."] if _predicts(outcome.task) else []),
-        ):
-            show(console, f"  {command_line(command, store)}")
-    else:
-        outcomes = {number: trial.outcome for number, trial in state.trials.items()}
-        if "failed" in outcomes.values():
-            show(console, "the tracebacks are artifacts of the runs in MLflow")
-        diverged = [number for number, outcome in outcomes.items() if outcome == "diverged"]
-        if diverged:
-            show(console, f"why a trial diverged: {command_line(f'why {name} {diverged[-1]}', store)}")
+            commands.append((f"retrain {name}", "make a model of what there is"))
+        return commands
+    if state.status == "finished":
+        commands = [(f"report {name} --open", "curves, hyperparameters, costs")]
+        if _predicts(outcome.task):
+            commands.append((f"predict {outcome.config.task} INPUT...", "use the model"))
+        if not isinstance(outcome.task, SelfTrained) or outcome.task.tests:
+            commands.append((f"retrain {name} --finalists 3", "compare the best three on test"))
+        return commands
+    lost = [trial for trial in state.trials.values() if trial.outcome in ("failed", "diverged")]
+    return [(f"why {name} {lost[-1].number}", f"why it {lost[-1].outcome}")] if lost else []

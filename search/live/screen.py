@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf, isinf
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -29,7 +30,7 @@ class Screen(Console):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**{"emoji": False, **options})  # else `:x:` in a text becomes a picture
         self.printed = time.monotonic()
 
     def print(self, *parts: Any, **options: Any) -> None:
@@ -51,19 +52,29 @@ def show(console: Console, part: str | Grid, style: str = "") -> None:
             say(console, line)
 
 
+def show_link(console: Console, address: str) -> None:
+    """Prints an address on a line of its own, without wrapping. On a terminal it is a hyperlink (OSC 8)."""
+    address = visible(address)
+    console.print(Text(address, style=Style(link=address)), soft_wrap=True)
+
+
 def say(console: Console, line: str) -> None:
     """Prints a line without markup and without wrapping."""
     console.print(line, markup=False, soft_wrap=True)
 
 
-def show_columns(console: Console, grid: Grid) -> None:
-    """Prints the first columns of a table, as many as fit the terminal; a log gets all of them."""
+def show_columns(console: Console, grid: Grid, wide: bool = False) -> None:
+    """Prints the first columns of a table, as many as fit the terminal.
+
+    Args:
+        wide: prints all columns, uncut.
+    """
     columns = [(head, [row[place] for row in grid.rows]) for place, head in enumerate(grid.heads)]
-    lines = columns_that_fit(columns, console.width if console.is_terminal else inf, WIDEST)
+    lines = columns_that_fit(columns, inf if wide else console.width, WIDEST)
     for line in lines:
         say(console, line)
     if lines and re.search(r"\+\d+$", lines[0]):
-        show(console, "(a wider terminal shows more columns, `--format csv` all of them)")
+        show(console, "(a wider terminal shows more columns, `--wide` all of them)")
 
 
 def fitted(console: Console, line: str) -> str:
@@ -87,7 +98,9 @@ def _drawn(grid: Grid) -> Table:
     return table
 
 
-def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, widest: int = WIDE) -> list[str]:
+def columns_that_fit(
+    columns: Sequence[tuple[str, list[str]]], width: float, widest: int = WIDE, sizes: Mapping[str, int] | None = None
+) -> list[str]:
     """The lines of a table: the headings, and a line for each row.
 
     If columns do not fit, the last heading is their number, such as `+3`.
@@ -96,12 +109,13 @@ def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, wid
         columns: headings with their cells, the most important first.
         width: of the terminal; infinite for a log: nothing is cut.
         widest: most characters of a heading and a cell.
+        sizes: the least width of a column, by its heading.
     """
     shown: list[list[str]] = []
     used, most = 0, inf if isinf(width) else widest
     for place, (heading, cells) in enumerate(columns):
-        column = [_cut_to_width(cell, most) for cell in (heading, *cells)]
-        size = max(map(cell_len, column))
+        column = [cut_to_width(cell, most) for cell in (heading, *cells)]
+        size = max(*map(cell_len, column), (sizes or {}).get(heading, 0))
         more = f"+{len(columns) - place}"
         last = place == len(columns) - 1
         if used + size + (0 if last else 2 + len(more)) > width:
@@ -114,6 +128,6 @@ def columns_that_fit(columns: Sequence[tuple[str, list[str]]], width: float, wid
     return ["  ".join(row).rstrip() for row in zip(*shown, strict=True)]
 
 
-def _cut_to_width(text: str, width: float) -> str:
+def cut_to_width(text: str, width: float) -> str:
     """The text, cut to `width` columns of the terminal."""
     return text if cell_len(text) <= width else set_cell_size(text, int(width) - 1) + "…"

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
 from search.core.pareto import nondominated
 from search.core.readable import Grid, figure, value, visible
+from search.core.redaction import redacted
 from search.core.replay import open_search, replay
 from search.core.store import Store, pass_over
 from search.reports.columns import is_learning_rate
 from search.reports.frames import trials_frame
 from search.reports.summary import tally
 from trainables import InputError, Objective
+from trainables.base.unit import EPOCHS, Unit
 
 #: Columns that a screen shows behind the hyperparameters.
-LAST = ("behind", "epochs", "seconds", "cost")
+LAST = ("behind", "epochs", "steps", "seconds", "cost")
+#: Columns that a screen shows even if all their cells are the same.
+NAMES = ("search", "trial")
+#: Settings that the comparison of searches leaves out: the place of the code, of which each search has its own copy,
+#: and what the column `searcher` says.
+OWN = ("data.function", "data.folder", "search.searcher", "search.scheduler")
 #: Outcomes of a failed trial, if it has no result.
 LOST = ("diverged", "failed")
 
@@ -35,6 +42,8 @@ class SearchTable:
         algorithms: its searcher and its scheduler, such as `tpe + asha`.
         test: the test objective of its model; NaN if nothing was tested.
         trials: as `trials_frame` returns it, with the column `val_METRIC`.
+        unit: of its columns: `epochs` and `best_epoch`, or `steps` and `best_step`.
+        settings: `SearchConfig.by_name` as texts, without secrets and without settings that are None.
     """
 
     id: str
@@ -46,6 +55,8 @@ class SearchTable:
     algorithms: str
     test: float
     trials: pd.DataFrame
+    unit: Unit = EPOCHS
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,12 +65,14 @@ class Comparison:
 
     Attributes:
         objective: the objective of the compared searches.
-        searches: a row for each search. `search`: its name. `searcher`. `trials`: their number by outcome.
-            `best val_METRIC`. `test_METRIC`, if a search was tested. `epochs`. `seconds`, `seconds of failed trials`
-            and `seconds of stopped trials`. `cost`, if the searches have prices.
+        searches: a row for each search. `search`: its name. `best val_METRIC`. `test_METRIC`, if a search was tested.
+            `searcher`. A column for each setting that differs between the searches, such as `search.seed`. `trials`:
+            their number by outcome. `epochs`, or `steps` of a search that counts in steps. `seconds`, `seconds of
+            failed trials` and `seconds of stopped trials`. `cost`, if the searches have prices.
         trials: a row for each trial, the best one first. `search`, `trial`, `outcome`. `val_METRIC`: the best value;
             NaN for a trial that diverged. `behind`: the difference to the best trial. A column for each further
-            objective, and `front`: whether the trial is on the Pareto front. `best_epoch`, `epochs`, `seconds`, `cost`.
+            objective, and `front`: whether the trial is on the Pareto front. `best_epoch` and `epochs`, or `best_step`
+            and `steps`. `seconds`, `cost`.
             A column for each hyperparameter that differs between trials.
         left_out: a sentence for each group of searches that cannot be ranked with the others, with the reason.
         hyperparameters: the columns of `trials` that are hyperparameters.
@@ -80,7 +93,7 @@ class Comparison:
         if best["search"].nunique() == 1:
             first.remove("search")
         rates = [name for name in first if is_learning_rate(str(name))]
-        start = first.index("best_epoch") + 1
+        start = 1 + max(place for place, name in enumerate(first) if name in ("best_epoch", "best_step"))
         ordered = [*first[:start], *rates, *(name for name in first[start:] if name not in rates), *last]
         return [_grid(self.searches), _grid(best[ordered], self.hyperparameters)]
 
@@ -144,7 +157,9 @@ def read_tables(store: Store, task: str | None = None) -> Iterable[SearchTable]:
             record.id or name, name, config.task, record.created, record.fingerprint, objectives,
             f"{config.search.searcher} + {config.search.scheduler}",
             test.get(state.objective.metric, math.nan),
-            trials_frame(state, objectives=objectives, resources=config.resources),
+            trials_frame(state, objectives=objectives, resources=config.resources, unit=config.search.unit),
+            config.search.unit,
+            {name: redacted(str(value)) for name, value in config.by_name.items() if value is not None},
         )  # fmt: skip
 
 
@@ -179,14 +194,18 @@ def _goal(objective: Objective) -> str:
 def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) -> tuple[pd.DataFrame, list[str]]:
     """All trials of these searches, the best first: `Comparison.trials`, and the columns of its hyperparameters."""
     metrics = [objectives[0].key, *(objective.metric for objective in objectives[1:])]
-    measured = {"search", "trial", "outcome", "epochs", "best_epoch", "behind", "front", "seconds", "cost"}
+    units = dict.fromkeys(table.unit.name for table in tables)
+    best = [f"best_{unit}" for unit in units]
+    measured = {"search", "trial", "outcome", *best, *(f"{unit}s" for unit in units), "behind", "front"}
+    measured |= {"seconds", "cost"}
     frames = [table.trials.reset_index().assign(search=table.name) for table in tables]
     frame = pd.concat(frames, ignore_index=True)
     ranked = frame["outcome"] != "diverged"  # as `Trial.can_win`
-    ranked &= frame["best_epoch"].gt(0)
-    for name in [*metrics, "best_epoch"]:
+    ranked &= frame[best].gt(0).any(axis=1)
+    for name in [*metrics, *best]:
         frame[name] = frame[name].where(ranked) if name in frame else math.nan
-    frame["best_epoch"] = frame["best_epoch"].astype("Int64")
+    counts = [*best, *(f"{unit}s" for unit in units)]
+    frame[counts] = frame[counts].astype("Int64")
     losses = pd.DataFrame({
         name: frame[name] * (1 if objective.mode == "min" else -1)
         for name, objective in zip(metrics, objectives, strict=True)
@@ -197,7 +216,7 @@ def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) 
         complete = losses.dropna()
         frame["front"] = frame.index.isin(complete.index[nondominated(complete.to_numpy())])
         own += ["front", *metrics[1:]]
-    own += ["best_epoch", "epochs", "seconds"]
+    own += [*counts, "seconds"]
     if frame.get("cost", pd.Series(dtype=float)).gt(0).any():  # else the searches have no prices
         own.append("cost")
     measured |= {*metrics, *(objective.metric for table in tables for objective in table.objectives[1:])}
@@ -210,6 +229,9 @@ def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) 
 def _searches_frame(tables: Sequence[SearchTable], trials: pd.DataFrame, objective: Objective) -> pd.DataFrame:
     """A row for each search, the one with the best trial first; see `Comparison.searches`."""
     by_name, rows = {table.name: table for table in tables}, []
+    units = dict.fromkeys(f"{table.unit.name}s" for table in tables)
+    names = dict.fromkeys(name for table in tables for name in table.settings if name not in OWN)
+    varying = [name for name in names if len({table.settings.get(name) for table in tables}) > 1]
     tested = not all(math.isnan(table.test) for table in tables)  # a function has no test figure
     for name, group in trials.groupby("search", sort=False):
         table = by_name[str(name)]
@@ -218,11 +240,12 @@ def _searches_frame(tables: Sequence[SearchTable], trials: pd.DataFrame, objecti
         rows.append(
             {
                 "search": name,
-                "searcher": table.algorithms,
-                "trials": tally(group["outcome"]),
                 f"best {objective.key}": group[objective.key].iloc[0],
                 **({objective.test_key: table.test} if tested else {}),
-                "epochs": int(group["epochs"].sum()),
+                "searcher": table.algorithms,
+                **{name: table.settings.get(name, "") for name in varying},
+                "trials": tally(group["outcome"]),
+                **{name: group[name].sum(min_count=1) for name in units},
                 "seconds": group["seconds"].sum(),
                 "seconds of failed trials": group.loc[lost, "seconds"].sum(),
                 "seconds of stopped trials": group.loc[group["outcome"] == "stopped_early", "seconds"].sum(),
@@ -250,6 +273,21 @@ def _records(comparisons: Sequence[Comparison], top: int) -> pd.DataFrame:
     for frame, comparison in zip(frames, comparisons, strict=True):
         frame.insert(0, "task", comparison.task)
     return pd.concat(frames, ignore_index=True)
+
+
+def differing(grid: Grid) -> tuple[Grid, list[str]]:
+    """The columns whose cells differ, with those of `NAMES`; and `HEADING VALUE` of each other column that has a value.
+
+    A table of one row stays as it is.
+    """
+    kept, same = [], []
+    for place, head in enumerate(grid.heads):
+        cells = {row[place] for row in grid.rows}
+        if len(cells) > 1 or len(grid.rows) == 1 or head in NAMES:
+            kept.append(place)
+        elif cells and (text := cells.pop()):
+            same.append(f"{head} {text}")
+    return Grid([grid.heads[place] for place in kept], [[row[place] for place in kept] for row in grid.rows]), same
 
 
 def _grid(frame: pd.DataFrame, exact: Collection[str] = ()) -> Grid:

@@ -16,6 +16,7 @@ from search.final import finalist_comparison, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
 from search.reports.columns import ordered
 from trainables import InputError
+from trainables.base.unit import Unit
 
 #: The text of each outcome, in the order of `tally`. None: the trial is running.
 OUTCOMES = {
@@ -26,21 +27,18 @@ OUTCOMES = {
 
 
 def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
-    """The summary of a search: lines and tables, the most important first.
+    """The summary of a search: lines and tables, without its `conclusion`.
 
-    `headline`, if there is a test figure; the best trial; the test figures; the comparisons; the outcomes of the
-    trials; the savings of early stopping.
+    The best trial; the test figures; the comparisons; the outcomes of the trials; the savings of early stopping.
     """
     metric, best, final = state.objective.metric, state.best(), state.final
     if best is None:
-        return [no_winner(state), *_effort(state, config)]
-    first = headline(state)
-    lines: list[str | Grid] = [first[0]] if first else []
-    lines.append(
+        return [*_effort(state, config)]
+    lines: list[str | Grid] = [
         f"best: trial {best.number}, {state.objective.key} {figure(best.best_value)} at "
-        f"{config.search.unit.at(best.best_epoch)}"
-    )
-    lines.append(f"  {configuration(best, config)}")
+        f"{config.search.unit.at(best.best_epoch)}",
+        f"  {configuration(best, config)}",
+    ]
     if final is not None:
         if final.trial != best.number and config.window > 1 and not state.decision and final.merged:
             lines.append(
@@ -85,6 +83,22 @@ def no_winner(state: SearchState) -> str:
     if outcomes and set(outcomes) == {"diverged"}:
         return f"no trial can be the best: {trials_of(len(outcomes))} diverged"
     return "no trial succeeded"
+
+
+def conclusion(state: SearchState, unit: Unit) -> tuple[str, bool | None]:
+    """The most important line on a search, and whether its model beats the baseline; None if nothing was tested.
+
+    `headline`; without a test figure the best value on validation; without that the reason.
+    """
+    return headline(state) or (no_winner(state) if state.best() is None else best_so_far(state, unit), None)
+
+
+def best_so_far(state: SearchState, unit: Unit) -> str:
+    """`best val_loss 0.1000 (trial 3, epoch 2)`, or that there is no result yet."""
+    best = state.best()
+    if best is None:
+        return "no trial has a result yet"
+    return f"best {state.objective.key} {figure(best.best_value)} (trial {best.number}, {unit.at(best.best_epoch)})"
 
 
 def headline(state: SearchState) -> tuple[str, bool] | None:

@@ -31,6 +31,8 @@ class Search:
         study: the decisions, as a function of the journal's events.
         files: where checkpoints are kept.
         stopping: why no trial begins any more; None while the search runs.
+        reserved_seconds: the part of the time budget that is kept for the trainings after the trials; None where no
+            time budget ends the trials.
     """
 
     def __init__(self, config: SearchConfig, folder: SearchFolder, journal: Journal | None = None) -> None:
@@ -50,6 +52,7 @@ class Search:
         self._holds = journal is None
         self.listeners: list[Listener] = []
         self.stopping: Stop | None = None
+        self.reserved_seconds: float | None = None
         self.study = Study(
             config, self.objective, ends_itself=isinstance(self.task, SelfTrained), events=self.journal.events
         )

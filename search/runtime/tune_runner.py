@@ -105,7 +105,7 @@ class TuneRunner:
             return
         left = self._budget.left
         trials = TrialsSoFar.from_state(search.config, search.state) if plan.retrain else None
-        reserved = plan.after_trials(trials, left).seconds
+        reserved = search.reserved_seconds = plan.after_trials(trials, left).seconds
         if plan.must_stop_trials(left, reserved, self.watchdog.epochs_left()):
             search.stop("time budget")
         elif (best := search.state.best()) is not None:

@@ -107,13 +107,10 @@ class Delivery:
 
     def _describe(self) -> None:
         """Logs the configuration, the view for MLflow's page and the data set to the parent run."""
-        config = python_values(self.config.raw)
-        raw = {f"{s}.{k}": v for s in ("search", "resources", "data") for k, v in config[s].items()}
-        space = {f"space.{p.name}": p.describe() for p in self.config.space.parameters}
-        self.runs.log_params(self.parent, raw | space)
+        self.runs.log_params(self.parent, self.config.by_name)
         self.runs.flush(self.parent)
         with self._leaving_out("configuration"):
-            shown = redacted(yaml.safe_dump(config, sort_keys=False))
+            shown = redacted(yaml.safe_dump(python_values(self.config.raw), sort_keys=False))
             self.client.log_text(self.parent, storable_text(shown), "config.yaml")
         with self._leaving_out("view"):
             key, about = view_key(self.record.id), (self.parent, self.config, self.objective)

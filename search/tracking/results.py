@@ -20,6 +20,7 @@ from search.tracking.client import find_runs, mlflow_client, quick_and_quiet
 from search.tracking.names import DELIVERED, NAME_TAG, original
 from trainables import Objective
 from trainables.base.errors import first_line
+from trainables.base.unit import Unit
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -87,17 +88,21 @@ def _read_search(client: MlflowClient, parent: Run) -> SearchTable:
     objectives = tuple(parse_objective(text, "objective") for text in tags["objective"].split(", "))
     search = tags["search.id"]
     trials = find_runs(client, f"tags.`search.id` = '{search}' AND tags.role = 'trial'")
+    settings = _originals(parent, "params")
+    every = settings.get("search.report_every")
+    unit = Unit(None if every is None else int(every))
     return SearchTable(
         search, tags["search"], tags["task"], int(tags["created"]), tags.get("data.fingerprint", ""), objectives,
         f"{tags['searcher']} + {tags['scheduler']}", metrics.get(objectives[0].test_key, math.nan),
-        _trials_frame([*trials], objectives),
+        _trials_frame([*trials], objectives, unit), unit, settings,
     )  # fmt: skip
 
 
-def _trials_frame(runs: list[Run], objectives: tuple[Objective, ...]) -> pd.DataFrame:
+def _trials_frame(runs: list[Run], objectives: tuple[Objective, ...], unit: Unit) -> pd.DataFrame:
     """The trials of one search, with the columns of `search.reports.frames.trials_frame`."""
     first, *further = objectives
-    own = ["trial", "outcome", "epochs", "best_epoch", first.key, *(o.metric for o in further), "seconds", "cost"]
+    own = ["trial", "outcome", f"{unit.name}s", f"best_{unit.name}", first.key, *(o.metric for o in further)]
+    own += ["seconds", "cost"]
     given = [_originals(run, "params") for run in runs]
     columns = free_columns(dict.fromkeys(name for params in given for name in params), own)
     rows = []
@@ -107,7 +112,7 @@ def _trials_frame(runs: list[Run], objectives: tuple[Objective, ...]) -> pd.Data
         steps = {metric.key: metric.step for metric in run.data.to_proto().metrics}
         rows.append([
             int(run.data.tags["trial"]), run.data.tags.get("outcome", "running"), steps.get("epoch_seconds", 0),
-            int(metrics.get("best_epoch", 0)), metrics.get(f"best_{first.key}", math.nan),
+            int(metrics.get(f"best_{unit.name}", 0)), metrics.get(f"best_{first.key}", math.nan),
             *(metrics.get(f"at_best_epoch/{o.metric}", math.nan) for o in further),
             metrics.get("seconds", math.nan), metrics.get("cost", math.nan), *(params.get(name) for name in columns),
         ])  # fmt: skip

@@ -13,6 +13,8 @@ from search.tracking.names import original, translated
 from trainables import Objective
 
 _TAG = "mlflow.sharedViewState."
+#: The tag that MLflow's page shows as the description of an experiment, and the beginning of our description.
+_NOTE, _LATEST = "mlflow.note.content", "Latest search: "
 #: The port of the command `ui`.
 PORT = 5000
 
@@ -59,6 +61,20 @@ def share_view(
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
     client.set_experiment_tag(experiment, f"{_TAG}{key}", json.dumps(state))
+    _link_latest(client, experiment, key, name)
+
+
+def _link_latest(client: MlflowClient, experiment: str, key: str, name: str) -> None:
+    """Links the view of a search in the description of the experiment. A description that a user wrote stays.
+
+    MLflow's page opens an experiment on traces of language models, with this description above them.
+    """
+    if client.get_experiment(experiment).tags.get(_NOTE, _LATEST).startswith(_LATEST):
+        client.set_experiment_tag(experiment, _NOTE, f"{_LATEST}[{name}]({_view('', experiment, key)})")
+
+
+def _view(base: str, experiment: str, key: str) -> str:
+    return f"{base}#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={key}"
 
 
 def view_key(search_id: str) -> str:
@@ -74,7 +90,7 @@ def search_pages(store: Store, experiment: str, key: str, port: int = PORT) -> l
     base = f"http://127.0.0.1:{port}" if store.is_local else store.shown
     if not base.startswith("http"):
         return []
-    table = f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={key}"
+    table = _view(f"{base}/", experiment, key)
     return [table, f"{table}&compareRunsMode=CHART"]
 
 

@@ -57,7 +57,7 @@ def test_retrain_of_an_interrupted_search(command):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "or make a model of what there is: python -m search retrain s" in output
+    assert "\n  python -m search retrain s" in output
     before = {(e["number"], e["epoch"]) for e in command.events("s") if e["event"] == "result"}
     assert "registry: toy version 1" in command.run("retrain", "s")
     assert {(e["number"], e["epoch"]) for e in command.events("s") if e["event"] == "result"} == before

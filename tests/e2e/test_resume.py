@@ -39,7 +39,7 @@ def test_search_interrupted_and_resumed(command, uninterrupted):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
-    assert "go on with: python -m search resume s" in output
+    assert "next:\n  python -m search resume s" in output
     _, runs = command.runs("windows")
     assert {r.info.status for r in runs if r.data.tags["outcome"] == "interrupted"} == {"KILLED"}
     assert not [r for r in runs if r.info.status == "RUNNING"]

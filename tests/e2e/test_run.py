@@ -300,6 +300,13 @@ def test_mlflow_pages_in_browser(searched, tmp_path):
             WebDriverWait(page, 60).until(lambda _: curves.keys() <= {name for name, _ in page.execute_script(DRAWN)})
             for name, line in page.execute_script(DRAWN):  # two lines a run: smoothed, and as measured behind it
                 assert line == curves.get(name, line), "the page smooths the curves"
+
+            experiment = re.search(r"#/experiments/\d+", output)[0]
+            page.get("about:blank")
+            page.get(f"http://127.0.0.1:{port}/{experiment}")  # without our link it opens on traces
+            WebDriverWait(page, 60).until(lambda _: page.find_elements(By.LINK_TEXT, "first"))
+            linked = page.find_element(By.LINK_TEXT, "first").get_attribute("href")
+            assert linked == re.search(r"http://127.0.0.1:\S+", output)[0].replace(":5000", f":{port}")
         finally:
             page.quit()
     finally:

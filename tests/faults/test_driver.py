@@ -60,7 +60,7 @@ def test_sighup_interrupts(command):
     process.send_signal(signal.SIGHUP)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
-    assert GO_ON in output
+    assert "next:\n  python -m search resume s" in output
 
 
 @pytest.mark.parametrize("reader", ["head", "full disk"])

@@ -115,7 +115,7 @@ def test_sigterm(command, whole, survived):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
-    assert "go on with: python -m search resume s" in output
+    assert "next:\n  python -m search resume s" in output
     assert not any(e["event"] in ("failed", "retry") for e in command.events("s"))
     _, seconds = resume(command)
     survived("SIGTERM", command, 1, 1, seconds, whole)

@@ -66,7 +66,7 @@ def test_live_table_fits_the_terminal_and_shows_best_elapsed_and_the_learning_ra
     assert lines[0] == "best val_mse 0.1000 (trial 0, epoch 2)"
     assert lines[1].startswith("elapsed 0:0")
     heading = next(i for i, line in enumerate(lines) if line.startswith("trial "))
-    assert re.match(r"trial +epoch +latest +best +lr\b", lines[heading])
+    assert re.match(r"trial +epoch +time +(trend +)?(latest +)?best +lr\b", lines[heading])
     assert "  0  running" in lines[heading + 1] and len(lines) - heading > 6
     said = " ".join(lines[:heading])
     assert "20 trials proposed: 5 running, 15 paused" in said
@@ -88,14 +88,89 @@ def test_wider_terminals_show_more_hyperparameters_and_say_how_many_are_left_out
     headings = {}
     for width in (60, 80, 120, 200):
         (heading,) = [line for line in shown(reporter, width).splitlines() if line.startswith("trial ")]
-        headings[width] = heading.split()[4:]
+        headings[width] = heading.partition(" best ")[2].split()
     every = headings[200]
     assert every[:2] == ["lr", "weight_decay"] and not every[-1].startswith("+"), "all have room"
     assert "ridge" not in every and "dropout" not in every, "these are the same in all trials"
     for width in (60, 80, 120):
         *names, more = headings[width]
-        assert names == every[: len(names)] and more == f"+{len(every) - len(names)}"
+        assert more == f"+{len(every) - len(names)}"
+        assert all(full.startswith(name.rstrip("…")) for name, full in zip(names, every, strict=False))
     assert len(headings[60]) < len(headings[80]) < len(headings[120])
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_learning_rate_and_two_more_hyperparameters_stand_beside_time_epoch_and_trend(paused, width):
+    report(paused, 0, 3, 0.05)
+    lines = shown(Reporter(Console(file=io.StringIO()), paused), width).splitlines()
+    heading = next(i for i, line in enumerate(lines) if line.startswith("trial "))
+    *names, more = lines[heading].partition(" best ")[2].split()
+    assert names[0] == "lr" and len(names) >= 3 and more[0] == "+"
+    lr = paused.state.trials[0].params["lr"]
+    running, epoch, seconds, _, trend, *figures = lines[heading + 1].split()[1:]
+    assert (running, epoch, seconds, trend) == ("running", "3/24", "3.0", "█▁▁")
+    given = figures[2 if width == 120 else 1]
+    assert float(given) == pytest.approx(lr, rel=0.01) and max(map(len, lines)) <= width
+
+
+def test_columns_stay_where_they_are_when_other_trials_are_shown(paused):
+    reporter = Reporter(Console(file=io.StringIO()), paused)
+    before = shown(reporter, 80)
+    for number in range(20):
+        paused.state.trials[number].params.update(variant="x", weight_decay=1.0)
+    after = shown(reporter, 80)
+    (one,), (other,) = ([line for line in text.splitlines() if line.startswith("trial ")] for text in (before, after))
+    assert one == other
+    (wider,) = [line for line in shown(reporter, 120).splitlines() if line.startswith("trial ")]
+    assert len(wider) > 80, "another width lays the columns out anew"
+
+
+def test_first_three_columns_are_the_most_important_hyperparameters_once_they_are_measured(paused):
+    reporter = Reporter(Console(file=io.StringIO()), paused)
+    reporter._importance.update = lambda trials: None
+    reporter._importance.shares = {"hidden": 0.5, "init": 0.3}
+    (heading,) = [line for line in shown(reporter, 80).splitlines() if line.startswith("trial ")]
+    assert heading.partition(" best ")[2].split()[:3] == ["lr", "hidden", "init"]
+
+
+def test_searched_hyperparameter_has_its_column_from_the_first_trial_on(search):
+    reporter = Reporter(Console(file=io.StringIO()), search)
+    headings = []
+    for _ in range(3):
+        headings += [line for line in shown(reporter, 80).splitlines() if line.startswith("trial ")]
+        trial = search.propose()
+        report(search, trial.number, 1, 1.0)
+    assert headings[0] == headings[1] == headings[2]
+
+
+def test_bar_shows_what_is_used_of_the_time_budget_and_what_the_final_training_keeps(search, monkeypatch):
+    monkeypatch.setattr("search.live.console.time.monotonic", lambda: 1900.0)
+    reporter = Reporter(Console(file=io.StringIO()), search, began=1000.0)
+    search.reserved_seconds = 1800.0
+    (line,) = [line for line in shown(reporter, 80).splitlines() if "reserved" in line]
+    bar, _, words = line.partition("  ")
+    assert words == "15:00 of 1:00:00, 30:00 reserved for the final training"
+    assert [round(bar.count(mark) / len(bar), 1) for mark in "█░▒"] == [0.3, 0.2, 0.5] and len(bar) >= 8
+    assert "15:00 of 1:00:00, 30:00 reserved" in shown(reporter, 56), "a narrow terminal has the words alone"
+
+
+def test_bar_without_a_time_budget_shows_trials_or_epochs(paused, tmp_path):
+    paused.give_up(*list(paused.state.paused())[:10])
+    assert re.search(r"█{15}░{15}  10 of 20 trials over", shown(Reporter(Console(file=io.StringIO()), paused), 80))
+    sets = ["search.epoch_budget=40", "search.trials=null", "search.time_budget=null"]
+    search = Search(load_config("rnn", sets, profile="data"), Store(tmp_path).search("epochs"))
+    search.propose()
+    report(search, 0, 10, 1.0)
+    assert re.search(r"█{8}░{22}  10 of 40 epochs", shown(Reporter(Console(file=io.StringIO()), search), 80))
+    search.journal.close()
+
+
+def test_terminal_without_unicode_gets_marks_of_ascii(paused):
+    for epoch in (3, 4):
+        report(paused, 0, epoch, 0.05)
+    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding="ascii"), width=80)
+    text = "\n".join(line.plain for line in Reporter(console, paused)._lines(80, 25))
+    assert text.replace("…", "").isascii() and "^__" in text and ".....  0 of 20 trials over" in text
 
 
 def test_no_trial_yet_is_said_and_no_time_to_go_is_made_up(tmp_path):
@@ -190,8 +265,13 @@ def test_terminal_that_is_resized_keeps_no_lines_of_earlier_frames(tmp_path, tri
         more = ""
         for width, height in ((120, 30), (70, 25), (60, 14), (110, 30), (45, 10), (110, 40)):
             call("resize-window", "-t", "s", "-x", str(width), "-y", str(height))
-            # How many hyperparameters the heading leaves out tells the widths apart.
-            lines = wait(lambda lines, old=more: [old, *re.findall(r" (\+\d+)$", "\n".join(lines), re.M)][-1] != old)
+            # How many hyperparameters the heading leaves out tells the widths apart. A number that the terminal wraps
+            # until the next frame is drawn has digits on the line below.
+            lines = wait(
+                lambda lines, old=more: (
+                    [old, *re.findall(r" (\+\d+)$(?!\n\d)", "\n".join(lines), re.MULTILINE)][-1] != old
+                )
+            )
             heading = max(i for i, line in enumerate(lines) if line.startswith("trial "))
             more = lines[heading].split()[-1]
             best = max(i for i, line in enumerate(lines) if line.startswith("best val_mse 1.000"))

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from search.cli.look import _show_grid
 from search.core.state import SearchState
 from search.core.store import Store
+from search.live.screen import Screen
 from search.reports.compare import (
     SearchTable,
     compare_searches,
@@ -19,6 +21,7 @@ from search.reports.compare import (
 from search.reports.frames import curves_frame, free_columns, trials_frame
 from tests.search.test_reading import kept, loop
 from trainables import InputError, Objective
+from trainables.base.unit import EPOCHS, Unit
 
 LOSS = Objective("loss", "min")
 
@@ -38,8 +41,10 @@ def state_of(*curves, outcomes=(), params=()):
     return state
 
 
-def table(name, frame, fingerprint="f", objective=LOSS, created=0):
-    return SearchTable(name, name, "t", created, fingerprint, (objective,), "random + asha", 0.25, frame)
+def table(name, frame, fingerprint="f", objective=LOSS, created=0, unit=EPOCHS, **settings):
+    return SearchTable(
+        name, name, "t", created, fingerprint, (objective,), "random + asha", 0.25, frame, unit, settings
+    )
 
 
 def test_trials_frame_has_a_row_for_each_trial():
@@ -88,6 +93,48 @@ def test_failed_trial_with_a_result_is_ranked_and_a_diverged_one_is_not():
         True,
         True,
     ]
+
+
+def test_trials_of_a_search_that_counts_in_steps_have_steps(tmp_path):
+    steps = Unit(100)
+    frame = trials_frame(state_of([0.5, 0.3, 0.4]), unit=steps)
+    (found,) = compare_searches(Store(tmp_path), "t", (), [table("s", frame, unit=steps)])
+    assert found.trials.loc[0, ["best_step", "steps"]].tolist() == [200, 300] and "epochs" not in found.trials
+    assert found.searches["steps"].tolist() == [300]
+    searches, trials = found.grids(0)
+    assert trials.heads[-2:] == ["steps", "seconds"] and "epochs" not in searches.heads
+    both = [table("s", frame, unit=steps), table("e", trials_frame(state_of([0.5])))]
+    (found,) = compare_searches(Store(tmp_path), "t", (), both)
+    assert found.trials["steps"].tolist()[:1] == [300] and found.trials["epochs"].isna().tolist() == [True, False]
+
+
+def test_settings_that_differ_between_searches_have_a_column(tmp_path):
+    given = {"search.seed": "0", "search.trials": "9"}
+    one = table("one", trials_frame(state_of([0.5])), **given)
+    two = table("two", trials_frame(state_of([0.4])), **given | {"search.seed": "1", "search.epoch_budget": "40"})
+    (found,) = compare_searches(Store(tmp_path), "t", (), [one, two])
+    frame = found.searches.set_index("search")
+    assert frame["search.seed"].to_dict() == {"one": "0", "two": "1"}
+    assert frame["search.epoch_budget"].to_dict() == {"one": "", "two": "40"} and "search.trials" not in frame
+
+
+def test_terminal_shows_what_differs_in_columns_that_fit_and_wide_shows_all(tmp_path):
+    params = [{"lr": 0.1, "note": "a" * 40}, {"lr": 0.2, "note": "b" * 40}]
+    (found,) = compare_searches(
+        Store(tmp_path), "t", (), [table("s", trials_frame(state_of([0.5], [0.4], params=params)))]
+    )
+    (_, trials), console = found.grids(0), Screen(file=io.StringIO(), width=50, force_terminal=True, highlight=False)
+    _show_grid(console, trials, wide=False)
+    heading, *rows = lines = console.file.getvalue().splitlines()
+    assert heading.split() == ["trial", "val_loss", "lr", "+2"] and len(rows) == 6
+    assert lines[-2:] == [
+        "the same in all: outcome completed, best_epoch 1,", "  epochs 1, seconds 0.5000",
+    ]  # fmt: skip
+    assert max(map(len, lines)) <= 50 and any("`--wide`" in line for line in lines)
+    console.file = io.StringIO()
+    _show_grid(console, trials, wide=True)
+    heading, *rows = console.file.getvalue().splitlines()
+    assert heading.split() == [*trials.heads] and "a" * 40 in rows[1] and len(rows) == 2
 
 
 def test_trials_on_the_pareto_front_are_marked():

@@ -11,10 +11,20 @@ from trainables import Objective
 
 
 class Experiment:
-    """Takes the tag that a client would set."""
+    """Keeps the tags that a client would set."""
+
+    def __init__(self):
+        self.tags = {}
+
+    def get_experiment(self, experiment):
+        return self
 
     def set_experiment_tag(self, experiment, key, value):
-        self.view, self.length = json.loads(value), len(value)
+        self.tags[key] = value
+
+    @property
+    def view(self):
+        return json.loads(self.tags["mlflow.sharedViewState.key"])
 
 
 @pytest.fixture
@@ -37,7 +47,7 @@ def test_view_of_a_space_with_hundreds_of_hyperparameters_is_short_enough_for_a_
     space = {f"layer[{number}].learning_rate": {"uniform": [0, 1]} for number in range(400)}
     config = loop_config("many", space, "loss min", {}, (), "here")
     share_view(experiment, "1", "key", "s", "run", config, Objective("loss", "min"))
-    assert experiment.length <= 20_000
+    assert len(experiment.tags["mlflow.sharedViewState.key"]) <= 20_000
     assert "params.`layer__open__0__close__.learning_rate`" in experiment.view["selectedColumns"]
 
 
@@ -49,3 +59,14 @@ def test_first_hyperparameter_of_the_table_is_the_learning_rate(experiment):
         "params.`weight_decay`",
     ]  # fmt: skip
     assert {"params.`variant`", "params.`batch_size`"} < set(columns)
+
+
+def test_description_of_the_experiment_links_the_latest_search_unless_a_user_wrote_it(experiment):
+    about = ("run", load_config("windows"), Objective("accuracy", "max"))
+    for key in ("one", "two"):
+        share_view(experiment, "1", key, f"search-{key}", *about)
+    link = "#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=two"
+    assert experiment.tags["mlflow.note.content"] == f"Latest search: [search-two]({link})"
+    experiment.tags["mlflow.note.content"] = "mine"
+    share_view(experiment, "1", "three", "search-three", *about)
+    assert experiment.tags["mlflow.note.content"] == "mine"
