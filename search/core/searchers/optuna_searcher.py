@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,8 @@ class OptunaSearcher(Searcher):
 
         Args:
             turn: the balanced parameter with its value for this trial. Trials with another value are ignored.
-            pace: predicts seconds. It returns the first of `DRAWS` draws within the limit, or else the quickest.
+            pace: predicts seconds. It returns the first draw within the limit, or else the quickest. Of `DRAWS` draws
+                near the best or from the priors none may be within the limit; then as many are drawn uniformly.
             model: False: the model may not propose, as its proposal takes too long.
         """
         if (winner := priors.winner(self.space, self.first, number, turn, rng, self._experts)) is not None:
@@ -161,9 +163,14 @@ class OptunaSearcher(Searcher):
                     return priors.draw_near_best(space, best, rng)
                 if source == "prior":
                     return priors.draw_from_prior(space, rng)
+                return draw_anywhere()
+
+            def draw_anywhere() -> Params:
                 return space.sample(lambda parameter: priors.draw_uniform(parameter, rng))
 
-            params = pace.first_within(self._limit, (draw() for _ in range(DRAWS)))
+            # If the best trial is far above the limit, no configuration near it may be within the limit.
+            near, anywhere = (draw() for _ in range(DRAWS)), (draw_anywhere() for _ in range(DRAWS))
+            params = pace.first_within(self._limit, chain(near, anywhere))
         return self._searched(params)
 
     def _searched(self, params: Params) -> Params:
