@@ -104,6 +104,8 @@ class Parameter:
         if isinstance(values, range):  # `int in range` takes no time, `float in range` compares every number
             number = int(value) if isinstance(value, float) and value.is_integer() else value
             return isinstance(number, int) and not isinstance(number, bool) and number in values
+        if values is not None and self.kind == "uniform":  # another program may write 0.30000000000000004
+            return all_numbers([value]) and any(math.isclose(value, own, abs_tol=1e-12) for own in values)  # type: ignore
         if values is not None:
             return any(value == own and isinstance(value, bool) == isinstance(own, bool) for own in values)
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high

@@ -20,7 +20,7 @@ SPACE = {
     "lr": {"loguniform": [1e-4, 1e-1]},
     "momentum": {"uniform": [0.5, 0.9], "when": {"optimizer": ["sgd"]}},
     "width": {"int": [16, 64], "step": 16},
-    "dropout": {"choice": [0.0, 0.25, 0.5]},
+    "dropout": {"uniform": [0.0, 0.5], "step": 0.25},
     "depth": {"int": [1, 4]},
 }
 
