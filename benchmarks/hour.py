@@ -143,7 +143,7 @@ def optuna(about: dict[str, Any], process: int) -> None:
     log, until = Log(about), about["begun"] + about["seconds"]
 
     def objective(trial: optuna.Trial) -> float:
-        params = config.space.sample(lambda parameter: suggest(trial, parameter))
+        params = config.space.sample(lambda parameter: suggest(trial, replace(parameter, ordered=False)))
         values = []
         for epoch, value in enumerate(
             epochs(task, splits, params, about["epochs"], trial.number, config.resources.precision), 1
@@ -165,7 +165,7 @@ class Suggested:
     space: Space
 
     def __call__(self, trial: Any) -> dict[str, Any]:
-        chosen = self.space.sample(lambda parameter: suggest(trial, parameter))
+        chosen = self.space.sample(lambda parameter: suggest(trial, replace(parameter, ordered=False)))
         return {p.name: chosen[p.name] for p in self.space.parameters if not (p.searched and p.exists(chosen))}
 
 

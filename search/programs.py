@@ -120,7 +120,7 @@ def whole_numbers(space: Space) -> list[str]:
     """A note on each `loguniform` between two whole numbers: its values are not whole numbers."""
     return [
         f"note: {p.name}: loguniform [{p.low}, {p.high}] gives numbers such as {math.sqrt(p.low * p.high):.4g}; for a "
-        "width or a number of layers take an integer, or round it in the training"
+        "width or a number of layers take an integer with a log scale, or round it in the training"
         for p in space.parameters
         if p.kind == "loguniform" and isinstance(p.low, int) and isinstance(p.high, int) and p.low > 1
     ]

@@ -13,24 +13,27 @@ Spec = Mapping[str, Any]
 _FUNCTIONS = {"int": "integer"}
 
 
-def uniform(low: float, high: float, *, prior: float | None = None, when: Spec | None = None) -> dict[str, Any]:
+def uniform(
+    low: float, high: float, *, step: float | None = None, prior: float | None = None, when: Spec | None = None
+) -> dict[str, Any]:
     """A number between two bounds. Each number is equally likely.
 
     Args:
+        step: the distance of two values; it divides the range. By default every number is possible.
         prior: the value that you would try first.
         when: the hyperparameter exists only beside these values of others, such as `{"optimizer": "sgd"}`.
 
     >>> uniform(0, 0.5)
     {'uniform': [0, 0.5]}
     """
-    return _spec({"uniform": [low, high]}, prior, when)
+    return _spec({"uniform": [low, high], **({"step": step} if step is not None else {})}, prior, when)
 
 
 def loguniform(low: float, high: float, *, prior: float | None = None, when: Spec | None = None) -> dict[str, Any]:
     """A number between two bounds. Each order of magnitude is equally likely. `prior` and `when` are as of `uniform`.
 
     The values are no whole numbers: `loguniform(4, 128)` gives 22.6, for example. Use `integer` for a width or a number
-    of layers, or `choice([4, 8, 16, 32, 64, 128])` for some values of each order of magnitude.
+    of layers: `integer(4, 128, log=True)`.
 
     >>> loguniform(1e-4, 1e-1, prior=1e-3)
     {'loguniform': [0.0001, 0.1], 'prior': 0.001}
@@ -39,26 +42,38 @@ def loguniform(low: float, high: float, *, prior: float | None = None, when: Spe
 
 
 def integer(
-    low: int, high: int, *, step: int = 1, prior: int | None = None, when: Spec | None = None
+    low: int, high: int, *, step: int = 1, log: bool = False, prior: int | None = None, when: Spec | None = None
 ) -> dict[str, Any]:
-    """A whole number from `low` to `high`, both included. Each is equally likely. `prior` and `when` are as of
-    `uniform`.
+    """A whole number from `low` to `high`, both included. `prior` and `when` are as of `uniform`.
 
-    For equally likely orders of magnitude, list values: `choice([4, 8, 16, 32, 64, 128])`.
+    Args:
+        step: the distance of two values; it divides the range.
+        log: whether each order of magnitude is equally likely, instead of each number.
 
     >>> integer(16, 64, step=16)
     {'int': [16, 64], 'step': 16}
+    >>> integer(8, 1024, log=True)
+    {'int': [8, 1024], 'log': True}
     """
-    return _spec({"int": [low, high], **({"step": step} if step != 1 else {})}, prior, when)
+    own = {**({"step": step} if step != 1 else {}), **({"log": True} if log else {})}
+    return _spec({"int": [low, high], **own}, prior, when)
 
 
-def choice(values: Sequence[Any], *, prior: Any = None, when: Spec | None = None) -> dict[str, Any]:
+def choice(
+    values: Sequence[Any], *, ordered: bool | None = None, prior: Any = None, when: Spec | None = None
+) -> dict[str, Any]:
     """One of some plain values, from a list, a tuple, a range or an array. `prior` and `when` are as of `uniform`.
+
+    Args:
+        ordered: whether the values have an order, so that neighbours are expected to have similar results. By default
+            numbers have the order of their size, and other values have no order.
 
     >>> choice(["sgd", "adamw"])
     {'choice': ['sgd', 'adamw']}
+    >>> choice(["small", "medium", "large"], ordered=True)
+    {'choice': ['small', 'medium', 'large'], 'ordered': True}
     """
-    return _spec({"choice": values}, prior, when)
+    return _spec({"choice": values, **({} if ordered is None else {"ordered": ordered})}, prior, when)
 
 
 def _spec(spec: dict[str, Any], prior: Any, when: Spec | None) -> dict[str, Any]:

@@ -4,8 +4,12 @@ An entry of `space:` in a configuration is one of these:
 
     lr: {loguniform: [1e-4, 1e-1]}        log-uniform over a positive range
     dropout: {uniform: [0, 0.5]}          uniform
+    mixup: {uniform: [0, 0.5], step: 0.1} with steps: 0, 0.1, 0.2, 0.3, 0.4 and 0.5
     width: {int: [16, 64], step: 16}      whole numbers, both bounds included; the default step is 1
+    hidden: {int: [8, 1024], log: true}   whole numbers on a log scale
     optimizer: {choice: [sgd, adamw]}     one of a list of plain values
+    batch_size: {choice: [16, 32, 64]}    a choice of numbers is ordered by its numbers; `ordered: false` says otherwise
+    size: {choice: [s, m, l], ordered: true}                     ordered as listed
     epochs_frozen: 3                      a fixed value
     momentum: {uniform: [0.8, 0.99], when: {optimizer: sgd}}     exists only if optimizer is sgd
     beta: {value: 0.9, when: {optimizer: [adam, adamw]}}         a fixed value that exists only with adam or adamw
@@ -23,6 +27,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal, get_args
 
 from trainables import Allowed, Choices, InputError, Numbers, Params
@@ -45,8 +50,13 @@ class Parameter:
     kind: Literal["uniform", "loguniform", "int", "choice", "value"]
     low: float = 0.0
     high: float = 0.0
-    step: int = 1
+    #: The distance of two values of a range; None: 1 for an int, and a uniform range is continuous.
+    step: float | None = None
+    #: Whether an int is on a log scale.
+    log: bool = False
     choices: tuple[Plain, ...] = ()
+    #: Whether the values of a choice have an order: neighbours are expected to have similar results.
+    ordered: bool = False
     when: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
     #: The value that an expert would try first, if `has_prior`, and the confidence that good values are near it.
     prior: Plain = None
@@ -62,13 +72,31 @@ class Parameter:
         """Whether the search chooses its value; False for a fixed value."""
         return self.kind != "value"
 
+    @property
+    def has_order(self) -> bool:
+        """Whether its values have an order; False for a fixed value."""
+        return self.ordered if self.kind == "choice" else self.searched
+
+    @property
+    def is_log(self) -> bool:
+        """Whether the range has a log scale."""
+        return self.log or self.kind == "loguniform"
+
     def values(self) -> Sequence[Plain] | None:
         """All values, for whole numbers as a `range`, which may be large; None for a continuous range."""
         if self.kind in ("choice", "value"):
             return self.choices
         if self.kind == "int":
-            return range(int(self.low), int(self.high) + 1, self.step)
+            return range(int(self.low), int(self.high) + 1, int(self.step or 1))
+        if self.step is not None:
+            return _stepped(self.low, self.high, self.step)
         return None
+
+    def levels(self) -> Sequence[Plain] | None:
+        """The values in their order, equally far apart on the scale; None for a continuous range and a log scale."""
+        if self.kind == "choice" and all_numbers(self.choices):
+            return sorted(self.choices)  # type: ignore[type-var]
+        return None if self.is_log else self.values()
 
     def allows(self, value: Plain) -> bool:
         """Whether a value, for example of an earlier search, is in the range of this parameter."""
@@ -76,6 +104,8 @@ class Parameter:
         if isinstance(values, range):  # `int in range` takes no time, `float in range` compares every number
             number = int(value) if isinstance(value, float) and value.is_integer() else value
             return isinstance(number, int) and not isinstance(number, bool) and number in values
+        if values is not None and self.kind == "uniform":  # another program may write 0.30000000000000004
+            return all_numbers([value]) and any(math.isclose(value, own, abs_tol=1e-12) for own in values)  # type: ignore
         if values is not None:
             return any(value == own and isinstance(value, bool) == isinstance(own, bool) for own in values)
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
@@ -85,14 +115,27 @@ class Parameter:
         if self.kind == "value":
             text = f"{self.choices[0]}"
         elif self.kind == "choice":
-            text = "{" + ", ".join(str(c) for c in self.choices) + "}"
+            numbers = all_numbers(self.choices)
+            between = " < " if self.ordered and not numbers else ", "
+            text = "{" + between.join(str(c) for c in self.choices) + "}"
+            text += " without order" if numbers and not self.ordered else ""
         else:
-            steps = f" step {self.step}" if self.step != 1 else ""
-            text = f"{self.kind} [{self.low:g}, {self.high:g}]{steps}"
+            steps = f" step {self.step:g}" if self.step not in (None, 1) else ""
+            text = f"{self.kind} [{self.low:g}, {self.high:g}]{' log' if self.log else ''}{steps}"
         if self.has_prior:
             text += f", prior {self.prior:g}" if isinstance(self.prior, float) else f", prior {self.prior}"
         conditions = [f"{k} = {' or '.join(map(str, v))}" for k, v in self.when.items()]
         return text + (f" when {', '.join(conditions)}" if conditions else "")
+
+
+def all_numbers(values: Sequence[Plain]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+@cache
+def _stepped(low: float, high: float, step: float) -> tuple[float, ...]:
+    """`low`, `low + step`, ... `high`, without rounding errors: 0.3 and not 0.30000000000000004."""
+    return tuple(float(f"{low + index * step:.12g}") for index in range(round((high - low) / step) + 1))
 
 
 #: `suggest(parameter)` returns a value: from an Optuna trial, a prior, a random generator or a row of numbers.
@@ -316,9 +359,8 @@ def _parameter(name: str, spec: Any, where: str) -> Parameter:
         raise InputError(f"{where}: {' and '.join(kinds)} given; exactly one is allowed")
     kind = kinds[0]
     body = spec[kind]
-    known = ["when"] if kind == "value" else ["prior", "confidence", "when"]
-    if kind == "int":
-        known = ["step", *known]
+    own = {"uniform": ["step"], "int": ["step", "log"], "choice": ["ordered"]}.get(kind, [])
+    known = ["when"] if kind == "value" else [*own, "prior", "confidence", "when"]
     if extra := set(spec) - {kind, *known}:
         allowed = ", ".join(known[:-1]) + " and " + known[-1] if known[1:] else known[0]
         raise InputError(f"{where}: {kind}: unknown key {sorted(map(str, extra))[0]!r}; beside it only {allowed}")
@@ -332,8 +374,16 @@ def _parameter(name: str, spec: Any, where: str) -> Parameter:
         doubled = [c for i, c in enumerate(choices) if (type(c), c) in [(type(d), d) for d in choices[:i]]]
         if doubled:
             raise InputError(f"{where}: choice: {doubled[0]!r} stands twice")
-        return _with_prior(Parameter(name, "choice", choices=choices, when=when), spec, where)
-    return _with_prior(_range(name, kind, body, spec.get("step", 1), when, where), spec, where)  # type: ignore[arg-type]
+        ordered = _flag(spec, "ordered", all_numbers(choices), where)
+        return _with_prior(Parameter(name, "choice", choices=choices, ordered=ordered, when=when), spec, where)
+    return _with_prior(_range(name, kind, body, spec, when, where), spec, where)  # type: ignore[arg-type]
+
+
+def _flag(spec: Mapping[str, Any], key: str, default: bool, where: str) -> bool:
+    value = spec.get(key, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{where}: {key} {value!r}: expected true or false")
+    return value
 
 
 def _with_prior(parameter: Parameter, spec: Mapping[str, Any], where: str) -> Parameter:
@@ -351,7 +401,7 @@ def _with_prior(parameter: Parameter, spec: Mapping[str, Any], where: str) -> Pa
 
 
 def _range(
-    name: str, kind: Literal["uniform", "loguniform", "int"], body: Any, step: Any,
+    name: str, kind: Literal["uniform", "loguniform", "int"], body: Any, spec: Mapping[str, Any],
     when: Mapping[str, tuple[Plain, ...]], where: str,
 ) -> Parameter:  # fmt: skip
     number = int if kind == "int" else (int, float)
@@ -367,14 +417,32 @@ def _range(
         raise InputError(f"{shown[:200]}: both bounds must be finite, and they and their difference at most {limit}")
     if low >= high:
         raise InputError(f"{shown}: the range is empty; the lower bound must be < the upper")
-    if kind == "loguniform" and low <= 0:
+    log = _flag(spec, "log", False, where)
+    if (kind == "loguniform" or log) and low <= 0:
         raise InputError(f"{shown}: the lower bound must be > 0")
+    step = spec.get("step")
+    if step is not None:
+        if log:
+            raise InputError(f"{shown}: step {step!r} and log: one of them is allowed")
+        _check_step(step, kind, low, high, shown)
+    return Parameter(name, kind, low, high, step, log, when=when)
+
+
+def _check_step(step: Any, kind: str, low: float, high: float, shown: str) -> None:
+    """Raises InputError if the step is no number of its kind, or does not divide the range."""
     if kind == "int":
         if isinstance(step, bool) or not isinstance(step, int) or step < 1:
             raise InputError(f"{shown}: step {step!r}: must be a whole number >= 1")
         if (high - low) % step:
             raise InputError(f"{shown}: step {step}: must divide the range {high - low}")
-    return Parameter(name, kind, low, high, step, when=when)
+        return
+    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < math.inf:
+        raise InputError(f"{shown}: step {step!r}: must be a number > 0")
+    count = (high - low) / step
+    if not 1 <= round(count) < MOST_POINTS or not math.isclose(count, round(count), rel_tol=1e-9):
+        raise InputError(
+            f"{shown}: step {step:g}: must divide the range {high - low:g} into 1 to {MOST_POINTS:,} parts"
+        )
 
 
 def _when(raw: Any, where: str) -> dict[str, tuple[Plain, ...]]:

@@ -165,7 +165,7 @@ def _spec(values: list[Any]) -> Any:
         return {"choice": different}
     low, high = min(values), max(values)
     if all(isinstance(value, int) for value in values):
-        return {"int": [low, high]}
+        return {"int": [low, high], **({"log": True} if low > 0 and _looks_logarithmic(values) else {})}
     return {"loguniform" if _looks_logarithmic(values) else "uniform": [float(low), float(high)]}
 
 

@@ -250,14 +250,13 @@ def _spec(name: str, distributions: Sequence[Any], notes: list[str]) -> dict[str
         return {"choice": [low]}
     if isinstance(first, optuna.distributions.IntDistribution):
         if first.log:
-            notes.append(f"{name}: whole numbers on a logarithmic scale are taken as evenly spread")
+            return {"int": [low, high], "log": True}
         step = 1 if any(each.step != first.step for each in distributions) else first.step
         return {"int": [low, high], "step": step} if step != 1 and not (high - low) % step else {"int": [low, high]}
     if first.step is not None:
-        count = round((high - low) / first.step) + 1
-        if count <= MOST_STEPS:
-            return {"choice": [round(low + index * first.step, 12) for index in range(count)]}
-        notes.append(f"{name}: its {count} steps are taken as a range without steps")
+        if all((each.step, each.low) == (first.step, low) for each in distributions):
+            return {"uniform": [low, high], "step": first.step}
+        notes.append(f"{name}: its steps differ from trial to trial and are left out")
     return {"loguniform" if first.log else "uniform": [low, high]}
 
 

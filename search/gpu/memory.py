@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from search.core.config import SearchConfig
-from search.core.space import Parameter, Plain, Space
+from search.core.space import Parameter, Plain, Space, all_numbers
 from trainables import Device, Diverged, Params, Splits, choose_device, get_task, seed_everything
 from trainables.base import fused
 from trainables.base.training import rng_state
@@ -92,7 +92,7 @@ def largest(space: Space, size: Callable[[Params], int]) -> Params:
         return space.sample(lambda parameter: picked.get(parameter.name, _top(parameter)))
 
     for parameter in space.parameters:
-        if parameter.kind != "choice" or _numbers(parameter):
+        if parameter.kind != "choice" or all_numbers(parameter.choices):
             continue
         sizes = {}
         for value in parameter.choices:
@@ -102,13 +102,9 @@ def largest(space: Space, size: Callable[[Params], int]) -> Params:
     return configuration()
 
 
-def _numbers(parameter: Parameter) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in parameter.choices)
-
-
 def _top(parameter: Parameter) -> Plain:
     if parameter.kind == "choice":
-        return max(parameter.choices) if _numbers(parameter) else parameter.choices[0]  # type: ignore[type-var]
+        return max(parameter.choices) if all_numbers(parameter.choices) else parameter.choices[0]  # type: ignore[type-var]
     if parameter.kind == "loguniform":
         return math.sqrt(parameter.low * parameter.high)
     return int(parameter.high) if parameter.kind == "int" else parameter.high

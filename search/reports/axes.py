@@ -125,10 +125,11 @@ def parameter_axis(parameter: Parameter, trials: Sequence[Trial], most: int = TI
         return _choices_axis(parameter, title, most)
     used = [v for t in trials if (v := _number(parameter, t)) is not None]
     low, high = min([parameter.low, *used]), max([parameter.high, *used])
-    log = parameter.kind.startswith("log") and low > 0
+    log = parameter.is_log and low > 0
     scale = _scale(low, high, log)
-    if parameter.kind == "int":
-        ticks: Sequence[float] = whole_ticks(int(parameter.low), int(parameter.high), parameter.step, most)
+    if parameter.kind == "int" and not log:
+        step = int(parameter.step or 1)
+        ticks: Sequence[float] = whole_ticks(int(parameter.low), int(parameter.high), step, most)
     else:
         ticks = log_ticks(low, high, most) if log else linear_ticks(low, high, most)
 

@@ -40,7 +40,7 @@ def ordered(parameters: Iterable[Parameter], shares: Mapping[str, float]) -> lis
     """
 
     def key(parameter: Parameter) -> tuple[bool, float, bool]:
-        return not is_learning_rate(parameter.name), -shares.get(parameter.name, 0.0), parameter.kind != "loguniform"
+        return not is_learning_rate(parameter.name), -shares.get(parameter.name, 0.0), not parameter.is_log
 
     return sorted(parameters, key=key)
 

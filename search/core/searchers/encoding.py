@@ -1,15 +1,15 @@
 """Encodes configurations as arrays, for models that compare many of them.
 
-A row has a column for each parameter of the space: the position of a number in its range (0 to 1), or the index of a
-choice. NaN: the parameter does not exist in the configuration.
+A row has a column for each parameter of the space: the position of an ordered value in its range (0 to 1), or the index
+of a choice without order. NaN: the parameter does not exist in the configuration.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from search.core.searchers.priors import CHANGED, CHOSEN, SPREAD, from_unit, to_unit
-from search.core.space import Parameter, Plain, Space
+from search.core.searchers.priors import CHANGED, CHOSEN, SPREAD, from_unit, snap, to_unit
+from search.core.space import Parameter, Plain, Space, all_numbers
 from trainables import Params
 
 Array = np.ndarray
@@ -23,7 +23,8 @@ class Encoding:
         self._parameters = space.parameters
 
     def row(self, params: Params) -> Array:
-        """(parameters,): the row of a configuration. A value outside the space is NaN."""
+        """(parameters,): the row of a configuration. A number outside its range has the nearest position, another value
+        outside the space is NaN."""
         return np.array([_code(p, params.get(p.name)) if p.exists(params) else np.nan for p in self._parameters])
 
     def params(self, row: Array) -> Params:
@@ -32,7 +33,7 @@ class Encoding:
 
         def decode(p: Parameter) -> object:
             code = values[p.name]
-            return p.choices[int(code)] if p.kind == "choice" else from_unit(p, float(code))
+            return from_unit(p, float(code)) if p.has_order else p.choices[int(code)]
 
         return self.space.sample(decode)
 
@@ -50,7 +51,7 @@ class Encoding:
         rows = np.empty((count, len(self._parameters)))
         for column, p in enumerate(self._parameters):
             units = rng.random(count)
-            if p.kind in ("choice", "value"):
+            if not p.has_order:
                 rows[:, column] = np.minimum((units * len(p.choices)).astype(int), len(p.choices) - 1)
                 if priors and p.has_prior:
                     prior = p.choices.index(p.prior)
@@ -65,7 +66,8 @@ class Encoding:
         """(n, parameters): the rows (n, parameters), each with a share `CHANGED` of its parameters changed.
 
         Args:
-            spread: the standard deviation of the change of a number, as a share of its range. A choice is drawn anew.
+            spread: the standard deviation of the change of an ordered value, as a share of its range. A choice without
+                order is drawn anew.
             fixed: the value of each parameter that does not change.
         """
         count, fresh = len(rows), self._drawn(rng, len(rows))
@@ -73,15 +75,12 @@ class Encoding:
         changed[np.arange(count), rng.integers(rows.shape[1], size=count)] = True
         near = np.where(np.isnan(rows), fresh, rows)  # a parameter that did not exist has any value
         for column, p in enumerate(self._parameters):
-            if p.kind in ("choice", "value"):
-                moved = fresh[:, column]
-            else:
-                moved = _reflected(near[:, column] + rng.normal(0, spread, count))
+            moved = _reflected(near[:, column] + rng.normal(0, spread, count)) if p.has_order else fresh[:, column]
             near[:, column] = np.where(changed[:, column], moved, near[:, column])
         return self._valid(near, fixed)
 
     def features(self, rows: Array) -> Array:
-        """(n, features): the positions of numbers, and choices one-hot.
+        """(n, features): the positions of ordered values, and choices without order one-hot.
 
         A parameter that does not exist is 0.5 or all zeros. Each parameter with a condition has one more feature: 1 if
         it does not exist.
@@ -93,7 +92,7 @@ class Encoding:
                 continue
             if p.when and p.kind != "value":
                 columns.append(np.isnan(codes).astype(float))
-            if p.kind == "choice":
+            if p.kind == "choice" and not p.ordered:
                 # The distance of two different values is 1, as that of the bounds of a range.
                 columns += [(codes == index) / np.sqrt(2) for index in range(len(p.choices))]
             elif p.kind != "value":
@@ -101,16 +100,13 @@ class Encoding:
         return np.stack(columns, 1) if columns else np.zeros((len(rows), 1))
 
     def _valid(self, rows: Array, fixed: Params) -> Array:
-        """Rounds whole numbers to their steps, sets `fixed` parameters, and makes parameters NaN that do not exist."""
+        """Moves positions to those of values, sets `fixed` parameters, and makes parameters NaN that do not exist."""
         rows = rows.copy()
         for column, p in enumerate(self._parameters):
             if p.name in fixed:
                 rows[:, column] = _code(p, fixed[p.name])
-            elif p.kind == "int":
-                steps = int((p.high - p.low) // p.step)
-                chosen = np.minimum(steps, (rows[:, column] * (steps + 1)).astype(int))
-                # The middle of the number's share of the range: `from_unit` returns the same number.
-                rows[:, column] = (chosen + 0.5) / (steps + 1)
+            elif p.has_order:
+                rows[:, column] = snap(p, rows[:, column])
             exists = np.ones(len(rows), dtype=bool)
             for name, allowed in p.when.items():
                 other = next(i for i, earlier in enumerate(self._parameters) if earlier.name == name)
@@ -120,20 +116,17 @@ class Encoding:
 
     @staticmethod
     def _is_one_of(codes: Array, p: Parameter, allowed: tuple[object, ...]) -> Array:
-        if p.kind in ("choice", "value"):
+        if not p.has_order:
             return np.isin(codes, [index for index, value in enumerate(p.choices) if value in allowed])
         return np.array([not np.isnan(code) and from_unit(p, float(code)) in allowed for code in codes])
 
 
 def _code(p: Parameter, value: Plain) -> float:
-    if p.kind in ("choice", "value"):
-        return float(p.choices.index(value)) if value in p.choices else float("nan")
-    if not isinstance(value, int | float):
-        return float("nan")
-    if p.kind == "int":
-        steps = int((p.high - p.low) // p.step)
-        return ((value - p.low) // p.step + 0.5) / (steps + 1)
-    return min(1.0, max(0.0, to_unit(p, value)))
+    if p.kind in ("choice", "value") and not (p.has_order and all_numbers(p.choices)):
+        if value not in p.choices:
+            return float("nan")
+        return to_unit(p, value) if p.has_order else float(p.choices.index(value))
+    return to_unit(p, value) if isinstance(value, int | float) else float("nan")
 
 
 def _reflected(units: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ class OptunaSearcher(Searcher):
     def _ask(self, values: Params) -> tuple[Any, Params]:
         """Asks Optuna for a trial in which these parameters have these values."""
         if values:
-            self.study.enqueue_trial(values)
+            self._enqueue(values)
         trial = self.study.ask()
         return trial, self.space.sample(lambda parameter: suggest(trial, parameter))
 
@@ -132,7 +133,8 @@ class OptunaSearcher(Searcher):
 
         Args:
             turn: the balanced parameter with its value for this trial. Trials with another value are ignored.
-            pace: predicts seconds. It returns the first of `DRAWS` draws within the limit, or else the quickest.
+            pace: predicts seconds. It returns the first draw within the limit, or else the quickest. Of `DRAWS` draws
+                near the best or from the priors none may be within the limit; then as many are drawn uniformly.
             model: False: the model may not propose, as its proposal takes too long.
         """
         if (winner := priors.winner(self.space, self.first, number, turn, rng, self._experts)) is not None:
@@ -142,8 +144,8 @@ class OptunaSearcher(Searcher):
             return {}
         space = self.space.fix(turn)
         results = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished() and self._rank(t)[0] < 2]
-        own = [t for t in results if turn.items() <= t.params.items()]
-        ranked = [t.params for t in sorted(own, key=self._rank)]
+        configurations = [self._params(t) for t in sorted(results, key=self._rank)]
+        ranked = [params for params in configurations if turn.items() <= params.items()]
         if number < self._experts:
             params, self.source = priors.prior_configuration(space, rng), "the expert's configuration"
         else:
@@ -161,9 +163,14 @@ class OptunaSearcher(Searcher):
                     return priors.draw_near_best(space, best, rng)
                 if source == "prior":
                     return priors.draw_from_prior(space, rng)
+                return draw_anywhere()
+
+            def draw_anywhere() -> Params:
                 return space.sample(lambda parameter: priors.draw_uniform(parameter, rng))
 
-            params = pace.first_within(self._limit, (draw() for _ in range(DRAWS)))
+            # If the best trial is far above the limit, no configuration near it may be within the limit.
+            near, anywhere = (draw() for _ in range(DRAWS)), (draw_anywhere() for _ in range(DRAWS))
+            params = pace.first_within(self._limit, chain(near, anywhere))
         return self._searched(params)
 
     def _searched(self, params: Params) -> Params:
@@ -196,7 +203,7 @@ class OptunaSearcher(Searcher):
         if old is None or not self.models:
             return False
         self._rebuild([t for t in over if t is not old])
-        self._ask_for(number, old.params)
+        self._ask_for(number, self._params(old))
         return True
 
     def _rebuild(self, finished: list[Any]) -> None:
@@ -205,7 +212,16 @@ class OptunaSearcher(Searcher):
         self.study = self._empty_study()
         self.study.add_trials(finished)
         for number, trial in waiting.items():
-            self._ask_for(number, trial.params)
+            self._ask_for(number, self._params(trial))
+
+    def _params(self, trial: Any) -> Params:
+        """The searched parameters of a trial of Optuna. Optuna has the index of an ordered choice."""
+        own = {p.name: p for p in self.space.parameters}
+        return {name: _from_index(own[name], value) for name, value in trial.params.items()}
+
+    def _enqueue(self, values: Params) -> None:
+        own = {p.name: p for p in self.space.parameters}
+        self.study.enqueue_trial({name: _to_index(own[name], value) for name, value in values.items()})
 
     def _rank(self, trial: Any) -> tuple[float, ...]:
         """A sort key in the order of tpe: complete trials by value, pruned trials by last epoch, infeasible trials."""
@@ -228,7 +244,7 @@ class OptunaSearcher(Searcher):
 
     def _ask_for(self, number: int, values: Params) -> None:
         """Asks Optuna for a trial with these values of the searched parameters."""
-        self.study.enqueue_trial(values)
+        self._enqueue(values)
         self._asked[number] = asked = self.study.ask()
         asked.set_user_attr("number", number)
         if self.writes_notes:
@@ -321,19 +337,33 @@ class Nsga2Searcher(OptunaSearcher):
 
 def suggest(trial: Any, parameter: Parameter) -> Any:
     """The value of a parameter that a trial of Optuna suggests."""
+    name, low, high, log = parameter.name, parameter.low, parameter.high, parameter.is_log
     if parameter.kind == "int":
-        return trial.suggest_int(parameter.name, int(parameter.low), int(parameter.high), step=parameter.step)
+        return trial.suggest_int(name, int(low), int(high), step=int(parameter.step or 1), log=log)
+    if parameter.kind == "choice" and parameter.ordered:
+        return _from_index(parameter, trial.suggest_int(name, 0, len(parameter.choices) - 1))
     if parameter.kind == "choice":
-        return trial.suggest_categorical(parameter.name, parameter.choices)
-    return trial.suggest_float(parameter.name, parameter.low, parameter.high, log=parameter.kind == "loguniform")
+        return trial.suggest_categorical(name, parameter.choices)
+    return trial.suggest_float(name, low, high, step=parameter.step, log=log)
+
+
+def _from_index(parameter: Parameter, value: Any) -> Any:
+    levels = parameter.levels() if parameter.kind == "choice" and parameter.ordered else None
+    return value if levels is None else levels[value]
+
+
+def _to_index(parameter: Parameter, value: Any) -> Any:
+    levels = parameter.levels() if parameter.kind == "choice" and parameter.ordered else None
+    return value if levels is None else priors.nearest(levels, value)
 
 
 def distribution(parameter: Parameter) -> Any:
-    """Optuna's distribution of a searched parameter."""
+    """Optuna's distribution of the values of a searched parameter. Optuna has no ordered choice."""
     from optuna import distributions
 
+    low, high, log = parameter.low, parameter.high, parameter.is_log
     if parameter.kind == "int":
-        return distributions.IntDistribution(int(parameter.low), int(parameter.high), step=parameter.step)
+        return distributions.IntDistribution(int(low), int(high), step=int(parameter.step or 1), log=log)
     if parameter.kind == "choice":
         return distributions.CategoricalDistribution(parameter.choices)
-    return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.kind == "loguniform")
+    return distributions.FloatDistribution(low, high, step=parameter.step, log=log)

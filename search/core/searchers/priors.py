@@ -19,8 +19,8 @@ import numpy as np
 from search.core.space import Parameter, Plain, Space
 from trainables import Params
 
-#: By confidence: the standard deviation around the prior of a number, as a share of its range, and the probability that
-#: a choice has the value of its prior. They were not measured.
+#: By confidence: the standard deviation around the prior of an ordered value, as a share of its range, and the
+#: probability that a choice without order has the value of its prior. They were not measured.
 SPREAD = {"low": 0.5, "medium": 0.25, "high": 0.125}
 CHOSEN = {"low": 0.4, "medium": 0.6, "high": 0.8}
 #: Near the best trial: the standard deviation as a share of the range, and the probability that a parameter changes
@@ -128,7 +128,7 @@ def agreement(space: Space, ranked: Sequence[Params]) -> float:
 
 def density(parameter: Parameter, value: Plain) -> float:
     """The density of a value under the prior of its parameter, divided by the uniform density."""
-    if parameter.kind == "choice":
+    if not parameter.has_order:
         others = len(parameter.choices) - 1
         chosen = CHOSEN[parameter.confidence] if others else 1.0
         return (chosen if value == parameter.prior else (1 - chosen) / max(1, others)) * len(parameter.choices)
@@ -143,7 +143,7 @@ def draw_from_prior(space: Space, rng: np.random.Generator) -> Params:
     def draw(p: Parameter) -> Plain:
         if not p.has_prior:
             return draw_uniform(p, rng)
-        if p.kind != "choice":
+        if p.has_order:
             return draw_near(p, p.prior, SPREAD[p.confidence], rng)
         others = [value for value in p.choices if value != p.prior]
         if not others or rng.random() < CHOSEN[p.confidence]:
@@ -164,7 +164,7 @@ def draw_near_best(space: Space, best: Params, rng: np.random.Generator) -> Para
             return draw_uniform(p, rng)  # it does not exist in the best configuration
         if p.name not in changed:
             return value
-        return draw_uniform(p, rng) if p.kind == "choice" else draw_near(p, value, NEAR, rng)
+        return draw_near(p, value, NEAR, rng) if p.has_order else draw_uniform(p, rng)
 
     return space.sample(draw)
 
@@ -177,7 +177,7 @@ def draw_uniform(parameter: Parameter, rng: np.random.Generator) -> Plain:
 
 
 def draw_near(parameter: Parameter, value: Plain, spread: float, rng: np.random.Generator) -> Plain:
-    """A number drawn from a normal distribution around `value`, truncated to the range.
+    """An ordered value drawn from a normal distribution around `value`, truncated to the range.
 
     Args:
         spread: the standard deviation, as a share of the range.
@@ -189,19 +189,53 @@ def draw_near(parameter: Parameter, value: Plain, spread: float, rng: np.random.
 
 
 def to_unit(parameter: Parameter, value: Plain) -> float:
-    """The position of a number in the range of its parameter, from 0 to 1, on the scale of the parameter."""
+    """The position of an ordered value in the range of its parameter, from 0 to 1, on the scale of the parameter.
+
+    A range of n values has n equal shares, and the position is the middle of the value's share. A value of an int on a
+    log scale has the share from value - 0.5 to value + 0.5. A number outside the range, or between two values, has the
+    position of the nearest value.
+
+    Raises:
+        ValueError: the value is a text that the parameter does not have.
+    """
+    if (levels := parameter.levels()) is not None:
+        return (nearest(levels, value) + 0.5) / len(levels)
     assert isinstance(value, int | float)
-    if parameter.kind == "loguniform":
-        return math.log(value / parameter.low) / math.log(parameter.high / parameter.low)
-    return (value - parameter.low) / (parameter.high - parameter.low)
+    value = min(parameter.high, max(parameter.low, value))
+    low, high = _bounds(parameter)
+    return math.log(value / low) / math.log(high / low) if parameter.is_log else (value - low) / (high - low)
 
 
-def from_unit(parameter: Parameter, unit: float) -> int | float:
-    """The number at a position from 0 to 1 in the range; the reverse of `to_unit`. Whole numbers have equal shares."""
-    low, high = parameter.low, parameter.high
-    if parameter.kind == "loguniform":
-        return float(min(high, max(low, low * (high / low) ** unit)))
-    if parameter.kind == "int":
-        steps = int((high - low) // parameter.step)
-        return int(low) + parameter.step * min(steps, int(unit * (steps + 1)))
-    return float(low + unit * (high - low))
+def from_unit(parameter: Parameter, unit: float) -> Plain:
+    """The value at a position from 0 to 1 in the range; the reverse of `to_unit`."""
+    if (levels := parameter.levels()) is not None:
+        return levels[min(len(levels) - 1, int(unit * len(levels)))]
+    low, high = _bounds(parameter)
+    value = low * (high / low) ** unit if parameter.is_log else low + unit * (high - low)
+    value = min(parameter.high, max(parameter.low, value))
+    return round(value) if parameter.kind == "int" else float(value)
+
+
+def snap(parameter: Parameter, units: np.ndarray) -> np.ndarray:
+    """Positions (n,) moved to those of the nearest values: `to_unit` of `from_unit`."""
+    if (levels := parameter.levels()) is not None:
+        return (np.minimum(len(levels) - 1, (units * len(levels)).astype(int)) + 0.5) / len(levels)
+    if parameter.kind != "int":
+        return units
+    low, high = _bounds(parameter)
+    values = np.clip(np.round(low * (high / low) ** units), parameter.low, parameter.high)
+    return np.asarray(np.log(values / low) / math.log(high / low))
+
+
+def nearest(levels: Sequence[Plain], value: Plain) -> int:
+    """The index of the value, or of the number nearest to it."""
+    if not isinstance(value, int | float):
+        return levels.index(value)
+    if isinstance(levels, range):
+        return min(len(levels) - 1, max(0, round((value - levels.start) / levels.step)))
+    return min(range(len(levels)), key=lambda index: abs(levels[index] - value))  # type: ignore[operator]
+
+
+def _bounds(parameter: Parameter) -> tuple[float, float]:
+    half = 0.5 if parameter.kind == "int" else 0.0
+    return parameter.low - half, parameter.high + half

@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.core.searchers import priors
+from search.core.searchers.encoding import Encoding
 from search.core.space import parse_space
 from trainables.base.errors import InputError
 from trainables.base.values import plain
@@ -27,7 +30,15 @@ PLACE = "configs/x.yaml"
         ({"choice": [1, 1]}, "1 stands twice"),
         ({"choice": [[1, 2]]}, "expected a string, a finite number, true, false or null"),
         ({"choice": [1], "uniform": [0, 1]}, "uniform and choice given; exactly one is allowed"),
-        ({"uniform": [0, 1], "step": 1}, "unknown key 'step'"),
+        ({"loguniform": [1, 2], "step": 1}, "unknown key 'step'"),
+        ({"uniform": [0, 1], "step": 0.3}, "step 0.3: must divide the range 1 into 1 to 100,000 parts"),
+        ({"uniform": [0, 1], "step": 1e-6}, "into 1 to 100,000 parts"),
+        ({"uniform": [0, 1], "step": -0.5}, "step -0.5: must be a number > 0"),
+        ({"uniform": [0, 1], "step": "a"}, "step 'a': must be a number > 0"),
+        ({"int": [0, 8], "log": True}, "int [0, 8]: the lower bound must be > 0"),
+        ({"int": [1, 8], "log": 1}, "log 1: expected true or false"),
+        ({"int": [2, 8], "log": True, "step": 2}, "step 2 and log: one of them is allowed"),
+        ({"choice": ["a", "b"], "ordered": "yes"}, "ordered 'yes': expected true or false"),
         ({"uniform": [0, 1], "when": {"nothing": 1}}, "when: nothing: no such parameter"),
         ({"uniform": [0, 1], "when": {"kind": "c"}}, "'c' is not a value of kind; allowed: ['a', 'b']"),
         ({"uniform": [0, 1], "when": 3}, "when 3: expected {parameter: value}"),
@@ -230,3 +241,64 @@ def test_condition_may_ask_for_the_absence_of_a_conditional_parameter():
     }  # fmt: skip
     beta = parse_space(raw, PLACE).parameters[2]
     assert beta.exists({"momentum": None}) and not beta.exists({"momentum": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("spec", "values"),
+    [
+        ({"uniform": [0, 0.5], "step": 0.1}, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]),
+        ({"choice": [64, 16, 32]}, [16, 32, 64]),
+        ({"choice": ["s", "m", "l"], "ordered": True}, ["s", "m", "l"]),
+        ({"int": [2, 8], "step": 2}, [2, 4, 6, 8]),
+    ],
+)
+def test_ordered_values_have_equal_shares_of_the_range(spec, values):
+    parameter = parse_space({"x": spec}, PLACE).parameters[0]
+    middles = [(index + 0.5) / len(values) for index in range(len(values))]
+    assert [priors.from_unit(parameter, middle) for middle in middles] == values
+    assert [priors.to_unit(parameter, value) for value in values] == middles
+    assert all(parameter.allows(value) for value in values)
+
+
+def test_choice_is_ordered_if_all_its_values_are_numbers_or_it_says_so():
+    specs = {
+        "a": {"choice": [1, 2.5]}, "b": {"choice": ["x", "y"]}, "c": {"choice": [1, "x"]},
+        "d": {"choice": [True, False]},
+        "e": {"choice": [1, 2], "ordered": False}, "f": {"choice": ["x", "y"], "ordered": True},
+    }  # fmt: skip
+    parameters = parse_space(specs, PLACE).parameters
+    assert [p.name for p in parameters if p.has_order] == ["a", "f"]
+    assert [p.describe() for p in parameters[-2:]] == ["{1, 2} without order", "{x < y}"]
+
+
+def test_log_integer_draws_orders_of_magnitude_alike():
+    parameter = parse_space({"x": {"int": [1, 1000], "log": True}}, PLACE).parameters[0]
+    rng = np.random.default_rng(0)
+    drawn = [priors.draw_uniform(parameter, rng) for _ in range(4000)]
+    assert all(isinstance(value, int) and 1 <= value <= 1000 for value in drawn)
+    shares = [np.mean([low <= value < 10 * low for value in drawn]) for low in (1, 10, 100)]
+    assert np.ptp(shares) < 0.12
+    assert parameter.describe() == "int [1, 1000] log"
+
+
+SPECS = st.one_of(
+    st.builds(lambda low, width: {"int": [low, low + width]}, st.integers(-50, 50), st.integers(1, 2**40)),
+    st.builds(lambda low, width: {"int": [low, low + width], "log": True}, st.integers(1, 50), st.integers(1, 2**40)),
+    st.builds(lambda low, n, step: {"uniform": [low, low + n * step], "step": step}, st.integers(-5, 5),
+              st.integers(1, 40), st.sampled_from([0.1, 0.25, 2, 1e-3])),
+    st.builds(lambda values: {"choice": values}, st.lists(st.integers(-99, 99), min_size=1, max_size=9, unique=True)),
+    st.builds(lambda values: {"choice": values, "ordered": True},
+              st.lists(st.text("abc", min_size=1), min_size=1, max_size=9, unique=True)),
+)  # fmt: skip
+
+
+@given(SPECS, st.floats(0, 1))
+def test_position_of_a_value_leads_back_to_the_value(spec, unit):
+    parameter = parse_space({"x": spec}, PLACE).parameters[0]
+    value = priors.from_unit(parameter, unit)
+    assert parameter.allows(value)
+    assert priors.from_unit(parameter, priors.to_unit(parameter, value)) == value
+    snapped = float(priors.snap(parameter, np.array([unit]))[0])
+    assert priors.from_unit(parameter, snapped) == value
+    encoding = Encoding(parse_space({"x": spec}, PLACE))
+    assert encoding.params(encoding.row({"x": value})) == {"x": value}

@@ -7,6 +7,7 @@ import pytest
 
 from search.core.program_config import loop_config
 from search.core.replay import open_search, replay
+from search.core.searchers.optuna_searcher import distribution
 from search.core.space import parse_space
 from search.core.store import Store
 from search.core.warm_start import from_search
@@ -19,7 +20,7 @@ SPACE = {
     "lr": {"loguniform": [1e-4, 1e-1]},
     "momentum": {"uniform": [0.5, 0.9], "when": {"optimizer": ["sgd"]}},
     "width": {"int": [16, 64], "step": 16},
-    "dropout": {"choice": [0.0, 0.25, 0.5]},
+    "dropout": {"uniform": [0.0, 0.5], "step": 0.25},
     "depth": {"int": [1, 4]},
 }
 
@@ -150,8 +151,8 @@ def test_value_that_was_never_reported_is_one_more_epoch(tmp_path):
     made.optimize(train, n_trials=2)
     read = read_study(url, None, None)
     assert (read.metric, read.mode) == ("value", "max")
-    assert read.space == {"x": {"int": [1, 100]}}
-    assert read.notes == ["x: whole numbers on a logarithmic scale are taken as evenly spread"]
+    assert read.space == {"x": {"int": [1, 100], "log": True}}
+    assert read.notes == []
     x = read.trials[0].params["x"]
     assert read.trials[0].curve == {3: {"value": x / 2}, 4: {"value": float(x)}}
 
@@ -262,3 +263,17 @@ def test_mistakes_are_told_in_a_line(study, tmp_path):
     optuna.create_study(storage=f"sqlite:///{tmp_path}/empty.db", study_name="e")
     with pytest.raises(InputError, match="e has no trial that ended"):
         keep_imported(store, None, read_study(f"sqlite:///{tmp_path}/empty.db", None, None), print)
+
+
+def test_steps_and_log_integers_come_and_go(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = optuna.create_study(storage=url)
+    study.optimize(
+        lambda trial: trial.suggest_int("n", 8, 1024, log=True) * trial.suggest_float("mix", 0, 0.5, step=0.1),
+        n_trials=9,
+    )
+    read = read_study(url, None, None)
+    assert read.space == {"n": {"int": [8, 1024], "log": True}, "mix": {"uniform": [0, 0.5], "step": 0.1}}
+    n, mix = parse_space(read.space, "here").parameters
+    assert all(n.allows(trial.params["n"]) and mix.allows(trial.params["mix"]) for trial in read.trials)
+    assert {p.name: distribution(p) for p in (n, mix)} == study.trials[0].distributions
