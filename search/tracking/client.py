@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import lock_descriptor
 
 from search.core.store import Store
 from trainables import InputError
@@ -68,7 +69,7 @@ def _opened(store: Store, uri: str) -> MlflowClient:
 
     # MLflow creates its tables by migrations, which break when two processes start them at once.
     with (store.root / "mlflow.lock").open("w") as lock, suppress_logs_in_thread():
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_descriptor(lock.fileno())
         with sqlite3.connect(store.database, timeout=60) as database:
             database.execute("PRAGMA journal_mode=WAL")
         database.close()
