@@ -31,6 +31,7 @@ ROOMS = [
     "search.tracking",
     "search.guard",
     "search.exchange",
+    "search.housekeeping",
     "search.new",
     "search.observer",
     "search.outcome",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli import exchange, look
+from search.cli import exchange, look, upkeep
 from search.cli import options as given
 from search.cli.finish import command
 
@@ -237,7 +237,10 @@ def retrain(
         sys.exit(commands.retrain(console, opened, name, seeds, finalists, address, data))
 
 
-for _command in (look.data, look.ui, look.report, look.compare, look.why, look.logs):
+for _command in (
+    look.data, look.ui, look.report, look.compare, look.why, look.logs,
+    upkeep.ls, upkeep.delete, upkeep.rename, upkeep.gc, upkeep.du,
+):  # fmt: skip
     app.command()(_command)
 
 

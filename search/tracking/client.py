@@ -133,10 +133,14 @@ def every_page(search: Callable[..., Any], *arguments: Any, **more: Any) -> Iter
             return
 
 
-def find_runs(client: MlflowClient, query: str) -> Iterator[Run]:
-    """The runs of all experiments that match a query."""
+def find_runs(client: MlflowClient, query: str, *view: int) -> Iterator[Run]:
+    """The runs of all experiments that match a query.
+
+    Args:
+        view: a value of MLflow's `ViewType`; by default deleted runs are left out.
+    """
     if experiments := [experiment.experiment_id for experiment in every_page(client.search_experiments)]:
-        yield from every_page(client.search_runs, experiments, query)
+        yield from every_page(client.search_runs, experiments, query, *view)
 
 
 @contextlib.contextmanager
