@@ -51,6 +51,7 @@ ROOMS = defaultdict(str) | {
     "search.live": "the table in the terminal",
     "search.reports": "frames, summary, compare, report, why, simulate",
     "search.tracking": "MLflow",
+    "search.callbacks": "messages, writers for TensorBoard and W&B",
     "search.exchange": "searches of Optuna and Ray Tune",
     "search.housekeeping": "ls, du, rename, delete, gc",
     "search.new": "packages for own tasks",
@@ -95,6 +96,13 @@ def fields(group: str) -> Iterator[tuple[str, Any]]:
 
 def example(field: Any) -> str:
     return scalar(field.examples[0])
+
+
+def flag_example(field: Any) -> str:
+    """The example as the value of a flag, which takes one entry of a list; quoted if it has blanks."""
+    given = field.examples[0]
+    text = scalar(given[0] if isinstance(given, list) else given)
+    return f"'{text}'" if " " in text else text
 
 
 def defaults_yaml(values: dict[str, Any]) -> str:
@@ -147,7 +155,7 @@ def help_texts() -> str:
         # `--help` shows the default in words, so that it needs no meaning of null.
         shown = re.sub(r" null: .*?\.(?= |$)", "", field.description)
         if not isinstance(field.examples[0], bool):
-            shown += f" Example: {example(field)}"
+            shown += f" Example: {flag_example(field)}"
         lines.append(f'    "{field.json_schema_extra["flag"]}": {shown!r},')
     lines += ["}", "#: The default that `--help` shows, by flag.", "DEFAULT = {"]
     lines += [f'    "{f.json_schema_extra["flag"]}": {f.json_schema_extra["default"]!r},' for f in flags]
@@ -196,7 +204,7 @@ def settings_page(values: dict[str, Any]) -> str:
                 facts.append(f"demo: `{scalar(demo[name])}`")
             facts.append(f"flag: `{flag}`" if flag else f"`--set '{key}={example(field)}'`")
             if flag and not isinstance(field.examples[0], bool):
-                facts.append(f"example: `{flag} {example(field)}`")
+                facts.append(f"example: `{flag} {flag_example(field)}`")
             lines += [f"- {fact}" for fact in facts]
     return "\n".join([*lines, ""])
 

@@ -50,4 +50,6 @@ _PLACES = dict.fromkeys(__all__, "search.api") | {
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)
+    if name == "callbacks":
+        return import_module("search.callbacks")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

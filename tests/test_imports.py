@@ -24,6 +24,7 @@ ROOMS = [
     "search",
     "search.output",
     "search.core",
+    "search.callbacks",
     "search.gpu",
     "search.runtime",
     "search.final",
