@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from search.callbacks.values import number, plain
 from search.core.events import Event, Notice
 from search.core.failures import failure_in_a_line
 from search.core.readable import figure, value, visible
@@ -84,15 +85,15 @@ class Messenger:
 
     def _message(self, what: str, state: SearchState, best: Trial | None) -> dict[str, Any]:
         found = None if best is None else {
-            "value": _number(best.best_value), "trial": best.number, "epoch": best.best_epoch,
-            "params": _plain(dict(best.params)),
+            "value": number(best.best_value), "trial": best.number, "epoch": best.best_epoch,
+            "params": plain(dict(best.params)),
         }  # fmt: skip
         test = state.final.test if state.final else None
         failure = failure_in_a_line(state.failed_in_a_row[-1]) if what == "failed" and state.failed_in_a_row else None
         return {
             "event": what, **self._about, "metric": state.objective.key, "mode": state.objective.mode, "best": found,
-            "test": None if test is None else {name: _number(number) for name, number in test.items()},
-            "trials": len(state.trials), "failure": _plain(failure), "time": int(time.time() * 1000),
+            "test": None if test is None else {name: number(figure_) for name, figure_ in test.items()},
+            "trials": len(state.trials), "failure": plain(failure), "time": int(time.time() * 1000),
         }  # fmt: skip
 
 
@@ -198,21 +199,3 @@ def _post(address: str, body: bytes) -> None:
     request = urllib.request.Request(address, body, headers)  # noqa: S310 - settings.py allows only http and https
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
         answer.read(1000)
-
-
-def _number(number: float) -> float | None:
-    """The number; None if JSON has no word for it."""
-    return number if math.isfinite(number) else None
-
-
-def _plain(given: Any) -> Any:
-    """A value for JSON, without secrets in its texts."""
-    if isinstance(given, str):
-        return redacted(given)
-    if isinstance(given, dict):
-        return {str(key): _plain(inner) for key, inner in given.items()}
-    if isinstance(given, list | tuple):
-        return [_plain(inner) for inner in given]
-    if isinstance(given, float):
-        return _number(given)
-    return given

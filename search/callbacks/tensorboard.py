@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from search.core.events import Event, Notice
+from search.core.redaction import redacted
 from search.core.state import FinalRun, SearchState, Trial
 from trainables import InputError
 
@@ -134,5 +135,5 @@ def _final(trial: int, seed: int) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """A hyperparameter as TensorBoard takes it: a number, a truth value or a text."""
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    """A hyperparameter as TensorBoard takes it: a number, a truth value or a text without secrets."""
+    return value if isinstance(value, bool | int | float) else redacted(str(value))

@@ -10,6 +10,7 @@ from typing import Any
 
 import wandb
 
+from search.callbacks.values import plain
 from search.core.events import Event, Notice
 from search.core.state import SearchState
 
@@ -69,7 +70,7 @@ class WeightsAndBiases:
     def _result(self, number: int, epoch: int, metrics: Mapping[str, float], state: SearchState) -> None:
         if epoch > self._had.get(number, 0):  # an epoch may be trained again, as its checkpoint was lost
             self._had[number] = epoch
-            params = dict(state.trials[number].params)
+            params = plain(dict(state.trials[number].params))
             self._put("log", number, {"params": params, "epoch": epoch, "metrics": dict(metrics)})
         self._end_if_idle(number, state)
 
@@ -117,8 +118,9 @@ class WeightsAndBiases:
         """The run of a trial. A trial that continues has the same run."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
+        settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
         return wandb.init(
-            project=self._project, group=self._name, name=f"{self._name}-trial-{number:04d}", id=f"{self._key}-{number}", config=dict(params),
-            dir=self._folder, resume="allow", reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
+            project=self._project, group=self._name, name=f"{self._name}-trial-{number:04d}",
+            id=f"{self._key}-{number}", config=dict(params), dir=self._folder, resume="allow", reinit="create_new",
+            settings=settings,
         )  # fmt: skip
