@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from search import callbacks as callbacks
     from search.api import (
         compare,
         delete,

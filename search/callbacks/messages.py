@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import re
 import threading
 import time
 import urllib.error
@@ -104,7 +105,7 @@ def content(address: str, message: dict[str, Any]) -> bytes:
     if host == "hooks.slack.com":
         text = in_words(message).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         return json.dumps({"text": text[:LONGEST]}).encode()
-    if host in ("discord.com", "discordapp.com") and parts.path.startswith("/api/webhooks"):
+    if re.fullmatch(r"(\w+\.)?discord(app)?\.com", host) and parts.path.startswith("/api/webhooks"):
         # Without it a value such as `@everyone` would call people.
         return json.dumps({"content": in_words(message)[:LONGEST], "allowed_mentions": {"parse": []}}).encode()
     return json.dumps(message).encode()

@@ -81,7 +81,8 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _locked(path: Path) -> IO[bytes]:
-    warn_of_network(path.parent)
+    if (options := nfs_options(path.parent)) is not None:
+        _warn_of_network(options)
     attempt = 1
     while True:
         file = path.open("a+b", buffering=0)
@@ -117,14 +118,13 @@ def _holder(file: IO[bytes]) -> str:
 
 
 @cache
-def warn_of_network(folder: Path) -> None:
-    """Logs a warning, once in a process, if a folder is on NFS."""
-    if (mount := nfs_options(folder)) is not None:
-        local = any(option in mount.split(",") for option in _LOCAL_LOCKS)
-        why = "its locks do not reach other machines" if local else "not every server passes its locks on"
-        logging.getLogger(__name__).warning(
-            "%s: is on NFS, and %s: run and change a search from one machine at a time", folder, why
-        )
+def _warn_of_network(options: str) -> None:
+    """Logs a warning, once in a process, about a mount of NFS with these options."""
+    local = any(option in options.split(",") for option in _LOCAL_LOCKS)
+    why = "its locks do not reach other machines" if local else "not every server passes its locks on"
+    logging.getLogger(__name__).warning(
+        "the store is on NFS, and %s: run and change a search from one machine at a time", why
+    )
 
 
 def nfs_options(folder: Path, mounts: Path = Path("/proc/mounts")) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from search.core.store import SearchFolder, Store
 from search.housekeeping.deletion import DELETED, complete, function_folder, held, leftovers
 from search.housekeeping.sizes import tree_bytes
 from search.runtime.checkpoint_cleanup import needed
+from trainables import InputError
 from trainables.base.checkpoint_files import checkpoint_of, folder_of
 from trainables.base.errors import first_line
 from trainables.base.storage import LocalFiles, files_at
@@ -68,32 +69,42 @@ _Found = tuple[Garbage, Callable[[], object]]
 
 def clean(store: Store, dry_run: bool = False) -> Cleaning:
     """Deletes what no search needs. See `search.gc`."""
-    done, skipped = [], []
-    running = {path.name for path in _folders(store) if is_held(path / "journal.jsonl")}
-    skipped += [f"{name}: this search is running" for name in sorted(running)]
-    for name in store.names():
-        if name not in running:
-            try:
-                with held(store.search(name)):
-                    done += _deleted(_of_search(store, name), dry_run)
-            except Exception as error:  # a damaged search, a storage that is away
-                skipped.append(f"{name}: {first_line(error)}")
-    done += _deleted(_abandoned(store), dry_run)
-    if running:
-        skipped.append("the cache: a search that is running uses it")
+    running = _running(store)
+    done = Cleaning([], [f"{name}: this search is running" for name in running])
+    for name in [name for name in store.names() if name not in running]:
+        try:
+            with held(store.search(name)):
+                _delete(_of_search(store, name), dry_run, done)
+        except Exception as error:  # a damaged search, a storage that is away
+            done.skipped.append(f"{name}: {first_line(error)}")
+    _delete(_abandoned(store), dry_run, done)
+    try:
+        used = {function_folder(store, SearchFolder(store.root / "searches" / name).read()) for name in store.names()}
+    except InputError:
+        done.skipped.append("functions: a search that cannot be read may need one of them")
     else:
-        done += _deleted(_whole(store.cache, "cache"), dry_run)
-    return Cleaning(done, skipped)
+        _delete(_functions(store, used), dry_run, done)
+    if _running(store):
+        done.skipped.append("the cache: a search that is running uses it")
+    else:
+        _delete(_whole(store.cache, "cache"), dry_run, done)
+    return done
 
 
-def _deleted(found: Iterator[_Found], dry_run: bool) -> list[Garbage]:
-    """Deletes what was found, unless this is a dry run."""
-    garbage = []
+def _running(store: Store) -> list[str]:
+    return [path.name for path in _folders(store) if is_held(SearchFolder(path).journal)]
+
+
+def _delete(found: Iterator[_Found], dry_run: bool, done: Cleaning) -> None:
+    """Deletes each found file or folder, unless this is a dry run, and adds it to `done`."""
     for one, delete in found:
-        if not dry_run:
-            delete()
-        garbage.append(one)
-    return garbage
+        try:
+            if not dry_run:
+                delete()
+        except (OSError, InputError) as error:
+            done.skipped.append(f"{one.place}: {first_line(error)}")
+        else:
+            done.garbage.append(one)
 
 
 def _of_search(store: Store, name: str) -> Iterator[_Found]:
@@ -111,13 +122,13 @@ def _of_search(store: Store, name: str) -> Iterator[_Found]:
             size = sum(tree_bytes(files.root / part) for part in (checkpoint, folder_of(checkpoint)))
         place = f"{config.search.storage or folder.path}/{checkpoint}"
         yield Garbage("checkpoint", place, name, size), partial(files.delete, checkpoint)
-    for path in folder.path.rglob(".*"):
+    for path in folder.path.glob(".*"):
         if _TEMPORARY.fullmatch(path.name):
             yield from _whole(path, "temporary", name)
 
 
 def _abandoned(store: Store) -> Iterator[_Found]:
-    """What killed commands left: deletions, imports, searches that never began, and their functions."""
+    """What killed commands left: deletions, imports, and searches that never began."""
     for path in leftovers(store):
         name = path.stem.removeprefix(DELETED)
         yield Garbage("deletion", str(path), name, tree_bytes(path)), partial(complete, store, path)
@@ -130,7 +141,10 @@ def _abandoned(store: Store) -> Iterator[_Found]:
             continue
         if _is_old(path) and not is_held(journal):
             yield from _whole(path, "abandoned", None if imports else path.name)
-    used = {function_folder(store, record) for _, record in store.records()}
+
+
+def _functions(store: Store, used: Collection[Path | None]) -> Iterator[_Found]:
+    """The stored functions that no search uses."""
     for path in sorted((store.root / "functions").glob("*")):
         begins = store.root / "searches" / path.name / "journal.jsonl"
         if path.is_dir() and path not in used and not is_held(begins) and _is_old(path):

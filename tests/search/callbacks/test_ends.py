@@ -64,6 +64,22 @@ def test_search_with_an_address_that_does_not_work_ends_as_without_it(here, monk
         assert "best: trial " in output
 
 
+def test_slow_address_gets_its_messages_and_no_trial_waits_for_it(here, monkeypatch):
+    """It answers the first message only when the last trial has ended."""
+    end = messages.Messenger.end
+    with receiver() as one:
+        one.block.clear()
+
+        def answer_now(*arguments):
+            assert not one.got
+            one.block.set()
+            end(*arguments)
+
+        monkeypatch.setattr(messages.Messenger, "end", answer_now)
+        output = here.call(*TOY, "--name", "s", "--notify", one.address, "--no-retrain")
+        assert sorted(one.events()) == ["best", "finished"] and "notify http" not in output
+
+
 def test_command_at_the_end_gets_the_result_and_may_use_the_search(here):
     script = 'echo "$SEARCH_NAME $SEARCH_STATUS $SEARCH_METRIC $SEARCH_TRIAL $SEARCH_BEST" > told; exit 3'
     output = here.call(*TOY, "--name", "s", "--no-retrain", "--on-end", script)

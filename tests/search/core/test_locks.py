@@ -118,8 +118,8 @@ def test_machine_without_a_list_of_mounts(tmp_path):
 
 
 def test_nfs_is_named_once(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(locks, "nfs_options", lambda folder: "rw,nolock")
-    for _ in range(2):
-        Journal(tmp_path / "s" / "journal.jsonl").close()
+    monkeypatch.setattr(locks, "nfs_options", lambda folder: "rw,nolock,tested")
+    for name in ("s", "t"):
+        Journal(tmp_path / name / "journal.jsonl").close()
     assert len(caplog.messages) == 1
     assert "is on NFS, and its locks do not reach other machines" in caplog.text

@@ -348,6 +348,17 @@ def test_gc_takes_what_killed_commands_left_and_caches(store, monkeypatch):
     assert not store.cache.exists() and not leftovers(store)
 
 
+def test_gc_keeps_functions_while_a_search_cannot_be_read(store):
+    put(store, "torn")
+    (store.root / "searches" / "torn" / "search.json").write_text("{")
+    function = store.root / "functions" / "id-torn" / "f.pkl"
+    function.parent.mkdir(parents=True)
+    function.write_text("x")
+    old(function.parent)
+    done = search.gc(store=store.root)
+    assert function.exists() and any(line.startswith("functions: ") for line in done.skipped)
+
+
 def test_gc_leaves_a_running_search_and_its_cache_alone(store):
     path = with_checkpoints(store, "interrupted")
     (store.cache / "a").mkdir(parents=True)
