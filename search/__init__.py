@@ -9,7 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.api import compare, open, plan, predict, promote, run, searches, tasks
+    from search import callbacks as callbacks
+    from search.api import (
+        compare,
+        delete,
+        du,
+        gc,
+        ls,
+        open,
+        plan,
+        predict,
+        promote,
+        rename,
+        run,
+        searches,
+        tasks,
+    )  # fmt: skip
     from search.observer import Observer
     from search.result import BestTrial, SearchResult
     from search.specs import choice, integer, loguniform, uniform
@@ -20,7 +35,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BestTrial", "Command", "InputError", "Observer", "SearchError", "SearchResult", "TrainingError", "Trial", "choice",
-    "compare", "integer", "loguniform", "open", "plan", "predict", "promote", "run", "searches", "tasks", "uniform",
+    "compare", "delete", "du", "gc", "integer", "loguniform", "ls", "open", "plan", "predict", "promote", "rename",
+    "run", "searches", "tasks", "uniform",
 ]  # fmt: skip
 #: The module of each public name. A module is imported when one of its names is first used.
 _PLACES = dict.fromkeys(__all__, "search.api") | {
@@ -35,4 +51,6 @@ _PLACES = dict.fromkeys(__all__, "search.api") | {
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)
+    if name == "callbacks":
+        return import_module("search.callbacks")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

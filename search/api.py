@@ -21,6 +21,10 @@ from trainables import InputError, Objective
 if TYPE_CHECKING:
     import pandas as pd
 
+    from search.housekeeping.cleaning import Cleaning
+    from search.housekeeping.deletion import Deletion
+    from search.housekeeping.listing import ListedSearch
+    from search.housekeeping.sizes import Size
     from search.reports.compare import Comparison
     from search.reports.plan import Plan
     from search.runtime.search import Listener
@@ -181,6 +185,82 @@ def searches(store: str | Path | None = None) -> list[str]:
     ['mine']
     """
     return Store.open(store).names()
+
+
+def ls(store: str | Path | None = None) -> list[ListedSearch]:
+    """The searches of the store with status, best value, test figure and size, the newest first.
+
+    A search that cannot be read has the status `damaged`.
+
+    >>> "mine" in [found.name for found in search.ls()]
+    True
+    """
+    from search.housekeeping.listing import list_searches
+
+    return list_searches(Store.open(store))
+
+
+def du(store: str | Path | None = None) -> list[Size]:
+    """The disk space of each search by kind of file, and of MLflow and the caches. The largest is first.
+
+    >>> "record" in {size.kind for size in search.du() if size.search == "mine"}
+    True
+    """
+    from search.housekeeping.sizes import sizes
+
+    return sizes(Store.open(store))
+
+
+def gc(*, dry_run: bool = False, store: str | Path | None = None) -> Cleaning:
+    """Deletes what no search needs, and returns it: its `garbage`, its `bytes`, and the parts that were `skipped`.
+
+    Deleted are checkpoints that no resume and no retrain reads, the cache of decoded data, and what killed commands
+    left behind. A search that is running is left alone.
+
+    Args:
+        dry_run: deletes nothing.
+
+    >>> search.gc(dry_run=True).skipped
+    []
+    """
+    from search.housekeeping.cleaning import clean
+
+    return clean(Store.open(store), dry_run)
+
+
+def rename(old: str, new: str, *, store: str | Path | None = None) -> SearchResult:
+    """Gives a search another name, in the store and in MLflow, and returns it.
+
+    After a kill the same call completes the renaming.
+
+    Raises:
+        InputError: there is no search `old`, it runs, there is a search `new`, or MLflow does not answer.
+
+    >>> search.rename("mine", "ours").name  # doctest: +SKIP
+    'ours'
+    """
+    from search.housekeeping.renaming import rename as rename_search
+
+    opened = Store.open(store)
+    rename_search(opened, old, new)
+    return open_result(opened, new)
+
+
+def delete(name: str, *, store: str | Path | None = None) -> Deletion:
+    """Deletes a search without a question, and returns what was deleted: `bytes`, `runs` and `models`.
+
+    Deleted are its folder, its checkpoints in a storage, its runs in MLflow, and its registered models that have no
+    alias. The champion stays, with its run. After a kill the same call completes the deletion.
+
+    Raises:
+        InputError: there is no such search, it runs, or MLflow does not answer.
+
+    >>> search.delete("mine").runs  # doctest: +SKIP
+    4
+    """
+    from search.housekeeping.deletion import delete as delete_search
+
+    return delete_search(Store.open(store), name)
 
 
 def tasks() -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import lock_descriptor
 
 from search.core.config import SearchConfig, check_config, digest, parse_objective
 from search.core.overrides import argument, flag, lay_over
@@ -103,7 +104,7 @@ def own_task(store: Store, code: Code) -> str:
     path = store.root / "functions" / "tasks.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_descriptor(lock.fileno())
         remedy = "delete it: programs of one name may then share a task"
         origins: dict[str, str] = read_json(path, remedy) if path.exists() else {}
         folder = file_safe(Path(code.origin.rpartition(":")[0] or code.origin).parent.name)

@@ -15,7 +15,7 @@ from search.core.store import Store
 from search.observer import Observer
 from search.outcome import SearchOutcome
 from search.preparation import connect_again, prepare_data_again
-from search.runs import reports_full_disk, start_session, warm_start_of
+from search.runs import addresses_again, replace_addresses, reports_full_disk, run_session, warm_start_of
 from trainables import InputError, get_task
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def resume(
     store: Store, name: str, changes: Mapping[str, str | None], observer: Observer, *, address: str | None = None,
     data: str | None = None, journal: Journal | None = None, listeners: Sequence[Listener] = (),
+    notify: Sequence[str] = (),
 ) -> SearchOutcome:  # fmt: skip
     """Continues a search. A finished search whose events MLflow has stays as it is.
 
@@ -34,6 +35,7 @@ def resume(
         address: another cluster than before; `local` starts a cluster on this machine.
         data: the address of the same data, needed if the store keeps the address without its secret.
         journal: the journal of the search, if the caller holds it (`SearchFolder.hold`).
+        notify: addresses in place of those of `search.notify`.
 
     Raises:
         InputError: there is no such search, its data changed, a change is wrong, or another process runs it.
@@ -46,6 +48,9 @@ def resume(
         if any(changes.values()):
             config = extend(config, dict(changes))
             record = replace(record, config=config.raw, extended_after=state.sessions)
+        if notify:
+            config = replace_addresses(config, notify)
+            record = replace(record, config=config.raw)
         task = get_task(config.task)
         # A command that gave the search more may have been killed before its session began.
         extended = record.extended_after == state.sessions
@@ -56,6 +61,7 @@ def resume(
             if has_whole(store, record.id, len(events)):
                 note = f"search {name} is finished"
                 return SearchOutcome(store, folder, config, record, task, state, events, "", trained=False, note=note)
+        addresses = addresses_again(config, notify, observer)
         splits = prepare_data_again(observer, store, config, task, name, record, data)
         warm, has_begun = None, any(event["event"] in ("warm_start", "trial") for event in events)
         if record.start_from and not has_begun:  # a kill came before the event
@@ -65,8 +71,10 @@ def resume(
         folder.write(record)
         from search.session import PreparedSearch
 
-        prepared = PreparedSearch(store, folder, config, record, splits, cluster, held, warm, listeners=listeners)
-        return start_session(prepared, observer).run()
+        prepared = PreparedSearch(
+            store, folder, config, record, splits, cluster, held, warm, listeners=listeners, notify=addresses
+        )
+        return run_session(prepared, observer)
 
 
 def _deliver_imported(store: Store, name: str, extended: bool, observer: Observer) -> SearchOutcome:

@@ -11,15 +11,18 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.callbacks.on_end import run_on_end
 from search.core.config import SearchConfig, check_config, digest
 from search.core.events import WarmStarted
 from search.core.journal import Journal
+from search.core.overrides import lay_over
 from search.core.record import SearchRecord, task_fields
-from search.core.redaction import remember
+from search.core.redaction import conceal, remember
+from search.core.registry import WRITERS
 from search.core.replay import open_to_run, replay
 from search.core.store import SearchFolder, Store
 from search.core.warm_start import from_all, from_search
@@ -48,7 +51,7 @@ from trainables.base.values import suggestion
 if TYPE_CHECKING:
     from search.reports.plan import Plan
     from search.runtime.search import Listener
-    from search.session import PreparedSearch, Session
+    from search.session import PreparedSearch
 
 #: How a function or a command gets a test.
 NO_TEST = (
@@ -84,6 +87,68 @@ def new_name(task: str) -> str:
     return time.strftime(f"{task}-%Y%m%d-%H%M%S")
 
 
+def without_addresses(config: SearchConfig) -> tuple[SearchConfig, list[str]]:
+    """The configuration without the secrets of `search.notify`, and the addresses.
+
+    Raises:
+        InputError: the environment lacks a variable, or a package of `search.writers` is missing.
+    """
+    _check_writers(config)
+    given = config.search.notify
+    for variable in [address.removeprefix("env:") for address in given if address.startswith("env:")]:
+        if not os.environ.get(variable):
+            raise InputError(f"search.notify: env:{variable}: there is no environment variable {variable}")
+    return replace_addresses(config, given), [resolve_address(address) for address in given]
+
+
+def replace_addresses(config: SearchConfig, addresses: Sequence[str]) -> SearchConfig:
+    """The configuration with these addresses, without their secrets, as `search.notify`."""
+    shown = {"notify": [conceal(address) for address in addresses]}
+    raw, slow = (lay_over(one, {"search": shown}) if one else one for one in (config.raw, config.slow))
+    return replace(config, search=config.search.model_copy(update=shown), raw=raw, slow=slow)
+
+
+def _check_writers(config: SearchConfig) -> None:
+    """Raises InputError if a package of `search.writers` is missing."""
+    for name in config.search.writers:
+        try:
+            WRITERS.get(name)
+        except ImportError as error:
+            raise InputError(
+                f"search.writers: {name}: {error}; install it: pip install 'trial-search[{name}]'"
+            ) from error
+
+
+def resolve_address(address: str) -> str:
+    """The address itself, or that in the environment variable of `env:NAME`; raises InputError if it is no address."""
+    if not address.startswith("env:"):
+        return address
+    named = os.environ.get(address.removeprefix("env:"), "").strip()
+    if not named.startswith(("https://", "http://")):
+        raise InputError(f"search.notify: {address}: the variable has no address that begins with https:// or http://")
+    conceal(named)
+    return named
+
+
+def addresses_again(config: SearchConfig, given: Sequence[str], observer: Observer) -> list[str]:
+    """The addresses of a search that continues: the given ones, else those that are stored whole.
+
+    The observer gets a line for each address that cannot be used.
+    """
+    _check_writers(config)
+    addresses = []
+    for address in given or config.search.notify:
+        try:
+            if address.endswith("/***"):
+                raise InputError("its secret is not stored; give it again: --notify URL, or store env:NAME")
+            addresses.append(resolve_address(address))
+        except InputError as error:
+            if given:
+                raise
+            observer.say(f"notify {address}: gets no message: {error}")
+    return addresses
+
+
 def check_task_name(task: str, store: Store | None = None) -> None:
     """Raises InputError if there is no such task.
 
@@ -115,6 +180,7 @@ def run(
     Raises:
         InputError: the name is taken, or the configuration or the data cannot be used.
     """
+    config, notify = without_addresses(config)
     with reports_full_disk(store), _begun(store, config, options, journal) as (folder, held):
         new = _prepare(store, config, options, folder, observer)
         from search.reports.plan import Plan
@@ -137,9 +203,10 @@ def run(
         )
         folder.write(record)
         prepared = PreparedSearch(
-            store, folder, new.config, record, new.splits, new.cluster, held, new.warm_start, listeners=listeners
-        )
-        return start_session(prepared, observer).run()
+            store, folder, new.config, record, new.splits, new.cluster, held, new.warm_start, listeners=listeners,
+            notify=notify,
+        )  # fmt: skip
+        return run_session(prepared, observer)
 
 
 def check_start(store: Store, config: SearchConfig, options: RunOptions) -> None:
@@ -150,6 +217,7 @@ def check_start(store: Store, config: SearchConfig, options: RunOptions) -> None
     Raises:
         InputError: the store, the name, the data, the storage or the search of `--from` cannot be used.
     """
+    without_addresses(config)
     store.check()
     store.search(options.name or new_name(config.task)).check_free()
     check_storage(config.search.storage)
@@ -170,6 +238,7 @@ def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Obse
     """
     from search.reports.plan import measure_plan
 
+    config, _ = without_addresses(config)
     with reports_full_disk(store), _begun(store, config, options, None) as (folder, _):
         new = _prepare(store, config, options, folder, observer)
         with observer.progress("training some configurations for two epochs"):
@@ -182,7 +251,7 @@ def plan(store: Store, config: SearchConfig, options: RunOptions, observer: Obse
 def retrain(
     store: Store, name: str, observer: Observer, *, finalists: int = 1, seeds: int | None = None,
     address: str | None = None, data: str | None = None, listeners: Sequence[Listener] = (),
-    journal: Journal | None = None,
+    journal: Journal | None = None, notify: Sequence[str] = (),
 ) -> SearchOutcome:  # fmt: skip
     """Trains the best configurations of a search on train and validation, and tests them.
 
@@ -191,7 +260,7 @@ def retrain(
     Args:
         finalists: the number of configurations. Several are compared on test.
         seeds: the number of seeds for each; None: `search.retrain_seeds`, at least 5 for several finalists.
-        address, data: as of `resume`.
+        address, data, notify: as of `resume`.
         journal: the journal of the search, if the caller holds it (`SearchFolder.hold`).
 
     Raises:
@@ -211,6 +280,7 @@ def retrain(
         task = get_task(config.task)
         if finalists > 1 and isinstance(task, SelfTrained) and not task.tests:
             raise InputError(f"{name}: --finalists {finalists}: finalists are compared on test; {NO_TEST}")
+        addresses = addresses_again(config, notify, observer)
         splits = prepare_data_again(observer, store, config, task, name, record, data)
         with observer.progress("starting Ray"):
             cluster, record = connect_again(config, record, address)
@@ -220,9 +290,9 @@ def retrain(
         seeds = seeds or max(config.search.retrain_seeds, FINALIST_SEEDS if finalists > 1 else 1)
         prepared = PreparedSearch(
             store, folder, config, record, splits, cluster, held,
-            final_trainings=FinalTrainings(seeds, finalists), listeners=listeners,
+            final_trainings=FinalTrainings(seeds, finalists), listeners=listeners, notify=addresses,
         )  # fmt: skip
-        return start_session(prepared, observer).run()
+        return run_session(prepared, observer)
 
 
 def report(store: Store, name: str) -> Path:
@@ -274,12 +344,21 @@ class _NewSearch:
     plan_file: Path
 
 
-def start_session(prepared: PreparedSearch, observer: Observer) -> Session:
-    """The session of a search; making it imports libraries, replays the journal and opens MLflow's database."""
+def run_session(prepared: PreparedSearch, observer: Observer) -> SearchOutcome:
+    """Runs a session, frees the search, and runs the command of `search.on_end`, however the session ended.
+
+    Making the session imports libraries, replays the journal and opens MLflow's database.
+    """
     with observer.progress("opening the journal and MLflow"):
         from search.session import Session
 
-        return Session(prepared, observer)
+        session = Session(prepared, observer)
+    try:
+        return session.run()
+    finally:
+        prepared.journal.close()  # the command may resume, retrain or rename the search
+        if command := prepared.config.search.on_end:
+            run_on_end(command, prepared.store, prepared.folder, session.status, session.search.state, observer.say)
 
 
 @contextmanager

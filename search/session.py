@@ -11,12 +11,15 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from search.callbacks import messages
+from search.callbacks.messages import Messenger
 from search.core.config import SearchConfig, parse_duration
 from search.core.events import WarmStarted
 from search.core.failures import cause, failure_in_a_line
 from search.core.journal import Journal
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
+from search.core.registry import WRITERS
 from search.core.searchers import searcher_note
 from search.core.store import SearchFolder, Store
 from search.core.time_plan import TimePlan, TrialsSoFar
@@ -63,6 +66,7 @@ class PreparedSearch:
         warm_start: the trials of an earlier search, for the searcher.
         final_trainings: if given, only these trainings run.
         listeners: they receive each event of the session.
+        notify: the addresses of `search.notify` with their secrets.
     """
 
     store: Store
@@ -75,6 +79,7 @@ class PreparedSearch:
     warm_start: WarmStarted | None = None
     final_trainings: FinalTrainings | None = None
     listeners: Sequence[Listener] = ()
+    notify: Sequence[str] = ()
 
 
 class Session:
@@ -98,7 +103,15 @@ class Session:
             prepared.store, prepared.folder, config, prepared.record, prepared.splits.info, self.search.objective,
             observer.say,
         )  # fmt: skip
-        self.search.listeners += [self.tracker, *callback_listeners(prepared.listeners, observer.say)]
+        self.messenger = Messenger(name, config.task, prepared.notify, observer.say)
+        writers = [
+            WRITERS.get(writer).of_search(prepared.folder.path / writer, name, config.task, record.id)
+            for writer in config.search.writers
+        ]
+        callbacks = callback_listeners([self.messenger, *writers, *prepared.listeners], observer.say)
+        self.search.listeners += [self.tracker, *callbacks]
+        #: How the session ended; `failed` until it ends.
+        self.status = "failed"
         self.command = f"resume {name}"
         if (final := prepared.final_trainings) is not None:
             self.command = f"retrain {name} --finalists {final.finalists} --seeds {final.seeds}"
@@ -210,9 +223,12 @@ class Session:
             InputError: the journal could not be written.
         """
         self.search.end(status)
+        self.status = status
+        self.messenger.end(status, self.search.state)
         with self.observer.progress("sending the results to MLflow"):
             disconnect()  # while MLflow catches up
             undelivered = self.tracker.close(PATIENCE)
+            self.messenger.close(messages.PATIENCE)
         if self.search.journal.refused:
             reason, again = self.search.journal.refused.strerror, command_line(self.command, self.prepared.store)
             raise InputError(f"{self.prepared.folder.journal}: {reason}; make room and go on with: {again}")

@@ -54,6 +54,8 @@ accuracy: float = (final.test or {})["accuracy"]
 pages: list[str] = [str(final.retrain(finalists=3).report()), *final.why(0)]
 hours: tuple[float, float, float] = search.plan("rnn", trials=8).hours
 print(search.compare("windows").trials.shape, search.predict("windows", ["a.png"]).shape, search.promote("windows", 2))
+freed: int = search.gc(dry_run=True).bytes + search.delete(search.rename("mine", "ours").name).bytes
+print(freed, [(one.name, one.best) for one in search.ls()], [(size.kind, size.bytes) for size in search.du()])
 try:
     search.open("none")
 except (search.InputError, search.TrainingError) as error:

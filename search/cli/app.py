@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli import exchange, look
+from search.cli import exchange, look, upkeep
 from search.cli import options as given
 from search.cli.finish import command
 
@@ -116,6 +116,9 @@ def run(
     address: given.AddressOption = None,
     dry_run: given.DryRunOption = False,
     plan: given.PlanOption = False,
+    notify: given.NotifyOption = [],  # noqa: B006 - typer copies it
+    on_end: given.OnEndOption = None,
+    log_to: given.LogToOption = [],  # noqa: B006 - typer copies it
     name: given.NewNameOption = None,
     retrain: given.RetrainOption = True,
     storage: given.StorageOption = None,
@@ -130,7 +133,8 @@ def run(
         "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.time_budget": time_budget, "search.seed": seed, "resources.cpus": cpus, "resources.gpus": gpus,
         "search.deterministic": deterministic or None, "search.audit_stopping": audit_stopping,
-        "search.storage": storage,
+        "search.storage": storage, "search.notify": notify or None, "search.on_end": on_end,
+        "search.writers": log_to or None,
     }  # fmt: skip
 
     with command(store, debug) as (console, opened):
@@ -202,6 +206,7 @@ def resume(
     audit_stopping: given.MoreAuditsOption = None,
     data: given.DataAgainOption = None,
     address: given.AgainOption = None,
+    notify: given.NotifyAgainOption = [],  # noqa: B006 - typer copies it
     store: given.StoreOption = None,
     verbose: given.VerboseOption = False,
     debug: given.DebugOption = False,
@@ -217,7 +222,7 @@ def resume(
     with command(store, debug) as (console, opened):
         from search.cli import commands
 
-        sys.exit(commands.resume(console, opened, name, more, address, verbose, data))
+        sys.exit(commands.resume(console, opened, name, more, address, verbose, data, notify))
 
 
 @app.command()
@@ -227,6 +232,7 @@ def retrain(
     seeds: given.SeedsOption = None,
     address: given.AgainOption = None,
     data: given.DataAgainOption = None,
+    notify: given.NotifyAgainOption = [],  # noqa: B006 - typer copies it
     store: given.StoreOption = None,
     debug: given.DebugOption = False,
 ) -> None:
@@ -234,10 +240,13 @@ def retrain(
     with command(store, debug) as (console, opened):
         from search.cli import commands
 
-        sys.exit(commands.retrain(console, opened, name, seeds, finalists, address, data))
+        sys.exit(commands.retrain(console, opened, name, seeds, finalists, address, data, notify))
 
 
-for _command in (look.data, look.ui, look.report, look.compare, look.why, look.logs):
+for _command in (
+    look.data, look.ui, look.report, look.compare, look.why, look.logs,
+    upkeep.ls, upkeep.delete, upkeep.rename, upkeep.gc, upkeep.du,
+):  # fmt: skip
     app.command()(_command)
 
 

@@ -10,7 +10,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -96,20 +96,22 @@ def plan(console: Console, store: Store, config: SearchConfig, options: RunOptio
 
 def resume(
     console: Console, store: Store, name: str, changes: Mapping[str, str | None], address: str | None,
-    verbose: bool = False, data: str | None = None,
+    verbose: bool = False, data: str | None = None, notify: Sequence[str] = (),
 ) -> int:  # fmt: skip
     """Continues a search; returns the exit code. See `search.resume`."""
     observer = ConsoleObserver(console, verbose)
-    return _show(console, resume_search(store, name, changes, observer, address=address, data=data))
+    return _show(console, resume_search(store, name, changes, observer, address=address, data=data, notify=notify))
 
 
 def retrain(
     console: Console, store: Store, name: str, seeds: int | None, finalists: int, address: str | None,
-    data: str | None = None,
+    data: str | None = None, notify: Sequence[str] = (),
 ) -> int:  # fmt: skip
     """Runs final trainings of a search; returns the exit code. See `search.runs.retrain`."""
     observer = ConsoleObserver(console)
-    outcome = runs.retrain(store, name, observer, finalists=finalists, seeds=seeds, address=address, data=data)
+    outcome = runs.retrain(
+        store, name, observer, finalists=finalists, seeds=seeds, address=address, data=data, notify=notify
+    )
     return _show(console, outcome)
 
 

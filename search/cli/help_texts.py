@@ -20,6 +20,9 @@ HELP = {
     "--time-budget": 'Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m. Without a time budget, --trials or --set search.epoch_budget=N ends the search. Example: 15m',
     "--audit-stopping": 'Number of stopped trials to train to the end after the search, to measure what early stopping cost. 0: none. Example: 5',
     "--storage": 'Write checkpoints to this URI. Example: s3://bucket/folder',
+    "--notify": 'Addresses that get JSON when the search ends, fails, or finds a new best value (at most one a minute). hooks.slack.com and discord.com get their own form. The path of an address may be a secret and is not stored: env:NAME takes the address from the environment variable NAME, in later commands too. Example: env:SLACK_WEBHOOK',
+    "--on-end": "Command that /bin/sh runs after the search, for at most ten minutes, however the search ended. Its environment has SEARCH_NAME, SEARCH_STATUS, SEARCH_BEST, SEARCH_TEST and SEARCH_FOLDER. Example: 'mail -s $SEARCH_NAME-$SEARCH_STATUS me@example.org'",
+    "--log-to": 'Other tools that get every metric too. tensorboard: event files in the folder of the search (extra tensorboard). wandb: a run of Weights & Biases for each trial (extra wandb). Example: tensorboard',
     "--cpus": 'CPUs of one trial. Torch uses as many threads. With several processes: CPUs of each process. Example: 2',
     "--gpus": 'GPUs of one trial, if the machine has any. 0.25: four trials share one GPU. auto: measure the share that the configuration with the most parameters needs. 0: train on the CPU. 2: a function or a command sees two GPUs. With several processes: GPUs of all processes together, a multiple of their number; by default one for each. Example: auto',
 }
@@ -36,6 +39,9 @@ DEFAULT = {
     "--time-budget": '1h; none if --trials is given',
     "--audit-stopping": '0',
     "--storage": 'in the folder of the search',
+    "--notify": 'none',
+    "--on-end": 'none',
+    "--log-to": 'none',
     "--cpus": '1',
     "--gpus": 'set by the task; 0.25 if it sets none',
 }

@@ -32,6 +32,12 @@ def _schedulers() -> list[str]:
     return SCHEDULERS.names()
 
 
+def _writers() -> list[str]:
+    from search.core.registry import WRITERS
+
+    return WRITERS.names()
+
+
 def _task_names() -> list[str]:
     from trainables import task_names
 
@@ -220,6 +226,20 @@ AgainOption = Annotated[
     typer.Option(
         metavar="ADDR", rich_help_panel="Resources", show_default="the cluster of the search",
         help="Run on this Ray cluster: HOST:PORT or auto. local: start Ray on this machine. Example: head:6379",
+    ),
+]  # fmt: skip
+
+# Notifications
+
+NotifyOption = Annotated[list[str], _setting("--notify", "Notifications", "URL")]
+OnEndOption = Annotated[str | None, _setting("--on-end", "Notifications", "CMD")]
+LogToOption = Annotated[list[str], _setting("--log-to", "Notifications", "TOOL", autocompletion=_writers)]
+NotifyAgainOption = Annotated[
+    list[str],
+    typer.Option(
+        "--notify", metavar="URL", rich_help_panel="Notifications", show_default="the addresses that are stored",
+        help="Send JSON to this address instead, as `run --notify` does. Needed if the search was started with an "
+        "address that has a path, which is not stored. May be given several times. Example: env:SLACK_WEBHOOK",
     ),
 ]  # fmt: skip
 

@@ -10,7 +10,6 @@ version 1 have none.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Annotated, Any, cast
 
+from search.core import locks
 from search.core.events import VERSION, Event
 from trainables import InputError
 from trainables.base.errors import first_line
@@ -33,11 +33,7 @@ _CHECKED = re.compile(rb'(.*), "crc": "([0-9a-f]{8})"}\n', re.DOTALL)
 
 
 class Journal:
-    """The file of events of one search, held by one process at a time.
-
-    The lock is `flock`. Linux passes it on to an NFS server, so it also works between machines. With the mount option
-    `nolock` or `local_lock` it works only between the processes of a machine.
-    """
+    """The file of events of one search, held by one process at a time: see `locks.py`."""
 
     def __init__(self, path: Path) -> None:
         """Opens or creates the file, locks it, and drops a last line that a kill left unfinished.
@@ -46,11 +42,12 @@ class Journal:
             InputError: another process is running this search, the file cannot be written, or `read_events` refuses it.
         """
         self.path = path
-        self._file = _locked(path)
+        self._lock, self._file = _locked(path)
         try:
             self.events = list(read_events(path))
         except InputError:
             self._file.close()
+            self._lock.release()
             raise
         self._end = sum(len(line) for line in _whole_lines(path))
         self._file.truncate(self._end)
@@ -99,52 +96,47 @@ class Journal:
         A file without events is deleted, as the search never began. The folders above it are deleted if they are empty:
         the folder of the search, the folder `searches` and the store.
         """
-        if not self._file.closed and not self._end:
-            with suppress(OSError):  # a folder is not empty
-                self.path.unlink()
-                self.path.parent.rmdir()
-                if self.path.parents[1].name == "searches":
-                    self.path.parents[1].rmdir()
-                    self.path.parents[2].rmdir()
+        if self._file.closed:
+            return
         self._file.close()
+        if self._end:
+            self._lock.release()
+            return
+        with suppress(OSError):
+            self.path.unlink()
+        self._lock.release()
+        with suppress(OSError):  # a folder is not empty
+            self.path.parent.rmdir()
+            if self.path.parents[1].name == "searches":
+                self.path.parents[1].rmdir()
+                self.path.parents[2].rmdir()
+
+
+def lock_file(path: Path) -> Path:
+    """The file whose lock is that of the journal `path`."""
+    return path.with_suffix(".lock")
 
 
 def is_held(path: Path) -> bool:
     """Whether a process holds the journal: it runs or changes the search now."""
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return locks.is_held(lock_file(path))
 
 
-def _locked(path: Path) -> IO[bytes]:
-    """Creates or opens the file, and locks it; raises InputError."""
-    name = path.parent.name
+def _locked(path: Path) -> tuple[locks.Lock, IO[bytes]]:
+    """Creates or opens the file, after it is locked; raises InputError."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+b", buffering=0)
+            lock = locks.Lock(lock_file(path))
+            try:
+                return lock, path.open("a+b", buffering=0)
+            except OSError:
+                lock.release()
+                raise
         except FileNotFoundError:  # another process deleted the folder after `mkdir`: its search never began
             continue
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except FileNotFoundError:
-            pass  # another process deleted the file before it was locked: its search never began
-        except BlockingIOError as error:
-            file.close()
-            raise InputError(f"{name}: this search is running in another process") from error
-        except OSError as error:
-            file.close()
-            raise InputError(
-                f"{path}: cannot be locked ({error.strerror}); keep the store on a file system that has file locks"
-            ) from error
-        file.close()
 
 
 def _line(event: Event) -> bytes:

@@ -44,6 +44,28 @@ def value(given: object) -> str:
     return visible(str(given)).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def size(count: float) -> str:
+    """A number of bytes with one unit; a kB has 1024 bytes.
+
+    >>> [size(count) for count in (0, 900, 2048, 5_400_000, 3 * 2**30)]
+    ['0 B', '900 B', '2.0 kB', '5.1 MB', '3.0 GB']
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GB"
+
+
+def age(seconds: float) -> str:
+    """As `duration`; a time of two days or more in days.
+
+    >>> age(12240), age(260_000)
+    ('3.4 h', '3 d')
+    """
+    return duration(seconds) if seconds < 2 * 86400 else f"{seconds / 86400:.0f} d"
+
+
 def duration(seconds: float) -> str:
     """A time with one unit.
 

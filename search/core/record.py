@@ -57,6 +57,7 @@ class SearchRecord:
         own_epoch: the measured seconds of an epoch of a function or a command; None if nothing was measured.
         imported: the file or URL of the other tool that made the search; None for a search of this program.
         extended_after: the number of sessions before the last command that gave the search more trials, epochs or time.
+        former: the name before a renaming that is not complete; else None.
         version: the version of the format.
     """
 
@@ -80,6 +81,7 @@ class SearchRecord:
     own_epoch: float | None = None
     imported: str | None = None
     extended_after: int | None = None
+    former: str | None = None
     version: int = VERSION
 
     @classmethod

@@ -43,6 +43,10 @@ _WORD = re.compile(
 )
 #: Addresses of this process that are neither in its arguments nor in its environment.
 _given: set[str] = set()
+#: The part of a web hook's address that lets everybody post.
+_HOOK = re.compile(r"(https://(?:hooks\.slack\.com|(?:\w+\.)?discord(?:app)?\.com/api/webhooks)/)(?!\*\*\*)[^\s'\"<>]+")
+#: Addresses of web hooks, and the form of each that may be shown.
+_concealed: dict[str, str] = {}
 
 
 def redacted(text: str) -> str:
@@ -52,15 +56,18 @@ def redacted(text: str) -> str:
     `remember`) is hidden everywhere in the text.
     """
     addresses = _addresses()
+    for address in sorted(_concealed, key=len, reverse=True):
+        text = text.replace(address, _concealed[address])
     for address in sorted(addresses, key=len, reverse=True):
         text = text.replace(address, without_secrets(address))
     secrets = {form for address in addresses for secret in _secrets(address) for form in _forms(secret)}
+    secrets |= {form for address in _concealed for form in _forms(_after_host(address))}
     for name, value in os.environ.items():
         if _SECRET_NAMES.search(name) and not value.startswith("/"):  # the path of a file with a secret is no secret
             secrets |= {*_forms(value)}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
-    text = _ADDRESS.sub(lambda match: _hidden(match.group(), _QUERY), text)
+    text = _ADDRESS.sub(lambda match: _hidden(match.group(), _QUERY), _HOOK.sub(r"\1***", text))
     return _WORD.sub(r"\1***", _SETTING.sub(r"\1***", _QUERY.sub(r"\1***", text)))
 
 
@@ -78,6 +85,24 @@ def remember(address: str | None) -> None:
     """Makes `redacted` hide the secrets of an address everywhere: drivers may quote them in their errors."""
     if address is not None and has_secrets(address):
         _given.add(address)
+
+
+def conceal(address: str) -> str:
+    """The address of a web hook with `***` in place of all that follows its host; `redacted` hides it from now on.
+
+    The path alone of such an address lets everybody post. An address without a path, a query and a user, and the
+    name of an environment variable (`env:NAME`), stay as they are.
+    """
+    scheme, mark, rest = address.partition("://")
+    host = re.split(r"[/?#]", rest)[0].rpartition("@")[2]
+    if not mark or rest in (host, f"{host}/") or rest == f"{host}/***":
+        return address
+    _concealed[address] = f"{scheme}://{host}/***"
+    return _concealed[address]
+
+
+def _after_host(address: str) -> str:
+    return re.sub(r"^[^/?#]*[/?#]?", "", address.partition("://")[2])
 
 
 def _hidden(address: str, query: re.Pattern[str]) -> str:

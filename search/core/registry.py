@@ -1,6 +1,7 @@
-"""The searchers, schedulers and callbacks of this project and of other packages, by name.
+"""The searchers, schedulers, callbacks and writers of this project and of other packages, by name.
 
-A package offers a class as an entry point of the group `search.searchers`, `search.schedulers` or `search.callbacks`:
+A package offers a class as an entry point of the group `search.searchers`, `search.schedulers`, `search.callbacks` or
+`search.writers`:
 
     [project.entry-points."search.searchers"]
     cmaes = "my_package:CmaEsSearcher"
@@ -71,3 +72,11 @@ SCHEDULERS = Registry(
 )
 #: A callback is called with every event, after the event is in the journal, and with the state of the search.
 CALLBACKS = Registry("search.callbacks", {})
+#: Callbacks that `search.writers` names. Each class has `of_search(folder, name, task, key)`.
+WRITERS = Registry(
+    "search.writers",
+    {
+        "tensorboard": "search.callbacks.tensorboard:TensorBoard",
+        "wandb": "search.callbacks.weights_and_biases:WeightsAndBiases",
+    },
+)

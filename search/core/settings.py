@@ -9,11 +9,12 @@ and what the setting excludes.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from search.core.registry import SCHEDULERS, SEARCHERS, Registry
+from search.core.registry import SCHEDULERS, SEARCHERS, WRITERS, Registry
 from trainables.base.unit import Unit
 from trainables.base.values import suggestion
 
@@ -32,9 +33,22 @@ def _known(registry: Registry) -> AfterValidator:
 #: A name of `SEARCHERS`, and of `SCHEDULERS`.
 SearcherName = Annotated[str, _known(SEARCHERS)]
 SchedulerName = Annotated[str, _known(SCHEDULERS)]
+WriterName = Annotated[str, _known(WRITERS)]
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+([/?#]\S*)?|env:\w+", text):
+        raise ValueError("expected an address that begins with https:// or http://, or env:NAME")
+    return text
+
+
+#: The address of a web hook, or `env:NAME` of the environment variable with the address.
+Address = Annotated[str, AfterValidator(_address)]
 
 #: The groups of settings, in the order of the reference page and of `run --help`.
-Group = Literal["Search", "Early stopping", "Budget", "After the trials", "Failures", "Checkpoints", "Resources"]
+Group = Literal[
+    "Search", "Early stopping", "Budget", "After the trials", "Failures", "Checkpoints", "Notifications", "Resources"
+]
 
 
 class Section(BaseModel):
@@ -258,6 +272,27 @@ class SearchSection(Section):
         "Disk space for checkpoints during the search, in gigabytes. Beyond it the oldest are deleted. The last "
         "checkpoint of a running trial and the best one of the search always remain.",
         example=200.0, gt=0,
+    )  # fmt: skip
+
+    notify: list[Address] = setting(
+        "Notifications",
+        "Addresses that get JSON when the search ends, fails, or finds a new best value (at most one a minute). "
+        "hooks.slack.com and discord.com get their own form. The path of an address may be a secret and is not stored: "
+        "env:NAME takes the address from the environment variable NAME, in later commands too.",
+        example=["env:SLACK_WEBHOOK"], shown_default="none", flag="--notify", default=[],
+    )  # fmt: skip
+    on_end: str | None = setting(
+        "Notifications",
+        "Command that /bin/sh runs after the search, for at most ten minutes, however the search ended. Its "
+        "environment has SEARCH_NAME, SEARCH_STATUS, SEARCH_BEST, SEARCH_TEST and SEARCH_FOLDER. null: none.",
+        example="mail -s $SEARCH_NAME-$SEARCH_STATUS me@example.org", shown_default="none", flag="--on-end",
+        default=None,
+    )  # fmt: skip
+    writers: list[WriterName] = setting(
+        "Notifications",
+        "Other tools that get every metric too. tensorboard: event files in the folder of the search (extra "
+        "tensorboard). wandb: a run of Weights & Biases for each trial (extra wandb).",
+        example=["tensorboard"], shown_default="none", flag="--log-to", default=[],
     )  # fmt: skip
 
     @property

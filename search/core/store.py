@@ -108,8 +108,8 @@ class Store:
 
     def names(self) -> list[str]:
         """The names of the searches in this store, in alphabetical order."""
-        folder = self.root / "searches"
-        return sorted(p.parent.name for p in folder.glob("*/search.json")) if folder.is_dir() else []
+        # A hidden folder is a search that is being deleted.
+        return sorted(p.parent.name for p in self.root.glob("searches/[!.]*/search.json"))
 
     def records(self) -> Iterator[tuple[str, SearchRecord]]:
         """The name and the record of each search. A warning on stderr names each search that cannot be read."""

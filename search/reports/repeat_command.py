@@ -116,12 +116,15 @@ def _command_flags(command: Mapping[str, Any]) -> list[str]:
 
 
 def _as_given(folder: SearchFolder, config: SearchConfig) -> dict[str, Any]:
-    """The configuration as the user gave it: without the folder that `run` adds to `search.storage`."""
+    """The configuration as the user gave it: without the folder that `run` adds to `search.storage`.
+
+    Addresses of `search.notify` whose secrets are not stored are left out.
+    """
     storage = config.raw["search"].get("storage")
-    if storage is None:
-        return config.raw
-    given = re.sub(rf"/{re.escape(folder.name)}-[0-9a-f]{{8}}$", "", storage)
-    return {**config.raw, "search": {**config.raw["search"], "storage": given}}
+    given: dict[str, Any] = {"notify": [address for address in config.search.notify if not address.endswith("/***")]}
+    if storage is not None:
+        given["storage"] = re.sub(rf"/{re.escape(folder.name)}-[0-9a-f]{{8}}$", "", storage)
+    return {**config.raw, "search": {**config.raw["search"], **given}}
 
 
 def _other_flags(record: SearchRecord, origin: str | None) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from search.core.state import Checkpoint, Trial
+from search.core.state import Checkpoint, SearchState, Trial
 from search.runtime.search import Search
 from trainables.base.checkpoint_files import checkpoint_of
 from trainables.base.digests import check
@@ -83,6 +83,22 @@ def prune(search: Search) -> None:
     for trial in search.state.trials.values():
         if trial.number not in kept and trial.over:
             _keep(search, trial, set())
+
+
+def needed(state: SearchState, keep_checkpoints: int, files: Collection[str]) -> set[str]:
+    """The names of the checkpoints that a resume or a retrain of a search that does not run may read.
+
+    Args:
+        files: the names of the existing files.
+    """
+    best = {trial.number for trial in state.ranked()[:keep_checkpoints]}
+    names = set()
+    for trial in state.trials.values():
+        if state.status == "finished" and trial.over and trial.number not in best:
+            continue
+        saved = [checkpoint for checkpoint in trial.checkpoints if checkpoint.name in files]
+        names |= {one.name for one in saved if one.epoch in (saved[-1].epoch, trial.best_epoch)}
+    return names
 
 
 def _keep(search: Search, trial: Trial, epochs: set[int]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import lock_descriptor
 
 from search.core.store import Store
 from trainables import InputError
@@ -68,7 +69,7 @@ def _opened(store: Store, uri: str) -> MlflowClient:
 
     # MLflow creates its tables by migrations, which break when two processes start them at once.
     with (store.root / "mlflow.lock").open("w") as lock, suppress_logs_in_thread():
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_descriptor(lock.fileno())
         with sqlite3.connect(store.database, timeout=60) as database:
             database.execute("PRAGMA journal_mode=WAL")
         database.close()
@@ -132,10 +133,14 @@ def every_page(search: Callable[..., Any], *arguments: Any, **more: Any) -> Iter
             return
 
 
-def find_runs(client: MlflowClient, query: str) -> Iterator[Run]:
-    """The runs of all experiments that match a query."""
+def find_runs(client: MlflowClient, query: str, *view: int) -> Iterator[Run]:
+    """The runs of all experiments that match a query.
+
+    Args:
+        view: a value of MLflow's `ViewType`; by default deleted runs are left out.
+    """
     if experiments := [experiment.experiment_id for experiment in every_page(client.search_experiments)]:
-        yield from every_page(client.search_runs, experiments, query)
+        yield from every_page(client.search_runs, experiments, query, *view)
 
 
 @contextlib.contextmanager

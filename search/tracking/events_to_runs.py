@@ -39,15 +39,13 @@ from search.core.store import SearchFolder, Store
 from search.final.variant_comparison import variant_figures
 from search.tracking.card import write_card
 from search.tracking.model_registry import register
-from search.tracking.names import DELIVERED, storable_text
+from search.tracking.names import DELIVERED, NOTE, storable_text
 from search.tracking.runs import MissingRun, RefusedRun, Runs, is_refusal, python_values, reason_of
 from search.tracking.views import search_pages, share_view, view_key
 from trainables import DataInfo, Exported, Objective, get_task
 from trainables.base.digests import check_all
 from trainables.base.errors import Damaged
 
-#: The tag that MLflow's page shows as the description of a run.
-_NOTE = "mlflow.note.content"
 #: The status that MLflow shows for each outcome.
 STATUS = {
     "completed": "FINISHED",
@@ -100,7 +98,7 @@ class Delivery:
             "searcher": config.search.searcher,
             "scheduler": config.search.scheduler,
             "resume": f"python -m search resume {folder.name}",
-            _NOTE: self._about(),
+            NOTE: self._about(),
         })  # fmt: skip
         if not client.get_run(self.parent).inputs.dataset_inputs:  # logged last: a kill may have prevented it
             self._describe()
@@ -202,7 +200,7 @@ class Delivery:
             **self._best_place(best),
             "epochs_trained": float(standing[0]),
         }, standing[0], max(t.reported for t in self._state.trials.values()) if fresh else now)  # fmt: skip
-        self.runs.set_tags(self.parent, {"best": self._best(best, f"trial {best.number}: "), _NOTE: self._about()})
+        self.runs.set_tags(self.parent, {"best": self._best(best, f"trial {best.number}: "), NOTE: self._about()})
         self._shown = standing
 
     def _best_place(self, trial: Trial) -> dict[str, float]:

@@ -16,6 +16,8 @@ LONGEST, PARAM, TAG = 250, 6000, 8000
 RUN_NAME, EXPERIMENT = 250, 256
 #: The tag of the parent run with the number of events of the journal that MLflow has.
 DELIVERED = "search.delivered"
+#: The tag that MLflow's page shows as the description of a run.
+NOTE = "mlflow.note.content"
 #: Prefix of the tags that hold the whole of a name that was cut.
 NAME_TAG = "search.name."
 _WORDS = {

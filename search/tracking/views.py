@@ -12,7 +12,8 @@ from search.reports.columns import ordered
 from search.tracking.names import original, translated
 from trainables import Objective
 
-_TAG = "mlflow.sharedViewState."
+#: The beginning of the tag with a view; its key follows.
+TAG = "mlflow.sharedViewState."
 #: The tag that MLflow's page shows as the description of an experiment, and the beginning of our description.
 _NOTE, _LATEST = "mlflow.note.content", "Latest search: "
 #: The port of the command `ui`.
@@ -60,7 +61,7 @@ def share_view(
         "hideEmptyCharts": True,
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
     }
-    client.set_experiment_tag(experiment, f"{_TAG}{key}", json.dumps(state))
+    client.set_experiment_tag(experiment, f"{TAG}{key}", json.dumps(state))
     _link_latest(client, experiment, key, name)
 
 
@@ -103,6 +104,6 @@ def latest_searches(client: MlflowClient) -> list[tuple[str, str, str]]:
         )
         for run in last:
             key = view_key(run.data.tags["search.id"])
-            if f"{_TAG}{key}" in experiment.tags:
+            if f"{TAG}{key}" in experiment.tags:
                 searches.append((run.info.start_time, run.data.tags["search"], experiment.experiment_id, key))
     return [(name, str(experiment), key) for _, name, experiment, key in sorted(searches, reverse=True)]

@@ -40,6 +40,7 @@ def dry_run(command: str) -> dict:
     (("search.fit_epochs=true", "search.time_budget=30m"), {"search.epochs": 40, "search.trials": 9}, "/d.npz"),
     (("search.trials=null", "search.time_budget=10m", "search.grace_period=1"), {}, None),
     (("search.epoch_budget=90", "search.trials=null"), {}, None),
+    (("search.notify=[http://127.0.0.1:9]", "search.on_end='echo \"$X\"'", "search.writers=[tensorboard]"), {}, None),
     (("lr=0.01", "variant=vanilla", "layers={int: [1, 9], step: 2}", "clip_norm={choice: [1, 5]}"), {}, "/d.npz"),
     (("search.objective=[mse min, parameters min]", "search.searcher=nsga2", "data.demo.train=500"), {}, None),
     (("data.target='it''s a \"name\" $HOME \\ é \U0001f600'", "resources.gpus=1"), {}, None),
