@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from search.core.store import Store
 from search.tracking import names
 from search.tracking.client import every_page, find_runs, mlflow_client, quick_and_quiet
-from search.tracking.views import TAG, view_key
+from search.tracking.views import TAG, relink_latest, view_key
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -72,6 +72,8 @@ def delete_tracked(store: Store, task: str, search_id: str) -> Tracked:
         for run in part.runs:
             _delete_folder(store, run.info.artifact_uri)  # a run that is deleted is not found again
             part.client.delete_run(run.info.run_id)
+        for experiment in {run.info.experiment_id for run in part.runs}:
+            relink_latest(part.client, experiment, view_key(search_id), None)
         return part.about
 
 
@@ -100,6 +102,7 @@ def rename_tracked(store: Store, search_id: str, old: str, new: str) -> None:
                 state = json.loads(experiment.tags[key])
                 state["searchFilter"] = f"tags.search = '{new}'"
                 client.set_experiment_tag(experiment.experiment_id, key, json.dumps(state))
+                relink_latest(client, experiment.experiment_id, view_key(search_id), new)
 
 
 def _rename_run(client: MlflowClient, run: Run, old: str, new: str) -> None:

@@ -74,6 +74,17 @@ def _link_latest(client: MlflowClient, experiment: str, key: str, name: str) -> 
         client.set_experiment_tag(experiment, _NOTE, f"{_LATEST}[{name}]({_view('', experiment, key)})")
 
 
+def relink_latest(client: MlflowClient, experiment: str, key: str, name: str | None) -> None:
+    """Renames the search in the description of the experiment if the description links its view.
+
+    Args:
+        name: the new name; None: the search is deleted, and so is its link.
+    """
+    note = client.get_experiment(experiment).tags.get(_NOTE, "")
+    if note.startswith(_LATEST) and f"viewStateShareKey={key}" in note:
+        client.set_experiment_tag(experiment, _NOTE, f"{_LATEST}[{name}]({_view('', experiment, key)})" if name else "")
+
+
 def _view(base: str, experiment: str, key: str) -> str:
     return f"{base}#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={key}"
 

@@ -152,6 +152,7 @@ def test_delete_takes_runs_models_and_folder_and_leaves_the_other_search(store):
     assert runs(store) == {key: name for key, name in before.items() if name == "first"}
     assert versions(store) == ["1"] or versions(store) == [1]
     assert store.names() == ["first"]
+    assert mlflow_client(store).get_experiment("1").tags["mlflow.note.content"] == "", "no link to the deleted search"
     artifacts = [path.name for path in store.artifacts.rglob("weights")]
     assert len(artifacts) == 1, "the artifacts of the other model"
 
@@ -228,8 +229,8 @@ def function_of(store: Store, name: str) -> Path:
 
 @pytest.mark.parametrize("step", [None, "_move_function", "rename_tracked"])
 def test_rename_changes_folder_record_function_and_runs(store, monkeypatch, step):
-    put(store, "first", track=True)
     put(store, "other", track=True)
+    put(store, "first", track=True)
     folder = store.search("first")
     record = folder.read()
     data = {**record.config["data"], "function": "functions/first/train.pkl"}
@@ -252,7 +253,9 @@ def test_rename_changes_folder_record_function_and_runs(store, monkeypatch, step
     (parent,) = mlflow_client(store).search_runs(["1"], "tags.`search.run` = 'parent' AND tags.search = 'second'")
     assert parent.info.run_name == "second"
     assert "resume first" not in str(parent.data.tags) and "resume second" in str(parent.data.tags)
-    (view,) = [v for k, v in mlflow_client(store).get_experiment("1").tags.items() if "id-first" in k]
+    tags = mlflow_client(store).get_experiment("1").tags
+    assert tags["mlflow.note.content"].startswith("Latest search: [second](")
+    (view,) = [v for k, v in tags.items() if "id-first" in k]
     assert json.loads(view)["searchFilter"] == "tags.search = 'second'"
     assert store.search("second").read().former is None
 
