@@ -165,7 +165,8 @@ def bounds(key: str, field: Any) -> str:
         if "enum" in part or "const" in part:
             words.append(" or ".join(part.get("enum", [part.get("const")])))
             continue
-        name = {"null": "null", "array": "list of texts", "string": "text"}.get(part["type"], part["type"])
+        items = "mappings" if part.get("items", {}).get("type") == "object" else "texts"
+        name = {"null": "null", "array": f"list of {items}", "string": "text"}.get(part["type"], part["type"])
         limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
         words.append(" ".join([name, *(f"{sign} {part[key]:g}" for key, sign in limits.items() if key in part)]))
     return ", ".join(words)

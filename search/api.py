@@ -38,8 +38,8 @@ def run(
     searcher: str | None = None, scheduler: str | None = None,
     concurrency: int | None = None, seed: int | None = None, resources: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None, set: Mapping[str, Any] | None = None, store: str | Path | None = None,
-    address: str | None = None, start_from: str | None = None, retrain: bool = True, verbose: bool = False,
-    observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+    address: str | None = None, start: Sequence[Mapping[str, Any]] | None = None, start_from: str | None = None,
+    retrain: bool = True, verbose: bool = False, observer: Observer | None = None, callbacks: Sequence[Listener] = (),
     test: Callable[..., Any] | None = None, export: Callable[..., Any] | None = None,
     predict: Callable[..., Any] | None = None,
 ) -> SearchResult:  # fmt: skip
@@ -73,6 +73,8 @@ def run(
         set: further keys of any section, as `--set` takes them: `{"lr": 0.01, "data.val_fraction": 0.2}`.
         store: the folder of results; by default `SEARCH_STORE`, else `mlruns`.
         address: the address of a Ray cluster; by default Ray starts on this machine.
+        start: starting configurations: the first trials have them, in this order. A configuration may lack
+            hyperparameters: each gets the value of its prior, or a random value if it has none.
         start_from: the name of a search whose results the searcher learns first.
         retrain: whether the search ends with a final training. A function without `test` and `export` has none.
         verbose: whether each epoch has a line where no live table is shown.
@@ -113,7 +115,7 @@ def run(
         "search.trials": trials, "search.epochs": epochs, "search.steps": steps,
         "search.report_every": report_every, "search.time_budget": time_budget,
         "search.searcher": searcher, "search.scheduler": scheduler, "search.concurrency": concurrency,
-        "search.seed": seed,
+        "search.seed": seed, "search.first": start,
     }  # fmt: skip
     flags |= {key: value for key, value in named.items() if value is not None}
     options = runs.RunOptions(_text(data), name, address, retrain, start_from)

@@ -135,7 +135,8 @@ class OptunaSearcher(Searcher):
             pace: predicts seconds. It returns the first of `DRAWS` draws within the limit, or else the quickest.
             model: False: the model may not propose, as its proposal takes too long.
         """
-        if (winner := priors.winner(self.space, self.first, number, turn, rng, self._experts)) is not None:
+        before = self.begins_at + self._experts
+        if (winner := priors.winner(self.space, self.first, number, turn, rng, before)) is not None:
             self.source = "the best configuration of an earlier search"
             return self._searched(winner)
         if model and not (self.uses_priors and self._experts):
@@ -144,7 +145,7 @@ class OptunaSearcher(Searcher):
         results = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished() and self._rank(t)[0] < 2]
         own = [t for t in results if turn.items() <= t.params.items()]
         ranked = [t.params for t in sorted(own, key=self._rank)]
-        if number < self._experts:
+        if number < before:
             params, self.source = priors.prior_configuration(space, rng), "the expert's configuration"
         else:
             source = priors.choose_source(space, ranked, rng)
