@@ -1,4 +1,4 @@
-"""The Python API: `search.run(...)` starts a search, `search.open(...)` returns one of the store.
+"""The Python API: `search.run(...)` starts a search, `search.open(...)` returns a search of the store or a study.
 
 Without an `observer` a call shows the search as the command line does. With an observer it prints nothing.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import trainables
 from search.arguments import check_callbacks, mapping, names_unknown_arguments
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from search.reports.compare import Comparison
     from search.reports.plan import Plan
     from search.runtime.search import Listener
+    from search.study import SharedStudy
     from trainables.loops.trial import TrainingFunction
 
 #: A space, as messages show it.
@@ -161,19 +162,57 @@ def plan(
         return runs.plan(opened, config, runs.RunOptions(_text(data), address=address), observer)
 
 
-def open(name: str, store: str | Path | None = None) -> SearchResult:
-    """Returns a search of the store, whether it has ended or not.
+@overload
+def open(name: str, store: str | Path | None = None) -> SearchResult: ...
+@overload
+def open(
+    name: str, store: str | Path | None = None, *, space: Mapping[str, Any], objective: str, trials: int, epochs: int,
+    searcher: str | None = None, scheduler: str | None = None, seed: int | None = None,
+    start: Sequence[Mapping[str, Any]] | None = None, settings: Mapping[str, Any] | None = None,
+) -> SharedStudy: ...  # fmt: skip
+@names_unknown_arguments
+def open(
+    name: str, store: str | Path | None = None, *, space: Mapping[str, Any] | None = None, objective: str | None = None,
+    trials: int | None = None, epochs: int | None = None, searcher: str | None = None, scheduler: str | None = None,
+    seed: int | None = None, start: Sequence[Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> SearchResult | SharedStudy:  # fmt: skip
+    """Returns a search of the store, whether it has ended or not. With a `space` it opens a study.
 
-    This runs no code of the store. `SearchResult.resume` does, as it unpickles the function of the search. Whoever may
-    write to the store can therefore run code as the person who resumes.
+    Without a `space` it runs no code of the store. `SearchResult.resume` does, as it unpickles the function of the
+    search. Whoever may write to the store can therefore run code as the person who resumes.
+
+    With a `space` the search is a study: your own programs ask it for trials, train them, and tell it the metrics.
+    It is created if it does not exist, so that each process makes the same call. Then `search.open(name)` returns its
+    results, as of any search. See docs/howto/ask-and-tell.md.
+
+    Args:
+        space, objective, searcher, seed, start: of a study, as of `run`.
+        trials: the number of configurations of a study. `ask` returns None after them. A larger number than before
+            gives the study more.
+        epochs: the number of epochs of a full trial of a study; 1 for trainings that are told once.
+        scheduler: the rule that stops the trials of a study; by default `asha`. `asha-promote` and `asha-predict` pause
+            trials, which then need checkpoints.
+        settings: further keys of the section `search`, such as `{"grace_period": 3, "stall_timeout": "30m"}`.
 
     Raises:
-        InputError: there is no search of that name.
+        InputError: there is no search of that name; an argument of a study is wrong, or differs from before.
 
     >>> search.open("mine").name
     'mine'
     """
-    return open_result(Store.open(store), name)
+    opened = Store.open(store)
+    flags = {f"search.{key}": value for key, value in mapping(settings, "settings", "{'grace_period': 3}").items()}
+    named = {
+        "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher, "search.scheduler": scheduler,
+        "search.seed": seed, "search.first": start,
+    }  # fmt: skip
+    flags |= {key: value for key, value in named.items() if value is not None}
+    if space is None and objective is None and not flags:
+        return open_result(opened, name)
+    from search.study import open_study
+
+    return open_study(opened, name, *_of_function(space, objective, None), flags)
 
 
 def searches(store: str | Path | None = None) -> list[str]:
@@ -285,9 +324,9 @@ def _of_function(
 ) -> tuple[Mapping[str, Any], str]:
     """The space and the objective of a training function; raises InputError where one is missing."""
     if space is None:
-        raise InputError(f"space: missing; give the hyperparameters of the function, such as {SPACE}")
+        raise InputError(f"space: missing; give the hyperparameters, such as {SPACE}")
     if objective is None:
-        raise InputError("objective: missing; give a metric that the function yields, such as 'val_loss min'")
+        raise InputError("objective: missing; give the metric to optimize, such as 'val_loss min'")
     if data is not None:
         raise InputError(f"data={str(data)!r}: a training function reads its own data; only a task takes `data`")
     return mapping(space, "space", SPACE), objective
