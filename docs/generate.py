@@ -46,7 +46,7 @@ WIDTH = 110
 #: What the drawing says of each package, beside its name.
 ROOMS = defaultdict(str) | {
     "search.cli": "commands, options, exit codes",
-    "search.api": "the library: api, result, specs",
+    "search.api": "the library: api, result, study, specs",
     "search.runs": "puts a search together: runs, programs, preparation, session, outcome, observer",
     "search.live": "the table in the terminal",
     "search.reports": "frames, summary, compare, report, why, simulate",
@@ -66,7 +66,7 @@ ROOMS = defaultdict(str) | {
     "trainables": "windows, rnn, tweets, lyrics, wikitext, loops",
 }
 #: Modules that share a box of the drawing, with the box.
-BOXES = {f"search.{name}": "search.api" for name in ("arguments", "result", "specs")}
+BOXES = {f"search.{name}": "search.api" for name in ("arguments", "result", "specs", "study")}
 BOXES |= {f"search.{name}": "search.runs" for name in ("programs", "preparation", "session", "outcome", "observer")}
 #: The order of the commands on their page.
 ORDER = [
@@ -174,7 +174,8 @@ def bounds(key: str, field: Any) -> str:
         if "enum" in part or "const" in part:
             words.append(" or ".join(part.get("enum", [part.get("const")])))
             continue
-        name = {"null": "null", "array": "list of texts", "string": "text"}.get(part["type"], part["type"])
+        items = "mappings" if part.get("items", {}).get("type") == "object" else "texts"
+        name = {"null": "null", "array": f"list of {items}", "string": "text"}.get(part["type"], part["type"])
         limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
         words.append(" ".join([name, *(f"{sign} {part[key]:g}" for key, sign in limits.items() if key in part)]))
     return ", ".join(words)

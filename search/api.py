@@ -1,4 +1,4 @@
-"""The Python API: `search.run(...)` starts a search, `search.open(...)` returns one of the store.
+"""The Python API: `search.run(...)` starts a search, `search.open(...)` returns a search of the store or a study.
 
 Without an `observer` a call shows the search as the command line does. With an observer it prints nothing.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import trainables
 from search.arguments import check_callbacks, mapping, names_unknown_arguments
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from search.reports.compare import Comparison
     from search.reports.plan import Plan
     from search.runtime.search import Listener
+    from search.study import SharedStudy
     from trainables.loops.trial import TrainingFunction
 
 #: A space, as messages show it.
@@ -42,8 +43,8 @@ def run(
     searcher: str | None = None, scheduler: str | None = None,
     concurrency: int | None = None, seed: int | None = None, resources: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None, set: Mapping[str, Any] | None = None, store: str | Path | None = None,
-    address: str | None = None, start_from: str | None = None, retrain: bool = True, verbose: bool = False,
-    observer: Observer | None = None, callbacks: Sequence[Listener] = (),
+    address: str | None = None, start: Sequence[Mapping[str, Any]] | None = None, start_from: str | None = None,
+    retrain: bool = True, verbose: bool = False, observer: Observer | None = None, callbacks: Sequence[Listener] = (),
     test: Callable[..., Any] | None = None, export: Callable[..., Any] | None = None,
     predict: Callable[..., Any] | None = None,
 ) -> SearchResult:  # fmt: skip
@@ -77,6 +78,8 @@ def run(
         set: further keys of any section, as `--set` takes them: `{"lr": 0.01, "data.val_fraction": 0.2}`.
         store: the folder of results; by default `SEARCH_STORE`, else `mlruns`.
         address: the address of a Ray cluster; by default Ray starts on this machine.
+        start: starting configurations: the first trials have them, in this order. A configuration may lack
+            hyperparameters: each gets the value of its prior, or a random value if it has none.
         start_from: the name of a search whose results the searcher learns first.
         retrain: whether the search ends with a final training. A function without `test` and `export` has none.
         verbose: whether each epoch has a line where no live table is shown.
@@ -117,7 +120,7 @@ def run(
         "search.trials": trials, "search.epochs": epochs, "search.steps": steps,
         "search.report_every": report_every, "search.time_budget": time_budget,
         "search.searcher": searcher, "search.scheduler": scheduler, "search.concurrency": concurrency,
-        "search.seed": seed,
+        "search.seed": seed, "search.first": start,
     }  # fmt: skip
     flags |= {key: value for key, value in named.items() if value is not None}
     options = runs.RunOptions(_text(data), name, address, retrain, start_from)
@@ -163,19 +166,57 @@ def plan(
         return runs.plan(opened, config, runs.RunOptions(_text(data), address=address), observer)
 
 
-def open(name: str, store: str | Path | None = None) -> SearchResult:
-    """Returns a search of the store, whether it has ended or not.
+@overload
+def open(name: str, store: str | Path | None = None) -> SearchResult: ...
+@overload
+def open(
+    name: str, store: str | Path | None = None, *, space: Mapping[str, Any], objective: str, trials: int, epochs: int,
+    searcher: str | None = None, scheduler: str | None = None, seed: int | None = None,
+    start: Sequence[Mapping[str, Any]] | None = None, settings: Mapping[str, Any] | None = None,
+) -> SharedStudy: ...  # fmt: skip
+@names_unknown_arguments
+def open(
+    name: str, store: str | Path | None = None, *, space: Mapping[str, Any] | None = None, objective: str | None = None,
+    trials: int | None = None, epochs: int | None = None, searcher: str | None = None, scheduler: str | None = None,
+    seed: int | None = None, start: Sequence[Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> SearchResult | SharedStudy:  # fmt: skip
+    """Returns a search of the store, whether it has ended or not. With a `space` it opens a study.
 
-    This runs no code of the store. `SearchResult.resume` does, as it unpickles the function of the search. Whoever may
-    write to the store can therefore run code as the person who resumes.
+    Without a `space` it runs no code of the store. `SearchResult.resume` does, as it unpickles the function of the
+    search. Whoever may write to the store can therefore run code as the person who resumes.
+
+    With a `space` the search is a study: your own programs ask it for trials, train them, and tell it the metrics.
+    It is created if it does not exist, so that each process makes the same call. Then `search.open(name)` returns its
+    results, as of any search. See docs/howto/ask-and-tell.md.
+
+    Args:
+        space, objective, searcher, seed, start: of a study, as of `run`.
+        trials: the number of configurations of a study. `ask` returns None after them. A larger number than before
+            gives the study more.
+        epochs: the number of epochs of a full trial of a study; 1 for trainings that are told once.
+        scheduler: the rule that stops the trials of a study; by default `asha`. `asha-promote` and `asha-predict` pause
+            trials, which then need checkpoints.
+        settings: further keys of the section `search`, such as `{"grace_period": 3, "stall_timeout": "30m"}`.
 
     Raises:
-        InputError: there is no search of that name.
+        InputError: there is no search of that name; an argument of a study is wrong, or differs from before.
 
     >>> search.open("mine").name
     'mine'
     """
-    return open_result(Store.open(store), name)
+    opened = Store.open(store)
+    flags = {f"search.{key}": value for key, value in mapping(settings, "settings", "{'grace_period': 3}").items()}
+    named = {
+        "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher, "search.scheduler": scheduler,
+        "search.seed": seed, "search.first": start,
+    }  # fmt: skip
+    flags |= {key: value for key, value in named.items() if value is not None}
+    if space is None and objective is None and not flags:
+        return open_result(opened, name)
+    from search.study import open_study
+
+    return open_study(opened, name, *_of_function(space, objective, None), flags)
 
 
 def searches(store: str | Path | None = None) -> list[str]:
@@ -363,9 +404,9 @@ def _of_function(
 ) -> tuple[Mapping[str, Any], str]:
     """The space and the objective of a training function; raises InputError where one is missing."""
     if space is None:
-        raise InputError(f"space: missing; give the hyperparameters of the function, such as {SPACE}")
+        raise InputError(f"space: missing; give the hyperparameters, such as {SPACE}")
     if objective is None:
-        raise InputError("objective: missing; give a metric that the function yields, such as 'val_loss min'")
+        raise InputError("objective: missing; give the metric to optimize, such as 'val_loss min'")
     if data is not None:
         raise InputError(f"data={str(data)!r}: a training function reads its own data; only a task takes `data`")
     return mapping(space, "space", SPACE), objective

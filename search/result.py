@@ -334,7 +334,7 @@ class SearchResult:
         if failed:
             message = visible(in_a_line(failed[-1]["traceback"]))
             return f"no trial has a result; the last failure is of trial {failed[-1]['number']}: {message}"
-        ended = self.status in ("finished", "failed")
+        ended = self.status in ("finished", "failed") or self._record.elsewhere
         return no_winner(self._state) + ("" if ended else "; found.resume() continues the search")
 
 

@@ -41,8 +41,9 @@ def resume(
         InputError: there is no such search, its data changed, a change is wrong, or another process runs it.
     """
     with reports_full_disk(store), journal or store.search(name).hold(store) as held:
-        if store.search(name).read(store).imported:
-            return _deliver_imported(store, name, any(changes.values()), observer)
+        if store.search(name).read(store).elsewhere:
+            held.close()  # programs that ask a study do not wait for MLflow
+            return _deliver(store, name, any(changes.values()), observer)
         folder, record, config = open_to_run(store, name)
         state, events = replay(folder)
         if any(changes.values()):
@@ -77,21 +78,17 @@ def resume(
         return run_session(prepared, observer)
 
 
-def _deliver_imported(store: Store, name: str, extended: bool, observer: Observer) -> SearchOutcome:
-    """Sends the events that MLflow lacks of an imported search. The search has nothing to train."""
-    from search.exchange.imported import deliver_imported
+def _deliver(store: Store, name: str, extended: bool, observer: Observer) -> SearchOutcome:
+    """Sends the events that MLflow lacks of a search that this program does not train."""
+    from search.tracking.tracker import deliver_stored
 
     folder, record, config = open_to_run(store, name)
     if extended:
-        raise InputError(
-            f"{name}: was imported from {record.imported} and has nothing to train; begin with it: run --from {name}"
-        )
+        more = "ask for more by search.open(..., trials=N)" if record.asked else f"begin with it: run --from {name}"
+        raise InputError(f"{name}: {record.elsewhere}; {more}")
+    undelivered = deliver_stored(store, folder, observer.say)
     state, events = replay(folder)
-    undelivered = deliver_imported(store, folder, observer.say)
-    note = (
-        f"search {name} was imported from {record.imported} and has nothing to train; MLflow has "
-        f"{len(events) - undelivered} of its {len(events)} events"
-    )
+    note = f"search {name} {record.elsewhere}; MLflow has {len(events) - undelivered} of its {len(events)} events"
     task = get_task(config.task)
     return SearchOutcome(
         store, folder, config, record, task, state, events, "", trained=False, note=note, undelivered=undelivered

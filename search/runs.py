@@ -268,6 +268,8 @@ def retrain(
     """
     with reports_full_disk(store), journal or store.search(name).hold(store) as held:
         folder, record, config = open_to_run(store, name)
+        if record.elsewhere:
+            raise InputError(f"{name}: {record.elsewhere}, so there is nothing to retrain")
         state, _ = replay(folder)
         if state.best() is None:
             from search.reports.summary import no_winner

@@ -45,6 +45,7 @@ ROOMS = [
     "search.specs",
     "search.arguments",
     "search.result",
+    "search.study",
     "search.api",
     "search.cli",
     "search.__main__",

@@ -52,6 +52,9 @@ class Lines(search.Observer):
 final = search.run("windows", data="photos", time_budget="15m", set={"lr": 0.01}, observer=Lines())
 accuracy: float = (final.test or {})["accuracy"]
 pages: list[str] = [str(final.retrain(finalists=3).report()), *final.why(0)]
+study: search.SharedStudy = search.open("s", space={"lr": 0.1}, objective="loss min", trials=9, epochs=1)
+asked: search.AskedTrial | None = study.ask()
+decision: search.Decision = study.tell(0, 1, {"loss": 0.5})
 hours: tuple[float, float, float] = search.plan("rnn", trials=8).hours
 print(search.compare("windows").trials.shape, search.predict("windows", ["a.png"]).shape, search.promote("windows", 2))
 freed: int = search.gc(dry_run=True).bytes + search.delete(search.rename("mine", "ours").name).bytes

@@ -48,7 +48,7 @@ for _ in range(240):
 
 def exit_code(outcome: SearchOutcome) -> int:
     """0 for a finished search, 130 for an interrupted one, 1 for a failed one or a full disk."""
-    if outcome.record.imported:
+    if outcome.record.elsewhere:
         return FAILED if outcome.undelivered else DONE
     if outcome.stopping == "disk full":
         return FAILED

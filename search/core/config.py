@@ -20,8 +20,8 @@ import search
 from search.core.overrides import SECTIONS, Named, change, flag, given_by, lay_over, values_given
 from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.settings import Resources, SearchSection, Section
-from search.core.space import Plain, Space, check_values, listed, parse_space
-from trainables import Allowed, InputError, Limited, Objective, get_task, task_config_file
+from search.core.space import Plain, Space, check_values, flat, listed, parse_space
+from trainables import Allowed, InputError, Limited, Objective, Params, get_task, task_config_file
 from trainables.base.errors import first_line, one_line
 from trainables.base.values import suggestion
 
@@ -94,6 +94,11 @@ class SearchConfig:
         sections = ("search", "resources", "data")
         settings = {f"{section}.{name}": value for section in sections for name, value in self.raw[section].items()}
         return settings | {f"space.{p.name}": p.describe() for p in self.space.parameters}
+
+    @property
+    def first(self) -> tuple[Params, ...]:
+        """The starting configurations (`search.first`), each by the dotted names of its hyperparameters."""
+        return tuple(flat(given, f"{self.place}: search.first") for given in self.search.first or ())
 
     @property
     def window(self) -> int:
@@ -299,6 +304,7 @@ def check_config(task: str, raw: dict[str, Any], place: str, given: Mapping[str,
         raise InputError(f"{place}: resources.autoscaled: true: search.concurrency must say how many trials at once")
     _check_balance(search.balance, config.space, f"{place}: search.balance")
     _check_objectives(config)
+    _check_first(config, given)
     if searcher.is_finite:
         config.space.grid(place)
     elif search.trials is None and search.time_budget is None and search.epoch_budget is None:
@@ -329,6 +335,24 @@ def _check_objectives(config: SearchConfig) -> None:
     if metrics and not SEARCHERS.get(searcher).several_objectives:
         able = ", ".join(name for name in SEARCHERS.names() if SEARCHERS.get(name).several_objectives)
         raise InputError(f"{place}.searcher: {searcher}: has one objective; for several: {able}")
+
+
+def _check_first(config: SearchConfig, given: Mapping[str, str]) -> None:
+    """Raises InputError if a starting configuration does not fit the space."""
+    source = given.get("search.first", f"{config.place}: search.first=").partition("=")[0]
+    first, trials = config.search.first or [], config.search.trials
+    if trials is not None and len(first) > trials:
+        raise InputError(f"{source}: {len(first)} starting configurations, and search.trials is {trials}")
+    for index, values in enumerate(first):
+        place, own = f"{source}[{index}]", flat(values, f"{source}[{index}]")
+        space = config.space
+        if config.turns is not None:
+            name, turns = config.turns
+            turn = turns[index % len(turns)]
+            if own.get(name, turn) != turn:
+                raise InputError(f"{place}: {name}: {own[name]!r}: search.balance gives trial {index} {turn!r}")
+            space = space.fix({name: turn})
+        space.check_part(own, place)
 
 
 def _check_resources(resources: Resources, place: str, given: Mapping[str, str]) -> None:

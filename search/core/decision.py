@@ -48,13 +48,21 @@ class Decision(NamedTuple):
             has it too. Empty if the trial continues because no rule compares trials at this epoch.
         ends_as: the outcome of a trial that stops, such as `completed` or `diverged`.
 
-    >>> stop("3rd of 3 at epoch 5; the best trial continues").outcome
+    >>> search.Decision("stop", "3rd of 3 at epoch 5; the best trial continues").outcome
     'stopped_early'
     """
 
     kind: Kind
     reason: str = ""
     ends_as: Outcome = "stopped_early"
+
+    @classmethod
+    def of(cls, event: Result) -> Decision:
+        """The decision in a `result` event."""
+        outcome, reason = event["outcome"], event["diverged"] or event.get("reason", "")
+        if outcome is None:
+            return cls("continue", reason)
+        return cls("pause", reason) if outcome == "paused" else cls("stop", reason, outcome)
 
     @property
     def outcome(self) -> Outcome | None:

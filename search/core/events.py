@@ -129,8 +129,9 @@ class Moved(_Event):
 
     `promoted`: it was paused at a rung and continues. `stopped_early`: it was paused, and the search ended. `paused`:
     it was `stopped_early` and is paused again, as the search was given more. `timed_out`: it exceeded its time inside
-    an epoch. `interrupted`: it stopped with the search and will be resumed. `reopened`: it was complete, and the search
-    was given more epochs. `completed`: a training with its own loop, such as a function or a command, ended.
+    an epoch. `interrupted`: it stopped with the search and will be resumed; in a study its process gave it back.
+    `reopened`: it was complete, and the search was given more epochs; in a study it was given back, and is asked again.
+    `completed`: a training with its own loop, such as a function or a command, ended.
     """
 
     event: Literal["promoted", "stopped_early", "paused", "timed_out", "interrupted", "reopened", "completed"]

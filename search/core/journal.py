@@ -35,25 +35,28 @@ _CHECKED = re.compile(rb'(.*), "crc": "([0-9a-f]{8})"}\n', re.DOTALL)
 class Journal:
     """The file of events of one search, held by one process at a time: see `locks.py`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reader: Reader | None = None, wait_seconds: float = 0.0) -> None:
         """Opens or creates the file, locks it, and drops a last line that a kill left unfinished.
 
+        Args:
+            reader: has read the first events of this file before; `events` are then those after them.
+            wait_seconds: wait this long for another process that holds the file.
+
         Raises:
-            InputError: another process is running this search, the file cannot be written, or `read_events` refuses it.
+            InputError: another process is running this search, the file cannot be written, or `Reader` refuses it.
         """
         self.path = path
-        self._lock, self._file = _locked(path)
+        self._read = reader or Reader(path)
+        self._lock, self._file = _locked(path, wait_seconds)
         try:
-            self.events = list(read_events(path))
+            self.events = list(self._read.new())
         except InputError:
             self._file.close()
             self._lock.release()
             raise
-        self._end = sum(len(line) for line in _whole_lines(path))
-        self._file.truncate(self._end)
+        self._file.truncate(self._read.end)
         #: The error of the first write that failed; nothing is written after it.
         self.refused: OSError | None = None
-        self._last = self.events[-1].get("time", 0) if self.events else 0
 
     def __enter__(self) -> Journal:
         return self
@@ -70,11 +73,12 @@ class Journal:
         Raises:
             OSError: the disk refuses them; from then on every call raises it.
         """
-        self._last = max(self._last, int(time.time() * 1000))  # a clock that is set back moves no event back
-        stamped = [cast(Event, {**_plain(event), "time": self._last}) for event in events]
-        if not self.events and stamped:
+        now = max(self._read.time, int(time.time() * 1000))  # a clock that is set back moves no event back
+        stamped = [cast(Event, {**_plain(event), "time": now}) for event in events]
+        if not self._read.end and stamped:
             stamped[0]["version"] = VERSION
-        lines = b"".join(map(_line, stamped))
+        written_lines = [*map(_line, stamped)]
+        lines = b"".join(written_lines)
         if self.refused:
             raise self.refused
         try:
@@ -84,9 +88,10 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:
             self.refused = error
-            self._file.truncate(self._end)
+            self._file.truncate(self._read.end)
             raise
-        self._end += len(lines)
+        for event, line in zip(stamped, written_lines, strict=True):
+            self._read.take(event, line)
         self.events += stamped
         return stamped
 
@@ -99,7 +104,7 @@ class Journal:
         if self._file.closed:
             return
         self._file.close()
-        if self._end:
+        if self._read.end:
             self._lock.release()
             return
         with suppress(OSError):
@@ -122,12 +127,12 @@ def is_held(path: Path) -> bool:
     return locks.is_held(lock_file(path))
 
 
-def _locked(path: Path) -> tuple[locks.Lock, IO[bytes]]:
+def _locked(path: Path, wait_seconds: float) -> tuple[locks.Lock, IO[bytes]]:
     """Creates or opens the file, after it is locked; raises InputError."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = locks.Lock(lock_file(path))
+            lock = locks.Lock(lock_file(path), wait_seconds)
             try:
                 return lock, path.open("a+b", buffering=0)
             except OSError:
@@ -171,50 +176,89 @@ def _scalar(value: Any) -> Any:
     return value.item()
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    if not path.exists():  # killed before the first event
-        return
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield line
-
-
 def read_events(path: Path) -> Iterator[Event]:
     """Yields the complete events of a journal; none if there is no file. Floats are exact, NaN and infinity included.
 
     Raises:
+        InputError: as `Reader`.
+    """
+    return Reader(path).new()
+
+
+class Reader:
+    """Reads a journal that grows: `new` yields each complete event once.
+
+    Attributes:
+        end: the size, in bytes, of the lines of the events so far.
+        time: the time of the latest event, in milliseconds since 1970.
+
+    Raises:
         InputError: a line is damaged (the file was edited, or the disk is bad), or a newer program wrote the file.
     """
-    version, checked, trials = 1, False, 0
-    try:
-        for number, line in enumerate(_whole_lines(path), 1):
-            try:
-                content = _CHECKED.fullmatch(line)
-                if content is None and checked:
-                    raise ValueError("its checksum is missing")
-                if content is not None and zlib.crc32(content[1]) != int(content[2], 16):
-                    raise ValueError("its checksum does not match")
-                event = json.loads(line if content is None else content[1] + b"}")
-                version = event.get("version", 1) if number == 1 and isinstance(event, dict) else version
-                if isinstance(version, int) and version > VERSION:
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.end = self.time = 0
+        self._lines = self._trials = 0
+        self._version, self._checked = 1, False
+
+    def new(self) -> Iterator[Event]:
+        """Yields the complete events that were added since the last call; none if there is no file."""
+        try:
+            for line in self._whole_lines():
+                try:
+                    event = self._parse(line)
+                except InputError:
+                    raise
+                except (ValueError, RecursionError) as error:
+                    why, number = first_line(error), self._lines + 1
                     raise InputError(
-                        f"{path}: written in format {version} by a newer trial-search; this one reads up to {VERSION}"
-                    )
-                if content is None and version > 1:
-                    raise ValueError("its checksum is missing")
-                checked = checked or content is not None
-                _check(event, trials)
-                trials += event["event"] == "trial"
-            except (ValueError, RecursionError) as error:
-                why = first_line(error)
-                raise InputError(
-                    f"{path}: line {number} is damaged ({why}): {line[:60]!r}; put a copy of the file back, or delete "
-                    f"this line and all after it, and the search goes on from line {number - 1}"
-                ) from error
-            yield event
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+                        f"{self.path}: line {number} is damaged ({why}): {line[:60]!r}; put a copy of the file back, "
+                        f"or delete this line and all after it, and the search goes on from line {number - 1}"
+                    ) from error
+                self.take(event, line)
+                yield event
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
+
+    def take(self, event: Event, line: bytes) -> None:
+        """Counts an event as read: it is the next line of the file."""
+        self.end += len(line)
+        self.time = event.get("time", 0)
+        self._lines += 1
+        self._trials += event["event"] == "trial"
+        self._checked = self._checked or _CHECKED.fullmatch(line) is not None
+
+    def _whole_lines(self) -> Iterator[bytes]:
+        if not self.path.exists():  # killed before the first event
+            return
+        with self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self.end:
+                raise InputError(f"{self.path}: lost lines while it was open; put a copy of it back, and open it again")
+            file.seek(self.end)
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line
+
+    def _parse(self, line: bytes) -> Event:
+        """The event in a line; raises ValueError if it is damaged, and InputError if a newer program wrote it."""
+        content = _CHECKED.fullmatch(line)
+        if content is None and self._checked:
+            raise ValueError("its checksum is missing")
+        if content is not None and zlib.crc32(content[1]) != int(content[2], 16):
+            raise ValueError("its checksum does not match")
+        event = json.loads(line if content is None else content[1] + b"}")
+        if not self._lines and isinstance(event, dict):
+            self._version = event.get("version", 1)
+        if isinstance(self._version, int) and self._version > VERSION:
+            raise InputError(
+                f"{self.path}: written in format {self._version} by a newer trial-search; this one reads up to "
+                f"{VERSION}"
+            )
+        if content is None and self._version > 1:
+            raise ValueError("its checksum is missing")
+        _check(event, self._trials)
+        return cast(Event, event)
 
 
 @cache

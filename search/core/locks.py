@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import socket
 import time
 from contextlib import suppress
@@ -21,8 +22,8 @@ from filelock import lock_descriptor
 
 from trainables.base.errors import InputError
 
-#: `is_held` takes the lock for a moment, so each attempt is repeated: the number of attempts, and seconds between two.
-ATTEMPTS, PAUSE = 5, 0.02
+#: Seconds: `is_held` takes a free lock for a moment, so a lock that is held is tried again for this long.
+MOMENT = 0.1
 #: The options of a mount with which NFS locks a file on this machine alone.
 _LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock")
 _held: WeakSet[Lock] = WeakSet()
@@ -31,21 +32,30 @@ _held: WeakSet[Lock] = WeakSet()
 class Lock:
     """A lock that this process holds until `release`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait_seconds: float = 0.0) -> None:
         """Creates the file if it is missing, and locks it.
+
+        Args:
+            wait_seconds: wait this long for another process that holds the lock.
 
         Raises:
             InputError: another process holds the lock, or the file system has no locks.
             OSError: the file cannot be opened.
         """
         self.path = path
-        self._file = _locked(path)
+        self._file = _locked(path, max(wait_seconds, MOMENT))
         _held.add(self)
         with suppress(OSError):  # the holder is only for messages
             self._file.truncate(0)
             # On Windows nobody else can read the first byte.
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": int(time.time() * 1000)}
             self._file.write(f" {json.dumps(holder)}".encode())
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Deletes the file and frees the lock; does nothing if the lock is free."""
@@ -58,16 +68,22 @@ class Lock:
 
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock of this file."""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE)
+    until = time.monotonic() + MOMENT
+    while True:
         try:
             with _open(path) as file:
                 if lock_descriptor(file.fileno(), blocking=False):
                     return False
         except FileNotFoundError:
             return False
-    return True
+        if time.monotonic() > until:
+            return True
+        _pause()
+
+
+def _pause() -> None:
+    """Waits for 0.5 to 5 ms. The time is random, so that waiting processes do not march in step."""
+    time.sleep(random.uniform(0.0005, 0.005))  # noqa: S311
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -80,21 +96,20 @@ def _open(path: Path) -> IO[bytes]:
         return path.open("rb", buffering=0)
 
 
-def _locked(path: Path) -> IO[bytes]:
+def _locked(path: Path, wait_seconds: float) -> IO[bytes]:
     if (options := nfs_options(path.parent)) is not None:
         _warn_of_network(options)
-    attempt = 1
+    until = time.monotonic() + wait_seconds
     while True:
         file = path.open("a+b", buffering=0)
         try:
             if lock_descriptor(file.fileno(), blocking=False):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     return file
-            elif attempt == ATTEMPTS:
+            elif time.monotonic() > until:
                 raise InputError(f"{path.parent.name}: this search is running in another process{_holder(file)}")
             else:
-                attempt += 1
-                time.sleep(PAUSE)
+                _pause()
         except FileNotFoundError:
             pass  # its last holder deleted the file before it was locked
         except InputError:

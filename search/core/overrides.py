@@ -30,7 +30,8 @@ def flag(key: str, value: Any) -> str:
 
 def argument(key: str, value: Any) -> str:
     """A setting as an argument in Python: `trials=0`."""
-    return f"{key.split('.')[-1]}={value!r}"
+    name = "start" if key == "search.first" else key.split(".")[-1]
+    return f"{name}={value!r}"
 
 
 def change(

@@ -56,6 +56,7 @@ class SearchRecord:
         worker_start: the seconds that a worker process needs to start.
         own_epoch: the measured seconds of an epoch of a function or a command; None if nothing was measured.
         imported: the file or URL of the other tool that made the search; None for a search of this program.
+        asked: whether the search is a study: programs of the user ask it for trials and train them.
         extended_after: the number of sessions before the last command that gave the search more trials, epochs or time.
         former: the name before a renaming that is not complete; else None.
         version: the version of the format.
@@ -80,6 +81,7 @@ class SearchRecord:
     worker_start: float = 0.0
     own_epoch: float | None = None
     imported: str | None = None
+    asked: bool = False
     extended_after: int | None = None
     former: str | None = None
     version: int = VERSION
@@ -127,6 +129,16 @@ class SearchRecord:
     def metric(self) -> str:
         """The metric's name in the training function, or `val_METRIC` of a task; raises as `objective`."""
         return self._stored()["named"]
+
+    @property
+    def elsewhere(self) -> str:
+        """Where the trials of a search are trained that this program does not train, as the end of a sentence.
+
+        Empty for a search that this program trains.
+        """
+        if self.imported:
+            return f"was imported from {self.imported} and has nothing to train"
+        return "is a study, whose trials your own programs ask for and train" if self.asked else ""
 
     def _stored(self) -> StoredObjective:
         if self.objective_stored is not None:

@@ -115,6 +115,13 @@ class SearchSection(Section):
         "to false.",
         example=False,
     )  # fmt: skip
+    first: list[dict[str, Any]] | None = setting(
+        "Search",
+        "Starting configurations: the first trials have them, in this order. The configuration of the priors follows. "
+        "A starting configuration may lack hyperparameters: each gets the value of its prior, or a random value if it "
+        "has none. null: no starting configurations.",
+        example=[{"lr": 0.001}, {"lr": 0.01, "width": 32}], default=None,
+    )  # fmt: skip
     startup_trials: int = setting(
         "Search",
         "Number of trials with a result before the searcher's model proposes. Applies to ranks, tpe and gp. nsga2: the "

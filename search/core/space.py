@@ -210,6 +210,36 @@ class Space:
             for p in self.parameters
         ))  # fmt: skip
 
+    def check_part(self, given: Params, place: str) -> None:
+        """Checks a configuration that may lack hyperparameters.
+
+        Args:
+            given: values by name; None for a hyperparameter that does not exist.
+            place: the source of the configuration, for messages.
+
+        Raises:
+            InputError: a hyperparameter is unknown, has a value outside its range, or does not exist beside the others.
+        """
+        names = [parameter.name for parameter in self.parameters]
+        for name in given.keys() - names:
+            near = suggestion(name, names) or ";"
+            raise InputError(f"{place}: {name}: no such hyperparameter{near} there are {', '.join(names)}")
+        known: Params = {}
+        for p in self.parameters:
+            lacking = sorted(p.when.keys() - known.keys())  # drawn at random later
+            if lacking or not p.exists(known):
+                if given.get(p.name) is not None:
+                    more = f"; give {', '.join(lacking)} too" if lacking else ""
+                    raise InputError(f"{place}: {p.name}: {given[p.name]!r}: only exists as {p.describe()}{more}")
+                known |= {} if lacking else {p.name: None}
+            elif p.name in given:
+                if not p.allows(given[p.name]):
+                    allowed = f"must be a value of {p.describe()}" if p.searched else f"is fixed at {p.choices[0]!r}"
+                    raise InputError(f"{place}: {p.name}: {given[p.name]!r}: {allowed}")
+                known[p.name] = given[p.name]
+            elif p.has_prior or not p.searched:
+                known[p.name] = p.prior if p.searched else p.choices[0]
+
     def fixed(self) -> Params:
         """The values of the fixed parameters without a condition: they are in every configuration."""
         return {p.name: p.choices[0] for p in self.parameters if not p.searched and not p.when}
@@ -238,6 +268,11 @@ def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> S
         for key, allowed in parameter.when.items():
             _check_condition(parameters[key], allowed, f"{place}: space.{parameter.name}: when: {key}")
     return space
+
+
+def flat(values: Mapping[str, Any], place: str) -> Params:
+    """The values of a configuration by dotted name: `{"model": {"width": 8}}` has the value `model.width`."""
+    return _by_name(_flatten(values, place), place)
 
 
 def _check_condition(other: Parameter, allowed: Sequence[Plain], where: str) -> None:

@@ -149,11 +149,15 @@ class SearchFolder:
         if self.exists or journal.events:
             journal.close()
             self.check_free()
-            raise InputError(
-                f"{self.path}: has a journal and no search.json, which an import that was killed may leave: delete the "
-                "folder, or choose another name"
-            )
+            raise self.without_record()
         return journal
+
+    def without_record(self) -> InputError:
+        """The error for a folder with a journal and no record."""
+        return InputError(
+            f"{self.path}: has a journal and no search.json, which an import that was killed may leave: delete the "
+            "folder, or choose another name"
+        )
 
     def check_free(self) -> None:
         """Raises InputError if a search of this name exists."""

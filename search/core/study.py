@@ -82,10 +82,12 @@ class Study:
         self.state = SearchState(objective)
         #: True if no new trial begins, as a trial takes more time than is left.
         self.closed = False
-        #: The number of trials that have the configuration of the priors; they come first. The scheduler does not end
-        #: them: so the result is never worse than the configuration of an expert, even if their early epochs look bad.
+        #: The trials that have the configuration of the priors; they follow the starting configurations. The scheduler
+        #: does not end them: so the result is never worse than the configuration of an expert, even if their early
+        #: epochs look bad.
         uses_priors = SEARCHERS.get(config.search.searcher).uses_priors
-        self._experts = first_from_priors(config.space, len(config.balanced)) if uses_priors else 0
+        experts = first_from_priors(config.space, len(config.balanced)) if uses_priors else 0
+        self._experts = range(begin := len(config.search.first or ()), begin + experts)
         #: A view for each balanced value. Trial `number` belongs to view `number % len(views)`.
         self._views = [_View(self, turn) for turn in range(len(config.balanced))]
         #: Proposals of the searcher whose event is not applied yet, by trial number.
@@ -273,7 +275,7 @@ class Study:
     def _by_rank(self, trial: Trial) -> Decision:
         """The scheduler's decision. A trial with the configuration of the priors always continues."""
         decision = self.scheduler.decide(self._view(trial.number), trial)
-        if trial.number < self._experts and decision.reason:
+        if trial.number in self._experts and decision.reason:
             return go_on(f"{decision.reason}; it is the expert's configuration, so it always continues")
         return decision
 
@@ -334,7 +336,7 @@ class Study:
         ]
 
     def _waited(self, trial: Trial) -> bool:
-        decided = self.scheduler.decides(trial.number, trial.epoch) and trial.number >= self._experts
+        decided = self.scheduler.decides(trial.number, trial.epoch) and trial.number not in self._experts
         return decided and self.scheduler.decide(self._view(trial.number), trial).kind == "pause"
 
     # Views

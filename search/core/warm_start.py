@@ -67,7 +67,7 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
         able = ", ".join(name for name in SEARCHERS.names() if SEARCHERS.get(name).learns)
         raise InputError(f"{place}: the {config.search.searcher} searcher learns nothing from trials; use {able}")
     folder, record, earlier = open_search(store, name)
-    if earlier.task != config.task and not record.imported:
+    if earlier.task != config.task and not record.elsewhere:
         raise InputError(f"{place}: a search of {earlier.task}, not of {config.task}")
     own, other = get_task(config.task).objective, record.objective
     if own.mode != other.mode:
@@ -91,7 +91,7 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     if not trials:
         raise InputError(f"{place}: none of its {len(over)} finished trials can be used{left_out}")
     lines = [f"warm start: {len(trials)} of {len(over)} finished trials of {name} taken{left_out}"]
-    if record.fingerprint != fingerprint and not record.imported:
+    if record.fingerprint != fingerprint and not record.elsewhere:
         lines.append(f"warm start: {name} was made on other data (fingerprint {record.fingerprint})")
     best = state.best()
     first = [best.params] if best is not None else []

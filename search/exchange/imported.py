@@ -18,11 +18,11 @@ from search.core.events import Event, Failed, Proposed, Result
 from search.core.journal import Journal
 from search.core.program_config import loop_config
 from search.core.record import SearchRecord, task_fields
-from search.core.replay import open_search, replay
+from search.core.replay import replay
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
-from search.tracking.tracker import PATIENCE, Tracker
-from trainables import DataInfo, InputError, Params, get_task
+from search.tracking.tracker import deliver_stored
+from trainables import InputError, Params, get_task
 from trainables.base.files import file_safe, replacing
 from trainables.base.task import array_digest
 
@@ -101,24 +101,9 @@ def keep_imported(
                 part.path.rename(folder.path)
             except OSError as error:
                 raise InputError(f"{folder.name}: another command began a search of that name") from error
-            if missing := deliver_imported(store, folder, warn):
+            if missing := deliver_stored(store, folder, warn):
                 warn(f"MLflow lacks {missing} events, which are kept; send them: python -m search resume {folder.name}")
     return folder.name, replay(folder)[0]
-
-
-def deliver_imported(store: Store, folder: SearchFolder, warn: Callable[[str], None]) -> int:
-    """Sends the events of an imported search that MLflow lacks.
-
-    Returns:
-        The number of events that MLflow still lacks because its server does not answer.
-    """
-    _, record, config = open_search(store, folder.name)
-    state, events = replay(folder)
-    digest = record.fingerprint
-    info = DataInfo(f"imported from {record.imported}", digest, digest, {})
-    tracker = Tracker(store, folder, config, record, info, state.objective, warn)
-    tracker.start(events)
-    return tracker.close(PATIENCE)
 
 
 def space_file(store: Store, name: str) -> Path:

@@ -25,7 +25,7 @@ def print_outcome(console: Console, outcome: SearchOutcome) -> None:
     """Prints what a person should know after a command: what was found, what is missing, and what may come next."""
     if outcome.note:
         show(console, outcome.note)
-    if outcome.record.imported:
+    if outcome.record.elsewhere:
         return
     print_summary(console, outcome.config, outcome.folder, outcome.state)
     if isinstance(outcome.task, SelfTrained) and not outcome.task.tests and outcome.state.best() is not None:

@@ -63,6 +63,8 @@ def again(folder: SearchFolder, record: SearchRecord, config: SearchConfig, orig
     """
     if record.imported:
         return Again("", words=f"The search was imported from {record.imported}; the tool that made it repeats it.")
+    if record.asked:
+        return Again("", words="The search is a study: the programs that asked it for trials repeat it.")
     target = _as_given(folder, config)
     if config.is_own_program:
         return _program_again(folder, record, config, target, origin)

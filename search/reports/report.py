@@ -404,6 +404,8 @@ def _source(record: SearchRecord, config: SearchConfig) -> str:
     """The source of the data."""
     if record.imported:
         return f"imported from {record.imported}"
+    if record.asked:
+        return "whatever the programs read that ask the study"
     own = "whatever the function or the command reads" if config.is_own_program else "the task's demo"
     return str(record.data or own)
 

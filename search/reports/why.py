@@ -50,7 +50,7 @@ def why(store: Store, name: str, number: int) -> list[str]:
         InputError: there is no such search or trial.
     """
     folder, record, config = open_search(store, name)
-    ends_itself = (record.offered or "").startswith(LOOP_TASK)
+    ends_itself = (record.offered or "").startswith(LOOP_TASK) and not record.asked
     study = Study(config, record.objective, ends_itself=ends_itself)
     story = _Story(study, number, record.imported)
     for together in reported_together(config, read_events(folder.journal)):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from search.core.config import SearchConfig
 from search.core.events import Event, Notice
+from search.core.locks import Lock
 from search.core.record import SearchRecord
+from search.core.replay import open_search, replay
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.tracking.client import damage_of, mlflow_client, quick_and_quiet
@@ -172,6 +175,22 @@ class Tracker:
             self._news.wait(left)
             self._news.clear()
         return True
+
+
+def deliver_stored(store: Store, folder: SearchFolder, warn: Callable[[str], None]) -> int:
+    """Sends the events that MLflow lacks of a search that no driver runs. Several processes may do so: one at a time.
+
+    Returns:
+        The number of events that MLflow still lacks because its server does not answer.
+    """
+    _, record, config = open_search(store, folder.name)
+    with Lock(folder.path / "mlflow.lock", math.inf):
+        state, events = replay(folder)
+        digest = record.fingerprint
+        source = f"imported from {record.imported}" if record.imported else f"study {folder.name}"
+        tracker = Tracker(store, folder, config, record, DataInfo(source, digest, digest, {}), state.objective, warn)
+        tracker.start(events)
+        return tracker.close(PATIENCE)
 
 
 def _identity(store: Store) -> tuple[int, int] | None:

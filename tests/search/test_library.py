@@ -44,10 +44,11 @@ small = {"data.demo.train": 100, "data.demo.test": 20, "data.demo.longest": 10, 
 with ray_here():
     found = search.run(
         "rnn", name="s", trials=1, epochs=1, scheduler="none", set=small, resources={"gpus": 0, "dashboard": False},
-        observer=observer, callbacks=[lambda event, state: events.append(event["event"])],
+        observer=observer, callbacks=[lambda event, state: events.append(event["event"])], start=[{"lr": 0.005}],
     )
     again = found.resume(trials="+1", observer=observer)
 assert found.status == again.status == "finished" and (len(found.trials()), len(again.trials())) == (1, 2)
+assert found.trials()["lr"].tolist() == [0.005]
 assert found.test["mse"] > 0 and found.best.epoch == 1
 assert observer.lines[0].startswith("search s: task rnn, 1 trial of up to 1 epoch,"), observer.lines
 assert events[:2] == ["session", "trial"] and events[-1] == "ended", events
@@ -59,6 +60,44 @@ assert len(predictions) == 1 and predictions["prediction"].notna().all()
 assert "is the champion by hand" in search.promote("rnn", 1)
 assert not [name for name in sys.modules if name.startswith("search.cli")]
 """
+
+
+#: Searches a function and a command from starting configurations, at once and in two sessions.
+STARTING = r"""
+import search
+from tests.ray_here import ray_here
+
+
+def train(trial):
+    yield {"loss": trial.params["x"] + trial.params["width"] / 100}
+
+
+command = search.Command("echo loss {x} width {width}", pattern=r"loss (?P<loss>\S+)")
+given = dict(space={"x": search.uniform(0, 1), "width": search.integer(1, 9)}, objective="loss min", epochs=1,
+             searcher="tpe", scheduler="none", start=[{"x": 0.5, "width": 3}, {"x": 0.25}], observer=search.Observer(),
+             resources={"gpus": 0, "dashboard": False})
+with ray_here():
+    for program in (train, command):
+        name = getattr(program, "__name__", "command")
+        whole = search.run(program, **given, trials=4, name=f"whole-{name}").trials()
+        begun = search.run(program, **given, trials=2, name=f"begun-{name}")
+        begun = begun.resume(trials=4, observer=search.Observer())
+        hyperparameters = ["x", "width", "loss"]
+        assert whole["x"].tolist()[:2] == [0.5, 0.25] and whole["width"][0] == 3
+        assert begun.trials()[hyperparameters].equals(whole[hyperparameters]), (begun.trials(), whole)
+        assert begun.why(0)[0] == "proposed: starting configuration 0"
+"""
+
+
+def test_function_and_command_begin_with_the_starting_configurations_and_resume_to_the_same_bits(tmp_path, empty_store):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "mlflow.db").write_bytes(empty_store.read_bytes())
+    environment = outside() | {"PYTHONPATH": str(ROOT), "SEARCH_STORE": str(tmp_path / "store")}
+    (tmp_path / "program.py").write_text(STARTING)
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_task_runs_predicts_reports_and_compares_without_the_command_line(tmp_path, empty_store):
@@ -112,8 +151,8 @@ def test_result_reads_its_journal_once(store, monkeypatch):
         ({"train": "rnn", "set": {"search.trails": 3}}, "trails=3: search.trails: unknown key"),
         ({"train": "rnn", "space": {"lr": {"uniform": [2, 1]}}}, "lr"),
         ({"train": "rnn", "trials": 0}, "trials=0: input should be greater than"),
-        ({"train": print}, "space: missing; give the hyperparameters of the function"),
-        ({"train": print, "space": {}}, "objective: missing; give a metric that the function yields"),
+        ({"train": print}, "space: missing; give the hyperparameters"),
+        ({"train": print, "space": {}}, "objective: missing; give the metric to optimize"),
         ({"train": print, "space": {}, "objective": "loss min", "data": "x"}, "data='x': a training function reads"),
         ({"train": "rnn", "name": 3}, r"^--name 3: allowed are up to 100 letters"),
         ({"train": "rnn", "name": Path("x")}, r"^--name PosixPath\('x'\): allowed are"),

@@ -417,9 +417,9 @@ class LoopTask:
                 f"the metrics hold {taken[0]!r}, which the search measures itself: give yours another name, such as "
                 f"'own_{taken[0]}'"
             )
-        return self._with_objective(metrics) | measured
+        return self.with_objective(metrics) | measured
 
-    def _with_objective(self, metrics: dict[str, float]) -> dict[str, float]:
+    def with_objective(self, metrics: dict[str, float]) -> dict[str, float]:
         """The metrics with the objective under its name in the search; a final training may leave the objective out."""
         if self.metric not in metrics:
             return metrics

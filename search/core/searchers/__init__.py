@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher, float]:
     """The searcher of the configuration, and the number of trials: infinity if only a budget ends the search."""
     searcher: Searcher = SEARCHERS.get(config.search.searcher).from_config(config, config.objectives or (objective,))
+    if config.search.first:
+        from search.core.searchers.starting import StartingSearcher
+
+        searcher = StartingSearcher(config, searcher)
     limits = [limit for limit in (config.search.trials, searcher.configurations) if limit is not None]
     return searcher, min(limits, default=math.inf)
 

@@ -37,6 +37,8 @@ class Searcher:
     is_finite = False
     #: The source of the last proposal in words that follow "proposed:", such as `drawn at random`.
     source = ""
+    #: The number of the first trial that it proposes; trials before it have starting configurations of the user.
+    begins_at = 0
     #: Configurations of earlier searches to propose before others; see `learn`.
     first: Sequence[Params] = ()
 

@@ -137,7 +137,8 @@ class OptunaSearcher(Searcher):
                 near the best or from the priors none may be within the limit; then as many are drawn uniformly.
             model: False: the model may not propose, as its proposal takes too long.
         """
-        if (winner := priors.winner(self.space, self.first, number, turn, rng, self._experts)) is not None:
+        before = self.begins_at + self._experts
+        if (winner := priors.winner(self.space, self.first, number, turn, rng, before)) is not None:
             self.source = "the best configuration of an earlier search"
             return self._searched(winner)
         if model and not (self.uses_priors and self._experts):
@@ -146,7 +147,7 @@ class OptunaSearcher(Searcher):
         results = [t for t in self.study.get_trials(deepcopy=False) if t.state.is_finished() and self._rank(t)[0] < 2]
         configurations = [self._params(t) for t in sorted(results, key=self._rank)]
         ranked = [params for params in configurations if turn.items() <= params.items()]
-        if number < self._experts:
+        if number < before:
             params, self.source = priors.prior_configuration(space, rng), "the expert's configuration"
         else:
             source = priors.choose_source(space, ranked, rng)

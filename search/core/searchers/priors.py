@@ -63,18 +63,22 @@ def winner(
     Args:
         first: the configurations of earlier searches, in the order of the trials.
         turn: the balanced parameter with its value for this trial.
-        before: the number of trials before them, which have the configuration of the priors.
+        before: the number of trials before them, which have starting configurations or that of the priors.
     """
     if not before <= number < before + len(first):
         return None
-    earlier = first[number - before]
+    return complete(space.fix(turn), first[number - before], rng)
+
+
+def complete(space: Space, given: Params, rng: np.random.Generator) -> Params:
+    """A configuration with the given values. The prior, or a random value, replaces a value outside the space."""
 
     def value(p: Parameter) -> Plain:
-        if p.name in earlier and p.allows(earlier[p.name]):
-            return earlier[p.name]
+        if p.name in given and p.allows(own := given[p.name]):
+            return int(own) if p.kind == "int" and isinstance(own, float) else own
         return p.prior if p.has_prior else draw_uniform(p, rng)
 
-    return space.fix(turn).sample(value)
+    return space.sample(value)
 
 
 def choose_source(space: Space, ranked: Sequence[Params], rng: np.random.Generator) -> Source:

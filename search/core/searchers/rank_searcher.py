@@ -116,11 +116,11 @@ class RankSearcher(Searcher):
 
     def ask(self, number: int) -> Params:
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, number]))
-        turn = turn_of(self.balance, number)
-        if number < self._experts:
+        turn, before = turn_of(self.balance, number), self.begins_at + self._experts
+        if number < before:
             self.source = "the expert's configuration"
             params = priors.prior_configuration(self.space.fix(turn), rng)
-        elif (winner := priors.winner(self.space, self.first, number, turn, rng, self._experts)) is not None:
+        elif (winner := priors.winner(self.space, self.first, number, turn, rng, before)) is not None:
             self.source, params = "the best configuration of an earlier search", winner
         else:
             rows = self._new(self._candidates(turn, rng))[:QUICK]

@@ -37,7 +37,7 @@ def test_import_that_was_killed_before_its_end_is_made_again_with_every_trial_on
     store = Store(tmp_path)
     assert store.names() == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr("search.exchange.imported.PATIENCE", 0.2)
+    monkeypatch.setattr("search.tracking.tracker.PATIENCE", 0.2)
     name, state = keep_imported(store, None, FOUND, lambda line: None)
     assert (
         [event["event"] for event in read_events(store.search(name).journal)].count("trial") == len(state.trials) == 3
@@ -48,7 +48,7 @@ def test_import_that_mlflow_missed_is_delivered_by_resume(tmp_path, monkeypatch,
     store, said = Store(tmp_path), []
     with monkeypatch.context() as away:
         away.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        away.setattr("search.exchange.imported.PATIENCE", 0.2)
+        away.setattr("search.tracking.tracker.PATIENCE", 0.2)
         name, _ = keep_imported(store, None, FOUND, said.append)
     assert f"send them: python -m search resume {name}" in said[-1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
@@ -62,7 +62,7 @@ def test_import_that_mlflow_missed_is_delivered_by_resume(tmp_path, monkeypatch,
 
 def test_new_searches_keep_their_objective(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr("search.exchange.imported.PATIENCE", 0.2)
+    monkeypatch.setattr("search.tracking.tracker.PATIENCE", 0.2)
     store = Store(tmp_path)
     name, _ = keep_imported(store, None, FOUND, lambda line: None)
     _, record, _ = open_search(store, name)
