@@ -194,35 +194,99 @@ def read_events(path: Path) -> Iterator[Event]:
     Raises:
         InputError: a line is damaged (the file was edited, or the disk is bad), or a newer program wrote the file.
     """
-    version, checked, trials = 1, False, 0
+    parser = _Parser(path)
     try:
-        for number, line in enumerate(_whole_lines(path), 1):
-            try:
-                content = _CHECKED.fullmatch(line)
-                if content is None and checked:
-                    raise ValueError("its checksum is missing")
-                if content is not None and zlib.crc32(content[1]) != int(content[2], 16):
-                    raise ValueError("its checksum does not match")
-                event = json.loads(line if content is None else content[1] + b"}")
-                version = event.get("version", 1) if number == 1 and isinstance(event, dict) else version
-                if isinstance(version, int) and version > VERSION:
-                    raise InputError(
-                        f"{path}: written in format {version} by a newer trial-search; this one reads up to {VERSION}"
-                    )
-                if content is None and version > 1:
-                    raise ValueError("its checksum is missing")
-                checked = checked or content is not None
-                _check(event, trials)
-                trials += event["event"] == "trial"
-            except (ValueError, RecursionError) as error:
-                why = first_line(error)
-                raise InputError(
-                    f"{path}: line {number} is damaged ({why}): {line[:60]!r}; put a copy of the file back, or delete "
-                    f"this line and all after it, and the search goes on from line {number - 1}"
-                ) from error
-            yield event
+        for line in _whole_lines(path):
+            yield parser.event(line)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+class Tail:
+    """Reads a journal that another process writes: each call returns the events since the last one. It takes no lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._parser, self._end, self._file = _Parser(path), 0, 0
+
+    def read(self) -> tuple[list[Event], bool]:
+        """The new events, and whether they are the journal from its beginning.
+
+        A journal loses its last lines if the disk refused a part of them, and may be replaced by another file. It is
+        then read from its beginning.
+
+        Raises:
+            InputError: as `read_events`.
+        """
+        try:
+            return self._new()
+        except InputError:
+            if not self._end:
+                raise
+            self._restart()
+            return self._new()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
+
+    def _new(self) -> tuple[list[Event], bool]:
+        if not self.path.exists():
+            return [], False
+        with self.path.open("rb") as file:
+            about = os.fstat(file.fileno())
+            if about.st_size < self._end or about.st_ino != self._file:
+                self._restart()
+                self._file = about.st_ino
+            first, events = not self._end, []
+            if about.st_size > self._end:
+                file.seek(self._end)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    events.append(self._parser.event(line))
+                    self._end += len(line)
+        return events, first and bool(events)
+
+    def _restart(self) -> None:
+        self._parser, self._end = _Parser(self.path), 0
+
+
+class _Parser:
+    """Turns the lines of a journal into events, from the first line on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines, self._version, self._checked, self._trials = 0, 1, False, 0
+
+    def event(self, line: bytes) -> Event:
+        """The event of the next line; raises InputError if the line is damaged, or a newer program wrote it."""
+        number = self._lines + 1
+        try:
+            content = _CHECKED.fullmatch(line)
+            if content is None and self._checked:
+                raise ValueError("its checksum is missing")
+            if content is not None and zlib.crc32(content[1]) != int(content[2], 16):
+                raise ValueError("its checksum does not match")
+            event = json.loads(line if content is None else content[1] + b"}")
+            if number == 1 and isinstance(event, dict):
+                self._version = event.get("version", 1)
+            if isinstance(self._version, int) and self._version > VERSION:
+                raise InputError(
+                    f"{self._path}: written in format {self._version} by a newer trial-search; this one reads up to "
+                    f"{VERSION}"
+                )
+            if content is None and self._version > 1:
+                raise ValueError("its checksum is missing")
+            self._checked = self._checked or content is not None
+            _check(event, self._trials)
+        except (ValueError, RecursionError) as error:
+            why = first_line(error)
+            raise InputError(
+                f"{self._path}: line {number} is damaged ({why}): {line[:60]!r}; put a copy of the file back, or delete "
+                f"this line and all after it, and the search goes on from line {number - 1}"
+            ) from error
+        self._lines = number
+        self._trials += event["event"] == "trial"
+        return cast(Event, event)
 
 
 @cache
