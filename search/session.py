@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from search.core.config import SearchConfig, parse_duration
-from search.core.events import WarmStarted
+from search.core.events import SessionBegun, WarmStarted
 from search.core.failures import cause, failure_in_a_line
 from search.core.journal import Journal
 from search.core.record import SearchRecord
@@ -26,6 +27,7 @@ from search.final.variants import compare_variants
 from search.guard import Guard
 from search.observer import Observer
 from search.outcome import SearchOutcome, command_line
+from search.reports.report import write_report
 from search.reports.summary import counted, trials_of
 from search.runtime.budget import Budget
 from search.runtime.callbacks import callback_listeners
@@ -37,6 +39,7 @@ from search.runtime.search import Listener, Search
 from search.runtime.trials import run_trials
 from search.tracking.tracker import PATIENCE, Tracker
 from trainables import Fusable, InputError, Mergeable, SelfTrained, Splits
+from trainables.base.errors import first_line
 
 
 @dataclass(frozen=True)
@@ -128,12 +131,17 @@ class Session:
                 status = "interrupted"
             finally:
                 undelivered = self.close(status)
+            self._write_report()
             return self._outcome(undelivered)
 
     def train(self) -> None:
         """Runs the requested final trainings, or the whole search."""
         warm = self.prepared.warm_start
-        self.search.record({"event": "session"}, *([warm] if warm else []))
+        begun: SessionBegun = {"event": "session"}
+        if not math.isinf(self.budget.seconds):
+            began = time.time() - (time.monotonic() - self.budget.began)
+            begun |= {"plan": self.plan.fields(), "began": int(began * 1000)}
+        self.search.record(begun, *([warm] if warm else []))
         final = self.prepared.final_trainings
         if final is None:
             self.run_trials()
@@ -217,6 +225,18 @@ class Session:
             reason, again = self.search.journal.refused.strerror, command_line(self.command, self.prepared.store)
             raise InputError(f"{self.prepared.folder.journal}: {reason}; make room and go on with: {again}")
         return undelivered
+
+    def _write_report(self) -> None:
+        """Writes the page of the search into its folder. The search is over: a mistake here does not fail it."""
+        if not any(trial.curve for trial in self.search.state.trials.values()):
+            return
+        prepared = self.prepared
+        try:
+            path = write_report(prepared.folder, prepared.record, prepared.config)
+        except Exception as error:
+            self.observer.say(f"no report was written: {first_line(error)}")
+        else:
+            self.observer.say(f"report: {path}")
 
     def _status(self) -> str:
         """The status after the last training. A finished search loses the checkpoints that nothing needs."""

@@ -33,6 +33,10 @@ class SessionBegun(_Event):
     """A driver started or resumed the search."""
 
     event: Literal["session"]
+    #: With a time budget: the fields of the `TimePlan`, and the start of the command in milliseconds since 1970. They
+    #: are for a page that shows the budget; no decision reads them.
+    plan: NotRequired[dict[str, Any]]
+    began: NotRequired[int]
 
 
 class Ended(_Event):

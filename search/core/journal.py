@@ -203,7 +203,7 @@ def read_events(path: Path) -> Iterator[Event]:
 
 
 class Tail:
-    """Reads a journal that another process writes: each call returns the events since the last one. It takes no lock."""
+    """Reads a journal that another process writes, without a lock: each call returns the events since the last call."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -281,8 +281,8 @@ class _Parser:
         except (ValueError, RecursionError) as error:
             why = first_line(error)
             raise InputError(
-                f"{self._path}: line {number} is damaged ({why}): {line[:60]!r}; put a copy of the file back, or delete "
-                f"this line and all after it, and the search goes on from line {number - 1}"
+                f"{self._path}: line {number} is damaged ({why}): {line[:60]!r}; put a copy of the file back, or "
+                f"delete this line and all after it, and the search goes on from line {number - 1}"
             ) from error
         self._lines = number
         self._trials += event["event"] == "trial"
