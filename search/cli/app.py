@@ -120,6 +120,7 @@ def run(
     retrain: given.RetrainOption = True,
     storage: given.StorageOption = None,
     store: given.StoreOption = None,
+    watch: given.WatchOption = False,
     verbose: given.VerboseOption = False,
     debug: given.DebugOption = False,
 ) -> None:
@@ -144,7 +145,7 @@ def run(
         }  # fmt: skip
         if command_ is not None or task is None:
             program = _program(task, command_, space, objective, more, data, plan, flags, set_)
-            sys.exit(commands.run_command(console, opened, program, options, dry_run, verbose))
+            sys.exit(commands.run_command(console, opened, program, options, dry_run, verbose, watch))
         _check_no_program({"space": space, "objective": objective, **more})
         check_task_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
@@ -153,7 +154,7 @@ def run(
         elif plan:
             commands.plan(console, opened, config, options)
         else:
-            sys.exit(commands.run(console, opened, config, options, verbose))
+            sys.exit(commands.run(console, opened, config, options, verbose, watch))
 
 
 def _program(
@@ -237,7 +238,7 @@ def retrain(
         sys.exit(commands.retrain(console, opened, name, seeds, finalists, address, data))
 
 
-for _command in (look.data, look.ui, look.report, look.compare, look.why, look.logs):
+for _command in (look.data, look.ui, look.report, look.watch, look.compare, look.why, look.logs):
     app.command()(_command)
 
 

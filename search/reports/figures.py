@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -489,7 +489,7 @@ def pairs(state: SearchState, config: SearchConfig, shares: Mapping[str, float])
     ranked = _finite(state.ranked())
     if len(ranked) < FEWEST_IN_PAIRS:
         return []
-    searched = sorted(_searched(config), key=lambda p: -shares.get(p.name, 0.0))
+    searched = sorted(_searched(config), key=lambda p: (p.kind == "choice", -shares.get(p.name, 0.0)))
     trials, note = _some(ranked, POINTS // 4)
     values = np.array([t.best_value for t in trials])
     logs = wide(list(values), state.objective)
@@ -527,7 +527,9 @@ def pairs(state: SearchState, config: SearchConfig, shares: Mapping[str, float])
             )  # fmt: skip
     if not names:
         return []
-    most = f" Of {len(searched)} hyperparameters the {IN_PAIRS} most important are paired." * (len(searched) > IN_PAIRS)
+    most = ""
+    if len(searched) > IN_PAIRS:
+        most = f" Paired are {IN_PAIRS} of {len(searched)} hyperparameters: numbers first, then the most important."
     smooth = (
         "The colour is the mean of the trials near a point (a Gaussian of a tenth of the range), and no model's "
         "forecast; it is blank where no trial is near. Points are trials."
@@ -594,11 +596,12 @@ class _Bar:
 
 def timeline(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> Drawing | None:
     """When each trial trained, in rows of trials that trained one after the other."""
-    best, open_bars, bars, last = state.best(), {}, [], 0.0
+    best, bars, last = state.best(), list[_Bar](), 0.0
+    open_bars: dict[tuple[object, ...], _Bar] = {}
     for event, now in searching(events):
         if event["event"] not in ("result", "audit_result", "repeat_result", "final_result"):
             continue
-        number = event.get("number", event.get("trial"))
+        number = cast(int, event.get("number", event.get("trial")))
         after = event["event"] != "result"
         key, begin, last = (event["event"], number, event.get("seed")), now - _seconds(event), now
         bar = open_bars.get(key)

@@ -21,19 +21,23 @@ _TEMPLATES = Environment(
 )
 
 
-def _json(given: Any) -> Markup:
-    """Plain data as JSON that may stand inside of a script; numbers that JSON has not (infinity) become null."""
+def to_json(given: Any) -> str:
+    """Plain data as JSON. Numbers that JSON does not have, such as infinity, become null."""
     try:
-        text = json.dumps(given, allow_nan=False, separators=(",", ":"))
+        return json.dumps(given, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        plain = json.loads(json.dumps(given), parse_constant=lambda _: None)
-        text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
+        return json.dumps(json.loads(json.dumps(given), parse_constant=lambda _: None), separators=(",", ":"))
+
+
+def _json_in_script(given: Any) -> Markup:
+    """Plain data as JSON that may stand inside of a script."""
+    text = to_json(given)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704 - no character is left that could end the script
 
 
-_TEMPLATES.filters["json"] = _json
+_TEMPLATES.filters["json"] = _json_in_script
 
 
 def render(template: str, **values: Any) -> str:
