@@ -84,10 +84,10 @@ def watch(
     """Serve the page of a search on 127.0.0.1, running or finished: it shows what is new and takes requests."""
     with command(store, debug) as (console, opened):
         from search.live.screen import say
-        from search.watch.server import address_of, application, listen, make_server, new_token
+        from search.watch.server import address_of, listen, make_server, new_token
 
         token = new_token()
-        server, listening = make_server(application(opened, name, token)), listen()
+        server, listening = make_server(opened, name, token), listen()
         say(console, f"page: {address_of(listening, token)}")
         say(console, "who has this address can change the search; Ctrl-C ends the page and not the search")
         if open_:

@@ -89,7 +89,7 @@ def page_data(view: View) -> dict[str, Any]:
     trials = _trials(folder, state, config)
     return {
         "title": f"{folder.name}: {config.task}", "name": folder.name, "task": config.task,
-        "made": time.strftime("%Y-%m-%d %H:%M:%S"), "status": state.status,
+        "made": _moment(time.time()), "said": _moment(events[-1].get("time", 0) / 1000) if events else "", "status": state.status,
         "head": [*_head(state, config, events), *budget["rows"]], "bars": budget["bars"], "remarks": _remarks(state),
         "drawings": _drawings(drawn, state), "stopping": _stopping(view), "spent": _spent(state, config),
         "comparison": _comparison(folder, state, config), "final": _final(folder, state, config),
@@ -101,6 +101,11 @@ def page_data(view: View) -> dict[str, Any]:
         },
         "live": False, "plotly": "", "script": "",
     }  # fmt: skip
+
+
+def _moment(seconds: float) -> str:
+    """A time since 1970 as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _budget(view: View) -> dict[str, Any]:
@@ -411,7 +416,7 @@ def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> d
 
 def _parts(heads: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """The columns of a table in parts that are as wide as a printed page; each part begins with the first column."""
-    widths = [2 + max(len(head), *(len(row["cells"][i]) for row in rows)) for i, head in enumerate(heads)]
+    widths = [2 + max(len(head), *(len(row["cells"][i]) for row in rows), 0) for i, head in enumerate(heads)]
     parts: list[list[int]] = [[0]]
     for column in range(1, len(heads)):
         if len(parts[-1]) > 1 and sum(widths[i] for i in (*parts[-1], column)) > PRINTED:

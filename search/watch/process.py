@@ -64,9 +64,9 @@ def main(number: int) -> None:
     os.nice(NICE)
     about = json.loads(sys.stdin.buffer.readline())
     from search.core.store import Store
-    from search.watch.server import application, make_server
+    from search.watch.server import make_server
 
-    server = make_server(application(Store.open(Path(about["store"])), about["name"], about["token"]))
+    server = make_server(Store.open(Path(about["store"])), about["name"], about["token"])
 
     def wait() -> None:
         sys.stdin.buffer.read()

@@ -107,11 +107,12 @@ class _Gate:
             await self._app(scope, receive, with_headers)
 
 
-def application(store: Store, name: str, token: str) -> ASGIApp:
-    """The server of a search's page; raises InputError if there is no such search.
+def application(store: Store, name: str, token: str, is_over: Callable[[], bool] = lambda: False) -> ASGIApp:
+    """The application of a search's page; raises InputError if there is no such search.
 
     Args:
         token: a request that changes the search must have it in its header `X-Token`.
+        is_over: whether the server ends: the news of each page end then.
     """
     view = View.open(store, name)
     page = LivePage(view)
@@ -127,10 +128,10 @@ def application(store: Store, name: str, token: str) -> ASGIApp:
         return Response(scripts[request.url.path.rpartition("/")[2]], media_type="text/javascript")
 
     async def events(request: Request) -> Response:
-        return StreamingResponse(_news(request, page), media_type="text/event-stream")
+        return StreamingResponse(_news(request, page, is_over), media_type="text/event-stream")
 
     async def trial(request: Request) -> Response:
-        return await _answer(lambda: _trial(store, view, request.path_params["number"]))
+        return await _answer(lambda: _trial(store, page, request.path_params["number"]))
 
     async def change(request: Request) -> Response:
         if not hmac.compare_digest(request.headers.get("x-token", "").encode(), token.encode()):
@@ -150,10 +151,13 @@ def application(store: Store, name: str, token: str) -> ASGIApp:
     ]))  # fmt: skip
 
 
-async def _news(request: Request, page: LivePage) -> AsyncIterator[str]:
+async def _news(request: Request, page: LivePage, is_over: Callable[[], bool]) -> AsyncIterator[str]:
     """A message when the page would show something new; a page that takes long to make has fewer messages."""
-    said = -1
-    while not await request.is_disconnected():
+    said, due = -1, 0.0
+    while not (is_over() or await request.is_disconnected()):
+        if time.monotonic() < due:
+            await asyncio.sleep(EVERY / 2)
+            continue
         try:
             version = await run_in_threadpool(page.version)
         except InputError:
@@ -163,7 +167,7 @@ async def _news(request: Request, page: LivePage) -> AsyncIterator[str]:
             yield f"data: {version}\n\n"
         else:
             yield ": nothing new\n\n"
-        await asyncio.sleep(max(EVERY, page.cost))
+        due = time.monotonic() + max(EVERY, page.cost)
 
 
 async def _answer(make: Callable[[], object]) -> Response:
@@ -185,10 +189,11 @@ def _loaded(body: bytes) -> object:
         raise InputError(f"the request is no JSON: {error}") from error
 
 
-def _trial(store: Store, view: View, number: int) -> dict[str, object]:
+def _trial(store: Store, page: LivePage, number: int) -> dict[str, object]:
     """What the page shows of a trial: its decisions, the end of its output, and its latest checkpoint."""
-    name = view.folder.name
+    view, name = page.view, page.view.folder.name
     lines = why(store, name, number)
+    page.version()
     trial = view.state.trials[number]
     checkpoint = []
     if trial.checkpoints:
@@ -225,7 +230,9 @@ def address_of(listening: socket.socket, token: str) -> str:
     return f"http://127.0.0.1:{listening.getsockname()[1]}/#{token}"
 
 
-def make_server(app: ASGIApp) -> uvicorn.Server:
-    """The server, which logs no requests."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    return uvicorn.Server(config)
+def make_server(store: Store, name: str, token: str) -> uvicorn.Server:
+    """The server of a search's page, which logs no requests; raises InputError if there is no such search."""
+    app = application(store, name, token, lambda: server.should_exit)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    return server

@@ -151,20 +151,6 @@ def test_control_characters_are_visible_and_new_lines_stay():
     assert page.count("&lt;/script&gt;") >= 10
 
 
-def browser(*arguments):
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("no chromium and chromedriver on this machine")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", *arguments):
-        options.add_argument(argument)
-    options.binary_location = shutil.which("chromium")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-
-
 def opened(page, path, width, scheme):
     """Opens a report at a width, and waits until its figures are drawn; returns their number."""
     page.execute_cdp_cmd(
