@@ -73,8 +73,8 @@ ENOUGH = 20
 IN_PAIRS, FEWEST_IN_PAIRS = 4, 5
 #: The points of a contour on each axis, and the distance within which trials count, as shares of a range.
 GRID, NEAR = np.linspace(0, 1, 31), 0.1
-#: Most points of a figure: a phone draws that many SVG elements in about a second; and of one learning curve.
-POINTS, CURVE = 4000, 200
+#: Most points of a figure, most of them with a mark (each mark is an SVG element), and most of one learning curve.
+POINTS, MARKS, CURVE = 4000, 1000, 200
 #: Most hyperparameters in a hover label: a screen has no room for more lines.
 LISTED = 20
 #: The heading of the figure of the finalists; the page has their table below it.
@@ -207,6 +207,7 @@ def curves(state: SearchState, config: SearchConfig, rungs: Losses) -> Drawing |
     if any(len(t.curve) > CURVE for t in trials):
         note += f" Of each trial at most {CURVE} epochs are drawn."
     figure = Figure()
+    mode = _mode(sum(len(known[t.number]) for t in trials))
     for kind, style in STYLES.items():
         x: list[float | None] = []
         y: list[float | None] = []
@@ -225,7 +226,7 @@ def curves(state: SearchState, config: SearchConfig, rungs: Losses) -> Drawing |
             figure.data.append(
                 _scatter(
                     x=x, y=y, text=text, customdata=numbers, name=_words(kind),
-                    mode="lines+markers", marker={"size": 4, "symbol": style.symbol},
+                    mode=mode, marker={"size": 4, "symbol": style.symbol},
                     line={"color": style.colour, "width": 3 if kind == "best" else 1, "dash": style.dash},
                     opacity=0.7 if kind == "stopped_early" else 1,
                 )
@@ -261,7 +262,7 @@ def scatter(state: SearchState, config: SearchConfig) -> Drawing | None:
     ranked = _finite(state.ranked())
     if not searched or not ranked:
         return None
-    trials, note = _some(ranked, max(2, POINTS // len(searched)))
+    trials, note = _some(ranked, max(2, 2 * MARKS // len(searched)))
     have = {t.number for t in ranked}
     lost = [t for t in state.trials.values() if t.outcome == "failed" and t.number not in have][: len(trials)]
     beyond = _beyond([t.best_value for t in trials], state.objective)
@@ -314,7 +315,7 @@ def parallel(state: SearchState, config: SearchConfig) -> Drawing | None:
     trials, note = _some(ranked, max(2, POINTS // (len(searched) + len(objectives))))
     axes = [parameter_axis(p, trials) for p in searched]
     axes += [_objective_axis(objective, trials) for objective in objectives]
-    figure = Figure()
+    figure, mode = Figure(), _mode(len(trials) * len(axes))
     quarter = max(1, len(trials) // 4)
     for name, some, colour, width, opacity in (
         ("other trials", trials[quarter:], STYLES["stopped_early"].colour, 1, 0.45),
@@ -322,7 +323,7 @@ def parallel(state: SearchState, config: SearchConfig) -> Drawing | None:
         ("best trial", trials[:1], STYLES["best"].colour, 3, 1),
     ):
         if some:
-            figure.data.append(_lines(name, some, axes, colour, width, opacity))
+            figure.data.append(_lines(name, some, axes, mode, colour, width, opacity))
     for row, axis in enumerate(axes):
         _add_row(figure, row, axis, trials)
     figure.layout["showlegend"] = True
@@ -342,7 +343,7 @@ def _objective_axis(objective: Objective, trials: Sequence[Trial]) -> Axis:
 
 
 def _lines(
-    name: str, trials: Sequence[Trial], axes: Sequence[Axis], colour: str, width: float, opacity: float
+    name: str, trials: Sequence[Trial], axes: Sequence[Axis], mode: str, colour: str, width: float, opacity: float
 ) -> dict[str, Any]:  # fmt: skip
     x: list[float | None] = []
     y: list[float | None] = []
@@ -352,7 +353,7 @@ def _lines(
         y += [*(-row for row in range(len(axes))), None]
         numbers += [trial.number] * (len(axes) + 1)
     return _scatter(
-        x=x, y=y, customdata=numbers, name=name, mode="lines+markers", marker={"size": 4},
+        x=x, y=y, customdata=numbers, name=name, mode=mode, marker={"size": 4},
         line={"color": colour, "width": width}, opacity=opacity,
     )  # fmt: skip
 
@@ -384,7 +385,7 @@ def pareto(state: SearchState, config: SearchConfig, other: Objective) -> Drawin
     if not ranked:
         return None
     best = sorted(front(ranked, (first, other)), key=lambda t: value_of(t, other))
-    trials, note = _some(ranked, POINTS)
+    trials, note = _some(ranked, MARKS)
     figure = Figure()
     for name, some, mode, style in (
         ("trials", trials, "markers", STYLES["completed"]),
@@ -490,7 +491,7 @@ def pairs(state: SearchState, config: SearchConfig, shares: Mapping[str, float])
     if len(ranked) < FEWEST_IN_PAIRS:
         return []
     searched = sorted(_searched(config), key=lambda p: (p.kind == "choice", -shares.get(p.name, 0.0)))
-    trials, note = _some(ranked, POINTS // 4)
+    trials, note = _some(ranked, MARKS // 2)
     values = np.array([t.best_value for t in trials])
     logs = wide(list(values), state.objective)
     places = {t.number: place / max(1, len(ranked) - 1) for place, t in enumerate(ranked)}
@@ -673,6 +674,11 @@ def _some(trials: Sequence[Trial], most: int) -> tuple[list[Trial], str]:
     rest = np.random.default_rng(0).permutation(len(trials) - first)[: most - first]
     chosen = [*trials[:first], *(trials[first + i] for i in sorted(rest))]
     return chosen, f" Drawn are {most} of {len(trials)} trials: the {first} best, and {most - first} others at random."
+
+
+def _mode(points: int) -> str:
+    """How a figure draws lines: with a mark at each point unless there are many."""
+    return "lines+markers" if points <= MARKS else "lines"
 
 
 def _kind(trial: Trial, best: Trial | None) -> str:

@@ -40,7 +40,9 @@ function drawFigure(box, figure, types) {
   for (const [axis, type] of Object.entries(types))
     layout[axis] = {...layout[axis], type, tickvals: null, ticktext: null, range: null, autorange: true};
   box.style.height = `${layout.height}px`;
+  const start = performance.now();
   Plotly.react(box, figure.data.map(labelled), layout, {responsive: true, displayModeBar: false});
+  performance.measure("figure", {start});
   if (first) box.on("plotly_click", event => {
     const number = event.points[0].customdata;
     if (number !== undefined) openTrial(number);

@@ -89,7 +89,8 @@ def page_data(view: View) -> dict[str, Any]:
     trials = _trials(folder, state, config)
     return {
         "title": f"{folder.name}: {config.task}", "name": folder.name, "task": config.task,
-        "made": _moment(time.time()), "said": _moment(events[-1].get("time", 0) / 1000) if events else "", "status": state.status,
+        "made": _moment(time.time()), "status": state.status,
+        "said": _moment(events[-1].get("time", 0) / 1000) if events else "",
         "head": [*_head(state, config, events), *budget["rows"]], "bars": budget["bars"], "remarks": _remarks(state),
         "drawings": _drawings(drawn, state), "stopping": _stopping(view), "spent": _spent(state, config),
         "comparison": _comparison(folder, state, config), "final": _final(folder, state, config),

@@ -145,6 +145,7 @@ def test_table_sorts_filters_and_keeps_what_a_person_chose(tmp_path, chromium):
 def test_page_of_2000_trials_has_few_traces_and_says_what_it_leaves_out(tmp_path, chromium):
     store, *_ = made(tmp_path, SPACE, results(2000))
     with served(store, "s") as address:
+        sized(chromium, 1200)
         chromium.get(address)
         until(chromium, "return document.querySelectorAll('.main-svg').length > 4")
         data = json.loads(chromium.execute_script("return document.getElementById('data').textContent"))
