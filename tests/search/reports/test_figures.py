@@ -57,7 +57,7 @@ def state_and_config(root, trials=None):
     """The state and the configuration of a search that is there, or of a new one with these trials."""
     if trials is not None:
         made(root, SPACE, trials)
-    folder, record, config = open_search(Store(root), "s")
+    folder, _, config = open_search(Store(root), "s")
     return state_of(folder, config)[0], config
 
 
@@ -285,7 +285,8 @@ def test_contour_is_the_mean_of_near_trials_and_blank_elsewhere(tmp_path):
     middle, corner = surface.z[15][15], surface.z[30][0]
     assert middle == pytest.approx(1.5, abs=0.05) and (corner is None or corner != corner)
     assert len(points.x) == 40
-    ranks = dict(zip(drawings["Rank"].figures[0].data[0].customdata, drawings["Rank"].figures[0].data[0].marker.color))
+    (rank,) = drawings["Rank"].figures[0].data
+    ranks = dict(zip(rank.customdata, rank.marker.color, strict=True))
     assert ranks[0] == 0 and ranks[39] == 1
 
 
