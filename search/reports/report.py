@@ -66,7 +66,7 @@ def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfi
     view.read()
     if not any(t.curve for t in view.state.trials.values()):
         raise InputError(f"{folder.name}: {no_winner(view.state)}; there is nothing to show")
-    page = render("report.html", **page_data(view) | {"plotly": get_plotlyjs(), "script": page_script()})
+    page = render("report.html", **page_data(view) | {"plotly": plotly_script(), "script": page_script()})
     path = path or folder.path / "report.html"
     with replacing(path) as file:
         file.write(page.encode())
@@ -76,6 +76,11 @@ def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfi
 def page_script() -> str:
     """The script of the page."""
     return (Path(__file__).parent / "report.js").read_text()
+
+
+def plotly_script() -> str:
+    """The script that draws the figures, from the installed package."""
+    return str(get_plotlyjs())
 
 
 def page_data(view: View) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import uvicorn
-from plotly.offline import get_plotlyjs
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
@@ -33,7 +32,7 @@ from search.core.requests import from_json, send
 from search.core.store import Store
 from search.reports.logs import log_lines
 from search.reports.pages import render, to_json
-from search.reports.report import page_data, page_script
+from search.reports.report import page_data, page_script, plotly_script
 from search.reports.view import View
 from search.reports.why import why
 from trainables import InputError
@@ -116,7 +115,7 @@ def application(store: Store, name: str, token: str, is_over: Callable[[], bool]
     """
     view = View.open(store, name)
     page = LivePage(view)
-    scripts = {"plotly.js": get_plotlyjs(), "report.js": page_script()}
+    scripts = {"plotly.js": plotly_script(), "report.js": page_script()}
 
     async def whole(request: Request) -> Response:
         try:
