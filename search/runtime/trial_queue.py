@@ -31,6 +31,7 @@ class TrialQueue:
             concurrency: trials at once, on the machines at the start.
         """
         self._search, self._fits, self._counted = search, concurrency, time.monotonic()
+        self._wanted = search.config.search.concurrency
         self.live: set[str] = set()
         self._waiting = search.state.unfinished()
         #: Trials whose group failed. Each now trains alone, which shows the trial at fault.
@@ -40,8 +41,9 @@ class TrialQueue:
     @property
     def concurrency(self) -> int:
         """Trials at once: `search.concurrency`, or else the number that fits on the present machines of the cluster."""
-        config = self._search.config
-        if config.search.concurrency is None and time.monotonic() - self._counted > RECOUNT:
+        config, wanted = self._search.config, self._search.config.search.concurrency
+        if wanted != self._wanted or (wanted is None and time.monotonic() - self._counted > RECOUNT):
+            self._wanted = wanted
             with suppress(InputError):  # no trial fits now: running trials are lost, and wait for a machine
                 self._fits = place(config, machines()).concurrency
             self._counted = time.monotonic()
@@ -79,7 +81,9 @@ class TrialQueue:
     def _next_group(self) -> list[Trial]:
         """The next trial, and up to `fuse - 1` more of the same shape."""
         search, fuse = self._search, self._search.config.search.fuse
-        if search.stopping:
+        search.hold(self._waiting)
+        self._waiting = [trial for trial in self._waiting if not trial.idle]
+        if search.stopping or search.state.paused_by:
             return []
         while len(self._waiting) < (fuse * self.concurrency if fuse > 1 else 1):
             if (trial := search.propose()) is None:
@@ -107,6 +111,7 @@ class TrialQueue:
     def exhausted(self) -> bool:
         """Whether no trial trains and no trial is left. A trial that trains may fail and be tried again."""
         study = self._search.study
-        return not self.live and (
-            bool(self._search.stopping) or not (self._waiting or study.has_more or study.promote() is not None)
-        )
+        if self.live or self._search.stopping:
+            return not self.live
+        held = study.state.paused_by and study.state.is_held
+        return not (self._waiting or study.has_more or study.promote() is not None or held)
