@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import assert_never
@@ -67,6 +67,9 @@ class Trial:
     stopped_by: str | None = None
     held_by: str | None = None
     released_by: str | None = None
+    #: The epoch that it still trains after a request paused it, or the search, or ended the search; 0: none. A trial
+    #: whose driver is killed meanwhile trains it after the resume, so that the results are the same.
+    finishes: int = 0
     #: The trial and the epoch of the checkpoint from which its training starts; None: from the beginning.
     fork: tuple[int, int] | None = None
 
@@ -79,6 +82,11 @@ class Trial:
     def idle(self) -> bool:
         """Whether no worker trains it: it is over, or paused until it is promoted."""
         return self.over or self.outcome == "paused"
+
+    @property
+    def owes_epoch(self) -> bool:
+        """Whether it trains the rest of an epoch before a request takes effect."""
+        return self.outcome is None and self.epoch < self.finishes
 
     @property
     def epoch(self) -> int:
@@ -306,14 +314,17 @@ class SearchState:
         match event["kind"]:
             case "stop search":
                 self.stopped_by = name
+                self._finish_epochs(self.trials)
             case "stop":
                 for number in content["trials"]:
                     self.trials[number].stopped_by = name
             case "pause" if content["trials"]:
                 for number in content["trials"]:
                     self.trials[number].held_by, self.trials[number].released_by = name, None
+                self._finish_epochs(content["trials"])
             case "pause":
                 self.paused_by = name
+                self._finish_epochs(self.trials)
             case "continue":
                 self._release(name, content["trials"])
             case "add":
@@ -321,6 +332,11 @@ class SearchState:
                     Added(name, part, given["params"], None if given["fork"] is None else tuple(given["fork"]))
                     for part, given in enumerate(content["configurations"])
                 ]
+
+    def _finish_epochs(self, numbers: Iterable[int]) -> None:
+        """Lets these trials finish the epoch in which they are."""
+        for trial in (self.trials[number] for number in numbers):
+            trial.finishes = trial.epoch + 1 if trial.outcome is None else 0
 
     def _release(self, name: str, numbers: list[int]) -> None:
         """Continues these trials; without numbers all that requests paused, and the search."""

@@ -208,7 +208,7 @@ class Study:
         In a deterministic search no trial of the next round begins before the round ends. A configuration that a
         request added comes first, but after those of experts and of earlier searches.
         """
-        if self.state.paused_by:
+        if self.state.paused_by or self.state.stopped_by:
             return None
         if (promoted := self.promote()) is not None:
             return Moved(event="promoted", number=promoted, reason=self.promotion_reason(promoted))
@@ -371,7 +371,17 @@ class Study:
 
     def pauses(self, waiting: Iterable[Trial]) -> list[Event]:
         """The events of the trials among `waiting` that a request keeps paused. No worker trains them."""
-        return [self._moved("paused", t.number, t.held_by) for t in waiting if t.held_by and not t.idle]
+        held = [t for t in waiting if t.held_by and not t.idle and not t.owes_epoch]
+        return [self._moved("paused", t.number, str(t.held_by)) for t in held]
+
+    @property
+    def ends_now(self) -> bool:
+        """Whether a request ends the search, and every trial has finished its epoch."""
+        return self.state.stopped_by is not None and not any(t.owes_epoch for t in self.state.trials.values())
+
+    def is_ending(self, number: int) -> bool:
+        """Whether a request ends the search, and this trial has finished its epoch."""
+        return self.state.stopped_by is not None and not self.state.trials[number].owes_epoch
 
     def _moved(self, kind: Literal["stopped_early", "paused"], number: int, request: str) -> Moved:
         return Moved(event=kind, number=number, reason=self.state.by_request(request), request=request)

@@ -110,6 +110,7 @@ class Search:
         self.record(*events)
         if self.study.is_out_of_epochs:
             self.stop("epoch budget")
+        self._end_as_asked()
         trials = self.state.trials
         current = [r["number"] for r in results if r["epoch"] >= trials[r["number"]].epoch]
         return {number for number in current if trials[number].idle} | set(ended)
@@ -146,6 +147,7 @@ class Search:
 
         A request that a kill left without an answer is in the journal already, and is not applied again.
         """
+        self._end_as_asked()  # a trial that failed finishes no epoch
         for name in self.mail.waiting():
             try:
                 if name not in self.state.requests:
@@ -169,12 +171,21 @@ class Search:
         """Does what the requests in the journal ask for and what is not done yet."""
         if stops := self.study.stops():
             self.record(*stops)
-        if (ends := self.state.stopped_by) is not None and not self.stopping:
-            self.stop("request" if self.state.requests[ends]["content"]["retrain"] else "interrupted")
+        self._end_as_asked()
         if any(request["kind"] == "set" for request in self.state.requests.values()):
             record = self.folder.read()
             if record.config != self.config.raw:  # who only reads the search need not replay it
                 self.folder.write(replace(record, config=self.config.raw))
+
+    def _end_as_asked(self) -> None:
+        """Stops the search if a request ends it and no trial is within an epoch; without a final training at once."""
+        ends = self.state.requests.get(self.state.stopped_by or "")
+        if ends is None or self.stopping:
+            return
+        if not ends["content"]["retrain"]:
+            self.stop("interrupted")
+        elif self.study.ends_now:
+            self.stop("request")
 
     def hold(self, waiting: Sequence[Trial]) -> None:
         """Pauses the trials among `waiting`, which no worker trains, that a request keeps paused."""

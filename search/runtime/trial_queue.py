@@ -83,15 +83,17 @@ class TrialQueue:
         search, fuse = self._search, self._search.config.search.fuse
         search.hold(self._waiting)
         self._waiting = [trial for trial in self._waiting if not trial.idle]
-        if search.stopping or search.state.paused_by:
+        if search.stopping:
             return []
         while len(self._waiting) < (fuse * self.concurrency if fuse > 1 else 1):
             if (trial := search.propose()) is None:
                 break
             self._waiting.append(trial)
-        if not self._waiting:
+        ends = search.state.paused_by or search.state.stopped_by
+        able = [trial for trial in self._waiting if trial.owes_epoch] if ends else self._waiting
+        if not able:
             return []
-        first = self._waiting[0]
+        first = able[0]
         group = [first] if fuse == 1 or first.number in self._alone else self._of_one_shape(first, fuse)
         self._waiting = [trial for trial in self._waiting if trial not in group]
         return group
@@ -113,5 +115,5 @@ class TrialQueue:
         study = self._search.study
         if self.live or self._search.stopping:
             return not self.live
-        held = study.state.paused_by and study.state.is_held
-        return not (self._waiting or study.has_more or study.promote() is not None or held)
+        left = self._waiting or study.has_more or study.promote() is not None or study.state.paused_by
+        return not left

@@ -88,7 +88,7 @@ class TuneRunner:
         running = [search.state.trials[n] for n in numbers_of(trial) if not search.state.trials[n].idle]
         if search.stopping == "epoch budget":
             return not any(own.epoch >= search.config.search.epochs for own in running)
-        return not running or bool(search.stopping)
+        return bool(search.stopping) or all(search.study.is_ending(own.number) for own in running)
 
     def settle(self) -> None:
         """Does the work after each step of Tune's loop, while the trials that reported are training again."""

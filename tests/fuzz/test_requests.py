@@ -24,8 +24,8 @@ from search.core.requests import (
     StopSearch,
     StopTrials,
 )
-from tests.fuzz.promises import hold
-from tests.fuzz.world import Asked, Broken, Case, Fault, Go, World
+from tests.fuzz.promises import check
+from tests.fuzz.world import Asked, Broken, Case, Fault, Go, World, play, undisturbed
 
 TRAINED = Case("function", trials=3, epochs=3)
 ADDED = AddTrials((Configuration({"case": 3}), Configuration({"case": 0})))
@@ -65,7 +65,7 @@ def around_the_answers(done: list[str]) -> list[int]:
     wanted: set[int] = set()
     for index, what in enumerate(done):
         if what.startswith("open ") and what.endswith(".answer"):
-            wanted |= set(range(index - 7, index + 8))
+            wanted |= set(range(index - 4, index + 7))
     return sorted(number for number in wanted if 0 < number <= len(done))
 
 
@@ -77,8 +77,9 @@ def test_killed_around_the_answer(asks, kind, folder, empty_store):
     done = played(case, folder, empty_store).disk.done
     numbers = around_the_answers(done)
     assert numbers, "no request was answered"
+    reference = undisturbed(case, [(case.trials, case.epochs)], folder / "undisturbed", empty_store)
     for at in numbers:
         try:
-            hold(case, [Go(Fault(kind, at))], folder, empty_store)
+            check(play(case, [Go(Fault(kind, at))], folder / "killed", empty_store), reference)
         except Broken as error:
             raise AssertionError(f"{kind} at operation {at}, {done[at - 1]}: {error}") from error
