@@ -457,6 +457,11 @@ class SearchState:
         """The epoch of each paused trial that no request keeps paused, by its number."""
         return {t.number: t.epoch for t in self.trials.values() if t.outcome == "paused" and not t.held_by}
 
+    def forks(self) -> set[tuple[int, int]]:
+        """The trial and the epoch of each checkpoint from which a trial will start."""
+        begun = {t.fork for t in self.trials.values() if t.fork and not t.checkpoints and not t.over}
+        return begun | {added.fork for added in self.added if added.fork}
+
     @property
     def added_in_all(self) -> int:
         """The number of configurations that requests added until now."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from search.core.state import Trial
+from search.core.state import Checkpoint, Trial
 from search.runtime.placement import machines, place
 from search.runtime.search import Search
 from search.runtime.transfer import pieces
@@ -68,15 +68,28 @@ class TrialQueue:
 
     def _config_of(self, trial: Trial) -> dict[str, Any]:
         scheduler, epochs = self._search.study.scheduler, range(1, self._search.config.search.epochs)
+        forks = trial.fork is not None and not trial.checkpoints
+        checkpoints = self._of_other(trial) if forks else trial.checkpoints
         return {
             "number": trial.number,
             "params": trial.params,
             "seed": trial.seed,
             "micro_batches": trial.micro_batches,
             "decisions": [epoch for epoch in epochs if scheduler.decides(trial.number, epoch)],
-            "resume_from": [(checkpoint.name, checkpoint.digest) for checkpoint in reversed(trial.checkpoints)],
-            "carried": pieces(self._search, trial.checkpoints[-1].name) if trial.checkpoints else {},
+            "resume_from": [(checkpoint.name, checkpoint.digest) for checkpoint in reversed(checkpoints)],
+            "forks": forks,
+            "carried": pieces(self._search, checkpoints[-1].name) if checkpoints else {},
         }
+
+    def _of_other(self, trial: Trial) -> list[Checkpoint]:
+        """The checkpoint of another trial from which this trial starts; empty with a notice if its file is gone."""
+        assert trial.fork is not None
+        number, epoch = trial.fork
+        found = [saved for saved in self._search.state.trials[number].checkpoints if saved.epoch == epoch]
+        if not found:
+            text = f"the checkpoint of trial {number} is gone; it starts from the beginning"
+            self._search.announce({"event": "hint", "number": trial.number, "text": text})
+        return found
 
     def _next_group(self) -> list[Trial]:
         """The next trial, and up to `fuse - 1` more of the same shape."""

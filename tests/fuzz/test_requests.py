@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from search.core.events import Requested
 from search.core.journal import read_events
 from search.core.requests import (
     AddTrials,
