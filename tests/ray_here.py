@@ -53,17 +53,8 @@ class _Tuner:
             config = self._proposals.suggest(str(launched))
             if config == Searcher.FINISHED:
                 return
-            if config is None:
-                self._wait()
-            else:
-                self._train(str(launched), config)
-
-    def _wait(self) -> None:
-        """A step without a trial. The search may wait only for a request that ends its pause."""
-        state = self._proposals.runner.search.state
-        assert state.paused_by, "the search waits, though no trial runs"
-        self._step_ended()
-        assert not state.paused_by, "no request ends the pause"
+            assert config is not None, "the search waits, though no trial runs"
+            self._train(str(launched), config)
 
     def _train(self, name: str, config: dict[str, Any]) -> None:
         worker = object.__new__(self._trainable)

@@ -124,6 +124,8 @@ class _Proposals(TuneSearcher):
         self.runner = runner
 
     def suggest(self, trial_id: str) -> Any:
+        if not self.runner.queue.live:  # Tune's loop stands still here as long as a request pauses the search
+            self.runner.settle()
         if self.runner.queue.exhausted:
             return TuneSearcher.FINISHED
         if len(self.runner.queue.live) >= self.runner.queue.concurrency:
