@@ -77,11 +77,11 @@ def resolved(config: SearchConfig, settings: Mapping[str, Any], trials: int) -> 
                 f"{name}={value}: cannot change while a search runs{near} what can: {', '.join(CHANGEABLE)}, "
                 f"{', '.join(f'space.{own}' for own in names)}"
             )
-    if (wanted := changes["search"].get("trials")) is not None and wanted < trials:
-        raise InputError(f"trials={settings.get('trials', wanted)}: {trials} trials have begun already")
+    wanted = with_changes(config, changes).search.trials
+    if "trials" in changes["search"] and wanted is not None and wanted < trials:
+        raise InputError(f"trials={wanted}: {trials} trials have begun already")
     if "concurrency" in changes["search"] and config.search.deterministic:
         raise InputError("concurrency: cannot change in a deterministic search, whose rounds have this many trials")
-    with_changes(config, changes)
     return {section: values for section, values in changes.items() if values}
 
 

@@ -210,7 +210,8 @@ def send(folder: SearchFolder, request: Request, timeout: float = 10.0) -> Answe
     Raises:
         InputError: there is no such search, or the request asks for something that is wrong or not possible.
     """
-    folder.read()
+    if (record := folder.read()).imported:
+        raise InputError(f"{folder.name}: was imported from {record.imported} and has nothing to train")
     if not is_held(folder.journal):  # the driver will check it against its own state
         _, _, config = open_search(Store(folder.path.parents[1]), folder.name)
         settle(from_json(to_json(request)), config, replay(folder)[0])

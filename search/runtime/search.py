@@ -153,10 +153,11 @@ class Search:
                 if name not in self.state.requests:
                     self.record(self._settled(name))
                 self.carry_out()
+                answer = False, in_words(self.state.requests[name])
             except InputError as error:
-                self.mail.answer(name, True, str(error))
-            else:
-                self.mail.answer(name, False, in_words(self.state.requests[name]))
+                answer = True, str(error)
+            with suppress(OSError):  # the request stays, and is answered later
+                self.mail.answer(name, *answer)
 
     def _settled(self, name: str) -> Requested:
         """The event of a request; raises InputError if it is wrong or not possible now."""
