@@ -10,15 +10,18 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from search.core.changes import differences
 from search.core.config import SearchConfig, parse_duration
-from search.core.events import SessionBegun, WarmStarted
+from search.core.events import Event, Notice, Requested, SessionBegun, WarmStarted
 from search.core.failures import cause, failure_in_a_line
 from search.core.journal import Journal
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
+from search.core.requests import new_id
 from search.core.searchers import searcher_note
+from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.core.time_plan import TimePlan, TrialsSoFar
 from search.final.audit import audit_stopped_trials
@@ -91,7 +94,7 @@ class Session:
         limit = config.search.time_budget if prepared.final_trainings is None else None
         self.budget = Budget(math.inf if limit is None else parse_duration(limit))
         record = prepared.record
-        self.plan = TimePlan.from_config(
+        self._plan = TimePlan.from_config(
             config, prepared.splits.info.sizes, prepared.cluster.placement.concurrency, self.budget.seconds,
             most_final_epochs=record.most_epochs, alone_ratio=record.alone, worker_start_seconds=record.worker_start,
             own_epoch_seconds=record.own_epoch,
@@ -101,10 +104,23 @@ class Session:
             prepared.store, prepared.folder, config, prepared.record, prepared.splits.info, self.search.objective,
             observer.say,
         )  # fmt: skip
-        self.search.listeners += [self.tracker, *callback_listeners(prepared.listeners, observer.say)]
+        self.search.listeners += [self._follow_budget, self.tracker]
+        self.search.listeners += callback_listeners(prepared.listeners, observer.say)
         self.command = f"resume {name}"
         if (final := prepared.final_trainings) is not None:
             self.command = f"retrain {name} --finalists {final.finalists} --seeds {final.seeds}"
+
+    @property
+    def plan(self) -> TimePlan:
+        """The plan for the time budget, which a request may have changed."""
+        return replace(self._plan, budget_seconds=self.budget.seconds)
+
+    def _follow_budget(self, event: Event | Notice, state: SearchState) -> None:
+        """Changes the clock when a request changes the time budget of the trials."""
+        if event["event"] == "request" and "time_budget" in event["content"].get("search", {}):
+            limit = self.search.config.search.time_budget
+            if self.prepared.final_trainings is None:
+                self.budget.seconds = math.inf if limit is None else parse_duration(limit)
 
     def run(self) -> SearchOutcome:
         """Runs the session. However it ends, the journal and MLflow record it.
@@ -141,7 +157,12 @@ class Session:
         if not math.isinf(self.budget.seconds):
             began = time.time() - (time.monotonic() - self.budget.began)
             begun |= {"plan": self.plan.fields(), "began": int(began * 1000)}
-        self.search.record(begun, *([warm] if warm else []))
+        # Requests have changed what the command that began this session changes: the later change counts.
+        changes = differences(self.search.config, self.prepared.config)
+        changed = [Requested(event="request", id=new_id(), kind="set", content=changes)] if changes else []
+        self.search.record(*changed, begun, *([warm] if warm else []))
+        self.search.carry_out()
+        self.search.take_requests()
         final = self.prepared.final_trainings
         if final is None:
             self.run_trials()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli import exchange, look
+from search.cli import control, exchange, look
 from search.cli import options as given
 from search.cli.finish import command
 
@@ -240,6 +240,11 @@ def retrain(
 
 for _command in (look.data, look.ui, look.report, look.watch, look.compare, look.why, look.logs):
     app.command()(_command)
+app.command()(control.stop)
+app.command()(control.pause)
+app.command("continue")(control.continue_)
+app.command()(control.add)
+app.command("set")(control.set_)
 
 
 @app.command()

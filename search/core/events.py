@@ -70,6 +70,17 @@ WarmStarted = TypedDict(
 )
 
 
+class Requested(_Event):
+    """The driver took up a request; it acts after this event. See `search.core.requests`."""
+
+    event: Literal["request"]
+    id: str
+    #: A name of `requests.KINDS`.
+    kind: str
+    #: What follows from the request: `requests.settle`.
+    content: dict[str, Any]
+
+
 class Proposed(_Event):
     """A trial was proposed."""
 
@@ -79,6 +90,11 @@ class Proposed(_Event):
     seed: int
     #: The source of the configuration. Old journals have no reasons.
     reason: NotRequired[str]
+    #: The id of the request that added the trial, and the place of its configuration in the request.
+    request: NotRequired[str]
+    part: NotRequired[int]
+    #: The trial and the epoch of the checkpoint from which its training starts.
+    fork: NotRequired[list[int]]
 
 
 class Result(_Event):
@@ -95,6 +111,8 @@ class Result(_Event):
     device: str
     #: Why the trial continues, pauses or stops: `Decision.reason`. Absent if no rule compares trials at this epoch.
     reason: NotRequired[str]
+    #: The id of the request that pauses the trial.
+    request: NotRequired[str]
 
 
 class CheckpointWritten(_Event):
@@ -131,8 +149,9 @@ class Failed(_Event):
 class Moved(_Event):
     """A trial changed its state between two epochs.
 
-    `promoted`: it was paused at a rung and continues. `stopped_early`: it was paused, and the search ended. `paused`:
-    it was `stopped_early` and is paused again, as the search was given more. `timed_out`: it exceeded its time inside
+    `promoted`: it was paused and continues. `stopped_early`: it was paused, and the search ended; or a request stopped
+    it. `paused`: it was `stopped_early` and is paused again, as the search was given more; or a request paused it
+    while no worker trained it. `timed_out`: it exceeded its time inside
     an epoch. `interrupted`: it stopped with the search and will be resumed. `reopened`: it was complete, and the search
     was given more epochs. `completed`: a training with its own loop, such as a function or a command, ended.
     """
@@ -143,6 +162,8 @@ class Moved(_Event):
     of: NotRequired[int]
     #: Why it changed, in words and figures.
     reason: NotRequired[str]
+    #: The id of the request that changed it.
+    request: NotRequired[str]
 
 
 class RepeatStarted(_Event):
@@ -269,6 +290,7 @@ Event = (
     SessionBegun
     | Ended
     | WarmStarted
+    | Requested
     | Proposed
     | TrialEvent
     | RepeatEvent

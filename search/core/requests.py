@@ -22,12 +22,18 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from search.core.changes import CHANGEABLE, resolved, with_changes
+from search.core.config import SearchConfig, check_space
+from search.core.events import Requested
 from search.core.journal import is_held
+from search.core.replay import open_search, replay
 from search.core.space import Plain
-from search.core.store import SearchFolder
-from trainables import InputError
+from search.core.state import SearchState, Trial
+from search.core.store import SearchFolder, Store
+from trainables import Allowed, InputError
 from trainables.base.errors import first_line
 from trainables.base.files import replacing
+from trainables.base.values import refusal, suggestion
 
 #: Seconds between two looks of a sender for its answer.
 EVERY = 0.05
@@ -142,12 +148,12 @@ class Mailbox:
         return cls(folder.path / "requests")
 
     def put(self, request: Request) -> str:
-        """Writes a request atomically, and returns its id. Ids sort by time.
+        """Writes a request atomically, and returns its id.
 
         Raises:
             InputError: a value has the wrong type, or the file cannot be written.
         """
-        name = f"{time.time_ns():019d}-{uuid.uuid4().hex[:8]}"
+        name = new_id()
         content = to_json(request)
         try:
             self.folder.mkdir(exist_ok=True)
@@ -204,8 +210,11 @@ def send(folder: SearchFolder, request: Request, timeout: float = 10.0) -> Answe
     Raises:
         InputError: there is no such search, or the request asks for something that is wrong or not possible.
     """
-    folder.read()
-    to_json(request)
+    if (record := folder.read()).imported:
+        raise InputError(f"{folder.name}: was imported from {record.imported} and has nothing to train")
+    if not is_held(folder.journal):  # the driver will check it against its own state
+        _, _, config = open_search(Store(folder.path.parents[1]), folder.name)
+        settle(from_json(to_json(request)), config, replay(folder)[0])
     mail = Mailbox.of(folder)
     name, deadline = mail.put(request), time.monotonic() + timeout
     while is_held(folder.journal):
@@ -219,9 +228,137 @@ def send(folder: SearchFolder, request: Request, timeout: float = 10.0) -> Answe
     return Answer(name, False, f"{folder.name} is not running: the request takes effect at its next `resume`")
 
 
+def settle(
+    request: Request, config: SearchConfig, state: SearchState, allowed: Allowed | None = None
+) -> dict[str, Any]:
+    """What follows from a request: the content of its event.
+
+    Args:
+        config, state: of the search now.
+        allowed: the values of hyperparameters that the task allows.
+
+    Raises:
+        InputError: the request asks for something that is wrong or not possible now.
+    """
+    match request:
+        case StopSearch():
+            return {"retrain": request.retrain}
+        case StopTrials() | PauseTrials():
+            if isinstance(request, StopTrials) and not request.trials:
+                raise InputError("stop: expected the number of a trial")
+            for number in request.trials:
+                if (trial := _trial(state, number)).over:
+                    raise InputError(
+                        f"trial {number}: is over ({trial.outcome}); only trials that are not over can end"
+                    )
+            return {"trials": list(request.trials)}
+        case ContinueTrials():
+            return {"trials": _to_continue(request, state)}
+        case AddTrials():
+            if not request.configurations:
+                raise InputError("add: expected a configuration, such as lr=1e-3")
+            return {"configurations": [_added(one, config, state, allowed or {}) for one in request.configurations]}
+        case ChangeSettings():
+            if not request.settings:
+                raise InputError(
+                    f"set: expected a setting, such as trials=+20; what can change: {', '.join(CHANGEABLE)}"
+                )
+            changes = resolved(config, request.settings, len(state.trials))
+            given = {f"space.{name}": f"space.{name}" for name in changes.get("space", {})}
+            check_space(with_changes(config, changes), allowed or {}, given)
+            return changes
+
+
+def _trial(state: SearchState, number: int) -> Trial:
+    if number not in state.trials:
+        there = f"there are 0 to {len(state.trials) - 1}" if state.trials else "there is none yet"
+        raise InputError(f"trial {number}: no such trial; {there}")
+    return state.trials[number]
+
+
+def _to_continue(request: ContinueTrials, state: SearchState) -> list[int]:
+    if not request.trials and not state.is_held:
+        raise InputError("continue: no request paused the search or a trial of it")
+    for number in request.trials:
+        trial = _trial(state, number)
+        if trial.outcome != "paused" and not trial.held_by:
+            raise InputError(f"trial {number}: is not paused ({trial.outcome or 'running'})")
+    return list(request.trials)
+
+
+def _added(given: Configuration, config: SearchConfig, state: SearchState, allowed: Allowed) -> dict[str, Any]:
+    """The configuration as the event has it: `params`, and `fork` (trial and epoch of a checkpoint, or None)."""
+    known = {parameter.name: parameter for parameter in config.space.parameters}
+    params: dict[str, Plain] = {}
+    fork = None
+    if given.from_trial is not None:
+        trial = _trial(state, given.from_trial)
+        params = {name: value for name, value in trial.params.items() if name in known and value is not None}
+        fork = _fork(trial, config) if given.from_checkpoint else None
+    elif given.from_checkpoint:
+        raise InputError("from_checkpoint: expected the trial whose checkpoint it is (from_trial)")
+    balance = config.turns
+    for name, value in given.params.items():
+        if name not in known:
+            raise InputError(
+                f"{name}: unknown hyperparameter{suggestion(name, known) or ';'} there are {', '.join(known)}"
+            )
+        if balance is not None and name == balance[0]:
+            raise InputError(f"{name}={value}: leave it out: trials take its values in turn (search.balance)")
+        if not known[name].allows(value):
+            widen = f"; `set` with space.{name} changes the range" if known[name].searched else ""
+            raise InputError(f"{name}={value!r}: expected a value of {known[name].describe()}{widen}")
+        if name in allowed and (why := refusal(value, allowed[name])):
+            raise InputError(f"{name}={value!r}: {why}")
+        params[name] = value
+    if balance is not None:
+        params.pop(balance[0], None)
+    fixed = config.space.fixed()
+    for name in given.params:
+        for other, values in known[name].when.items():
+            if (value := params.get(other, fixed.get(other, values[0]))) not in values:
+                raise InputError(
+                    f"{name}: exists only with {known[name].describe().partition(' when ')[2]}, not {value!r}"
+                )
+    return {"params": params, "fork": fork}
+
+
+def _fork(trial: Trial, config: SearchConfig) -> list[int]:
+    if not trial.checkpoints:
+        raise InputError(f"trial {trial.number}: has no checkpoint to start from; leave out from_checkpoint")
+    epoch = trial.checkpoints[-1].epoch
+    if epoch >= config.search.epochs:
+        at = config.search.unit.at(epoch)
+        raise InputError(f"trial {trial.number}: its checkpoint is of {at}, the last; nothing is left to train from it")
+    return [trial.number, epoch]
+
+
+def in_words(event: Requested) -> str:
+    """What the driver does about a request, in a sentence."""
+    content = event["content"]
+    match event["kind"]:
+        case "stop search":
+            end = "then the final training begins" if content["retrain"] else "no final training follows"
+            return f"the search ends after the running epochs; {end}"
+        case "stop":
+            return f"{numbers_in_words(content['trials'])} ended"
+        case "pause" if content["trials"]:
+            return f"{numbers_in_words(content['trials'])} will pause after the running epoch"
+        case "pause":
+            return "no new trial starts, and running trials pause after their epoch; the time budget goes on"
+        case "continue":
+            return f"{numbers_in_words(content['trials']) if content['trials'] else 'the search'} will continue"
+        case "add":
+            count = len(content["configurations"])
+            return f"{count} configuration{' is' if count == 1 else 's are'} tried next"
+        case "set":
+            return "set " + ", ".join(f"{key}: {value}" for part in content.values() for key, value in part.items())
+    return event["kind"]
+
+
 def to_json(request: Request) -> dict[str, Any]:
     """A request as plain data with its `kind`; raises InputError if a value has the wrong type."""
-    kind = next(kind for kind, cls in KINDS.items() if type(request) is cls)
+    kind = kind_of(request)
     content = {"kind": kind, **asdict(request)}
     try:
         json.dumps(content)
@@ -231,13 +368,23 @@ def to_json(request: Request) -> dict[str, Any]:
     return content
 
 
+def new_id() -> str:
+    """A new id of a request. Ids sort by time."""
+    return f"{time.time_ns():019d}-{uuid.uuid4().hex[:8]}"
+
+
+def kind_of(request: Request) -> str:
+    """The name of a request's kind in `KINDS`."""
+    return next(kind for kind, cls in KINDS.items() if type(request) is cls)
+
+
 def from_json(content: Any) -> Request:
     """The request of plain data; raises InputError if it is none."""
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind not in KINDS:
         raise InputError(f"request {kind!r}: unknown; there are {', '.join(KINDS)}")
     try:
-        request: Request = _checker(KINDS[kind]).validate_python({k: v for k, v in content.items() if k != "kind"})
+        request: Request = _checker(kind).validate_python({k: v for k, v in content.items() if k != "kind"})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -246,8 +393,8 @@ def from_json(content: Any) -> Request:
 
 
 @cache
-def _checker(cls: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+def _checker(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(KINDS[kind])
 
 
 def numbers_in_words(numbers: Iterable[int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from search.core.config import SearchConfig
+from search.core.config import SearchConfig, parse_duration
 from search.core.events import Event
 from search.core.journal import Tail
 from search.core.record import SearchRecord
@@ -26,7 +26,7 @@ class View:
     """
 
     def __init__(self, folder: SearchFolder, record: SearchRecord, config: SearchConfig) -> None:
-        self.folder, self.record, self.config = folder, record, config
+        self.folder, self.record, self._config = folder, record, config
         self._tail = Tail(folder.journal)
         self._begin()
 
@@ -37,7 +37,12 @@ class View:
 
     def _begin(self) -> None:
         self.events: list[Event] = []
-        self.study = Study(self.config, self.record.objective, searcher=RecordedSearcher())
+        self.study = Study(self._config, self.record.objective, searcher=RecordedSearcher())
+
+    @property
+    def config(self) -> SearchConfig:
+        """The configuration, with the changes that requests made so far."""
+        return self.study.config
 
     @property
     def state(self) -> SearchState:
@@ -61,9 +66,10 @@ class View:
         the search has no time budget, or if its journal is older than this figure.
         """
         begun = [event for event in self.events if event["event"] == "session"]
-        if not begun or "plan" not in begun[-1]:
+        limit = self.config.search.time_budget
+        if limit is None or not begun or "plan" not in begun[-1]:
             return None
-        plan = TimePlan(**begun[-1]["plan"])
+        plan = TimePlan(**begun[-1]["plan"] | {"budget_seconds": parse_duration(limit)})
         ended = self.state.status != "searching"
         now = self.events[-1].get("time", 0) if ended else time.time() * 1000
         used = max(0.0, (now - begun[-1].get("began", now)) / 1000)

@@ -11,7 +11,7 @@ Every function depends only on its arguments, among them a seeded generator.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -73,6 +73,20 @@ def winner(
         if p.name in earlier and p.allows(earlier[p.name]):
             return earlier[p.name]
         return p.prior if p.has_prior else draw_uniform(p, rng)
+
+    return space.fix(turn).sample(value)
+
+
+def complete(space: Space, given: Mapping[str, Plain], turn: Params, seed: int) -> Params:
+    """A configuration with the given values. Other values are those of the priors, or drawn uniformly.
+
+    Args:
+        turn: the balanced parameter with its value for this trial.
+    """
+    rng = np.random.default_rng(seed)
+
+    def value(p: Parameter) -> Plain:
+        return given[p.name] if p.name in given else p.prior if p.has_prior else draw_uniform(p, rng)
 
     return space.fix(turn).sample(value)
 
@@ -204,4 +218,4 @@ def from_unit(parameter: Parameter, unit: float) -> int | float:
     if parameter.kind == "int":
         steps = int((high - low) // parameter.step)
         return int(low) + parameter.step * min(steps, int(unit * (steps + 1)))
-    return float(low + unit * (high - low))
+    return float(min(high, low + unit * (high - low)))

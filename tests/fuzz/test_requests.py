@@ -1,0 +1,84 @@
+"""Requests to a running search, with a driver that is killed before, while and after they take effect.
+
+Each case names requests and the epochs after which another process sends them. The driver is killed at each operation
+around its answer: before the request is in the journal, between the journal and the act, between the act and the
+answer, and after it. A search that is resumed comes to the same bits as one that was not killed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.core.journal import read_events
+from search.core.requests import (
+    AddTrials,
+    ChangeSettings,
+    Configuration,
+    ContinueTrials,
+    PauseTrials,
+    StopSearch,
+    StopTrials,
+)
+from tests.fuzz.promises import check
+from tests.fuzz.world import Asked, Broken, Case, Fault, Go, World, play, undisturbed
+
+TRAINED = Case("function", trials=3, epochs=3)
+ADDED = AddTrials((Configuration({"case": 3}), Configuration({"case": 0})))
+FORK = AddTrials((Configuration({"case": 3}, from_trial=0, from_checkpoint=True),))
+WIDER = ChangeSettings({"trials": "+1", "space.case": {"int": [1, 9]}})
+CASES = {
+    "stop a trial": (Asked(0, 1, StopTrials((0,))),),
+    "stop the search": (Asked(1, 1, StopSearch()),),
+    "pause and continue a trial": (Asked(0, 1, PauseTrials((0,))), Asked(2, 1, ContinueTrials((0,)))),
+    "pause and continue the search": (Asked(1, 1, PauseTrials()), Asked(1, 2, ContinueTrials())),
+    "add": (Asked(1, 1, ADDED),),
+    "fork": (Asked(0, 2, FORK),),
+    "set": (Asked(1, 1, WIDER),),
+    "several": (Asked(0, 1, StopTrials((0,))), Asked(1, 1, WIDER), Asked(1, 2, ADDED), Asked(2, 1, StopSearch())),
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """One folder for all sequences, as MLflow keeps what it knows of a database by its address."""
+    return tmp_path_factory.mktemp("requests")
+
+
+def played(case: Case, folder: Path, empty: Path) -> World:
+    """A world whose search ran once, undisturbed."""
+    world = World(folder / "world", case, empty, tracked=False)
+    world.do(Go())
+    return world
+
+
+def events(world: World, *kinds: str) -> list[Any]:
+    return [event for event in read_events(world.folder.journal) if event["event"] in kinds]
+
+
+def around_the_answers(done: list[str]) -> list[int]:
+    """The numbers of the operations from before a request is in the journal until after its file is deleted."""
+    wanted: set[int] = set()
+    for index, what in enumerate(done):
+        if what.startswith("open ") and what.endswith(".answer"):
+            wanted |= set(range(index - 4, index + 7))
+    return sorted(number for number in wanted if 0 < number <= len(done))
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("asks", [pytest.param(asks, id=name) for name, asks in CASES.items()])
+@pytest.mark.parametrize("kind", ["kill", pytest.param("torn", marks=pytest.mark.slow)])
+def test_killed_around_the_answer(asks, kind, folder, empty_store):
+    case = replace(TRAINED, asks=asks)
+    done = played(case, folder, empty_store).disk.done
+    numbers = around_the_answers(done)
+    assert numbers, "no request was answered"
+    reference = undisturbed(case, [(case.trials, case.epochs)], folder / "undisturbed", empty_store)
+    for at in numbers:
+        try:
+            check(play(case, [Go(Fault(kind, at))], folder / "killed", empty_store), reference)
+        except Broken as error:
+            raise AssertionError(f"{kind} at operation {at}, {done[at - 1]}: {error}") from error
