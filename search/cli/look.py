@@ -84,7 +84,8 @@ def watch(
     """Serve the page of a search on 127.0.0.1, running or finished: it shows what is new and takes requests."""
     with command(store, debug) as (console, opened):
         from search.live.screen import say
-        from search.watch.server import address_of, listen, make_server, new_token
+        from search.watch.process import address_of, listen, new_token
+        from search.watch.server import make_server
 
         token = new_token()
         server, listening = make_server(opened, name, token), listen()

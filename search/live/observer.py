@@ -55,8 +55,11 @@ class ConsoleObserver(Observer):
         search.listeners.append(self._reporter)
         with ExitStack() as shown:
             if self._serves:
-                page = shown.enter_context(PageProcess(search.folder))
-                self.say(f"page: {page.address}")
+                try:
+                    page = shown.enter_context(PageProcess(search.folder))
+                    self.say(f"page: {page.address}")
+                except OSError as error:  # the search goes on without it
+                    self.say(f"the page cannot be served: {error}")
             shown.enter_context(self._reporter.live())
             yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -19,12 +20,31 @@ if TYPE_CHECKING:
 NICE, PATIENCE = 10, 3.0
 
 
+def listen() -> socket.socket:
+    """A socket on a free port of 127.0.0.1."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    return listening
+
+
+def new_token() -> str:
+    """A token that nobody guesses."""
+    return secrets.token_urlsafe(16)
+
+
+def address_of(listening: socket.socket, token: str) -> str:
+    """The address of the page, with the token."""
+    return f"http://127.0.0.1:{listening.getsockname()[1]}/#{token}"
+
+
 class PageProcess:
-    """While entered, a process serves the page of a search. It ends with this process, however this one ends."""
+    """While entered, a process serves the page of a search. It ends with this process, however this one ends.
+
+    Making it and entering it raise OSError where no socket or no process can be made.
+    """
 
     def __init__(self, folder: SearchFolder) -> None:
-        from search.watch.server import address_of, listen, new_token
-
         self._about = {"store": str(folder.path.parents[1]), "name": folder.name, "token": new_token()}
         self._listening = listen()
         #: The address of the page. A browser that opens it waits until the process is ready.

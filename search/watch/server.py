@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import secrets
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -209,24 +207,6 @@ def _trial(store: Store, page: LivePage, number: int) -> dict[str, object]:
 def _plain(lines: list[str]) -> list[str]:
     """Lines without secrets and with visible control characters."""
     return redacted(visible("\n".join(lines))).split("\n") if lines else []
-
-
-def listen() -> socket.socket:
-    """A socket on a free port of 127.0.0.1."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen()
-    return listening
-
-
-def new_token() -> str:
-    """A token that nobody guesses."""
-    return secrets.token_urlsafe(16)
-
-
-def address_of(listening: socket.socket, token: str) -> str:
-    """The address of the page, with the token."""
-    return f"http://127.0.0.1:{listening.getsockname()[1]}/#{token}"
 
 
 def make_server(store: Store, name: str, token: str) -> uvicorn.Server:

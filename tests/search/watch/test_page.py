@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from search.core.requests import AddTrials, Mailbox, StopTrials
-from search.watch.server import address_of, listen, make_server, new_token
+from search.watch.process import address_of, listen, new_token
+from search.watch.server import make_server
 from tests.browser import browser, sized, until
 from tests.search.reports.made import made
 from tests.search.reports.test_figures import SPACE, results

@@ -11,7 +11,8 @@ from search.core.events import VERSION
 from search.core.journal import Tail
 from search.core.requests import Mailbox, StopTrials
 from search.reports.view import View
-from search.watch.server import LivePage, address_of, application, listen
+from search.watch.process import address_of, listen
+from search.watch.server import LivePage, application
 from tests.search.reports.test_report import EVIL, text_of
 from tests.search.watch.running import Running
 from trainables import InputError
