@@ -19,6 +19,7 @@ from search.core.requests import (
     ChangeSettings,
     Configuration,
     ContinueTrials,
+    Mailbox,
     PauseTrials,
     StopSearch,
     StopTrials,
@@ -82,3 +83,47 @@ def test_killed_around_the_answer(asks, kind, folder, empty_store):
             check(play(case, [Go(Fault(kind, at))], folder / "killed", empty_store), reference)
         except Broken as error:
             raise AssertionError(f"{kind} at operation {at}, {done[at - 1]}: {error}") from error
+
+
+def test_more_trials_after_a_request_changed_their_number(folder, empty_store):
+    """`resume --trials +1` adds to the number that the request set, wherever the command is killed."""
+    case = replace(TRAINED, asks=(Asked(0, 1, ChangeSettings({"trials": "+1"})),))
+    world = played(case, folder, empty_store)
+    assert len(world.state().trials) == 4
+    world.do(Go(trials=1))
+    assert len(world.state().trials) == 5
+    written = 1 + world.disk.done.index("replace search.json")
+    for at in range(written, written + 6):
+        world = played(case, folder, empty_store)
+        world.do(Go(Fault("kill", at), trials=1))
+        world.do(Go())
+        assert len(world.state().trials) == (4 if at == written else 5), f"killed at operation {at}"
+
+
+def test_search_that_is_stopped_without_a_final_training_goes_on_later(folder, empty_store):
+    case = replace(TRAINED, asks=(Asked(1, 1, StopSearch(retrain=False)),))
+    world = played(case, folder, empty_store)
+    assert world.state().status == "interrupted"
+    world.do(Go())
+    assert [trial.outcome for trial in world.state().trials.values()] == ["completed"] * 3
+
+
+def test_paused_trial_outlives_the_search_and_goes_on_when_it_is_resumed(folder, empty_store):
+    world = played(replace(TRAINED, asks=(Asked(0, 1, PauseTrials((0,))),)), folder, empty_store)
+    assert [trial.outcome for trial in world.state().trials.values()] == ["paused", "completed", "completed"]
+    Mailbox.of(world.folder).put(ContinueTrials((0,)))
+    world.do(Go())
+    assert world.state().trials[0].outcome == "completed"
+
+
+def test_fork_starts_after_the_epoch_of_its_checkpoint(folder, empty_store):
+    world = played(replace(TRAINED, asks=CASES["fork"]), folder, empty_store)
+    fork = next(trial for trial in world.state().trials.values() if trial.fork)
+    assert fork.fork == (0, 2) and list(fork.curve) == [3]
+
+
+def test_refused_request_changes_nothing(folder, empty_store):
+    world = played(replace(TRAINED, asks=(Asked(0, 1, StopTrials((9,))),)), folder, empty_store)
+    assert not events(world, "request")
+    (answer,) = Mailbox.of(world.folder).folder.glob("*.answer")
+    assert "trial 9: no such trial" in answer.read_text()
