@@ -7,6 +7,7 @@ answer, and after it. A search that is resumed comes to the same bits as one tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,22 +61,31 @@ def events(world: World, *kinds: str) -> list[Any]:
     return [event for event in read_events(world.folder.journal) if event["event"] in kinds]
 
 
-def around_the_answers(done: list[str]) -> list[int]:
-    """The numbers of the operations from before a request is in the journal until after its file is deleted."""
-    wanted: set[int] = set()
-    for index, what in enumerate(done):
-        if what.startswith("open ") and what.endswith(".answer"):
-            wanted |= set(range(index - 4, index + 7))
-    return sorted(number for number in wanted if 0 < number <= len(done))
+#: Operations, counted from the one that opens the file of an answer: from before the request is in the journal until
+#: after its file is deleted. Three of them are in the default suite.
+EACH, THREE = tuple(range(-3, 8)), (-1, 1, 6)
+
+
+def around_the_answers(done: list[str], near: Sequence[int]) -> list[int]:
+    """The numbers of the operations `near` each answer."""
+    opened = [at for at, what in enumerate(done, 1) if what.startswith("open ") and what.endswith(".answer")]
+    return sorted({at + offset for at in opened for offset in near if 0 < at + offset <= len(done)})
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("asks", [pytest.param(asks, id=name) for name, asks in CASES.items()])
-@pytest.mark.parametrize("kind", ["kill", pytest.param("torn", marks=pytest.mark.slow)])
-def test_killed_around_the_answer(asks, kind, folder, empty_store):
+@pytest.mark.parametrize(
+    ("kind", "near"),
+    [
+        pytest.param("kill", THREE, id="kill"),
+        pytest.param("kill", EACH, id="kill at each", marks=pytest.mark.slow),
+        pytest.param("torn", EACH, id="torn at each", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_around_the_answer(asks, kind, near, folder, empty_store):
     case = replace(TRAINED, asks=asks)
     done = played(case, folder, empty_store).disk.done
-    numbers = around_the_answers(done)
+    numbers = around_the_answers(done, near)
     assert numbers, "no request was answered"
     reference = undisturbed(case, [(case.trials, case.epochs)], folder / "undisturbed", empty_store)
     for at in numbers:
