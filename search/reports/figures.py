@@ -147,9 +147,11 @@ def drawings(state: SearchState, config: SearchConfig, events: Sequence[Event], 
 
 
 def searching(events: Iterable[Event]) -> Iterator[tuple[Event, float]]:
-    """Each event with the seconds of searching before it: the time between two sessions is left out."""
+    """Each event but requests with the seconds of searching before it, without the time between two sessions."""
     spent = begun = last = 0.0
     for event in events:
+        if event["event"] == "request":  # one may come right before a session begins
+            continue
         if event["event"] == "session":
             spent, begun = last, event.get("time", 0)
         last = spent + (event.get("time", begun) - begun) / 1000

@@ -28,6 +28,7 @@ from search.core.readable import value as significant
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.replay import open_search
+from search.core.requests import in_words
 from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
 from search.final import finalist_comparison, variant_comparison
@@ -168,6 +169,9 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
         duration(elapsed(events)),
         f"{sessions} from beginning to end; {duration(trained)} of training in all trials",
     )
+    if state.requests:
+        asked = (f"{in_words(event)} ({state.by_request(name)})" for name, event in state.requests.items())
+        row("requests", str(len(state.requests)), "; ".join(asked))
     return rows
 
 
@@ -186,6 +190,8 @@ def elapsed(events: Sequence[Event]) -> float:
     total = 0.0
     first = last = 0
     for event in events:
+        if event["event"] == "request":  # one may come right before a session begins
+            continue
         now = event.get("time", last)
         if event["event"] == "session":
             total += last - first
