@@ -68,7 +68,8 @@ def test_trials_table_has_every_hyperparameter_marks_the_best_and_counts_what_it
 
 def test_budget_shows_what_is_used_and_what_is_reserved(tmp_path):
     plan = TimePlan(budget_seconds=1200, full_trial_epochs=3, most_final_epochs=3, train_samples=100, workers=2)
-    _, folder, record, config = made(tmp_path, SPACE, results(20), flags={"search.trials": 40, "search.epochs": 3})
+    flags = {"search.trials": 40, "search.epochs": 3, "search.time_budget": "20m"}
+    _, folder, record, config = made(tmp_path, SPACE, results(20), flags=flags)
     folder.journal.unlink()
     now = int(time.time() * 1000)
     with Journal(folder.journal) as journal:
