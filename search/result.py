@@ -10,16 +10,27 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.arguments import check_callbacks, whole
+from search.arguments import check_callbacks, mapping, whole
 from search.core.config import SearchConfig
 from search.core.events import Event
 from search.core.failures import in_a_line
 from search.core.readable import visible
 from search.core.record import SearchRecord
 from search.core.replay import open_search, replay
+from search.core.requests import (
+    AddTrials,
+    Answer,
+    ChangeSettings,
+    Configuration,
+    ContinueTrials,
+    PauseTrials,
+    StopSearch,
+    StopTrials,
+    send,
+)
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
-from trainables import InputError
+from trainables import InputError, plain
 from trainables.base.checkpoint_files import folder_of
 from trainables.loops import ENDS_WITH_TRAINING
 
@@ -205,6 +216,78 @@ class SearchResult:
         from search import runs
 
         return runs.report(self._store, self.name)
+
+    def stop(self, *trials: int, retrain: bool = True, timeout: float = 10.0) -> Answer:
+        """Ends trials of the running search now, or without trials the search after its running epochs.
+
+        This method and the four below it write a request, and wait up to `timeout` seconds for the answer of the
+        process that runs the search. If no process runs it, the request takes effect at the next `resume`.
+
+        Args:
+            retrain: whether the final training follows when the search ends.
+
+        Raises:
+            InputError: there is no such trial, or it is over.
+        """
+        numbers = tuple(whole(trial, "trial", 0) for trial in trials)
+        return send(self._folder, StopTrials(numbers) if numbers else StopSearch(retrain), timeout)
+
+    def pause(self, *trials: int, timeout: float = 10.0) -> Answer:
+        """Pauses trials after their running epoch until `continue_`; without trials all, and no new trial starts.
+
+        Raises:
+            InputError: as `stop`.
+        """
+        return send(self._folder, PauseTrials(tuple(whole(trial, "trial", 0) for trial in trials)), timeout)
+
+    def continue_(self, *trials: int, timeout: float = 10.0) -> Answer:
+        """Continues paused trials; without trials everything that `pause` paused.
+
+        Raises:
+            InputError: a trial is not paused, or nothing is.
+        """
+        return send(self._folder, ContinueTrials(tuple(whole(trial, "trial", 0) for trial in trials)), timeout)
+
+    def add(
+        self, *configurations: Mapping[str, Any], from_trial: int | None = None, from_checkpoint: bool = False,
+        timeout: float = 10.0,
+    ) -> Answer:  # fmt: skip
+        """Tries configurations next, beside the trials that the search has.
+
+        Args:
+            configurations: values by hyperparameter. The search chooses the missing values.
+            from_trial: the trial that gives the missing values. Without a configuration it is tried again with another
+                seed.
+            from_checkpoint: whether the trainings start from the latest checkpoint of that trial. The network must be
+                of the same shape.
+
+        Raises:
+            InputError: an unknown hyperparameter, or a value outside its range.
+        """
+        number = None if from_trial is None else whole(from_trial, "from_trial", 0)
+        several = configurations or (({},) if number is not None else ())
+        added = [
+            Configuration(plain(dict(mapping(one, "configuration", "{'lr': 0.01}")), "configuration"), number,
+                          from_checkpoint)
+            for one in several
+        ]  # fmt: skip
+        return send(self._folder, AddTrials(tuple(added)), timeout)
+
+    def set(self, *, space: Mapping[str, Any] | None = None, timeout: float = 10.0, **settings: Any) -> Answer:
+        """Changes settings from now on.
+
+        Earlier trials inside a new range still inform the searcher.
+
+        Args:
+            space: new ranges by hyperparameter, such as `{"lr": search.loguniform(1e-4, 1e-2)}`.
+            settings: new values, such as `trials="+20"`, `time_budget="+1h"` or `concurrency=3`.
+
+        Raises:
+            InputError: a setting cannot change while a search runs, or a value is wrong.
+        """
+        ranges = {f"space.{name}": spec for name, spec in mapping(space, "space", "{'lr': 0.01}").items()}
+        given = {name: plain(value, name) for name, value in {**settings, **ranges}.items()}
+        return send(self._folder, ChangeSettings(given), timeout)
 
     def resume(
         self, train: TrainingFunction | None = None, *, trials: int | str | None = None,

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from search.core.changes import after_requests
 from search.core.journal import Journal
 from search.core.replay import extend, open_to_run, replay
+from search.core.requests import Mailbox
 from search.core.store import Store
 from search.observer import Observer
 from search.outcome import SearchOutcome
@@ -46,6 +48,11 @@ def resume(
             return _deliver(store, name, any(changes.values()), observer)
         folder, record, config = open_to_run(store, name)
         state, events = replay(folder)
+        # A kill may have come between a change in the journal and `search.json`. A command that gave the search more
+        # wrote only the file: then it is the newer one.
+        if record.extended_after != state.sessions:
+            before, config = config, after_requests(config, events)
+            record = record if config is before else replace(record, config=config.raw)
         if any(changes.values()):
             config = extend(config, dict(changes))
             record = replace(record, config=config.raw, extended_after=state.sessions)
@@ -55,7 +62,8 @@ def resume(
         task = get_task(config.task)
         # A command that gave the search more may have been killed before its session began.
         extended = record.extended_after == state.sessions
-        over = state.status == "finished" and not state.unfinished() and not extended
+        asked = state.has_requested_work or bool(Mailbox.of(folder).waiting())
+        over = state.status == "finished" and not state.unfinished() and not extended and not asked
         if over:
             from search.tracking.results import has_whole
 

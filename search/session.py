@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from search.callbacks import messages
 from search.callbacks.messages import Messenger
+from search.core.changes import differences
 from search.core.config import SearchConfig, parse_duration
-from search.core.events import WarmStarted
+from search.core.events import Event, Notice, Requested, SessionBegun, WarmStarted
 from search.core.failures import cause, failure_in_a_line
 from search.core.journal import Journal
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
 from search.core.registry import WRITERS
+from search.core.requests import new_id
 from search.core.searchers import searcher_note
+from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.core.time_plan import TimePlan, TrialsSoFar
 from search.final.audit import audit_stopped_trials
@@ -29,6 +33,7 @@ from search.final.variants import compare_variants
 from search.guard import Guard
 from search.observer import Observer
 from search.outcome import SearchOutcome, command_line
+from search.reports.report import write_report
 from search.reports.summary import counted, trials_of
 from search.runtime.budget import Budget
 from search.runtime.callbacks import callback_listeners
@@ -40,6 +45,7 @@ from search.runtime.search import Listener, Search
 from search.runtime.trials import run_trials
 from search.tracking.tracker import PATIENCE, Tracker
 from trainables import Fusable, InputError, Mergeable, SelfTrained, Splits
+from trainables.base.errors import first_line
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class Session:
         limit = config.search.time_budget if prepared.final_trainings is None else None
         self.budget = Budget(math.inf if limit is None else parse_duration(limit))
         record = prepared.record
-        self.plan = TimePlan.from_config(
+        self._plan = TimePlan.from_config(
             config, prepared.splits.info.sizes, prepared.cluster.placement.concurrency, self.budget.seconds,
             most_final_epochs=record.most_epochs, alone_ratio=record.alone, worker_start_seconds=record.worker_start,
             own_epoch_seconds=record.own_epoch,
@@ -109,12 +115,24 @@ class Session:
             for writer in config.search.writers
         ]
         callbacks = callback_listeners([self.messenger, *writers, *prepared.listeners], observer.say)
-        self.search.listeners += [self.tracker, *callbacks]
+        self.search.listeners += [self._follow_budget, self.tracker, *callbacks]
         #: How the session ended; `failed` until it ends.
         self.status = "failed"
         self.command = f"resume {name}"
         if (final := prepared.final_trainings) is not None:
             self.command = f"retrain {name} --finalists {final.finalists} --seeds {final.seeds}"
+
+    @property
+    def plan(self) -> TimePlan:
+        """The plan for the time budget, which a request may have changed."""
+        return replace(self._plan, budget_seconds=self.budget.seconds)
+
+    def _follow_budget(self, event: Event | Notice, state: SearchState) -> None:
+        """Changes the clock when a request changes the time budget of the trials."""
+        if event["event"] == "request" and "time_budget" in event["content"].get("search", {}):
+            limit = self.search.config.search.time_budget
+            if self.prepared.final_trainings is None:
+                self.budget.seconds = math.inf if limit is None else parse_duration(limit)
 
     def run(self) -> SearchOutcome:
         """Runs the session. However it ends, the journal and MLflow record it.
@@ -141,12 +159,22 @@ class Session:
                 status = "interrupted"
             finally:
                 undelivered = self.close(status)
+            self._write_report()
             return self._outcome(undelivered)
 
     def train(self) -> None:
         """Runs the requested final trainings, or the whole search."""
         warm = self.prepared.warm_start
-        self.search.record({"event": "session"}, *([warm] if warm else []))
+        begun: SessionBegun = {"event": "session"}
+        if not math.isinf(self.budget.seconds):
+            began = time.time() - (time.monotonic() - self.budget.began)
+            begun |= {"plan": self.plan.fields(), "began": int(began * 1000)}
+        # Requests have changed what the command that began this session changes: the later change counts.
+        changes = differences(self.search.config, self.prepared.config)
+        changed = [Requested(event="request", id=new_id(), kind="set", content=changes)] if changes else []
+        self.search.record(*changed, begun, *([warm] if warm else []))
+        self.search.carry_out()
+        self.search.take_requests()
         final = self.prepared.final_trainings
         if final is None:
             self.run_trials()
@@ -233,6 +261,18 @@ class Session:
             reason, again = self.search.journal.refused.strerror, command_line(self.command, self.prepared.store)
             raise InputError(f"{self.prepared.folder.journal}: {reason}; make room and go on with: {again}")
         return undelivered
+
+    def _write_report(self) -> None:
+        """Writes the page of the search into its folder. The search is over: a mistake here does not fail it."""
+        if not any(trial.curve for trial in self.search.state.trials.values()):
+            return
+        prepared = self.prepared
+        try:
+            path = write_report(prepared.folder, prepared.record, prepared.config)
+        except Exception as error:
+            self.observer.say(f"no report was written: {first_line(error)}")
+        else:
+            self.observer.say(f"report: {path}")
 
     def _status(self) -> str:
         """The status after the last training. A finished search loses the checkpoints that nothing needs."""

@@ -51,15 +51,15 @@ class _Tuner:
         while not self._stop.stop_all():
             launched += 1
             config = self._proposals.suggest(str(launched))
-            if config is None or config == Searcher.FINISHED:
-                assert config is not None, "the search waits, though no trial runs"
+            if config == Searcher.FINISHED:
                 return
+            assert config is not None, "the search waits, though no trial runs"
             self._train(str(launched), config)
 
     def _train(self, name: str, config: dict[str, Any]) -> None:
         worker = object.__new__(self._trainable)
         drop = SimpleNamespace(remote=worker.drop)
-        actor = SimpleNamespace(drop=drop)
+        actor = SimpleNamespace(drop=drop, killed=False)
         trial = _Trial(config, SimpleNamespace(ray_actor=actor))
         for callback in self._callbacks:
             callback.on_trial_start(0, [], trial)
@@ -69,6 +69,8 @@ class _Tuner:
             while decision == TrialScheduler.CONTINUE:
                 decision = self._decisions.on_trial_result(None, trial, worker.step())
                 self._step_ended()
+                if actor.killed:
+                    raise LostWorker
         except LostWorker:
             failed = True
             for callback in self._callbacks:
@@ -108,6 +110,7 @@ def ray_here() -> Iterator[None]:
         patch.setattr(ray, "get_actor", _no_actor)
         patch.setattr(ray, "wait", lambda streams, **_: (streams[:1], streams[1:]))
         patch.setattr(ray, "remote", _Remote)
+        patch.setattr(ray, "kill", lambda actor: setattr(actor, "killed", True))
         patch.setattr(tune, "Tuner", _Tuner)
         patch.setattr(tune, "with_parameters", lambda trainable, **given: (trainable, given))
         patch.setattr(tune, "with_resources", lambda trainable, _: trainable)

@@ -30,6 +30,7 @@ ROOMS = [
     "search.final",
     "search.reports",
     "search.tracking",
+    "search.watch",
     "search.guard",
     "search.exchange",
     "search.housekeeping",
@@ -57,6 +58,8 @@ HOMES = {
     "optuna": ("search.core.searchers", "search.exchange.studies"),
     "rich": ("search.cli", "search.live", "search.gpu.examine"),
     "typer": ("search.cli",),
+    "starlette": ("search.watch",),
+    "uvicorn": ("search.watch",),
 }
 #: Modules outside `search.cli` and `search.live` that print, with the reason.
 PRINTING = {

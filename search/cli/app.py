@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli import exchange, look, upkeep
+from search.cli import control, exchange, look, upkeep
 from search.cli import options as given
 from search.cli.finish import command
 
@@ -123,6 +123,7 @@ def run(
     retrain: given.RetrainOption = True,
     storage: given.StorageOption = None,
     store: given.StoreOption = None,
+    watch: given.WatchOption = False,
     verbose: given.VerboseOption = False,
     debug: given.DebugOption = False,
 ) -> None:
@@ -148,7 +149,7 @@ def run(
         }  # fmt: skip
         if command_ is not None or task is None:
             program = _program(task, command_, space, objective, more, data, plan, flags, set_)
-            sys.exit(commands.run_command(console, opened, program, options, dry_run, verbose))
+            sys.exit(commands.run_command(console, opened, program, options, dry_run, verbose, watch))
         _check_no_program({"space": space, "objective": objective, **more})
         check_task_name(task)
         config = load_config(task, set_, flags, "demo" if data is None else "data")
@@ -157,7 +158,7 @@ def run(
         elif plan:
             commands.plan(console, opened, config, options)
         else:
-            sys.exit(commands.run(console, opened, config, options, verbose))
+            sys.exit(commands.run(console, opened, config, options, verbose, watch))
 
 
 def _program(
@@ -244,10 +245,15 @@ def retrain(
 
 
 for _command in (
-    look.data, look.ui, look.report, look.compare, look.why, look.logs,
+    look.data, look.ui, look.report, look.watch, look.compare, look.why, look.logs,
     upkeep.ls, upkeep.delete, upkeep.rename, upkeep.gc, upkeep.du,
 ):  # fmt: skip
     app.command()(_command)
+app.command()(control.stop)
+app.command()(control.pause)
+app.command("continue")(control.continue_)
+app.command()(control.add)
+app.command("set")(control.set_)
 
 
 @app.command()

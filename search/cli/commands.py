@@ -64,21 +64,23 @@ def _show(console: Console, outcome: SearchOutcome) -> int:
 
 
 def run(
-    console: Console, store: Store, config: SearchConfig, options: RunOptions, verbose: bool = False
+    console: Console, store: Store, config: SearchConfig, options: RunOptions, verbose: bool = False,
+    watch: bool = False,
 ) -> int:  # fmt: skip
     """Starts a search and runs its first session; returns the exit code."""
-    return _show(console, runs.run(store, config, options, ConsoleObserver(console, verbose)))
+    return _show(console, runs.run(store, config, options, ConsoleObserver(console, verbose, watch)))
 
 
 def run_command(
-    console: Console, store: Store, program: Program, options: RunOptions, dry: bool = False, verbose: bool = False
+    console: Console, store: Store, program: Program, options: RunOptions, dry: bool = False, verbose: bool = False,
+    watch: bool = False,
 ) -> int:  # fmt: skip
     """Searches a command (`run --command`) or a training function; returns the exit code.
 
     Args:
         dry: prints what the search would do, and starts none.
     """
-    observer = ConsoleObserver(console, verbose)
+    observer = ConsoleObserver(console, verbose, watch)
     if dry:
         code = program.pack()
         store.check()

@@ -80,6 +80,27 @@ def report(
             say(console, f"{opened.root} can only be read: the report is here, and not in MLflow")
 
 
+def watch(
+    name: given.NameArgument,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    store: given.StoreOption = None,
+    debug: given.DebugOption = False,
+) -> None:
+    """Serve the page of a search on 127.0.0.1, running or finished: it shows what is new and takes requests."""
+    with command(store, debug) as (console, opened):
+        from search.live.screen import say
+        from search.watch.process import address_of, listen, new_token
+        from search.watch.server import make_server
+
+        token = new_token()
+        server, listening = make_server(opened, name, token), listen()
+        say(console, f"page: {address_of(listening, token)}")
+        say(console, "who has this address can change the search; Ctrl-C ends the page and not the search")
+        if open_:
+            webbrowser.open(address_of(listening, token))
+        server.run([listening])
+
+
 def compare(
     task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only searches of this task.")] = None,
     search: Annotated[

@@ -268,6 +268,14 @@ StoreOption = Annotated[
         help="Folder of all searches and of MLflow's data. Example: results/",
     ),
 ]  # fmt: skip
+WatchOption = Annotated[
+    bool,
+    typer.Option(
+        "--watch", rich_help_panel="Output", show_default=False,
+        help="Serve the page of the search on 127.0.0.1 while it runs, from a process of its own. `watch NAME` does "
+        "the same from another terminal.",
+    ),
+]  # fmt: skip
 VerboseOption = Annotated[
     bool,
     typer.Option(

@@ -47,6 +47,7 @@ class Decision(NamedTuple):
         reason: words and figures for a person, such as `3rd of 8 at epoch 5; the best 3 continue`. The journal
             has it too. Empty if the trial continues because no rule compares trials at this epoch.
         ends_as: the outcome of a trial that stops, such as `completed` or `diverged`.
+        request: the id of the request that pauses the trial; None if a rule decided.
 
     >>> search.Decision("stop", "3rd of 3 at epoch 5; the best trial continues").outcome
     'stopped_early'
@@ -55,6 +56,7 @@ class Decision(NamedTuple):
     kind: Kind
     reason: str = ""
     ends_as: Outcome = "stopped_early"
+    request: str | None = None
 
     @classmethod
     def of(cls, event: Result) -> Decision:

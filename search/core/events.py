@@ -33,6 +33,10 @@ class SessionBegun(_Event):
     """A driver started or resumed the search."""
 
     event: Literal["session"]
+    #: With a time budget: the fields of the `TimePlan`, and the start of the command in milliseconds since 1970. They
+    #: are for a page that shows the budget; no decision reads them.
+    plan: NotRequired[dict[str, Any]]
+    began: NotRequired[int]
 
 
 class Ended(_Event):
@@ -66,6 +70,17 @@ WarmStarted = TypedDict(
 )
 
 
+class Requested(_Event):
+    """The driver took up a request; it acts after this event. See `search.core.requests`."""
+
+    event: Literal["request"]
+    id: str
+    #: A name of `requests.KINDS`.
+    kind: str
+    #: What follows from the request: `requests.settle`.
+    content: dict[str, Any]
+
+
 class Proposed(_Event):
     """A trial was proposed."""
 
@@ -75,6 +90,11 @@ class Proposed(_Event):
     seed: int
     #: The source of the configuration. Old journals have no reasons.
     reason: NotRequired[str]
+    #: The id of the request that added the trial, and the place of its configuration in the request.
+    request: NotRequired[str]
+    part: NotRequired[int]
+    #: The trial and the epoch of the checkpoint from which its training starts.
+    fork: NotRequired[list[int]]
 
 
 class Result(_Event):
@@ -91,6 +111,8 @@ class Result(_Event):
     device: str
     #: Why the trial continues, pauses or stops: `Decision.reason`. Absent if no rule compares trials at this epoch.
     reason: NotRequired[str]
+    #: The id of the request that pauses the trial.
+    request: NotRequired[str]
 
 
 class CheckpointWritten(_Event):
@@ -127,11 +149,12 @@ class Failed(_Event):
 class Moved(_Event):
     """A trial changed its state between two epochs.
 
-    `promoted`: it was paused at a rung and continues. `stopped_early`: it was paused, and the search ended. `paused`:
-    it was `stopped_early` and is paused again, as the search was given more. `timed_out`: it exceeded its time inside
-    an epoch. `interrupted`: it stopped with the search and will be resumed; in a study its process gave it back.
-    `reopened`: it was complete, and the search was given more epochs; in a study it was given back, and is asked again.
-    `completed`: a training with its own loop, such as a function or a command, ended.
+    `promoted`: it was paused and continues. `stopped_early`: it was paused, and the search ended; or a request stopped
+    it. `paused`: it was `stopped_early` and is paused again, as the search was given more; or a request paused it
+    while no worker trained it. `timed_out`: it exceeded its time inside an epoch. `interrupted`: it stopped with the
+    search and will be resumed; in a study its process gave it back. `reopened`: it was complete, and the search was
+    given more epochs; in a study it was given back, and is asked again. `completed`: a training with its own loop, such
+    as a function or a command, ended.
     """
 
     event: Literal["promoted", "stopped_early", "paused", "timed_out", "interrupted", "reopened", "completed"]
@@ -140,6 +163,8 @@ class Moved(_Event):
     of: NotRequired[int]
     #: Why it changed, in words and figures.
     reason: NotRequired[str]
+    #: The id of the request that changed it.
+    request: NotRequired[str]
 
 
 class RepeatStarted(_Event):
@@ -266,6 +291,7 @@ Event = (
     SessionBegun
     | Ended
     | WarmStarted
+    | Requested
     | Proposed
     | TrialEvent
     | RepeatEvent

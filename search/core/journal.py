@@ -261,6 +261,36 @@ class Reader:
         return cast(Event, event)
 
 
+class Tail:
+    """Reads a journal that another process writes, without a lock: each call returns the events since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reader, self._file = Reader(path), 0
+
+    def read(self) -> tuple[list[Event], bool]:
+        """The new events, and whether they are the journal from its beginning.
+
+        A journal loses its last lines if the disk refused a part of them, and may be replaced by another file. It is
+        then read from its beginning.
+
+        Raises:
+            InputError: as `Reader`.
+        """
+        file = self.path.stat().st_ino if self.path.exists() else 0
+        if file != self._file:
+            self._reader, self._file = Reader(self.path), file
+        first = not self._reader.end
+        try:
+            events = list(self._reader.new())
+        except InputError:
+            if first:
+                raise
+            first, self._reader = True, Reader(self.path)
+            events = list(self._reader.new())
+        return events, first and bool(events)
+
+
 @cache
 def _kinds() -> Any:
     """Checks an event against the kinds of `events.py`. It is made when it is first needed, as that takes 30 ms."""

@@ -52,7 +52,7 @@ def change(
     """
     raw, given = copy.deepcopy(raw), set()
     for text in sets:
-        parts, value = _parse_set(text)
+        parts, value = parse_set(text)
         _replace(raw, parts, value, f"--set {text}", allowed or {})
         if value is not None:
             given.add(".".join(parts))
@@ -81,13 +81,13 @@ def change(
 
 def given_by(sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None, named: Named = flag) -> dict[str, str]:
     """Each changed key with the words of the user: `{"search.trials": "--trials 0"}`. Arguments as for `change`."""
-    given = {".".join(_parse_set(text)[0]): f"--set {text}" for text in sets}
+    given = {".".join(parse_set(text)[0]): f"--set {text}" for text in sets}
     return given | {key: named(key, value) for key, value in (flags or {}).items() if value is not None}
 
 
 def values_given(sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Each changed key with its new value: `{"search.trials": 0}`. Arguments as for `change`."""
-    values = {".".join(parts): value for parts, value in map(_parse_set, sets)}
+    values = {".".join(parts): value for parts, value in map(parse_set, sets)}
     return values | {key: value for key, value in (flags or {}).items() if value is not None}
 
 
@@ -129,15 +129,23 @@ def _end_without_budget(raw: dict[str, Any], given: Collection[str]) -> None:
         raw["search"]["time_budget"] = None
 
 
-def _parse_set(text: str) -> tuple[list[str], Any]:
+def parse_set(text: str, shown: str = "--set ") -> tuple[list[str], Any]:
+    """The parts of the dotted key of `KEY=VALUE`, with its section, and the value, which is YAML.
+
+    Args:
+        shown: stands before the text in messages.
+
+    Raises:
+        InputError: the text has another form.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"--set {text}: expected KEY=VALUE")
+        raise InputError(f"{shown}{text}: expected KEY=VALUE")
     try:
         # OmegaConf also reads the files. To YAML 1.1 `1e-4` is a text; to OmegaConf it is a number.
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]
     except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:  # ValueError: 5,000 digits
-        raise InputError(f"--set {text}: the value is not YAML: {first_line(error)}") from error
+        raise InputError(f"{shown}{text}: the value is not YAML: {first_line(error)}") from error
     parts = key.strip().split(".")
     return (parts if parts[0] in SECTIONS else ["space", *parts]), parsed
 

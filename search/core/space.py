@@ -189,6 +189,12 @@ class Space:
             )
         return points
 
+    def holds(self, params: Params) -> bool:
+        """Whether each value of a configuration is in the range of its parameter."""
+        return all(
+            p.allows(params.get(p.name)) if p.exists(params) else params.get(p.name) is None for p in self.parameters
+        )
+
     def choices(self) -> Choices:
         """The values of each parameter by name; None for a continuous range, or a range of over `MOST_POINTS` numbers.
 

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import assert_never
 
-from search.core.events import AuditEvent, Decided, Event, FinalEvent, RepeatEvent, TrialEvent
+from search.core.events import (
+    AuditEvent,
+    Decided,
+    Ended,
+    Event,
+    FinalEvent,
+    Proposed,
+    RepeatEvent,
+    Requested,
+    SessionBegun,
+    TrialEvent,
+)
 from search.core.space import Plain
 from trainables import Objective, Params
 
@@ -50,6 +63,15 @@ class Trial:
     micro_batches: int = 1
     #: Whether its own loop ended before the most epochs of a trial, for example by its own early stopping.
     ended_itself: bool = False
+    #: The id of the request that stops it, of the one that keeps it paused, and of the one that continues it now.
+    stopped_by: str | None = None
+    held_by: str | None = None
+    released_by: str | None = None
+    #: The epoch that it still trains after a request paused it, or the search, or ended the search; 0: none. A trial
+    #: whose driver is killed meanwhile trains it after the resume, so that the results are the same.
+    finishes: int = 0
+    #: The trial and the epoch of the checkpoint from which its training starts; None: from the beginning.
+    fork: tuple[int, int] | None = None
 
     @property
     def over(self) -> bool:
@@ -60,6 +82,11 @@ class Trial:
     def idle(self) -> bool:
         """Whether no worker trains it: it is over, or paused until it is promoted."""
         return self.over or self.outcome == "paused"
+
+    @property
+    def owes_epoch(self) -> bool:
+        """Whether it trains the rest of an epoch before a request takes effect."""
+        return self.outcome is None and self.epoch < self.finishes
 
     @property
     def epoch(self) -> int:
@@ -127,6 +154,22 @@ class Trial:
         diverged may diverge sooner the next time.
         """
         return self.best_epoch > 0 and self.outcome != "diverged"
+
+
+@dataclass(frozen=True)
+class Added:
+    """A configuration that a request added, and that no trial has yet.
+
+    Attributes:
+        request, part: the id of the request, and the place of the configuration in it.
+        params: values by hyperparameter; the search chooses those that are missing.
+        fork: the trial and the epoch of the checkpoint from which the training starts; None: from the beginning.
+    """
+
+    request: str
+    part: int
+    params: Mapping[str, Plain]
+    fork: tuple[int, int] | None = None
 
 
 @dataclass
@@ -201,6 +244,17 @@ class SearchState:
         self.sessions = 0
         #: Tracebacks of the last trials of this session, if they failed one after the other.
         self.failed_in_a_row: list[str] = []
+        #: The requests that were taken up, by id; the ids of the request that pauses the search, and of the one that
+        #: ends it; and the configurations that wait for a trial.
+        self.requests: dict[str, Requested] = {}
+        self.paused_by: str | None = None
+        self.stopped_by: str | None = None
+        self.added: list[Added] = []
+
+    def by_request(self, name: str) -> str:
+        """The source of a change by the request with the id `name`, in words."""
+        at = datetime.fromtimestamp(self.requests[name].get("time", 0) / 1000)
+        return f"by a request at {at:%Y-%m-%d %H:%M}"
 
     def params_again(self, trial: Trial) -> Params:
         """The trial's configuration for another training, with the values that its best epoch tuned on validation."""
@@ -211,17 +265,14 @@ class SearchState:
     def apply(self, event: Event) -> None:
         """Updates the state by an event, live or replayed."""
         match event["event"]:
-            case "session":
-                self.sessions += 1
-                self.status = "searching"
-                self.failed_in_a_row = []
-            case "ended":
-                self.status = event["status"]
+            case "session" | "ended":
+                self._apply_session(event)
             case "warm_start":
                 pass  # only the searcher reads it
+            case "request":
+                self._apply_request(event)
             case "trial":
-                number = event["number"]
-                self.trials[number] = Trial(number, event["params"], event["seed"])
+                self._begin(event)
             case "result" | "checkpoint" | "retry" | "failed":
                 self._apply_to_trial(self.trials[event["number"]], event)
             case "promoted" | "stopped_early" | "paused" | "timed_out" | "interrupted" | "reopened" | "completed":
@@ -239,11 +290,68 @@ class SearchState:
             case _:
                 assert_never(event)
 
+    def _apply_session(self, event: SessionBegun | Ended) -> None:
+        if event["event"] == "session":
+            self.sessions += 1
+            self.status = "searching"
+            self.failed_in_a_row = []
+            return
+        self.status = status = event["status"]
+        ends = self.requests.get(self.stopped_by or "")
+        if ends is not None and (status != "interrupted" or not ends["content"]["retrain"]):
+            self.stopped_by = None  # the search ended as the request asked
+
+    def _begin(self, event: Proposed) -> None:
+        number, fork = event["number"], event.get("fork")
+        self.trials[number] = Trial(number, event["params"], event["seed"])
+        self.trials[number].fork = None if fork is None else (fork[0], fork[1])
+        mine = event.get("request"), event.get("part")
+        self.added = [one for one in self.added if (one.request, one.part) != mine]
+
+    def _apply_request(self, event: Requested) -> None:
+        name, content = event["id"], event["content"]
+        self.requests[name] = event
+        match event["kind"]:
+            case "stop search":
+                self.stopped_by = name
+                self._finish_epochs(self.trials)
+            case "stop":
+                for number in content["trials"]:
+                    self.trials[number].stopped_by = name
+            case "pause" if content["trials"]:
+                for number in content["trials"]:
+                    self.trials[number].held_by, self.trials[number].released_by = name, None
+                self._finish_epochs(content["trials"])
+            case "pause":
+                self.paused_by = name
+                self._finish_epochs(self.trials)
+            case "continue":
+                self._release(name, content["trials"])
+            case "add":
+                self.added += [
+                    Added(name, part, given["params"], None if given["fork"] is None else tuple(given["fork"]))
+                    for part, given in enumerate(content["configurations"])
+                ]
+
+    def _finish_epochs(self, numbers: Iterable[int]) -> None:
+        """Lets these trials finish the epoch in which they are."""
+        for trial in (self.trials[number] for number in numbers):
+            trial.finishes = trial.epoch + 1 if trial.outcome is None else 0
+
+    def _release(self, name: str, numbers: list[int]) -> None:
+        """Continues these trials; without numbers all that requests paused, and the search."""
+        if not numbers:
+            self.paused_by = None
+        for trial in self.trials.values():
+            if trial.number in numbers or (not numbers and trial.held_by):
+                trial.held_by, trial.released_by = None, name if trial.outcome == "paused" else None
+
     def _apply_to_trial(self, trial: Trial, event: TrialEvent) -> None:
         match event["event"]:
             case "result":
                 trial.reported, trial.device = event.get("time", 0), event["device"]
                 trial.outcome = event["outcome"]
+                trial.held_by = event.get("request", trial.held_by)
                 trial.retries = []
                 if trial.outcome == "diverged":
                     trial.curve[event["epoch"]] = event["metrics"]
@@ -257,7 +365,7 @@ class SearchState:
                 trial.retries.append(event["why"])
                 trial.micro_batches = event["micro_batches"]
             case "reopened" | "promoted":
-                trial.outcome = None
+                trial.outcome, trial.released_by = None, None
             case "completed":
                 trial.outcome = "completed"
                 trial.ended_itself = trial.epoch < event.get("of", trial.epoch)
@@ -342,12 +450,32 @@ class SearchState:
         return [f for f in done if f.epochs == done[0].epochs]
 
     def unfinished(self) -> list[Trial]:
-        """The trials that train, or that will train again."""
+        """The trials that train, or that will train again without a promotion."""
         return [t for t in self.trials.values() if not t.idle]
 
     def paused(self) -> dict[int, int]:
-        """The epoch of each paused trial, by its number."""
-        return {t.number: t.epoch for t in self.trials.values() if t.outcome == "paused"}
+        """The epoch of each paused trial that no request keeps paused, by its number."""
+        return {t.number: t.epoch for t in self.trials.values() if t.outcome == "paused" and not t.held_by}
+
+    def forks(self) -> set[tuple[int, int]]:
+        """The trial and the epoch of each checkpoint from which a trial will start."""
+        begun = {t.fork for t in self.trials.values() if t.fork and not t.checkpoints and not t.over}
+        return begun | {added.fork for added in self.added if added.fork}
+
+    @property
+    def added_in_all(self) -> int:
+        """The number of configurations that requests added until now."""
+        return sum(len(r["content"]["configurations"]) for r in self.requests.values() if r["kind"] == "add")
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a request paused the search, or one of its trials."""
+        return self.paused_by is not None or any(t.held_by and not t.over for t in self.trials.values())
+
+    @property
+    def has_requested_work(self) -> bool:
+        """Whether requests added configurations or continued trials that have not begun again."""
+        return bool(self.added) or any(t.released_by and t.outcome == "paused" for t in self.trials.values())
 
 
 def _moving_averages(values: list[float], window: int) -> list[float]:

@@ -18,21 +18,24 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import cast
+from typing import Literal, cast
 
+import numpy as np
+
+from search.core.changes import with_changes
 from search.core.config import SearchConfig
 from search.core.decision import CONTINUE, Decision, TrialResult, complete_reason, decide, go_on
-from search.core.events import CheckpointWritten, Event, Failed, Moved, Result, Retried
+from search.core.events import CheckpointWritten, Event, Failed, Moved, Proposed, Result, Retried, WarmStarted
 from search.core.failures import Failure, may_retry, sign
 from search.core.pareto import measured
 from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.schedulers.base import Scheduler
 from search.core.schedulers.rungs import Losses, merge_rungs
 from search.core.searchers import make_searcher
-from search.core.searchers.base import Searcher
-from search.core.searchers.priors import first_from_priors
+from search.core.searchers.base import Searcher, turn_of
+from search.core.searchers.priors import complete, first_from_priors
 from search.core.seeds import trial_seed
-from search.core.state import SearchState, Trial
+from search.core.state import Added, SearchState, Trial
 from search.core.warm_start import as_trials
 from trainables import Objective, Params
 
@@ -73,11 +76,11 @@ class Study:
             events: events to apply, such as those of a journal.
         """
         self.config, self.objective, self.ends_itself = config, objective, ends_itself
-        if searcher is None:
-            self.searcher, self.total = make_searcher(config, objective)
-        else:
-            limit = searcher.configurations
-            self.searcher, self.total = searcher, math.inf if limit is None else limit
+        self._makes_searcher = searcher is None
+        self.searcher = searcher or make_searcher(config, objective)[0]
+        self._warm: WarmStarted | None = None
+        #: Trials with a value outside the space, which the searcher does not see.
+        self._outside: set[int] = set()
         self.scheduler: Scheduler = SCHEDULERS.get(config.search.scheduler).from_settings(config.search)
         self.state = SearchState(objective)
         #: True if no new trial begins, as a trial takes more time than is left.
@@ -85,9 +88,7 @@ class Study:
         #: The trials that have the configuration of the priors; they follow the starting configurations. The scheduler
         #: does not end them: so the result is never worse than the configuration of an expert, even if their early
         #: epochs look bad.
-        uses_priors = SEARCHERS.get(config.search.searcher).uses_priors
-        experts = first_from_priors(config.space, len(config.balanced)) if uses_priors else 0
-        self._experts = range(begin := len(config.search.first or ()), begin + experts)
+        self._experts = self._first_from_priors()
         #: A view for each balanced value. Trial `number` belongs to view `number % len(views)`.
         self._views = [_View(self, turn) for turn in range(len(config.balanced))]
         #: Proposals of the searcher whose event is not applied yet, by trial number.
@@ -102,16 +103,55 @@ class Study:
         self.state.apply(event)
         match event["event"]:
             case "warm_start":
-                self.searcher.learn(as_trials(event, self.objective), event.get("first", []))
+                self._learn(event)
+            case "request" if event["kind"] == "set":
+                self._change(with_changes(self.config, event["content"]))
             case "trial":
-                trial = self.state.trials[event["number"]]
-                asked = self._asked.pop(trial.number, None)
-                if asked is not None and asked != trial.params:
-                    self.searcher.withdraw(trial.number)
-                if asked != trial.params:
-                    self.searcher.replay(trial)
+                self._take_trial(self.state.trials[event["number"]])
             case "result" | "failed" | "timed_out" | "completed":
                 self._take_result(event)
+
+    def _learn(self, event: WarmStarted) -> None:
+        self._warm = event
+        self.searcher.learn(as_trials(event, self.objective), event.get("first", []))
+
+    def _change(self, config: SearchConfig) -> None:
+        """Takes a changed configuration. A new searcher learns the trials that are inside its space.
+
+        The searcher is always new: whatever happened before, it depends only on the configuration and on the trials.
+        """
+        self.config = config
+        if not self._makes_searcher:
+            return
+        self._experts = self._first_from_priors()
+        self.searcher, _ = make_searcher(config, self.objective)
+        self._asked.clear()
+        self._outside.clear()
+        if self._warm is not None:
+            self._learn(self._warm)
+        for trial in self.state.trials.values():
+            self._take_trial(trial)
+            if trial.idle:
+                self._tell(trial)
+
+    def _first_from_priors(self) -> range:
+        uses_priors = SEARCHERS.get(self.config.search.searcher).uses_priors
+        count = first_from_priors(self.config.space, len(self.config.balanced)) if uses_priors else 0
+        return range(begin := len(self.config.search.first or ()), begin + count)
+
+    def _take_trial(self, trial: Trial) -> None:
+        """Shows the searcher a trial that it has not proposed itself."""
+        asked = self._asked.pop(trial.number, None)
+        if asked is not None and asked != trial.params:
+            self.searcher.withdraw(trial.number)
+        if self._makes_searcher and not self.config.space.holds(trial.params):
+            self._outside.add(trial.number)
+        elif asked != trial.params:
+            self.searcher.replay(trial)
+
+    def _tell(self, trial: Trial) -> None:
+        if trial.number not in self._outside:
+            self.searcher.tell(trial)
 
     def _take_result(self, event: Result | Failed | Moved) -> None:
         trial = self.state.trials[event["number"]]
@@ -121,14 +161,24 @@ class Study:
         if trial.outcome == "diverged":
             view.remove(trial.number)
         if trial.idle:
-            self.searcher.tell(trial)
+            self._tell(trial)
 
     # The next trial
 
     @property
+    def total(self) -> float:
+        """The number of trials, with those that requests added; infinity if only a budget ends the search."""
+        limits = []
+        if self._makes_searcher and self.config.search.trials is not None:
+            limits.append(self.config.search.trials + self.state.added_in_all)
+        if self.searcher.configurations is not None:
+            limits.append(self.searcher.configurations + len(self._outside))
+        return min(limits, default=math.inf)
+
+    @property
     def has_more(self) -> bool:
         """Whether new trials will come."""
-        return len(self.state.trials) < self.total and not self.closed
+        return bool(self.state.added) or (len(self.state.trials) < self.total and not self.closed)
 
     @property
     def _is_short_of_time(self) -> bool:
@@ -140,6 +190,9 @@ class Study:
 
         Balanced values get equal shares: the value with the fewest results at its rungs comes first.
         """
+        released = (t.number for t in self.state.trials.values() if t.released_by and t.outcome == "paused")
+        if (number := next(released, None)) is not None:
+            return number
         views = self._views
         if len(views) > 1:
             views = sorted(views, key=lambda view: sum(map(len, self.scheduler.rungs(view).values())))
@@ -156,26 +209,47 @@ class Study:
     def propose(self) -> Event | None:
         """The event of the next trial: `promoted`, or else `trial`; None if no trial can begin now.
 
-        In a deterministic search no trial of the next round begins before the round ends.
+        In a deterministic search no trial of the next round begins before the round ends. A configuration that a
+        request added comes first, but after those of experts and of earlier searches.
         """
+        if self.state.paused_by or self.state.stopped_by:
+            return None
         if (promoted := self.promote()) is not None:
             return Moved(event="promoted", number=promoted, reason=self.promotion_reason(promoted))
         number = len(self.state.trials)
         if not self.has_more or (first_of_round(self.config, number) == number and self.state.unfinished()):
             return None
+        seed = trial_seed(self.config.search.seed, number)
+        last = self.closed or len(self.state.trials) >= self.total
+        if self.state.added and (last or number >= self._experts.stop + len(self.searcher.first)):
+            return self._proposed(self.state.added[0], number, seed)
         params = self.searcher.ask(number)
         self._asked[number] = params
-        return {
-            "event": "trial", "number": number, "params": params, "seed": trial_seed(self.config.search.seed, number),
-            "reason": self.proposal_reason(),
-        }  # fmt: skip
+        return Proposed(event="trial", number=number, params=params, seed=seed, reason=self.proposal_reason())
+
+    def _proposed(self, added: Added, number: int, seed: int) -> Proposed:
+        """The event of a trial with a configuration that a request added."""
+        space = self.config.space.fix(turn_of(self.config.turns, number))
+        params = complete(space, added.params, np.random.default_rng(seed))
+        reason = self.state.by_request(added.request)
+        event = Proposed(
+            event="trial", number=number, params=params, seed=seed, reason=reason, request=added.request,
+            part=added.part,
+        )  # fmt: skip
+        if added.fork is not None:
+            trial, epoch = added.fork
+            event["fork"] = [trial, epoch]
+            event["reason"] = f"{reason}, from the checkpoint of trial {trial} at {self.config.search.unit.at(epoch)}"
+        return event
 
     def proposal_reason(self) -> str:
         """The source of the searcher's last proposal."""
         return self.searcher.source or f"by searcher {self.config.search.searcher}"
 
     def promotion_reason(self, number: int) -> str:
-        """The rank of a paused trial at its rung now."""
+        """The rank of a paused trial at its rung now; or the request that continues it."""
+        if (released := self.state.trials[number].released_by) is not None:
+            return self.state.by_request(released)
         reason = self.scheduler.decide(self._view(number), self.state.trials[number]).reason
         return f"{reason}; the time that is left is too short for a new trial" if self._is_short_of_time else reason
 
@@ -196,7 +270,8 @@ class Study:
     ) -> tuple[list[Event], dict[int, Decision]]:
         """Decides on trials that report together, each at its last epoch.
 
-        An epoch that the state has already was trained again after a failure. Its first record stays.
+        An epoch that the state has already was trained again after a failure. Its first record stays. A trial that a
+        request stopped inside an epoch may report once more, which is ignored.
 
         Args:
             results: in the order of the epochs.
@@ -210,6 +285,7 @@ class Study:
             InputError: the search has an objective that the epochs do not measure.
         """
         trials = self.state.trials
+        results = [r for r in results if not (trials[r.number].stopped_by and trials[r.number].over)]
         new = [r for r in results if r.epoch not in trials[r.number].curve]
         for objective in self.config.objectives if new and not new[0].diverged else ():
             measured(new[0].metrics, objective)
@@ -224,6 +300,8 @@ class Study:
             )  # fmt: skip
             if decision.reason and not r.diverged:
                 result["reason"] = decision.reason
+            if decision.request:
+                result["request"] = decision.request
             events.append(result)
         events += [
             cast(CheckpointWritten, {"event": "checkpoint", "number": r.number, "epoch": r.epoch, **r.checkpoint})
@@ -270,7 +348,11 @@ class Study:
         """The decision on a trial after its new epochs, which the state does not have yet."""
         trial = self.state.trials[results[0].number]
         trial = replace(trial, curve=trial.curve | {r.epoch: r.metrics for r in results})
-        return decide(trial, results[-1], self.config.search, self.ends_itself, self._by_rank)
+        decision = decide(trial, results[-1], self.config.search, self.ends_itself, self._by_rank)
+        by = trial.held_by or self.state.paused_by
+        if decision.kind == "continue" and by and trial.epoch < self.config.search.epochs:
+            return Decision("pause", self.state.by_request(by), request=by)
+        return decision
 
     def _by_rank(self, trial: Trial) -> Decision:
         """The scheduler's decision. A trial with the configuration of the priors always continues."""
@@ -284,6 +366,30 @@ class Study:
         """Whether the trials have trained `search.epoch_budget` epochs together."""
         budget = self.config.search.epoch_budget
         return budget is not None and sum(t.epoch for t in self.state.trials.values()) >= budget
+
+    # Requests
+
+    def stops(self) -> list[Event]:
+        """The events of the trials that a request stops and that are not over."""
+        stopped = [t for t in self.state.trials.values() if t.stopped_by and not t.over]
+        return [self._moved("stopped_early", t.number, str(t.stopped_by)) for t in stopped]
+
+    def pauses(self, waiting: Iterable[Trial]) -> list[Event]:
+        """The events of the trials among `waiting` that a request keeps paused. No worker trains them."""
+        held = [t for t in waiting if t.held_by and not t.idle and not t.owes_epoch]
+        return [self._moved("paused", t.number, str(t.held_by)) for t in held]
+
+    @property
+    def ends_now(self) -> bool:
+        """Whether a request ends the search, and every trial has finished its epoch."""
+        return self.state.stopped_by is not None and not any(t.owes_epoch for t in self.state.trials.values())
+
+    def is_ending(self, number: int) -> bool:
+        """Whether a request ends the search, and this trial has finished its epoch."""
+        return self.state.stopped_by is not None and not self.state.trials[number].owes_epoch
+
+    def _moved(self, kind: Literal["stopped_early", "paused"], number: int, request: str) -> Moved:
+        return Moved(event=kind, number=number, reason=self.state.by_request(request), request=request)
 
     # Failures
 
@@ -337,6 +443,8 @@ class Study:
 
     def _waited(self, trial: Trial) -> bool:
         decided = self.scheduler.decides(trial.number, trial.epoch) and trial.number not in self._experts
+        if trial.stopped_by:
+            return False
         return decided and self.scheduler.decide(self._view(trial.number), trial).kind == "pause"
 
     # Views

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import ceil, inf, isinf
+from typing import Any
 
 from search.core.config import SearchConfig, check_config
 from search.core.overrides import lay_over
@@ -294,6 +295,10 @@ class TimePlan:
             comparison_seeds=settings.compare_seeds if len(config.balanced) > 1 else 0,
             fused=fused,
         )
+
+    def fields(self) -> dict[str, Any]:
+        """The arguments of this plan without its constants, as plain data."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "shares"}
 
     # Before the trials
 

@@ -20,10 +20,22 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from search.core.config import parse_duration
-from search.core.events import AuditResult, Event, Failed, FinalResult, Notice, RepeatResult, Retried, StepsDone
+from search.core.events import (
+    AuditResult,
+    Event,
+    Failed,
+    FinalResult,
+    Notice,
+    RepeatResult,
+    Requested,
+    Retried,
+    StepsDone,
+    Stopping,
+)
 from search.core.failures import failure_in_a_line, in_a_line, user_line
 from search.core.readable import clock, figure, value, visible
 from search.core.redaction import redacted
+from search.core.requests import in_words
 from search.core.state import SearchState, Trial
 from search.live.heartbeat import SILENCE, Heartbeat, shows_bars, stamped
 from search.live.table import TrialTable, budget_bar
@@ -110,9 +122,8 @@ class Reporter:
     def _sentence(self, event: Event | Notice) -> str | None:
         """The line about an event that is always printed; None where there is none."""
         match event["event"]:
-            case "stopping":
-                again = "; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""
-                return f"stopping ({event['why']}): running trials finish their epoch and save{again}"
+            case "request" | "stopping":
+                return self._stopping(event)
             case "stalled":
                 numbers, limit = _listed(event["numbers"]), f"{event['limit']} (search.stall_timeout)"
                 return f"trial {numbers} ended no epoch within {limit}: its worker is ended"
@@ -135,6 +146,15 @@ class Reporter:
             case "repeat_finished":
                 return f"comparison: {event['value']}, seed {event['seed']}: {shown(event['test'], '')} on test"
         return None
+
+    def _stopping(self, event: Requested | Stopping) -> str | None:
+        """The line about a request, or about the end of the trials; None for an end that a request announced."""
+        if event["event"] == "request":
+            return f"request: {in_words(event)}"
+        if event["why"] == "request":
+            return None
+        again = "; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""
+        return f"stopping ({event['why']}): running trials finish their epoch and save{again}"
 
     def _follow(self, event: FinalResult | AuditResult | RepeatResult) -> None:
         """Keeps an epoch of a training after the trials for the live table; a log gets a line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -17,17 +17,19 @@ from search.observer import Observer, Progress
 from search.output import PatientFile
 from search.runtime.budget import command_began
 from search.runtime.search import Search
+from search.watch.process import PageProcess
 
 
 class ConsoleObserver(Observer):
     """Prints lines, a bar for long preparations, and the live table of trials. One observer serves one command."""
 
-    def __init__(self, console: Console, verbose: bool = False) -> None:
+    def __init__(self, console: Console, verbose: bool = False, watch: bool = False) -> None:
         """
         Args:
             verbose: whether each epoch has a line where no live table is shown.
+            watch: whether a process serves the page of the search while it runs.
         """
-        self.console, self.verbose = console, verbose
+        self.console, self.verbose, self._serves = console, verbose, watch
         if isinstance(console, Screen):
             console.printed = min(console.printed, command_began())  # the imports of the command were silent, too
         self._reporter: Reporter | None = None
@@ -51,7 +53,14 @@ class ConsoleObserver(Observer):
         """Shows the live table on a terminal and in a notebook, and lines in a log."""
         self._reporter = Reporter(self.console, search, self.verbose, began)
         search.listeners.append(self._reporter)
-        with self._reporter.live():
+        with ExitStack() as shown:
+            if self._serves:
+                try:
+                    page = shown.enter_context(PageProcess(search.folder))
+                    self.say(f"page: {page.address}")
+                except OSError as error:  # the search goes on without it
+                    self.say(f"the page cannot be served: {error}")
+            shown.enter_context(self._reporter.live())
             yield
 
 

@@ -1,56 +1,47 @@
-"""Which hyperparameters matter: functional analysis of variance, with intervals.
+"""Which hyperparameters matter: PED-ANOVA, with intervals.
 
-A forest of regression trees learns the rank of a trial from its configuration. The share of a hyperparameter p is
-
-    Var over p (mean of the forest's rank over the other hyperparameters) / Var of the forest's rank
-
-which is the main effect of Hutter et al. (2014, fANOVA). Both variances are over configurations that are drawn from the
-space as a search draws them: a log-uniform range is uniform in the logarithm.
-
-Why not Optuna's importances: its fANOVA integrates a log-uniform range uniformly, so nine tenths of the weight of
-[1e-5, 1e-1] lie above 1e-2. In a test where log10 of lr explains half of the variance and x the other half, 150 trials
-give 0.09 and 0.91 there, and 0.45 and 0.48 here. Its default, PED-ANOVA, asks another question: how the best tenth of
-the trials differs from all trials. The best tenth of 18 trials has two trials.
-
-Ranks are used instead of values, because one diverging loss would be most of the variance of the values.
-
-A conditional hyperparameter exists in a part of the space. Its two variances are over that part.
+PED-ANOVA (Watanabe et al. 2023) compares how the values of a hyperparameter are distributed among the best tenth of the
+trials and among all trials: the importance is the Pearson divergence of the two densities. A conditional hyperparameter
+counts on the trials in which it exists, as in conditional PED-ANOVA (arXiv 2601.20800): the divergence there is
+multiplied by (share of the best trials)^2 / (share of all trials). The shares are those of Optuna's
+`PedAnovaImportanceEvaluator`; a test compares them. Why not Optuna's class: it takes a study, and an interval would
+need 40 resampled studies.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr
 
 from search.core.searchers.encoding import Encoding
-from search.core.searchers.priors import from_unit
-from search.core.searchers.rank_model import normal_scores
-from search.core.space import Parameter, Plain, Space
+from search.core.space import Parameter, Space
 from search.core.state import Trial
 from trainables import Objective
 
 Array = np.ndarray
 
-#: Number of resampled sets of trials, and of trees that are fitted to each set.
-RESAMPLES, TREES = 40, 8
-#: Fewest trials at a leaf: with 1, a tree learns the noise of each trial.
-LEAF = 2
-#: Number of values of a range, and of drawn configurations for each value.
-VALUES, BACKGROUND = 12, 64
-#: Fewest drawn configurations, and fewest trials, in which a conditional hyperparameter must exist.
-FEWEST_DRAWN, FEWEST_TRIALS = 8, 4
+#: Number of resampled sets of trials.
+RESAMPLES = 40
+#: The share of the trials that are compared with all, and the fewest of them: two trials would have no distribution.
+TOP, FEWEST_TOP = 0.1, 5
+#: Number of equal parts of a range.
+STEPS = 50
+#: Fewest trials, and fewest trials in which a conditional hyperparameter must exist.
+FEWEST_TRIALS = 4
 #: Share of the resampled sets whose importance is within the interval.
 LEVEL = 0.9
 
 
 @dataclass(frozen=True)
 class Importance:
-    """The share (0 to 1) of the variance of the trials' ranks that one hyperparameter explains by itself.
+    """The share (0 to 1) of one hyperparameter in the importance of all.
 
-    `low` and `high`: the interval that holds `LEVEL` of the shares of resampled trials. `trials`: number of trials in
-    which the hyperparameter exists.
+    `low` and `high`: the interval that holds `LEVEL` of the shares of resampled trials, and the share itself. `trials`:
+    number of trials in which the hyperparameter exists.
     """
 
     name: str
@@ -58,20 +49,6 @@ class Importance:
     low: float
     high: float
     trials: int
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """Configurations that differ in one hyperparameter.
-
-    Attributes:
-        rows: features (values * background, d), grouped by value.
-        there: (background,), whether the hyperparameter exists in each background configuration.
-    """
-
-    parameter: Parameter
-    rows: Array
-    there: Array
 
 
 def importances(trials: Sequence[Trial], space: Space, objective: Objective) -> list[Importance]:
@@ -92,65 +69,91 @@ def importances(trials: Sequence[Trial], space: Space, objective: Objective) -> 
         raise ValueError("all trials came to the same result")
     encoding = Encoding(space)
     rows = np.array([encoding.row(t.params) for t in trials])
-    x, y = encoding.features(rows), normal_scores(losses)
     counts = (~np.isnan(rows)).sum(0)
-    probes = [
-        probe
-        for parameter, count in zip(space.parameters, counts, strict=True)
-        if parameter.searched and count >= FEWEST_TRIALS and (probe := _probe(encoding, parameter)) is not None
+    chosen = [
+        (parameter, _cells(parameter, rows[:, column]), int(counts[column]))
+        for column, parameter in enumerate(space.parameters)
+        if parameter.searched and counts[column] >= FEWEST_TRIALS
     ]
-    shares = np.array(_resampled_shares(x, y, probes)).reshape(RESAMPLES, len(probes))
+    if not chosen:
+        return []
+    rng = np.random.default_rng(0)
+    sets = [np.arange(len(losses)), *(rng.integers(len(losses), size=len(losses)) for _ in range(RESAMPLES))]
+    shares = np.array([_shares([(p, cells[drawn]) for p, cells, _ in chosen], losses[drawn]) for drawn in sets])
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(shares, [tail, 1 - tail], axis=0)
-    number = dict(zip((p.name for p in space.parameters), counts, strict=True))
+    low, high = np.quantile(shares[1:], [tail, 1 - tail], axis=0)
     result = [
-        Importance(probe.parameter.name, float(share), float(least), float(most), int(number[probe.parameter.name]))
-        for probe, share, least, most in zip(probes, shares.mean(0), low, high, strict=True)
+        Importance(parameter.name, float(share), float(min(least, share)), float(max(most, share)), count)
+        for (parameter, _, count), share, least, most in zip(chosen, shares[0], low, high, strict=True)
     ]
     return sorted(result, key=lambda importance: (-importance.share, importance.name))
 
 
-def _probe(encoding: Encoding, parameter: Parameter) -> _Probe | None:
-    """The configurations for one hyperparameter; None if it exists in fewer than `FEWEST_DRAWN` of them."""
-    column = [p.name for p in encoding.space.parameters].index(parameter.name)
-    rows = np.array(
-        [encoding.draw(np.random.default_rng(0), BACKGROUND, {parameter.name: value}) for value in _values(parameter)]
-    )
-    there = ~np.isnan(rows[0, :, column])
-    if there.sum() < FEWEST_DRAWN:
-        return None
-    return _Probe(parameter, encoding.features(rows.reshape(-1, rows.shape[2])), there)
+def _size(parameter: Parameter) -> int:
+    """The number of cells into which the values of a hyperparameter fall."""
+    if parameter.kind in ("choice", "value"):
+        return len(parameter.choices)
+    if parameter.kind == "int":
+        return min(STEPS, int((parameter.high - parameter.low) // parameter.step) + 1)
+    return STEPS
 
 
-def _values(parameter: Parameter) -> list[Plain]:
-    """Equally likely values that represent the whole range of a hyperparameter."""
-    if parameter.kind == "choice":
-        return list(parameter.choices)
-    middles = (np.arange(VALUES) + 0.5) / VALUES
-    return [from_unit(parameter, float(unit)) for unit in middles]
+def _cells(parameter: Parameter, codes: Array) -> Array:
+    """(n,): the cell of each value; -1 where the hyperparameter does not exist."""
+    size = _size(parameter)
+    if parameter.kind in ("choice", "value"):
+        cells = codes
+    elif parameter.kind == "int":  # the encoding has the middle of a number's share of the range
+        cells = codes * size - 0.5
+    else:
+        cells = codes * (size - 1)
+    return np.where(np.isnan(codes), -1, np.clip(np.round(np.nan_to_num(cells)), 0, size - 1)).astype(int)
 
 
-def _resampled_shares(x: Array, y: Array, probes: Sequence[_Probe]) -> list[list[float]]:
-    """The share of each probed hyperparameter (inner list), for each resampled set of trials (outer list)."""
-    from sklearn.ensemble import RandomForestRegressor  # the import takes a second, and most commands need no forest
-
-    rng = np.random.default_rng(0)
-    everything = np.concatenate([probe.rows for probe in probes])
-    ends = np.cumsum([len(probe.rows) for probe in probes])[:-1]
-    shares = []
-    for seed in range(RESAMPLES):
-        drawn = rng.integers(len(y), size=len(y))
-        # Each split considers 70 % of the features, so that the trees differ and a strong feature hides no other one.
-        forest = RandomForestRegressor(
-            TREES, bootstrap=False, min_samples_leaf=LEAF, max_features=0.7, random_state=seed
-        ).fit(x[drawn], y[drawn])
-        parts = np.split(forest.predict(everything), ends)
-        shares.append([_share(part, probe) for part, probe in zip(parts, probes, strict=True)])
-    return shares
+def _shares(columns: Sequence[tuple[Parameter, Array]], losses: Array) -> Array:
+    """The importance of each column, divided by their sum; zeros if no trial differs from another."""
+    top = max(math.ceil(TOP * len(losses)), min(FEWEST_TOP, len(losses) // 2))
+    best = losses <= np.partition(losses, top - 1)[top - 1]
+    found = np.array([_importance(parameter, cells, best) for parameter, cells in columns])
+    total = found.sum()
+    return found / total if total > 0 else found
 
 
-def _share(predicted: Array, probe: _Probe) -> float:
-    """Variance of the means over the background, divided by the variance of all predictions."""
-    table = predicted.reshape(-1, len(probe.there))[:, probe.there]  # (values, background)
-    total = float(table.var())
-    return float(table.mean(1).var()) / total if total > 0 else 0.0
+def _importance(parameter: Parameter, cells: Array, best: Array) -> float:
+    """The divergence of the best trials from all, over the trials in which the hyperparameter exists."""
+    there, size = cells >= 0, _size(parameter)
+    among_best = there & best
+    if not among_best.any() or size < 2:
+        return 0.0
+    density = _choices_density if parameter.kind in ("choice", "value") else _density
+    of_best, of_all = (density(np.bincount(cells[some], minlength=size)) + 1e-12 for some in (among_best, there))
+    weight = (among_best.sum() / best.sum()) ** 2 / there.mean()
+    return float(weight * (of_all @ (of_best / of_all - 1) ** 2))
+
+
+def _choices_density(counts: Array) -> Array:
+    """(choices,): the share of each choice; each trial lends a part of its weight to the other choices."""
+    seen = np.flatnonzero(counts)
+    prior = 1.0 / (len(seen) + 1)
+    kernels = np.full((len(seen), len(counts)), prior)
+    kernels[np.arange(len(seen)), seen] += 1
+    kernels /= kernels.sum(1, keepdims=True)
+    density = counts[seen] @ kernels + np.full(len(counts), 1.0 / len(counts))
+    return density / (counts.sum() + 1)
+
+
+def _density(counts: Array) -> Array:
+    """(cells,): a kernel density with the bandwidth of Scott's rule, and with a wide kernel over the whole range."""
+    size, seen = len(counts), np.flatnonzero(counts)
+    weights, number = counts[seen].astype(float), int(counts.sum())
+    mean = seen @ weights / number
+    deviation = math.sqrt((seen - mean) ** 2 @ weights / max(1, number - 1))
+    summed = np.cumsum(weights)
+    first = int(np.searchsorted(summed, number // 4, side="left"))
+    third = min(len(seen) - 1, int(np.searchsorted(summed, number * 3 // 4, side="right")))
+    width = 1.059 * min((seen[third] - seen[first]) / 1.34, deviation) * number**-0.2
+    middles = np.append(seen, (size - 1) / 2)
+    widths = np.append(np.full(len(seen), max(width, 0.5 / 1.64)), size)
+    edges = ndtr((np.arange(size + 1)[:, None] - 0.5 - middles) / widths)  # (cells + 1, kernels)
+    kernels = np.diff(edges, axis=0) / (edges[-1] - edges[0])
+    return kernels @ np.append(weights, 1.0) / (number + 1)

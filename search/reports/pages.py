@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from search.core.readable import visible
 
@@ -17,6 +19,25 @@ def _visible_text(given: Any) -> Any:
 _TEMPLATES = Environment(
     loader=PackageLoader("search.reports", "."), autoescape=True, undefined=StrictUndefined, finalize=_visible_text
 )
+
+
+def to_json(given: Any) -> str:
+    """Plain data as JSON. Numbers that JSON does not have, such as infinity, become null."""
+    try:
+        return json.dumps(given, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(given), parse_constant=lambda _: None), separators=(",", ":"))
+
+
+def _json_in_script(given: Any) -> Markup:
+    """Plain data as JSON that may stand inside of a script."""
+    text = to_json(given)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704 - no character is left that could end the script
+
+
+_TEMPLATES.filters["json"] = _json_in_script
 
 
 def render(template: str, **values: Any) -> str:

@@ -1,10 +1,15 @@
-"""Writes the report of a search: one HTML file that needs no network."""
+"""The page of a search: its data, and the page as one HTML file that needs no network.
+
+`search watch` serves the same page of a running search (`search/watch`).
+"""
 
 from __future__ import annotations
 
 import base64
 import importlib.metadata
+import math
 import platform
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,28 +23,28 @@ from search.core.config import SearchConfig
 from search.core.cost import cost
 from search.core.events import Event
 from search.core.pareto import front
-from search.core.readable import duration, figure
+from search.core.readable import duration, figure, visible
 from search.core.readable import value as significant
 from search.core.record import SearchRecord
 from search.core.redaction import redacted
-from search.core.replay import open_search, replay
-from search.core.searchers.base import RecordedSearcher
+from search.core.replay import open_search
+from search.core.requests import in_words
 from search.core.state import FinalRun, SearchState, Trial
 from search.core.store import SearchFolder, Store
-from search.core.study import Study
 from search.final import finalist_comparison, variant_comparison
 from search.final.audit_result import audit_paragraph, audit_rows
-from search.reports.figures import FINALISTS, STYLES, Drawing, drawings
+from search.reports.figures import FINALISTS, STYLES, Drawing, drawings, hovers
 from search.reports.frames import trials_frame
 from search.reports.pages import render
 from search.reports.repeat_command import again
 from search.reports.summary import configuration, no_winner, tally
+from search.reports.view import View
 from trainables import InputError
 from trainables.base.files import replacing
 
 PACKAGES = ("ray", "torch", "transformers", "mlflow", "optuna", "pandas", "numpy")
-#: Most trials in the table; `compare` lists all of them.
-ROWS = 100
+#: Most trials in the table, and in the table that is printed; `compare` lists all of them.
+ROWS, PRINTED_ROWS = 5000, 100
 #: Characters of a line of a table on a printed page.
 PRINTED = 96
 
@@ -52,40 +57,86 @@ def report_search(store: Store, name: str) -> Path:
     Raises:
         InputError: there is no such search, or no trial of it has a result.
     """
-    folder, record, config = open_search(store, name)
     path = None if store.is_writable else Path(f"{name}-report.html").resolve()
-    return write_report(folder, record, config, path)
+    return write_report(*open_search(store, name), path)
 
 
 def write_report(folder: SearchFolder, record: SearchRecord, config: SearchConfig, path: Path | None = None) -> Path:
     """Writes the report, by default into the folder of the search; raises InputError if no trial has a result."""
-    state, events = replay(folder)
-    if not any(t.curve for t in state.trials.values()):
-        raise InputError(f"{folder.name}: {no_winner(state)}; there is nothing to show")
-    page = render(
-        "report.html",
-        title=f"{folder.name}: {config.task}",
-        name=folder.name,
-        task=config.task,
-        made=time.strftime("%Y-%m-%d %H:%M"),
-        status=state.status,
-        head=_head(state, config, events),
-        remarks=_remarks(state),
-        plotly=get_plotlyjs(),
-        drawings=_drawings(state, config, events),
-        stopping=_stopping(state, config, events),
-        spent=_spent(state, config),
-        comparison=_comparison(folder, state, config),
-        final=_final(folder, state, config),
-        trials=_trials(folder, state, config),
-        facts=_facts(record, config),
-        again=again(folder, record, config, _origin(events)),
-        settings=redacted(yaml.safe_dump(config.raw, sort_keys=False)),
-    )
+    view = View(folder, record, config)
+    view.read()
+    if not any(t.curve for t in view.state.trials.values()):
+        raise InputError(f"{folder.name}: {no_winner(view.state)}; there is nothing to show")
+    page = render("report.html", **page_data(view) | {"plotly": plotly_script(), "script": page_script()})
     path = path or folder.path / "report.html"
     with replacing(path) as file:
         file.write(page.encode())
     return path
+
+
+def page_script() -> str:
+    """The script of the page."""
+    return (Path(__file__).parent / "report.js").read_text()
+
+
+def plotly_script() -> str:
+    """The script that draws the figures, from the installed package."""
+    return str(get_plotlyjs())
+
+
+def page_data(view: View) -> dict[str, Any]:
+    """All that the page shows of a search, as plain data: the values of the template `report.html`.
+
+    `drawn` is for the page's script: figures, the text of hover labels, and the table of trials.
+    """
+    folder, record, config, state, events = view.folder, view.record, view.config, view.state, view.events
+    drawn = drawings(state, config, events, view.study.rungs())
+    budget = _budget(view)
+    trials = _trials(folder, state, config)
+    return {
+        "title": f"{folder.name}: {config.task}", "name": folder.name, "task": config.task,
+        "made": _moment(time.time()), "status": state.status,
+        "said": _moment(events[-1].get("time", 0) / 1000) if events else "",
+        "head": [*_head(state, config, events), *budget["rows"]], "bars": budget["bars"], "remarks": _remarks(state),
+        "drawings": _drawings(drawn, state), "stopping": _stopping(view), "spent": _spent(state, config),
+        "comparison": _comparison(folder, state, config), "final": _final(folder, state, config),
+        "trials": trials, "facts": _facts(record, config), "again": again(folder, record, config, _origin(events)),
+        "settings": redacted(yaml.safe_dump(config.raw, sort_keys=False)),
+        "drawn": {
+            "figures": {_id(one): _figures(one) for one in drawn}, "hover": hovers(state, config),
+            "trials": {key: trials[key] for key in ("heads", "rows")}, "name": folder.name,
+        },
+        "live": False, "plotly": "", "script": "",
+    }  # fmt: skip
+
+
+def _moment(seconds: float) -> str:
+    """A time since 1970 as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _budget(view: View) -> dict[str, Any]:
+    """The budget used and reserved: `rows` for the head, and `bars` with shares of 0 to 1."""
+    config, state = view.config, view.state
+    rows, bars = [], []
+
+    def add(name: str, used: float, of: float, reserved: float, words: str) -> None:
+        rows.append({"name": name, "figure": "", "words": words, "verdict": "", "good": True})
+        bars.append({"name": name, "used": min(1.0, used / of), "reserved": min(1.0, reserved / of), "words": words})
+
+    if clock := view.time_budget():
+        words = f"{duration(clock['used'])} used of {duration(clock['of'])}"
+        if clock["reserved"]:
+            words += f", {duration(clock['reserved'])} reserved for the trainings after the trials"
+        add("time budget", clock["used"], clock["of"], clock["reserved"], words)
+    if most := config.search.trials:
+        ended = sum(t.over for t in state.trials.values())
+        words = f"{ended} of {most} trials ended, {len(state.trials)} proposed"
+        add("trials to run", ended, most, (len(state.trials) - ended), words)
+    if most := config.search.epoch_budget:
+        unit, spent = config.search.unit, sum(t.epoch for t in state.trials.values())
+        add(f"{unit.name} budget", spent, most, 0, f"{unit.count(spent)} used of {unit(most)}")
+    return {"rows": rows, "bars": bars}
 
 
 def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[dict[str, Any]]:
@@ -118,6 +169,9 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
         duration(elapsed(events)),
         f"{sessions} from beginning to end; {duration(trained)} of training in all trials",
     )
+    if state.requests:
+        asked = (f"{in_words(event)} ({state.by_request(name)})" for name, event in state.requests.items())
+        row("requests", str(len(state.requests)), "; ".join(asked))
     return rows
 
 
@@ -136,6 +190,8 @@ def elapsed(events: Sequence[Event]) -> float:
     total = 0.0
     first = last = 0
     for event in events:
+        if event["event"] == "request":  # one may come right before a session begins
+            continue
         now = event.get("time", last)
         if event["event"] == "session":
             total += last - first
@@ -165,26 +221,34 @@ def _remarks(state: SearchState) -> list[str]:
     return remarks
 
 
-def _drawings(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[dict[str, Any]]:
-    """The figures as HTML, with their headings and words."""
-    number, rows = 0, []
-    for drawing in drawings(state, config, events):
-        plots = []
-        for plot in drawing.figures:
-            number += 1
-            plots.append(
-                plot.to_html(
-                    full_html=False, include_plotlyjs=False, div_id=f"figure-{number}",
-                    config={"responsive": True, "displayModeBar": False},
-                )
-            )  # fmt: skip
+def _drawings(drawn: Sequence[Drawing], state: SearchState) -> list[dict[str, Any]]:
+    """The headings, words and tables of the drawings; the page's script draws their figures."""
+    rows = []
+    for drawing in drawn:
         words, table = drawing.words, None
         if drawing.title == FINALISTS and state.decision:
             words += " " + finalist_comparison.finalists_paragraph(state.decision, state.objective)
             grid = finalist_comparison.finalists_grid(state.decision, state.objective.metric)
             table = _table(grid.heads, grid.rows)
-        rows.append({"title": drawing.title, "words": words, "key": _key(drawing), "plots": plots, "table": table})
+        heights = [figure.layout["height"] for figure in drawing.figures]
+        rows.append({
+            "id": _id(drawing), "title": drawing.title, "words": words, "key": _key(drawing), "table": table,
+            "many": len(heights) > 1 and not drawing.names, "heights": heights[:1] if drawing.names else heights,
+        })  # fmt: skip
     return rows
+
+
+def _id(drawing: Drawing) -> str:
+    """The id of a drawing on the page; a metric's name in its title may hold any character."""
+    return re.sub(r"[^a-z]+", "-", drawing.title.lower())
+
+
+def _figures(drawing: Drawing) -> dict[str, Any]:
+    """The figures of a drawing for the page's script."""
+    return {
+        "plots": [figure.plain() for figure in drawing.figures], "names": [visible(name) for name in drawing.names],
+        "scales": drawing.scales,
+    }  # fmt: skip
 
 
 def _key(drawing: Drawing) -> list[dict[str, str]]:
@@ -201,9 +265,9 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, Any
     return {"heads": list(heads), "rows": [list(row) for row in rows]}
 
 
-def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> dict[str, Any]:
+def _stopping(view: View) -> dict[str, Any]:
     """The rungs, the epochs and the time that early stopping saved, and the audit of stopped trials."""
-    study = Study(config, state.objective, searcher=RecordedSearcher(state.trials), events=events)
+    state, config = view.state, view.config
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     audited, unit = audit_rows(state), config.search.unit
     return {
@@ -215,7 +279,7 @@ def _stopping(state: SearchState, config: SearchConfig, events: Sequence[Event])
                     str(unit(epoch)), str(len(rung)), str(sum(1 for t in stopped if t.epoch == epoch)),
                     figure(state.objective.loss(min(rung.values()))),
                 ]
-                for epoch, rung in study.rungs().items()
+                for epoch, rung in view.study.rungs().items()
                 if rung
             ),
         ),
@@ -312,50 +376,59 @@ def _final(folder: SearchFolder, state: SearchState, config: SearchConfig) -> di
 
 
 def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> dict[str, Any]:
-    """The table of the best trials. A cell has its text and, if the text is no number, a `key` to sort by."""
+    """The table of the trials, the best first.
+
+    A row has the number of its trial, the kind of its colour, the texts of its cells, and their `keys` to sort by: a
+    number, or None where the text itself is the key.
+    """
     names = [p.name for p in config.space.parameters if p.searched]
     objectives = config.objectives or (state.objective,)
     frame = trials_frame(state, objectives=objectives, parameters=names)
+    records = {number: dict(zip(frame.columns, row, strict=True)) for number, *row in frame.itertuples(name=None)}
     best, every = state.best(), [*state.ranked(), *(t for t in state.trials.values() if not t.can_win)]
     on_front = {t.number for t in front(state.trials.values(), config.objectives)} if config.objectives else set()
     measured = [state.objective.key, *(objective.metric for objective in objectives[1:])]
     given = list(frame.columns[frame.columns.get_loc("seconds") + 1 :])
 
-    def cells(trial: Trial) -> Iterator[dict[str, Any]]:
-        row = frame.loc[trial.number]
+    def row(trial: Trial) -> dict[str, Any]:
+        values = records[trial.number]
         mark = " best" if trial is best else " front" if trial.number in on_front else ""
-        yield {"text": f"{trial.number}{mark}", "key": trial.number}
-        yield {"text": row["outcome"].replace("_", " "), "key": None}
-        yield {"text": config.search.unit(int(row["epochs"])), "key": None}
-        yield {"text": duration(row["seconds"]), "key": row["seconds"]}
+        cells = [
+            (f"{trial.number}{mark}", trial.number),
+            (values["outcome"].replace("_", " "), None),
+            (str(config.search.unit(int(values["epochs"]))), None),
+            (duration(values["seconds"]), values["seconds"]),
+        ]
         for column in [*measured, *given]:
-            value = row[column]
+            value = values[column]
             if pd.isna(value) or (column in measured and not trial.can_win):
-                yield {"text": "", "key": None}
+                cells.append(("", None))
             else:
                 plain = value.item() if hasattr(value, "item") else value  # a column of pandas may hold NumPy's scalars
                 shown = figure if column in measured else significant
-                yield {"text": shown(plain), "key": repr(plain) if isinstance(plain, float) else None}
+                cells.append((shown(plain), plain if isinstance(plain, float) and math.isfinite(plain) else None))
+        texts, keys = zip(*cells, strict=True)
+        return {"number": trial.number, "best": trial is best, "outcome": trial.outcome or "running",
+                "cells": texts, "keys": keys}  # fmt: skip
 
-    best_rows = [{"best": trial is best, "cells": list(cells(trial))} for trial in every[:ROWS]]
+    rows = [row(trial) for trial in every[:ROWS]]
     heads = ["trial", "outcome", f"{config.search.unit.name}s", "time", *measured, *given]
     words = f"{tally(trial.outcome for trial in every).replace('_', ' ')}."
-    if left := len(every) - len(best_rows):
+    if left := len(every) - len(rows):
         words += (
-            f" The best {len(best_rows)} are shown and {left} left out; "
+            f" The best {len(rows)} are shown and {left} left out; "
             f"`python -m search compare {config.task} --search {folder.name} --top 0` lists them all."
         )
     return {
-        "heads": heads,
-        "rows": best_rows,
-        "printed": _parts(heads, best_rows),
-        "words": words,
-    }
+        "heads": [visible(head) for head in heads], "rows": rows, "words": words,
+        "printed": _parts(heads, rows[:PRINTED_ROWS]), "printed_rows": rows[:PRINTED_ROWS],
+        "unprinted": max(0, len(rows) - PRINTED_ROWS),
+    }  # fmt: skip
 
 
 def _parts(heads: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """The columns of a table in parts that are as wide as a printed page; each part begins with the first column."""
-    widths = [2 + max(len(head), *(len(str(row["cells"][i]["text"])) for row in rows)) for i, head in enumerate(heads)]
+    widths = [2 + max(len(head), *(len(row["cells"][i]) for row in rows), 0) for i, head in enumerate(heads)]
     parts: list[list[int]] = [[0]]
     for column in range(1, len(heads)):
         if len(parts[-1]) > 1 and sum(widths[i] for i in (*parts[-1], column)) > PRINTED:

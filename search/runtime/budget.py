@@ -27,12 +27,12 @@ def command_began() -> float:
     return time.monotonic() - (time.time() - psutil.Process().create_time())
 
 
-@dataclass(frozen=True)
+@dataclass
 class Budget:
     """The clock of a command's time budget.
 
     Attributes:
-        seconds: seconds of the whole command; infinite without a budget.
+        seconds: seconds of the whole command; infinite without a budget. A request may change it.
         began: the time when the command began, by `time.monotonic`.
     """
 

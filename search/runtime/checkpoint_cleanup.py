@@ -107,5 +107,7 @@ def _keep(search: Search, trial: Trial, epochs: set[int]) -> None:
 
 
 def _delete(search: Search, trial: Trial, saved: Checkpoint) -> None:
+    if (trial.number, saved.epoch) in search.state.forks():
+        return
     search.files.delete(saved.name)
     trial.checkpoints.remove(saved)

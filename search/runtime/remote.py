@@ -63,6 +63,7 @@ def run_jobs(
         while waiting and len(streams) < placement.concurrency:
             start(waiting.pop(0))
         ready, _ = ray.wait(list(streams), num_returns=1, timeout=0.5)
+        search.take_requests()
         if search.cut_off:
             raise KeyboardInterrupt
         for stream in ready:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal
 
+from search.core.changes import with_changes
 from search.core.config import SearchConfig
 from search.core.decision import TrialResult, timeout_reason
-from search.core.events import Event, Moved, Notice
+from search.core.events import Event, Moved, Notice, Requested
 from search.core.failures import Failure
 from search.core.journal import Journal
+from search.core.requests import ChangeSettings, Mailbox, in_words, kind_of, settle
 from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder
 from search.core.study import Study
 from search.runtime.interrupts import recording
-from trainables import SelfTrained, get_task
+from search.runtime.placement import machines, place
+from trainables import InputError, Limited, SelfTrained, get_task
 from trainables.base.storage import files_at
 
 #: Why a search stops before its last trial.
-Stop = Literal["interrupted", "time budget", "epoch budget", "disk full", "failures"]
+Stop = Literal["interrupted", "time budget", "epoch budget", "request", "disk full", "failures"]
 #: Called with every event after it is in the journal and the state, and with every notice.
 Listener = Callable[[Event | Notice, SearchState], None]
 
@@ -44,9 +48,10 @@ class Search:
         Raises:
             InputError: as `Journal`.
         """
-        self.config, self.folder = config, folder
+        self.folder = folder
         self.task = get_task(config.task)
         self.objective = self.task.objective
+        self.mail = Mailbox.of(folder)
         self.files = files_at(config.search.storage or str(folder.path))
         self.journal = journal or Journal(folder.journal)
         self._holds = journal is None
@@ -56,6 +61,11 @@ class Search:
         self.study = Study(
             config, self.objective, ends_itself=isinstance(self.task, SelfTrained), events=self.journal.events
         )
+
+    @property
+    def config(self) -> SearchConfig:
+        """The configuration, with the changes that requests made."""
+        return self.study.config
 
     @property
     def state(self) -> SearchState:
@@ -103,6 +113,7 @@ class Search:
         self.record(*events)
         if self.study.is_out_of_epochs:
             self.stop("epoch budget")
+        self._end_as_asked()
         trials = self.state.trials
         current = [r["number"] for r in results if r["epoch"] >= trials[r["number"]].epoch]
         return {number for number in current if trials[number].idle} | set(ended)
@@ -133,6 +144,57 @@ class Search:
         """
         reasons = {number: reason or self.study.give_up_reason(number) for number in numbers}
         self.record(*(Moved(event="stopped_early", number=number, reason=text) for number, text in reasons.items()))
+
+    def take_requests(self) -> None:
+        """Takes up the requests that wait: each is in the journal before it takes effect, and then answered.
+
+        A request that a kill left without an answer is in the journal already, and is not applied again.
+        """
+        self._end_as_asked()  # a trial that failed finishes no epoch
+        for name in self.mail.waiting():
+            try:
+                if name not in self.state.requests:
+                    self.record(self._settled(name))
+                self.carry_out()
+                answer = False, in_words(self.state.requests[name])
+            except InputError as error:
+                answer = True, str(error)
+            with suppress(OSError):  # the request stays, and is answered later
+                self.mail.answer(name, *answer)
+
+    def _settled(self, name: str) -> Requested:
+        """The event of a request; raises InputError if it is wrong or not possible now."""
+        request = self.mail.read(name)
+        allowed = self.task.allowed if isinstance(self.task, Limited) else {}
+        content = settle(request, self.config, self.state, allowed)
+        if isinstance(request, ChangeSettings) and content.get("search", {}).get("concurrency") is not None:
+            place(with_changes(self.config, content), machines())
+        return Requested(event="request", id=name, kind=kind_of(request), content=content)
+
+    def carry_out(self) -> None:
+        """Does what the requests in the journal ask for and what is not done yet."""
+        if stops := self.study.stops():
+            self.record(*stops)
+        self._end_as_asked()
+        if any(request["kind"] == "set" for request in self.state.requests.values()):
+            record = self.folder.read()
+            if record.config != self.config.raw:  # who only reads the search need not replay it
+                self.folder.write(replace(record, config=self.config.raw))
+
+    def _end_as_asked(self) -> None:
+        """Stops the search if a request ends it and no trial is within an epoch; without a final training at once."""
+        ends = self.state.requests.get(self.state.stopped_by or "")
+        if ends is None or self.stopping:
+            return
+        if not ends["content"]["retrain"]:
+            self.stop("interrupted")
+        elif self.study.ends_now:
+            self.stop("request")
+
+    def hold(self, waiting: Sequence[Trial]) -> None:
+        """Pauses the trials among `waiting`, which no worker trains, that a request keeps paused."""
+        if pauses := self.study.pauses(waiting):
+            self.record(*pauses)
 
     def stop(self, why: Stop) -> None:
         """Stops the search: no new trials begin, and running trials finish their epoch."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from search.core.state import Trial
+from search.core.state import Checkpoint, Trial
 from search.runtime.placement import machines, place
 from search.runtime.search import Search
 from search.runtime.transfer import pieces
@@ -31,6 +31,7 @@ class TrialQueue:
             concurrency: trials at once, on the machines at the start.
         """
         self._search, self._fits, self._counted = search, concurrency, time.monotonic()
+        self._wanted = search.config.search.concurrency
         self.live: set[str] = set()
         self._waiting = search.state.unfinished()
         #: Trials whose group failed. Each now trains alone, which shows the trial at fault.
@@ -40,8 +41,9 @@ class TrialQueue:
     @property
     def concurrency(self) -> int:
         """Trials at once: `search.concurrency`, or else the number that fits on the present machines of the cluster."""
-        config = self._search.config
-        if config.search.concurrency is None and time.monotonic() - self._counted > RECOUNT:
+        config, wanted = self._search.config, self._search.config.search.concurrency
+        if wanted != self._wanted or (wanted is None and time.monotonic() - self._counted > RECOUNT):
+            self._wanted = wanted
             with suppress(InputError):  # no trial fits now: running trials are lost, and wait for a machine
                 self._fits = place(config, machines()).concurrency
             self._counted = time.monotonic()
@@ -66,28 +68,45 @@ class TrialQueue:
 
     def _config_of(self, trial: Trial) -> dict[str, Any]:
         scheduler, epochs = self._search.study.scheduler, range(1, self._search.config.search.epochs)
+        forks = trial.fork is not None and not trial.checkpoints
+        checkpoints = self._of_other(trial) if forks else trial.checkpoints
         return {
             "number": trial.number,
             "params": trial.params,
             "seed": trial.seed,
             "micro_batches": trial.micro_batches,
             "decisions": [epoch for epoch in epochs if scheduler.decides(trial.number, epoch)],
-            "resume_from": [(checkpoint.name, checkpoint.digest) for checkpoint in reversed(trial.checkpoints)],
-            "carried": pieces(self._search, trial.checkpoints[-1].name) if trial.checkpoints else {},
+            "resume_from": [(checkpoint.name, checkpoint.digest) for checkpoint in reversed(checkpoints)],
+            "forks": forks,
+            "carried": pieces(self._search, checkpoints[-1].name) if checkpoints else {},
         }
+
+    def _of_other(self, trial: Trial) -> list[Checkpoint]:
+        """The checkpoint of another trial from which this trial starts; empty with a notice if its file is gone."""
+        assert trial.fork is not None
+        number, epoch = trial.fork
+        found = [saved for saved in self._search.state.trials[number].checkpoints if saved.epoch == epoch]
+        if not found:
+            text = f"the checkpoint of trial {number} is gone; it starts from the beginning"
+            self._search.announce({"event": "hint", "number": trial.number, "text": text})
+        return found
 
     def _next_group(self) -> list[Trial]:
         """The next trial, and up to `fuse - 1` more of the same shape."""
         search, fuse = self._search, self._search.config.search.fuse
+        search.hold(self._waiting)
+        self._waiting = [trial for trial in self._waiting if not trial.idle]
         if search.stopping:
             return []
         while len(self._waiting) < (fuse * self.concurrency if fuse > 1 else 1):
             if (trial := search.propose()) is None:
                 break
             self._waiting.append(trial)
-        if not self._waiting:
+        ends = search.state.paused_by or search.state.stopped_by
+        able = [trial for trial in self._waiting if trial.owes_epoch] if ends else self._waiting
+        if not able:
             return []
-        first = self._waiting[0]
+        first = able[0]
         group = [first] if fuse == 1 or first.number in self._alone else self._of_one_shape(first, fuse)
         self._waiting = [trial for trial in self._waiting if trial not in group]
         return group
@@ -107,6 +126,7 @@ class TrialQueue:
     def exhausted(self) -> bool:
         """Whether no trial trains and no trial is left. A trial that trains may fail and be tried again."""
         study = self._search.study
-        return not self.live and (
-            bool(self._search.stopping) or not (self._waiting or study.has_more or study.promote() is not None)
-        )
+        if self.live or self._search.stopping:
+            return not self.live
+        left = self._waiting or study.has_more or study.promote() is not None or study.state.paused_by
+        return not left

@@ -47,7 +47,7 @@ def run_trials(
         InputError: the first results show a mistake in the configuration.
     """
     config, folder = search.config, search.folder
-    if search.total == sum(t.over for t in search.state.trials.values()):
+    if search.stopping or search.total == sum(t.over for t in search.state.trials.values()):
         return
     checkpoint_cleanup.tidy(search)
     runner = TuneRunner(search, placement.concurrency, budget or Budget(), plan or TimePlan())
@@ -124,6 +124,8 @@ class _Proposals(TuneSearcher):
         self.runner = runner
 
     def suggest(self, trial_id: str) -> Any:
+        if not self.runner.queue.live:  # Tune's loop stands still here as long as a request pauses the search
+            self.runner.settle()
         if self.runner.queue.exhausted:
             return TuneSearcher.FINISHED
         if len(self.runner.queue.live) >= self.runner.queue.concurrency:
@@ -150,15 +152,16 @@ class _Decisions(FIFOScheduler):
     def __init__(self, runner: TuneRunner) -> None:
         super().__init__()
         self.runner = runner
-        self._keeps_workers = False
+        #: The number of idle workers that Tune keeps because of this class.
+        self._keeps = 0
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         # By default Tune keeps one idle worker, and each round of trials waits seconds for new workers.
-        if not self._keeps_workers:
-            self._keeps_workers = True
+        if (concurrency := self.runner.queue.concurrency) > self._keeps:
+            more, self._keeps = concurrency - self._keeps, concurrency
             cache: Any = getattr(tune_controller, "_actor_cache", None)  # private: Tune has no public way
             if hasattr(cache, "increase_max"):
-                cache.increase_max(trial.placement_group_factory, self.runner.queue.concurrency)
+                cache.increase_max(trial.placement_group_factory, more)
             else:
                 logging.getLogger(__name__).warning(
                     "Ray %s keeps only one idle worker: each round of trials waits for new workers", ray.__version__

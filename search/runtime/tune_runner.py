@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
@@ -87,10 +88,11 @@ class TuneRunner:
         running = [search.state.trials[n] for n in numbers_of(trial) if not search.state.trials[n].idle]
         if search.stopping == "epoch budget":
             return not any(own.epoch >= search.config.search.epochs for own in running)
-        return not running or bool(search.stopping)
+        return bool(search.stopping) or all(search.study.is_ending(own.number) for own in running)
 
     def settle(self) -> None:
         """Does the work after each step of Tune's loop, while the trials that reported are training again."""
+        self.search.take_requests()
         if self._reported:
             checkpoint_cleanup.limit(self.search, self._reported)
             self._reported = set()
@@ -100,8 +102,9 @@ class TuneRunner:
 
     def _keep_time(self) -> None:
         """Stops the trials, or the start of new trials, by the time plan."""
-        search, plan = self.search, self._plan
+        search, plan = self.search, replace(self._plan, budget_seconds=self._budget.seconds)
         if math.isinf(self._budget.seconds) or search.stopping:
+            search.study.closed = search.study.closed and bool(search.stopping)
             return
         left = self._budget.left
         trials = TrialsSoFar.from_state(search.config, search.state) if plan.retrain else None

@@ -28,6 +28,8 @@ class Watchdog:
     def __init__(self, search: Search) -> None:
         self._search = search
         self.since: dict[TuneTrial, float] = {}
+        #: Trials of batched models that requests stopped, and that their workers were told to drop.
+        self._dropped: set[int] = set()
 
     def heard(self, trial: TuneTrial) -> None:
         """A trial of Tune started or reported."""
@@ -57,9 +59,11 @@ class Watchdog:
         ]
 
     def check(self) -> None:
-        """Ends the workers of trials that exceed their time limit or hang."""
+        """Ends the workers of trials that exceed their time limit, hang, or are stopped by a request."""
         search, limit = self._search, self._search.config.search.stall_timeout
         for trial, since in list(self.since.items()):
+            if self._ends_by_request(trial):
+                continue
             silent = time.monotonic() - since
             running = [n for n in numbers_of(trial) if not search.state.trials[n].idle]
             late = [
@@ -73,6 +77,21 @@ class Watchdog:
                 self._stalled(running, limit)
             self.forget(trial)
             ray.kill(trial.temporary_state.ray_actor)  # Tune reports an error, which reaches `TuneRunner.failed`
+
+    def _ends_by_request(self, trial: TuneTrial) -> bool:
+        """Ends the worker of a trial that a request stopped. A worker with further trials only drops it."""
+        trials, actor = self._search.state.trials, trial.temporary_state.ray_actor
+        stopped = [n for n in numbers_of(trial) if trials[n].stopped_by and n not in self._dropped]
+        if not stopped or actor is None:
+            return False
+        over = all(trials[n].idle for n in numbers_of(trial))
+        if over:
+            self.forget(trial)
+            ray.kill(actor)
+        else:
+            actor.drop.remote(stopped)
+        self._dropped.update(stopped)
+        return over
 
     def _stalled(self, numbers: list[int], limit: str) -> None:
         search = self._search

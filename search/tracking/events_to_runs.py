@@ -27,9 +27,11 @@ from search.core.events import (
     FinalFinished,
     Proposed,
     RepeatEvent,
+    Requested,
     Result,
     Retried,
     TrialEvent,
+    WarmStarted,
 )  # fmt: skip
 from search.core.pareto import value_of
 from search.core.record import SearchRecord
@@ -215,8 +217,8 @@ class Delivery:
         match event["event"]:
             case "session":
                 self.client.update_run(self.parent, status="RUNNING")
-            case "warm_start":
-                self.runs.set_tags(self.parent, {"warm_start": f"{len(event['trials'])} trials of {event['from']}"})
+            case "warm_start" | "request":
+                self._tag(event)
             case "trial":
                 self._trial(event)
             case "result" | "checkpoint" | "retry" | "failed":
@@ -237,6 +239,11 @@ class Delivery:
                 self._ended(event)
             case _:
                 assert_never(event)
+
+    def _tag(self, event: WarmStarted | Requested) -> None:
+        """Names the start of the search on the parent run. What a request changed has events of its own."""
+        if event["event"] == "warm_start":
+            self.runs.set_tags(self.parent, {"warm_start": f"{len(event['trials'])} trials of {event['from']}"})
 
     def _trial_event(self, event: TrialEvent) -> None:
         match event["event"]:

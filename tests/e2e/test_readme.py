@@ -104,6 +104,12 @@ ELSEWHERE = {
     "run --command 'python train.py --lr {lr} --epochs {epochs}' --final 'python train.py --lr {lr} --epochs {epochs} "
     "--train-on all --test' --space space.yaml --objective 'val_loss min'": "tests/search/test_own_final.py",
     "predict": "as with TASK INPUT... above",
+    **dict.fromkeys((
+        "stop NAME", "stop NAME 3 5", "stop NAME --no-retrain", "pause NAME", "pause NAME 3", "continue NAME",
+        "continue NAME 3", "add NAME lr=1e-3 width=64", "add NAME --file more.csv", "add NAME --from-trial 7 lr=1e-4",
+        "add NAME --from-trial 7 --from-checkpoint lr=1e-4", "set NAME time-budget=+1h trials=+20",
+        "set NAME space.lr='{loguniform: [1e-4, 1e-2]}'",
+    ), "test_control.py, tests/search/core/test_requests.py"),
     "predict train INPUT": "tests/search/test_own_final.py",
     "import optuna URL": "tests/search/exchange",
     "import optuna sqlite:///study.db --study digits": "tests/search/exchange",

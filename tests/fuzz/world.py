@@ -32,6 +32,7 @@ from search.cli import commands
 from search.core import journal
 from search.core.config import check_config, load_config
 from search.core.journal import read_events
+from search.core.requests import Mailbox, Request
 from search.core.state import SearchState
 from search.core.store import SearchFolder, Store
 from search.programs import Program
@@ -50,6 +51,15 @@ _MEASURED = ("epoch_seconds", "peak_memory_mib", "samples_per_second")
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A request that another process sends as soon as the journal has an epoch of a trial."""
+
+    trial: int
+    epoch: int
+    request: Request
+
+
+@dataclass(frozen=True)
 class Case:
     """What is searched.
 
@@ -63,6 +73,7 @@ class Case:
         objective: of the function.
         warm: whether an earlier search is in the store, from which this one starts.
         tests: whether the function or command tests its final model and writes it.
+        asks: requests to the running search.
     """
 
     kind: Literal["task", "function", "command"] = "task"
@@ -79,6 +90,7 @@ class Case:
     seed: int = 0
     warm: bool = False
     tests: bool = False
+    asks: tuple[Asked, ...] = ()
 
     @property
     def makes_model(self) -> bool:
@@ -187,6 +199,8 @@ class World:
         self._output = io.StringIO()
         #: What a second command broke while the first stood still.
         self._breach: Broken | None = None
+        #: The requests that were sent.
+        self._sent: list[Asked] = []
         self._put_database()
         if case.warm:
             self.tracked = False
@@ -225,6 +239,8 @@ class World:
         more = {"trials": f"+{action.trials}" if action.trials else None,
                 "epochs": f"+{action.epochs}" if action.epochs else None}  # fmt: skip
         command = partial(self.resume, more) if begun else self.run
+        if begun:  # a kill may have come between the epoch and the request
+            self._ask(list(read_events(self.folder.journal)))
         kept = self._description()
         ended = self._command(command, action.fault)
         self._check_ended(ended)
@@ -239,6 +255,8 @@ class World:
         finished belong to the request before.
         """
         extent = self._extent()
+        if self.case.asks and extent is not None:
+            extent = self.case.trials, self.case.epochs  # a request may change what the file names
         if extent is None or (self.requests and extent == self.requests[-1]):
             return
         if not self.requests or self._finished:
@@ -383,10 +401,21 @@ class World:
 
         def noted(this: Any, *events: Any) -> Any:
             written = append(this, *events)
+            if not self.disk.dead and this.path == self.folder.journal:
+                self._ask(this.events)
             acknowledged.extend(json.loads(json.dumps(event)) for event in written)
             return written
 
         patch.setattr(journal.Journal, "append", noted)
+
+    def _ask(self, events: Sequence[Any]) -> None:
+        """Sends the requests whose epoch is in the journal."""
+        there = {(event["number"], event["epoch"]) for event in events if event["event"] == "result"}
+        for one in self.case.asks:
+            if one not in self._sent and (one.trial, one.epoch) in there:
+                self._sent.append(one)
+                with self.disk.other_process():
+                    Mailbox.of(self.folder).put(one.request)
 
     def _watch_tracker(self, patch: pytest.MonkeyPatch) -> None:
         if not self.tracked:
@@ -594,6 +623,7 @@ def _flags(case: Case) -> dict[str, Any]:
         "search.epochs": case.epochs, "search.grace_period": 1, "search.reduction_factor": 2.0, "search.brackets": 2,
         "search.startup_trials": 2, "search.concurrency": 1, "search.seed": case.seed, "resources.gpus": 0,
         "resources.dashboard": False, "resources.precision": "fp32",
+        "search.trial_timeout": "1h" if case.asks else None,  # each epoch is then reported by itself
     }  # fmt: skip
 
 

@@ -48,6 +48,7 @@ class TaskTrainable(tune.Trainable):
         number, params, seed, micro_batches: of the trial.
         decisions: the epochs after which the driver may stop or pause the trial.
         resume_from: names and digests of the trial's checkpoints, the newest first.
+        forks: whether these checkpoints are of another trial, from which this one starts; False if it is missing.
         carried: the files of the newest checkpoint by name, as `pieces_of` returns them, for a machine that does not
             see them.
 
@@ -118,7 +119,7 @@ class TaskTrainable(tune.Trainable):
         # An older checkpoint, or the beginning, leads to the same results as the damaged one.
         learner, damaged = training.restore(
             lambda: self._build(trial, device), trial["resume_from"], storage.open_checked,
-            partial(storage.others, scratch=scratch),
+            partial(storage.others, scratch=scratch), trial.get("forks", False),
         )  # fmt: skip
         self._damaged += [{"file": error.file, "why": error.why} for error in damaged]
         return Member(learner, training.rng_state())

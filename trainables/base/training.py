@@ -19,6 +19,7 @@ from torch import nn
 from trainables.base.device import Device
 from trainables.base.errors import Damaged, first_line
 from trainables.base.files import replacing
+from trainables.base.forks import load_part
 from trainables.base.health import EnergyMeter, MemoryPeak, dead_relus
 from trainables.base.task import SelfTrained, Training, WithFiles
 
@@ -114,11 +115,12 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned; sets the random generators too."""
+        """Restores what `state_dict` returned; sets the random generators too. `fork` in it: see `load`."""
+        fork = state.get("fork", False)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_part(self.optimizer, state["optimizer"], fork)
         if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
+            load_part(self.schedule, state["schedule"], fork)
         self.epoch, self.notes = state["epoch"], state["notes"]
         set_rng_state(state["rng"])
 
@@ -139,17 +141,19 @@ def save(learner: Training, path: Path) -> None:
         write(learner, file)
 
 
-def load(learner: Training, source: Path | IO[bytes], folder: Path | None = None) -> None:
+def load(learner: Training, source: Path | IO[bytes], folder: Path | None = None, fork: bool = False) -> None:
     """Restores a checkpoint, without a check of its digest; `restore` checks it.
 
     Args:
         folder: the folder with the other files of the checkpoint; None if it has none.
+        fork: whether the checkpoint is of another trial. `fork` in the state tells the learner.
 
     Raises:
         Damaged: the checkpoint has other files and there is no folder.
     """
     # To the CPU first: the generators' states stay there, and load_state_dict copies to each tensor's device.
-    learner.load_state_dict(torch.load(source, map_location="cpu", weights_only=True))
+    state = torch.load(source, map_location="cpu", weights_only=True)
+    learner.load_state_dict({**state, "fork": True} if fork else state)
     if isinstance(learner, WithFiles):
         learner.take_files(folder)
 
@@ -157,6 +161,7 @@ def load(learner: Training, source: Path | IO[bytes], folder: Path | None = None
 def restore(
     build: Callable[[], Trained], states: Sequence[tuple[str, str | None]],
     opened: Callable[[str, str | None], IO[bytes]], others: Callable[[str], Path | None] = lambda name: None,
+    fork: bool = False,
 ) -> tuple[Trained, list[Damaged]]:  # fmt: skip
     """Restores the first sound checkpoint of a list; starts from the beginning if none is sound.
 
@@ -166,6 +171,7 @@ def restore(
             missing.
         opened: `Storage.open_checked`.
         others: `Storage.others`.
+        fork: whether the checkpoints are of another trial; see `load`.
 
     Returns:
         The training, and the error of each damaged file. A missing file is no damaged file.
@@ -181,7 +187,7 @@ def restore(
             with opened(name, digest) as file:
                 folder = others(name)
                 loaded = True
-                load(learner, file, folder)
+                load(learner, file, folder, fork)
             return learner, damaged
         except FileNotFoundError:
             continue

@@ -402,7 +402,9 @@ class Ranks:
             if checkpoint is not None:
                 own = checkpoint["ranks"][rank]
                 packed = own["parts"]
-                state = {key: checkpoint[key] for key in ("parts", "epoch", "notes")} | {"rng": own["rng"]}
+                kept = ("parts", "epoch", "notes", "fork")
+                state = {key: value for key, value in checkpoint.items() if key in kept}
+                state["rng"] = own["rng"]
             starts.append(_Start(
                 self._task, self._splits, self.params, self._epochs, self.trial.seed, public, group,
                 {name: str(value) for name, value in variables.items()}, state, packed,

@@ -22,6 +22,7 @@ import torch
 
 from trainables.base.device import Device
 from trainables.base.errors import Damaged, first_line
+from trainables.base.forks import load_part
 from trainables.base.training import Ended, rng_state, set_rng_state, step_ended
 from trainables.base.unit import Unit
 from trainables.loops import trainers
@@ -233,7 +234,7 @@ class Trial:
                 f"trial.epochs: the checkpoint holds {_names(checkpoint['parts'])}, the function gives {_names(parts)}"
             )
         for name, part in parts.items():
-            part.load_state_dict(checkpoint["parts"][name])
+            load_part(part, checkpoint["parts"][name], checkpoint.get("fork", False))
         set_rng_state(checkpoint["rng"])
         self._restored = int(checkpoint["epoch"])
         return self._restored

@@ -30,7 +30,8 @@ class GridSearcher(Searcher):
         """
         order = np.random.default_rng(seed).permutation(len(points)) if partial else range(len(points))
         self._left = [points[index] for index in order]
-        self._points = len(points)
+        #: The number of trials so far, with those outside the grid that a request added.
+        self._tried = 0
 
     @classmethod
     def from_config(cls, config: SearchConfig, objectives: Sequence[Objective]) -> GridSearcher:
@@ -55,12 +56,14 @@ class GridSearcher(Searcher):
 
     @property
     def configurations(self) -> int:
-        return self._points
+        return self._tried + len(self._left)
 
     def ask(self, number: int) -> Params:
+        self._tried += 1
         return self._left.pop(0)
 
     def replay(self, trial: Trial) -> None:
+        self._tried += 1
         # An earlier session may have tried the points in another order, as it had another number of trials.
         if trial.params in self._left:
             self._left.remove(trial.params)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from search.core.config import load_config
-from search.core.decision import TrialResult
+from search.core.decision import CONTINUE, TrialResult
 from search.core.schedulers.asha import Asha, PredictingAsha, PromotingAsha
 from search.core.schedulers.base import Scheduler
 from search.core.schedulers.hyperband import Hyperband
@@ -42,7 +42,7 @@ def test_asha_reason_has_rank_and_places(trials):
 def test_asha_decides_at_rungs_and_not_at_the_last_epoch(trials):
     asha = Asha(grace_period=1, reduction_factor=2, max_epochs=4)
     trials.report(asha, 0, 1, 0.0)
-    assert trials.report(asha, 1, 3, 100.0) == trials.report(asha, 1, 4, 100.0) == ("continue", "", "stopped_early")
+    assert trials.report(asha, 1, 3, 100.0) == trials.report(asha, 1, 4, 100.0) == CONTINUE
 
 
 def test_asha_compares_earlier_rounds_only(trials):

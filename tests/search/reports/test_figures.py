@@ -1,15 +1,25 @@
 """What the figures of a search show: places, ticks, words, and that no name or value becomes markup."""
 
+import json
 import random
+from dataclasses import replace
 
+import plotly.graph_objects as go
 import pytest
 
+from search.core.program_config import loop_config
 from search.core.readable import value as significant
+from search.core.replay import open_search
+from search.core.searchers.base import RecordedSearcher
 from search.core.space import parse_space
-from search.core.state import Trial
+from search.core.state import SearchState, Trial
+from search.core.store import Store
+from search.core.study import Study
 from search.reports import figures
 from search.reports.axes import NOT_USED, label, linear_ticks, log_ticks, parameter_axis, readable_ticks, whole_ticks
+from search.reports.pages import to_json
 from tests.search.reports.made import made, state_of
+from trainables import Objective
 
 SPACE = {
     "lr": {"loguniform": [1e-5, 1e-1]},
@@ -35,7 +45,25 @@ def results(count, spread=1.0):
 def drawn(tmp_path, trials, space=SPACE, **more):
     _, folder, _, config = made(tmp_path, space, trials, **more)
     state, events = state_of(folder, config)
-    return {one.title: one for one in figures.drawings(state, config, events)}, state
+    return {one.title: checked(one) for one in all_drawings(state, config, events)}, state
+
+
+def all_drawings(state, config, events):
+    study = Study(config, state.objective, searcher=RecordedSearcher(), events=events)
+    return figures.drawings(state, config, events, study.rungs())
+
+
+def state_and_config(root, trials=None):
+    """The state and the configuration of a search that is there, or of a new one with these trials."""
+    if trials is not None:
+        made(root, SPACE, trials)
+    folder, _, config = open_search(Store(root), "s")
+    return state_of(folder, config)[0], config
+
+
+def checked(drawing):
+    """The drawing with figures of plotly's own class, which refuses properties that plotly does not have."""
+    return replace(drawing, figures=tuple(go.Figure(json.loads(to_json(one.plain()))) for one in drawing.figures))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +78,7 @@ def every(drawings):
 
 def test_figures_need_no_webgl(usual):
     kinds = {trace.type for figure in every(usual[0]) for trace in figure.data}
-    assert kinds <= {"scatter", "bar"}
+    assert kinds <= {"scatter", "bar", "contour"}
 
 
 def test_conditional_numeric_axis_stays_numeric_and_has_a_place_for_what_is_not_used():
@@ -107,17 +135,24 @@ def test_losses_that_span_much_have_a_log_axis_and_others_do_not(usual, tmp_path
     assert near["Learning curves"].figures[0].layout.yaxis.type != "log"
 
 
-@pytest.mark.parametrize(
-    "title", ["Best so far", "Learning curves", "Objective against each hyperparameter", "Configurations"]
-)
-def test_hover_has_the_hyperparameters_of_the_trial(usual, title):
+@pytest.mark.parametrize("title", [
+    "Best so far", "Learning curves", "Objective against each hyperparameter", "Configurations", "Contour", "Rank",
+    "Distribution of the objective", "Workers over time",
+])  # fmt: skip
+def test_points_lead_to_their_trials(usual, title):
     drawings, state = usual
-    best = state.best()
-    texts = [text for figure in drawings[title].figures for trace in figure.data for text in trace.text or () if text]
-    own = [text for text in texts if f"<b>trial {best.number}</b>" in text]
-    assert own
-    assert all(f"lr: {best.params['lr']:.4g}" in text and f"layers: {best.params['layers']}" in text for text in own)
-    assert all(("decay: " in text) == (best.params["decay"] is not None) for text in own)
+    traces = [trace for figure in drawings[title].figures for trace in figure.data if trace.type == "scatter"]
+    assert traces and all(len(trace.customdata) == len(trace.x) for trace in traces)
+    assert state.best().number in {number for trace in traces for number in trace.customdata}
+
+
+def test_hover_has_the_result_and_the_hyperparameters_of_the_trial(tmp_path):
+    state, config = state_and_config(tmp_path, results(12))
+    for number, text in figures.hovers(state, config).items():
+        trial = state.trials[number]
+        assert text.startswith(f"<b>trial {number}</b>, {trial.outcome.replace('_', ' ')}<br>loss ")
+        assert f"lr: {trial.params['lr']:.4g}" in text and f"layers: {trial.params['layers']}" in text
+        assert ("decay: " in text) == (trial.params["decay"] is not None)
 
 
 def test_colours_are_explained(usual):
@@ -135,15 +170,17 @@ def test_colours_are_explained(usual):
 def test_figures_are_the_same_each_time(tmp_path):
     _, folder, _, config = made(tmp_path, SPACE, results(12))
     state, events = state_of(folder, config)
-    first, second = ([f.to_json() for d in figures.drawings(state, config, events) for f in d.figures] for _ in "12")
+    first, second = (to_json([f.plain() for d in all_drawings(state, config, events) for f in d.figures]) for _ in "12")
     assert first == second
 
 
 def test_figures_of_thousands_of_trials_are_thinned_and_say_so(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "POINTS", 200)
+    monkeypatch.setattr(figures, "MARKS", 50)
     monkeypatch.setattr(figures, "CURVE", 5)
     trials = [({"x": i / 100}, [1 + i / 100 - e / 50 for e in range(20)], "completed") for i in range(100)]
     drawings, state = drawn(tmp_path, trials, {"x": {"uniform": [0, 1]}})
+    assert drawings["Learning curves"].figures[0].data[0].mode == "lines", "a mark for each point takes a browser long"
     for title in ("Learning curves", "Objective against each hyperparameter", "Configurations"):
         one = drawings[title]
         points = sum(sum(y is not None for y in trace.y) for trace in one.figures[0].data)
@@ -163,7 +200,7 @@ def test_front_joins_the_trials_that_no_other_beats(tmp_path):
     drawings, _ = drawn(tmp_path, trials, {"x": {"uniform": [0, 1]}}, flags=flags, extra={"size": 5.0})
     figure = drawings["loss against size"].figures[0]
     assert list(figure.data[1].y) == [1.0]
-    assert all("size 5" in text for text in figure.data[0].text)
+    assert "loss 3, size 5 at epoch 1" in figures.hovers(*state_and_config(tmp_path))[0]
     assert figure.layout.xaxis.title.text == "size (lower is better)"
 
 
@@ -190,11 +227,11 @@ def test_finalists_have_intervals_their_hyperparameters_and_a_line_of_equality(t
     state, _ = state_of(folder, config)
     assert figures.finalists(state, config) is None
     state.decision = {"champion": 0, "winner": False, "resampled": True, "seeds": 5, "finalists": rows}
-    found = figures.finalists(state, config)
+    found = checked(figures.finalists(state, config))
     equal, first, second = found.figures[0].data
     assert list(equal.x) == list(equal.y) == [0.5, 0.6]
     assert list(first.error_y.array) == pytest.approx([0.1]) and list(first.error_y.arrayminus) == pytest.approx([0.1])
-    assert "test_loss 0.7 (0.6 to 0.8)" in first.text[0] and "x: 0.1" in first.text[0]
+    assert "test_loss 0.7 (0.6 to 0.8)" in first.text[0] and list(first.customdata) == [0]
     assert second.name == "trial 1"
     assert "above the dotted line test is worse" in found.words
 
@@ -206,7 +243,7 @@ def test_failed_trials_without_a_result_stand_beyond_the_worst_result(tmp_path, 
     scatter = drawings["Objective against each hyperparameter"]
     (cross,) = [trace for trace in scatter.figures[0].data if trace.marker.symbol == "x"]
     assert list(cross.x) == [0.9] and (cross.y[0] > 0.75 if side == "above" else cross.y[0] < 0.5)
-    assert "no result" in cross.text[0] and f"stand {side} the worst result" in scatter.words
+    assert list(cross.customdata) == [2] and f"stand {side} the worst result" in scatter.words
     assert "failed" in scatter.key
 
 
@@ -225,3 +262,67 @@ def test_long_label_at_the_right_end_stays_inside_the_figure(tmp_path):
     figure = drawn(tmp_path, trials, space)[0]["Configurations"].figures[0]
     (last,) = [note for note in figure.layout.annotations if note.text == "orthogonal"]
     assert last.xanchor == "right"
+
+
+def test_rungs_are_lines_across_the_learning_curves(usual, tmp_path):
+    trials = [
+        ({"x": i / 9}, [1.0 + i] * (1 if i % 2 else 3), "stopped_early" if i % 2 else "completed") for i in range(9)
+    ]
+    drawings, _ = drawn(
+        tmp_path, trials, {"x": {"uniform": [0, 1]}}, flags={"search.scheduler": "asha", "search.epochs": 9},
+        sets=("search.grace_period=1",),
+    )  # fmt: skip
+    curves = drawings["Learning curves"]
+    assert [line.x0 for line in curves.figures[0].layout.shapes] == [1, 3]
+    assert "Dotted lines are the rungs, where asha compares the trials." in curves.words and curves.scales
+
+
+def test_contour_is_the_mean_of_near_trials_and_blank_elsewhere(tmp_path):
+    trials = [({"a": i / 40, "b": i / 40}, [1.0 + i / 40], "completed") for i in range(40)]
+    drawings, _ = drawn(tmp_path, trials, {"a": {"uniform": [0, 1]}, "b": {"uniform": [0, 1]}})
+    surface, points = drawings["Contour"].figures[0].data
+    assert drawings["Contour"].names == drawings["Rank"].names == ("a and b",)
+    middle, corner = surface.z[15][15], surface.z[30][0]
+    assert middle == pytest.approx(1.5, abs=0.05) and (corner is None or corner != corner)
+    assert len(points.x) == 40
+    (rank,) = drawings["Rank"].figures[0].data
+    ranks = dict(zip(rank.customdata, rank.marker.color, strict=True))
+    assert ranks[0] == 0 and ranks[39] == 1
+
+
+def test_distribution_gives_the_share_of_trials_that_reach_a_value(tmp_path):
+    trials = [({"x": i / 4}, [value], "completed") for i, value in enumerate((4.0, 1.0, 3.0, 2.0))]
+    line = drawn(tmp_path, trials, {"x": {"uniform": [0, 1]}})[0]["Distribution of the objective"].figures[0].data[0]
+    assert list(zip(line.x, line.y, line.customdata, strict=True)) == [
+        (1, 0.25, 1),
+        (2, 0.5, 3),
+        (3, 0.75, 2),
+        (4, 1, 0),
+    ]
+
+
+def test_timeline_has_a_row_for_each_training_at_a_time_and_no_time_between_sessions():
+    state = SearchState(Objective("loss", "min"))
+    events = [{"event": "session", "time": 0}]
+    for number in (0, 1, 2):
+        events.append({"event": "trial", "number": number, "params": {"x": 0.5}, "seed": 0, "time": 0})
+
+    def result(number, epoch, seconds, at):
+        metrics = {"val_loss": 1.0, "epoch_seconds": seconds}
+        return {"event": "result", "number": number, "epoch": epoch, "metrics": metrics, "diverged": None,
+                "outcome": None, "device": "cpu", "time": at}  # fmt: skip
+
+    events += [result(0, 1, 10, 10_000), result(1, 1, 10, 10_500), result(0, 2, 10, 20_000)]
+    events += [{"event": "session", "time": 500_000}, result(2, 1, 5, 505_000)]
+    for event in events:
+        state.apply(event)
+    config = loop_config("mine", {"x": {"uniform": [0, 1]}}, "loss min", {"search.trials": 3}, (), "test")
+    figure = checked(figures.timeline(state, config, events)).figures[0]
+    bars = {
+        number: (trace.x[i], trace.x[i + 1], trace.y[i], trace.text[i])
+        for trace in figure.data
+        for i, number in enumerate(trace.customdata)
+        if i % 3 == 0
+    }
+    assert bars[0] == (0, 20, 1, "2 epochs in 20 s"), "epochs without a break are one bar"
+    assert bars[1][2] == 2 and bars[2] == (20, 25, 1, "1 epoch in 5 s")

@@ -1,9 +1,11 @@
-"""Importances on functions whose shares of variance are known by calculation."""
+"""Importances beside those of Optuna, and on functions whose order is known."""
 
 import math
 
 import numpy as np
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.core.searchers.encoding import Encoding
 from search.core.space import Space, parse_space
@@ -34,33 +36,52 @@ def found_in(space: Space, loss, count: int, seed: int = 0):
     return {one.name: one for one in importances(trials_of(space, loss, count, seed), space, LOSS)}
 
 
+def test_importances_are_those_of_optuna():
+    space = parse_space({**CONDITIONAL, "layers": {"int": [1, 6]}}, "test")
+
+    def loss(params, rng):
+        decay = abs(math.log10(params["weight_decay"]) + 3) if params["weight_decay"] else 2.0
+        return abs(math.log10(params["lr"]) + 3) + decay + 0.1 * params["layers"]
+
+    trials = trials_of(space, loss, 150)
+    kinds = {
+        "optimizer": CategoricalDistribution(["sgd", "adamw"]), "lr": FloatDistribution(1e-5, 1e-1, log=True),
+        "nothing": FloatDistribution(0, 1), "weight_decay": FloatDistribution(1e-6, 1, log=True),
+        "layers": IntDistribution(1, 6),
+    }  # fmt: skip
+    study = optuna.create_study()
+    for trial in trials:
+        params = {name: value for name, value in trial.params.items() if value is not None}
+        study.add_trial(optuna.trial.create_trial(
+            params=params, distributions={name: kinds[name] for name in params}, value=trial.best_value
+        ))  # fmt: skip
+    expected = optuna.importance.get_param_importances(
+        study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(), params=list(kinds)
+    )
+    assert {one.name: one.share for one in importances(trials, space, LOSS)} == pytest.approx(expected, abs=1e-9)
+
+
 def test_importance_of_a_log_range_is_that_of_its_exponent():
-    # Both terms have the same variance by calculation, so each share is a half: lr counts by its order of magnitude.
     space = parse_space({"lr": {"loguniform": [1e-5, 1e-1]}, "x": {"uniform": [0, 4]}}, "test")
 
     def loss(params, rng):
-        return math.log10(params["lr"]) + params["x"]
+        return abs(math.log10(params["lr"]) + 3) + abs(params["x"] - 2)
 
-    found = found_in(space, loss, 150)
-    assert found["lr"].share == pytest.approx(0.5, abs=0.12)
-    assert found["x"].share == pytest.approx(0.5, abs=0.12)
+    found = found_in(space, loss, 200)
+    assert found["lr"].low < 0.5 < found["lr"].high, "both count the same: lr by its order of magnitude"
 
 
 def test_importance_of_a_conditional_counts_the_trials_in_which_it_exists():
-    # Beside adamw the loss is that of the decay alone; beside sgd it is that of lr alone.
-    def loss(params, rng):
-        return abs(math.log10(params["weight_decay"]) + 3) if params["weight_decay"] else params["lr"] * 10
+    def loss(params, rng):  # beside adamw the loss is that of the decay alone; beside sgd it is worse
+        return abs(math.log10(params["weight_decay"]) + 3) if params["weight_decay"] else 3 + params["lr"]
 
-    space = parse_space(CONDITIONAL, "test")
-    found = found_in(space, loss, 200)
-    with_decay = found["weight_decay"]
-    assert 60 < with_decay.trials < 140
-    assert found["lr"].trials == 200
-    assert with_decay.share > 0.6
-    assert with_decay.low > found["nothing"].high
+    found = found_in(parse_space(CONDITIONAL, "test"), loss, 200)
+    assert 60 < found["weight_decay"].trials < 140 and found["lr"].trials == 200
+    assert found["weight_decay"].share > 0.5
+    assert found["weight_decay"].low > found["nothing"].high
 
 
-def test_importance_interval_of_few_trials_is_wide_and_of_many_is_narrow():
+def test_importance_interval_holds_the_share_and_is_narrower_with_more_trials():
     space = parse_space({name: {"uniform": [0, 1]} for name in ("a", "b", "c")}, "test")
 
     def loss(params, rng):
@@ -68,15 +89,13 @@ def test_importance_interval_of_few_trials_is_wide_and_of_many_is_narrow():
 
     few, many = found_in(space, loss, 12), found_in(space, loss, 300)
     assert many["a"].high - many["a"].low < 0.5 * (few["a"].high - few["a"].low)
-    # By calculation 4/5, 1/5 and 0.
-    assert many["a"].low < 0.8 < many["a"].high + 0.03
-    assert many["b"].share == pytest.approx(0.2, abs=0.08)
-    assert many["c"].share < 0.03
-    for one in (*few.values(), *many.values()):
-        assert 0 <= one.low <= one.share <= one.high <= 1
+    assert many["a"].low > many["b"].high > many["c"].share
+    for found in (few, many):
+        assert sum(one.share for one in found.values()) == pytest.approx(1)
+        assert all(0 <= one.low <= one.share <= one.high <= 1 for one in found.values())
 
 
-def test_importance_of_one_diverging_trial_is_not_the_whole_variance():
+def test_importance_of_one_diverging_trial_changes_little():
     space = parse_space({"a": {"uniform": [0, 1]}, "b": {"uniform": [0, 1]}}, "test")
     trials = trials_of(space, lambda params, rng: params["a"], 80)
     worst = max(trials, key=lambda t: t.params["b"])
@@ -85,20 +104,8 @@ def test_importance_of_one_diverging_trial_is_not_the_whole_variance():
     assert found["a"].low > found["b"].high
 
 
-def test_importance_of_a_maximized_objective_is_the_same():
-    space = parse_space({"a": {"uniform": [0, 1]}, "b": {"uniform": [0, 1]}}, "test")
-    trials = trials_of(space, lambda params, rng: params["a"] + params["b"] / 3, 60)
-    smaller = importances(trials, space, LOSS)
-    for trial in trials:
-        trial.best_value = -trial.best_value
-    assert importances(trials, space, Objective("loss", "max")) == smaller
-
-
-@pytest.mark.parametrize(("values", "message"), [([1.0, 2.0], "2 trials"), ([1.0] * 9, "the same")])
-def test_importance_of_nothing_to_explain_is_an_error(values, message):
+@pytest.mark.parametrize(("count", "same", "said"), [(3, False, "needs 4"), (9, True, "the same result")])
+def test_importance_of_too_few_or_equal_trials_says_why_there_is_none(count, same, said):
     space = parse_space({"a": {"uniform": [0, 1]}}, "test")
-    trials = trials_of(space, lambda params, rng: 0.0, len(values))
-    for trial, value in zip(trials, values, strict=True):
-        trial.best_value = value
-    with pytest.raises(ValueError, match=message):
-        importances(trials, space, LOSS)
+    with pytest.raises(ValueError, match=said):
+        importances(trials_of(space, lambda params, rng: 1.0 if same else params["a"], count), space, LOSS)

@@ -1,16 +1,20 @@
 """What a person sees in a report, and what a report does with names and values that are markup."""
 
 import html
+import json
 import re
-import shutil
 import time
 
 import pytest
 
+from search.core.journal import Journal
 from search.core.readable import duration, visible
 from search.core.state import final_name
+from search.core.time_plan import TimePlan, TrialsSoFar
 from search.reports import report
 from search.reports.pages import render
+from search.reports.view import View
+from tests.browser import browser, sized, until
 from tests.search.reports.made import made, made_of_task
 from tests.search.reports.test_figures import SPACE, results
 
@@ -44,18 +48,48 @@ def test_head_of_the_report_has_the_figures_that_matter(usual):
     assert "|" not in text, "no Markdown"
 
 
-def test_trials_table_has_every_hyperparameter_marks_the_best_and_counts_what_it_leaves_out(usual):
-    page, folder = usual
-    table = page.split('<table class="sortable">')[1].split("</table>")[0]
-    heads = [re.sub("<[^>]+>", "", head) for head in re.findall(r"<th>(.*?)</th>", table)]
+def data_of(page):
+    """The figures, hover labels and rows for the page's script."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_trials_table_has_every_hyperparameter_marks_the_best_and_counts_what_it_leaves_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "ROWS", 100)
+    page, folder = page_of(tmp_path, [*results(110), ({}, [], "failed")])
+    heads, rows = data_of(page)["trials"].values()
     assert heads == ["trial", "outcome", "epochs", "time", "val_loss", *SPACE]
-    rows = table.split("<tr")[2:]
     assert len(rows) == 100
-    assert [" best</td>" in row for row in rows] == [True] + [False] * 99
+    assert [row["cells"][0].endswith(" best") for row in rows] == [True] + [False] * 99 == [row["best"] for row in rows]
     assert "The best 100 are shown and 11 left out" in text_of(page)
     assert f"compare mine --search {folder.name} --top 0" in text_of(page)
-    keys = [float(re.findall(r'data-key="([^"]+)"', row)[2]) for row in rows[:20]]
+    keys = [row["keys"][4] for row in rows[:20]]
     assert keys == sorted(keys)
+
+
+def test_budget_shows_what_is_used_and_what_is_reserved(tmp_path):
+    plan = TimePlan(budget_seconds=1200, full_trial_epochs=3, most_final_epochs=3, train_samples=100, workers=2)
+    flags = {"search.trials": 40, "search.epochs": 3, "search.time_budget": "20m"}
+    _, folder, record, config = made(tmp_path, SPACE, results(20), flags=flags)
+    folder.journal.unlink()
+    now = int(time.time() * 1000)
+    with Journal(folder.journal) as journal:
+        journal.append({"event": "session", "plan": plan.fields(), "began": now - 300_000})
+        for number, (params, values, _) in enumerate(results(2)):
+            journal.append({"event": "trial", "number": number, "params": params, "seed": 0})
+            for epoch, value in enumerate(values, 1):
+                journal.append({
+                    "event": "result", "number": number, "epoch": epoch, "outcome": None, "diverged": None,
+                    "metrics": {"val_loss": value, "epoch_seconds": 10.0}, "device": "cpu",
+                })  # fmt: skip
+    view = View(folder, record, config)
+    view.read()
+    clock = view.time_budget()
+    trials = TrialsSoFar.from_state(config, view.state)
+    assert clock["of"] == 1200 and 300 <= clock["used"] < 400
+    assert clock["reserved"] == pytest.approx(plan.after_trials(trials, 1200 - clock["used"]).seconds, rel=0.01)
+    text = text_of(report.write_report(folder, record, config).read_text())
+    assert re.search(r"time budget 5 min used of 20 min, \S+ \S+ reserved for the trainings after the trials", text)
+    assert "trials to run 0 of 40 trials ended, 2 proposed" in text
 
 
 @pytest.mark.parametrize(("about", "source"), [
@@ -151,37 +185,13 @@ def test_control_characters_are_visible_and_new_lines_stay():
     assert page.count("&lt;/script&gt;") >= 10
 
 
-def browser(*arguments):
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("no chromium and chromedriver on this machine")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", *arguments):
-        options.add_argument(argument)
-    options.binary_location = shutil.which("chromium")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-
-
 def opened(page, path, width, scheme):
-    """Opens a report at a width, and waits until its figures are drawn; returns their number."""
-    page.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    )
-    page.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    )
+    """Opens a report at a width, and waits until all its figures are drawn; returns their number."""
+    sized(page, width, scheme, height=9000)
     page.get(path.as_uri())
-    drawn = (
-        "return [...document.querySelectorAll('.plotly-graph-div')].map(f => f.querySelectorAll('.main-svg').length)"
-    )
-    deadline = time.monotonic() + 60
-    while not ((counts := page.execute_script(drawn)) and all(counts)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert counts and all(counts)
-    return len(counts)
+    drawn = "return [...document.querySelectorAll('.plots > div')].map(f => f.querySelectorAll('.main-svg').length)"
+    until(page, f"{drawn.replace('return ', 'const counts = ')}; return counts.length && counts.every(n => n)")
+    return len(page.execute_script(drawn))
 
 
 @pytest.mark.slow
@@ -190,7 +200,7 @@ def test_report_in_a_browser_is_whole_without_webgl_at_any_width_and_in_print(us
     page = browser("--disable-webgl", "--disable-3d-apis")
     try:
         for width, scheme, ground in ((390, "dark", "rgb(18, 18, 18)"), (1200, "light", "rgb(255, 255, 255)")):
-            assert opened(page, folder.path / "report.html", width, scheme) == 4 + len(SPACE)
+            assert opened(page, folder.path / "report.html", width, scheme) == 8 + len(SPACE)
             assert page.execute_script("return getComputedStyle(document.body).backgroundColor") == ground
             text = page.execute_script("return getComputedStyle(document.querySelector('.xtick text')).fill")
             assert (sum(map(int, re.findall(r"\d+", text))) > 600) == (scheme == "dark"), "text stands out"
@@ -199,9 +209,9 @@ def test_report_in_a_browser_is_whole_without_webgl_at_any_width_and_in_print(us
         for head, at in (("lr", 5), ("trial", 0)):
             page.execute_script(f"document.querySelectorAll('.sortable th button')[{at}].click()")
             column = page.execute_script(
-                f"return [...document.querySelectorAll('.sortable tbody tr')].map(r => r.cells[{at}].dataset.key ?? '')"
+                f"return [...document.querySelectorAll('.sortable tbody tr')].map(r => r.cells[{at}].textContent)"
             )
-            known = [float(one) for one in column if one]
+            known = [float(one.split()[0]) for one in column if one]
             assert known == sorted(known) and len(known) > 90, head
         for event in ("beforeprint", "afterprint", "beforeprint"):
             page.execute_script(f"dispatchEvent(new Event('{event}'))")
@@ -216,6 +226,8 @@ def test_report_in_a_browser_is_whole_without_webgl_at_any_width_and_in_print(us
         )
         assert page.execute_script("return performance.getEntriesByType('resource').map(r => r.name)") == []
         assert page.get_log("browser") == []
+        page.execute_script("document.querySelector('.sortable tbody tr').click()")
+        assert f"search why {folder.name}" in page.execute_script("return document.querySelector('dialog').textContent")
         path = evil(tmp_path)
         opened(page, path, 1200, "light")
         assert page.execute_script("return typeof pwned") == "undefined"
@@ -248,12 +260,13 @@ def test_again_keeps_the_lines_of_a_call_and_the_dashes_of_an_option(usual, tmp_
 
 
 def render_again(command):
-    empty = dict.fromkeys(("title", "name", "task", "made", "status", "plotly", "settings"), "")
-    lists = dict.fromkeys(("head", "remarks", "drawings"), ())
-    table = {"heads": (), "rows": (), "printed": (), "words": ""}
+    texts = ("title", "name", "task", "made", "said", "status", "plotly", "script", "settings")
+    lists = ("head", "bars", "remarks", "drawings")
+    table = {"heads": (), "rows": (), "printed": (), "printed_rows": (), "unprinted": 0, "words": ""}
     stopping = {"stopped": 0, "rule": "", "rungs": table, "audit": ""}
-    return render("report.html", **empty, **lists, stopping=stopping, spent=table, comparison=None, final=None,
-                  trials=table, facts={}, again={"command": command, "words": "", "space": ""})  # fmt: skip
+    return render("report.html", **dict.fromkeys(texts, ""), **dict.fromkeys(lists, ()), stopping=stopping, spent=table,
+                  comparison=None, final=None, trials=table, facts={}, drawn={}, live=False,
+                  again={"command": command, "words": "", "space": ""})  # fmt: skip
 
 
 def test_settings_of_the_demo_are_no_facts_of_other_data(tmp_path):

@@ -1,0 +1,1 @@
+"""The live page of a search, served on this machine alone."""
