@@ -80,9 +80,9 @@ class Watchdog:
 
     def _ends_by_request(self, trial: TuneTrial) -> bool:
         """Ends the worker of a trial that a request stopped. A worker with further trials only drops it."""
-        trials, actor = self._search.state.trials, trial.temporary_state.ray_actor
+        trials = self._search.state.trials
         stopped = [n for n in numbers_of(trial) if trials[n].stopped_by and n not in self._dropped]
-        if not stopped or actor is None:
+        if not stopped or (actor := trial.temporary_state.ray_actor) is None:
             return False
         over = all(trials[n].idle for n in numbers_of(trial))
         if over:
