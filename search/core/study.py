@@ -230,7 +230,7 @@ class Study:
     def _proposed(self, added: Added, number: int, seed: int) -> Proposed:
         """The event of a trial with a configuration that a request added."""
         space = self.config.space.fix(turn_of(self.config.turns, number))
-        params = complete(space, added.params, np.random.default_rng(seed))
+        params = complete(space, dict(added.params), np.random.default_rng(seed))
         reason = self.state.by_request(added.request)
         event = Proposed(
             event="trial", number=number, params=params, seed=seed, reason=reason, request=added.request,

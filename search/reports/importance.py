@@ -91,19 +91,18 @@ def importances(trials: Sequence[Trial], space: Space, objective: Objective) -> 
 
 def _size(parameter: Parameter) -> int:
     """The number of cells into which the values of a hyperparameter fall."""
-    if parameter.kind in ("choice", "value"):
+    if not parameter.has_order:
         return len(parameter.choices)
-    if parameter.kind == "int":
-        return min(STEPS, int((parameter.high - parameter.low) // parameter.step) + 1)
-    return STEPS
+    levels = parameter.levels()
+    return STEPS if levels is None else min(STEPS, len(levels))
 
 
 def _cells(parameter: Parameter, codes: Array) -> Array:
     """(n,): the cell of each value; -1 where the hyperparameter does not exist."""
     size = _size(parameter)
-    if parameter.kind in ("choice", "value"):
+    if not parameter.has_order:
         cells = codes
-    elif parameter.kind == "int":  # the encoding has the middle of a number's share of the range
+    elif parameter.levels() is not None:  # the encoding has the middle of a value's share of the range
         cells = codes * size - 0.5
     else:
         cells = codes * (size - 1)
@@ -125,7 +124,7 @@ def _importance(parameter: Parameter, cells: Array, best: Array) -> float:
     among_best = there & best
     if not among_best.any() or size < 2:
         return 0.0
-    density = _choices_density if parameter.kind in ("choice", "value") else _density
+    density = _density if parameter.has_order else _choices_density
     of_best, of_all = (density(np.bincount(cells[some], minlength=size)) + 1e-12 for some in (among_best, there))
     weight = (among_best.sum() / best.sum()) ** 2 / there.mean()
     return float(weight * (of_all @ (of_best / of_all - 1) ** 2))
