@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +12,11 @@ from urllib.parse import parse_qsl
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # before Python 3.12 pydantic needs this one
 
+from search.core.space import all_numbers, is_spec
 from trainables import LOOP_TASK, InputError, Objective, get_task, registered_address, runnable_tasks, task_names
 
-#: The version of the format. A file without a version has version 1.
-VERSION = 1
+#: The version of the format. A file without a version has version 1. In version 1 a choice of numbers has no order.
+VERSION = 2
 
 
 class StoredObjective(TypedDict):
@@ -96,7 +97,7 @@ class SearchRecord:
         Raises:
             InputError: a key is missing or its value has the wrong type, or a newer program wrote the file.
         """
-        fields = {**content, "objective_stored": content.get("objective")}
+        fields = {"version": 1, **content, "objective_stored": content.get("objective")}
         try:
             record = _checker().validate_python(fields)
         except ValidationError as error:
@@ -107,6 +108,10 @@ class SearchRecord:
             raise InputError(
                 f"{path}: version {record.version}: this program reads versions up to {VERSION}; use a newer program"
             )
+        if record.version == 1:
+            old = record.config.get("space")
+            space = {"space": _without_order(old)} if isinstance(old, Mapping) else {}
+            record = replace(record, config={**record.config, **space}, version=VERSION)
         return record
 
     def to_json(self) -> dict[str, Any]:
@@ -176,3 +181,15 @@ def not_installed(task: str) -> InputError:
 def _checker() -> TypeAdapter[SearchRecord]:
     """Checks the types of the fields. It is made when a file is first read, as that takes 40 ms."""
     return TypeAdapter(SearchRecord)
+
+
+def _without_order(space: Mapping[str, Any]) -> dict[str, Any]:
+    """The space of version 1 with its meaning then, so that a search proposes what it would have proposed."""
+    entries: dict[str, Any] = {}
+    for name, entry in space.items():
+        if isinstance(entry, Mapping) and not is_spec(entry):
+            entry = _without_order(entry)
+        elif isinstance(entry, Mapping) and all_numbers(entry.get("choice") or ["no numbers"]):
+            entry = {**entry, "ordered": False}
+        entries[name] = entry
+    return entries

@@ -15,7 +15,7 @@ def test_record_from_json_returns_what_to_json_gave():
     objective = {"metric": "loss", "mode": "min", "tuned": [], "named": "val_loss"}
     record = SearchRecord(**OLD, id="x", objective_stored=objective, alone=2, most_epochs=9, imported="study.db")
     content = record.to_json()
-    assert content["objective"] == objective and content["version"] == 1
+    assert content["objective"] == objective and content["version"] == 2
     assert SearchRecord.from_json(content, PATH) == record
 
 
@@ -24,6 +24,17 @@ def test_record_of_an_old_file_has_the_defaults():
     assert record == SearchRecord(**OLD)
     assert (record.retrain, record.alone, record.most_epochs, record.imported) == (True, 1.0, None, None)
     assert (record.objective.metric, record.metric) == ("mse", "val_mse")
+
+
+def test_choices_of_numbers_of_an_old_file_have_no_order():
+    space = {"batch_size": {"choice": [16, 32]}, "model": {"heads": {"choice": [2, 4]}}, "kind": {"choice": ["a", 1]}}
+    config = {"search": {}, "space": space}
+    record = SearchRecord.from_json({**OLD, "config": config}, PATH)
+    assert record.config["space"] == {
+        "batch_size": {"choice": [16, 32], "ordered": False}, "kind": {"choice": ["a", 1]},
+        "model": {"heads": {"choice": [2, 4], "ordered": False}},
+    }  # fmt: skip
+    assert SearchRecord.from_json({**OLD, "config": config, "version": 2}, PATH).config == config
 
 
 def test_record_of_an_old_training_function_finds_its_objective_in_its_address():
@@ -40,7 +51,7 @@ def test_record_of_an_old_training_function_finds_its_objective_in_its_address()
         ({"alone": "twice"}, "is damaged: alone: 'twice'"),
         ({"objective": []}, r"is damaged: objective: \[\]"),
         ({"objective": {"metric": "loss", "mode": "less", "tuned": [], "named": "loss"}}, "is damaged: objective: "),
-        ({"version": 2}, "version 2: this program reads versions up to 1"),
+        ({"version": 3}, "version 3: this program reads versions up to 2"),
     ],
 )
 def test_record_with_a_wrong_value_is_refused(changed, message):
