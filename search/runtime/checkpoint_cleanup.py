@@ -92,8 +92,10 @@ def needed(state: SearchState, keep_checkpoints: int, files: Collection[str]) ->
         files: the names of the existing files.
     """
     best = {trial.number for trial in state.ranked()[:keep_checkpoints]}
+    forks = state.forks()
     names = set()
     for trial in state.trials.values():
+        names |= {one.name for one in trial.checkpoints if (trial.number, one.epoch) in forks}
         if state.status == "finished" and trial.over and trial.number not in best:
             continue
         saved = [checkpoint for checkpoint in trial.checkpoints if checkpoint.name in files]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,9 @@ def test_store_files(searched):
     with sqlite3.connect(store / "mlflow.db") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert not [p for p in store.rglob("*") if p.name.endswith((".tmp", ".part")) or p.name.startswith(".learner")]
-    kept = {p.name for p in (store / "searches/first/checkpoints").rglob("*.pt")}
+    kept = Counter(p.parent.name for p in (store / "searches/first/checkpoints").rglob("*.pt"))
     assert 1 <= len(kept) <= 3, "checkpoints of the best three trials at most"
+    assert max(kept.values()) <= 2, "of each its best and its last"
 
 
 def test_champion_predicts_as_in_final_test(searched, tmp_path):
