@@ -86,7 +86,10 @@ def test_search_paused_continued_and_forked_from_python(command, searching):
 
 
 def test_request_to_a_search_that_is_not_running_waits_for_resume(command):
-    command.call("run", "toy", "--name", "s", "--trials", "1", "--epochs", "1", "--no-retrain", "--set", "data.pause=0")
+    command.call(
+        "run", "toy", "--name", "s", "--trials", "1", "--epochs", "1", "--no-retrain", "--searcher", "random",
+        "--set", "data.pause=0", "--set", "lr={uniform: [0.01, 0.1]}",
+    )  # fmt: skip
     assert "at its next `resume`" in command.call("add", "s", "lr=0.05")
     assert "trial 4: no such trial" in command.call("stop", "s", "4", code=2)
     command.call("resume", "s")

@@ -177,7 +177,7 @@ def test_range_of_whole_numbers_that_gives_none_is_noted():
     }  # fmt: skip
     assert whole_numbers(parse_space(space, "here")) == [
         "note: width: loguniform [4, 128] gives numbers such as 22.63; for a width or a number of layers take an "
-        "integer, or round it in the training"
+        "integer with a log scale, or round it in the training"
     ]
 
 
