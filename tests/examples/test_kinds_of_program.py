@@ -247,7 +247,7 @@ def test_program_of_a_kind(tmp_path, monkeypatch, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["a config file", "a shell pipeline"])
+@pytest.mark.parametrize("kind", ["a config file", pytest.param("a shell pipeline", marks=pytest.mark.nightly)])
 def test_search_over_a_program_killed_and_resumed(command, kind):
     """The whole search: the driver is killed, and the resumed search equals an uninterrupted one."""
     wait = "import time; time.sleep(0.3)\n    print("

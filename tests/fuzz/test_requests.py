@@ -78,8 +78,8 @@ def around_the_answers(done: list[str], near: Sequence[int]) -> list[int]:
     ("kind", "near"),
     [
         pytest.param("kill", THREE, id="kill"),
-        pytest.param("kill", EACH, id="kill at each", marks=pytest.mark.slow),
-        pytest.param("torn", EACH, id="torn at each", marks=pytest.mark.slow),
+        pytest.param("kill", EACH, id="kill at each", marks=pytest.mark.nightly),
+        pytest.param("torn", EACH, id="torn at each", marks=pytest.mark.nightly),
     ],
 )
 def test_killed_around_the_answer(asks, kind, near, folder, empty_store):
