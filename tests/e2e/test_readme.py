@@ -68,6 +68,7 @@ COMMANDS = {
     # Long searches of the pages on tasks: their configuration is checked.
     "run rnn --trials 64 --set search.fuse=32 --set hidden=16 --set layers=1 --set optimizer=adam "
     "--set activation=tanh --set batch_size=64": ["--dry-run"],
+    "run rnn --set 'search.first=[{lr: 0.003}, {lr: 0.001, hidden: 48}]'": ["--dry-run"],
     "run tweets --data tweets.csv --set data.encoder=vinai/bertweet-base": ["--dry-run"],
     "run lyrics --data songs/ --set data.max_length=128": ["--dry-run"],
     "run tweets --set model.pooling=cls --set model.tfidf=false": ["--dry-run"],
@@ -81,6 +82,8 @@ COMMANDS = {
 #: Commands that other tests run.
 ELSEWHERE = {
     "doctor": "test_install.py",
+    **dict.fromkeys(("watch NAME", "run rnn --watch", "run TASK --watch"), "test_watch.py, tests/search/watch"),
+    **dict.fromkeys(("report asked", "resume asked"), "tests/search/test_study.py"),
     "gc": "tests/search/housekeeping",
     "rename NAME NEW": "tests/search/housekeeping",
     "delete NAME": "tests/search/housekeeping",
@@ -116,6 +119,7 @@ ELSEWHERE = {
     "import ray FOLDER": "tests/search/exchange",
     "import ray ~/ray_results/digits --objective 'accuracy max'": "tests/search/exchange",
     "export NAME --optuna sqlite:///out.db": "as with URL above",
+    "export NAME --optuna sqlite:///study.db": "as with URL above",
     "new NAME": "tests/search/test_new.py",
     "run wikitext --data wikitext-2/ --set model.pretrained=openai-community/gpt2 "
     "--time-budget 1h": "test_finetuning.py",
