@@ -17,7 +17,7 @@ def train(trial):
         transformers.TrainingArguments(
             output_dir=str(trial.folder), learning_rate=trial.params["lr"], num_train_epochs=trial.of,
             eval_strategy="epoch", save_strategy="epoch", per_device_train_batch_size=16, seed=trial.seed,
-            report_to="none", disable_tqdm=True,
+            report_to="none", disable_tqdm=True, dataloader_pin_memory=trial.device.type == "cuda",
         ),
         train_dataset=train_data, eval_dataset=val_data,
         data_collator=transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False),
