@@ -16,7 +16,7 @@ from search.core.searchers import priors
 from search.core.searchers.base import Balance, Searcher, turn_of
 from search.core.searchers.pace_model import PaceModel
 from search.core.seeds import trial_seed
-from search.core.space import Parameter, Space
+from search.core.space import Parameter, Plain, Space
 from search.core.state import Trial
 from trainables import Objective, Params
 
@@ -341,21 +341,26 @@ def suggest(trial: Any, parameter: Parameter) -> Any:
     name, low, high, log = parameter.name, parameter.low, parameter.high, parameter.is_log
     if parameter.kind == "int":
         return trial.suggest_int(name, int(low), int(high), step=int(parameter.step or 1), log=log)
-    if parameter.kind == "choice" and parameter.ordered:
-        return _from_index(parameter, trial.suggest_int(name, 0, len(parameter.choices) - 1))
+    if (order := _order(parameter)) is not None:
+        return order[trial.suggest_int(name, 0, len(order) - 1)]
     if parameter.kind == "choice":
         return trial.suggest_categorical(name, parameter.choices)
     return trial.suggest_float(name, low, high, step=parameter.step, log=log)
 
 
+def _order(parameter: Parameter) -> Sequence[Plain] | None:
+    """The values of an ordered choice; Optuna gets their indices. None for every other parameter."""
+    return parameter.levels() if parameter.kind == "choice" and parameter.ordered else None
+
+
 def _from_index(parameter: Parameter, value: Any) -> Any:
-    levels = parameter.levels() if parameter.kind == "choice" and parameter.ordered else None
-    return value if levels is None else levels[value]
+    order = _order(parameter)
+    return value if order is None else order[value]
 
 
 def _to_index(parameter: Parameter, value: Any) -> Any:
-    levels = parameter.levels() if parameter.kind == "choice" and parameter.ordered else None
-    return value if levels is None else priors.nearest(levels, value)
+    order = _order(parameter)
+    return value if order is None else priors.nearest(order, value)
 
 
 def distribution(parameter: Parameter) -> Any:
