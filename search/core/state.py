@@ -244,11 +244,12 @@ class SearchState:
         self.sessions = 0
         #: Tracebacks of the last trials of this session, if they failed one after the other.
         self.failed_in_a_row: list[str] = []
-        #: The requests that were taken up, by id; the ids of the request that pauses the search, and of the one that
-        #: ends it; and the configurations that wait for a trial.
+        #: The requests that were taken up, by id.
         self.requests: dict[str, Requested] = {}
+        #: The id of the request that pauses the search, and of the request that ends it.
         self.paused_by: str | None = None
         self.stopped_by: str | None = None
+        #: The configurations that wait for a trial.
         self.added: list[Added] = []
 
     def by_request(self, name: str) -> str:

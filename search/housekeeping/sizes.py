@@ -24,9 +24,9 @@ class Size:
 
     Attributes:
         search: the name of the search; None for files that belong to no search.
-        kind: `checkpoints`, `models`, `trials` (output and files of trials), `comparison`, `writers` (TensorBoard and
-            W&B), `record` (journal, settings, report, function); `left over` for what a killed command left. Outside a
-            search `mlflow`, `cache`, `plans` and `other`.
+        kind: of a search: `checkpoints`, `models`, `trials` (output and files of trials), `comparison`, `writers`
+            (TensorBoard and W&B) and `record` (journal, settings, report, function). Outside a search: `mlflow`,
+            `cache`, `plans` and `other`. `left over`: files that a killed command left.
     """
 
     search: str | None

@@ -24,8 +24,8 @@ from trainables.base.unit import EPOCHS, Unit
 LAST = ("behind", "epochs", "steps", "seconds", "cost")
 #: Columns that a screen shows even if all their cells are the same.
 NAMES = ("search", "trial")
-#: Settings that the comparison of searches leaves out: the place of the code, of which each search has its own copy,
-#: and what the column `searcher` says.
+#: Settings that the comparison of searches leaves out. Each search has its own copy of the code, so its place always
+#: differs. The column `searcher` shows the searcher and the scheduler already.
 OWN = ("data.function", "data.folder", "search.searcher", "search.scheduler")
 #: Outcomes of a failed trial, if it has no result.
 LOST = ("diverged", "failed")

@@ -1,11 +1,11 @@
 """Which hyperparameters matter: PED-ANOVA, with intervals.
 
 PED-ANOVA (Watanabe et al. 2023) compares how the values of a hyperparameter are distributed among the best tenth of the
-trials and among all trials: the importance is the Pearson divergence of the two densities. A conditional hyperparameter
-counts on the trials in which it exists, as in conditional PED-ANOVA (arXiv 2601.20800): the divergence there is
-multiplied by (share of the best trials)^2 / (share of all trials). The shares are those of Optuna's
-`PedAnovaImportanceEvaluator`; a test compares them. Why not Optuna's class: it takes a study, and an interval would
-need 40 resampled studies.
+trials and among all trials: the importance is the Pearson divergence of the two densities. For a conditional
+hyperparameter the divergence is computed over the trials in which it exists, and multiplied by b^2 / a: it exists in
+the share b of the best trials and in the share a of all trials (conditional PED-ANOVA, arXiv 2601.20800). The shares
+are those of Optuna's `PedAnovaImportanceEvaluator`; a test compares them. Optuna's class takes a study, and an interval
+would need 40 resampled studies.
 """
 
 from __future__ import annotations
