@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import ray
 from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+_CONTROLLER = SimpleNamespace(_actor_cache=SimpleNamespace(increase_max=lambda *_: None))
 NODE = {"Alive": True, "NodeID": "here", "Resources": {"CPU": 1.0}}
 
 
@@ -44,7 +46,7 @@ class _Tuner:
     def __init__(self, trainable: Any, *, tune_config: Any, run_config: Any) -> None:
         self._trainable, self._given = trainable
         self._proposals, self._decisions = tune_config.search_alg, tune_config.scheduler
-        self._callbacks, self._stop = run_config.callbacks, run_config.stop
+        self._stop = run_config.stop
 
     def fit(self) -> None:
         launched = 0
@@ -61,32 +63,27 @@ class _Tuner:
         drop = SimpleNamespace(remote=worker.drop)
         actor = SimpleNamespace(drop=drop, killed=False)
         trial = _Trial(config, SimpleNamespace(ray_actor=actor))
-        for callback in self._callbacks:
-            callback.on_trial_start(0, [], trial)
+        self._decisions.on_trial_add(_CONTROLLER, trial)
         failed, decision = False, TrialScheduler.CONTINUE
         try:
             worker.setup(config, **self._given)
             while decision == TrialScheduler.CONTINUE:
                 decision = self._decisions.on_trial_result(None, trial, worker.step())
-                self._step_ended()
+                self._stop.stop_all()
                 if actor.killed:
                     raise LostWorker
         except LostWorker:
             failed = True
-            for callback in self._callbacks:
-                callback.on_trial_error(0, [], trial)
+            self._decisions.on_trial_error(_CONTROLLER, trial)
         self._proposals.on_trial_complete(name, error=failed)
-        self._step_ended()
-
-    def _step_ended(self) -> None:
-        for callback in self._callbacks:
-            callback.on_step_end(0, [])
 
 
 class _Trial:
     """A trial of Tune's, as the search's callbacks see it; equal to itself alone."""
 
     error_file = None
+    status = TuneTrial.RUNNING
+    placement_group_factory = None
 
     def __init__(self, config: dict[str, Any], state: Any) -> None:
         self.config, self.temporary_state = config, state
@@ -109,7 +106,7 @@ def ray_here() -> Iterator[None]:
         patch.setattr(ray, "get", lambda value: value)
         patch.setattr(ray, "get_actor", _no_actor)
         patch.setattr(ray, "wait", lambda streams, **_: (streams[:1], streams[1:]))
-        patch.setattr(ray, "remote", _Remote)
+        patch.setattr(ray, "remote", lambda function=None, **_: _Remote(function) if function else _Remote)
         patch.setattr(ray, "kill", lambda actor: setattr(actor, "killed", True))
         patch.setattr(tune, "Tuner", _Tuner)
         patch.setattr(tune, "with_parameters", lambda trainable, **given: (trainable, given))

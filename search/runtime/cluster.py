@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import inspect
 import logging
 import os
 import secrets
@@ -11,10 +12,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_V2_ENABLED": "0",
+    # Tune gives it to its workers, which here take all their variables from this process (`take_variables`).
+    "PL_DISABLE_FORK": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -78,15 +82,35 @@ class _Surroundings:
 
     def __init__(self) -> None:
         self._environment = dict(os.environ)
+        self._of_tune: dict[str, Any] = {}
         self._levels = {name: logging.getLogger(name).level for name in self.LOGGERS}
         self._in_main = threading.current_thread() is threading.main_thread()
         self._sigterm = signal.getsignal(signal.SIGTERM)
         self._excepthook = sys.excepthook
 
+    def take_variables(self) -> dict[str, str]:
+        """The variables that Tune gives each worker by itself, until `restore`; empty with a Ray that has none.
+
+        Tune sets them for each worker. Ray starts a worker with variables of its own as two processes, one after the
+        other, and gives it none of the processes that are ready: 2.5 of 23 seconds until the first epoch.
+        """
+        try:
+            from ray.tune.execution import class_cache  # private: Tune has no public way
+        except ImportError:
+            return {}
+        own: dict[str, str] = getattr(class_cache, "DEFAULT_ENV_VARS", {})
+        passed: set[str] = getattr(class_cache, "ENV_VARS_TO_PROPAGATE", set())
+        if not self._of_tune and own:
+            self._of_tune = {"DEFAULT_ENV_VARS": own, "ENV_VARS_TO_PROPAGATE": passed}
+            class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+        return {**own, **{name: os.environ[name] for name in passed if name in os.environ}}
+
     def restore(self) -> None:
         """Sets everything back. Environment variables that are not Ray's stay: the caller may have set them."""
+        if self._of_tune:
+            vars(import_module("ray.tune.execution.class_cache")).update(self._of_tune)
         for key in {*os.environ, *self._environment}:
-            if not key.startswith(("RAY_", "TUNE_")) and key != "PYTHONBREAKPOINT":
+            if not key.startswith(("RAY_", "TUNE_")) and key not in ("PYTHONBREAKPOINT", "PL_DISABLE_FORK"):
                 continue
             if key in self._environment:
                 os.environ[key] = self._environment[key]
@@ -156,14 +180,16 @@ def start_ray(address: str | None, dashboard: bool, task: str) -> str | None:
             package, where = trainables.package_for_workers(task)
             own = [Path(str(module.__file__)).parent for module in (search, trainables)]
             folders = [*own, *([package] if package else [])]
+            variables = {**_surroundings.take_variables(), **where}
             environment = {
-                "py_modules": [str(folder) for folder in folders], "env_vars": where, "excludes": ["__pycache__"],
+                "py_modules": [str(folder) for folder in folders], "env_vars": variables, "excludes": ["__pycache__"],
             }  # fmt: skip
             context = ray.init(address=address, runtime_env=environment, **options)
         else:
             # "local" never joins a cluster that another user started on this machine.
             here = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "num_cpus": local_cpus()}
             context = start_here(**here, **options)
+            _surroundings.take_variables()  # its workers inherit this environment
     except Exception as error:  # Ray raises many kinds, bare Exception among them
         reason = first_line(error)
         what = f"--address {address}: no Ray cluster answers" if address else "Ray cannot be started here"
@@ -179,10 +205,29 @@ def start_here(**options: Any) -> Any:
     import ray
 
     protect_token()
+    with _fewer_servers():
+        try:
+            return ray.init(address="local", **options)
+        except Exception:
+            return ray.init(address="local", **options)
+
+
+@contextmanager
+def _fewer_servers() -> Iterator[None]:
+    """Leaves two servers of Ray out, each of which imports Ray for a second while the workers start.
+
+    They are the monitor, which starts machines of a cluster, and the log monitor, which sends what workers print to the
+    driver. This program uses neither.
+    """
+    from ray._private import parameter  # private: `ray.init` has no such options
+
+    whole = parameter.RayParams
+    if {"no_monitor", "include_log_monitor"} <= set(inspect.signature(whole).parameters):
+        parameter.RayParams = partial(whole, no_monitor=True, include_log_monitor=False)
     try:
-        return ray.init(address="local", **options)
-    except Exception:
-        return ray.init(address="local", **options)
+        yield
+    finally:
+        parameter.RayParams = whole
 
 
 def protect_token() -> None:

@@ -1,4 +1,4 @@
-"""The state that Ray Tune's searcher, scheduler and callback share while the trials of a search run."""
+"""The state that Ray Tune's searcher, scheduler and stopper share while the trials of a search run."""
 
 from __future__ import annotations
 

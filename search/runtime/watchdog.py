@@ -27,9 +27,15 @@ class Watchdog:
 
     def __init__(self, search: Search) -> None:
         self._search = search
+        #: Trials whose workers start.
+        self._expected: list[TuneTrial] = []
         self.since: dict[TuneTrial, float] = {}
         #: Trials of batched models that requests stopped, and that their workers were told to drop.
         self._dropped: set[int] = set()
+
+    def expect(self, trial: TuneTrial) -> None:
+        """A trial of Tune waits for a worker. Its time counts from the moment when it has the worker."""
+        self._expected.append(trial)
 
     def heard(self, trial: TuneTrial) -> None:
         """A trial of Tune started or reported."""
@@ -61,6 +67,9 @@ class Watchdog:
     def check(self) -> None:
         """Ends the workers of trials that exceed their time limit, hang, or are stopped by a request."""
         search, limit = self._search, self._search.config.search.stall_timeout
+        for trial in [trial for trial in self._expected if trial.status == TuneTrial.RUNNING]:
+            self.heard(trial)
+        self._expected = [trial for trial in self._expected if trial.status == TuneTrial.PENDING]
         for trial, since in list(self.since.items()):
             if self._ends_by_request(trial):
                 continue

@@ -11,7 +11,8 @@ TRIAL = SimpleNamespace(placement_group_factory="bundle")
 
 
 def decisions():
-    return _Decisions(SimpleNamespace(queue=SimpleNamespace(concurrency=5)))
+    watchdog = SimpleNamespace(expect=lambda trial: None)
+    return _Decisions(SimpleNamespace(queue=SimpleNamespace(concurrency=5), watchdog=watchdog))
 
 
 def test_tune_keeps_as_many_idle_workers_as_trials_run_at_once():
