@@ -333,8 +333,8 @@ def compare(
     >>> search.compare("train").searches["search"].tolist()
     ['mine']
     """
+    from search.core.task_names import check_task_name
     from search.reports.compare import compare_searches
-    from search.runs import check_task_name
     from search.tracking.results import searches_of_server
 
     opened, warn = Store.open(store), (observer or Observer()).say
@@ -357,7 +357,7 @@ def predict(task: str, inputs: Sequence[str | Path] | str | Path, *, store: str 
 
     >>> search.predict("tweets", ["three days of fever now"])  # doctest: +SKIP
     """
-    from search.runs import check_task_name
+    from search.core.task_names import check_task_name
     from search.tracking.predict import predict_inputs
 
     opened = Store.open(store)
@@ -378,9 +378,10 @@ def promote(task: str, version: int, *, store: str | Path | None = None) -> str:
     >>> search.promote("tweets", 2)  # doctest: +SKIP
     """
     from search import runs
+    from search.core.task_names import check_task_name
 
     opened = Store.open(store)
-    runs.check_task_name(task, opened)
+    check_task_name(task, opened)
     return runs.promote(opened, task, version)
 
 
@@ -388,7 +389,7 @@ def _task_config(
     task: str, space: Mapping[str, Any] | None, objective: str | None, data: str | Path | None, flags: dict[str, Any]
 ) -> SearchConfig:
     """The configuration of a search of a task; raises InputError."""
-    from search.runs import check_task_name
+    from search.core.task_names import check_task_name
 
     check_task_name(task)
     own = trainables.get_task(task).objective

@@ -43,10 +43,9 @@ from search.preparation import (
 )
 from search.runtime.cluster import Cluster, connect, disconnect
 from search.runtime.placement import fits_here
-from trainables import LOOP_TASK, InputError, SelfTrained, Splits, Task, get_task, register_task, runnable_tasks
+from trainables import InputError, SelfTrained, Splits, Task, get_task
 from trainables.base.files import check_source
 from trainables.base.storage import is_remote
-from trainables.base.values import suggestion
 
 if TYPE_CHECKING:
     from search.reports.plan import Plan
@@ -147,24 +146,6 @@ def addresses_again(config: SearchConfig, given: Sequence[str], observer: Observ
                 raise
             observer.say(f"notify {address}: gets no message: {error}")
     return addresses
-
-
-def check_task_name(task: str, store: Store | None = None) -> None:
-    """Raises InputError if there is no such task.
-
-    Args:
-        store: tasks of searches in this store are accepted too. The function or command of the newest search is
-            registered in this process.
-    """
-    known = runnable_tasks()
-    if store is not None and task not in known:
-        records = sorted((record for _, record in store.records()), key=lambda record: record.created)
-        known += sorted({record.task for record in records} - {*known})
-        for record in records:
-            if record.task == task and (record.offered or "").startswith(LOOP_TASK):
-                register_task(task, str(record.offered))
-    if task not in known:
-        raise InputError(f"task {task!r}: unknown; there are {', '.join(known)}{suggestion(task, known)}")
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from search.core.config import SearchConfig
+    from search.core.store import Store
     from search.programs import Program
 
 app = typer.Typer(
@@ -139,26 +142,54 @@ def run(
     }  # fmt: skip
 
     with command(store, debug) as (console, opened):
-        from search.cli import commands
         from search.core.config import load_config
-        from search.runs import RunOptions, check_task_name
+        from search.core.task_names import check_task_name
+        from search.runtime.cluster import start_early
 
-        options = RunOptions(data, name, address, retrain, from_, gpus)
         more = {
             "pattern": pattern or None, "report_at": report_at, "template": template, "shell": shell, "final": final,
         }  # fmt: skip
-        if command_ is not None or task is None:
+        config = None
+        if command_ is None and task is not None:
+            _check_no_program({"space": space, "objective": objective, **more})
+            check_task_name(task)
+            config = load_config(task, set_, flags, "demo" if data is None else "data")
+            if not dry_run:
+                _check_at_once(opened, config, name, data, address)
+                start_early(config, address, ("search.cli.commands", "search.session", "optuna"))
+        from search.cli import commands
+        from search.runs import RunOptions
+
+        options = RunOptions(data, name, address, retrain, from_, gpus)
+        if config is None:
             program = _program(task, command_, space, objective, more, data, plan, flags, set_)
             sys.exit(commands.run_command(console, opened, program, options, dry_run, verbose, watch))
-        _check_no_program({"space": space, "objective": objective, **more})
-        check_task_name(task)
-        config = load_config(task, set_, flags, "demo" if data is None else "data")
         if dry_run:
             commands.dry_run(console, opened, config, options, data)
         elif plan:
             commands.plan(console, opened, config, options)
         else:
             sys.exit(commands.run(console, opened, config, options, verbose, watch))
+
+
+def _check_at_once(
+    store: Store, config: SearchConfig, name: str | None, data: str | None, address: str | None
+) -> None:  # fmt: skip
+    """Raises InputError for common mistakes, which `run` itself finds once Ray has started."""
+    from search.runtime.placement import fits_here, local_cpus, place
+    from trainables import InputError
+    from trainables.base.files import check_source
+    from trainables.base.storage import is_remote
+
+    if name is not None:
+        store.search(name).check_free()
+    if data is not None and not is_remote(data):
+        check_source(Path(data))
+    if not (address or os.environ.get("RAY_ADDRESS")):
+        try:
+            place(config, [(local_cpus(), 0.0)])
+        except InputError:
+            fits_here(config)  # it imports torch to count the GPUs
 
 
 def _program(
@@ -286,9 +317,10 @@ def promote(
     """Make a model version the champion, which `predict` uses, even if another version tests better."""
     with command(store, debug) as (console, opened):
         from search import runs
+        from search.core.task_names import check_task_name
         from search.live.screen import say
 
-        runs.check_task_name(task, opened)
+        check_task_name(task, opened)
         say(console, runs.promote(opened, task, version))
 
 
@@ -317,7 +349,7 @@ def predict(
     """Predict with the champion: the registered model of a task that is in use."""
     with command(store, debug) as (_, opened):
         from search.core.readable import visible
-        from search.runs import check_task_name
+        from search.core.task_names import check_task_name
         from search.tracking.predict import predict_inputs, predict_to_file
 
         check_task_name(task, opened)

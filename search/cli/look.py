@@ -28,11 +28,11 @@ def data(
     """Write an HTML page about a data set: splits, classes, lengths, samples that splits share, doubtful labels."""
     with command(store, debug) as (console, opened):
         from search.core.config import load_config
+        from search.core.task_names import check_task_name
         from search.live.observer import ConsoleObserver
         from search.live.screen import say
         from search.preparation import read_data
         from search.reports.data import write_data_page
-        from search.runs import check_task_name
         from trainables import get_task
 
         check_task_name(task)
@@ -125,9 +125,9 @@ def compare(
     """Compare the searches of a task, and list their best trials."""
     with command(store, debug) as (console, opened):
         from search.core.readable import visible
+        from search.core.task_names import check_task_name
         from search.live.screen import say
         from search.reports.compare import compare_searches, comparisons_as_csv, comparisons_as_json
-        from search.runs import check_task_name
         from search.tracking.results import searches_of_server
 
         def warn(line: str) -> None:

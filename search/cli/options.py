@@ -90,8 +90,8 @@ DataAgainOption = Annotated[
     str | None,
     typer.Option(
         "--data", metavar="URI", rich_help_panel="Data", show_default="where the search read it",
-        help="Read the same data from this path or URI. Needed if the data moved, or if the URI contains a password or "
-        "token: these are not stored.",
+        help="New path or URI of the same data. Needed if the data moved, or if the URI contains a password or token, "
+        "which are not stored.",
     ),
 ]  # fmt: skip
 
@@ -134,8 +134,8 @@ ReportAtOption = Annotated[
     str | None,
     typer.Option(
         metavar="METRIC", rich_help_panel="Your own script", show_default="the metric of --objective",
-        help="An epoch of --command is complete at the line with this metric. For programs that print several lines "
-        "in an epoch, with the objective before the last one. Example: valid_accuracy",
+        help="The metric that --command prints last in each epoch. Needed if it prints the objective in an earlier "
+        "line of the epoch. Example: valid_accuracy",
     ),
 ]  # fmt: skip
 TemplateOption = Annotated[
@@ -150,8 +150,8 @@ ShellOption = Annotated[
     bool,
     typer.Option(
         "--shell", rich_help_panel="Your own script", show_default=False,
-        help="Let a shell run --command, for pipes, `cd`, `&&` and $HOME. Without it, no character of a value or a "
-        "name has a meaning for a shell.",
+        help="Let a shell run --command, for pipes, `cd`, `&&` and $HOME. Without it no shell runs, and "
+        "characters such as ; and | reach the program as they are.",
     ),
 ]  # fmt: skip
 
@@ -159,9 +159,9 @@ FinalOption = Annotated[
     str | None,
     typer.Option(
         "--final", metavar="CMD", rich_help_panel="Your own script",
-        help="Train, test and write the final model by this command, after the trials of --command. {epochs} is the "
-        "best number of epochs. The last report of each metric is its test figure; the files in {folder} are the "
-        "model. "
+        help="Command that trains, tests and saves the final model. It runs once, after the trials of --command. "
+        "{epochs} is the best number of epochs. The last value that it prints of each metric is the test figure. The "
+        "files that it writes into {folder} are the model. "
         "Example: 'python train.py --lr {lr} --epochs {epochs} --train-on all --test'",
     ),
 ]  # fmt: skip
@@ -176,8 +176,8 @@ SetOption = Annotated[
     list[str],
     typer.Option(
         "--set", metavar="KEY=VALUE", rich_help_panel="Search", show_default=False,
-        help="Change a setting, or a hyperparameter of the search space; may be given several times. --dry-run shows "
-        "the result; an unknown key is an error. "
+        help="Change a setting, or a hyperparameter of the search space. May be given several times. --dry-run shows "
+        "the result. An unknown key is an error. "
         "`search.grace_period=3` changes a setting of configs/defaults.yaml or of the task's YAML. `lr=0.01` fixes the "
         "hyperparameter lr at 0.01. `'lr={loguniform: [1e-4, 1e-2]}'` searches lr in this range.",
     ),
@@ -187,7 +187,8 @@ FromOption = Annotated[
     typer.Option(
         "--from", metavar="NAME", rich_help_panel="Search", show_default="no earlier results",
         help="Start from the results of the search NAME: give its trials to the searcher, and try its best "
-        "configuration first. auto: try the best configurations of all earlier searches of the task first. "
+        "configuration first. auto: try the best configurations of all earlier searches of the task first, without "
+        "giving their trials to the searcher. "
         "Example: first",
     ),
 ]  # fmt: skip
@@ -238,8 +239,8 @@ NotifyAgainOption = Annotated[
     list[str],
     typer.Option(
         "--notify", metavar="URL", rich_help_panel="Notifications", show_default="the addresses that are stored",
-        help="Send JSON to this address instead, as `run --notify` does. Needed if the search was started with an "
-        "address that has a path, which is not stored. May be given several times. Example: env:SLACK_WEBHOOK",
+        help="Address in place of the stored ones, as of `run --notify`. Needed if an address has a path, which is not "
+        "stored; an address env:NAME is. May be given several times. Example: env:SLACK_WEBHOOK",
     ),
 ]  # fmt: skip
 
@@ -312,17 +313,18 @@ PlanOption = Annotated[
 MoreTrialsOption = Annotated[
     str | None,
     typer.Option(
-        metavar="N|+N", rich_help_panel="Budget", show_default="no more trials",
-        help="Give the search more trials. 50: 50 in total, including those that ran. +20: 20 more than the total "
-        "so far. A search that has only a time budget continues with --time-budget instead.",
+        metavar="N|+N", rich_help_panel="Budget", show_default="the total that it has",
+        help="Give the search more trials. 50: 50 in total, including those that ran. +20: 20 more than the total that "
+        "it has, so a search of 20 trials that was interrupted at 12 gets 40. "
+        "A search that has only a time budget continues with --time-budget instead.",
     ),
 ]  # fmt: skip
 MoreEpochsOption = Annotated[
     str | None,
     typer.Option(
         metavar="N|+N", rich_help_panel="Budget", show_default="no more epochs",
-        help="Give each trial more epochs. 60: 60 in total. +10: 10 more. Trials with all epochs so far continue. A "
-        "trial that was stopped early does not.",
+        help="Give each trial more epochs. 60: 60 in total. +10: 10 more. Trials that reached the old number continue "
+        "to the new one. Trials that were stopped early stay stopped.",
     ),
 ]  # fmt: skip
 MoreStepsOption = Annotated[
@@ -335,7 +337,7 @@ MoreStepsOption = Annotated[
 MoreTimeOption = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME", rich_help_panel="Budget", show_default="as much time as the search had at its start",
+        metavar="TIME", rich_help_panel="Budget", show_default="the time budget of `run`, in full again",
         help="Wall-clock time of this command. Example: 30m",
     ),
 ]  # fmt: skip

@@ -85,9 +85,9 @@ class SearchSection(Section):
 
     searcher: SearcherName = setting(
         "Search",
-        "Algorithm that proposes configurations. ranks: a Gaussian process on the ranks of the trials instead of their "
-        "metric values. tpe, gp and random: Optuna's samplers. nsga2: Optuna's sampler for several objectives. grid: "
-        "every combination of the space.",
+        "Algorithm that proposes configurations. ranks: a Gaussian process that uses the order of the trials, "
+        "not their metric values. tpe, gp and random: Optuna's samplers. nsga2: Optuna's sampler for several "
+        "objectives. grid: every combination of the space.",
         example="tpe", shown_default="ranks; demo: tpe", flag="--searcher",
     )  # fmt: skip
     trials: int | None = setting(
@@ -105,8 +105,9 @@ class SearchSection(Section):
     )  # fmt: skip
     report_every: int | None = setting(
         "Search",
-        "Steps from one report of a trial to the next. The search of a function or a command then counts in steps, and "
-        "search.epochs is the number of reports: --steps divided by this number. null: it counts in epochs.",
+        "Steps from one report of a trial to the next. The search of a function or a command then counts in steps: "
+        "settings about epochs count reports, and search.epochs is --steps divided by this number. null: it counts in "
+        "epochs.",
         example=100, shown_default="count in epochs", flag="--report-every", default=None, ge=1,
     )  # fmt: skip
     fit_epochs: bool = setting(
@@ -155,9 +156,9 @@ class SearchSection(Section):
     deterministic: bool = setting(
         "Search",
         "Make the search repeatable: with the same seed and the same --concurrency it tries the same configurations, "
-        "no matter which trial is faster. The search runs rounds. A round has as many trials as run at the same time, "
-        "and starts when all trials of the previous round have ended, so some workers wait. --deterministic replaces "
-        "the default scheduler by asha; hyperband, median and none are allowed too.",
+        "no matter which trial is faster. Trials run in rounds of --concurrency trials. A round starts when the round "
+        "before it has ended, so fast workers wait. The default scheduler becomes asha. hyperband, median and none are "
+        "allowed too; asha-promote and asha-predict are not.",
         example=True, shown_default="off", flag="--deterministic",
     )  # fmt: skip
     seed: int = setting(
@@ -176,10 +177,10 @@ class SearchSection(Section):
     scheduler: SchedulerName = setting(
         "Early stopping",
         "Rule that stops or pauses weak trials. asha: stop them. asha-promote: pause them, and resume the best. "
-        "asha-predict: pause them, and resume alternately the best trial and the trial with the best forecast of the "
-        "searcher. hyperband: asha with several first rungs. median: stop a trial that is worse than half of the "
-        "trials at the same epoch. none: train "
-        "every trial to its last epoch.",
+        "asha-predict: pause them, and resume in turn the best trial so far and the trial that the searcher forecasts "
+        "to end best. hyperband: asha in several groups, each of which first compares trials at another epoch. median: "
+        "stop a trial that is worse than half of the trials at the same epoch. none: train every trial to its last "
+        "epoch.",
         example="asha", shown_default="asha-predict; demo: asha", flag="--scheduler",
     )  # fmt: skip
     grace_period: int = setting(
@@ -203,7 +204,7 @@ class SearchSection(Section):
     time_budget: str | None = setting(
         "Budget",
         "Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m. null: "
-        "no limit. Without a time budget, --trials or --set search.epoch_budget=N ends the search.",
+        "no limit; then --trials or --set search.epoch_budget=N ends the search.",
         example="15m", shown_default="1h; none if --trials is given", flag="--time-budget",
     )  # fmt: skip
     epoch_budget: int | None = setting(
@@ -283,14 +284,15 @@ class SearchSection(Section):
 
     notify: list[Address] = setting(
         "Notifications",
-        "Addresses that get JSON when the search ends, fails, or finds a new best value (at most one a minute). "
-        "hooks.slack.com and discord.com get their own form. The path of an address may be a secret and is not stored: "
-        "env:NAME takes the address from the environment variable NAME, in later commands too.",
+        "Address that gets JSON when the search ends, fails, or finds a new best value (at most one message a minute). "
+        "May be given several times. hooks.slack.com and discord.com get their own form. The path of an address is not "
+        "stored, as it may be a secret. env:NAME takes the address from the environment variable NAME, also on resume.",
         example=["env:SLACK_WEBHOOK"], shown_default="none", flag="--notify", default=[],
     )  # fmt: skip
     on_end: str | None = setting(
         "Notifications",
-        "Command that /bin/sh runs after the search, for at most ten minutes, however the search ended. Its "
+        "Command that /bin/sh runs at the end of the command, after the final test, however the search ended, for at "
+        "most ten minutes. Its "
         "environment has SEARCH_NAME, SEARCH_STATUS, SEARCH_BEST, SEARCH_TEST and SEARCH_FOLDER. null: none.",
         example="mail -s $SEARCH_NAME-$SEARCH_STATUS me@example.org", shown_default="none", flag="--on-end",
         default=None,

@@ -68,11 +68,21 @@ def connect(config: SearchConfig, address: str | None, meanwhile: Sequence[str] 
     """
     if config.resources.autoscaled and not (address or os.environ.get("RAY_ADDRESS")):
         raise InputError("resources.autoscaled: true: is for a cluster, which --address names")
+    if not _early:
+        start_early(config, address, meanwhile)
+    return Cluster(place(config, machines()), _early.pop())
+
+
+#: The address of the dashboard of the Ray that `start_early` started; empty once `connect` took it.
+_early: list[str | None] = []
+
+
+def start_early(config: SearchConfig, address: str | None, meanwhile: Sequence[str]) -> None:
+    """Starts Ray as `connect` does, which takes this Ray then. A command calls it before it imports `meanwhile`."""
     with ThreadPoolExecutor(1) as pool:
         imports = pool.map(import_module, meanwhile)
-        dashboard = start_ray(address, config.resources.dashboard, config.task)
+        _early.append(start_ray(address, config.resources.dashboard, config.task))
         list(imports)
-    return Cluster(place(config, machines()), dashboard)
 
 
 class _Surroundings:
@@ -132,6 +142,7 @@ def disconnect() -> None:
     global _surroundings
     import ray
 
+    _early.clear()
     # MLflow's thread runs meanwhile. If it collects garbage that refers to an object of Ray between the shutdown of
     # Ray's core and that of its Python side, the process crashes without a message (seen once, Ray 2.60).
     gc.disable()

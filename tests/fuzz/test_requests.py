@@ -28,6 +28,9 @@ from search.core.requests import (
 from tests.fuzz.promises import check
 from tests.fuzz.world import Asked, Broken, Case, Fault, Go, World, play, undisturbed
 
+# A kill is an exception, and some of them meet code that Python runs as it frees an object.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 TRAINED = Case("function", trials=3, epochs=3)
 ADDED = AddTrials((Configuration({"case": 3}), Configuration({"case": 0})))
 FORK = AddTrials((Configuration({"case": 3}, from_trial=0, from_checkpoint=True),))

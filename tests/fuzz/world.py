@@ -194,7 +194,7 @@ class World:
         self.acknowledged: list[dict[str, Any]] = []
         self._trackers: list[Any] = []
         self._epochs_left: int | None = None
-        self._strike = ""
+        self._strike, self._faulty = "", False
         #: What the last command printed.
         self._output = io.StringIO()
         #: What a second command broke while the first stood still.
@@ -303,7 +303,7 @@ class World:
         self._output = io.StringIO()
         kind, at, call = _placed(fault, self)
         self._epochs_left = fault.at if fault and kind is None else None
-        self._strike = fault.kind if fault else ""
+        self._strike, self._faulty = fault.kind if fault else "", fault is not None
         with self._process(), self.disk.watched():
             self.disk.begin(kind, at, call)
             try:
@@ -314,6 +314,7 @@ class World:
                 for one in self._trackers:
                     with suppress(Killed, RuntimeError):  # a thread that never began cannot be waited for
                         one.close(0.2)
+                        one.await_thread()  # on a busy machine it would go on in the next command
                 self._trackers.clear()
                 self.disk.end()
                 _let_go()
@@ -428,10 +429,15 @@ class World:
                 super().__init__(*arguments, **named)
                 trackers.append(self)
 
+            def await_thread(self) -> None:
+                self._thread.join(60)
+                assert not self._thread.is_alive()
+
         patch.setattr(session, "Tracker", Watched)
         for name in ("LAG", "FIRST_LAG", "LONGEST_LAG"):  # it delivers at the end, while nothing else happens
             patch.setattr(tracker, name, 1000.0)
-        patch.setattr(session, "PATIENCE", 0.3)
+        # A fault may last, and MLflow takes nothing then. Without a fault the first attempt may fail on a busy machine.
+        patch.setattr(session, "PATIENCE", 0.3 if self._faulty else 3.0)
         # Loading the logged model once more, and copying the whole package beside it, take most of a registration.
         patch.setattr("mlflow.models.utils._validate_serving_input", lambda *_, **__: None)
         patch.setattr("mlflow.utils.environment.warn_dependency_requirement_mismatches", lambda *_, **__: None)

@@ -1,12 +1,18 @@
 import gc
+import inspect
+import os
 import socket
+import sys
 
 import pytest
 import ray
+from ray._private import parameter
+from ray.tune.execution import class_cache
 
 from search.core.config import load_config
-from search.runtime.cluster import disconnect, start_ray
+from search.runtime.cluster import connect, disconnect, start_early, start_here, start_ray
 from search.runtime.placement import place
+from tests.ray_here import ray_here
 from trainables.base.errors import InputError
 
 
@@ -69,3 +75,59 @@ def test_machines_of_several_kinds_are_used_for_what_they_can():
     there = [(8, 0), (16, 2), (2, 1)]
     assert place(load_config("windows", ["resources.gpus=0.5"]), there).concurrency == 4 + 2
     assert place(load_config("windows", ["resources.gpus=0"]), there).concurrency == 26, "CPUs are anyone's"
+
+
+@pytest.fixture
+def starts(monkeypatch):
+    """The options of each start of Ray, none of which starts servers."""
+    starts = []
+    with ray_here():
+        init = ray.init
+        monkeypatch.setattr(ray, "init", lambda **options: starts.append(options) or init(**options))
+        yield starts
+        disconnect()
+
+
+def test_search_takes_the_ray_that_its_command_started_early(starts):
+    config = load_config("rnn", [], {"search.concurrency": 1})
+    start_early(config, None, ["search.session"])
+    assert "search.session" in sys.modules
+    connect(config, None)
+    assert len(starts) == 1
+    connect(config, None)
+    assert len(starts) == 2, "each early start is for one search"
+    start_early(config, None, [])
+    disconnect()
+    connect(config, None)
+    assert len(starts) == 4, "a command that failed has left its Ray"
+
+
+def test_workers_take_the_variables_of_tune_from_the_process_that_starts_ray(starts, monkeypatch):
+    monkeypatch.delenv("PL_DISABLE_FORK", raising=False)
+    own, passed = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    assert own == {"PL_DISABLE_FORK": "1"}, "with other variables, `_QUIET` in cluster.py has to have them too"
+    start_ray(None, dashboard=False, task="rnn")
+    assert ({}, set()) == (class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE)
+    assert os.environ["PL_DISABLE_FORK"] == "1"
+    disconnect()
+    assert (own, passed) == (class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE)
+    assert "PL_DISABLE_FORK" not in os.environ
+
+
+def test_workers_of_a_cluster_get_the_variables_of_tune_with_the_job(starts, monkeypatch):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "mine")
+        start_ray(f"127.0.0.1:{server.getsockname()[1]}", dashboard=False, task="rnn")
+    given = starts[0]["runtime_env"]["env_vars"]
+    assert (given["PL_DISABLE_FORK"], given["AWS_SESSION_TOKEN"]) == ("1", "mine")
+
+
+def test_ray_starts_without_its_monitors(monkeypatch):
+    whole, given = parameter.RayParams, []
+    assert {"no_monitor", "include_log_monitor"} <= set(inspect.signature(whole).parameters), "this Ray has them"
+    monkeypatch.setattr(ray, "init", lambda **_: given.append(ray._private.parameter.RayParams()))
+    start_here()
+    assert (given[0].no_monitor, given[0].include_log_monitor) == (True, False)
+    assert parameter.RayParams is whole

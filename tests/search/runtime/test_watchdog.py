@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from ray.tune.experiment import Trial as TuneTrial
 
 from search.core.config import load_config
 from search.core.store import Store
@@ -15,6 +16,7 @@ class OnTune:
 
     def __init__(self, number: int) -> None:
         self.config = {"trials": [{"number": number}]}
+        self.status = TuneTrial.PENDING
 
 
 @pytest.fixture
@@ -47,3 +49,17 @@ def test_second_epoch_takes_as_long_as_that_of_other_trials(search, epochs, left
     for number in range(len(epochs)):
         watchdog.since[OnTune(number)] = time.monotonic()
     assert watchdog.epochs_left() == pytest.approx(left, abs=0.5)
+
+
+def test_time_of_a_trial_begins_when_it_has_a_worker(search):
+    watchdog, waiting, failed = Watchdog(search([1.0])), OnTune(0), OnTune(0)
+    watchdog.expect(waiting)
+    watchdog.expect(failed)
+    watchdog.check()
+    assert not watchdog.since
+    waiting.status, failed.status = TuneTrial.RUNNING, TuneTrial.ERROR
+    watchdog.check()
+    assert list(watchdog.since) == [waiting]
+    watchdog.forget(waiting)
+    watchdog.check()
+    assert not watchdog.since, "a trial that ended is not expected again"
