@@ -144,6 +144,7 @@ def run(
     with command(store, debug) as (console, opened):
         from search.core.config import load_config
         from search.core.task_names import check_task_name
+        from search.live.heartbeat import data_progress
         from search.runtime.cluster import start_early
 
         more = {
@@ -156,7 +157,8 @@ def run(
             config = load_config(task, set_, flags, "demo" if data is None else "data")
             if not dry_run:
                 _check_at_once(opened, config, name, data, address)
-                start_early(config, address, ("search.cli.commands", "search.session", "optuna"))
+                with data_progress(console, "starting Ray")[0]:
+                    start_early(config, address, ("search.cli.commands", "search.session", "optuna"))
         from search.cli import commands
         from search.runs import RunOptions
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from search.core.config import DURATIONS, SearchConfig, check_config, parse_duration
 from search.core.events import Event
-from search.core.space import check_spec, is_spec
+from search.core.space import all_numbers, check_spec, is_spec, parse_space
 from trainables import InputError
 from trainables.base.values import suggestion
 
@@ -71,6 +71,8 @@ def resolved(config: SearchConfig, settings: Mapping[str, Any], trials: int) -> 
             changes["search"][key] = _value(config, key, value)
         elif name.startswith("space.") and name.removeprefix("space.") in names:
             changes["space"][name.removeprefix("space.")] = _entry(config, name.removeprefix("space."), value)
+        elif name in names:
+            raise InputError(f"{name}={value}: the range of a hyperparameter is space.{name}: space.{name}={value}")
         else:
             near = suggestion(key, [*CHANGEABLE, *(f"space.{own}" for own in names)]) or ";"
             raise InputError(
@@ -116,6 +118,10 @@ def _entry(config: SearchConfig, name: str, value: Any) -> Any:
     if name == config.search.balance:
         raise InputError(f"space.{name}: cannot change, as trials take its values in turn (search.balance)")
     parameter = next(p for p in config.space.parameters if p.name == name)
+    entry = {key: part for key, part in value.items() if key != "when"} if is_spec(value) else value
+    values = parse_space({name: entry}, "set").parameters[0].choices
+    if parameter.has_numbers and not all_numbers(values):
+        raise InputError(f"space.{name}={value}: expected numbers, as {name} is {parameter.describe()}")
     kept: dict[str, Any] = {}
     if parameter.when:
         kept["when"] = {key: list(values) for key, values in parameter.when.items()}

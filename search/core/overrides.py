@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -145,7 +146,8 @@ def parse_set(text: str, shown: str = "--set ") -> tuple[list[str], Any]:
         # OmegaConf also reads the files. To YAML 1.1 `1e-4` is a text; to OmegaConf it is a number.
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]
     except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:  # ValueError: 5,000 digits
-        raise InputError(f"{shown}{text}: the value is not YAML: {first_line(error)}") from error
+        spaces = "; write a space after each colon" if re.search(r"[{,]\s*\w+:\S", value) else ""
+        raise InputError(f"{shown}{text}: the value is not YAML: {first_line(error)}{spaces}") from error
     parts = key.strip().split(".")
     return (parts if parts[0] in SECTIONS else ["space", *parts]), parsed
 

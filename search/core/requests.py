@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -184,6 +184,16 @@ class Mailbox:
             file.write(json.dumps({"refused": refused, "text": text}).encode())
         (self.folder / f"{name}.json").unlink(missing_ok=True)
 
+    def withdraw_pauses(self, trials: Sequence[int]) -> list[str]:
+        """Deletes waiting requests that pause these trials, or all waiting pauses without trials. Returns their ids."""
+        withdrawn = []
+        for name in self.waiting():
+            request = self.read(name)
+            if isinstance(request, PauseTrials) and (not trials or {*request.trials} == {*trials}):
+                (self.folder / f"{name}.json").unlink(missing_ok=True)
+                withdrawn.append(name)
+        return withdrawn
+
     def take_answer(self, name: str) -> Answer | None:
         """Reads and deletes the answer to a request; None while there is none.
 
@@ -210,12 +220,21 @@ def send(folder: SearchFolder, request: Request, timeout: float = 10.0) -> Answe
     Raises:
         InputError: there is no such search, or the request asks for something that is wrong or not possible.
     """
-    if (record := folder.read()).imported:
-        raise InputError(f"{folder.name}: was imported from {record.imported} and has nothing to train")
-    if not is_held(folder.journal):  # the driver will check it against its own state
-        _, _, config = open_search(Store(folder.path.parents[1]), folder.name)
-        settle(from_json(to_json(request)), config, replay(folder)[0])
+    if elsewhere := folder.read().elsewhere:
+        raise InputError(f"{folder.name}: {elsewhere}, so no driver takes requests")
     mail = Mailbox.of(folder)
+    if not is_held(folder.journal):  # the driver will check it against its own state
+        if isinstance(request, ContinueTrials) and (withdrawn := mail.withdraw_pauses(request.trials)):
+            return Answer(withdrawn[-1], True, f"{folder.name} is not running: the waiting `pause` is withdrawn")
+        _, _, config = open_search(Store(folder.path.parents[1]), folder.name)
+        state, _ = replay(folder)
+        if state.status == "finished" and not isinstance(request, AddTrials | ChangeSettings):
+            verb = kind_of(request).partition(" ")[0]
+            raise InputError(
+                f"{folder.name}: is finished, so there is nothing to {verb}; more trials: "
+                f"`python -m search resume {folder.name} --trials +N`"
+            )
+        settle(from_json(to_json(request)), config, state)
     name, deadline = mail.put(request), time.monotonic() + timeout
     while is_held(folder.journal):
         if (answer := mail.take_answer(name)) is not None:
@@ -249,7 +268,8 @@ def settle(
             for number in request.trials:
                 if (trial := _trial(state, number)).over:
                     raise InputError(
-                        f"trial {number}: is over ({trial.outcome}); only trials that are not over can end"
+                        f"trial {number}: is over ({trial.outcome}); only a trial that is not over can "
+                        f"{'end' if isinstance(request, StopTrials) else 'pause'}"
                     )
             return {"trials": list(request.trials)}
         case ContinueTrials():
@@ -263,7 +283,8 @@ def settle(
                 raise InputError(
                     f"set: expected a setting, such as trials=+20; what can change: {', '.join(CHANGEABLE)}"
                 )
-            changes = resolved(config, request.settings, len(state.trials))
+            added = state.added_in_all - len(state.added)  # of these, trials began beside `search.trials`
+            changes = resolved(config, request.settings, len(state.trials) - added)
             given = {f"space.{name}": f"space.{name}" for name in changes.get("space", {})}
             check_space(with_changes(config, changes), allowed or {}, given)
             return changes
@@ -297,22 +318,17 @@ def _added(given: Configuration, config: SearchConfig, state: SearchState, allow
         fork = _fork(trial, config) if given.from_checkpoint else None
     elif given.from_checkpoint:
         raise InputError("from_checkpoint: expected the trial whose checkpoint it is (from_trial)")
-    balance = config.turns
     for name, value in given.params.items():
         if name not in known:
             raise InputError(
                 f"{name}: unknown hyperparameter{suggestion(name, known) or ';'} there are {', '.join(known)}"
             )
-        if balance is not None and name == balance[0]:
-            raise InputError(f"{name}={value}: leave it out: trials take its values in turn (search.balance)")
         if not known[name].allows(value):
             widen = f"; `set` with space.{name} changes the range" if known[name].searched else ""
             raise InputError(f"{name}={value!r}: expected a value of {known[name].describe()}{widen}")
         if name in allowed and (why := refusal(value, allowed[name])):
             raise InputError(f"{name}={value!r}: {why}")
-        params[name] = value
-    if balance is not None:
-        params.pop(balance[0], None)
+        params[name] = int(value) if known[name].kind == "int" and isinstance(value, float) else value
     fixed = config.space.fixed()
     for name in given.params:
         for other, values in known[name].when.items():
@@ -343,7 +359,7 @@ def in_words(event: Requested) -> str:
         case "stop":
             return f"{numbers_in_words(content['trials'])} ended"
         case "pause" if content["trials"]:
-            return f"{numbers_in_words(content['trials'])} will pause after the running epoch"
+            return f"{numbers_in_words(content['trials'])} will pause; a running epoch ends first"
         case "pause":
             return "no new trial starts, and running trials pause after their epoch; the time budget goes on"
         case "continue":

@@ -78,6 +78,11 @@ class Parameter:
         return self.ordered if self.kind == "choice" else self.searched
 
     @property
+    def has_numbers(self) -> bool:
+        """Whether all its values are numbers."""
+        return self.kind not in ("choice", "value") or all_numbers(self.choices)
+
+    @property
     def is_log(self) -> bool:
         """Whether the range has a log scale."""
         return self.log or self.kind == "loguniform"

@@ -229,8 +229,9 @@ class Study:
 
     def _proposed(self, added: Added, number: int, seed: int) -> Proposed:
         """The event of a trial with a configuration that a request added."""
-        space = self.config.space.fix(turn_of(self.config.turns, number))
-        params = complete(space, dict(added.params), np.random.default_rng(seed))
+        given = dict(added.params)
+        space = self.config.space.fix({**turn_of(self.config.turns, number), **given})
+        params = complete(space, given, np.random.default_rng(seed))
         reason = self.state.by_request(added.request)
         event = Proposed(
             event="trial", number=number, params=params, seed=seed, reason=reason, request=added.request,
@@ -450,7 +451,16 @@ class Study:
     # Views
 
     def _view(self, number: int) -> _View:
-        return self._views[number % len(self._views)]
+        return self._views[self._turn(number)]
+
+    def _turn(self, number: int) -> int:
+        """The index of a trial's balanced value. The values take turns, but a request may give a trial any value."""
+        trial = self.state.trials.get(number)
+        if trial is not None and self.config.turns is not None:
+            name, values = self.config.turns
+            if (value := trial.params.get(name)) in values:
+                return values.index(value)
+        return number % len(self._views)
 
     def rungs(self) -> Losses:
         """Epoch of each rung -> trial number -> loss."""
@@ -475,7 +485,7 @@ class _View:
             losses.pop(number, None)
 
     def _has(self, number: int) -> bool:
-        return number % len(self._study._views) == self._turn
+        return self._study._turn(number) == self._turn
 
     def loss(self, trial: Trial) -> float:
         return self._study.objective.val_loss(trial.curve[trial.epoch])
@@ -491,7 +501,8 @@ class _View:
         return not self._study.has_more and not any(self._has(t.number) for t in self._study.state.unfinished())
 
     def prefer(self, waiting: Sequence[int]) -> int | None:
-        return self._study.searcher.prefer(waiting)
+        known = [number for number in waiting if number not in self._study._outside]
+        return self._study.searcher.prefer(known) if known else None
 
 
 def first_of_round(config: SearchConfig, number: int) -> float:

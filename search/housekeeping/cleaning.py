@@ -152,7 +152,8 @@ def _functions(store: Store, used: Collection[Path | None]) -> Iterator[_Found]:
 
 
 def _folders(store: Store) -> list[Path]:
-    return sorted(path for path in (store.root / "searches").glob("*") if path.is_dir())
+    """The folders of searches in the store. Links to folders elsewhere are left out."""
+    return sorted(path for path in (store.root / "searches").glob("*") if path.is_dir() and not path.is_symlink())
 
 
 def _is_old(path: Path) -> bool:

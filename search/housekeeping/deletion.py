@@ -52,6 +52,11 @@ def plan_deletion(store: Store, name: str) -> Deletion:
         InputError: as `delete`.
     """
     folder = store.search(name)
+    if folder.path.is_symlink():
+        raise InputError(
+            f"{name}: {folder.path} is a link to {folder.path.resolve()}, and nothing outside the store is deleted; "
+            "remove the link by hand"
+        )
     found = [*([folder.path] if folder.path.exists() else []), *leftovers(store, name)]
     if not found:
         folder.read(store)  # raises InputError that lists the searches
@@ -83,7 +88,7 @@ def leftovers(store: Store, name: str | None = None) -> list[Path]:
         name: of the search; None for all searches.
     """
     folders = sorted((store.root / "searches").glob(f"{DELETED}*"))
-    known = [path for path in folders if path.suffix[1:].isdigit()]
+    known = [path for path in folders if path.suffix[1:].isdigit() and not path.is_symlink()]
     return [path for path in known if name in (None, path.stem.removeprefix(DELETED))]
 
 

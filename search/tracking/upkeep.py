@@ -170,6 +170,7 @@ def _local(store: Store, uri: str) -> Path | None:
     parts = urlsplit(uri)
     path = Path(unquote(parts.path) if parts.scheme else uri)
     inside = parts.scheme in ("", "file") and path.is_relative_to(store.artifacts) and path != store.artifacts
+    inside = inside and ".." not in path.parts
     return path if store.is_local and inside else None
 
 

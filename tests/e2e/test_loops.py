@@ -189,7 +189,7 @@ epoch=$SEARCH_EPOCH
 while [ $epoch -lt $1 ]; do
   epoch=$((epoch + 1)); sleep 0.05
   echo "epoch $epoch"
-  value=$(awk "BEGIN { print ($2 - 0.01) ^ 2 + 1 / $epoch }")
+  value=$(python3 -S -c "print(($2 - 0.01) ** 2 + 1 / $epoch)")
   echo "@search {\"epoch\": $epoch, \"val_loss\": $value}"
 done
 """

@@ -1,6 +1,7 @@
 """What requests may ask for, and what a study makes of them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from search.core.changes import after_requests, with_changes
 from search.core.config import load_config
 from search.core.configurations import configuration, read_configurations, settings_of
 from search.core.decision import TrialResult
+from search.core.journal import Journal
+from search.core.record import SearchRecord
 from search.core.requests import (
     AddTrials,
     ChangeSettings,
@@ -22,8 +25,10 @@ from search.core.requests import (
     StopTrials,
     kind_of,
     new_id,
+    send,
     settle,
 )
+from search.core.store import SearchFolder, Store
 from search.core.study import Study
 from trainables import InputError, Objective
 
@@ -73,6 +78,9 @@ def report(study: Study, number: int, epoch: int, loss: float = 1.0) -> Any:
         (ChangeSettings({"time_budget": "soon"}), "soon"),
         (ChangeSettings({"space.lr": {"loguniform": [1, 0.1]}}), "the range is empty"),
         (ChangeSettings({"space.nothing": 1}), "cannot change"),
+        (ChangeSettings({"lr": 0.01}), "lr=0.01: the range of a hyperparameter is space.lr: space.lr=0.01"),
+        (ChangeSettings({"space.lr": "fast"}), "space.lr=fast: expected numbers, as lr is loguniform"),
+        (ChangeSettings({"space.lr": {"choice": [0.01, "fast"]}}), "expected numbers"),
         (ChangeSettings({}), "set: expected a setting"),
     ],
 )
@@ -91,6 +99,53 @@ def test_added_values_add_to_numbers_and_durations():
     }
     take(study, wanted)
     assert (study.config.search.trials, study.config.search.time_budget, study.total) == (29, "1h30m", 29)
+
+
+def test_added_trials_do_not_count_against_the_number_of_trials():
+    study = study_of("search.trials=3", trials=3)
+    take(study, AddTrials((Configuration({"lr": 0.001}), Configuration({"lr": 0.002}))))
+    study.apply(study.propose())
+    assert (len(study.state.trials), study.total) == (4, 5)
+    take(study, ChangeSettings({"trials": "+2"}))
+    assert (study.config.search.trials, study.total) == (5, 7)
+    with pytest.raises(InputError, match="trials=2: 3 trials have begun already"):
+        settle(ChangeSettings({"trials": 2}), study.config, study.state)
+
+
+@pytest.mark.parametrize("searcher", ["ranks", "tpe", "gp"])
+def test_paused_trials_outside_a_narrower_range_continue(searcher):
+    study = study_of("search.scheduler=asha-predict", "search.grace_period=1", "search.reduction_factor=2",
+                     f"search.searcher={searcher}", "search.trials=16", trials=8)  # fmt: skip
+    for number in range(8):
+        report(study, number, 1, 1.0 + number / 10)
+    lr = sorted(trial.params["lr"] for trial in study.state.trials.values())
+    take(study, ChangeSettings({"space.lr": {"loguniform": [lr[3] * 1.01, lr[4] * 0.99]}}))
+    events = []
+    while (event := study.propose()) is not None:
+        events.append(event["event"])
+        study.apply(event)
+    assert events.count("promoted") >= 2
+    assert events.count("trial") == 8
+
+
+def test_added_values_stay_when_the_range_narrows_before_they_start():
+    study = study_of()
+    take(study, AddTrials((Configuration({"lr": 0.002, "hidden": 32}),)))
+    take(study, ChangeSettings({"space.lr": {"loguniform": [0.004, 0.008]}}))
+    event = study.propose()
+    assert (event["params"]["lr"], event["params"]["hidden"]) == (0.002, 32)
+
+
+def test_added_trial_keeps_its_balanced_value_and_is_compared_with_trials_of_that_value():
+    study = study_of("search.balance=variant", "search.scheduler=asha", "search.grace_period=1", trials=3)
+    assert [study.state.trials[number].params["variant"] for number in range(3)] == ["vanilla", "truncated", "padded"]
+    take(study, AddTrials((Configuration({"lr": 0.004}, from_trial=1), Configuration({"variant": "truncated"}))))
+    for _ in range(2):
+        study.apply(study.propose())
+    for number in range(5):
+        report(study, number, 1)
+    assert [study.state.trials[number].params["variant"] for number in (3, 4)] == ["truncated", "truncated"]
+    assert [sorted(view.losses[1]) for view in study._views] == [[0], [1, 3, 4], [2]]
 
 
 def test_concurrency_of_a_deterministic_search_is_refused():
@@ -264,3 +319,56 @@ def test_file_without_configurations_is_refused(tmp_path):
     for path in (tmp_path / "a.yaml", tmp_path / "missing.csv"):
         with pytest.raises(InputError, match=path.name):
             read_configurations(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr=", "lr=: expected a value after ="),
+        ("lr={loguniform:[0,1]}", "write a space after each colon"),
+    ],
+)
+def test_setting_that_cannot_be_read_says_what_to_write(text, message):
+    for read in (configuration, settings_of):
+        with pytest.raises(InputError, match=re.escape(message)):
+            read([text])
+
+
+@pytest.fixture
+def resting(tmp_path):
+    """A folder of a search that no driver runs, with the given status."""
+
+    def made(status: str, **fields: Any) -> SearchFolder:
+        store = Store(tmp_path)
+        study, folder = study_of(), store.search("s")
+        with Journal(folder.journal) as journal:
+            trial = {"event": "trial", "number": 0, "params": study.state.trials[0].params, "seed": 0}
+            journal.append({"event": "session"}, trial, {"event": "ended", "status": status, "rungs": {}})
+        folder.write(SearchRecord("rnn", study.config.raw, "here", **fields))
+        return folder
+
+    return made
+
+
+@pytest.mark.parametrize("request_", [StopSearch(), StopTrials((0,)), PauseTrials(), ContinueTrials()])
+def test_request_that_ends_or_pauses_a_finished_search_is_refused(resting, request_):
+    folder = resting("finished")
+    with pytest.raises(
+        InputError, match=r"^s: is finished, so there is nothing to \w+; more trials: `python -m search r"
+    ):
+        send(folder, request_)
+    assert not Mailbox.of(folder).waiting()
+    assert "next `resume`" in send(folder, ChangeSettings({"trials": "+2"})).text
+
+
+def test_continue_withdraws_a_pause_that_waits(resting):
+    folder = resting("interrupted")
+    send(folder, PauseTrials())
+    answer = send(folder, ContinueTrials())
+    assert answer.text == "s is not running: the waiting `pause` is withdrawn"
+    assert not Mailbox.of(folder).waiting()
+
+
+def test_study_of_ask_and_tell_takes_no_requests(resting):
+    with pytest.raises(InputError, match="is a study, whose trials your own programs ask for and train, so no driver"):
+        send(resting("interrupted", asked=True), StopSearch())

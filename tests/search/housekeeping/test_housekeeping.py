@@ -157,6 +157,26 @@ def test_delete_takes_runs_models_and_folder_and_leaves_the_other_search(store):
     assert len(artifacts) == 1, "the artifacts of the other model"
 
 
+@pytest.mark.parametrize("inside", [(), ("search.json", "journal.jsonl")])
+def test_nothing_behind_a_link_is_deleted(store, tmp_path, inside):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    whole = put(store, "whole")
+    for name in inside:
+        shutil.copy(whole / name, elsewhere)
+    (elsewhere / "passwd").write_text("mine")
+    link = store.root / "searches" / "link"
+    link.symlink_to(elsewhere)
+    for step in (deletion.plan_deletion, deletion.delete):
+        with pytest.raises(InputError, match=f"link: {link} is a link to {elsewhere}, and nothing outside the store"):
+            step(store, "link")
+    link.rename(link.with_name(".deleted-link.1"))
+    for path in (elsewhere, *elsewhere.iterdir()):
+        os.utime(path, (1, 1))
+    cleaning.clean(store)
+    assert (elsewhere / "passwd").read_text() == "mine"
+
+
 def test_champion_stays_with_its_run(store):
     put(store, "first", track=True)
     gone = search.delete("first", store=store.root)
