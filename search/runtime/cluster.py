@@ -216,7 +216,7 @@ def start_here(**options: Any) -> Any:
     import ray
 
     protect_token()
-    with _fewer_servers():
+    with _own_servers():
         try:
             return ray.init(address="local", **options)
         except Exception:
@@ -224,21 +224,25 @@ def start_here(**options: Any) -> Any:
 
 
 @contextmanager
-def _fewer_servers() -> Iterator[None]:
-    """Leaves two servers of Ray out, each of which imports Ray for a second while the workers start.
+def _own_servers() -> Iterator[None]:
+    """Starts the servers of Ray as this program needs them.
 
-    They are the monitor, which starts machines of a cluster, and the log monitor, which sends what workers print to the
-    driver. This program uses neither.
+    - Two servers are left out, each of which imports Ray for a second while the workers start: the monitor, which
+      starts machines of a cluster, and the log monitor, which sends what workers print to the driver.
+    - The servers are a process group of their own. `timeout`, systemd and batch systems send SIGTERM to the group of
+      this process. Servers that end with it would leave the search without its orderly end.
     """
-    from ray._private import parameter  # private: `ray.init` has no such options
+    from ray._private import parameter, services  # private: `ray.init` has no such options
 
-    whole = parameter.RayParams
+    whole, start = parameter.RayParams, services.ConsolePopen
     if {"no_monitor", "include_log_monitor"} <= set(inspect.signature(whole).parameters):
         parameter.RayParams = partial(whole, no_monitor=True, include_log_monitor=False)
+    if sys.platform != "win32":
+        services.ConsolePopen = partial(start, process_group=0)
     try:
         yield
     finally:
-        parameter.RayParams = whole
+        parameter.RayParams, services.ConsolePopen = whole, start
 
 
 def protect_token() -> None:

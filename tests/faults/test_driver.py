@@ -55,9 +55,11 @@ def test_driver_killed_says_how_to_go_on(command):
     wait_until(lambda: "RUNNING" not in statuses(command))
 
 
-def test_sighup_interrupts(command):
-    process = start_until(command, 4)
-    process.send_signal(signal.SIGHUP)
+@pytest.mark.parametrize("number", [signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])
+def test_signal_to_the_process_group_interrupts(command, number):
+    """A terminal that closes, `timeout`, systemd and batch systems send their signal to the whole group."""
+    process = start_until(command, 4, **OWN_RAY)
+    os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert "next:\n  python -m search resume s" in output

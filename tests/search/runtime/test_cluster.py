@@ -3,10 +3,11 @@ import inspect
 import os
 import socket
 import sys
+from subprocess import PIPE
 
 import pytest
 import ray
-from ray._private import parameter
+from ray._private import parameter, services
 from ray.tune.execution import class_cache
 
 from search.core.config import load_config
@@ -124,10 +125,18 @@ def test_workers_of_a_cluster_get_the_variables_of_tune_with_the_job(starts, mon
     assert (given["PL_DISABLE_FORK"], given["AWS_SESSION_TOKEN"]) == ("1", "mine")
 
 
-def test_ray_starts_without_its_monitors(monkeypatch):
-    whole, given = parameter.RayParams, []
+def test_servers_of_ray_are_as_few_as_needed_and_a_process_group_of_their_own(monkeypatch):
+    whole, start, given = parameter.RayParams, services.ConsolePopen, []
     assert {"no_monitor", "include_log_monitor"} <= set(inspect.signature(whole).parameters), "this Ray has them"
-    monkeypatch.setattr(ray, "init", lambda **_: given.append(ray._private.parameter.RayParams()))
+
+    def init(**_):
+        given.append(parameter.RayParams())
+        group = services.ConsolePopen(
+            [sys.executable, "-c", "import os; print(os.getpgid(0) == os.getpid())"], stdout=PIPE
+        )
+        given.append(group.communicate()[0])
+
+    monkeypatch.setattr(ray, "init", init)
     start_here()
-    assert (given[0].no_monitor, given[0].include_log_monitor) == (True, False)
-    assert parameter.RayParams is whole
+    assert (given[0].no_monitor, given[0].include_log_monitor, given[1]) == (True, False, b"True\n")
+    assert (parameter.RayParams, services.ConsolePopen) == (whole, start)
