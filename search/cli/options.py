@@ -210,6 +210,8 @@ ReportEveryOption = Annotated[int | None, _setting("--report-every", "Length of 
 SchedulerOption = Annotated[str | None, _setting("--scheduler", "Early stopping", "NAME", autocompletion=_schedulers)]
 AuditOption = Annotated[int | None, _setting("--audit-stopping", "Early stopping", "K")]
 TimeBudgetOption = Annotated[str | None, _setting("--time-budget", "Budget", "TIME")]
+TargetOption = Annotated[float | None, _setting("--target", "Budget", "X")]
+CostBudgetOption = Annotated[float | None, _setting("--cost-budget", "Budget", "X")]
 ConcurrencyOption = Annotated[int | None, _setting("--concurrency", "Resources", "N")]
 CpusOption = Annotated[float | None, _setting("--cpus", "Resources", "X")]
 GpusOption = Annotated[str | None, _setting("--gpus", "Resources", "X")]

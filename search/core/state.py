@@ -14,6 +14,7 @@ from search.core.events import (
     Ended,
     Event,
     FinalEvent,
+    LimitReached,
     Proposed,
     RepeatEvent,
     Requested,
@@ -249,6 +250,8 @@ class SearchState:
         #: The id of the request that pauses the search, and of the request that ends it.
         self.paused_by: str | None = None
         self.stopped_by: str | None = None
+        #: The limits that ended the trials.
+        self.limits: list[LimitReached] = []
         #: The configurations that wait for a trial.
         self.added: list[Added] = []
 
@@ -266,7 +269,7 @@ class SearchState:
     def apply(self, event: Event) -> None:
         """Updates the state by an event, live or replayed."""
         match event["event"]:
-            case "session" | "ended":
+            case "session" | "ended" | "limit":
                 self._apply_session(event)
             case "warm_start":
                 pass  # only the searcher reads it
@@ -291,7 +294,10 @@ class SearchState:
             case _:
                 assert_never(event)
 
-    def _apply_session(self, event: SessionBegun | Ended) -> None:
+    def _apply_session(self, event: SessionBegun | Ended | LimitReached) -> None:
+        if event["event"] == "limit":
+            self.limits.append(event)
+            return
         if event["event"] == "session":
             self.sessions += 1
             self.status = "searching"
