@@ -40,7 +40,7 @@ def run(
     train: TrainingFunction | str, space: Mapping[str, Any] | None = None, objective: str | None = None, *,
     data: str | Path | None = None, name: str | None = None, trials: int | None = None, epochs: int | None = None,
     steps: int | None = None, report_every: int | None = None, time_budget: str | None = None,
-    target: float | None = None, cost_budget: float | None = None,
+    target: float | None = None, cost_budget: float | None = None, worth: float | None = None,
     searcher: str | None = None, scheduler: str | None = None,
     concurrency: int | None = None, seed: int | None = None, resources: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None, set: Mapping[str, Any] | None = None, store: str | Path | None = None,
@@ -76,6 +76,8 @@ def run(
         target: the value of the objective that ends the trials as soon as a trial reaches it.
         cost_budget: the cost of all trials and of the final training that ends the trials, by the prices of
             `resources`, such as `{"price_gpu_hour": 2.5}`.
+        worth: the improvement of the best value that one more hour has to be expected to bring; with less the trials
+            end.
         searcher, scheduler, concurrency, seed: as the options of `python -m search run`.
         resources: the resources of a trial, such as `{"cpus": 2, "gpus": 0.25}`.
         settings: further keys of the section `search` of configs/defaults.yaml, such as `{"grace_period": 3}`.
@@ -123,7 +125,7 @@ def run(
     named = {
         "search.trials": trials, "search.epochs": epochs, "search.steps": steps,
         "search.report_every": report_every, "search.time_budget": time_budget, "search.target": target,
-        "search.cost_budget": cost_budget,
+        "search.cost_budget": cost_budget, "search.worth": worth,
         "search.searcher": searcher, "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.seed": seed, "search.first": start,
     }  # fmt: skip

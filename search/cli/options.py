@@ -212,6 +212,7 @@ AuditOption = Annotated[int | None, _setting("--audit-stopping", "Early stopping
 TimeBudgetOption = Annotated[str | None, _setting("--time-budget", "Budget", "TIME")]
 TargetOption = Annotated[float | None, _setting("--target", "Budget", "X")]
 CostBudgetOption = Annotated[float | None, _setting("--cost-budget", "Budget", "X")]
+WorthOption = Annotated[float | None, _setting("--worth", "Budget", "X")]
 ConcurrencyOption = Annotated[int | None, _setting("--concurrency", "Resources", "N")]
 CpusOption = Annotated[float | None, _setting("--cpus", "Resources", "X")]
 GpusOption = Annotated[str | None, _setting("--gpus", "Resources", "X")]

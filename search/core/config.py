@@ -345,8 +345,9 @@ def _check_limits(config: SearchConfig, given: Mapping[str, str]) -> None:
     def shown(key: str) -> str:
         return given.get(f"search.{key}", f"{config.place}: search.{key}: {getattr(search, key):g}")
 
-    if search.target is not None and config.objectives:
-        raise InputError(f"{shown('target')}: needs one objective; there are {', '.join(search.objective or ())}")
+    for key in ("target", "worth"):
+        if getattr(search, key) is not None and config.objectives:
+            raise InputError(f"{shown(key)}: needs one objective; there are {', '.join(search.objective or ())}")
     if search.cost_budget is not None and not (resources.price_cpu_hour or resources.price_gpu_hour):
         raise InputError(
             f"{shown('cost_budget')}: trials cost nothing without a price; give resources.price_cpu_hour or "

@@ -22,7 +22,7 @@ Metrics = dict[str, float]
 Outcome = Literal["completed", "stopped_early", "timed_out", "diverged", "paused"]
 
 #: A limit that ends the trials by their results: the name of its setting, in words.
-Limit = Literal["target", "cost budget"]
+Limit = Literal["target", "cost budget", "worth"]
 
 
 class _Event(TypedDict):

@@ -1,4 +1,6 @@
-"""The limits that end the trials of a search by their results: a value that is reached, or money that is spent.
+"""The limits that end the trials of a search by their results.
+
+These are a value that is reached, money that is spent, and an hour of search that is not worth it any more.
 
 The final training follows, as at the end of a time budget. Each limit that is reached is an event of the journal before
 anything acts on it. While the settings of this event stay the same, a resumed search trains no more trials.
@@ -12,6 +14,7 @@ from typing import Any
 from search.core.config import SearchConfig
 from search.core.cost import cost
 from search.core.events import Limit, LimitReached
+from search.core.outlook import in_words, outlook
 from search.core.readable import figure, value
 from search.core.state import SearchState
 
@@ -25,7 +28,7 @@ def in_force(config: SearchConfig, state: SearchState) -> LimitReached | None:
 def reached(config: SearchConfig, state: SearchState, reserves: bool = True) -> LimitReached | None:
     """The event of a limit that is reached and that the state has not recorded; None if there is none.
 
-    A target ends a search once: a search that is given more trials after it trains them all.
+    A target, and a gain that is worth an hour, end a search once: a search that is given more trials trains them all.
 
     Args:
         reserves: whether a final training follows, whose cost counts as spent.
@@ -82,7 +85,14 @@ def _cost_budget(config: SearchConfig, state: SearchState, reserves: bool) -> st
     return f"the trials cost {figure(used)}{final}; the budget is {value(budget)}"
 
 
+def _worth(config: SearchConfig, state: SearchState, _: bool) -> str:
+    worth, expected = config.search.worth, outlook(state, config.search.seed)
+    if worth is None or expected is None or expected.gain >= worth:
+        return ""
+    return f"{in_words(expected, state.objective)}; worth is {value(worth)}"
+
+
 #: Why each limit is reached, in words and figures; an empty text while it is not.
 _REASONS: dict[Limit, Callable[[SearchConfig, SearchState, bool], str]] = {
-    "target": _target, "cost budget": _cost_budget,
+    "target": _target, "cost budget": _cost_budget, "worth": _worth,
 }  # fmt: skip

@@ -223,6 +223,12 @@ class SearchSection(Section):
         "and price_gpu_hour. The final training is expected to cost as much as the best trial. null: no limit.",
         example=20, shown_default="none", flag="--cost-budget", default=None, gt=0, allow_inf_nan=False,
     )  # fmt: skip
+    worth: float | None = setting(
+        "Budget",
+        "Stop the trials when one more hour is expected to improve the best value by less, in units of the objective. "
+        "null: no such limit.",
+        example=0.002, shown_default="none", flag="--worth", default=None, gt=0, allow_inf_nan=False,
+    )  # fmt: skip
     max_epoch_seconds: float | None = setting(
         "Budget",
         "Longest epoch, in seconds. Configurations whose epochs are predicted to take longer are not tried. A trial "

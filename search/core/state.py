@@ -243,6 +243,10 @@ class SearchState:
         self.audits: dict[int, Audit] = {}
         self.status = "searching"
         self.sessions = 0
+        #: Seconds in which trials trained: from the start of a session, or from the result before, to each result.
+        self.seconds = 0.0
+        #: The time of the latest of these (milliseconds since 1970).
+        self._heard = 0
         #: Tracebacks of the last trials of this session, if they failed one after the other.
         self.failed_in_a_row: list[str] = []
         #: The requests that were taken up, by id.
@@ -299,6 +303,7 @@ class SearchState:
             self.limits.append(event)
             return
         if event["event"] == "session":
+            self._heard = event.get("time", 0)
             self.sessions += 1
             self.status = "searching"
             self.failed_in_a_row = []
@@ -333,6 +338,7 @@ class SearchState:
                 self.paused_by = name
                 self._finish_epochs(self.trials)
             case "continue":
+                self._heard = event.get("time", 0)  # nothing trained while the search was paused
                 self._release(name, content["trials"])
             case "add":
                 self.added += [
@@ -357,6 +363,8 @@ class SearchState:
         match event["event"]:
             case "result":
                 trial.reported, trial.device = event.get("time", 0), event["device"]
+                self.seconds += max(0, trial.reported - self._heard) / 1000
+                self._heard = max(trial.reported, self._heard)
                 trial.outcome = event["outcome"]
                 trial.held_by = event.get("request", trial.held_by)
                 trial.retries = []

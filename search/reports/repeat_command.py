@@ -31,11 +31,12 @@ FLAGS = {
     "search.scheduler": "--scheduler", "search.concurrency": "--concurrency", "search.time_budget": "--time-budget",
     "search.seed": "--seed", "resources.cpus": "--cpus", "search.audit_stopping": "--audit-stopping",
     "search.storage": "--storage", "search.target": "--target", "search.cost_budget": "--cost-budget",
+    "search.worth": "--worth",
 }  # fmt: skip
 #: Arguments of `search.run` that are keys of the section `search`.
 ARGUMENTS = (
-    "trials", "epochs", "report_every", "time_budget", "target", "cost_budget", "searcher", "scheduler", "concurrency",
-    "seed",
+    "trials", "epochs", "report_every", "time_budget", "target", "cost_budget", "worth", "searcher", "scheduler",
+    "concurrency", "seed",
 )  # fmt: skip
 #: Keys that also change other keys (see `change`). They are set first.
 LEADING = ("search.trials", "search.epoch_budget", "search.cost_budget", "search.epochs", "search.deterministic")

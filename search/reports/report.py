@@ -23,6 +23,7 @@ from search.core import limits
 from search.core.config import SearchConfig
 from search.core.cost import cost
 from search.core.events import Event
+from search.core.outlook import outlook_line
 from search.core.pareto import front
 from search.core.readable import duration, figure, visible
 from search.core.readable import value as significant
@@ -176,6 +177,9 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
         duration(elapsed(events)),
         f"{sessions} from beginning to end; {duration(trained)} of training in all trials",
     )
+    if line := outlook_line(config, state):
+        name, _, words = line.partition(": ")
+        row(name, "", words)
     if limit := limits.in_force(config, state):
         row("ended by", limit["why"], limit["reason"])
     if state.requests:

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 
 from search.core.config import SearchConfig
 from search.core.limits import in_force
+from search.core.outlook import outlook_line
 from search.core.pareto import front, value_of
 from search.core.readable import Grid, figure, value, visible
 from search.core.settings import SearchSection
@@ -150,6 +151,8 @@ def _effort(state: SearchState, config: SearchConfig) -> list[str]:
     lines = [f"trials: {tally(t.outcome for t in state.trials.values())}"]
     if limit := in_force(config, state):
         lines.append(f"ended by its {limit['why']}: {limit['reason']}")
+    if line := outlook_line(config, state):
+        lines.append(line)
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     if stopped:
         unit, saved = config.search.unit, sum(config.search.epochs - t.epoch for t in stopped)

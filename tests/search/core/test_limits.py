@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from search.core.config import check_config, load_config
 from search.core.decision import TrialResult
 from search.core.limits import spent
+from search.core.outlook import FEWEST
 from search.core.overrides import change
 from search.core.registry import SCHEDULERS
 from search.core.requests import AddTrials, ChangeSettings, Configuration, kind_of, new_id, settle
@@ -198,3 +200,37 @@ def test_limit_that_cannot_be_reached_is_refused(sets, message):
 def test_cost_budget_alone_ends_a_search():
     config = load_config("rnn", [*PRICED], {"search.cost_budget": 5.0}, profile="data")
     assert config.search.time_budget is None
+
+
+def outlooked(study: Study, values, seconds: float = 60.0) -> list[str | None]:
+    """Trials one after the other, with the times of a journal; returns the limit after each."""
+    limits, at = [], 0
+    study.apply({"event": "session", "time": 0})
+    for value in values:
+        at += int(1000 * seconds)
+        study.apply({**study.propose(), "time": at})
+        number = len(study.state.trials) - 1
+        metrics = {"val_mse": float(value), "epoch_seconds": seconds}
+        events, _ = study.report([TrialResult(number, study.config.search.epochs, metrics)])
+        for event in [*events, *study.reach_limit()]:
+            study.apply({**event, "time": at})
+        for event in study.reach_limit():
+            study.apply({**event, "time": at})
+        limits.append(study.limit and study.limit["why"])
+    return limits
+
+
+def test_search_ends_when_an_hour_is_not_worth_it():
+    values = np.random.default_rng(0).normal(size=30)
+    cheap = outlooked(study_of("search.worth=1e-6", "search.trials=99", trials=0), values)
+    assert set(cheap) == {None}
+    limits = outlooked(study_of("search.worth=5.0", "search.trials=99", trials=0), values)
+    assert limits[: FEWEST - 1] == [None] * (FEWEST - 1) and limits[FEWEST - 1] == "worth"
+
+
+def test_recorded_worth_still_holds_when_later_results_are_better():
+    study = study_of("search.worth=5.0", "search.trials=99", trials=0)
+    outlooked(study, np.random.default_rng(0).normal(size=FEWEST))
+    assert study.limit["reason"].startswith("one more hour: -") and study.limit["reason"].endswith("; worth is 5")
+    outlooked(study, [-50.0])
+    assert study.limit["why"] == "worth" and len(study.state.limits) == 1

@@ -1,0 +1,123 @@
+"""What more search is expected to bring: the improvement of the best value within the next hour.
+
+The trials of the last half show what trials bring now, each with its value and its seconds. Another hour trains as many
+more as the search trained per hour until now. Their best values follow the tail of the values: an exponential
+distribution beyond a threshold, so that values better than all before are possible. The tail and the rate are drawn
+anew many times by resampling the trials, as a few trials tell little about them.
+
+No clock is read: all seconds come from the journal.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.core.config import SearchConfig
+from search.core.readable import value
+from search.core.state import SearchState
+from trainables import Objective
+
+#: The fewest finished trials with which an outlook is given: the last half are then ten, and their tail five.
+FEWEST = 20
+#: The share of the last half's values that the tail is fitted to.
+TAIL = 0.5
+#: Draws of the trials of the next hour. The interval's ends move by a few per cent from one seed to another.
+DRAWS = 1000
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The expected improvement of the best value, in units of the objective; never negative.
+
+    Attributes:
+        gain: the mean.
+        low, high: an interval that holds the improvement with a probability of 95 %, by the model of this module.
+    """
+
+    gain: float
+    low: float
+    high: float
+
+
+def outlook(state: SearchState, seed: int, seconds: float = HOUR) -> Outlook | None:
+    """The improvement of the best value that `seconds` more of search are expected to bring.
+
+    It is a function of the state alone.
+
+    Args:
+        seed: of the search.
+
+    Returns:
+        None if fewer than `FEWEST` trials have finished, or if the journal has no times.
+    """
+    finished = [trial for trial in state.trials.values() if trial.idle and trial.curve]
+    best, trained = state.best(), sum(trial.seconds for trial in state.trials.values())
+    if len(finished) < FEWEST or best is None or not (trained and state.seconds):
+        return None
+    finished.sort(key=lambda trial: (trial.reported, trial.number))
+    last = finished[len(finished) // 2 :]
+    losses = np.array([state.objective.loss(trial.best_value) if trial.can_win else math.inf for trial in last])
+    # The trials that train at once, and the seconds between trials, are in the seconds of training for each second.
+    more = seconds * trained / state.seconds
+    rng = np.random.default_rng([seed, len(finished)])
+    gains = drawn_gains(losses, np.array([t.seconds for t in last]), state.objective.loss(best.best_value), more, rng)
+    if gains is None:
+        return None
+    low, high = np.quantile(gains, [0.025, 0.975])
+    return Outlook(float(gains.mean()), float(low), float(high))
+
+
+def outlook_line(config: SearchConfig, state: SearchState) -> str:
+    """`one more hour: +0.002, 95 %: 0 to 0.006`; empty without an outlook, and for several objectives."""
+    expected = None if config.objectives else outlook(state, config.search.seed)
+    return "" if expected is None else in_words(expected, state.objective)
+
+
+def in_words(expected: Outlook, objective: Objective) -> str:
+    """An outlook in a line; a metric that is minimized gets smaller.
+
+    >>> in_words(Outlook(0.0021, 0.0, 0.00634), Objective("accuracy", "max"))
+    'one more hour: +0.0021, 95 %: 0 to 0.0063'
+    >>> in_words(Outlook(0.0021, 0.0, 0.00634), Objective("loss", "min"))
+    'one more hour: -0.0021, 95 %: -0.0063 to 0'
+    """
+
+    def shown(gain: float) -> str:
+        return value(float(f"{objective.loss(-gain):.2g}"))
+
+    low, high = sorted((expected.low, expected.high), key=lambda gain: objective.loss(-gain))
+    sign = "+" if objective.mode == "max" and expected.gain else ""
+    return f"one more hour: {sign}{shown(expected.gain)}, 95 %: {shown(low)} to {shown(high)}"
+
+
+def drawn_gains(
+    losses: NDArray[np.float64], seconds: NDArray[np.float64], best: float, more: float, rng: np.random.Generator
+) -> NDArray[np.float64] | None:
+    """Gains of the best loss that `more` seconds of training bring, one for each draw (draws,); None without a tail.
+
+    Args:
+        losses: (trials,), infinity for a trial without a value.
+        seconds: of the training of each trial (trials,).
+        best: the best loss of the search.
+    """
+    count = len(losses)
+    beyond = max(2, int(count * TAIL))
+    rows = rng.integers(count, size=(DRAWS, count))
+    drawn = np.sort(losses[rows], axis=1)
+    threshold = drawn[:, beyond]
+    mean_seconds = seconds[rows].mean(1)
+    usable = np.isfinite(threshold) & (mean_seconds > 0)
+    if not usable.any():
+        return None
+    drawn, threshold, mean_seconds = drawn[usable], threshold[usable], mean_seconds[usable]
+    scale = (threshold[:, None] - drawn[:, :beyond]).mean(1)
+    trials = rng.poisson(more / mean_seconds * beyond / count)
+    # The largest of n exponential values, by the inverse of its distribution function.
+    chance = rng.random(len(scale)) ** (1 / np.maximum(trials, 1))
+    reached = np.where(trials > 0, -scale * np.log1p(-chance), 0.0)
+    return np.maximum(0.0, best - (threshold - reached))
