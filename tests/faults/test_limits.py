@@ -102,3 +102,15 @@ def test_cost_budget_ends_search(command):
 def test_cost_budget_without_a_price_is_refused(command):
     output = command.call("run", "toy", "--name", "s", "--cost-budget", "1", code=2)
     assert "--cost-budget 1.0: trials cost nothing without a price; give resources.price_cpu_hour" in output
+
+
+def test_worth_ends_search_that_brings_nothing_any_more(command):
+    space = ("--searcher", "random", "--set", "lr={loguniform: [0.001, 0.1]}", "--trials", "60", "--epochs", "1")
+    output = command.call("run", "toy", "--name", "s", *space, "--worth", "1e9")
+    assert "stopping (worth: one more hour: +" in output and "; worth is 1e+09): running" in output
+    assert "ended by its worth: one more hour: +" in output
+    (limit,) = [e for e in command.events("s") if e["event"] == "limit"]
+    assert limit["why"] == "worth"
+    assert 20 <= len(results(command.events("s"))) < 30
+    assert "search s is finished, ended by its worth" in command.call("resume", "s")
+    assert_logged_once(command, "toy", "s")
