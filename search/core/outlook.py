@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from search.core.config import SearchConfig
 from search.core.readable import value
+from search.core.registry import SEARCHERS
 from search.core.state import SearchState
 from trainables import Objective
 
@@ -80,8 +81,10 @@ def outlook(state: SearchState, seed: int, seconds: float = HOUR) -> Outlook | N
 
 
 def outlook_line(config: SearchConfig, state: SearchState) -> str:
-    """`one more hour: +0.002, 95 %: 0 to 0.006`; empty without an outlook, and for several objectives."""
-    expected = None if config.objectives else outlook(state, config.search.seed)
+    """`one more hour: +0.002, 95 %: 0 to 0.006`; empty without an outlook, for several objectives and for a grid."""
+    if config.objectives or SEARCHERS.get(config.search.searcher).is_finite:  # a grid may have no trial left
+        return ""
+    expected = outlook(state, config.search.seed)
     return "" if expected is None else in_words(expected, state.objective)
 
 
