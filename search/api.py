@@ -40,6 +40,7 @@ def run(
     train: TrainingFunction | str, space: Mapping[str, Any] | None = None, objective: str | None = None, *,
     data: str | Path | None = None, name: str | None = None, trials: int | None = None, epochs: int | None = None,
     steps: int | None = None, report_every: int | None = None, time_budget: str | None = None,
+    target: float | None = None, cost_budget: float | None = None, worth: float | None = None,
     searcher: str | None = None, scheduler: str | None = None,
     concurrency: int | None = None, seed: int | None = None, resources: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None, set: Mapping[str, Any] | None = None, store: str | Path | None = None,
@@ -72,6 +73,11 @@ def run(
             trials of 20 reports. `steps` is a multiple of `report_every`.
         time_budget: the time for the whole call, such as `90s`, `30m` or `2h`; by default `1h` if neither `trials` nor
             `search.epoch_budget` is given.
+        target: the value of the objective that ends the trials as soon as a trial reaches it.
+        cost_budget: the cost of all trials and of the final training that ends the trials, by the prices of
+            `resources`, such as `{"price_gpu_hour": 2.5}`.
+        worth: the improvement of the best value that one more hour has to be expected to bring; with less the trials
+            end.
         searcher, scheduler, concurrency, seed: as the options of `python -m search run`.
         resources: the resources of a trial, such as `{"cpus": 2, "gpus": 0.25}`.
         settings: further keys of the section `search` of configs/defaults.yaml, such as `{"grace_period": 3}`.
@@ -118,7 +124,8 @@ def run(
     }
     named = {
         "search.trials": trials, "search.epochs": epochs, "search.steps": steps,
-        "search.report_every": report_every, "search.time_budget": time_budget,
+        "search.report_every": report_every, "search.time_budget": time_budget, "search.target": target,
+        "search.cost_budget": cost_budget, "search.worth": worth,
         "search.searcher": searcher, "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.seed": seed, "search.first": start,
     }  # fmt: skip
@@ -171,14 +178,14 @@ def open(name: str, store: str | Path | None = None) -> SearchResult: ...
 @overload
 def open(
     name: str, store: str | Path | None = None, *, space: Mapping[str, Any], objective: str, trials: int, epochs: int,
-    searcher: str | None = None, scheduler: str | None = None, seed: int | None = None,
+    target: float | None = None, searcher: str | None = None, scheduler: str | None = None, seed: int | None = None,
     start: Sequence[Mapping[str, Any]] | None = None, settings: Mapping[str, Any] | None = None,
 ) -> SharedStudy: ...  # fmt: skip
 @names_unknown_arguments
 def open(
     name: str, store: str | Path | None = None, *, space: Mapping[str, Any] | None = None, objective: str | None = None,
-    trials: int | None = None, epochs: int | None = None, searcher: str | None = None, scheduler: str | None = None,
-    seed: int | None = None, start: Sequence[Mapping[str, Any]] | None = None,
+    trials: int | None = None, epochs: int | None = None, target: float | None = None, searcher: str | None = None,
+    scheduler: str | None = None, seed: int | None = None, start: Sequence[Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> SearchResult | SharedStudy:  # fmt: skip
     """Returns a search of the store, whether it has ended or not. With a `space` it opens a study.
@@ -195,6 +202,7 @@ def open(
         trials: the number of configurations of a study. `ask` returns None after them. A larger number than before
             gives the study more.
         epochs: the number of epochs of a full trial of a study; 1 for trainings that are told once.
+        target: the value of the objective that ends a study: `tell` then returns `stop` for each trial.
         scheduler: the rule that stops the trials of a study; by default `asha`. `asha-promote` and `asha-predict` pause
             trials, which then need checkpoints.
         settings: further keys of the section `search`, such as `{"grace_period": 3, "stall_timeout": "30m"}`.
@@ -208,8 +216,8 @@ def open(
     opened = Store.open(store)
     flags = {f"search.{key}": value for key, value in mapping(settings, "settings", "{'grace_period': 3}").items()}
     named = {
-        "search.trials": trials, "search.epochs": epochs, "search.searcher": searcher, "search.scheduler": scheduler,
-        "search.seed": seed, "search.first": start,
+        "search.trials": trials, "search.epochs": epochs, "search.target": target, "search.searcher": searcher,
+        "search.scheduler": scheduler, "search.seed": seed, "search.first": start,
     }  # fmt: skip
     flags |= {key: value for key, value in named.items() if value is not None}
     if space is None and objective is None and not flags:

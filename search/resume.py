@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from search.core.changes import after_requests
 from search.core.journal import Journal
+from search.core.limits import in_force
 from search.core.replay import extend, open_to_run, replay
 from search.core.requests import Mailbox
 from search.core.store import Store
@@ -63,12 +64,16 @@ def resume(
         # A command that gave the search more may have been killed before its session began.
         extended = record.extended_after == state.sessions
         asked = state.has_requested_work or bool(Mailbox.of(folder).waiting())
-        over = state.status == "finished" and not state.unfinished() and not extended and not asked
+        limit = in_force(config, state)
+        trained = limit is not None or not state.unfinished()
+        over = state.status == "finished" and trained and not extended and not asked
         if over:
             from search.tracking.results import has_whole
 
             if has_whole(store, record.id, len(events)):
                 note = f"search {name} is finished"
+                if limit is not None:
+                    note += f", ended by its {limit['why']}: {limit['reason']}; `set` can change it"
                 return SearchOutcome(store, folder, config, record, task, state, events, "", trained=False, note=note)
         addresses = addresses_again(config, notify, observer)
         splits = prepare_data_again(observer, store, config, task, name, record, data)

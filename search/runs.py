@@ -379,6 +379,12 @@ def _prepare(
         raise InputError(
             f"--gpus {options.gpus}: there is no GPU here; leave it out, or give 0, to train on processors"
         )
+    if config.search.cost_budget and not (cluster.placement.gpus or config.resources.price_cpu_hour):
+        disconnect()
+        raise InputError(
+            f"--cost-budget {config.search.cost_budget:g}: there is no GPU here, and processors have no price; give "
+            "resources.price_cpu_hour"
+        )
     if config.resources.gpus == "auto" and cluster.placement.gpus:
         config, cluster = share_gpus(observer, config, splits, cluster)
     plan_file = store.plan(digest([config.raw, splits.info.fingerprint]))  # before values that differ between runs

@@ -96,6 +96,7 @@ class Session:
         self.prepared, self.observer = prepared, observer
         config, name = prepared.config, prepared.folder.name
         self.search = Search(config, prepared.folder, prepared.journal)
+        self.search.reserves = prepared.record.retrain
         limit = config.search.time_budget if prepared.final_trainings is None else None
         self.budget = Budget(math.inf if limit is None else parse_duration(limit))
         record = prepared.record
@@ -185,7 +186,11 @@ class Session:
             self.train_final(final)
 
     def run_trials(self) -> None:
-        """Trains trials until none is left, or a budget ends."""
+        """Trains trials until none is left, or a limit ends them. A limit of an earlier session still holds."""
+        if not self.search.study.is_ending_itself:
+            self.search.end_at_limit()
+        if self.search.stopping:
+            return
         self.search.reopen()
         run_trials(self.search, self.prepared.splits, self.prepared.cluster.placement, self.budget, self.plan)
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from search.arguments import mapping, shown, whole
 from search.core.config import SearchConfig, check_config, digest, parse_duration
-from search.core.decision import Decision, TrialResult
-from search.core.events import Ended, Event, Failed, Moved
+from search.core.decision import Decision, TrialResult, stop
+from search.core.events import Ended, Event, Failed, LimitReached, Moved
 from search.core.failures import cut
 from search.core.journal import Journal, Reader, read_events
 from search.core.overrides import argument
@@ -45,8 +45,8 @@ PATIENCE = 60.0
 #: The settings that a study follows. The others are about trainings that this program runs.
 SETTINGS = (
     "searcher", "trials", "epochs", "first", "startup_trials", "model_trials", "objective", "balance", "seed",
-    "scheduler", "grace_period", "reduction_factor", "brackets", "epoch_budget", "max_epoch_seconds", "trial_timeout",
-    "stall_timeout", "max_lost_workers",
+    "scheduler", "grace_period", "reduction_factor", "brackets", "epoch_budget", "target", "worth", "max_epoch_seconds",
+    "trial_timeout", "stall_timeout", "max_lost_workers",
 )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ class SharedStudy:
         with self._alone() as known:
             while (event := known.next()) is not None:
                 known.record(event)
-                if event["event"] != "failed":  # it lost a process too often
+                if event["event"] not in ("failed", "stopped_early"):  # it lost a process too often, or a limit ends it
                     number: int = event["number"]  # type: ignore[typeddict-item]
                     self._began[number] = time.monotonic()
                     return self._asked(known, number)
@@ -171,10 +171,10 @@ class SharedStudy:
             measured, diverged = known.measured(metrics)
             if number in self._began:
                 measured.setdefault("epoch_seconds", now - self._began[number])
-            events, decisions = known.study.report([TrialResult(number, epoch, measured, diverged)], device="")
+            events, _ = known.study.report([TrialResult(number, epoch, measured, diverged)], device="")
             known.record(*events)
             self._began[number] = now
-            return decisions[number]
+            return known.decisions[number, epoch]
 
     def complete(self, trial: AskedTrial | int) -> None:
         """Ends a trial before its last epoch as complete, such as after your own early stopping.
@@ -297,6 +297,9 @@ class _Known:
 
     def apply(self, event: Event) -> None:
         """Takes an event in."""
+        if event["event"] == "stopped_early" and not self.trial(event["number"]).idle:
+            trial = self.trial(event["number"])
+            self.decisions[trial.number, trial.epoch] = stop(event.get("reason", ""))
         self.study.apply(event)
         if isinstance(number := event.get("number"), int):
             self._heard[number] = event["time"]
@@ -304,10 +307,24 @@ class _Known:
             self.decisions[event["number"], event["epoch"]] = Decision.of(event)
 
     def record(self, *events: Event) -> None:
-        """Writes events to the journal, then takes them in. Ends the study after its last trial."""
+        """Writes events to the journal, then takes them in. Ends the study after its last trial.
+
+        A limit that is reached stops the trials of these events; those of other processes stop when they are told.
+        """
+        numbers = {event["number"] for event in events if event["event"] == "result"}
+        self._append(*events)
+        self._append(*self.study.reach_limit())
+        if (limit := self.study.limit) is not None:
+            running = [number for number in numbers if not self.trial(number).idle]
+            self._append(*(self._stopped(number, limit) for number in running))
+        self.end_if_over()
+
+    def _append(self, *events: Event) -> None:
         for event in self.journal.append(*events):
             self.apply(event)
-        self.end_if_over()
+
+    def _stopped(self, number: int, limit: LimitReached) -> Moved:
+        return Moved(event="stopped_early", number=number, reason=f"{limit['why']}: {limit['reason']}")
 
     def end_if_over(self) -> None:
         """Ends the study if no trial is open and none can begin. Trials that are still paused are stopped."""
@@ -321,7 +338,9 @@ class _Known:
 
     @property
     def _has_next(self) -> bool:
-        return not self.study.is_out_of_epochs and (self.study.has_more or self.study.promote() is not None)
+        if self.study.is_out_of_epochs or self.study.limit is not None:
+            return False
+        return self.study.has_more or self.study.promote() is not None
 
     def next(self) -> Event | None:
         """The event of the trial that `ask` gives out; None if no trial can begin."""
@@ -329,13 +348,18 @@ class _Known:
         if state.status == "finished":
             return None
         running = state.unfinished()
+        limit = self.study.limit
         for trial in running:
             if trial.outcome == "interrupted":
+                if limit is not None:
+                    return self._stopped(trial.number, limit)
                 reason = "it was given back, and is trained again from its last epoch"
                 return Moved(event="reopened", number=trial.number, reason=reason)
-        limit = math.inf if search.stall_timeout is None else parse_duration(search.stall_timeout)
+        silence = math.inf if search.stall_timeout is None else parse_duration(search.stall_timeout)
         for trial in running:
-            if time.time() - self._heard[trial.number] / 1000 > limit:
+            if time.time() - self._heard[trial.number] / 1000 > silence:
+                if limit is not None:
+                    return self._stopped(trial.number, limit)
                 return self.study.fail(trial.number, "lost", f"no news for {search.stall_timeout}")
         return self.study.propose() if self._has_next else None
 

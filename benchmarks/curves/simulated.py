@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -29,13 +30,23 @@ def random_search(table: Table, seed: int) -> list[tuple[float, Params]]:
 
 def best_so_far(table: Table, system: System, workers: int, goal: float = -math.inf) -> Array:
     """The best reading after each epoch that is spent, until one is as good as `goal` or random search's epochs are."""
-    draws, budget = table.begin(), RANDOM * table.epochs
+    budget, best = RANDOM * table.epochs, []
+    for reading in readings(table, system, workers):
+        best.append(reading)
+        if len(best) == budget or reading <= goal:
+            break
+    return np.array(best)
+
+
+def readings(table: Table, system: System, workers: int) -> Iterator[float]:
+    """The best reading after each epoch that is spent, without an end."""
+    draws = table.begin()
     curves: dict[int, Array] = {}
     epochs: dict[int, int] = {}
     #: (when its next epoch ends, trial)
     running: list[tuple[int, int]] = []
-    now, best = 0, [math.inf]
-    while len(best) <= budget and best[-1] > goal:
+    now, best = 0, math.inf
+    while True:
         while len(running) < workers:
             number, params = system.next()
             if params is not None:
@@ -46,10 +57,10 @@ def best_so_far(table: Table, system: System, workers: int, goal: float = -math.
         now, number = heapq.heappop(running)
         epochs[number] += 1
         loss = float(curves[number][epochs[number] - 1])
-        best.append(min(best[-1], math.inf if math.isnan(loss) else loss))
+        best = min(best, math.inf if math.isnan(loss) else loss)
         if system.report(number, epochs[number], loss) == "goes on":
             heapq.heappush(running, (now + 1, number))
-    return np.array(best[1:])
+        yield best
 
 
 def share(best: Array, goal: float, table: Table) -> float:

@@ -16,6 +16,7 @@ from search.core.config import check_config, load_config
 from search.core.decision import TrialResult
 from search.core.events import Event
 from search.core.searchers.optuna_searcher import distribution
+from search.core.state import SearchState
 from search.core.study import Study
 from trainables import Objective, Params
 
@@ -51,8 +52,15 @@ class Ours:
         )
         self._study = Study(config, OBJECTIVE)
         self._study.searcher.learn([], first)
+        #: The time of the next report, in milliseconds.
+        self.time = 0
         #: The trial that was proposed and not taken yet.
         self._proposed: Event | None = None
+
+    @property
+    def state(self) -> SearchState:
+        """The trials so far."""
+        return self._study.state
 
     def next(self) -> tuple[int, Params | None]:
         event = self._study.propose()
@@ -74,7 +82,7 @@ class Ours:
             [TrialResult(number, epoch, metrics, "loss is nan" if diverged else None)]
         )
         for event in events:
-            self._study.apply(event)
+            self._study.apply({**event, "time": self.time})  # type: ignore[arg-type, misc]
         fates: dict[str, Fate] = {"continue": "goes on", "pause": "pauses", "stop": "is over"}
         return fates[decisions[number].kind]
 

@@ -16,9 +16,9 @@ from trainables.base.values import suggestion
 #: The settings of the section `search` that may change. Others decide how trials are trained or compared: trials before
 #: and after the change would be different things.
 CHANGEABLE = (
-    "trials", "time_budget", "concurrency", "epoch_budget", "trial_timeout", "stall_timeout", "max_epoch_seconds",
-    "startup_trials", "model_trials", "max_failures", "max_lost_workers", "max_failed_in_a_row", "retrain_seeds",
-    "compare_seeds", "audit_stopping", "keep_checkpoints", "max_checkpoint_gb",
+    "trials", "time_budget", "concurrency", "epoch_budget", "target", "cost_budget", "worth", "trial_timeout",
+    "stall_timeout", "max_epoch_seconds", "startup_trials", "model_trials", "max_failures", "max_lost_workers",
+    "max_failed_in_a_row", "retrain_seeds", "compare_seeds", "audit_stopping", "keep_checkpoints", "max_checkpoint_gb",
 )  # fmt: skip
 
 

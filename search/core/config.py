@@ -304,13 +304,14 @@ def check_config(task: str, raw: dict[str, Any], place: str, given: Mapping[str,
         raise InputError(f"{place}: resources.autoscaled: true: search.concurrency must say how many trials at once")
     _check_balance(search.balance, config.space, f"{place}: search.balance")
     _check_objectives(config)
+    _check_limits(config, given)
     _check_first(config, given)
     if searcher.is_finite:
         config.space.grid(place)
-    elif search.trials is None and search.time_budget is None and search.epoch_budget is None:
+    elif all(limit is None for limit in (search.trials, search.time_budget, search.epoch_budget, search.cost_budget)):
         raise InputError(
-            f"{place}: search.trials: null: has no end without a budget; give a number, or search.time_budget or "
-            "search.epoch_budget"
+            f"{place}: search.trials: null: has no end without a budget; give a number, or search.time_budget, "
+            "search.epoch_budget or search.cost_budget"
         )
     for key in DURATIONS:
         if (duration := getattr(search, key)) is not None:
@@ -335,6 +336,23 @@ def _check_objectives(config: SearchConfig) -> None:
     if metrics and not SEARCHERS.get(searcher).several_objectives:
         able = ", ".join(name for name in SEARCHERS.names() if SEARCHERS.get(name).several_objectives)
         raise InputError(f"{place}.searcher: {searcher}: has one objective; for several: {able}")
+
+
+def _check_limits(config: SearchConfig, given: Mapping[str, str]) -> None:
+    """Raises InputError if the results of the search cannot reach a limit."""
+    search, resources = config.search, config.resources
+
+    def shown(key: str) -> str:
+        return given.get(f"search.{key}", f"{config.place}: search.{key}: {getattr(search, key):g}")
+
+    for key in ("target", "worth"):
+        if getattr(search, key) is not None and config.objectives:
+            raise InputError(f"{shown(key)}: needs one objective; there are {', '.join(search.objective or ())}")
+    if search.cost_budget is not None and not (resources.price_cpu_hour or resources.price_gpu_hour):
+        raise InputError(
+            f"{shown('cost_budget')}: trials cost nothing without a price; give resources.price_cpu_hour or "
+            "resources.price_gpu_hour"
+        )
 
 
 def _check_first(config: SearchConfig, given: Mapping[str, str]) -> None:

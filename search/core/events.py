@@ -21,6 +21,9 @@ Metrics = dict[str, float]
 #: The outcome of a trial after a result; a trial that continues has None.
 Outcome = Literal["completed", "stopped_early", "timed_out", "diverged", "paused"]
 
+#: A limit that ends the trials by their results: the name of its setting, in words.
+Limit = Literal["target", "cost budget", "worth"]
+
 
 class _Event(TypedDict):
     #: Milliseconds since 1970, never decreasing; the journal adds it.
@@ -79,6 +82,17 @@ class Requested(_Event):
     kind: str
     #: What follows from the request: `requests.settle`.
     content: dict[str, Any]
+
+
+class LimitReached(_Event):
+    """A limit ended the trials; the final training follows. See `search.core.limits`."""
+
+    event: Literal["limit"]
+    why: Limit
+    #: In words and figures.
+    reason: str
+    #: The settings that it depends on. While they are the same, a resumed search trains no more trials.
+    settings: dict[str, Any]
 
 
 class Proposed(_Event):
@@ -292,6 +306,7 @@ Event = (
     | Ended
     | WarmStarted
     | Requested
+    | LimitReached
     | Proposed
     | TrialEvent
     | RepeatEvent
@@ -307,6 +322,8 @@ class Stopping(TypedDict):
 
     event: Literal["stopping"]
     why: str
+    #: Why, in words and figures.
+    reason: NotRequired[str]
 
 
 class Stalled(TypedDict):

@@ -124,8 +124,8 @@ def _reports(search: Mapping[str, Any], steps: Any, given: Collection[str], name
 
 
 def _end_without_budget(raw: dict[str, Any], given: Collection[str]) -> None:
-    """Removes the default time budget if the keys `given` end the search after a number of trials or of epochs."""
-    has_end = "search.trials" in given or "search.epoch_budget" in given
+    """Removes the default time budget if the keys `given` end the search by trials, epochs or cost."""
+    has_end = any(f"search.{key}" in given for key in ("trials", "epoch_budget", "cost_budget"))
     if has_end and "search.time_budget" not in given and isinstance(raw.get("search"), dict):
         raw["search"]["time_budget"] = None
 

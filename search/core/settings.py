@@ -204,13 +204,31 @@ class SearchSection(Section):
     time_budget: str | None = setting(
         "Budget",
         "Wall-clock time of the whole command, final training and test included. Written as 90s, 30m or 1h30m. null: "
-        "no limit; then --trials or --set search.epoch_budget=N ends the search.",
+        "no limit; then --trials, --cost-budget or --set search.epoch_budget=N ends the search.",
         example="15m", shown_default="1h; none if --trials is given", flag="--time-budget",
     )  # fmt: skip
     epoch_budget: int | None = setting(
         "Budget",
         "Number of epochs that all trials train together. null: no limit.",
         example=500, ge=1,
+    )  # fmt: skip
+    target: float | None = setting(
+        "Budget",
+        "Stop the trials as soon as a result reaches this value of the objective. The final training follows. null: no "
+        "target.",
+        example=0.95, shown_default="none", flag="--target", default=None, allow_inf_nan=False,
+    )  # fmt: skip
+    cost_budget: float | None = setting(
+        "Budget",
+        "Stop the trials when they and the final training cost this much, in the currency of resources.price_cpu_hour "
+        "and price_gpu_hour. The final training is expected to cost as much as the best trial. null: no limit.",
+        example=20, shown_default="none", flag="--cost-budget", default=None, gt=0, allow_inf_nan=False,
+    )  # fmt: skip
+    worth: float | None = setting(
+        "Budget",
+        "Stop the trials when one more hour is expected to improve the best value by less, in units of the objective. "
+        "null: no such limit.",
+        example=0.002, shown_default="none", flag="--worth", default=None, gt=0, allow_inf_nan=False,
     )  # fmt: skip
     max_epoch_seconds: float | None = setting(
         "Budget",

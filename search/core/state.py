@@ -14,6 +14,7 @@ from search.core.events import (
     Ended,
     Event,
     FinalEvent,
+    LimitReached,
     Proposed,
     RepeatEvent,
     Requested,
@@ -242,6 +243,10 @@ class SearchState:
         self.audits: dict[int, Audit] = {}
         self.status = "searching"
         self.sessions = 0
+        #: Seconds in which trials trained: from the start of a session, or from the result before, to each result.
+        self.seconds = 0.0
+        #: The time of the latest of these (milliseconds since 1970).
+        self._heard = 0
         #: Tracebacks of the last trials of this session, if they failed one after the other.
         self.failed_in_a_row: list[str] = []
         #: The requests that were taken up, by id.
@@ -249,6 +254,8 @@ class SearchState:
         #: The id of the request that pauses the search, and of the request that ends it.
         self.paused_by: str | None = None
         self.stopped_by: str | None = None
+        #: The limits that ended the trials.
+        self.limits: list[LimitReached] = []
         #: The configurations that wait for a trial.
         self.added: list[Added] = []
 
@@ -266,7 +273,7 @@ class SearchState:
     def apply(self, event: Event) -> None:
         """Updates the state by an event, live or replayed."""
         match event["event"]:
-            case "session" | "ended":
+            case "session" | "ended" | "limit":
                 self._apply_session(event)
             case "warm_start":
                 pass  # only the searcher reads it
@@ -291,8 +298,12 @@ class SearchState:
             case _:
                 assert_never(event)
 
-    def _apply_session(self, event: SessionBegun | Ended) -> None:
+    def _apply_session(self, event: SessionBegun | Ended | LimitReached) -> None:
+        if event["event"] == "limit":
+            self.limits.append(event)
+            return
         if event["event"] == "session":
+            self._heard = event.get("time", 0)
             self.sessions += 1
             self.status = "searching"
             self.failed_in_a_row = []
@@ -327,6 +338,7 @@ class SearchState:
                 self.paused_by = name
                 self._finish_epochs(self.trials)
             case "continue":
+                self._heard = event.get("time", 0)  # nothing trained while the search was paused
                 self._release(name, content["trials"])
             case "add":
                 self.added += [
@@ -351,6 +363,8 @@ class SearchState:
         match event["event"]:
             case "result":
                 trial.reported, trial.device = event.get("time", 0), event["device"]
+                self.seconds += max(0, trial.reported - self._heard) / 1000
+                self._heard = max(trial.reported, self._heard)
                 trial.outcome = event["outcome"]
                 trial.held_by = event.get("request", trial.held_by)
                 trial.retries = []

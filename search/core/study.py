@@ -25,8 +25,19 @@ import numpy as np
 from search.core.changes import with_changes
 from search.core.config import SearchConfig
 from search.core.decision import CONTINUE, Decision, TrialResult, complete_reason, decide, go_on
-from search.core.events import CheckpointWritten, Event, Failed, Moved, Proposed, Result, Retried, WarmStarted
+from search.core.events import (
+    CheckpointWritten,
+    Event,
+    Failed,
+    LimitReached,
+    Moved,
+    Proposed,
+    Result,
+    Retried,
+    WarmStarted,
+)
 from search.core.failures import Failure, may_retry, sign
+from search.core.limits import in_force, reached
 from search.core.pareto import measured
 from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.schedulers.base import Scheduler
@@ -256,6 +267,8 @@ class Study:
 
     def give_up_reason(self, number: int) -> str:
         """Why a paused trial is stopped at the end of a search."""
+        if (limit := self.limit) is not None:
+            return f"{limit['why']}: {limit['reason']}"
         epoch = self.state.trials[number].epoch
         rung = self._view(number).losses.get(epoch, {})
         continued = sum(self.state.trials[other].epoch > epoch for other in rung)
@@ -367,6 +380,21 @@ class Study:
         """Whether the trials have trained `search.epoch_budget` epochs together."""
         budget = self.config.search.epoch_budget
         return budget is not None and sum(t.epoch for t in self.state.trials.values()) >= budget
+
+    @property
+    def is_ending_itself(self) -> bool:
+        """Whether a trial with its own loop has trained its last epoch and has not come to its end."""
+        return self.ends_itself and any(t.epoch >= self.config.search.epochs for t in self.state.unfinished())
+
+    @property
+    def limit(self) -> LimitReached | None:
+        """The recorded limit that has ended the trials; None while they may go on."""
+        return in_force(self.config, self.state)
+
+    def reach_limit(self, reserves: bool = True) -> list[Event]:
+        """The event of a limit that the results have reached; no event if it is recorded. See `limits.reached`."""
+        event = reached(self.config, self.state, reserves)
+        return [event] if event else []
 
     # Requests
 

@@ -154,7 +154,8 @@ class Reporter:
         if event["why"] == "request":
             return None
         again = "; Ctrl-C again stops at once" if event["why"] == "interrupted" else ""
-        return f"stopping ({event['why']}): running trials finish their epoch and save{again}"
+        why = ": ".join(filter(None, (event["why"], event.get("reason"))))
+        return f"stopping ({why}): running trials finish their epoch and save{again}"
 
     def _follow(self, event: FinalResult | AuditResult | RepeatResult) -> None:
         """Keeps an epoch of a training after the trials for the live table; a log gets a line."""

@@ -30,12 +30,16 @@ FLAGS = {
     "search.searcher": "--searcher",
     "search.scheduler": "--scheduler", "search.concurrency": "--concurrency", "search.time_budget": "--time-budget",
     "search.seed": "--seed", "resources.cpus": "--cpus", "search.audit_stopping": "--audit-stopping",
-    "search.storage": "--storage",
+    "search.storage": "--storage", "search.target": "--target", "search.cost_budget": "--cost-budget",
+    "search.worth": "--worth",
 }  # fmt: skip
 #: Arguments of `search.run` that are keys of the section `search`.
-ARGUMENTS = ("trials", "epochs", "report_every", "time_budget", "searcher", "scheduler", "concurrency", "seed")
+ARGUMENTS = (
+    "trials", "epochs", "report_every", "time_budget", "target", "cost_budget", "worth", "searcher", "scheduler",
+    "concurrency", "seed",
+)  # fmt: skip
 #: Keys that also change other keys (see `change`). They are set first.
-LEADING = ("search.trials", "search.epoch_budget", "search.epochs", "search.deterministic")
+LEADING = ("search.trials", "search.epoch_budget", "search.cost_budget", "search.epochs", "search.deterministic")
 #: The name of the file with the space of a command, as the report names it.
 SPACE_FILE = "space.yaml"
 

@@ -19,9 +19,11 @@ import pandas as pd
 import yaml
 from plotly.offline import get_plotlyjs
 
+from search.core import limits
 from search.core.config import SearchConfig
 from search.core.cost import cost
 from search.core.events import Event
+from search.core.outlook import outlook_line
 from search.core.pareto import front
 from search.core.readable import duration, figure, visible
 from search.core.readable import value as significant
@@ -136,6 +138,12 @@ def _budget(view: View) -> dict[str, Any]:
     if most := config.search.epoch_budget:
         unit, spent = config.search.unit, sum(t.epoch for t in state.trials.values())
         add(f"{unit.name} budget", spent, most, 0, f"{unit.count(spent)} used of {unit(most)}")
+    if money := config.search.cost_budget:
+        used, kept = limits.spent(config, state), limits.reserved(config, state) * view.record.retrain
+        words = f"{figure(used)} used of {figure(money)}"
+        if kept:
+            words += f", about {figure(kept)} kept for the final training"
+        add("cost budget", used, money, kept, words)
     return {"rows": rows, "bars": bars}
 
 
@@ -169,6 +177,11 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
         duration(elapsed(events)),
         f"{sessions} from beginning to end; {duration(trained)} of training in all trials",
     )
+    if line := outlook_line(config, state):
+        name, _, words = line.partition(": ")
+        row(name, "", words)
+    if limit := limits.in_force(config, state):
+        row("ended by", limit["why"], limit["reason"])
     if state.requests:
         asked = (f"{in_words(event)} ({state.by_request(name)})" for name, event in state.requests.items())
         row("requests", str(len(state.requests)), "; ".join(asked))

@@ -82,7 +82,8 @@ def _last_before_the_end(events: Iterable[Event]) -> set[tuple[int, int]]:
 def simulate(config: SearchConfig, state: SearchState, concurrency: int, limit: float = math.inf) -> Outcome:
     """Runs the recorded trials again, in the order of their numbers, on `concurrency` simulated workers.
 
-    `config` gives the scheduler, epochs and epoch budget. Each epoch has its recorded metrics and duration.
+    `config` gives the scheduler, the epochs and the limits of the search but its time budget. Each epoch has its
+    recorded metrics and duration.
 
     Args:
         limit: simulated seconds after which the simulation ends.
@@ -105,7 +106,7 @@ class _Simulation:
             now, number, epoch = heapq.heappop(self.running)
             self.outcome.seconds, self.outcome.epochs = now, self.outcome.epochs + 1
             self._report(number, epoch)
-            if self.study.is_out_of_epochs or now >= limit:
+            if self.study.is_out_of_epochs or self.study.limit or now >= limit:
                 break
             if not self.study.state.trials[number].idle:
                 self._begin(number, epoch + 1, now)
@@ -123,6 +124,7 @@ class _Simulation:
             self.outcome.best, self.outcome.best_loss = number, loss
         events, _ = self.study.report([TrialResult(number, epoch, metrics, diverged)])
         self._apply(events)
+        self._apply(self.study.reach_limit())
 
     def _fill(self, now: float) -> None:
         """Starts trials on the free workers."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from statistics import fmean, stdev
 
 from search.core.config import SearchConfig
+from search.core.limits import in_force
+from search.core.outlook import outlook_line
 from search.core.pareto import front, value_of
 from search.core.readable import Grid, figure, value, visible
 from search.core.settings import SearchSection
@@ -145,8 +147,12 @@ def _tested(state: SearchState, final: FinalRun, config: SearchConfig) -> list[s
 
 
 def _effort(state: SearchState, config: SearchConfig) -> list[str]:
-    """The outcomes of the trials, the savings of early stopping, and the result of an audit."""
+    """The outcomes of the trials, the limit that ended them, the savings of early stopping, and an audit's result."""
     lines = [f"trials: {tally(t.outcome for t in state.trials.values())}"]
+    if limit := in_force(config, state):
+        lines.append(f"ended by its {limit['why']}: {limit['reason']}")
+    if line := outlook_line(config, state):
+        lines.append(line)
     stopped = [t for t in state.trials.values() if t.outcome == "stopped_early"]
     if stopped:
         unit, saved = config.search.unit, sum(config.search.epochs - t.epoch for t in stopped)
@@ -170,6 +176,8 @@ def trials_of(total: float, search: SearchSection | None = None) -> str:
     limit = "the budget"
     if search is not None and search.epoch_budget:
         limit = f"a budget of {search.unit.count(search.epoch_budget)}"
+    if search is not None and search.cost_budget:
+        limit = f"a cost budget of {search.cost_budget:g}"
     if search is not None and search.time_budget:
         limit = search.time_budget
     return f"as many trials as {limit} holds"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from search.core.changes import with_changes
 from search.core.config import SearchConfig
 from search.core.decision import TrialResult, timeout_reason
-from search.core.events import Event, Moved, Notice, Requested
+from search.core.events import Event, Limit, Moved, Notice, Requested
 from search.core.failures import Failure
 from search.core.journal import Journal
 from search.core.requests import ChangeSettings, Mailbox, in_words, kind_of, settle
@@ -23,7 +23,9 @@ from trainables import InputError, Limited, SelfTrained, get_task
 from trainables.base.storage import files_at
 
 #: Why a search stops before its last trial.
-Stop = Literal["interrupted", "time budget", "epoch budget", "request", "disk full", "failures"]
+Stop = Limit | Literal["interrupted", "time budget", "epoch budget", "request", "disk full", "failures"]
+#: At these a trial with its own loop still comes to its end after its last epoch.
+LIMITS = ("epoch budget", *get_args(Limit))
 #: Called with every event after it is in the journal and the state, and with every notice.
 Listener = Callable[[Event | Notice, SearchState], None]
 
@@ -35,6 +37,7 @@ class Search:
         study: the decisions, as a function of the journal's events.
         files: where checkpoints are kept.
         stopping: why no trial begins any more; None while the search runs.
+        reserves: whether a final training follows, for which a cost budget keeps a part.
         reserved_seconds: the part of the time budget that is kept for the trainings after the trials; None where no
             time budget ends the trials.
     """
@@ -57,6 +60,7 @@ class Search:
         self._holds = journal is None
         self.listeners: list[Listener] = []
         self.stopping: Stop | None = None
+        self.reserves = True
         self.reserved_seconds: float | None = None
         self.study = Study(
             config, self.objective, ends_itself=isinstance(self.task, SelfTrained), events=self.journal.events
@@ -113,6 +117,7 @@ class Search:
         self.record(*events)
         if self.study.is_out_of_epochs:
             self.stop("epoch budget")
+        self.end_at_limit()
         self._end_as_asked()
         trials = self.state.trials
         current = [r["number"] for r in results if r["epoch"] >= trials[r["number"]].epoch]
@@ -156,6 +161,7 @@ class Search:
                 if name not in self.state.requests:
                     self.record(self._settled(name))
                 self.carry_out()
+                self.end_at_limit()
                 answer = False, in_words(self.state.requests[name])
             except InputError as error:
                 answer = True, str(error)
@@ -181,6 +187,12 @@ class Search:
             if record.config != self.config.raw:  # who only reads the search need not replay it
                 self.folder.write(replace(record, config=self.config.raw))
 
+    def end_at_limit(self) -> None:
+        """Stops the search if its results have reached a limit. The limit is in the journal before it takes effect."""
+        self.record(*self.study.reach_limit(self.reserves))
+        if not self.stopping and (limit := self.study.limit) is not None:
+            self.stop(limit["why"], limit["reason"])
+
     def _end_as_asked(self) -> None:
         """Stops the search if a request ends it and no trial is within an epoch; without a final training at once."""
         ends = self.state.requests.get(self.state.stopped_by or "")
@@ -196,11 +208,15 @@ class Search:
         if pauses := self.study.pauses(waiting):
             self.record(*pauses)
 
-    def stop(self, why: Stop) -> None:
-        """Stops the search: no new trials begin, and running trials finish their epoch."""
+    def stop(self, why: Stop, reason: str = "") -> None:
+        """Stops the search: no new trials begin, and running trials finish their epoch.
+
+        Args:
+            reason: words and figures for a person.
+        """
         if self.stopping != "interrupted":
             self.stopping = why
-            self.announce({"event": "stopping", "why": why})
+            self.announce({"event": "stopping", "why": why, "reason": reason})
 
     @property
     def cut_off(self) -> bool:

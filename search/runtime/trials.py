@@ -100,12 +100,14 @@ def _request(placement: Placement) -> Any:
 def _gather(config: SearchConfig) -> float:
     """Seconds of epochs that workers report together.
 
-    It is 0 if a limit counts each epoch: a trial that hangs would lose the epochs that it has not reported. It is 0 for
-    a group of processes too: their state would have to be collected in memory after each epoch.
+    It is 0 if a limit counts each epoch: a trial that hangs would lose the epochs that it has not reported, and a
+    trial that reaches the target would train some epochs more. It is 0 for a group of processes too: their state would
+    have to be collected in memory after each epoch.
     """
     search = config.search
     alone = config.resources.processes == 1
-    return GATHER if alone and search.epoch_budget is None and search.trial_timeout is None else 0.0
+    limits = search.epoch_budget, search.target, search.cost_budget, search.trial_timeout
+    return GATHER if alone and all(limit is None for limit in limits) else 0.0
 
 
 class _Silent(tune.ProgressReporter):

@@ -16,7 +16,7 @@ from search.core.time_plan import TimePlan, TrialsSoFar
 from search.runtime import checkpoint_cleanup
 from search.runtime.budget import Budget
 from search.runtime.progress import EpochProgress
-from search.runtime.search import Search
+from search.runtime.search import LIMITS, Search
 from search.runtime.trial_queue import TrialQueue
 from search.runtime.watchdog import Watchdog, numbers_of
 from trainables import InputError
@@ -82,11 +82,11 @@ class TuneRunner:
     def is_over(self, trial: TuneTrial) -> bool:
         """Whether a trial of Tune stops after the epoch that it reported.
 
-        With a used-up epoch budget a trial with its own loop still ends by itself after its last epoch.
+        At a limit (`LIMITS`) a trial with its own loop still ends by itself after its last epoch.
         """
         search = self.search
         running = [search.state.trials[n] for n in numbers_of(trial) if not search.state.trials[n].idle]
-        if search.stopping == "epoch budget":
+        if search.stopping in LIMITS:
             return not any(own.epoch >= search.config.search.epochs for own in running)
         return bool(search.stopping) or all(search.study.is_ending(own.number) for own in running)
 

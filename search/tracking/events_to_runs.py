@@ -25,6 +25,7 @@ from search.core.events import (
     Failed,
     FinalEvent,
     FinalFinished,
+    LimitReached,
     Proposed,
     RepeatEvent,
     Requested,
@@ -217,7 +218,7 @@ class Delivery:
         match event["event"]:
             case "session":
                 self.client.update_run(self.parent, status="RUNNING")
-            case "warm_start" | "request":
+            case "warm_start" | "request" | "limit":
                 self._tag(event)
             case "trial":
                 self._trial(event)
@@ -240,9 +241,11 @@ class Delivery:
             case _:
                 assert_never(event)
 
-    def _tag(self, event: WarmStarted | Requested) -> None:
-        """Names the start of the search on the parent run. What a request changed has events of its own."""
-        if event["event"] == "warm_start":
+    def _tag(self, event: WarmStarted | Requested | LimitReached) -> None:
+        """Names the start and the end of the search on the parent run. What a request changed has its own events."""
+        if event["event"] == "limit":
+            self.runs.set_tags(self.parent, {"limit": f"{event['why']}: {event['reason']}"})
+        elif event["event"] == "warm_start":
             self.runs.set_tags(self.parent, {"warm_start": f"{len(event['trials'])} trials of {event['from']}"})
 
     def _trial_event(self, event: TrialEvent) -> None:

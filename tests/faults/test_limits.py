@@ -79,3 +79,38 @@ def test_final_training_killed_and_resumed(command, module_command):
     assert len([t for t in final if t > resumed]) <= 3, "its first epochs were not trained again"
     assert outcome_of(command, "s") == outcome_of(module_command, "s")
     assert_logged_once(command, "toy", "s")
+
+
+def test_target_ends_search_and_a_resume_trains_no_more(command):
+    output = command.call("run", "toy", "--name", "s", "--epochs", "3", "--target", "-1000")
+    assert "stopping (target: trial 0 has val_score" in output and "at epoch 1; the target is -1000): running" in output
+    assert "ended by its target: trial 0" in output and "is the first champion" in output
+    assert [(e["number"], e["epoch"]) for e in results(command.events("s"))] == [(0, 1)]
+    assert "search s is finished, ended by its target: trial 0" in command.call("resume", "s")
+    assert len(results(command.events("s"))) == 1
+    assert_logged_once(command, "toy", "s")
+
+
+def test_cost_budget_ends_search(command):
+    prices = ("--set", "resources.price_cpu_hour=1e9")
+    output = command.call("run", "toy", "--name", "s", "--epochs", "3", "--cost-budget", "1", *prices)
+    assert "stopping (cost budget: the trials cost" in output
+    assert "and the final training will cost about" in output
+    assert_logged_once(command, "toy", "s")
+
+
+def test_cost_budget_without_a_price_is_refused(command):
+    output = command.call("run", "toy", "--name", "s", "--cost-budget", "1", code=2)
+    assert "--cost-budget 1.0: trials cost nothing without a price; give resources.price_cpu_hour" in output
+
+
+def test_worth_ends_search_that_brings_nothing_any_more(command):
+    space = ("--searcher", "random", "--set", "lr={loguniform: [0.001, 0.1]}", "--trials", "60", "--epochs", "1")
+    output = command.call("run", "toy", "--name", "s", *space, "--worth", "1e9")
+    assert "stopping (worth: one more hour: +" in output and "; worth is 1e+09): running" in output
+    assert "ended by its worth: one more hour: +" in output
+    (limit,) = [e for e in command.events("s") if e["event"] == "limit"]
+    assert limit["why"] == "worth"
+    assert 20 <= len(results(command.events("s"))) < 30
+    assert "search s is finished, ended by its worth" in command.call("resume", "s")
+    assert_logged_once(command, "toy", "s")

@@ -74,6 +74,7 @@ class Case:
         warm: whether an earlier search is in the store, from which this one starts.
         tests: whether the function or command tests its final model and writes it.
         asks: requests to the running search.
+        target: the value that ends the trials.
     """
 
     kind: Literal["task", "function", "command"] = "task"
@@ -91,6 +92,7 @@ class Case:
     warm: bool = False
     tests: bool = False
     asks: tuple[Asked, ...] = ()
+    target: float | None = None
 
     @property
     def makes_model(self) -> bool:
@@ -630,6 +632,7 @@ def _flags(case: Case) -> dict[str, Any]:
         "search.startup_trials": 2, "search.concurrency": 1, "search.seed": case.seed, "resources.gpus": 0,
         "resources.dashboard": False, "resources.precision": "fp32",
         "search.trial_timeout": "1h" if case.asks else None,  # each epoch is then reported by itself
+        "search.target": case.target,
     }  # fmt: skip
 
 

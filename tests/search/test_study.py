@@ -342,3 +342,36 @@ def test_deleted_study_is_named(tmp_path):
     with pytest.raises(InputError, match="s: no search of that name"):
         study.ask()
     assert isinstance(study, SharedStudy)
+
+
+def test_target_stops_the_trials_of_every_process_and_ends_the_study(tmp_path):
+    study, other = (opened(tmp_path, trials=9, epochs=4, scheduler="none", target=0.5) for _ in range(2))
+    mine, theirs = study.ask(), other.ask()
+    assert other.tell(theirs, 1, {"loss": 0.9}).kind == "continue"
+    decision = study.tell(mine, 1, {"loss": 0.5})
+    assert (decision.kind, decision.reason) == (
+        "stop", "target: trial 0 has val_loss 0.5000 at epoch 1; the target is 0.5",
+    )  # fmt: skip
+    assert study.tell(mine, 1, {"loss": 0.5}) == decision, "an epoch that is told again has the same decision"
+    assert study.ask() is None and not study.finished
+    assert other.tell(theirs, 2, {"loss": 0.8}).kind == "stop"
+    assert study.finished and other.finished
+    assert len(study.result.trials()) == 2
+
+
+def test_target_ends_a_study_whose_other_process_gave_its_trial_back(tmp_path):
+    study = opened(tmp_path, trials=9, epochs=4, scheduler="none", target=0.5)
+    mine, lost = study.ask(), study.ask()
+    study.tell(mine, 1, {"loss": 0.1})
+    study.give_back(lost)
+    assert study.ask() is None and study.finished
+
+
+def test_study_with_a_reached_target_gets_more_trials(tmp_path):
+    study = opened(tmp_path, trials=2, epochs=1, scheduler="none", target=0.5)
+    study.tell(study.ask(), 1, {"loss": 0.1})
+    assert study.finished
+    more = opened(tmp_path, trials=4, epochs=1, scheduler="none", target=0.5)
+    while (trial := more.ask()) is not None:
+        more.tell(trial, 1, {"loss": 0.9})
+    assert more.finished and len(more.result.trials()) == 4

@@ -48,6 +48,21 @@ def test_head_of_the_report_has_the_figures_that_matter(usual):
     assert "|" not in text, "no Markdown"
 
 
+def test_head_of_the_report_names_the_limit_and_what_one_more_hour_brings(tmp_path):
+    flags = {"search.target": 0.01, "search.cost_budget": 50.0, "resources.price_cpu_hour": 1.0, "search.trials": 120}
+    _, folder, record, config = made(tmp_path, SPACE, results(40), flags=flags)
+    settings = {"target": 0.01, "trials": 120, "epochs": config.search.epochs, "added": 0}
+    with Journal(folder.journal) as journal:
+        journal.append({"event": "limit", "why": "target", "reason": "trial 3 is there", "settings": settings})
+    view = View(folder, record, config)
+    view.read()
+    view.state.seconds = 240.0  # a journal that is written at once has no times
+    rows = {row["name"]: (row["figure"] + " " + row["words"]).strip() for row in report.page_data(view)["head"]}
+    assert rows["ended by"] == "target trial 3 is there"
+    assert re.fullmatch(r"[\d.]+ used of 50.00, about [\d.e-]+ kept for the final training", rows["cost budget"])
+    assert re.fullmatch(r"-[\d.e-]+, 95 %: -[\d.e-]+ to -?[\d.e-]+", rows["one more hour"])
+
+
 def data_of(page):
     """The figures, hover labels and rows for the page's script."""
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])

@@ -167,3 +167,37 @@ def test_two_of_the_texts_that_a_model_wrote_are_printed_and_the_file_of_the_res
     file.write_text("".join(f"sentence {n}\n" for n in range(10)))
     lines = printed(lambda console: print_summary(console, CONFIG, folder, found), terminal=False).splitlines()
     assert lines[-4:] == ["  sentence 0", "  sentence 1", "  and 8 more in", str(file)]
+
+
+def limited(why: str = "target") -> SearchState:
+    """Thirty trials of a minute each, one after the other, which a limit ended."""
+    found = SearchState(RMSE)
+    found.apply({"event": "session", "time": 0})
+    for number in range(30):
+        at = 60_000 * (number + 1)
+        found.apply({"event": "trial", "number": number, "params": {"lr": 0.1}, "seed": 0, "time": at})
+        metrics = {"val_rmse": 1.0 + (7 * number) % 30, "epoch_seconds": 60.0}
+        told = {"event": "result", "number": number, "epoch": 1, "metrics": metrics, "diverged": None}
+        found.apply({**told, "outcome": "completed", "device": "cpu", "time": at})
+    settings = {"target": 1.5, "trials": 99, "epochs": LIMITED.search.epochs, "added": 0}
+    found.apply({"event": "limit", "why": why, "reason": "it is there; the target is 1.5", "settings": settings})
+    return found
+
+
+LIMITED = load_config("rnn", ["search.trials=99", "search.target=1.5"], {}, "data")
+
+
+def test_summary_says_which_limit_ended_the_search_and_what_one_more_hour_would_bring():
+    lines = parts(limited(), LIMITED)
+    assert "ended by its target: it is there; the target is 1.5" in lines
+    (outlook,) = [line for line in lines if str(line).startswith("one more hour")]
+    assert re.fullmatch(r"one more hour: -[\d.]+, 95 %: -[\d.]+ to 0", outlook)
+
+
+def test_limit_that_was_changed_since_is_no_end():
+    changed = load_config("rnn", ["search.trials=99", "search.target=0.5"], {}, "data")
+    assert not [line for line in parts(limited(), changed) if str(line).startswith("ended by")]
+
+
+def test_few_trials_say_nothing_about_one_more_hour():
+    assert not [line for line in parts(state(), CONFIG) if str(line).startswith("one more hour")]
