@@ -310,8 +310,8 @@ class SearchSection(Section):
     on_end: str | None = setting(
         "Notifications",
         "Command that /bin/sh runs at the end of the command, after the final test, however the search ended, for at "
-        "most ten minutes. Its "
-        "environment has SEARCH_NAME, SEARCH_STATUS, SEARCH_BEST, SEARCH_TEST and SEARCH_FOLDER. null: none.",
+        "most ten minutes. Its environment has SEARCH_NAME, SEARCH_FOLDER, SEARCH_STORE, SEARCH_STATUS, SEARCH_METRIC, "
+        "SEARCH_BEST, SEARCH_TRIAL and SEARCH_TEST. null: none.",
         example="mail -s $SEARCH_NAME-$SEARCH_STATUS me@example.org", shown_default="none", flag="--on-end",
         default=None,
     )  # fmt: skip
