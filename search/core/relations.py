@@ -101,7 +101,7 @@ class Relation:
             values: the values of each hyperparameter; None for a range of numbers.
 
         Raises:
-            InputError: a word is neither a hyperparameter nor a text to compare one with, or a text is used as a number.
+            InputError: a word is no hyperparameter and no text to compare one with, or a text is used as a number.
         """
         if self.names:
             return self

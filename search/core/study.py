@@ -33,6 +33,7 @@ from search.core.schedulers.base import Scheduler
 from search.core.schedulers.rungs import Losses, merge_rungs
 from search.core.searchers import make_searcher
 from search.core.searchers.base import Searcher, turn_of
+from search.core.searchers.constrained import moved
 from search.core.searchers.priors import complete, first_from_priors
 from search.core.seeds import trial_seed
 from search.core.state import Added, SearchState, Trial
@@ -231,6 +232,7 @@ class Study:
         """The event of a trial with a configuration that a request added."""
         space = self.config.space.fix(turn_of(self.config.turns, number))
         params = complete(space, dict(added.params), np.random.default_rng(seed))
+        params = moved(space, params, dict(added.params), seed)
         reason = self.state.by_request(added.request)
         event = Proposed(
             event="trial", number=number, params=params, seed=seed, reason=reason, request=added.request,
