@@ -9,7 +9,7 @@ from typing import Any
 
 from search.core.config import DURATIONS, SearchConfig, check_config, parse_duration
 from search.core.events import Event
-from search.core.space import all_numbers, check_spec, is_spec, parse_space
+from search.core.space import all_numbers, check_spec, flat, is_spec, parse_space
 from trainables import InputError
 from trainables.base.values import suggestion
 
@@ -124,7 +124,7 @@ def _entry(config: SearchConfig, name: str, value: Any) -> Any:
         raise InputError(f"space.{name}={value}: expected numbers, as {name} is {parameter.describe()}")
     kept: dict[str, Any] = {}
     if parameter.when:
-        kept["when"] = {key: list(values) for key, values in parameter.when.items()}
+        kept["when"] = flat(config.raw["space"], config.place)[name]["when"]
     if parameter.has_prior and is_spec(value) and "prior" not in value and "value" not in value:
         prior = {"prior": parameter.prior, "confidence": parameter.confidence}
         with suppress(InputError):  # the prior is outside the new range

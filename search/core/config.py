@@ -93,7 +93,9 @@ class SearchConfig:
         """The settings and the ranges of hyperparameters by dotted names, such as `search.trials` and `space.lr`."""
         sections = ("search", "resources", "data")
         settings = {f"{section}.{name}": value for section in sections for name, value in self.raw[section].items()}
-        return settings | {f"space.{p.name}": p.describe() for p in self.space.parameters}
+        constraints = [relation.text for relation in self.space.constraints]
+        ranges = {f"space.{p.name}": p.describe() for p in self.space.parameters}
+        return settings | ranges | ({"space.constraints": "; ".join(constraints)} if constraints else {})
 
     @property
     def first(self) -> tuple[Params, ...]:
@@ -305,6 +307,7 @@ def check_config(task: str, raw: dict[str, Any], place: str, given: Mapping[str,
     _check_balance(search.balance, config.space, f"{place}: search.balance")
     _check_objectives(config)
     _check_limits(config, given)
+    check_constraints(config, f"{place}: space.constraints", {})
     _check_first(config, given)
     if searcher.is_finite:
         config.space.grid(place)
@@ -355,6 +358,24 @@ def _check_limits(config: SearchConfig, given: Mapping[str, str]) -> None:
         )
 
 
+def check_constraints(config: SearchConfig, place: str, given: Params, number: int | None = None) -> None:
+    """Raises InputError if no configuration with the values `given` satisfies the constraints.
+
+    Args:
+        place: the source of `given`, for messages.
+        given: the values that a person chose.
+        number: the trial that has them; None: any trial. It decides the value of the balanced parameter.
+    """
+    if not config.space.constraints:
+        return
+    from search.core.searchers.feasible import check_satisfiable  # imports NumPy
+
+    name, values = config.turns or ("", (None,))
+    turns = values if number is None else (values[number % len(values)],)
+    for turn in turns:
+        check_satisfiable(config.space, place, {**({name: turn} if name else {}), **given})
+
+
 def _check_first(config: SearchConfig, given: Mapping[str, str]) -> None:
     """Raises InputError if a starting configuration does not fit the space."""
     source = given.get("search.first", f"{config.place}: search.first=").partition("=")[0]
@@ -371,6 +392,7 @@ def _check_first(config: SearchConfig, given: Mapping[str, str]) -> None:
                 raise InputError(f"{place}: {name}: {own[name]!r}: search.balance gives trial {index} {turn!r}")
             space = space.fix({name: turn})
         space.check_part(own, place)
+        check_constraints(config, place, own, index)
 
 
 def _check_resources(resources: Resources, place: str, given: Mapping[str, str]) -> None:

@@ -19,6 +19,8 @@ from trainables.base.unit import Unit
 from trainables.base.values import suggestion
 
 SECTIONS = ("search", "resources", "data", "space")
+#: The parts of the key of the constraints of a space.
+CONSTRAINTS = ["space", "constraints"]
 
 #: `named(key, value)` returns a setting as the user wrote it, such as `--trials 0` for (`search.trials`, 0).
 Named = Callable[[str, Any], str]
@@ -165,13 +167,15 @@ def _replace(raw: dict[str, Any], parts: list[str], value: Any, shown: str, allo
     node: Any = raw
     for depth, part in enumerate(parts):
         keys = list(node) if isinstance(node, dict) and not (parts[0] == "space" and is_spec(node)) else []
-        if part not in keys:
+        if part not in keys and parts != CONSTRAINTS:
             name = ".".join(parts[1:] if parts[0] == "space" else parts)
             section = ".".join(parts[:depth]) or "the configuration"
             names = [str(key) for key in keys]
             near = suggestion(part, names) or ";"
             raise InputError(f"{shown}: {name}: unknown key{near} {section} has {', '.join(names)}")
-        if depth == len(parts) - 1:
+        if parts == CONSTRAINTS and depth == 1:  # a space may have none yet; `parse_space` checks them
+            node[part] = value
+        elif depth == len(parts) - 1:
             _check_type(parts, node[part], value, shown, allowed)
             node[part] = value
         else:

@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from search.core.changes import CHANGEABLE, resolved, with_changes
-from search.core.config import SearchConfig, check_space
+from search.core.config import SearchConfig, check_constraints, check_space
 from search.core.events import Requested
 from search.core.journal import is_held
 from search.core.replay import open_search, replay
@@ -329,13 +329,14 @@ def _added(given: Configuration, config: SearchConfig, state: SearchState, allow
         if name in allowed and (why := refusal(value, allowed[name])):
             raise InputError(f"{name}={value!r}: {why}")
         params[name] = int(value) if known[name].kind == "int" and isinstance(value, float) else value
-    fixed = config.space.fixed()
+    present = config.space.fixed() | params
     for name in given.params:
-        for other, values in known[name].when.items():
-            if (value := params.get(other, fixed.get(other, values[0]))) not in values:
-                raise InputError(
-                    f"{name}: exists only with {known[name].describe().partition(' when ')[2]}, not {value!r}"
-                )
+        for relation in known[name].when:
+            values = {other: present[other] for other in relation.names if other in present}
+            if len(values) == len(relation.names) and not relation.holds(values):
+                shown = ", ".join(map(repr, values.values()))
+                raise InputError(f"{name}: exists only with {relation.text}, not {shown}")
+    check_constraints(config, "add", params)
     return {"params": params, "fork": fork}
 
 

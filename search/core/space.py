@@ -13,11 +13,17 @@ An entry of `space:` in a configuration is one of these:
     epochs_frozen: 3                      a fixed value
     momentum: {uniform: [0.8, 0.99], when: {optimizer: sgd}}     exists only if optimizer is sgd
     beta: {value: 0.9, when: {optimizer: [adam, adamw]}}         a fixed value that exists only with adam or adamw
+    skip: {uniform: [0, 1], when: layers > 1}                    with a condition as an expression
+    tail: {uniform: [0, 1], when: [layers > 1, optimizer != sgd]}         all conditions of the list hold
     lr: {loguniform: [1e-4, 1e-1], prior: 1e-3}                  with the value that an expert would try first
     depth: {int: [2, 8], prior: 4, confidence: high}             with the expert's confidence: low, medium or high
 
 Names may be grouped: `model: {pretrained: null}` is `model.pretrained`. A parameter whose `when` does not hold is None
 in a trial's configuration.
+
+The key `constraints` has a list of expressions (`search/core/relations.py`). Each configuration satisfies them:
+
+    constraints: [embedding % heads == 0, optimizer != sgd or momentum > 0.5]
 """
 
 from __future__ import annotations
@@ -26,10 +32,11 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Any, Literal, get_args
 
+from search.core.relations import Relation
 from trainables import Allowed, Choices, InputError, Numbers, Params
 from trainables.base.values import MOST_BITS, Plain, refusal, suggestion, too_long
 
@@ -44,7 +51,7 @@ Confidence = Literal["low", "medium", "high"]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A hyperparameter: its values, and the values of other hyperparameters with which it exists (`when`)."""
+    """A hyperparameter: its values, and the conditions on other hyperparameters with which it exists (`when`)."""
 
     name: str
     kind: Literal["uniform", "loguniform", "int", "choice", "value"]
@@ -57,7 +64,8 @@ class Parameter:
     choices: tuple[Plain, ...] = ()
     #: Whether the values of a choice have an order: neighbours are expected to have similar results.
     ordered: bool = False
-    when: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
+    #: The conditions with which it exists; all of them hold.
+    when: tuple[Relation, ...] = ()
     #: The value that an expert would try first, if `has_prior`, and the confidence that good values are near it.
     prior: Plain = None
     has_prior: bool = False
@@ -65,7 +73,12 @@ class Parameter:
 
     def exists(self, params: Params) -> bool:
         """Whether the parameter exists with these values of the parameters before it."""
-        return all(params.get(key) in allowed for key, allowed in self.when.items())
+        return all(relation.holds(params) for relation in self.when)
+
+    @property
+    def depends_on(self) -> set[str]:
+        """The parameters that its `when` names."""
+        return {name for relation in self.when for name in relation.names}
 
     @property
     def searched(self) -> bool:
@@ -129,8 +142,7 @@ class Parameter:
             text = f"{self.kind} [{self.low:g}, {self.high:g}]{' log' if self.log else ''}{steps}"
         if self.has_prior:
             text += f", prior {self.prior:g}" if isinstance(self.prior, float) else f", prior {self.prior}"
-        conditions = [f"{k} = {' or '.join(map(str, v))}" for k, v in self.when.items()]
-        return text + (f" when {', '.join(conditions)}" if conditions else "")
+        return text + (f" when {', '.join(relation.text for relation in self.when)}" if self.when else "")
 
 
 def all_numbers(values: Sequence[Plain]) -> bool:
@@ -149,9 +161,26 @@ Suggest = Callable[[Parameter], Any]
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters, ordered so that every `when` names earlier ones."""
+    """Parameters, ordered so that every `when` names earlier ones, and the constraints of every configuration."""
 
     parameters: tuple[Parameter, ...]
+    constraints: tuple[Relation, ...] = ()
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Parameter]:
+        return {parameter.name: parameter for parameter in self.parameters}
+
+    def violated(self, params: Params) -> list[Relation]:
+        """The constraints that a configuration does not satisfy.
+
+        A constraint is satisfied if a parameter that it names does not exist in the configuration, or if it needs a
+        number where a value is none.
+        """
+        return [
+            relation for relation in self.constraints
+            if relation.holds(params) is False
+            and all(name in params and self.by_name[name].exists(params) for name in relation.names)
+        ]  # fmt: skip
 
     def sample(self, suggest: Suggest) -> Params:
         """Makes a configuration. It calls `suggest` for each parameter that exists and is searched, in their order."""
@@ -166,10 +195,11 @@ class Space:
         return params
 
     def grid(self, place: str) -> list[Params]:
-        """Every configuration, each once.
+        """Every configuration that satisfies the constraints, each once.
 
         Raises:
-            InputError: a parameter has a continuous range, or there are more than `MOST_POINTS` configurations.
+            InputError: a parameter has a continuous range, or there are more than `MOST_POINTS` configurations, those
+                that violate a constraint included.
         """
 
         def expand(params: Params, left: tuple[Parameter, ...]) -> Iterator[Params]:
@@ -192,7 +222,7 @@ class Space:
                 f"{place}: space: the grid has more than {MOST_POINTS:,} points; give fewer values (a range of whole "
                 "numbers takes a larger step), or another --searcher"
             )
-        return points
+        return [point for point in points if not self.violated(point)]
 
     def holds(self, params: Params) -> bool:
         """Whether each value of a configuration is in the range of its parameter."""
@@ -216,7 +246,9 @@ class Space:
 
     def fix(self, values: Params) -> Space:
         """The space with these parameters at these values."""
-        return Space(tuple(
+        if not values:
+            return self
+        return replace(self, parameters=tuple(
             replace(p, kind="value", choices=(values[p.name],), has_prior=False) if p.name in values else p
             for p in self.parameters
         ))  # fmt: skip
@@ -237,7 +269,7 @@ class Space:
             raise InputError(f"{place}: {name}: no such hyperparameter{near} there are {', '.join(names)}")
         known: Params = {}
         for p in self.parameters:
-            lacking = sorted(p.when.keys() - known.keys())  # drawn at random later
+            lacking = sorted(p.depends_on - known.keys())  # drawn at random later
             if lacking or not p.exists(known):
                 if given.get(p.name) is not None:
                     more = f"; give {', '.join(lacking)} too" if lacking else ""
@@ -268,22 +300,43 @@ def parse_space(raw: Mapping[str, Any], place: str, narrowed: bool = False) -> S
         InputError: naming the key, the value and what is allowed.
     """
     specs = _by_name(_flatten(raw, place), f"{place}: space")
-    parameters = {name: _parameter(name, spec, f"{place}: space.{name}") for name, spec in specs.items()}
-    for name, parameter in parameters.items():
-        for key in parameter.when.keys() - parameters.keys():
-            raise InputError(
-                f"{place}: space.{name}: when: {key}: no such parameter; there are {', '.join(parameters)}"
-            )
-    space = Space(tuple(_ordered(parameters, place)))
-    for parameter in () if narrowed else space.parameters:
-        for key, allowed in parameter.when.items():
-            _check_condition(parameters[key], allowed, f"{place}: space.{parameter.name}: when: {key}")
+    listed = specs.pop("constraints") if _has_constraints(specs, f"{place}: space.constraints") else []
+    parsed = {name: _parameter(name, spec, f"{place}: space.{name}") for name, spec in specs.items()}
+    values = {name: parameter.values() for name, parameter in parsed.items()}
+    parameters = {}
+    for name, p in parsed.items():
+        where = f"{place}: space.{name}: when"
+        for key in {key for relation in p.when for key in relation.names} - parsed.keys():  # of the form {key: value}
+            raise InputError(f"{where}: {key}: no such parameter; there are {', '.join(parsed)}")
+        parameters[name] = replace(p, when=tuple(relation.resolved(values, where) for relation in p.when))
+    where = f"{place}: space.constraints"
+    constraints = tuple(Relation.parse(text, where).resolved(values, where) for text in listed)
+    space = Space(tuple(_ordered(parameters, place)), constraints)
+    if not narrowed:
+        for p in space.parameters:
+            _check_relations(p.when, parameters, f"{place}: space.{p.name}: when")
+        _check_relations(constraints, parameters, where)
     return space
+
+
+def _has_constraints(specs: Mapping[str, Any], where: str) -> bool:
+    """Whether the space has a list of constraints. A hyperparameter may have the name `constraints` too."""
+    given = specs.get("constraints")
+    if isinstance(given, str):
+        raise InputError(f"{where}: {given!r}: expected a list of expressions, such as [low < high]")
+    return isinstance(given, list)
 
 
 def flat(values: Mapping[str, Any], place: str) -> Params:
     """The values of a configuration by dotted name: `{"model": {"width": 8}}` has the value `model.width`."""
     return _by_name(_flatten(values, place), place)
+
+
+def _check_relations(relations: Iterable[Relation], parameters: Mapping[str, Parameter], where: str) -> None:
+    """Raises InputError if a relation compares a parameter with a value that it never takes."""
+    for relation in relations:
+        for name, values in relation.compared:
+            _check_condition(parameters[name], values, f"{where}: {name}")
 
 
 def _check_condition(other: Parameter, allowed: Sequence[Plain], where: str) -> None:
@@ -362,10 +415,17 @@ def check_values(space: Space, allowed: Allowed, place: Callable[[str], str]) ->
             if own is not None and (why := refusal(value, own)):
                 shown = f"={value}" in where or f"={value!r}" in where
                 raise InputError(f"{where}: {why}" if shown else f"{where}: {value!r}: {why}")
-        for key, values in parameter.when.items():
+        _check_compared(parameter.when, allowed, f"{where}: when")
+    _check_compared(space.constraints, allowed, place("constraints"))
+
+
+def _check_compared(relations: Iterable[Relation], allowed: Allowed, where: str) -> None:
+    """Raises InputError if a relation compares a hyperparameter with a value that it is not allowed to have."""
+    for relation in relations:
+        for key, values in relation.compared:
             for value in values if key in allowed else ():
                 if value is not None and (why := refusal(value, allowed[key])):
-                    raise InputError(f"{where}: when: {key}: {value!r}: {why}")
+                    raise InputError(f"{where}: {key}: {value!r}: {why}")
 
 
 def is_spec(value: Any) -> bool:
@@ -448,7 +508,7 @@ def _with_prior(parameter: Parameter, spec: Mapping[str, Any], where: str) -> Pa
 
 def _range(
     name: str, kind: Literal["uniform", "loguniform", "int"], body: Any, spec: Mapping[str, Any],
-    when: Mapping[str, tuple[Plain, ...]], where: str,
+    when: tuple[Relation, ...], where: str,
 ) -> Parameter:  # fmt: skip
     number = int if kind == "int" else (int, float)
     is_pair = isinstance(body, list) and len(body) == 2
@@ -491,14 +551,22 @@ def _check_step(step: Any, kind: str, low: float, high: float, shown: str) -> No
         )
 
 
-def _when(raw: Any, where: str) -> dict[str, tuple[Plain, ...]]:
+def _when(raw: Any, where: str) -> tuple[Relation, ...]:
+    """The conditions of a `when`: a mapping, an expression, or a list of these."""
+    if isinstance(raw, list):
+        return tuple(relation for item in raw for relation in _when(item, where))
+    if isinstance(raw, str):
+        return (Relation.parse(raw, f"{where}: when"),)
     if not isinstance(raw, Mapping):
-        raise InputError(f"{where}: when {raw!r}: expected {{parameter: value}} or {{parameter: [values]}}")
-    when = {}
+        raise InputError(
+            f"{where}: when {raw!r}: expected {{parameter: value}}, {{parameter: [values]}} or an expression, such as "
+            "`layers > 1`"
+        )
+    when = []
     for key, value in _by_name(_flat_conditions(raw), f"{where}: when").items():
         values = value if isinstance(value, list) else [value]
-        when[key] = tuple(_plain(item, f"{where}: when: {key}") for item in values)
-    return when
+        when.append(Relation.among(key, tuple(_plain(item, f"{where}: when: {key}") for item in values)))
+    return tuple(when)
 
 
 def _flat_conditions(raw: Mapping[str, Any], outer: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -527,7 +595,7 @@ def _ordered(parameters: dict[str, Parameter], place: str) -> Iterator[Parameter
     """Yields the parameters in the order of the file, each after the parameters that its `when` names."""
     waiting = dict(parameters)
     while waiting:
-        ready = next((p for p in waiting.values() if not waiting.keys() & p.when.keys()), None)
+        ready = next((p for p in waiting.values() if not waiting.keys() & p.depends_on), None)
         if ready is None:
             raise InputError(f"{place}: space: `when` goes round in a circle: {', '.join(waiting)}")
         del waiting[ready.name]

@@ -44,6 +44,7 @@ from search.core.schedulers.base import Scheduler
 from search.core.schedulers.rungs import Losses, merge_rungs
 from search.core.searchers import make_searcher
 from search.core.searchers.base import Searcher, turn_of
+from search.core.searchers.constrained import moved
 from search.core.searchers.priors import complete, first_from_priors
 from search.core.seeds import trial_seed
 from search.core.state import Added, SearchState, Trial
@@ -241,8 +242,10 @@ class Study:
     def _proposed(self, added: Added, number: int, seed: int) -> Proposed:
         """The event of a trial with a configuration that a request added."""
         given = dict(added.params)
-        space = self.config.space.fix({**turn_of(self.config.turns, number), **given})
-        params = complete(space, given, np.random.default_rng(seed))
+        turn = {name: given.get(name, value) for name, value in turn_of(self.config.turns, number).items()}
+        space = self.config.space.fix(turn)
+        params = complete(space.fix(given), given, np.random.default_rng(seed))
+        params = moved(space, params, given, seed)
         reason = self.state.by_request(added.request)
         event = Proposed(
             event="trial", number=number, params=params, seed=seed, reason=reason, request=added.request,

@@ -20,6 +20,10 @@ def make_searcher(config: SearchConfig, objective: Objective) -> tuple[Searcher,
         from search.core.searchers.starting import StartingSearcher
 
         searcher = StartingSearcher(config, searcher)
+    if config.space.constraints:
+        from search.core.searchers.constrained import ConstrainedSearcher
+
+        searcher = ConstrainedSearcher(config, searcher)
     limits = [limit for limit in (config.search.trials, searcher.configurations) if limit is not None]
     return searcher, min(limits, default=math.inf)
 

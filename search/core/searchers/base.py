@@ -96,6 +96,38 @@ class Searcher:
         return None
 
 
+class WrappedSearcher(Searcher):
+    """Proposes what another searcher proposes. A subclass changes some proposals."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+
+    @property
+    def configurations(self) -> int | None:
+        return self._searcher.configurations
+
+    def ask(self, number: int) -> Params:
+        params = self._searcher.ask(number)
+        self.source = self._searcher.source
+        return params
+
+    def replay(self, trial: Trial) -> None:
+        self._searcher.replay(trial)
+
+    def withdraw(self, number: int) -> None:
+        self._searcher.withdraw(number)
+
+    def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
+        self._searcher.learn(trials, first)
+        self.first = self._searcher.first
+
+    def tell(self, trial: Trial) -> None:
+        self._searcher.tell(trial)
+
+    def prefer(self, waiting: Sequence[int]) -> int | None:
+        return self._searcher.prefer(waiting)
+
+
 def turn_of(balance: Balance | None, number: int) -> Params:
     """The balanced parameter with its value for trial `number`: the values take turns. Empty without `balance`."""
     if balance is None:

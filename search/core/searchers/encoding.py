@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from search.core.relations import Relation
 from search.core.searchers.priors import CHANGED, CHOSEN, SPREAD, from_unit, snap, to_unit
 from search.core.space import Parameter, Plain, Space, all_numbers
 from trainables import Params
 
 Array = np.ndarray
+#: Further rounds of draws, if fewer draws satisfy the constraints than were asked for.
+REDRAWN = 10
 
 
 class Encoding:
@@ -21,6 +24,7 @@ class Encoding:
     def __init__(self, space: Space) -> None:
         self.space = space
         self._parameters = space.parameters
+        self._column = {p.name: column for column, p in enumerate(space.parameters)}
 
     def row(self, params: Params) -> Array:
         """(parameters,): the row of a configuration. A number outside its range has the nearest position, another value
@@ -29,22 +33,28 @@ class Encoding:
 
     def params(self, row: Array) -> Params:
         """The configuration of a row (parameters,)."""
-        values = dict(zip((p.name for p in self._parameters), row, strict=True))
-
-        def decode(p: Parameter) -> object:
-            code = values[p.name]
-            return from_unit(p, float(code)) if p.has_order else p.choices[int(code)]
-
-        return self.space.sample(decode)
+        return self.space.sample(lambda p: _value(p, row[self._column[p.name]]))
 
     def draw(self, rng: np.random.Generator, count: int, fixed: Params, priors: bool = False) -> Array:
         """(count, parameters): uniform draws.
+
+        In a space with constraints the draws satisfy them. There may be fewer than `count` then. If no draw satisfies
+        the constraints, the result is a draw that violates them.
 
         Args:
             fixed: the value of each parameter that is not drawn.
             priors: whether parameters with a prior are drawn from it.
         """
-        return self._valid(self._drawn(rng, count, priors), fixed)
+        rows = self._valid(self._drawn(rng, count, priors), fixed)
+        if not self.space.constraints:
+            return rows
+        feasible = rows[self._satisfied(rows)]
+        for _ in range(REDRAWN):
+            if len(feasible) >= count:
+                break
+            rows = self._valid(self._drawn(rng, count, priors), fixed)
+            feasible = np.concatenate([feasible, rows[self._satisfied(rows)]])
+        return feasible[:count] if len(feasible) else rows[:1]
 
     def _drawn(self, rng: np.random.Generator, count: int, priors: bool = False) -> Array:
         """Draws of every parameter, even if it does not exist in the configuration."""
@@ -65,6 +75,8 @@ class Encoding:
     def near(self, rng: np.random.Generator, rows: Array, spread: float, fixed: Params) -> Array:
         """(n, parameters): the rows (n, parameters), each with a share `CHANGED` of its parameters changed.
 
+        In a space with constraints rows that violate them are left out; if all do, the result is one row of `draw`.
+
         Args:
             spread: the standard deviation of the change of an ordered value, as a share of its range. A choice without
                 order is drawn anew.
@@ -77,7 +89,11 @@ class Encoding:
         for column, p in enumerate(self._parameters):
             moved = _reflected(near[:, column] + rng.normal(0, spread, count)) if p.has_order else fresh[:, column]
             near[:, column] = np.where(changed[:, column], moved, near[:, column])
-        return self._valid(near, fixed)
+        near = self._valid(near, fixed)
+        if not self.space.constraints:
+            return near
+        feasible = near[self._satisfied(near)]
+        return feasible if len(feasible) else self.draw(rng, 1, fixed)
 
     def features(self, rows: Array) -> Array:
         """(n, features): the positions of ordered values, and choices without order one-hot.
@@ -107,18 +123,35 @@ class Encoding:
                 rows[:, column] = _code(p, fixed[p.name])
             elif p.has_order:
                 rows[:, column] = snap(p, rows[:, column])
-            exists = np.ones(len(rows), dtype=bool)
-            for name, allowed in p.when.items():
-                other = next(i for i, earlier in enumerate(self._parameters) if earlier.name == name)
-                exists &= self._is_one_of(rows[:, other], self._parameters[other], allowed)
-            rows[~exists, column] = np.nan
+            for relation in p.when:
+                rows[[not holds for holds in self._results(relation, rows)], column] = np.nan
         return rows
 
-    @staticmethod
-    def _is_one_of(codes: Array, p: Parameter, allowed: tuple[object, ...]) -> Array:
-        if not p.has_order:
-            return np.isin(codes, [index for index, value in enumerate(p.choices) if value in allowed])
-        return np.array([not np.isnan(code) and from_unit(p, float(code)) in allowed for code in codes])
+    def _satisfied(self, rows: Array) -> Array:
+        """(n,): whether rows satisfy the constraints, as `Space.violated` has it."""
+        satisfied = np.ones(len(rows), dtype=bool)
+        for relation in self.space.constraints:
+            exist = ~np.isnan(rows[:, [self._column[name] for name in relation.names]]).any(axis=1)
+            satisfied &= ~exist | np.array([result is not False for result in self._results(relation, rows)])
+        return satisfied
+
+    def _results(self, relation: Relation, rows: Array) -> list[bool | None]:
+        """`Relation.holds` of each row, computed once for equal rows."""
+        parameters = [self._parameters[self._column[name]] for name in relation.names]
+        codes = rows[:, [self._column[name] for name in relation.names]]
+        different, index = np.unique(codes, axis=0, return_inverse=True)
+        results = [
+            relation.holds({p.name: _value(p, code) for p, code in zip(parameters, row, strict=True)})
+            for row in different
+        ]
+        return [results[i] for i in np.reshape(index, -1)]
+
+
+def _value(p: Parameter, code: float) -> Plain:
+    """The value of a code; None for NaN."""
+    if np.isnan(code):
+        return None
+    return from_unit(p, float(code)) if p.has_order else p.choices[int(code)]
 
 
 def _code(p: Parameter, value: Plain) -> float:

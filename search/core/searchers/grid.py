@@ -32,6 +32,8 @@ class GridSearcher(Searcher):
         self._left = [points[index] for index in order]
         #: The number of trials so far, with those outside the grid that a request added.
         self._tried = 0
+        #: The points that it proposed, by the number of the trial.
+        self._asked: dict[int, Params] = {}
 
     @classmethod
     def from_config(cls, config: SearchConfig, objectives: Sequence[Objective]) -> GridSearcher:
@@ -60,7 +62,13 @@ class GridSearcher(Searcher):
 
     def ask(self, number: int) -> Params:
         self._tried += 1
-        return self._left.pop(0)
+        self._asked[number] = point = self._left.pop(0)
+        return point
+
+    def withdraw(self, number: int) -> None:
+        self._tried -= 1
+        if (point := self._asked.pop(number, None)) is not None:
+            self._left.insert(0, point)
 
     def replay(self, trial: Trial) -> None:
         self._tried += 1

@@ -62,14 +62,17 @@ class PaceModel:
             return 0.0
         return math.exp(self._level + float((np.array(self._features(params)) - self._centre) @ self._weights))
 
-    def first_within(self, limit: float, candidates: Iterable[Params]) -> Params:
-        """The first candidate whose epoch takes at most `limit` seconds; the quickest candidate if none does."""
+    def first_within(self, limit: float, candidates: Iterable[Params]) -> Params | None:
+        """The first candidate whose epoch takes at most `limit` seconds; the quickest candidate if none does.
+
+        None without a candidate.
+        """
         slow = []
         for params in candidates:
             if self.seconds(params) <= limit:
                 return params
             slow.append(params)
-        return min(slow, key=self.seconds)
+        return min(slow, key=self.seconds, default=None)
 
 
 def _size(parameter: Parameter) -> tuple[float, float] | None:

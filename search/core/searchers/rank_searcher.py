@@ -125,7 +125,8 @@ class RankSearcher(Searcher):
         else:
             rows = self._new(self._candidates(turn, rng))[:QUICK]
             pace = PaceModel(self.space, [] if math.isinf(self._limit) else list(self._paces.values()))
-            params = pace.first_within(self._limit, map(self._encoding.params, rows))
+            params = pace.first_within(self._limit, map(self._encoding.params, rows)) or {}
+            assert params, "there is a candidate"
         self._add(number, params)
         return params
 

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from search.core.config import SearchConfig
 from search.core.searchers import priors
-from search.core.searchers.base import Searcher, turn_of
+from search.core.searchers.base import Searcher, WrappedSearcher, turn_of
 from search.core.seeds import trial_seed
 from search.core.state import Trial
 from trainables import Params
 
 
-class StartingSearcher(Searcher):
+class StartingSearcher(WrappedSearcher):
     """Proposes each starting configuration once, in their order, then what another searcher proposes.
 
     The other searcher knows these trials as if it had proposed them itself.
     """
 
     def __init__(self, config: SearchConfig, searcher: Searcher) -> None:
-        self._config, self._given, self._searcher = config, config.first, searcher
+        super().__init__(searcher)
+        self._config, self._given = config, config.first
         searcher.begins_at = len(self._given)
-
-    @property
-    def configurations(self) -> int | None:
-        return self._searcher.configurations
 
     def ask(self, number: int) -> Params:
         if number >= len(self._given):
-            params = self._searcher.ask(number)
-            self.source = self._searcher.source
-            return params
+            return super().ask(number)
         config, given = self._config, self._given[number]
         rng = np.random.default_rng(np.random.SeedSequence([config.search.seed, number]))
         params = priors.complete(config.space.fix(turn_of(config.turns, number)), given, rng)
@@ -41,18 +34,3 @@ class StartingSearcher(Searcher):
         self.source = f"starting configuration {number}{more}"
         self._searcher.replay(Trial(number, params, trial_seed(config.search.seed, number)))
         return params
-
-    def replay(self, trial: Trial) -> None:
-        self._searcher.replay(trial)
-
-    def withdraw(self, number: int) -> None:
-        self._searcher.withdraw(number)
-
-    def learn(self, trials: list[Trial], first: Sequence[Params] = ()) -> None:
-        self._searcher.learn(trials, first)
-
-    def tell(self, trial: Trial) -> None:
-        self._searcher.tell(trial)
-
-    def prefer(self, waiting: Sequence[int]) -> int | None:
-        return self._searcher.prefer(waiting)
