@@ -88,11 +88,10 @@ class Relation:
             raise InputError(f"{where}: {shown[:60]}...: {len(text)} characters; at most {LONGEST} are allowed")
         try:
             tree = ast.parse(text.strip().replace("\n", " "), mode="eval").body
-            node = _Reader(f"{where}: `{shown}`").test(tree)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             # ValueError: a zero byte, or a number with more digits than Python reads
             raise InputError(f"{where}: `{shown}`: is no expression; {ALLOWED}") from error
-        return cls(shown, node)
+        return cls(shown, _Reader(f"{where}: `{shown}`").test(tree))
 
     def resolved(self, values: Mapping[str, Collection[Plain] | None], where: str) -> Relation:
         """The relation among these hyperparameters.

@@ -192,10 +192,8 @@ class OptunaSearcher(Searcher):
                 return space.sample(lambda parameter: priors.draw_uniform(parameter, rng))
 
             # If the best trial is far above the limit, no configuration near it may be within the limit.
-            near, anywhere = (
-                (draw() for _ in range(DRAWS)),
-                (draw_anywhere() for _ in range(DRAWS if not space.constraints else CONSTRAINED_DRAWS)),
-            )
+            draws = CONSTRAINED_DRAWS if space.constraints else DRAWS
+            near, anywhere = (draw() for _ in range(DRAWS)), (draw_anywhere() for _ in range(draws))
             allowed = (drawn for drawn in chain(near, anywhere) if not space.violated(drawn))
             params = pace.first_within(self._limit, allowed) or draw_anywhere()
         return self._searched(params)
