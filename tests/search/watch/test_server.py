@@ -131,7 +131,10 @@ def test_page_behind_a_tunnel_with_another_port_takes_requests(client, running):
 
 @pytest.mark.parametrize(("body", "status", "error"), [
     (b"no json", 400, "no JSON"), (b'{"kind": "explode"}', 400, "unknown"), (b"[" * 70_000, 413, "65536 bytes"),
-    (b'{"kind": "stop", "trials": ["<b>"]}', 400, "trials"),
+    (b"[" * 65_000, 400, "no JSON"),
+    (b'{"kind": "stop", "trials": ["<b>"]}', 400, "trials"), (b'{"kind": ["stop"]}', 400, "['stop']: unknown"),
+    (b'{"kind": "stop", "trials": [true]}', 400, "trials.0: True"),
+    (b'{"kind": "add", "configurations": [{"parms": {"lr": 0.01}}]}', 400, "configurations.0.parms"),
 ])  # fmt: skip
 def test_request_that_is_none_is_refused_with_its_reason(client, body, status, error):
     answer = client.post("/request", content=body, headers=SAFE)
