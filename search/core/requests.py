@@ -275,7 +275,7 @@ def settle(
         case ContinueTrials():
             return {"trials": _to_continue(request, state)}
         case AddTrials():
-            if not request.configurations:
+            if not request.configurations or Configuration() in request.configurations:
                 raise InputError("add: expected a configuration, such as lr=1e-3")
             return {"configurations": [_added(one, config, state, allowed or {}) for one in request.configurations]}
         case ChangeSettings():
@@ -398,10 +398,11 @@ def kind_of(request: Request) -> str:
 def from_json(content: Any) -> Request:
     """The request of plain data; raises InputError if it is none."""
     kind = content.get("kind") if isinstance(content, dict) else None
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(f"request {kind!r}: unknown; there are {', '.join(KINDS)}")
-    try:
-        request: Request = _checker(kind).validate_python({k: v for k, v in content.items() if k != "kind"})
+    fields = json.dumps({key: value for key, value in content.items() if key != "kind"})
+    try:  # as JSON, where a list is a tuple although `strict` takes no value of another type
+        request: Request = _checker(kind).validate_json(fields, strict=True, extra="forbid")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

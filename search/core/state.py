@@ -488,6 +488,12 @@ class SearchState:
         return self.paused_by is not None or any(t.held_by and not t.over for t in self.trials.values())
 
     @property
+    def is_paused(self) -> bool:
+        """Whether a request paused the trials, none ends them, and no training after them has begun."""
+        after = self.repeats or self.audits or self.finals
+        return self.paused_by is not None and self.stopped_by is None and not after
+
+    @property
     def has_requested_work(self) -> bool:
         """Whether requests added configurations or continued trials that have not begun again."""
         return bool(self.added) or any(t.released_by and t.outcome == "paused" for t in self.trials.values())

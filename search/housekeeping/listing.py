@@ -17,7 +17,8 @@ class ListedSearch:
     """A search of the store.
 
     Attributes:
-        status: `running`, `finished`, `failed`, `interrupted` (stopped or killed), or `damaged`.
+        status: `running`, `paused` (by a request), `finished`, `failed`, `interrupted` (stopped or killed), or
+            `damaged`.
         trials: the number of trials that began.
         metric: the name of the objective; empty for a damaged search.
         best: the best value of the objective on validation; NaN without a result.
@@ -55,7 +56,9 @@ def _listed(store: Store, folder: SearchFolder) -> ListedSearch:
         return ListedSearch(folder.name, "", "damaged", 0, "", math.nan, math.nan, created, size, str(error))
     best = state.best()
     test = state.final.test if state.final else None
-    status = "running" if is_held(folder.journal) else "interrupted" if state.status == "searching" else state.status
+    status = "interrupted" if state.status == "searching" else state.status
+    if is_held(folder.journal):
+        status = "paused" if state.is_paused else "running"
     return ListedSearch(
         folder.name, record.task, status, len(state.trials), record.metric,
         math.nan if best is None else best.best_value, (test or {}).get(state.objective.metric, math.nan),

@@ -289,9 +289,12 @@ class Reporter:
             number = counted(len(trials), "trial") + ("" if all(trial.over for trial in trials) else " proposed")
         elapsed = f"elapsed {clock(time.monotonic() - self.begun)}"
         left = self._seconds_to_go(trials)
+        to_go = (
+            "paused" if state.is_paused and not self._phase else "" if left is None else f"about {clock(left)} to go"
+        )
         return [
             best_so_far(state, self.search.config.search.unit),
-            f"{elapsed}, about {clock(left)} to go" if left is not None else elapsed,
+            f"{elapsed}, {to_go}" if to_go else elapsed,
             *([self._phase] if self._phase else []),
             f"{number}: {tally(trial.outcome for trial in trials)}" if trials else number,
             *(f"trial {number}: {_step(event)}" for number, event in self._in_an_epoch()),

@@ -168,79 +168,114 @@ addEventListener("resize", hint);
 const dialog = element("trial");
 let open = null;
 
-function block(title, lines, none) {
-  return [make("h3", {textContent: title}),
-    lines.length ? make("pre", {textContent: lines.join("\n")}) : make("p", {className: "soft", textContent: none})];
+// Shows a part of the trial below its facts, or changes its text alone: a person may have scrolled in it.
+function showPart(title, lines, none = "") {
+  let part = [...dialog.querySelectorAll("section")].find(part => part.dataset.title === title);
+  if (!part) {
+    part = make("section", {}, make("h3", {textContent: title}), make("pre", {}), make("p", {className: "soft"}));
+    part.dataset.title = title;
+    dialog.append(part);
+  }
+  const [, pre, words] = part.children, text = lines.join("\n");
+  if (pre.textContent !== text) pre.textContent = text;
+  words.textContent = none;
+  pre.hidden = !(words.hidden = !!lines.length);
+}
+
+function closeTrial() {
+  open = null;
+  dialog.close();
 }
 
 async function openTrial(number) {
   open = number;
-  const row = data.trials.rows.find(row => row.number === number);
   const close = make("button", {type: "button", textContent: "close"});
-  close.addEventListener("click", () => { open = null; dialog.close(); });
-  const head = [make("p", {className: "soft"}, close), make("h2", {id: "trial-name", textContent: `Trial ${number}`})];
-  const facts = make("dl", {});
+  close.addEventListener("click", closeTrial);
+  dialog.replaceChildren(make("p", {className: "soft"}, close),
+    make("h2", {id: "trial-name", textContent: `Trial ${number}`}), make("dl", {}), make("p", {}));
+  if (!dialog.open) dialog.show();
+  await showTrial();
+}
+
+// Shows what is known now of the open trial.
+async function showTrial() {
+  const number = open, row = data.trials.rows.find(row => row.number === number);
+  const [, , facts, buttons] = dialog.children;
+  facts.replaceChildren();
   if (row) data.trials.heads.forEach((name, i) => {
     if (i && row.cells[i] !== "") facts.append(make("dt", {textContent: name}), make("dd", {textContent: row.cells[i]}));
   });
-  dialog.replaceChildren(...head, facts);
-  if (!dialog.open) dialog.show();
   if (!live) {
-    dialog.append(...block("More", [`python -m search why ${data.name} ${number}`, `python -m search logs ${data.name} ${number}`]));
+    showPart("More", [`python -m search why ${data.name} ${number}`, `python -m search logs ${data.name} ${number}`]);
     return;
   }
   const answer = await fetch(`trial/${number}`).catch(() => null);
-  if (open !== number || !answer) return;
+  if (!buttons.isConnected || !answer) return; // another trial is open, or the server has ended
   const about = await answer.json();
-  if (about.error) { dialog.append(...block("Error", [about.error])); return; }
-  if (token) dialog.append(trialButtons(number, about));
-  dialog.append(...block("Why", about.why, ""), ...block("Log", about.log, "It has printed nothing."),
-    ...block("Checkpoint", about.checkpoint, "It has none."));
+  if (!buttons.isConnected) return;
+  if (about.error) { showPart("Error", [about.error]); return; }
+  if (token && !buttons.childElementCount) buttons.append(...trialButtons(number, about.params));
+  if (token) buttons.lastChild.disabled = !about.checkpoint.length;
+  showPart("Why", about.why);
+  showPart("Log", about.log, "It has printed nothing.");
+  showPart("Checkpoint", about.checkpoint, "It has none.");
 }
 
-function trialButtons(number, about) {
-  const buttons = make("p", {});
+function trialButtons(number, params) {
+  const buttons = [];
   for (const kind of ["stop", "pause", "continue"]) {
     const button = make("button", {type: "button", textContent: kind});
     button.dataset.trial = kind;
-    button.addEventListener("click", () => request({kind, trials: [number]}));
-    buttons.append(button, " ");
+    button.addEventListener("click", () => request(() => ({kind, trials: [number]})));
+    buttons.push(button, " ");
   }
   const like = make("button", {type: "button", textContent: "add one like it"});
   like.addEventListener("click", () => {
-    const words = Object.entries(about.params).filter(([, value]) => value !== null)
-      .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`);
     const field = element("add").elements.values;
-    field.value = words.join(" ");
+    field.value = written(params);
+    closeTrial(); // it may cover the field
+    field.scrollIntoView({block: "center"});
     field.focus();
   });
-  const fork = make("button", {type: "button", textContent: "add from its checkpoint", disabled: !about.checkpoint.length});
-  fork.addEventListener("click", () => request({kind: "add", configurations: [
-    {params: values(), from_trial: number, from_checkpoint: true}]}));
-  buttons.append(like, " ", fork);
-  return buttons;
+  const fork = make("button", {type: "button", textContent: "add from its checkpoint"});
+  fork.addEventListener("click", () => request(() => ({kind: "add", configurations: [
+    {params: values(), from_trial: number, from_checkpoint: true}]})));
+  return [...buttons, like, " ", fork];
 }
 
-dialog.addEventListener("keydown", event => { if (event.key === "Escape") { open = null; dialog.close(); } });
+dialog.addEventListener("keydown", event => { if (event.key === "Escape") closeTrial(); });
 
 // Requests to the search. They need the token, which is the fragment of the address that `search watch` printed.
 
-function values() {
-  const params = {};
-  for (const word of element("add").elements.values.value.split(/\s+/).filter(Boolean)) {
-    const [name, ...rest] = word.split("="), text = rest.join("=");
-    if (!rest.length) throw new Error(`${word}: expected NAME=VALUE`);
-    try { params[name] = JSON.parse(text); } catch { params[name] = text; }
+// The configuration of a text: words NAME=VALUE, or one JSON object, which holds any name and value.
+function parsed(text) {
+  if (text.trimStart().startsWith("{")) {
+    try { return JSON.parse(text); } catch (error) { throw new Error(`${text}: is no JSON: ${error.message}`); }
   }
-  return params;
+  return Object.fromEntries(text.split(/\s+/).filter(Boolean).map(word => {
+    const [name, ...rest] = word.split("="), value = rest.join("=");
+    if (!name || !rest.length) throw new Error(`${word}: expected NAME=VALUE; with spaces: {"NAME": "VALUE"}`);
+    try { return [name, JSON.parse(value)]; } catch { return [name, value]; }
+  }));
 }
 
+// The text of a configuration, without the hyperparameters that have no value: words if they hold it, otherwise JSON.
+function written(params) {
+  const given = Object.entries(params).filter(([, value]) => value !== null);
+  const words = given.map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`).join(" ");
+  const json = JSON.stringify(Object.fromEntries(given));
+  try { return JSON.stringify(parsed(words)) === json ? words : json; } catch { return json; }
+}
+
+const values = () => parsed(element("add").elements.values.value);
+
+// Sends what a function makes, and shows the answer, or the error of either.
 async function request(content) {
   const said = element("answer");
   said.textContent = "sending…";
   try {
     const answer = await fetch("request", {
-      method: "POST", headers: {"Content-Type": "application/json", "X-Token": token}, body: JSON.stringify(content),
+      method: "POST", headers: {"Content-Type": "application/json", "X-Token": token}, body: JSON.stringify(content()),
     });
     const {text, error} = await answer.json();
     said.textContent = error ?? text;
@@ -256,11 +291,11 @@ function startControls() {
   for (const button of document.querySelectorAll("[data-request]")) button.addEventListener("click", () => {
     const kind = button.dataset.request;
     if (kind !== "stop search" || confirm("Stop the search? Running trials finish their epoch; the final training follows."))
-      request(kind === "stop search" ? {kind} : {kind, trials: []});
+      request(() => kind === "stop search" ? {kind} : {kind, trials: []});
   });
   element("add").addEventListener("submit", event => {
     event.preventDefault();
-    try { request({kind: "add", configurations: [{params: values()}]}); } catch (error) { element("answer").textContent = error.message; }
+    request(() => ({kind: "add", configurations: [{params: values()}]}));
   });
   const events = new EventSource("events");
   events.onmessage = () => refresh();
@@ -281,6 +316,7 @@ async function refresh() {
     do {
       again = false;
       takeIn(new DOMParser().parseFromString(await (await fetch("./")).text(), "text/html"));
+      if (open !== null) await showTrial();
     } while (again);
   } catch { /* the server has ended: `events` says so */ } finally { busy = false; }
 }

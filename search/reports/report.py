@@ -97,9 +97,9 @@ def page_data(view: View) -> dict[str, Any]:
     trials = _trials(folder, state, config)
     return {
         "title": f"{folder.name}: {config.task}", "name": folder.name, "task": config.task,
-        "made": _moment(time.time()), "status": state.status,
+        "made": _moment(time.time()), "status": "paused" if state.is_paused and view.is_running else state.status,
         "said": _moment(events[-1].get("time", 0) / 1000) if events else "",
-        "head": [*_head(state, config, events), *budget["rows"]], "bars": budget["bars"], "remarks": _remarks(state),
+        "head": [*_head(view), *budget["rows"]], "bars": budget["bars"], "remarks": _remarks(state),
         "drawings": _drawings(drawn, state), "stopping": _stopping(view), "spent": _spent(state, config),
         "comparison": _comparison(folder, state, config), "final": _final(folder, state, config),
         "trials": trials, "facts": _facts(record, config), "again": again(folder, record, config, _origin(events)),
@@ -147,8 +147,9 @@ def _budget(view: View) -> dict[str, Any]:
     return {"rows": rows, "bars": bars}
 
 
-def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> list[dict[str, Any]]:
+def _head(view: View) -> list[dict[str, Any]]:
     """The rows of the first table: `name`, `figure`, `words`, `verdict`, and whether the verdict is `good`."""
+    state, config = view.state, view.config
     rows: list[dict[str, Any]] = []
 
     def row(name: str, figure: str, words: str, verdict: str = "", good: bool = True) -> None:
@@ -172,10 +173,12 @@ def _head(state: SearchState, config: SearchConfig, events: Sequence[Event]) -> 
     row("trials", str(len(state.trials)), tally(t.outcome for t in state.trials.values()).replace("_", " "))
     trained = sum(t.seconds for t in state.trials.values())
     sessions = f" in {state.sessions} sessions" if state.sessions > 1 else ""
+    until = time.time() * 1000 if view.is_running else None
     row(
         "time",
-        duration(elapsed(events)),
-        f"{sessions} from beginning to end; {duration(trained)} of training in all trials",
+        duration(elapsed(view.events, until)),
+        f"{sessions} {'from beginning to end' if until is None else 'until now'}; "
+        f"{duration(trained)} of training in all trials",
     )
     if line := outlook_line(config, state):
         name, _, words = line.partition(": ")
@@ -198,19 +201,23 @@ def _how(final: FinalRun, config: SearchConfig) -> str:
     return f"trial {final.trial} trained again{data}, {unit.count(final.epochs)}, seed {final.seed}"
 
 
-def elapsed(events: Sequence[Event]) -> float:
-    """Seconds of all sessions: the time from the first to the last event of each session."""
+def elapsed(events: Sequence[Event], until: float | None = None) -> float:
+    """Seconds of all sessions: the time from the beginning of each session to its last event.
+
+    Args:
+        until: the end of the last session, in milliseconds since 1970; None: its last event.
+    """
     total = 0.0
-    first = last = 0
+    first = last = 0.0
     for event in events:
         if event["event"] == "request":  # one may come right before a session begins
             continue
         now = event.get("time", last)
         if event["event"] == "session":
             total += last - first
-            first = now
+            first = event.get("began", now)
         last = now
-    return (total + last - first) / 1000
+    return (total + max(last, until or last) - first) / 1000
 
 
 def _remarks(state: SearchState) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from search.core.config import SearchConfig, parse_duration
 from search.core.events import Event
-from search.core.journal import Tail
+from search.core.journal import Tail, is_held
 from search.core.record import SearchRecord
 from search.core.replay import open_search
 from search.core.searchers.base import RecordedSearcher
@@ -48,6 +48,11 @@ class View:
     def state(self) -> SearchState:
         """The trials and the trainings after them."""
         return self.study.state
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the driver runs the search now."""
+        return self.state.status == "searching" and is_held(self.folder.journal)
 
     def read(self) -> bool:
         """Takes in new events; returns whether there were any. Raises InputError if a line is damaged."""

@@ -182,7 +182,7 @@ def _json(content: object, status: int = 200) -> Response:
 def _loaded(body: bytes) -> object:
     try:
         return json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the request is no JSON: {error}") from error
 
 

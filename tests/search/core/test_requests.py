@@ -23,10 +23,12 @@ from search.core.requests import (
     Request,
     StopSearch,
     StopTrials,
+    from_json,
     kind_of,
     new_id,
     send,
     settle,
+    to_json,
 )
 from search.core.store import SearchFolder, Store
 from search.core.study import Study
@@ -71,6 +73,8 @@ def report(study: Study, number: int, epoch: int, loss: float = 1.0) -> Any:
         (AddTrials((Configuration({}, from_checkpoint=True),)), "expected the trial whose checkpoint it is"),
         (AddTrials((Configuration({}, 0, True),)), "trial 0: has no checkpoint"),
         (AddTrials(()), "add: expected a configuration"),
+        (AddTrials((Configuration({}),)), "add: expected a configuration, such as lr=1e-3"),
+        (AddTrials((Configuration({"lr": 1e-3}), Configuration({}))), "add: expected a configuration, such as lr=1e-3"),
         (ChangeSettings({"epochs": 9}), "epochs=9: cannot change while a search runs"),
         (ChangeSettings({"trials": 1}), "2 trials have begun"),
         (ChangeSettings({"trials": "+x"}), "expected a number, or +N"),
@@ -89,6 +93,41 @@ def test_request_that_is_wrong_is_refused_in_a_line(request_, message):
     with pytest.raises(InputError) as error:
         settle(request_, study.config, study.state)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "request None: unknown; there are stop search, stop,"),
+        ({"kind": ["stop"]}, "request ['stop']: unknown; there are stop search, stop,"),
+        ({"kind": {"stop": 1}}, "request {'stop': 1}: unknown; there are stop search, stop,"),
+        ({"kind": "stop", "trials": [True]}, "request stop: trials.0: True: "),
+        ({"kind": "stop", "trials": ["1"]}, "request stop: trials.0: '1': "),
+        ({"kind": "stop", "trials": [1.0]}, "request stop: trials.0: 1.0: "),
+        ({"kind": "stop", "trial": [1]}, "request stop: trials: "),
+        ({"kind": "stop search", "retrain": "no"}, "request stop search: retrain: 'no': "),
+        ({"kind": "pause", "trial": [1]}, "request pause: trial: [1]: "),
+        (
+            {"kind": "add", "configurations": [{"parms": {"lr": 0.1}}]},
+            "request add: configurations.0.parms: {'lr'",
+        ),
+        ({"kind": "add", "configurations": [{"from_trial": True}]}, "request add: configurations.0.from_trial: True: "),
+        ({"kind": "add", "configurations": [{"params": {"lr": [1]}}]}, "request add: configurations.0.params.lr"),
+    ],
+)
+def test_data_that_is_no_request_is_refused_in_a_line(content, message):
+    with pytest.raises(InputError) as error:
+        from_json(content)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("request_", [
+    StopSearch(False), StopTrials((0, 1)), PauseTrials(), ContinueTrials((3,)), ChangeSettings({"trials": "+20"}),
+    AddTrials((Configuration({"lr": 1e-3, "layers": 2, "cell": "a b", "bias": True, "none": None}, 0, True),)),
+])  # fmt: skip
+def test_request_survives_json_with_the_types_of_its_values(request_):
+    again = from_json(json.loads(json.dumps(to_json(request_))))
+    assert again == request_ and repr(again) == repr(request_)
 
 
 def test_added_values_add_to_numbers_and_durations():

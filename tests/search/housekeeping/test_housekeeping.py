@@ -82,9 +82,12 @@ def test_ls_names_status_figures_and_size_of_each_search(store):
     put(store, "killed", whole_journal()[:5], created=2)
     put(store, "torn", created=1)
     (store.root / "searches" / "torn" / "search.json").write_text("{")
-    with Journal(store.search("killed").journal):
-        running = {found.name: found for found in search.ls(store.root)}
-    assert running["killed"].status == "running"
+    with Journal(store.search("killed").journal) as journal:
+        for kind, status in ((None, "running"), ("pause", "paused"), ("continue", "running")):
+            if kind is not None:
+                journal.append({"event": "request", "id": kind, "kind": kind, "content": {"trials": []}})
+            running = {found.name: found for found in search.ls(store.root)}
+            assert running["killed"].status == status
     found = {found.name: found for found in search.ls(store.root)}
     done = found["done"]
     assert (done.status, done.task, done.trials, done.metric) == ("finished", "windows", 2, "val_accuracy")

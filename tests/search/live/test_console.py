@@ -192,6 +192,8 @@ def test_time_to_go_is_told_where_trials_pause(paused, monkeypatch):
     # 20 trials to epoch 2, five to 8 and one to 24: 58 more epochs, of which 2 took 6 s (the first one 1 s).
     missing = 6 + 6 * 4 + 16 - 2
     assert f"elapsed 1:10, about {int(missing * 3 // 60)}:{missing * 3 % 60:02.0f} to go" in shown(reporter)
+    paused.record({"event": "request", "id": "p", "kind": "pause", "content": {"trials": []}})
+    assert "elapsed 1:10, paused" in shown(reporter) and "to go" not in shown(reporter)
 
 
 @pytest.mark.parametrize("evil", ["\x1b[2J\x1b[31m", "[/red]", "a\rb\x07"])

@@ -170,6 +170,9 @@ def test_time_of_a_search_is_that_of_its_sessions():
     events = [{"event": "session", "time": 1000}, {"event": "ended", "time": 4000},
               {"event": "session", "time": 900_000}, {"event": "ended", "time": 905_000}]  # fmt: skip
     assert report.elapsed(events) == 8
+    assert report.elapsed(events, until=965_000) == 68
+    events[2]["began"] = 890_000
+    assert report.elapsed(events, until=965_000) == 78
 
 
 def evil(tmp_path):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from search.core.journal import Journal
+from search.core.journal import Journal, read_events
 from tests.search.reports.made import made
 
 SPACE = {"lr": {"loguniform": [1e-5, 1e-1]}, "layers": {"int": [1, 6]}}
@@ -31,6 +31,10 @@ class Running:
             "event": "result", "number": number, "epoch": epoch, "outcome": outcome, "diverged": None, "device": "cpu",
             "metrics": {self.key: value, "epoch_seconds": 0.5},
         })  # fmt: skip
+
+    def trials(self) -> list[dict]:
+        """The events of the proposed trials."""
+        return [event for event in read_events(self.folder.journal) if event["event"] == "trial"]
 
     def end(self) -> None:
         self.journal.append({"event": "ended", "status": "finished", "rungs": {}})

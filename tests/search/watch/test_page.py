@@ -64,8 +64,9 @@ class Driver(threading.Thread):
                     for number in request.trials:
                         self.running.journal.append({"event": "stopped_early", "number": number, "reason": "asked"})
                 elif isinstance(request, AddTrials):
-                    self.running.propose(2, **request.configurations[0].params)
-                    self.running.report(2, 1, 0.125, "completed")
+                    number = len(self.running.trials())
+                    self.running.propose(number, **request.configurations[0].params)
+                    self.running.report(number, 1, 0.125, "completed")
                 mail.answer(name, False, f"taken up: {type(request).__name__}")
 
 
@@ -116,6 +117,91 @@ def test_page_of_a_running_search_has_news_without_a_reload_and_takes_commands(t
     driver.over.set()
     driver.join()
     running.end()
+
+
+SPACED = {
+    "c": {"choice": ["a b", "c"]},
+    "x y": {"uniform": [0, 1]},
+    "n": {"choice": ["1", "2"]},
+    "a=b": {"int": [1, 9]},
+}
+FIELD = "document.getElementById('add').elements.values"
+SAID = "document.getElementById('answer').textContent"
+
+
+@pytest.fixture
+def opened(tmp_path, chromium, request):
+    """A served search whose trial 0 has a checkpoint and is open on the page."""
+    space, params = getattr(request, "param", (None, {"lr": 1e-3, "layers": 2}))
+    running = Running(tmp_path, space)
+    running.propose(0, **params)
+    running.report(0, 1, 0.5)
+    running.journal.append({"event": "checkpoint", "number": 0, "epoch": 1, "name": "trials/0000/1.pt", "bytes": 12})
+    driver = Driver(running)
+    driver.start()
+    with served(running.store, "s") as address:
+        sized(chromium, 1200)
+        chromium.get(address)
+        until(chromium, "return document.querySelector('.sortable tbody tr')")
+        open_trial(chromium, 0)
+        until(chromium, "return document.querySelector('[data-trial=stop]')")
+        yield running
+    driver.over.set()
+    driver.join()
+    running.end()
+
+
+def press(page, name):
+    """Clicks as a person does: what covers a button gets the click."""
+    page.find_element("xpath", f"//button[text()='{name}']").click()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "why"), [
+    ("lr=0.002 hidden", "hidden: expected NAME=VALUE"), ('{"lr": }', "is no JSON"), ("=2", "=2: expected NAME=VALUE"),
+])  # fmt: skip
+def test_field_that_holds_no_configuration_is_the_answer_of_both_buttons(opened, chromium, text, why):
+    for name in ("add from its checkpoint", "Add a configuration"):
+        chromium.execute_script(
+            f"{FIELD}.value = arguments[0]; document.getElementById('answer').textContent = 'old'", text
+        )
+        chromium.execute_script(
+            "[...document.querySelectorAll('button')].find(b => b.textContent === arguments[0]).click()", name
+        )
+        assert why in chromium.execute_script(f"return {SAID}")
+    assert Mailbox.of(opened.folder).waiting() == [] and len(opened.trials()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opened", [
+    (SPACED, {"c": "a b", "x y": 0.63, "n": "1", "a=b": 3}), (SPACED, {"c": "c", "x y": 0.5, "n": "2", "a=b": 1}),
+    (None, {"lr": 1e-3, "layers": 2}),
+], indirect=True)  # fmt: skip
+def test_configuration_of_a_trial_is_added_with_the_same_names_and_values(opened, chromium):
+    press(chromium, "add one like it")
+    assert not chromium.execute_script("return document.querySelector('dialog').open")
+    assert chromium.execute_script(f"return document.activeElement === {FIELD}")
+    press(chromium, "Add a configuration")
+    until(chromium, f"return {SAID}.includes('AddTrials')", seconds=20)
+    first, again = (trial["params"] for trial in opened.trials())
+    assert again == first and list(map(type, again.values())) == list(map(type, first.values()))
+
+
+@pytest.mark.slow
+def test_usual_configuration_of_a_trial_is_written_in_words(opened, chromium):
+    press(chromium, "add one like it")
+    assert chromium.execute_script(f"return {FIELD}.value") == "lr=0.001 layers=2"
+
+
+@pytest.mark.slow
+def test_open_trial_follows_the_news(opened, chromium):
+    facts = "return document.querySelector('dialog dl').textContent"
+    assert "epochs1" in chromium.execute_script(facts)
+    chromium.execute_script("window.button = document.querySelector('[data-trial=stop]')")
+    opened.report(0, 2, 0.25)
+    until(chromium, f"{facts}.includes('epochs2')")
+    until(chromium, "return document.querySelector('dialog pre').textContent.includes('epoch 2')")
+    assert chromium.execute_script("return window.button.isConnected"), "a button under the pointer stays"
 
 
 @pytest.mark.slow

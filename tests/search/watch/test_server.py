@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 
 import pytest
 from starlette.testclient import TestClient
@@ -53,6 +54,22 @@ def test_page_of_a_search_without_a_result_is_served(tmp_path):
     page = TestClient(application(search.store, "s", TOKEN), base_url=HOST).get("/")
     assert page.status_code == 200 and "no trial has a result yet" in text_of(page.text)
     search.journal.close()
+
+
+def test_time_of_a_running_search_goes_on_without_results_and_that_of_a_killed_search_ends(tmp_path):
+    search = Running(tmp_path)
+    search.journal.append({"event": "session", "began": int(time.time() * 1000) - 3_600_000})
+    client = TestClient(application(search.store, "s", TOKEN), base_url=HOST)
+    assert re.search(r"time 60 min in 2 sessions until now", text_of(client.get("/").text))
+    search.propose(0, lr=1e-3, layers=2)
+    search.journal.close()
+    assert "from beginning to end" in text_of(client.get("/").text)
+
+
+def test_page_says_that_a_request_paused_the_search_until_another_continues_it(client, running):
+    for kind, status in (("pause", "mine, paused; as of"), ("continue", "mine, searching; as of")):
+        running.journal.append({"event": "request", "id": kind, "kind": kind, "content": {"trials": []}})
+        assert status in text_of(client.get("/").text)
 
 
 def test_version_grows_with_the_journal_alone(running):
@@ -131,7 +148,10 @@ def test_page_behind_a_tunnel_with_another_port_takes_requests(client, running):
 
 @pytest.mark.parametrize(("body", "status", "error"), [
     (b"no json", 400, "no JSON"), (b'{"kind": "explode"}', 400, "unknown"), (b"[" * 70_000, 413, "65536 bytes"),
-    (b'{"kind": "stop", "trials": ["<b>"]}', 400, "trials"),
+    (b"[" * 65_000, 400, "no JSON"),
+    (b'{"kind": "stop", "trials": ["<b>"]}', 400, "trials"), (b'{"kind": ["stop"]}', 400, "['stop']: unknown"),
+    (b'{"kind": "stop", "trials": [true]}', 400, "trials.0: True"),
+    (b'{"kind": "add", "configurations": [{"parms": {"lr": 0.01}}]}', 400, "configurations.0.parms"),
 ])  # fmt: skip
 def test_request_that_is_none_is_refused_with_its_reason(client, body, status, error):
     answer = client.post("/request", content=body, headers=SAFE)
