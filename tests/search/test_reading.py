@@ -15,13 +15,13 @@ from search.core.program_config import loop_config
 from search.core.record import SearchRecord
 from search.core.replay import open_search, replay
 from search.core.store import Store
+from search.core.task_names import check_task_name
 from search.core.warm_start import from_all
 from search.exchange.studies import write_study
 from search.reports.compare import compare_searches
 from search.reports.report import report_search, write_report
 from search.reports.simulate import simulated_beside_logged
 from search.reports.why import why
-from search.runs import check_task_name
 from search.runtime.search import Search
 from search.tracking.predict import predict_inputs
 from trainables import get_task
