@@ -8,20 +8,21 @@ from typing import Any
 from search.core.space import check_spec
 from trainables import plain
 
-Spec = Mapping[str, Any]
+When = Mapping[str, Any] | str | Sequence[Mapping[str, Any] | str]
 #: The function of a spec, where its name differs.
 _FUNCTIONS = {"int": "integer"}
 
 
 def uniform(
-    low: float, high: float, *, step: float | None = None, prior: float | None = None, when: Spec | None = None
+    low: float, high: float, *, step: float | None = None, prior: float | None = None, when: When | None = None
 ) -> dict[str, Any]:
     """A number between two bounds. Each number is equally likely.
 
     Args:
         step: the distance of two values; it divides the range. By default every number is possible.
         prior: the value that you would try first.
-        when: the hyperparameter exists only beside these values of others, such as `{"optimizer": "sgd"}`.
+        when: the hyperparameter exists only beside these values of others, such as `{"optimizer": "sgd"}`, or while an
+            expression holds, such as `"layers > 1"`. A list of them holds if each holds.
 
     >>> uniform(0, 0.5)
     {'uniform': [0, 0.5]}
@@ -29,7 +30,7 @@ def uniform(
     return _spec({"uniform": [low, high], **({"step": step} if step is not None else {})}, prior, when)
 
 
-def loguniform(low: float, high: float, *, prior: float | None = None, when: Spec | None = None) -> dict[str, Any]:
+def loguniform(low: float, high: float, *, prior: float | None = None, when: When | None = None) -> dict[str, Any]:
     """A number between two bounds. Each order of magnitude is equally likely. `prior` and `when` are as of `uniform`.
 
     The values are no whole numbers: `loguniform(4, 128)` gives 22.6, for example. Use `integer` for a width or a number
@@ -42,7 +43,7 @@ def loguniform(low: float, high: float, *, prior: float | None = None, when: Spe
 
 
 def integer(
-    low: int, high: int, *, step: int = 1, log: bool = False, prior: int | None = None, when: Spec | None = None
+    low: int, high: int, *, step: int = 1, log: bool = False, prior: int | None = None, when: When | None = None
 ) -> dict[str, Any]:
     """A whole number from `low` to `high`, both included. `prior` and `when` are as of `uniform`.
 
@@ -60,7 +61,7 @@ def integer(
 
 
 def choice(
-    values: Sequence[Any], *, ordered: bool | None = None, prior: Any = None, when: Spec | None = None
+    values: Sequence[Any], *, ordered: bool | None = None, prior: Any = None, when: When | None = None
 ) -> dict[str, Any]:
     """One of some plain values, from a list, a tuple, a range or an array. `prior` and `when` are as of `uniform`.
 
@@ -76,7 +77,7 @@ def choice(
     return _spec({"choice": values, **({} if ordered is None else {"ordered": ordered})}, prior, when)
 
 
-def _spec(spec: dict[str, Any], prior: Any, when: Spec | None) -> dict[str, Any]:
+def _spec(spec: dict[str, Any], prior: Any, when: When | None) -> dict[str, Any]:
     given = spec | ({"prior": prior} if prior is not None else {}) | ({"when": when} if when else {})
     checked = {key: plain(value, key) for key, value in given.items()}
     check_spec(checked, f"search.{_FUNCTIONS.get(next(iter(spec)), next(iter(spec)))}")

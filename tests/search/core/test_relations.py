@@ -6,11 +6,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import search
+from search.core.config import load_config
 from search.core.decision import TrialResult
 from search.core.overrides import argument
 from search.core.program_config import loop_config
 from search.core.relations import Relation
 from search.core.requests import AddTrials, Configuration, settle
+from search.core.searchers import make_searcher
 from search.core.space import Space, parse_space
 from search.core.study import Study
 from trainables import InputError, Objective
@@ -212,3 +215,25 @@ def test_each_proposal_satisfies_all_relations(space, searcher):
 @given(spaces(), st.sampled_from(SEARCHERS))
 def test_each_proposal_satisfies_all_relations_in_many_spaces(space, searcher):
     check_proposals(space, searcher)
+
+
+def test_space_in_python_and_set_take_expressions():
+    space = {
+        "layers": search.integer(1, 3), "heads": search.choice([1, 2, 4]), "width": search.integer(4, 16, step=2),
+        "dropout": search.uniform(0, 0.5, when="layers > 1"), "constraints": ["width % heads == 0"],
+    }  # fmt: skip
+    config = loop_config("mine", space, "loss min", {}, (), "here")
+    drawn = [proposed(config, number) for number in range(30)]
+    assert all(params["width"] % params["heads"] == 0 for params in drawn)
+    assert all((params["dropout"] is None) == (params["layers"] == 1) for params in drawn)
+    assert len({params["layers"] for params in drawn}) == 3
+    changed = loop_config("mine", space, "loss min", {}, ["space.constraints=[width >= 4 * heads]"], "here")
+    assert [relation.text for relation in changed.space.constraints] == ["width >= 4 * heads"]
+    assert not loop_config("mine", space, "loss min", {}, ["space.constraints=[]"], "here").space.constraints
+    wikitext = load_config("wikitext", ["space.constraints=[]"])
+    assert load_config("wikitext").space.constraints and not wikitext.space.constraints
+
+
+def proposed(config, number):
+    searcher, _ = make_searcher(config, Objective("loss", "min"))
+    return searcher.ask(number)
