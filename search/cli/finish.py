@@ -51,6 +51,8 @@ def command(store: Path | None, debug: bool) -> Iterator[tuple[Console, Store]]:
             code, message = FAILED, _unexpected(error)
         show(Screen(stderr=True), redacted(message))
     finally:
+        if (cluster := sys.modules.get("search.runtime.cluster")) is not None:
+            cluster.leave_early()
         # At exit the garbage collector would visit the objects of torch and Ray, which takes more than a second.
         gc.freeze()
     sys.exit(code)

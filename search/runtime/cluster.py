@@ -85,6 +85,12 @@ def start_early(config: SearchConfig, address: str | None, meanwhile: Sequence[s
         list(imports)
 
 
+def leave_early() -> None:
+    """Shuts down the Ray of `start_early` if no `connect` took it: the command failed in between."""
+    if _early:
+        disconnect()
+
+
 class _Surroundings:
     """The state of the process that Ray changes (environment, log levels, signals): `restore` sets it back."""
 

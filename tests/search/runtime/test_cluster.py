@@ -11,7 +11,7 @@ from ray._private import parameter, services
 from ray.tune.execution import class_cache
 
 from search.core.config import load_config
-from search.runtime.cluster import connect, disconnect, start_early, start_here, start_ray
+from search.runtime.cluster import connect, disconnect, leave_early, start_early, start_here, start_ray
 from search.runtime.placement import place
 from tests.ray_here import ray_here
 from trainables.base.errors import InputError
@@ -98,7 +98,7 @@ def test_search_takes_the_ray_that_its_command_started_early(starts):
     connect(config, None)
     assert len(starts) == 2, "each early start is for one search"
     start_early(config, None, [])
-    disconnect()
+    leave_early()
     connect(config, None)
     assert len(starts) == 4, "a command that failed has left its Ray"
 
