@@ -160,8 +160,8 @@ def run(
             _check_no_program({"space": space, "objective": objective, **more})
             check_task_name(task)
             config = load_config(task, set_, flags, "demo" if data is None else "data")
-            if not dry_run:
-                _check_at_once(opened, config, name, data, address)
+            if data is None and not dry_run:  # mistakes in data of your own are reported before Ray starts
+                _check_at_once(opened, config, name, address)
                 with data_progress(console, "starting Ray")[0]:
                     start_early(config, address, ("search.cli.commands", "search.session", "optuna"))
         from search.cli import commands
@@ -180,18 +180,14 @@ def run(
 
 
 def _check_at_once(
-    store: Store, config: SearchConfig, name: str | None, data: str | None, address: str | None
+    store: Store, config: SearchConfig, name: str | None, address: str | None
 ) -> None:  # fmt: skip
     """Raises InputError for common mistakes, which `run` itself finds once Ray has started."""
     from search.runtime.placement import fits_here, local_cpus, place
     from trainables import InputError
-    from trainables.base.files import check_source
-    from trainables.base.storage import is_remote
 
     if name is not None:
         store.search(name).check_free()
-    if data is not None and not is_remote(data):
-        check_source(Path(data))
     if not (address or os.environ.get("RAY_ADDRESS")):
         try:
             place(config, [(local_cpus(), 0.0)])
