@@ -179,9 +179,7 @@ def run(
             sys.exit(commands.run(console, opened, config, options, verbose, watch))
 
 
-def _check_at_once(
-    store: Store, config: SearchConfig, name: str | None, address: str | None
-) -> None:  # fmt: skip
+def _check_at_once(store: Store, config: SearchConfig, name: str | None, address: str | None) -> None:
     """Raises InputError for common mistakes, which `run` itself finds once Ray has started."""
     from search.runtime.placement import fits_here, local_cpus, place
     from trainables import InputError
