@@ -43,7 +43,7 @@ def gpu():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("lyrics", "wikitext") else n for n in SMALL]
+    "name", [pytest.param(n, marks=pytest.mark.nightly) if n in ("lyrics", "wikitext") else n for n in SMALL]
 )
 def test_task_trains_resumes_and_is_exported_on_a_gpu_without_waiting_for_it(gpu, tmp_path, name):
     device = choose_device(1, 1.0, "auto")

@@ -171,7 +171,7 @@ def test_resumed_training_has_same_bits(splits, name, saved_after):
     assert all(torch.equal(value, resumed.model.state_dict()[key]) for key, value in whole.model.state_dict().items())
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("epochs", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_exported_model_predicts_the_same_without_project(splits, name, tmp_path, epochs):
     training = trained(splits, name, epochs)
     TASK.artifacts(training, splits.test, splits.info, tmp_path)
