@@ -116,14 +116,11 @@ def add(
     def request() -> Request:
         from search.core.configurations import configuration, read_configurations
         from search.core.requests import AddTrials, Configuration
-        from trainables import InputError
 
-        if from_checkpoint and from_trial is None:
-            raise InputError("add: --from-checkpoint needs --from-trial TRIAL, the trial whose checkpoint it is")
         several = [configuration(values)] if values else []
         if file is not None:
             several += read_configurations(file)
-        if from_trial is not None and not several:
+        if (from_trial is not None or from_checkpoint) and not several:
             several = [{}]
         return AddTrials(tuple(Configuration(params, from_trial, from_checkpoint) for params in several))
 

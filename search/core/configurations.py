@@ -20,7 +20,7 @@ def configuration(texts: Iterable[str]) -> dict[str, Any]:
     """The configuration of the texts `KEY=VALUE`; raises InputError if a text has another form."""
     values: dict[str, Any] = {}
     for text in texts:
-        parts, value = parse_set(_with_value(text), shown="")
+        parts, value = _parsed(text)
         values[".".join(parts).removeprefix("space.")] = value
     return values
 
@@ -30,16 +30,17 @@ def settings_of(texts: Iterable[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for text in texts:
         name, _, value = text.partition("=")
-        _, parsed = parse_set(_with_value(text), shown="")
+        _, parsed = _parsed(text)
         values[name.strip()] = value.strip() if value.strip().startswith("+") else parsed
     return values
 
 
-def _with_value(text: str) -> str:
+def _parsed(text: str) -> tuple[list[str], Any]:
+    """The parts of the key and the value of `KEY=VALUE`. Unlike `--set`, a request needs a value."""
     _, sign, value = text.partition("=")
     if sign and not value.strip():
         raise InputError(f"{text}: expected a value after =; null is no value")
-    return text
+    return parse_set(text, shown="")
 
 
 def read_configurations(path: Path) -> list[dict[str, Any]]:

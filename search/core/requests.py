@@ -317,7 +317,7 @@ def _added(given: Configuration, config: SearchConfig, state: SearchState, allow
         params = {name: value for name, value in trial.params.items() if name in known and value is not None}
         fork = _fork(trial, config) if given.from_checkpoint else None
     elif given.from_checkpoint:
-        raise InputError("from_checkpoint: expected the trial whose checkpoint it is (from_trial)")
+        raise InputError("from_checkpoint: expected the trial whose checkpoint it is (from_trial, --from-trial)")
     for name, value in given.params.items():
         if name not in known:
             raise InputError(
