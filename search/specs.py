@@ -21,8 +21,8 @@ def uniform(
     Args:
         step: the distance of two values; it divides the range. By default every number is possible.
         prior: the value that you would try first.
-        when: the hyperparameter exists only beside these values of others, such as `{"optimizer": "sgd"}`, or while an
-            expression holds, such as `"layers > 1"`. A list of them holds if each holds.
+        when: the condition under which the hyperparameter exists. Values of others: `{"optimizer": "sgd"}`. An
+            expression: `"layers > 1"`. A list holds if each of its conditions holds.
 
     >>> uniform(0, 0.5)
     {'uniform': [0, 0.5]}

@@ -233,8 +233,8 @@ def start_here(**options: Any) -> Any:
 def _own_servers() -> Iterator[None]:
     """Starts the servers of Ray as this program needs them.
 
-    - Two servers are left out, each of which imports Ray for a second while the workers start: the monitor, which
-      starts machines of a cluster, and the log monitor, which sends what workers print to the driver.
+    - The monitor and the log monitor are left out. The monitor starts machines of a cluster. The log monitor sends the
+      output of workers to the driver. Each imports Ray for a second while the workers start.
     - The servers are a process group of their own. `timeout`, systemd and batch systems send SIGTERM to the group of
       this process. Servers that end with it would leave the search without its orderly end.
     """
