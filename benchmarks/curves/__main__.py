@@ -7,6 +7,7 @@ import csv
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from multiprocessing import Pool
@@ -18,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import curves
 from benchmarks.curves import simulated
-from benchmarks.curves.systems import Elsewhere, Optuna, Ours, RayTune, System
+from benchmarks.curves.systems import Elsewhere, OneEpoch, Optuna, Ours, RayTune, System
 from benchmarks.curves.tables import CURVES, Table, lcbench, misled, own, taskset, trained
 from trainables import Params
 
@@ -30,6 +31,10 @@ NOISY = 2.0
 RESULTS = Path(__file__).with_name("results.csv")
 FIELDS = ("system", "family", "task", "workers", "seed", "share", *REGRETS)
 CLAIM = 0.25
+#: The settings of a search of somebody's own data or training.
+DEFAULTS = {"searcher": "ranks", "scheduler": "asha-predict", "grace_period": 1, "reduction_factor": 3}
+#: Added to the seed, so that priors come from other draws than the goal of a search.
+OTHER_SEED = 1000
 #: Peers of `peers.py`.
 ELSEWHERE = ("Syne Tune ASHA", "Syne Tune ASHA + CQR", "NePS PriorBand", "SMAC3")
 #: What makes a system that searches a table with a seed; the interpreter of the peers' own environment is given to it.
@@ -41,6 +46,21 @@ def _ours(
 ) -> Maker:
     settings = {"searcher": searcher, "scheduler": scheduler, "grace_period": first, "reduction_factor": factor}
     return lambda table, seed, _: Ours(table, seed, settings, () if history is None else earlier(table, seed, history))
+
+
+def _prior(place: int) -> Maker:
+    """The default search, with a prior of medium confidence for each hyperparameter.
+
+    Args:
+        place: of the prior's configuration among 32 random ones with another seed: 0 is the best, -1 the worst.
+    """
+
+    def make(table: Table, seed: int, python: str) -> System:
+        prior = simulated.random_search(table, seed + OTHER_SEED)[place][1]
+        space = {name: {**spec, "prior": prior[name]} for name, spec in table.space.items()}
+        return Ours(replace(table, space=space), seed, DEFAULTS)
+
+    return make
 
 
 def _optuna(sampler: str, pruner: str) -> Maker:
@@ -62,6 +82,9 @@ _CURVES: dict[str, Maker] = {
     "tpe + asha 3/3": _ours("tpe", "asha", 3, 3),
     "ranks + asha-predict 1/3, winners of three": _ours("ranks", "asha-predict", factor=3, history=0),
     "ranks + asha-predict 1/3, losers of three": _ours("ranks", "asha-predict", factor=3, history=-1),
+    "ranks + asha-predict 1/3, a good prior": _prior(0),
+    "ranks + asha-predict 1/3, a bad prior": _prior(-1),
+    "one epoch, then the best three": lambda table, seed, _: OneEpoch(table, seed),
     "Optuna TPE + Hyperband": _optuna("default", "hyperband"),
     "Optuna TPE (multivariate, liar) + halving 1/4": _optuna("tpe", "halving"),
     "Ray Tune ASHA 1/4 + OptunaSearch": lambda table, seed, _: RayTune(table, seed),
@@ -82,6 +105,7 @@ _MISLED: dict[str, Maker] = {
     "ranks + asha-promote 1/4": _ours("ranks"),
     "ranks, complete trainings": _ours("ranks", "none"),
     "random + asha-promote 1/4": _ours("random"),
+    "one epoch, then the best three": lambda table, seed, _: OneEpoch(table, seed),
     "Optuna TPE + Hyperband": _optuna("default", "hyperband"),
 }
 SUITES: dict[str, dict[str, Maker]] = {

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from benchmarks.curves.tables import Table
 from search.core.config import check_config, load_config
 from search.core.decision import TrialResult
 from search.core.events import Event
+from search.core.searchers.encoding import Encoding
 from search.core.searchers.optuna_searcher import distribution
 from search.core.state import SearchState
 from search.core.study import Study
@@ -85,6 +88,42 @@ class Ours:
             self._study.apply({**event, "time": self.time})  # type: ignore[arg-type, misc]
         fates: dict[str, Fate] = {"continue": "goes on", "pause": "pauses", "stop": "is over"}
         return fates[decisions[number].kind]
+
+
+class OneEpoch:
+    """Trains batches of random configurations for one epoch, and the best of each batch to the end.
+
+    Egele et al. 2023 (arXiv:2307.15422) show how far this simple rule gets.
+    """
+
+    #: Configurations of a batch, and those of them that train to the end: 169 of the 768 epochs of a search.
+    BATCH, BEST = 100, 3
+
+    def __init__(self, table: Table, seed: int) -> None:
+        self._encoding, self._epochs = Encoding(table.parsed()), table.epochs
+        self._rng = np.random.default_rng([seed, 1])
+        self._started = 0
+        #: (loss, trial) of a batch after its first epoch, and the trials that go on.
+        self._batch: list[tuple[float, int]] = []
+        self._waiting: list[int] = []
+
+    def next(self) -> tuple[int, Params | None]:
+        if self._waiting:
+            return self._waiting.pop(0), None
+        self._started += 1
+        return self._started - 1, self._encoding.params(self._encoding.draw(self._rng, 1, {})[0])
+
+    def takes(self, number: int, params: Params) -> None:
+        """A random draw does not depend on earlier configurations."""
+
+    def report(self, number: int, epoch: int, loss: float) -> Fate:
+        if epoch > 1:
+            return "is over" if math.isnan(loss) or epoch >= self._epochs else "goes on"
+        self._batch.append((math.inf if math.isnan(loss) else loss, number))
+        if len(self._batch) == self.BATCH:
+            self._waiting += [trial for loss, trial in sorted(self._batch)[: self.BEST] if loss < math.inf]
+            self._batch = []
+        return "pauses"
 
 
 class Optuna:
