@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -124,7 +125,7 @@ def agreement(space: Space, ranked: Sequence[Params]) -> float:
     third = len(ranked) // 3
     with_prior = [p for p in space.parameters if p.has_prior]
     good, rest = (
-        np.mean([sum(math.log(density(p, c[p.name])) for p in with_prior if c.get(p.name) is not None) for c in part])
+        np.mean([sum(_log_density(p, c[p.name]) for p in with_prior if c.get(p.name) is not None) for c in part])
         for part in (ranked[:third], ranked[third:])
     )
     return float(min(1.0, math.exp((good - rest) / max(1, len(with_prior)) * STRICT)))
@@ -139,6 +140,12 @@ def density(parameter: Parameter, value: Plain) -> float:
     spread = SPREAD[parameter.confidence]
     away = (to_unit(parameter, value) - to_unit(parameter, parameter.prior)) / spread
     return math.exp(-(away**2) / 2) / (spread * math.sqrt(2 * math.pi)) + LEAST_DENSITY
+
+
+@lru_cache(maxsize=1 << 16)
+def _log_density(parameter: Parameter, value: Plain) -> float:
+    """Kept, because each proposal asks for those of all trials: 60 of 150 ms with 200 trials."""
+    return math.log(density(parameter, value))
 
 
 def draw_from_prior(space: Space, rng: np.random.Generator) -> Params:

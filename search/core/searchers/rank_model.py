@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -51,14 +52,14 @@ class RankModel:
     def fit(x: Array, y: Array) -> RankModel:
         """Fits the model to points (n, d) in the unit cube and their scores (n,)."""
         scales, noise = _choose(x, y)
-        factor = np.linalg.cholesky(_kernel(_squared(x / scales, x / scales), noise) + noise * np.eye(len(y)))
-        return RankModel(x, scales, noise, factor, _solve(factor, y))
+        squared = _squared(x / scales, x / scales).reshape(-1)[_places(len(y))]
+        factor = _factor(_matern(squared), len(y), noise)
+        return RankModel(x, scales, noise, factor, _solve(factor, _solve(factor, y), transposed=True))
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean (m,) and standard deviation (m,) of the score at points (m, d), without the noise."""
-        across = _kernel(_squared(x / self.scales, self.x / self.scales), self.noise)
-        half = np.linalg.solve(self._factor, across.T)
-        variance = (1 - self.noise) - (half**2).sum(0)
+        across = (1 - self.noise) * _matern(_squared(x / self.scales, self.x / self.scales))
+        variance = (1 - self.noise) - (_solve(self._factor, across.T) ** 2).sum(0)
         return across @ self._weights, np.sqrt(np.maximum(variance, 1e-12))
 
 
@@ -67,21 +68,29 @@ def _choose(x: Array, y: Array) -> tuple[Array, float]:
     if len(y) > CHOSEN_ON:
         some = np.linspace(0, len(y) - 1, CHOSEN_ON).astype(int)
         x, y = x[some], y[some]
-    squared = (x[:, None, :] - x[None, :, :]) ** 2
-    dimensions = x.shape[1]
+    squared, dimensions = _pairs(x), x.shape[1]
+    total = squared.sum(0)
+
+    def likelihood(correlations: Array, noise: float) -> float:
+        """The logarithm of the marginal likelihood, without a constant."""
+        factor = _factor(correlations, len(y), noise)
+        half = _solve(factor, y)
+        return round(-float(half @ half) / 2 - float(np.log(factor.diagonal()).sum()), DECIMALS)
+
     best, scales, noise = -math.inf, np.ones(dimensions), NOISES[0]
     for scale in SCALES:
+        correlations = _matern(total * scale**-2.0)
         for share in NOISES:
-            likelihood = _likelihood(squared @ np.full(dimensions, scale**-2.0), y, share)
-            if likelihood > best:
-                best, scales, noise = likelihood, np.full(dimensions, scale), share
-    for dimension in range(dimensions):
-        scale, own = scales[dimension], squared[:, :, dimension]
-        others = squared @ scales**-2.0 - own * scale**-2.0
+            if (now := likelihood(correlations, share)) > best:
+                best, scales, noise = now, np.full(dimensions, scale), share
+    together = total * scales[0] ** -2.0
+    for dimension, own in enumerate(squared):
+        scale = scales[dimension]
+        others = together - own * scale**-2.0
         for factor in FACTORS:
-            likelihood = _likelihood(np.maximum(0.0, others + own * (factor * scale) ** -2.0), y, noise)
-            if likelihood > best:
-                best = likelihood
+            changed = np.maximum(0.0, others + own * (factor * scale) ** -2.0)
+            if (now := likelihood(_matern(changed), noise)) > best:
+                best, together = now, changed
                 scales[dimension] = factor * scale
     return scales, noise
 
@@ -109,16 +118,49 @@ def _squared(a: Array, b: Array) -> Array:
     return np.maximum(0.0, (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T)
 
 
-def _kernel(squared: Array, noise: float) -> Array:
+def _matern(squared: Array) -> Array:
+    """The Matern 5/2 correlations of squared distances, which are shares of the length scales."""
     distance = np.sqrt(5 * squared)
-    return (1 - noise) * (1 + distance + distance**2 / 3) * np.exp(-distance)
+    correlations = 1 + distance + 5 / 3 * squared
+    correlations *= np.exp(-distance)
+    return correlations
 
 
-def _likelihood(squared: Array, y: Array, noise: float) -> float:
-    factor = np.linalg.cholesky(_kernel(squared, noise) + noise * np.eye(len(y)))
-    fit = float(y @ _solve(factor, y))
-    return round(-fit / 2 - float(np.log(np.diag(factor)).sum()), DECIMALS)
+def _factor(correlations: Array, count: int, noise: float) -> Array:
+    """The lower Cholesky factor (count, count) of the covariance (1 - noise) x correlations + noise x I.
+
+    LAPACK is called directly: at 100 points the checks of numpy and scipy take longer than the factorization.
+
+    Args:
+        correlations: of each pair of points, as `_pairs` has them.
+    """
+    from scipy.linalg import lapack  # imported here: most commands do not need it
+
+    upper = np.eye(count)
+    upper.reshape(-1)[_places(count)] = (1 - noise) * correlations
+    factor, failed = lapack.dpotrf(upper.T, lower=1, clean=0, overwrite_a=1)
+    if failed:
+        raise np.linalg.LinAlgError("the covariance of the rank model is not positive definite")
+    return np.asarray(factor)
 
 
-def _solve(factor: Array, y: Array) -> Array:
-    return np.linalg.solve(factor.T, np.linalg.solve(factor, y))
+@lru_cache(maxsize=4)
+def _places(count: int) -> Array:
+    """The places of the pairs of `_pairs` in a flat matrix (count, count), above its diagonal."""
+    larger, smaller = np.tril_indices(count, -1)
+    return smaller * count + larger
+
+
+def _pairs(x: Array) -> Array:
+    """The squared difference of each dimension and each pair of points, (d, n (n - 1) / 2), for points (n, d)."""
+    larger, smaller = np.tril_indices(len(x), -1)
+    columns = np.ascontiguousarray(x.T)
+    return (columns[:, larger] - columns[:, smaller]) ** 2
+
+
+def _solve(factor: Array, right: Array, transposed: bool = False) -> Array:
+    """The solution of factor @ solution = right, or of factor.T @ solution = right; right is (n,) or (n, m)."""
+    from scipy.linalg import lapack
+
+    solution, _ = lapack.dtrtrs(factor, right, lower=1, trans=int(transposed))
+    return np.asarray(solution)

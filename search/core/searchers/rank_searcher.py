@@ -43,6 +43,8 @@ QUICK = 20
 def _libraries() -> ThreadpoolController:
     """The thread pools of the linear algebra libraries. A proposal uses one thread: several threads would wait for the
     cores on which trials train, and take a hundred times as long."""
+    import scipy.linalg  # noqa: F401, whose library is then among them
+
     return ThreadpoolController()
 
 
