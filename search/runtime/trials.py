@@ -100,9 +100,9 @@ def _request(placement: Placement) -> Any:
 def _gather(config: SearchConfig) -> float:
     """Seconds of epochs that workers report together.
 
-    It is 0 if a limit counts each epoch: a trial that hangs would lose the epochs that it has not reported. A trial that
-    reaches the target, or is infeasible, would train some epochs more. It is 0 for a group of processes too: their
-    state would have to be collected in memory after each epoch.
+    It is 0 if a limit counts each epoch. Otherwise a trial that hangs would lose the epochs that it has not reported,
+    and a trial that reaches the target, or is infeasible, would train some epochs more. It is 0 for a group of
+    processes too: their state would have to be collected in memory after each epoch.
     """
     search = config.search
     alone = config.resources.processes == 1
