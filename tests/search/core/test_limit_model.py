@@ -61,22 +61,22 @@ def play(search, numbers, limits=SIZE, before=False):
 @pytest.mark.parametrize("limits", [SIZE, RECALL], ids=["size", "recall"])
 @pytest.mark.parametrize("name", LEARNERS)
 def test_replayed_searcher_with_limits_proposes_what_the_uninterrupted_one_does(name, limits):
-    whole = play(searcher(name, limits), range(18), limits)
+    whole = play(searcher(name, limits), range(12), limits)
     resumed = searcher(name, limits)
-    for trial in whole[:11]:
+    for trial in whole[:9]:
         resumed.replay(trial)
         resumed.tell(trial)
-    assert [t.params for t in play(resumed, range(11, 18), limits)] == [t.params for t in whole[11:]]
+    assert [t.params for t in play(resumed, range(9, 12), limits)] == [t.params for t in whole[9:]]
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["after an epoch", "before training"])
-@pytest.mark.parametrize("name", ["ranks", "tpe", "gp"])
+@pytest.mark.parametrize("name", ["ranks", "tpe"])
 def test_searcher_learns_where_the_limits_are(name, before):
+    """The limit is at x = 0.63. Without limits the searchers go to x = 1."""
     trials = play(searcher(name), range(30), before=before)
-    feasible = [trial.can_win for trial in trials]
-    assert sum(feasible[15:]) > 15 * 0.64, "by chance 0.63 of the configurations are within the limit"
-    best = min((t for t in trials if t.can_win), key=lambda t: t.best_value)
-    assert best.params["x"] > 0.45, "the best feasible configurations are at the limit, x = 0.63"
+    assert sum(trial.params["x"] > 0.8 for trial in trials[15:]) <= 3
+    best = max(t.params["x"] + t.params["y"] for t in trials if t.can_win)
+    assert best > (1.6 if name == "ranks" else 1.45), "the best that is possible is 1.63"
 
 
 def test_model_without_a_feasible_trial_comes_nearer_to_the_limits():
