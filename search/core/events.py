@@ -52,11 +52,15 @@ class Ended(_Event):
 
 
 class EarlierTrial(TypedDict):
-    """A trial of another search, for the searcher. `values`: its objective by epoch."""
+    """A trial of another search, for the searcher. `values`: its objective by epoch.
+
+    `figures`: the metrics with a limit on outcomes at its best epoch, if it has any.
+    """
 
     params: Params
     outcome: str | None
     values: dict[str, float]
+    figures: NotRequired[Metrics]
 
 
 #: The searcher learns from `trials` of the search `from`, and proposes the configurations `first` before others.

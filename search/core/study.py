@@ -126,7 +126,8 @@ class Study:
 
     def _learn(self, event: WarmStarted) -> None:
         self._warm = event
-        self.searcher.learn(as_trials(event, self.objective), event.get("first", []))
+        trials = as_trials(event, self.objective, self.config.search.outcome_limits)
+        self.searcher.learn(trials, event.get("first", []))
 
     def _change(self, config: SearchConfig) -> None:
         """Takes a changed configuration. A new searcher learns the trials that are inside its space.
