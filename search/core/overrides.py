@@ -170,7 +170,8 @@ def _replace(raw: dict[str, Any], parts: list[str], value: Any, shown: str, allo
     """
     node: Any = raw
     if parts[:2] == LIMITS and len(parts) > 2 and isinstance(raw.get("search"), dict):
-        raw["search"]["limits"] = {**(raw["search"].get("limits") or {}), ".".join(parts[2:]): value}
+        limits = {**(raw["search"].get("limits") or {}), ".".join(parts[2:]): value}
+        raw["search"]["limits"] = {metric: limit for metric, limit in limits.items() if limit is not None} or None
         return
     for depth, part in enumerate(parts):
         keys = list(node) if isinstance(node, dict) and not (parts[0] == "space" and is_spec(node)) else []

@@ -10,9 +10,10 @@ and what the setting excludes.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from search.core.feasibility import OutcomeLimit, limits_of, parse_limit
 from search.core.registry import SCHEDULERS, SEARCHERS, WRITERS, Registry
@@ -47,13 +48,19 @@ def _address(text: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 
 
-def _limit(text: str) -> str:
-    parse_limit("", text)
-    return text
+def _limits(given: Any) -> Any:
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError('expected a limit by metric, such as {latency_ms: "<= 5"}')
+    for metric, text in (given or {}).items():
+        try:
+            parse_limit(metric, text)
+        except ValueError as error:
+            raise ValueError(f"{metric}: {text!r}: {error}") from None
+    return given
 
 
-#: The limit on a metric, such as `<= 5`.
-LimitText = Annotated[str, AfterValidator(_limit)]
+#: A limit by metric, such as `{"latency_ms": "<= 5"}`.
+Limits = Annotated[dict[str, str] | None, BeforeValidator(_limits)]
 
 #: The groups of settings, in the order of the reference page and of `run --help`.
 Group = Literal[
@@ -152,7 +159,7 @@ class SearchSection(Section):
         "function or a command is stored with `val_` before its name: `acc max` as `val_acc`.",
         example=["macro_f1 max", "parameters min"],
     )  # fmt: skip
-    limits: dict[str, LimitText] | None = setting(
+    limits: Limits = setting(
         "Search",
         "Limits on outcomes: `<= N` or `>= N` for each limited metric. Only a trial within all limits can be the best. "
         "A trial beyond a limit on `parameters`, `latency_ms` or `peak_memory_mib` ends as soon as the figure is "

@@ -177,8 +177,8 @@ def limits_line(state: SearchState, config: SearchConfig) -> str:
     if not limits:
         return ""
     texts = ", ".join(f"{limit.metric} {limit.sign} {value(limit.bound)}" for limit in limits)
-    feasible = len(state.ranked())
-    line = f"limits: {texts}; {feasible} of {trials_of(len(state.trials))} {'is' if feasible == 1 else 'are'} feasible"
+    feasible, trials = len(state.ranked()), len(state.trials)
+    line = f"limits: {texts}; {feasible} of {trials_of(trials)} {'is' if 1 in (feasible, trials) else 'are'} feasible"
     if not state.none_is_feasible:
         return line
     beyond, number, why = min(

@@ -62,11 +62,12 @@ def test_limit_reads_the_validation_metric_first():
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        ("search.limits={latency_ms: 5}", "5"),
+        ("search.limits={latency_ms: 5}", "--set search.limits={latency_ms: 5}: latency_ms: 5: expected <= or >= and"),
         ('search.limits={latency_ms: "< 5"}', '"<= 5" or ">= 0.9"'),
-        ("search.limits.latency_ms=about 5", "search.limits.latency_ms: 'about 5': expected <= or >= and a number"),
+        ("search.limits.latency_ms=about 5", "latency_ms: 'about 5': expected <= or >= and a number, such as"),
         ('search.limits={a: "<= inf"}', "expected <= or >= and a number"),
-        ("search.limits=5", "search.limits=5"),
+        ("search.limits=5", "--set search.limits=5: expected a limit by metric, such as {latency_ms:"),
+        ("search.limits=[a <= 5]", "expected a limit by metric"),
     ],
 )
 def test_wrong_limit_is_refused_with_its_place_and_what_is_allowed(sets, message):
@@ -78,6 +79,8 @@ def test_wrong_limit_is_refused_with_its_place_and_what_is_allowed(sets, message
 def test_limits_are_set_one_by_one_or_as_a_mapping():
     config = load_config("rnn", [*SETS, "search.limits.a=<= 5", "search.limits.b/c=>= 1"])
     assert config.search.limits == {"a": "<= 5", "b/c": ">= 1"}
+    removed = load_config("rnn", [*SETS, "search.limits.a=<= 5", "search.limits.a=null"])
+    assert removed.search.limits is None
     named = load_config("rnn", SETS, {"search.limits": {"a": "<= 5"}}, named=argument)
     assert named.search.outcome_limits == (OutcomeLimit("a", "<=", 5.0),)
     assert load_config("rnn", SETS).search.outcome_limits == ()
