@@ -54,7 +54,7 @@ class Ended(_Event):
 class EarlierTrial(TypedDict):
     """A trial of another search, for the searcher. `values`: its objective by epoch.
 
-    `figures`: the metrics with a limit on outcomes at its best epoch, if it has any.
+    `figures`: the metrics with a limit on outcomes (`Trial.judged`), if it has any.
     """
 
     params: Params

@@ -158,6 +158,14 @@ class Trial:
         return {epoch: objective.loss(metrics[key]) for epoch, metrics in able.items()}
 
     @property
+    def judged(self) -> dict[str, float]:
+        """The metrics that decide whether it is within the limits on outcomes. Empty if none are known.
+
+        They are of its best epoch, or of the epoch that ended it as infeasible, or from before its first epoch.
+        """
+        return self.curve.get(self.epoch if self.outcome == "infeasible" else self.best_epoch, self.figures)
+
+    @property
     def can_win(self) -> bool:
         """Whether it can be the best trial: it has a result within the limits on outcomes, and did not diverge.
 

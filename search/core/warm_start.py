@@ -101,9 +101,8 @@ def _earlier(trial: Trial, objective: Objective, limits: Sequence[OutcomeLimit])
 
 
 def _figures(trial: Trial, limits: Sequence[OutcomeLimit]) -> dict[str, float]:
-    """The limited metrics of a trial at its best epoch, as far as it has them."""
-    metrics = trial.curve.get(trial.best_epoch, trial.figures)
-    return {limit.metric: value for limit in limits if (value := limit.value(metrics)) is not None}
+    """The limited metrics of a trial, as far as they are known."""
+    return {limit.metric: value for limit in limits if (value := limit.value(trial.judged)) is not None}
 
 
 def _misfit(trial: Trial, space: Space) -> str | None:

@@ -1,9 +1,12 @@
 """A study with limits on outcomes: its decisions, its result, and what people see of it."""
 
+import optuna
 import pytest
 
 import search
+from search.core.replay import open_search, replay
 from search.core.store import Store
+from search.exchange.studies import write_study
 from search.reports.why import why
 from trainables import InputError
 
@@ -87,6 +90,18 @@ def test_study_without_a_feasible_trial_is_finished_and_has_no_best(tmp_path):
     with pytest.raises(InputError, match="no trial is feasible: none of 2 trials is within all limits"):
         _ = study.best
     assert "none is feasible" in repr(study.result)
+
+
+def test_optuna_gets_the_limits_as_constraints(mixed, tmp_path):
+    url, store = f"sqlite:///{tmp_path / 'optuna.db'}", Store(tmp_path)
+    folder, _, config = open_search(store, "limited")
+    write_study(config, replay(folder)[0], "limited", url)
+    study = optuna.load_study(study_name="limited", storage=url)
+    assert study.best_trial.number == 2
+    slow, weak, *_ = study.trials
+    assert slow.constraints == pytest.approx({"latency_ms": 0.44, "recall": -0.8})
+    assert weak.constraints == pytest.approx({"latency_ms": -0.4, "recall": 0.8})
+    assert [trial.state.name for trial in study.trials] == ["PRUNED", "COMPLETE", "COMPLETE", "COMPLETE"]
 
 
 def test_metric_without_the_limited_one_is_refused(tmp_path):

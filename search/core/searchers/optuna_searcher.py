@@ -310,10 +310,8 @@ class OptunaSearcher(Searcher):
     def _constrain(self, asked: Any, trial: Trial) -> None:
         """Sets the constraints of a trial, each above 0 where it is violated. All trials need the same constraints."""
         asked.set_constraint("diverged", float(trial.outcome == "diverged"))
-        epoch = trial.epoch if trial.outcome == "infeasible" else trial.best_epoch
-        metrics = trial.curve.get(epoch, trial.figures)
         for limit in self._outcome_limits:
-            asked.set_constraint(limit.metric, limit.excess(metrics) or 0.0)  # 0: not known
+            asked.set_constraint(limit.metric, limit.excess(trial.judged) or 0.0)  # 0: not known
 
     def _tell_without_value(self, asked: Any) -> None:
         """Adds the result of a trial that diverged, or that is infeasible and has not trained.
