@@ -41,7 +41,7 @@ def run(
     data: str | Path | None = None, name: str | None = None, trials: int | None = None, epochs: int | None = None,
     steps: int | None = None, report_every: int | None = None, time_budget: str | None = None,
     target: float | None = None, cost_budget: float | None = None, worth: float | None = None,
-    searcher: str | None = None, scheduler: str | None = None,
+    limits: Mapping[str, str] | None = None, searcher: str | None = None, scheduler: str | None = None,
     concurrency: int | None = None, seed: int | None = None, resources: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None, set: Mapping[str, Any] | None = None, store: str | Path | None = None,
     address: str | None = None, start: Sequence[Mapping[str, Any]] | None = None, start_from: str | None = None,
@@ -78,6 +78,8 @@ def run(
             `resources`, such as `{"price_gpu_hour": 2.5}`.
         worth: the improvement of the best value that one more hour has to be expected to bring; with less the trials
             end.
+        limits: limits on outcomes by metric, such as `{"latency_ms": "<= 5", "recall": ">= 0.9"}`. Only a trial within
+            all limits can be the best.
         searcher, scheduler, concurrency, seed: as the options of `python -m search run`.
         resources: the resources of a trial, such as `{"cpus": 2, "gpus": 0.25}`.
         settings: further keys of the section `search` of configs/defaults.yaml, such as `{"grace_period": 3}`.
@@ -125,7 +127,7 @@ def run(
     named = {
         "search.trials": trials, "search.epochs": epochs, "search.steps": steps,
         "search.report_every": report_every, "search.time_budget": time_budget, "search.target": target,
-        "search.cost_budget": cost_budget, "search.worth": worth,
+        "search.cost_budget": cost_budget, "search.worth": worth, "search.limits": limits,
         "search.searcher": searcher, "search.scheduler": scheduler, "search.concurrency": concurrency,
         "search.seed": seed, "search.first": start,
     }  # fmt: skip
@@ -178,14 +180,16 @@ def open(name: str, store: str | Path | None = None) -> SearchResult: ...
 @overload
 def open(
     name: str, store: str | Path | None = None, *, space: Mapping[str, Any], objective: str, trials: int, epochs: int,
-    target: float | None = None, searcher: str | None = None, scheduler: str | None = None, seed: int | None = None,
-    start: Sequence[Mapping[str, Any]] | None = None, settings: Mapping[str, Any] | None = None,
+    target: float | None = None, limits: Mapping[str, str] | None = None, searcher: str | None = None,
+    scheduler: str | None = None, seed: int | None = None, start: Sequence[Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> SharedStudy: ...  # fmt: skip
 @names_unknown_arguments
 def open(
     name: str, store: str | Path | None = None, *, space: Mapping[str, Any] | None = None, objective: str | None = None,
-    trials: int | None = None, epochs: int | None = None, target: float | None = None, searcher: str | None = None,
-    scheduler: str | None = None, seed: int | None = None, start: Sequence[Mapping[str, Any]] | None = None,
+    trials: int | None = None, epochs: int | None = None, target: float | None = None,
+    limits: Mapping[str, str] | None = None, searcher: str | None = None, scheduler: str | None = None,
+    seed: int | None = None, start: Sequence[Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> SearchResult | SharedStudy:  # fmt: skip
     """Returns a search of the store, whether it has ended or not. With a `space` it opens a study.
@@ -198,7 +202,7 @@ def open(
     results, as of any search. See docs/howto/ask-and-tell.md.
 
     Args:
-        space, objective, searcher, seed, start: of a study, as of `run`.
+        space, objective, limits, searcher, seed, start: of a study, as of `run`.
         trials: the number of configurations of a study. `ask` returns None after them. A larger number than before
             gives the study more.
         epochs: the number of epochs of a full trial of a study; 1 for trainings that are told once.
@@ -216,8 +220,8 @@ def open(
     opened = Store.open(store)
     flags = {f"search.{key}": value for key, value in mapping(settings, "settings", "{'grace_period': 3}").items()}
     named = {
-        "search.trials": trials, "search.epochs": epochs, "search.target": target, "search.searcher": searcher,
-        "search.scheduler": scheduler, "search.seed": seed, "search.first": start,
+        "search.trials": trials, "search.epochs": epochs, "search.target": target, "search.limits": limits,
+        "search.searcher": searcher, "search.scheduler": scheduler, "search.seed": seed, "search.first": start,
     }  # fmt: skip
     flags |= {key: value for key, value in named.items() if value is not None}
     if space is None and objective is None and not flags:

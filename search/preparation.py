@@ -31,6 +31,7 @@ from trainables import (
     Splits,
     Surveyed,
     Task,
+    Timed,
     get_task,
 )
 from trainables.base.errors import first_line
@@ -65,6 +66,10 @@ def supported_task(config: SearchConfig) -> Task:
             f"{config.place}: resources.{key}: {value:g}: {config.task} trains in one process on at most one GPU: give "
             f"{'1' if key == 'processes' else '1 or a fraction'}, and the other GPUs run more trials at once; several "
             "are for functions and commands"
+        )
+    if "latency_ms" in config.figures_before and not isinstance(task, SelfTrained | Timed):
+        raise InputError(
+            f"{config.place}: search.limits: latency_ms: {config.task} has no `answer` that could be timed"
         )
     if config.search.fuse > 1 and not isinstance(task, Fusable):
         place = f"{config.place}: search.fuse: {config.search.fuse}"

@@ -101,7 +101,8 @@ class SearchResult:
 
         best, trials = self._state.best(), trials_of(len(self._state.trials))
         if best is None:
-            return f"search {self.name}: {self.status}, {trials}, none with a result"
+            result = "none is feasible" if self._state.none_is_feasible else "none with a result"
+            return f"search {self.name}: {self.status}, {trials}, {result}"
         return (
             f"search {self.name}: {self.status}, {trials}, best {self._record.metric} {best.best_value:.4g} at "
             f"{self._config.search.unit.at(best.best_epoch)} of trial {best.number}"
@@ -165,11 +166,13 @@ class SearchResult:
         Columns:
             `outcome`, `epochs`, `best_epoch`, the objective at the best epoch, `seconds`, and each hyperparameter. A
             hyperparameter with the name of another column, such as `epochs`, has the column `params_epochs`. A search
-            that counts in steps has `steps` and `best_step` in place of `epochs` and `best_epoch`.
+            that counts in steps has `steps` and `best_step` in place of `epochs` and `best_epoch`. A search with limits
+            on outcomes has `feasible`: whether the trial has a result within all of them.
         """
         from search.reports.frames import trials_frame
 
-        return trials_frame(self._state, metric=self._record.metric, unit=self._config.search.unit)
+        search = self._config.search
+        return trials_frame(self._state, metric=self._record.metric, unit=search.unit, limited=bool(search.limits))
 
     def curves(self) -> pd.DataFrame:
         """A row for each epoch of each trial: `trial`, `epoch`, and each metric. A metric with the name `trial` or

@@ -283,7 +283,8 @@ class Session:
         """The status after the last training. A finished search loses the checkpoints that nothing needs."""
         if self.search.stopping in ("interrupted", "disk full"):
             return "interrupted"
-        if self.search.cut_off or self.search.state.best() is None:
+        state = self.search.state
+        if self.search.cut_off or (state.best() is None and not state.none_is_feasible):
             return "failed"
         with self.observer.progress("deleting checkpoints that nothing needs"):
             prune(self.search)

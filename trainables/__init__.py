@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Splits,
         Surveyed,
         Task,
+        Timed,
         Traced,
         array_digest,
         content_digest,
@@ -54,8 +55,8 @@ __all__ = [
     "Allowed", "Baselined", "Bootstrapped", "Checked", "Choices", "DataInfo", "Described", "Device", "Diverged",
     "Exported", "Finding", "Fusable", "Illustrated", "InputError", "Learner", "Limited", "Mergeable", "Numbers",
     "Objective", "Params", "Precomputed", "Progress", "Sampling", "SelfTrained", "Splits", "Stack", "Surveyed", "Task",
-    "Traced", "array_digest", "check_params", "choose_device", "content_digest", "fit_batches", "make_optimizer",
-    "make_schedule", "not_finite", "plain", "seed_everything", "shuffled_batches",
+    "Timed", "Traced", "array_digest", "check_params", "choose_device", "content_digest", "fit_batches",
+    "make_optimizer", "make_schedule", "not_finite", "plain", "seed_everything", "shuffled_batches",
 ]  # fmt: skip
 #: Where the public names are defined. They are imported when they are first used: all but the first three need torch.
 _MODULES = ("errors", "values", "task", "device", "batches", "optimizers", "training", "fused", "survey")

@@ -52,7 +52,7 @@ class TensorBoard:
             case "result":
                 self._write(_trial(event["number"]), event["epoch"], event["metrics"], event.get("time", 0))
                 self._end_if_over(state.trials[event["number"]], state)
-            case "completed" | "stopped_early" | "timed_out" | "failed" | "paused" | "interrupted":
+            case "completed" | "stopped_early" | "timed_out" | "failed" | "paused" | "interrupted" | "infeasible":
                 self._end_if_over(state.trials[event["number"]], state)
             case "final_result":
                 self._write(

@@ -60,7 +60,7 @@ class WeightsAndBiases:
                 self._had = {trial.number: trial.epoch for trial in state.trials.values()}
             case "result":
                 self._result(event["number"], event["epoch"], event["metrics"], state)
-            case "completed" | "stopped_early" | "timed_out" | "failed" | "paused" | "interrupted":
+            case "completed" | "stopped_early" | "timed_out" | "failed" | "paused" | "interrupted" | "infeasible":
                 self._end_if_idle(event["number"], state)
             case "ended":
                 self._close()

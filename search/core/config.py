@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from yaml import MarkedYAMLError, YAMLError
 
 import search
+from search.core.feasibility import BEFORE_TRAINING
 from search.core.overrides import SECTIONS, Named, change, flag, given_by, lay_over, values_given
 from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.settings import Resources, SearchSection, Section
@@ -87,6 +88,17 @@ class SearchConfig:
         Early stopping and the final training use the first objective.
         """
         return tuple(parse_objective(text, f"{self.place}: search.objective") for text in self.search.objective or ())
+
+    @property
+    def figures_before(self) -> tuple[str, ...]:
+        """The figures of a configuration that a worker measures before the first epoch of a trial.
+
+        These are figures with a limit on outcomes. The latency is measured too if it is an objective; the parameters
+        are counted in each epoch anyway.
+        """
+        limited = {limit.metric for limit in self.search.outcome_limits}
+        timed = limited | {objective.metric for objective in self.objectives}
+        return tuple(name for name in BEFORE_TRAINING if name in (timed if name == "latency_ms" else limited))
 
     @property
     def by_name(self) -> dict[str, Any]:

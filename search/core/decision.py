@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from search.core.config import parse_duration
 from search.core.events import Outcome, Result
+from search.core.feasibility import infeasible_for_good
 from search.core.settings import SearchSection
 from search.core.state import Trial
 
@@ -99,10 +100,11 @@ def decide(
     The first rule that ends the trial decides:
 
     1. the last epoch diverged
-    2. it was the last epoch that a trial gets (`search.epochs`)
-    3. it took more than `SLOW` times `search.max_epoch_seconds`
-    4. the scheduler stops the trial
-    5. the trial is over its time (`search.trial_timeout`)
+    2. a figure of the configuration is beyond its limit (`search.limits`)
+    3. it was the last epoch that a trial gets (`search.epochs`)
+    4. it took more than `SLOW` times `search.max_epoch_seconds`
+    5. the scheduler stops the trial
+    6. the trial is over its time (`search.trial_timeout`)
 
     Otherwise the scheduler decides whether the trial continues or pauses.
 
@@ -114,6 +116,8 @@ def decide(
     """
     if last.diverged:
         return stop(last.diverged, "diverged")
+    if reason := infeasible_for_good(search.outcome_limits, trial.curve.values()):
+        return stop(reason, "infeasible")
     if last.epoch >= search.epochs:
         # A user's own loop may have a model to save after its last epoch.
         return CONTINUE if ends_itself else stop(complete_reason(search), "completed")
@@ -124,6 +128,12 @@ def decide(
     if ranked.kind != "stop" and is_over_time(trial, search):
         return stop(timeout_reason(search), "timed_out")
     return ranked
+
+
+def decide_before(figures: dict[str, float], search: SearchSection) -> Decision:
+    """The decision on a trial before its first epoch, by the figures of its configuration."""
+    reason = infeasible_for_good(search.outcome_limits, [figures])
+    return stop(reason, "infeasible") if reason else CONTINUE
 
 
 def complete_reason(search: SearchSection) -> str:

@@ -19,7 +19,7 @@ VERSION = 2
 #: The metrics of an epoch by name.
 Metrics = dict[str, float]
 #: The outcome of a trial after a result; a trial that continues has None.
-Outcome = Literal["completed", "stopped_early", "timed_out", "diverged", "paused"]
+Outcome = Literal["completed", "stopped_early", "timed_out", "diverged", "infeasible", "paused"]
 
 #: A limit that ends the trials by their results: the name of its setting, in words.
 Limit = Literal["target", "cost budget", "worth"]
@@ -52,11 +52,15 @@ class Ended(_Event):
 
 
 class EarlierTrial(TypedDict):
-    """A trial of another search, for the searcher. `values`: its objective by epoch."""
+    """A trial of another search, for the searcher. `values`: its objective by epoch.
+
+    `figures`: the metrics with a limit on outcomes (`Trial.judged`), if it has any.
+    """
 
     params: Params
     outcome: str | None
     values: dict[str, float]
+    figures: NotRequired[Metrics]
 
 
 #: The searcher learns from `trials` of the search `from`, and proposes the configurations `first` before others.
@@ -125,6 +129,8 @@ class Result(_Event):
     device: str
     #: Why the trial continues, pauses or stops: `Decision.reason`. Absent if no rule compares trials at this epoch.
     reason: NotRequired[str]
+    #: Why the epoch is beyond a limit on outcomes (`search.limits`) and cannot be the best. Absent if it can.
+    infeasible: NotRequired[str]
     #: The id of the request that pauses the trial.
     request: NotRequired[str]
 
@@ -168,11 +174,15 @@ class Moved(_Event):
     while no worker trained it. `timed_out`: it exceeded its time inside an epoch. `interrupted`: it stopped with the
     search and will be resumed; in a study its process gave it back. `reopened`: it was complete, and the search was
     given more epochs; in a study it was given back, and is asked again. `completed`: a training with its own loop, such
-    as a function or a command, ended.
+    as a function or a command, ended. `infeasible`: a figure that is known before the first epoch is beyond its limit.
     """
 
-    event: Literal["promoted", "stopped_early", "paused", "timed_out", "interrupted", "reopened", "completed"]
+    event: Literal[
+        "promoted", "stopped_early", "paused", "timed_out", "interrupted", "reopened", "completed", "infeasible"
+    ]
     number: int
+    #: With `infeasible`: the figures that were known before the first epoch.
+    figures: NotRequired[Metrics]
     #: With `completed`: the number of epochs that the trial could have had.
     of: NotRequired[int]
     #: Why it changed, in words and figures.

@@ -21,6 +21,8 @@ from trainables.base.values import suggestion
 SECTIONS = ("search", "resources", "data", "space")
 #: The parts of the key of the constraints of a space.
 CONSTRAINTS = ["space", "constraints"]
+#: The parts of the key of the limits on outcomes. After them comes any metric: `search.limits.latency_ms`.
+LIMITS = ["search", "limits"]
 
 #: `named(key, value)` returns a setting as the user wrote it, such as `--trials 0` for (`search.trials`, 0).
 Named = Callable[[str, Any], str]
@@ -144,13 +146,15 @@ def parse_set(text: str, shown: str = "--set ") -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError(f"{shown}{text}: expected KEY=VALUE")
+    parts = key.strip().split(".")
+    if parts[:2] == LIMITS and value.lstrip().startswith((">", "<")):
+        return parts, value.strip()  # to YAML `>` begins a block of text
     try:
         # OmegaConf also reads the files. To YAML 1.1 `1e-4` is a text; to OmegaConf it is a number.
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]
     except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:  # ValueError: 5,000 digits
         spaces = "; write a space after each colon" if re.search(r"[{,]\s*\w+:\S", value) else ""
         raise InputError(f"{shown}{text}: the value is not YAML: {first_line(error)}{spaces}") from error
-    parts = key.strip().split(".")
     return (parts if parts[0] in SECTIONS else ["space", *parts]), parsed
 
 
@@ -165,6 +169,10 @@ def _replace(raw: dict[str, Any], parts: list[str], value: Any, shown: str, allo
         InputError: the key does not exist, or the value has another type than the one before.
     """
     node: Any = raw
+    if parts[:2] == LIMITS and len(parts) > 2 and isinstance(raw.get("search"), dict):
+        limits = {**(raw["search"].get("limits") or {}), ".".join(parts[2:]): value}
+        raw["search"]["limits"] = {metric: limit for metric, limit in limits.items() if limit is not None} or None
+        return
     for depth, part in enumerate(parts):
         keys = list(node) if isinstance(node, dict) and not (parts[0] == "space" and is_spec(node)) else []
         if part not in keys and parts != CONSTRAINTS:

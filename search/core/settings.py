@@ -10,10 +10,12 @@ and what the setting excludes.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from search.core.feasibility import OutcomeLimit, limits_of, parse_limit
 from search.core.registry import SCHEDULERS, SEARCHERS, WRITERS, Registry
 from trainables.base.unit import Unit
 from trainables.base.values import suggestion
@@ -44,6 +46,21 @@ def _address(text: str) -> str:
 
 #: The address of a web hook, or `env:NAME` of the environment variable with the address.
 Address = Annotated[str, AfterValidator(_address)]
+
+
+def _limits(given: Any) -> Any:
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError('expected a limit by metric, such as {latency_ms: "<= 5"}')
+    for metric, text in (given or {}).items():
+        try:
+            parse_limit(metric, text)
+        except ValueError as error:
+            raise ValueError(f"{metric}: {text!r}: {error}") from None
+    return given
+
+
+#: A limit by metric, such as `{"latency_ms": "<= 5"}`.
+Limits = Annotated[dict[str, str] | None, BeforeValidator(_limits)]
 
 #: The groups of settings, in the order of the reference page and of `run --help`.
 Group = Literal[
@@ -141,6 +158,13 @@ class SearchSection(Section):
         "null: the task's own metric alone. Several metrics need searcher nsga2, random or grid. The objective of a "
         "function or a command is stored with `val_` before its name: `acc max` as `val_acc`.",
         example=["macro_f1 max", "parameters min"],
+    )  # fmt: skip
+    limits: Limits = setting(
+        "Search",
+        "Limits on outcomes: `<= N` or `>= N` for each limited metric. Only a trial within all limits can be the best. "
+        "A trial beyond a limit on `parameters`, `latency_ms` or `peak_memory_mib` ends as soon as the figure is "
+        "known. Any other metric may come back within its limit, so the trial goes on. null: no limits.",
+        example={"latency_ms": "<= 5", "recall": ">= 0.9"}, default=None,
     )  # fmt: skip
     balance: str | None = setting(
         "Search",
@@ -326,6 +350,11 @@ class SearchSection(Section):
     def unit(self) -> Unit:
         """The unit in which people see the progress of a trial."""
         return Unit(self.report_every)
+
+    @property
+    def outcome_limits(self) -> tuple[OutcomeLimit, ...]:
+        """The limits of `limits`."""
+        return limits_of(self.limits)
 
 
 class Resources(Section):

@@ -25,7 +25,7 @@ from search.core.space import Plain
 from trainables import Objective, Params
 
 #: Outcomes after which a trial does not run again, unless the search is given more.
-OVER = ("completed", "stopped_early", "timed_out", "diverged", "failed")
+OVER = ("completed", "stopped_early", "timed_out", "diverged", "infeasible", "failed")
 #: The window of `Trial.improving`, as a share of the trial's epochs. Other shares were not measured.
 IMPROVING_SHARE = 1 / 5
 
@@ -50,7 +50,8 @@ class Trial:
     seed: int
     curve: dict[int, dict[str, float]] = field(default_factory=dict)
     outcome: str | None = None
-    #: The epoch with the best objective so far, and the objective there; 0 and NaN before the first result.
+    #: The epoch with the best objective so far, and the objective there; 0 and NaN before the first result. An epoch
+    #: within the limits on outcomes is better than any epoch beyond them.
     best_epoch: int = 0
     best_value: float = math.nan
     #: Checkpoints, oldest first. Their files may have been deleted since.
@@ -58,6 +59,10 @@ class Trial:
     #: The time of its latest report (milliseconds since 1970), and the device of its latest epoch.
     reported: int = 0
     device: str = "cpu"
+    #: Why an epoch is beyond a limit on outcomes (`search.limits`), by epoch.
+    infeasible: dict[int, str] = field(default_factory=dict)
+    #: The figures that were known before its first epoch, if they made it infeasible.
+    figures: dict[str, float] = field(default_factory=dict)
     #: The causes of its failures since its last new epoch.
     retries: list[str] = field(default_factory=list)
     #: The number of parts of a batch; a trial that ran out of memory has two.
@@ -112,7 +117,11 @@ class Trial:
         """Adds an epoch's metrics. The earlier of two epochs with equal objectives stays the best."""
         self.curve[epoch] = metrics
         value = metrics.get(objective.key)
-        if value is not None and (not self.best_epoch or objective.better(value, self.best_value)):
+        if value is None:
+            return
+        feasible, was_feasible = epoch not in self.infeasible, self.best_epoch not in self.infeasible
+        better = objective.better(value, self.best_value) if feasible == was_feasible else feasible
+        if not self.best_epoch or better:
             self.best_epoch, self.best_value = epoch, value
 
     def steady(self, window: int, objective: Objective) -> tuple[float, int]:
@@ -143,18 +152,28 @@ class Trial:
         return bool(means) and means[-1] < min(means[:-window], default=math.inf)
 
     def _losses(self, objective: Objective) -> dict[int, float]:
-        """The validation loss by epoch, in the order of the epochs; epochs without it are left out."""
+        """The validation loss by epoch, in the order of the epochs; epochs without it, or infeasible, are left out."""
         key = objective.key
-        return {epoch: objective.loss(m[key]) for epoch, m in sorted(self.curve.items()) if key in m}
+        able = {epoch: m for epoch, m in sorted(self.curve.items()) if key in m and epoch not in self.infeasible}
+        return {epoch: objective.loss(metrics[key]) for epoch, metrics in able.items()}
+
+    @property
+    def judged(self) -> dict[str, float]:
+        """The metrics that decide whether it is within the limits on outcomes. Empty if none are known.
+
+        They are of its best epoch, or of the epoch that ended it as infeasible, or from before its first epoch.
+        """
+        return self.curve.get(self.epoch if self.outcome == "infeasible" else self.best_epoch, self.figures)
 
     @property
     def can_win(self) -> bool:
-        """Whether it can be the best trial: it has a result and did not diverge.
+        """Whether it can be the best trial: it has a result within the limits on outcomes, and did not diverge.
 
         A trial that was stopped, timed out, interrupted or failed can win by its epochs before. A configuration that
         diverged may diverge sooner the next time.
         """
-        return self.best_epoch > 0 and self.outcome != "diverged"
+        lost = self.outcome in ("diverged", "infeasible") or self.best_epoch in self.infeasible
+        return self.best_epoch > 0 and not lost
 
 
 @dataclass(frozen=True)
@@ -283,7 +302,10 @@ class SearchState:
                 self._begin(event)
             case "result" | "checkpoint" | "retry" | "failed":
                 self._apply_to_trial(self.trials[event["number"]], event)
-            case "promoted" | "stopped_early" | "paused" | "timed_out" | "interrupted" | "reopened" | "completed":
+            case (
+                "promoted" | "stopped_early" | "paused" | "timed_out" | "interrupted" | "reopened" | "completed"
+                | "infeasible"
+            ):  # fmt: skip
                 self._apply_to_trial(self.trials[event["number"]], event)
             case "repeat_started" | "repeat_result" | "repeat_finished":
                 self._apply_repeat(event)
@@ -368,6 +390,8 @@ class SearchState:
                 trial.outcome = event["outcome"]
                 trial.held_by = event.get("request", trial.held_by)
                 trial.retries = []
+                if why := event.get("infeasible"):
+                    trial.infeasible[event["epoch"]] = why
                 if trial.outcome == "diverged":
                     trial.curve[event["epoch"]] = event["metrics"]
                 else:
@@ -386,6 +410,8 @@ class SearchState:
                 trial.ended_itself = trial.epoch < event.get("of", trial.epoch)
             case "failed" | "timed_out" | "stopped_early" | "paused" | "interrupted" as outcome:
                 trial.outcome = outcome
+            case "infeasible":
+                trial.outcome, trial.figures = "infeasible", event.get("figures", {})
             case _:
                 assert_never(event)
         if event["event"] == "failed":
@@ -438,6 +464,12 @@ class SearchState:
         """
         able = (t for t in self.trials.values() if t.can_win and (parameter is None or t.params[parameter] == value))
         return min(able, key=lambda trial: self.objective.loss(trial.best_value), default=None)
+
+    @property
+    def none_is_feasible(self) -> bool:
+        """Whether trials have figures, but none is within all limits on outcomes."""
+        beyond = any(t.infeasible or t.outcome == "infeasible" for t in self.trials.values())
+        return beyond and self.best() is None
 
     def ranked(self) -> list[Trial]:
         """The trials that can win, the best first."""

@@ -15,7 +15,7 @@ A method returns events and changes nothing until `apply` takes them in. The cal
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Literal, cast
@@ -24,7 +24,7 @@ import numpy as np
 
 from search.core.changes import with_changes
 from search.core.config import SearchConfig
-from search.core.decision import CONTINUE, Decision, TrialResult, complete_reason, decide, go_on
+from search.core.decision import CONTINUE, Decision, TrialResult, complete_reason, decide, decide_before, go_on
 from search.core.events import (
     CheckpointWritten,
     Event,
@@ -37,6 +37,7 @@ from search.core.events import (
     WarmStarted,
 )
 from search.core.failures import Failure, may_retry, sign
+from search.core.feasibility import check_measured, infeasible, infeasible_for_good, ranked_last
 from search.core.limits import in_force, reached
 from search.core.pareto import measured
 from search.core.registry import SCHEDULERS, SEARCHERS
@@ -120,12 +121,13 @@ class Study:
                 self._change(with_changes(self.config, event["content"]))
             case "trial":
                 self._take_trial(self.state.trials[event["number"]])
-            case "result" | "failed" | "timed_out" | "completed":
+            case "result" | "failed" | "timed_out" | "completed" | "infeasible":
                 self._take_result(event)
 
     def _learn(self, event: WarmStarted) -> None:
         self._warm = event
-        self.searcher.learn(as_trials(event, self.objective), event.get("first", []))
+        trials = as_trials(event, self.objective, self.config.search.outcome_limits)
+        self.searcher.learn(trials, event.get("first", []))
 
     def _change(self, config: SearchConfig) -> None:
         """Takes a changed configuration. A new searcher learns the trials that are inside its space.
@@ -169,8 +171,8 @@ class Study:
         trial = self.state.trials[event["number"]]
         view = self._view(trial.number)
         if event["event"] == "result" and event["outcome"] != "diverged":
-            view.add(trial.number, event["epoch"], self.objective.val_loss(event["metrics"]))
-        if trial.outcome == "diverged":
+            view.add(trial.number, event["epoch"], self._loss(event["metrics"]))
+        if trial.outcome in ("diverged", "infeasible"):
             view.remove(trial.number)
         if trial.idle:
             self._tell(trial)
@@ -214,7 +216,7 @@ class Study:
         waiting = self.state.paused()
         if self._is_short_of_time:
             # A new trial takes more time than is left, a paused trial less. The furthest goes first, then the best.
-            losses = {n: self.objective.val_loss(self.state.trials[n].curve[epoch]) for n, epoch in waiting.items()}
+            losses = {n: self._loss(self.state.trials[n].curve[epoch]) for n, epoch in waiting.items()}
             return min(waiting, key=lambda n: (-waiting[n], losses[n], n), default=None)
         return None
 
@@ -299,13 +301,16 @@ class Study:
             The events to record, and a decision for each trial with a new epoch.
 
         Raises:
-            InputError: the search has an objective that the epochs do not measure.
+            InputError: the search has an objective or a limit that the epochs do not measure.
         """
-        trials = self.state.trials
+        trials, limits = self.state.trials, self.config.search.outcome_limits
         results = [r for r in results if not (trials[r.number].stopped_by and trials[r.number].over)]
         new = [r for r in results if r.epoch not in trials[r.number].curve]
         for objective in self.config.objectives if new and not new[0].diverged else ():
             measured(new[0].metrics, objective)
+        for r in new:
+            if not r.diverged:
+                check_measured(limits, r.metrics)
         decisions = self.decide(new)
         last = {r.number: r.epoch for r in new}
         events: list[Event] = []
@@ -317,6 +322,8 @@ class Study:
             )  # fmt: skip
             if decision.reason and not r.diverged:
                 result["reason"] = decision.reason
+            if why := "" if r.diverged else infeasible(limits, r.metrics):
+                result["infeasible"] = why
             if decision.request:
                 result["request"] = decision.request
             events.append(result)
@@ -347,6 +354,19 @@ class Study:
             return f"its own loop ended there, {left} before the last that a trial gets"
         return complete_reason(self.config.search)
 
+    def begin(self, figures: Mapping[int, dict[str, float]]) -> list[Event]:
+        """The events of the trials that end before their first epoch.
+
+        Args:
+            figures: by the number of the trial, the figures of its configuration that are known.
+        """
+        decisions = {number: decide_before(own, self.config.search) for number, own in figures.items()}
+        return [
+            Moved(event="infeasible", number=number, reason=decision.reason, figures=dict(figures[number]))
+            for number, decision in decisions.items()
+            if decision.kind == "stop" and not self.state.trials[number].idle
+        ]
+
     def decide(self, results: Sequence[TrialResult]) -> dict[int, Decision]:
         """The decisions on new epochs of trials that report together.
 
@@ -356,8 +376,8 @@ class Study:
         # All are added before one is judged, as trials that report together are compared with each other. Applying the
         # result event adds the same loss again.
         for r in results:
-            if not r.diverged:
-                self._view(r.number).add(r.number, r.epoch, self.objective.val_loss(r.metrics))
+            if not r.diverged and not infeasible_for_good(self.config.search.outcome_limits, [r.metrics]):
+                self._view(r.number).add(r.number, r.epoch, self._loss(r.metrics))
         return {number: self._decide([r for r in results if r.number == number])
                 for number in dict.fromkeys(r.number for r in results)}  # fmt: skip
 
@@ -481,6 +501,10 @@ class Study:
 
     # Views
 
+    def _loss(self, metrics: dict[str, float]) -> float:
+        """The loss of an epoch by which trials are compared: an epoch beyond a limit follows all others."""
+        return ranked_last(self.config.search.outcome_limits, metrics, self.objective.val_loss(metrics))
+
     def _view(self, number: int) -> _View:
         return self._views[self._turn(number)]
 
@@ -495,7 +519,12 @@ class Study:
 
     def rungs(self) -> Losses:
         """Epoch of each rung -> trial number -> loss."""
-        return merge_rungs(map(self.scheduler.rungs, self._views))
+        rungs, trials = merge_rungs(map(self.scheduler.rungs, self._views)), self.state.trials
+        if not self.config.search.limits:
+            return rungs
+        # Trials were compared by `_loss`, whose values for infeasible epochs mean nothing to people.
+        return {epoch: {n: self.objective.val_loss(trials[n].curve[epoch]) for n in rung if epoch in trials[n].curve}
+                for epoch, rung in rungs.items()}  # fmt: skip
 
 
 class _View:
@@ -519,7 +548,7 @@ class _View:
         return self._study._turn(number) == self._turn
 
     def loss(self, trial: Trial) -> float:
-        return self._study.objective.val_loss(trial.curve[trial.epoch])
+        return self._study._loss(trial.curve[trial.epoch])
 
     def before(self, trial: Trial) -> float:
         return first_of_round(self._study.config, trial.number)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
 
 from search.core.config import SearchConfig
 from search.core.events import EarlierTrial, WarmStarted
+from search.core.feasibility import OutcomeLimit, infeasible
 from search.core.registry import SEARCHERS
 from search.core.replay import open_search, replay
 from search.core.space import Space
@@ -78,24 +81,28 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     outside = Counter(parameter for parameter in misfits.values() if parameter)
     reasons = ", ".join(f"{count} for {parameter}" for parameter, count in outside.items())
     left_out = f"; {outside.total()} lie outside this space ({reasons})" if outside else ""
-    key = state.objective.key
-    trials = [
-        EarlierTrial(
-            params=trial.params,
-            outcome=trial.outcome,
-            values={str(epoch): metrics[key] for epoch, metrics in trial.curve.items() if key in metrics},
-        )
-        for trial in over
-        if not misfits[trial.number]
-    ]
+    limits = config.search.outcome_limits
+    trials = [_earlier(trial, state.objective, limits) for trial in over if not misfits[trial.number]]
     if not trials:
         raise InputError(f"{place}: none of its {len(over)} finished trials can be used{left_out}")
     lines = [f"warm start: {len(trials)} of {len(over)} finished trials of {name} taken{left_out}"]
     if record.fingerprint != fingerprint and not record.elsewhere:
         lines.append(f"warm start: {name} was made on other data (fingerprint {record.fingerprint})")
-    best = state.best()
-    first = [best.params] if best is not None else []
+    within = (trial.params for trial in state.ranked() if not infeasible(limits, _figures(trial, limits)))
+    first = list(islice(within, 1))
     return {"event": "warm_start", "from": name, "trials": trials, "first": first}, lines
+
+
+def _earlier(trial: Trial, objective: Objective, limits: Sequence[OutcomeLimit]) -> EarlierTrial:
+    key = objective.key
+    values = {str(epoch): metrics[key] for epoch, metrics in trial.curve.items() if key in metrics}
+    earlier = EarlierTrial(params=trial.params, outcome=trial.outcome, values=values)
+    return {**earlier, "figures": figures} if (figures := _figures(trial, limits)) else earlier
+
+
+def _figures(trial: Trial, limits: Sequence[OutcomeLimit]) -> dict[str, float]:
+    """The limited metrics of a trial, as far as they are known."""
+    return {limit.metric: value for limit in limits if (value := limit.value(trial.judged)) is not None}
 
 
 def _misfit(trial: Trial, space: Space) -> str | None:
@@ -107,12 +114,16 @@ def _misfit(trial: Trial, space: Space) -> str | None:
     return None
 
 
-def as_trials(event: WarmStarted, objective: Objective) -> list[Trial]:
+def as_trials(event: WarmStarted, objective: Objective, limits: Sequence[OutcomeLimit] = ()) -> list[Trial]:
     """The earlier trials of the event for `Searcher.learn`, numbered -1, -2 and so on."""
     trials = []
     for index, earlier in enumerate(event["trials"]):
         trial = Trial(-1 - index, earlier["params"], seed=0, outcome=earlier["outcome"])
+        trial.figures = earlier.get("figures", {})
+        beyond = infeasible(limits, trial.figures)
         for epoch, value in earlier["values"].items():
-            trial.take(int(epoch), {objective.key: value}, objective)
+            if beyond:
+                trial.infeasible[int(epoch)] = beyond
+            trial.take(int(epoch), {**trial.figures, objective.key: value}, objective)
         trials.append(trial)
     return trials

@@ -124,7 +124,7 @@ def write_study(
     best, states, notes = state.best(), optuna.trial.TrialState, list[str]()
     for _, trial in sorted(state.trials.items()):
         kind = states.FAIL
-        if trial.can_win:
+        if trial.can_win or trial.outcome == "infeasible" or trial.infeasible:
             kind = states.COMPLETE if trial.outcome == "completed" or trial is best else states.PRUNED
         if trial is best and trial.outcome != "completed":
             notes.append(f"trial {trial.number}, the best, is written as complete although it was {trial.outcome}")
@@ -162,8 +162,10 @@ def _frozen(trial: Trial, config: SearchConfig, state: SearchState, kind: Any, o
         params={p.name: trial.params[p.name] for p in parameters},
         distributions={p.name: distribution(p) for p in parameters},
         intermediate_values=curve if len(objectives) == 1 else {},
+        constraints={limit.metric: beyond for limit in config.search.outcome_limits
+                     if (beyond := limit.excess(trial.judged)) is not None} or None,
         user_attrs={"number": trial.number, "outcome": trial.outcome, "seed": trial.seed, "seconds": trial.seconds},
-    )
+    )  # fmt: skip
 
 
 def _curve(trial: Any, metric: str) -> dict[int, dict[str, float]]:

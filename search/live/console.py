@@ -115,7 +115,9 @@ class Reporter:
                 self._progress.pop(event["number"], None)
                 self._stopped_before.discard(event["number"])
                 if self.verbose or event["outcome"] not in (None, "paused"):
-                    self._say_epoch(state.trials[event["number"]], event["metrics"], event["outcome"], state)
+                    why = f" ({event.get('reason', '')})" if event["outcome"] == "infeasible" else ""
+                    ended = f"{event['outcome'] or ''}{why}" or None
+                    self._say_epoch(state.trials[event["number"]], event["metrics"], ended, state)
                 else:
                     self._say_standing()
 
@@ -127,6 +129,8 @@ class Reporter:
             case "stalled":
                 numbers, limit = _listed(event["numbers"]), f"{event['limit']} (search.stall_timeout)"
                 return f"trial {numbers} ended no epoch within {limit}: its worker is ended"
+            case "infeasible":
+                return f"trial {event['number']} is infeasible and ends before it trains: {event.get('reason', '')}"
             case "timed_out":
                 return f"trial {event['number']} is over its time (search.trial_timeout) and ends with what it has"
             case "hint":

@@ -105,6 +105,8 @@ def _next_commands(outcome: SearchOutcome) -> list[tuple[str, str]]:
         return commands
     if state.status == "finished":
         commands = [(f"report {name} --open", "curves, hyperparameters, costs")]
+        if state.best() is None:  # none is feasible
+            return commands
         if _predicts(outcome.task):
             commands.append((f"predict {outcome.config.task} INPUT...", "use the model"))
         if not isinstance(outcome.task, SelfTrained) or outcome.task.tests:

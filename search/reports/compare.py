@@ -69,8 +69,9 @@ class Comparison:
             `searcher`. A column for each setting that differs between the searches, such as `search.seed`. `trials`:
             their number by outcome. `epochs`, or `steps` of a search that counts in steps. `seconds`, `seconds of
             failed trials` and `seconds of stopped trials`. `cost`, if the searches have prices.
-        trials: a row for each trial, the best one first. `search`, `trial`, `outcome`. `val_METRIC`: the best value;
-            NaN for a trial that diverged. `behind`: the difference to the best trial. A column for each further
+        trials: a row for each trial, the best one first. `search`, `trial`, `outcome`. `feasible`: as of
+            `trials_frame`, if a search has limits on outcomes. `val_METRIC`: the best value; NaN for a trial that
+            diverged or is infeasible. `behind`: the difference to the best trial. A column for each further
             objective, and `front`: whether the trial is on the Pareto front. `best_epoch` and `epochs`, or `best_step`
             and `steps`. `seconds`, `cost`.
             A column for each hyperparameter that differs between trials.
@@ -157,7 +158,10 @@ def read_tables(store: Store, task: str | None = None) -> Iterable[SearchTable]:
             record.id or name, name, config.task, record.created, record.fingerprint, objectives,
             f"{config.search.searcher} + {config.search.scheduler}",
             test.get(state.objective.metric, math.nan),
-            trials_frame(state, objectives=objectives, resources=config.resources, unit=config.search.unit),
+            trials_frame(
+                state, objectives=objectives, resources=config.resources, unit=config.search.unit,
+                limited=bool(config.search.limits),
+            ),
             config.search.unit,
             {name: redacted(str(value)) for name, value in config.by_name.items() if value is not None},
         )  # fmt: skip
@@ -197,10 +201,12 @@ def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) 
     units = dict.fromkeys(table.unit.name for table in tables)
     best = [f"best_{unit}" for unit in units]
     measured = {"search", "trial", "outcome", *best, *(f"{unit}s" for unit in units), "behind", "front"}
-    measured |= {"seconds", "cost"}
+    measured |= {"seconds", "cost", "feasible"}
     frames = [table.trials.reset_index().assign(search=table.name) for table in tables]
     frame = pd.concat(frames, ignore_index=True)
-    ranked = frame["outcome"] != "diverged"  # as `Trial.can_win`
+    ranked = ~frame["outcome"].isin(("diverged", "infeasible"))  # as `Trial.can_win`
+    if "feasible" in frame:  # a search without limits lacks it
+        ranked &= frame["feasible"].ne(False)
     ranked &= frame[best].gt(0).any(axis=1)
     for name in [*metrics, *best]:
         frame[name] = frame[name].where(ranked) if name in frame else math.nan
@@ -211,7 +217,7 @@ def rank_trials(tables: Sequence[SearchTable], objectives: Sequence[Objective]) 
         for name, objective in zip(metrics, objectives, strict=True)
     })  # fmt: skip
     frame["behind"] = losses.iloc[:, 0] - losses.iloc[:, 0].min()
-    own = ["search", "trial", "outcome", metrics[0], "behind"]
+    own = ["search", "trial", "outcome", *(["feasible"] if "feasible" in frame else []), metrics[0], "behind"]
     if len(objectives) > 1:
         complete = losses.dropna()
         frame["front"] = frame.index.isin(complete.index[nondominated(complete.to_numpy())])

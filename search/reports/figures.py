@@ -58,6 +58,7 @@ class Style:
 #: Styles by outcome, in the order in which they are drawn.
 STYLES = {
     "failed": Style("#cc79a7", symbol="x", sign="✕"), "diverged": Style("#cc79a7", "dot", "x-open", "╳"),
+    "infeasible": Style("#b59a00", "dash", "triangle-down", "▼"),
     "stopped_early": Style("#909090"), "paused": Style("#909090", "dot", "circle-open", "○"),
     "interrupted": Style("#e69f00"), "running": Style("#e69f00", "dot", "circle-open", "○"),
     "timed_out": Style("#56b4e9", "dash", "square", "■"), "completed": Style("#1f83c7"),

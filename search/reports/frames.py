@@ -22,11 +22,13 @@ from trainables.base.unit import EPOCHS, Unit
 def trials_frame(
     state: SearchState, *, metric: str | None = None, objectives: Sequence[Objective] = (),
     resources: Resources | None = None, parameters: Iterable[str] | None = None, unit: Unit = EPOCHS,
+    limited: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """A row for each trial, indexed by `trial` (its number).
 
     Columns:
-        `outcome`: `running` for a trial that has not ended. `epochs`: number of trained epochs. `best_epoch`: 0 before
+        `outcome`: `running` for a trial that has not ended. `feasible`: only with `limited`; whether the trial has a
+        result within all limits on outcomes. `epochs`: number of trained epochs. `best_epoch`: 0 before
         the first result. METRIC: the objective at the best epoch. A column for each further objective, at the best
         epoch. `seconds`: of training and validation. `cost`: only with `resources`. A column for each hyperparameter;
         one whose name is taken, such as `epochs`, has the column `params_epochs`.
@@ -37,17 +39,20 @@ def trials_frame(
         resources: CPUs, GPUs and prices of a trial.
         parameters: names of the hyperparameters; by default those of any trial.
         unit: with steps, `steps` and `best_step` replace `epochs` and `best_epoch`.
+        limited: whether the search has limits on outcomes.
     """
     trials = [state.trials[number] for number in sorted(state.trials)]
     further = objectives[1:]
-    own = ["trial", "outcome", f"{unit.name}s", f"best_{unit.name}", metric or state.objective.key]
+    own = ["trial", "outcome", *(["feasible"] if limited else [])]
+    own += [f"{unit.name}s", f"best_{unit.name}", metric or state.objective.key]
     own += [*(objective.metric for objective in further), "seconds", *(["cost"] if resources else [])]
     if parameters is None:
         parameters = dict.fromkeys(name for trial in trials for name in trial.params)
     columns = free_columns(parameters, own)
     rows = [
         (
-            trial.number, trial.outcome or "running", unit(trial.epoch), unit(trial.best_epoch), trial.best_value,
+            trial.number, trial.outcome or "running", *([trial.can_win] if limited else []),
+            unit(trial.epoch), unit(trial.best_epoch), trial.best_value,
             *(_at_best(trial, objective) for objective in further),
             trial.seconds, *([cost(trial, resources)["cost"]] if resources else []),
             *(_without_surrogates(trial.params.get(name)) for name in columns),

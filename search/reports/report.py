@@ -39,7 +39,7 @@ from search.reports.figures import FINALISTS, STYLES, Drawing, drawings, hovers
 from search.reports.frames import trials_frame
 from search.reports.pages import render
 from search.reports.repeat_command import again
-from search.reports.summary import configuration, no_winner, tally
+from search.reports.summary import configuration, limits_line, no_winner, tally
 from search.reports.view import View
 from trainables import InputError
 from trainables.base.files import replacing
@@ -171,6 +171,9 @@ def _head(view: View) -> list[dict[str, Any]]:
         numbers = ", ".join(str(t.number) for t in front(state.trials.values(), config.objectives))
         row("Pareto front", "", f"of {', '.join(config.search.objective or ())}: trials {numbers}")
     row("trials", str(len(state.trials)), tally(t.outcome for t in state.trials.values()).replace("_", " "))
+    if line := limits_line(state, config):
+        name, _, words = line.partition(": ")
+        row(name, "", words)
     trained = sum(t.seconds for t in state.trials.values())
     sessions = f" in {state.sessions} sessions" if state.sessions > 1 else ""
     until = time.time() * 1000 if view.is_running else None
@@ -403,7 +406,8 @@ def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> d
     """
     names = [p.name for p in config.space.parameters if p.searched]
     objectives = config.objectives or (state.objective,)
-    frame = trials_frame(state, objectives=objectives, parameters=names)
+    limited = bool(config.search.limits)
+    frame = trials_frame(state, objectives=objectives, parameters=names, limited=limited)
     records = {number: dict(zip(frame.columns, row, strict=True)) for number, *row in frame.itertuples(name=None)}
     best, every = state.best(), [*state.ranked(), *(t for t in state.trials.values() if not t.can_win)]
     on_front = {t.number for t in front(state.trials.values(), config.objectives)} if config.objectives else set()
@@ -416,6 +420,7 @@ def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> d
         cells = [
             (f"{trial.number}{mark}", trial.number),
             (values["outcome"].replace("_", " "), None),
+            *([("yes" if values["feasible"] else "no", None)] if limited else []),
             (str(config.search.unit(int(values["epochs"]))), None),
             (duration(values["seconds"]), values["seconds"]),
         ]
@@ -432,7 +437,8 @@ def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> d
                 "cells": texts, "keys": keys}  # fmt: skip
 
     rows = [row(trial) for trial in every[:ROWS]]
-    heads = ["trial", "outcome", f"{config.search.unit.name}s", "time", *measured, *given]
+    heads = ["trial", "outcome", *(["feasible"] if limited else [])]
+    heads += [f"{config.search.unit.name}s", "time", *measured, *given]
     words = f"{tally(trial.outcome for trial in every).replace('_', ' ')}."
     if left := len(every) - len(rows):
         words += (

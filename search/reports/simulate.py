@@ -11,6 +11,7 @@ from typing import Any
 from search.core.config import SearchConfig, check_config
 from search.core.decision import TrialResult
 from search.core.events import Event, Moved
+from search.core.feasibility import infeasible
 from search.core.overrides import change
 from search.core.readable import figure
 from search.core.replay import open_search, replay
@@ -120,7 +121,8 @@ class _Simulation:
         metrics = self.recorded.trials[number].curve[epoch]
         value = metrics.get(self.study.objective.key)
         diverged = None if value is not None else "the recorded epoch diverged"
-        if value is not None and (loss := self.study.objective.loss(value)) < self.outcome.best_loss:
+        able = value is not None and not infeasible(self.study.config.search.outcome_limits, metrics)
+        if able and (loss := self.study.objective.val_loss(metrics)) < self.outcome.best_loss:
             self.outcome.best, self.outcome.best_loss = number, loss
         events, _ = self.study.report([TrialResult(number, epoch, metrics, diverged)])
         self._apply(events)

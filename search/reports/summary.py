@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from statistics import fmean, stdev
 
 from search.core.config import SearchConfig
+from search.core.feasibility import excess, infeasible
 from search.core.limits import in_force
 from search.core.outlook import outlook_line
 from search.core.pareto import front, value_of
@@ -23,7 +24,8 @@ from trainables.base.unit import Unit
 #: The text of each outcome, in the order of `tally`. None: the trial is running.
 OUTCOMES = {
     None: "running", "paused": "paused", "interrupted": "interrupted", "completed": "completed",
-    "stopped_early": "stopped early", "timed_out": "out of time", "diverged": "diverged", "failed": "failed",
+    "stopped_early": "stopped early", "timed_out": "out of time", "infeasible": "infeasible", "diverged": "diverged",
+    "failed": "failed",
     "unknown": "unknown, as the logged search stopped them",
 }  # fmt: skip
 
@@ -77,8 +79,10 @@ def check_trial(state: SearchState, name: str, number: int) -> None:
 def no_winner(state: SearchState) -> str:
     """The reason why a search has no best trial: its trials failed or diverged, or none has a result yet.
 
-    A trial that diverged has values, but it cannot be the best trial.
+    A trial that diverged has values, but it cannot be the best trial. Nor can a trial beyond a limit on outcomes.
     """
+    if state.none_is_feasible:
+        return f"no trial is feasible: none of {trials_of(len(state.trials))} is within all limits"
     outcomes = [trial.outcome for trial in state.trials.values()]
     if state.status not in ("finished", "failed"):
         return "no trial has a result yet"
@@ -149,6 +153,8 @@ def _tested(state: SearchState, final: FinalRun, config: SearchConfig) -> list[s
 def _effort(state: SearchState, config: SearchConfig) -> list[str]:
     """The outcomes of the trials, the limit that ended them, the savings of early stopping, and an audit's result."""
     lines = [f"trials: {tally(t.outcome for t in state.trials.values())}"]
+    if line := limits_line(state, config):
+        lines.append(line)
     if limit := in_force(config, state):
         lines.append(f"ended by its {limit['why']}: {limit['reason']}")
     if line := outlook_line(config, state):
@@ -163,6 +169,25 @@ def _effort(state: SearchState, config: SearchConfig) -> list[str]:
     if paragraph := audit_paragraph(audit_rows(state), state):
         lines.append(paragraph)
     return lines
+
+
+def limits_line(state: SearchState, config: SearchConfig) -> str:
+    """The number of feasible trials; without any, the trial that is nearest to the limits. Empty without limits."""
+    limits = config.search.outcome_limits
+    if not limits:
+        return ""
+    texts = ", ".join(f"{limit.metric} {limit.sign} {value(limit.bound)}" for limit in limits)
+    feasible, trials = len(state.ranked()), len(state.trials)
+    line = f"limits: {texts}; {feasible} of {trials_of(trials)} {'is' if 1 in (feasible, trials) else 'are'} feasible"
+    if not state.none_is_feasible:
+        return line
+    beyond, number, why = min(
+        (excess(limits, metrics), trial.number, infeasible(limits, metrics))
+        for trial in state.trials.values()
+        for metrics in ([trial.figures] if trial.figures else []) + [*trial.curve.values()]
+        if infeasible(limits, metrics)
+    )
+    return f"{line}; the nearest is trial {number}, {100 * beyond:.3g} % beyond: {why}"
 
 
 def trials_of(total: float, search: SearchSection | None = None) -> str:

@@ -29,6 +29,7 @@ _LINES = {
     "completed": "{at}: complete; {reason}",
     "interrupted": "interrupted with the search; it continues from its checkpoint when the search is resumed",
     "timed_out": "out of time inside an epoch: {reason}",
+    "infeasible": "infeasible, stopped before its first epoch: {reason}",
 }
 #: The reason of an event in a journal without reasons.
 _REASONS = {
@@ -39,7 +40,7 @@ _REASONS = {
 #: The decision on an epoch, by its outcome.
 _DECISIONS = {
     None: "continues", "paused": "paused", "completed": "complete", "stopped_early": "stopped",
-    "timed_out": "out of time",
+    "timed_out": "out of time", "infeasible": "infeasible",
 }  # fmt: skip
 
 
@@ -136,6 +137,8 @@ class _Story:
         if outcome == "diverged":
             self.lines.append(f"{at}: ended, as {event['diverged']}")
             return
+        if outcome != "infeasible" and (beyond := event.get("infeasible")):
+            reason = f"{reason}{'; ' if reason else ''}infeasible here, as {beyond}"
         if outcome is None and not reason:
             return
         line = f"{at}: {_DECISIONS[outcome]}; {self.metric} {figure(event['metrics'][self.metric])}"
@@ -145,6 +148,8 @@ class _Story:
         """Lines on the outcome and the rank of the trial."""
         state = self.study.state
         trial, ranked = state.trials[self.number], state.ranked()
+        if not trial.can_win and (trial.infeasible or trial.outcome == "infeasible"):
+            return [f"in the end: {trial.outcome or 'running'}; never within all limits, so it cannot be the best"]
         if not trial.can_win:
             return [f"in the end: {trial.outcome or 'running'}, without a result that counts"]
         place, unit = 1 + ranked.index(trial), self.study.config.search.unit

@@ -99,6 +99,11 @@ class Search:
         self.record(event)
         return self.state.trials[event["number"]]  # type: ignore[typeddict-item]
 
+    def begin(self, figures: dict[int, dict[str, float]]) -> set[int]:
+        """Records which trials end before their first epoch; see `Study.begin`. Returns their numbers."""
+        self.record(*self.study.begin(figures))
+        return {number for number in figures if self.state.trials[number].idle}
+
     def report(self, results: list[dict[str, Any]], device: str, ended: Sequence[int] = ()) -> set[int]:
         """Records epochs that trials report together, with the decision on each trial; see `Study.report`.
 

@@ -70,11 +70,13 @@ class TrialQueue:
         scheduler, epochs = self._search.study.scheduler, range(1, self._search.config.search.epochs)
         forks = trial.fork is not None and not trial.checkpoints
         checkpoints = self._of_other(trial) if forks else trial.checkpoints
+        latest = trial.curve.get(trial.epoch, {})
         return {
             "number": trial.number,
             "params": trial.params,
             "seed": trial.seed,
             "micro_batches": trial.micro_batches,
+            "figures": {name: latest.get(name) for name in self._search.config.figures_before},
             "decisions": [epoch for epoch in epochs if scheduler.decides(trial.number, epoch)],
             "resume_from": [(checkpoint.name, checkpoint.digest) for checkpoint in reversed(checkpoints)],
             "forks": forks,

@@ -100,13 +100,13 @@ def _request(placement: Placement) -> Any:
 def _gather(config: SearchConfig) -> float:
     """Seconds of epochs that workers report together.
 
-    It is 0 if a limit counts each epoch: a trial that hangs would lose the epochs that it has not reported, and a
-    trial that reaches the target would train some epochs more. It is 0 for a group of processes too: their state would
-    have to be collected in memory after each epoch.
+    It is 0 if a limit counts each epoch. Otherwise a trial that hangs would lose the epochs that it has not reported,
+    and a trial that reaches the target, or is infeasible, would train some epochs more. It is 0 for a group of
+    processes too: their state would have to be collected in memory after each epoch.
     """
     search = config.search
     alone = config.resources.processes == 1
-    limits = search.epoch_budget, search.target, search.cost_budget, search.trial_timeout
+    limits = search.epoch_budget, search.target, search.cost_budget, search.trial_timeout, search.limits
     return GATHER if alone and all(limit is None for limit in limits) else 0.0
 
 
@@ -190,7 +190,8 @@ class _Decisions(FIFOScheduler):
         try:
             for reported in result["trials"]:
                 keep(search, (reported["checkpoint"] or {}).pop("files", {}))
-            over = search.report(result["trials"], result["device"], result["over"])
+            over = search.begin(result["figures"])
+            over |= search.report(result["trials"], result["device"], result["over"])
         except OSError:
             self.runner.failed(trial, traceback.format_exc())
             return TrialScheduler.STOP

@@ -55,6 +55,7 @@ STATUS = {
     "stopped_early": "FINISHED",
     "timed_out": "FINISHED",
     "diverged": "FINISHED",
+    "infeasible": "FINISHED",
     "failed": "FAILED",
     "paused": "SCHEDULED",
     "interrupted": "KILLED",
@@ -224,7 +225,10 @@ class Delivery:
                 self._trial(event)
             case "result" | "checkpoint" | "retry" | "failed":
                 self._trial_event(event)
-            case "promoted" | "stopped_early" | "paused" | "timed_out" | "interrupted" | "reopened" | "completed":
+            case (
+                "promoted" | "stopped_early" | "paused" | "timed_out" | "interrupted" | "reopened" | "completed"
+                | "infeasible"
+            ):  # fmt: skip
                 self._trial_event(event)
             case "final_started" | "final_result" | "final_finished":
                 self._final(event)
@@ -258,6 +262,9 @@ class Delivery:
                 self._end_trial(event["number"], event["time"], None)
             case "timed_out" | "stopped_early" | "paused" | "interrupted" | "completed" as outcome:
                 self._end_trial(event["number"], event["time"], outcome)
+            case "infeasible":
+                self.runs.set_tags(self.runs[f"trial-{event['number']}"], {"infeasible": event.get("reason", "")})
+                self._end_trial(event["number"], event["time"], "infeasible")
             case "checkpoint":
                 pass
             case _:
@@ -284,6 +291,8 @@ class Delivery:
             self.runs.set_tags(run_id, {"device": event["device"]})
         if event["diverged"]:
             self.runs.set_tags(run_id, {"diverged": f"{self._unit.at(event['epoch'])}: {event['diverged']}"})
+        if why := event.get("infeasible"):
+            self.runs.set_tags(run_id, {"infeasible": f"{self._unit.at(event['epoch'])}: {why}"})
         trial = self._state.trials[event["number"]]
         if trial.best_epoch == event["epoch"]:
             self.runs.set_tags(run_id, {"best": self._best(trial)})
@@ -312,6 +321,8 @@ class Delivery:
         self._running.discard(run_id)
         trial = self._state.trials[number]
         self.runs.set_tags(run_id, {"outcome": outcome})
+        if self.config.search.limits:
+            self.runs.set_tags(run_id, {"feasible": str(trial.can_win).lower()})
         if trial.curve:
             best = {f"best_{self.objective.key}": trial.best_value, **self._best_place(trial)}
             others = {f"at_best_epoch/{o.metric}": value_of(trial, o) for o in self.config.objectives[1:]}

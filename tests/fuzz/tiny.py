@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +60,7 @@ class Tiny(ToyTask):
         return super().prepare({**data, "pause": 0.0, "fault": "none", "once": ""}, source, cache, progress)
 
     def build(self, params: Any, splits: Splits, epochs: int, device: Any) -> Learner:
-        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1))
+        model = _network(params)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.02 + 0.01 * params["case"], momentum=0.9)
         return Learner(model, optimizer, None, device, params, extra={"final": splits.val is None})
 
@@ -86,6 +88,16 @@ class Tiny(ToyTask):
         spoilt = fault == "nan" and not learner.extra["final"]
         return {"score": float("nan") if spoilt else -loss, "loss": loss, **PLAN.measured(learner.epoch)}
 
+    def load(self, folder: Any) -> nn.Module:
+        model = _network(json.loads((Path(folder) / "params.json").read_text()))
+        model.load_state_dict(torch.load(Path(folder) / "weights.pt", weights_only=True))
+        return model.eval()
+
+
+def _network(params: Any) -> nn.Sequential:
+    width = params.get("width", 8)
+    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 1))
+
 
 TASK = Tiny()
 
@@ -112,7 +124,8 @@ def train(trial: Any) -> Any:
         fault = PLAN.begin(trial.params["case"], epoch)
         walk.place += float(np.random.normal()) + torch.rand(()).item()
         value = float("nan") if fault in ("diverge", "nan") else walk.place
-        yield {PLAN.objective: value, **PLAN.measured(epoch)}
+        figures = {"latency_ms": trial.params["size"]} if "size" in trial.params else {}
+        yield {PLAN.objective: value, **figures, **PLAN.measured(epoch)}
 
 
 def test(trial: Any, walk: Any = None) -> dict[str, Any]:

@@ -75,6 +75,8 @@ class Case:
         tests: whether the function or command tests its final model and writes it.
         asks: requests to the running search.
         target: the value that ends the trials.
+        limits: on outcomes. The hyperparameter `width` of a task makes its parameters, 6 width + 1; a function reports
+            its hyperparameter `size` as `latency_ms`.
     """
 
     kind: Literal["task", "function", "command"] = "task"
@@ -93,6 +95,7 @@ class Case:
     tests: bool = False
     asks: tuple[Asked, ...] = ()
     target: float | None = None
+    limits: dict[str, str] = field(default_factory=dict)
 
     @property
     def makes_model(self) -> bool:
@@ -632,7 +635,7 @@ def _flags(case: Case) -> dict[str, Any]:
         "search.startup_trials": 2, "search.concurrency": 1, "search.seed": case.seed, "resources.gpus": 0,
         "resources.dashboard": False, "resources.precision": "fp32",
         "search.trial_timeout": "1h" if case.asks else None,  # each epoch is then reported by itself
-        "search.target": case.target,
+        "search.target": case.target, "search.limits": case.limits or None,
     }  # fmt: skip
 
 

@@ -386,6 +386,18 @@ class Traced(Protocol):
 
 
 @runtime_checkable
+class Timed(Protocol):
+    """A task whose network can be asked for one prediction, so that its latency can be limited: `latency_ms`."""
+
+    def answer(self, learner: Learner, split: Any) -> Callable[[], object]:
+        """A function that predicts one input of a split, the longest if inputs have lengths.
+
+        The engine times it, with the model in evaluation mode and without gradients.
+        """
+        ...
+
+
+@runtime_checkable
 class Bootstrapped(Protocol):
     """A task whose objective follows from sums over independent units of a split, such as pictures or sentences.
 
@@ -453,7 +465,7 @@ _correct: set[type] = set()
 #: The optional capabilities with methods.
 CAPABILITIES: tuple[type, ...] = (
     SelfTrained, Mergeable, Exported, Baselined, Illustrated, Described, Checked, Precomputed, Sampling, Traced,
-    Bootstrapped, Surveyed, Fusable,
+    Timed, Bootstrapped, Surveyed, Fusable,
 )  # fmt: skip
 
 

@@ -27,8 +27,9 @@ from trainables.base.checkpoints import Storage
 from trainables.base.device import Device, choose_device
 from trainables.base.fused import Member
 from trainables.base.hub import limit_waiting
+from trainables.base.latency import latency_ms
 from trainables.base.leftovers import Footprint, Unclean
-from trainables.base.task import SelfTrained, Splits
+from trainables.base.task import SelfTrained, Splits, Timed
 
 #: The number of checkpoints that are written at the same time. Of an epoch of 32 batched trials, checkpoints take 12 %
 #: of the time; one after the other they took 18 % (benchmarks/tried.md).
@@ -46,6 +47,8 @@ class TaskTrainable(tune.Trainable):
     `trials` has these keys:
 
         number, params, seed, micro_batches: of the trial.
+        figures: by name the figures of the configuration that the driver needs before the first epoch. None: they are
+            measured. A trial that continues has them already.
         decisions: the epochs after which the driver may stop or pause the trial.
         resume_from: names and digests of the trial's checkpoints, the newest first.
         forks: whether these checkpoints are of another trial, from which this one starts; False if it is missing.
@@ -105,6 +108,9 @@ class TaskTrainable(tune.Trainable):
         self._decisions = {trial["number"]: set(trial["decisions"]) for trial in config["trials"]}
         #: The loss of each trial's best epoch in this worker.
         self._best: dict[int, float] = {}
+        #: The figures of each trial's configuration, and of the trials of which the driver has to get them.
+        self._figures: dict[int, dict[str, float]] = {}
+        self._new_figures: dict[int, dict[str, float]] = {}
         try:
             self._members = {trial["number"]: self._member(trial) for trial in config["trials"]}
         except Exception as error:
@@ -122,7 +128,21 @@ class TaskTrainable(tune.Trainable):
             partial(storage.others, scratch=scratch), trial.get("forks", False),
         )  # fmt: skip
         self._damaged += [{"file": error.file, "why": error.why} for error in damaged]
+        self._measure(trial["number"], learner, trial.get("figures", {}))
         return Member(learner, training.rng_state())
+
+    def _measure(self, number: int, learner: training.Learner, figures: dict[str, float | None]) -> None:
+        """Measures the figures that are None. A `SelfTrained` task measures them itself, in its epochs."""
+        if isinstance(self._task, SelfTrained):
+            return
+        self._figures[number] = known = {name: value for name, value in figures.items() if value is not None}
+        missing = figures.keys() - known.keys()
+        if "parameters" in missing:
+            known["parameters"] = float(learner.parameters)
+        if "latency_ms" in missing and isinstance(self._task, Timed):
+            known["latency_ms"] = latency_ms(self._task, learner, self._splits.val)
+        if missing:
+            self._new_figures[number] = known
 
     def _build(self, trial: dict[str, Any], device: Device) -> training.Learner:
         training.seed_everything(trial["seed"])
@@ -142,6 +162,8 @@ class TaskTrainable(tune.Trainable):
         Returns:
             A dictionary with these keys:
 
+            figures: by the number of a trial, the figures of its configuration. Where there are any, nothing was
+                trained: the driver may stop the trial.
             trials: for each epoch, in the order in which they ended, `number`, `epoch`, `metrics`, `diverged` and
                 `checkpoint` (None if an earlier or later epoch's checkpoint replaces it).
             over: the numbers of trials whose training ended by itself after these epochs.
@@ -162,6 +184,9 @@ class TaskTrainable(tune.Trainable):
     def _train(self) -> dict[str, Any]:
         if self._raised:
             raise self._raised
+        figures, self._new_figures = self._new_figures, {}
+        if figures:
+            return {"figures": figures, **self._report([], [])}
         began = time.monotonic()
         ended: list[dict[str, Any]] = []
         last: list[dict[str, Any]] = []
@@ -193,6 +218,10 @@ class TaskTrainable(tune.Trainable):
                     self._write(number, state := io.BytesIO())
                     best[number] = result, state.getvalue()
         self._save([*best.values(), *((result, None) for result in last if not result["diverged"])])
+        return {"figures": {}, **self._report(ended, over)}
+
+    def _report(self, ended: list[dict[str, Any]], over: list[int]) -> dict[str, Any]:
+        """The result of a step without its figures; see `step`."""
         learners = {number: member.learner for number, member in self._members.items()}
         messages = [(number, line) for number, learner in learners.items() for line in getattr(learner, "messages", ())]
         for learner in learners.values():
@@ -210,14 +239,15 @@ class TaskTrainable(tune.Trainable):
         with training.observed(_ProgressSender(self._board, list(due), behind + 1)):
             outcomes = fused.run_epoch(self._task, list(due.values()), self._splits.train, self._splits.val)
         return [
-            {"number": number, "epoch": behind + 1, "checkpoint": None, **self._result(outcome)}
+            {"number": number, "epoch": behind + 1, "checkpoint": None, **self._result(number, outcome)}
             for number, outcome in zip(due, outcomes, strict=True)
         ]
 
-    def _result(self, outcome: dict[str, float] | training.Diverged) -> dict[str, Any]:
+    def _result(self, number: int, outcome: dict[str, float] | training.Diverged) -> dict[str, Any]:
         if isinstance(outcome, training.Diverged):
             return {"metrics": {}, "diverged": str(outcome)}
         key = self._task.objective.key
+        outcome = outcome | self._figures.get(number, {})
         return {"metrics": outcome, "diverged": None if math.isfinite(outcome[key]) else f"{key} is {outcome[key]}"}
 
     def _is_decided(self, result: dict[str, Any]) -> bool:

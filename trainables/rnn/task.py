@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,10 @@ class RnnTask:
     def errors(self, learner: Learner, split: SequenceSplit) -> pd.DataFrame:
         squared = (predictions(learner.model, learner, split) - split.targets) ** 2
         return pd.DataFrame({"sequence length": split.lengths, "squared error": squared})
+
+    def answer(self, learner: Learner, split: SequenceSplit) -> Callable[[], object]:
+        longest = split.take(np.array([split.lengths.argmax()]))
+        return lambda: predictions(learner.model, learner, longest)
 
     def units(self, learner: Learner, split: SequenceSplit) -> np.ndarray:
         """(sequences, 2): the squared error of each sequence, and 1."""

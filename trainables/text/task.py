@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -208,6 +208,18 @@ class TextTask:
                 for code, name in enumerate(encoding.classes)
             },
         }
+
+    def answer(self, learner: Learner, split: EncodedSplit) -> Callable[[], object]:
+        """The answer includes the tokens and the frozen encoder of the text, which a search computes only once."""
+        encoder: Encoder = learner.extra["encoding"].encoder
+        loaded = {"tokenizer": encoder.tokenizer(), "encoder": encoder.model()}
+        text = split.texts[[int(split.ids.lengths.argmax())]]
+
+        def answer() -> object:
+            model = replace(learner, extra=learner.extra | loaded)  # keeps no data of an answer
+            return _probabilities(model, _encoded(model, text))
+
+        return answer
 
     def units(self, learner: Learner, split: EncodedSplit) -> np.ndarray:
         """(texts, classes^2): for each text the flat confusion matrix of this text alone."""

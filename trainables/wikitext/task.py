@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,10 @@ class WikitextTask:
         if isinstance(model, Finetuned):
             metrics["token_perplexity"] = exp_or_infinity(total.item() / (len(stream) - 1))
         return metrics
+
+    def answer(self, learner: Learner, split: Corpus) -> Callable[[], object]:
+        window = _stream(learner, split)[: learner.params["bptt"]][None]
+        return lambda: learner.model(window)
 
     @torch.no_grad()
     def units(self, learner: Learner, split: Corpus) -> np.ndarray:

@@ -139,7 +139,11 @@ class Encoding:
         """`Relation.holds` of each row, computed once for equal rows."""
         parameters = [self._parameters[self._column[name]] for name in relation.names]
         codes = rows[:, [self._column[name] for name in relation.names]]
-        different, index = np.unique(codes, axis=0, return_inverse=True)
+        if codes.shape[1] == 1:  # a tenth of the time of unique rows
+            different, index = np.unique(codes[:, 0], return_inverse=True)
+            different = different[:, None]
+        else:
+            different, index = np.unique(codes, axis=0, return_inverse=True)
         results = [
             relation.holds({p.name: _value(p, code) for p, code in zip(parameters, row, strict=True)})
             for row in different

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from search.core.config import SearchConfig
+from search.core.feasibility import OutcomeLimit
 from search.core.pareto import value_of
 from search.core.searchers import priors
 from search.core.searchers.base import Balance, Searcher, turn_of
@@ -30,7 +31,8 @@ class OptunaSearcher(Searcher):
     """Proposes by a sampler of Optuna. A subclass makes the sampler, of Optuna itself or of OptunaHub.
 
     Optuna gets outcomes in its own terms. A stopped trial is PRUNED, with its intermediate values. A failed trial is
-    FAIL. A diverged trial violates a constraint: samplers avoid its region, and it needs no invented value.
+    FAIL. A diverged trial violates a constraint: samplers avoid its region, and it needs no invented value. Each limit
+    on outcomes is a constraint too.
 
     >>> class CmaEsSearcher(OptunaSearcher):
     ...     def make_sampler(self, seed):
@@ -54,6 +56,7 @@ class OptunaSearcher(Searcher):
     def __init__(
         self, space: Space, objectives: Sequence[Objective], seed: int, startup_trials: int,
         model_trials: int, balance: Balance | None = None, limit: float | None = None,
+        outcome_limits: Sequence[OutcomeLimit] = (),
     ) -> None:  # fmt: skip
         """
         Args:
@@ -62,6 +65,7 @@ class OptunaSearcher(Searcher):
             model_trials: the largest number of trials that the sampler models; see `_forget`.
             balance: a choice parameter whose values take turns.
             limit: seconds. Configurations whose epochs are predicted to take longer are not proposed.
+            outcome_limits: the constraints of the sampler.
         """
         import optuna
 
@@ -72,6 +76,7 @@ class OptunaSearcher(Searcher):
         self._experts = priors.first_from_priors(space, len(balance[1]) if balance else 1)
         self.space, self.seed, self.startup = space, seed, startup_trials
         self.objective, self.objectives, self.model_trials = objectives[0], objectives, model_trials
+        self._outcome_limits = outcome_limits
         self._directions = ["minimize" if objective.mode == "min" else "maximize" for objective in objectives]
         self.study = self._empty_study()
         self._asked: dict[int, Any] = {}
@@ -84,7 +89,7 @@ class OptunaSearcher(Searcher):
         search = config.search
         return cls(
             config.space, objectives, search.seed, search.startup_trials, search.model_trials, config.turns,
-            search.max_epoch_seconds,
+            search.max_epoch_seconds, search.outcome_limits,
         )  # fmt: skip
 
     def make_sampler(self, seed: int) -> Any:
@@ -291,20 +296,25 @@ class OptunaSearcher(Searcher):
         asked, states = self._asked.pop(trial.number), self.optuna.trial.TrialState
         if trial.outcome == "failed" and not trial.can_win:
             self.study.tell(asked, state=states.FAIL)
-        elif trial.outcome == "diverged":
-            asked.set_constraint("diverged", 1.0)
-            self._tell_diverged(asked)
+            return
+        self._constrain(asked, trial)
+        if trial.outcome == "diverged" or (trial.outcome == "infeasible" and not trial.curve):
+            self._tell_without_value(asked)
         elif trial.outcome != "completed" and (self.takes_pruned or not trial.curve):
             for epoch, metrics in trial.curve.items():
                 asked.report(metrics[self.objective.key], epoch)
-            asked.set_constraint("diverged", 0.0)
             self.study.tell(asked, state=states.PRUNED)
         else:
-            asked.set_constraint("diverged", 0.0)
             self.study.tell(asked, [trial.best_value, *(value_of(trial, other) for other in self.objectives[1:])])
 
-    def _tell_diverged(self, asked: Any) -> None:
-        """Adds the result of a diverged trial.
+    def _constrain(self, asked: Any, trial: Trial) -> None:
+        """Sets the constraints of a trial, each above 0 where it is violated. All trials need the same constraints."""
+        asked.set_constraint("diverged", float(trial.outcome == "diverged"))
+        for limit in self._outcome_limits:
+            asked.set_constraint(limit.metric, limit.excess(trial.judged) or 0.0)  # 0: not known
+
+    def _tell_without_value(self, asked: Any) -> None:
+        """Adds the result of a trial that diverged, or that is infeasible and has not trained.
 
         tpe accepts an infeasible trial without a value. gp needs a value at every point: it gets the worst feasible
         value so far. Its model of the constraint avoids the region.

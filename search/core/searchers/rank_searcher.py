@@ -11,10 +11,12 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from search.core.config import SearchConfig
+from search.core.feasibility import OutcomeLimit
 from search.core.schedulers.rungs import Losses, first_reliable_rung, rung_epochs
 from search.core.searchers import priors
 from search.core.searchers.base import Balance, Searcher, turn_of
 from search.core.searchers.encoding import Array, Encoding
+from search.core.searchers.limit_model import LimitModel
 from search.core.searchers.pace_model import PaceModel
 from search.core.searchers.rank_model import DECIMALS, RankModel, expected_improvement, normal_scores, order
 from search.core.space import Space
@@ -40,6 +42,8 @@ UNIFORM = 0.05
 #: Lower confidence bound: paused trials are ranked by `mean - OPTIMISM * deviation`, so that a trial with an uncertain
 #: forecast continues sooner. With 0, trials that begin slowly were lost as often as by rank.
 OPTIMISM = 2.0
+#: Paused trials with at least this probability of being within the limits on outcomes come first. Not measured.
+LIKELY = 0.5
 #: Random draws for a proposal: the first that is new and within the limit on the seconds of an epoch is proposed.
 QUICK = 20
 
@@ -62,6 +66,8 @@ class _Fitted:
     features: Array
     #: The largest fidelity of these trials; see `RankSearcher._fidelity`.
     furthest: float
+    #: The rows of `features` whose best forecast a proposal has to improve: those of trials within the limits.
+    able: Array
 
     def at_the_end(self, features: Array) -> tuple[Array, Array]:
         """Mean (m,) and standard deviation (m,) of the scores at `furthest`, for configurations (m, features)."""
@@ -83,7 +89,7 @@ class RankSearcher(Searcher):
     def __init__(
         self, space: Space, objective: Objective, seed: int, epochs: int, startup_trials: int,
         model_trials: int = MODELLED, balance: Balance | None = None, limit: float | None = None,
-        rungs: Sequence[int] = (),
+        rungs: Sequence[int] = (), outcome_limits: Sequence[OutcomeLimit] = (),
     ) -> None:  # fmt: skip
         """
         Args:
@@ -93,6 +99,7 @@ class RankSearcher(Searcher):
             balance: a choice parameter whose values take turns.
             limit: seconds. Configurations whose epochs are predicted to take longer are not proposed.
             rungs: the epochs at which the scheduler compares trials.
+            outcome_limits: the expected improvement is multiplied by the probability of being within them.
         """
         self.space, self.objective, self.seed, self.epochs = space, objective, seed, epochs
         self.startup, self.model_trials, self.balance = startup_trials, min(model_trials, MODELLED), balance
@@ -107,6 +114,7 @@ class RankSearcher(Searcher):
         #: Trials that failed without a result.
         self._failed: set[int] = set()
         self._rungs, self._losses = rungs, Losses()
+        self._within = LimitModel(outcome_limits, self._features, self._fidelity, self.model_trials)
         #: The configuration and the seconds of an epoch of each trial with results.
         self._paces: dict[int, tuple[Params, float]] = {}
         #: The model of the results so far; None until it is needed.
@@ -118,7 +126,7 @@ class RankSearcher(Searcher):
         return cls(
             config.space, objectives[0], search.seed, search.epochs, search.startup_trials, search.model_trials,
             config.turns, search.max_epoch_seconds,
-            rung_epochs(search.grace_period, search.reduction_factor, search.epochs),
+            rung_epochs(search.grace_period, search.reduction_factor, search.epochs), search.outcome_limits,
         )  # fmt: skip
 
     def ask(self, number: int) -> Params:
@@ -147,14 +155,17 @@ class RankSearcher(Searcher):
             return None
         with _libraries().limit(limits=1):
             mean, deviation = self._fit(results).at_the_end(self._features(waiting))
-        return waiting[int(np.argmin(np.round(mean - OPTIMISM * deviation, DECIMALS)))]
+            likely = self._within.probability(self._features(waiting)) >= LIKELY
+        return waiting[int(np.lexsort((np.round(mean - OPTIMISM * deviation, DECIMALS), ~likely))[0])]
 
     def _candidates(self, turn: Params, rng: np.random.Generator) -> Array:
         """(`QUICK` or more, parameters): candidates, the most promising first."""
         results = self._usable()
-        own = [n for n in results if turn.items() <= self._params[n].items()]
-        ranked = sorted(own, key=lambda n: (results[n][1], n))
-        best = [self._params[n] for n in ranked if math.isfinite(results[n][1])]
+        known = {n: results.get(n, (0, math.inf)) for n in [*results, *sorted(self._within.known - results.keys())]}
+        own = [n for n in known if turn.items() <= self._params[n].items()]
+        beyond = {n: self._within.rank(n) for n in own}
+        ranked = sorted(own, key=lambda n: (math.isinf(known[n][1]) and not beyond[n], beyond[n], known[n][1], n))
+        best = [self._params[n] for n in ranked if math.isfinite(known[n][1]) or beyond[n]]
         if self._experts:
             source = priors.choose_source(self.space.fix(turn), best, rng)
         else:
@@ -162,15 +173,15 @@ class RankSearcher(Searcher):
         if source in ("uniform", "prior"):
             self.source = "drawn from the priors" if source == "prior" else "drawn at random"
             return self._encoding.draw(rng, QUICK, turn, priors=source == "prior")
-        if len(results) >= self.startup and best:
-            self.source = f"chosen by the model of the ranks of {len(results)} results"
+        if len(known) >= self.startup and best:
+            self.source = f"chosen by the model of the ranks of {len(known)} results"
             with _libraries().limit(limits=1):
-                return self._by_improvement(self._fit(results), ranked, turn, rng)
+                return self._by_improvement(self._fit(results) if results else None, ranked, turn, rng)
         if self._experts and best:
             self.source = "drawn near the best result so far"
             return self._encoding.near(rng, np.repeat([self._rows[ranked[0]]], QUICK, axis=0), priors.NEAR, turn)
-        self.source = f"drawn at random, because the model needs {self.startup} results ({len(results)} so far)"
-        if len(results) >= self.startup:
+        self.source = f"drawn at random, because the model needs {self.startup} results ({len(known)} so far)"
+        if len(known) >= self.startup:
             self.source = "drawn at random, because no trial has a finite result"
         return self._encoding.draw(rng, QUICK, turn)
 
@@ -198,15 +209,20 @@ class RankSearcher(Searcher):
             model = RankModel.fit(
                 np.column_stack([features, fidelities]), np.concatenate([scores, np.zeros(len(running))])
             )
-            self._model = _Fitted(model, features, float(fidelities[: len(trials)].max()))
+            able = np.array([self._within.rank(n) == 0 for n in [*trials, *running]])
+            self._model = _Fitted(model, features, float(fidelities[: len(trials)].max()), able)
         return self._model
 
-    def _by_improvement(self, fitted: _Fitted, ranked: list[int], turn: Params, rng: np.random.Generator) -> Array:
+    def _by_improvement(
+        self, fitted: _Fitted | None, ranked: list[int], turn: Params, rng: np.random.Generator
+    ) -> Array:
         """(candidates, parameters): candidates by their expected improvement, the largest first.
 
-        Further candidates are drawn around the most promising ones.
+        Further candidates are drawn around the most promising ones. The expected improvement is multiplied by the
+        probability that the candidate is within the limits on outcomes (Gardner et al. 2014). As long as no trial is within them, that probability alone counts.
 
         Args:
+            fitted: None if no trial has trained.
             ranked: numbers of trials, the best first.
         """
         encoding = self._encoding
@@ -216,11 +232,17 @@ class RankSearcher(Searcher):
         centres = np.repeat([self._rows[n] for n in ranked[:BEST]], NEAR // len(SPREADS), axis=0)
         drawn += [encoding.near(rng, centres, spread, turn) for spread in SPREADS]
         candidates = np.concatenate(drawn)
-        best = float(fitted.at_the_end(fitted.features)[0].min())
+        # None: no trial is within the limits, so only their probability counts.
+        within = None if fitted is None or self._within.rank(ranked[0]) else fitted
+        best = float(within.at_the_end(within.features[within.able])[0].min()) if within else 0.0
 
         def scores_of(rows: Array) -> Array:
-            mean, deviation = fitted.at_the_end(encoding.features(rows))
-            return expected_improvement(mean, deviation, best)
+            features = encoding.features(rows)
+            probable = self._within.probability(features)
+            if within is None:
+                return probable
+            mean, deviation = within.at_the_end(features)
+            return expected_improvement(mean, deviation, best) * probable
 
         scores = scores_of(candidates)
         for refinement in range(1, REFINEMENTS + 1):
@@ -249,6 +271,7 @@ class RankSearcher(Searcher):
 
     def tell(self, trial: Trial) -> None:
         self._model = None
+        self._within.tell(trial)
         for epoch, metrics in trial.curve.items():
             losses = self._losses.setdefault(epoch, {})
             if trial.outcome == "diverged":

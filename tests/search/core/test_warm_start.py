@@ -10,7 +10,7 @@ from search.core.config import load_config
 from search.core.searchers import priors
 from search.core.space import parse_space
 from search.core.store import Store
-from search.core.warm_start import from_all, from_search
+from search.core.warm_start import as_trials, from_all, from_search
 from search.runtime.search import Search
 from trainables.base.errors import InputError
 
@@ -54,6 +54,29 @@ def test_earlier_trials_are_learned_from(tmp_path):
     again = Search(warm.config, warm.folder)  # a resume replays what was learned
     again.journal.close()
     assert [t.params for t in again.study.searcher.study.trials] == [t.params for t in warm.study.searcher.study.trials]
+
+
+def test_earlier_trials_tell_where_the_limits_on_outcomes_are(tmp_path):
+    store, sets = Store(tmp_path), ["search.balance=null", "search.epochs=1", "search.searcher=ranks"]
+    earlier = Search(load_config("rnn", sets), store.search("earlier"))
+    earlier.record({"event": "session"})
+    for number in range(8):
+        trial = earlier.propose()
+        metrics = {"val_mse": 1 / (1 + number), "epoch_seconds": 1.0, "parameters": 1000.0 * number}
+        report = {"number": number, "epoch": 1, "metrics": metrics, "diverged": None, "checkpoint": None}
+        earlier.report([report], "cpu")
+    earlier.end("finished")
+    description = {"task": "rnn", "config": earlier.config.raw, "place": "x", "fingerprint": "abc"}
+    (earlier.folder.path / "search.json").write_text(json.dumps(description))
+    config = load_config("rnn", [*sets, "search.limits.parameters=<= 4500"])
+    event, _ = from_search(store, "earlier", config, "abc")
+    assert event["first"] == [earlier.state.trials[4].params], "trial 7 is better, and beyond the limit"
+    assert [one["figures"]["parameters"] for one in event["trials"]] == [1000.0 * number for number in range(8)]
+    trials = as_trials(event, earlier.objective, config.search.outcome_limits)
+    assert [trial.can_win for trial in trials] == [True] * 5 + [False] * 3
+    free, _ = from_search(store, "earlier", load_config("rnn", sets), "abc")
+    assert free["first"] == [earlier.state.trials[7].params] and "figures" not in free["trials"][0]
+    assert trial.number == 7
 
 
 def test_value_from_elsewhere_is_allowed_where_it_could_have_been_drawn():
