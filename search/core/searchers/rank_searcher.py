@@ -219,7 +219,8 @@ class RankSearcher(Searcher):
         """(candidates, parameters): candidates by their expected improvement, the largest first.
 
         Further candidates are drawn around the most promising ones. The expected improvement is multiplied by the
-        probability that the candidate is within the limits on outcomes (Gardner et al. 2014). As long as no trial is within them, that probability alone counts.
+        probability that the candidate is within the limits on outcomes (Gardner et al. 2014). As long as no
+        trial is within them, that probability alone counts.
 
         Args:
             fitted: None if no trial has trained.

@@ -150,7 +150,7 @@ def test_target_that_a_request_raises_lets_the_trials_go_on():
 def test_configurations_that_a_request_adds_are_trained_after_the_target():
     study = study_of("search.target=0.3")
     report(study, (0, 1, 0.2))
-    take(study, AddTrials((Configuration({}),)))
+    take(study, AddTrials((Configuration({"lr": 1e-3}),)))
     assert study.limit is None
 
 
