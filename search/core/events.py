@@ -52,11 +52,15 @@ class Ended(_Event):
 
 
 class EarlierTrial(TypedDict):
-    """A trial of another search, for the searcher. `values`: its objective by epoch."""
+    """A trial of another search, for the searcher.
+
+    `values`: its objective by epoch. `others`: its further objectives by epoch and metric.
+    """
 
     params: Params
     outcome: str | None
     values: dict[str, float]
+    others: NotRequired[dict[str, dict[str, float]]]
 
 
 #: The searcher learns from `trials` of the search `from`, and proposes the configurations `first` before others.

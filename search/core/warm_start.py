@@ -6,6 +6,7 @@ from collections import Counter
 
 from search.core.config import SearchConfig
 from search.core.events import EarlierTrial, WarmStarted
+from search.core.pareto import measured
 from search.core.registry import SEARCHERS
 from search.core.replay import open_search, replay
 from search.core.space import Space
@@ -60,7 +61,8 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
         user.
 
     Raises:
-        InputError: there is no search of this name, it has another task, or none of its trials can be used.
+        InputError: there is no search of this name, it has another task, none of its trials can be used, or
+            they did not measure an objective of this search.
     """
     place = f"--from {name}"
     if not SEARCHERS.get(config.search.searcher).learns:
@@ -73,21 +75,23 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     if own.mode != other.mode:
         raise InputError(f"{place}: its {other.metric} is better where it is {other.mode}, not {own.mode}")
     state, _ = replay(folder)
+    further = config.objectives[1:]
     over = [t for t in state.trials.values() if t.over and (t.can_win or t.outcome != "failed")]
     misfits = {trial.number: _misfit(trial, config.space) for trial in over}
     outside = Counter(parameter for parameter in misfits.values() if parameter)
     reasons = ", ".join(f"{count} for {parameter}" for parameter, count in outside.items())
     left_out = f"; {outside.total()} lie outside this space ({reasons})" if outside else ""
     key = state.objective.key
-    trials = [
-        EarlierTrial(
-            params=trial.params,
-            outcome=trial.outcome,
-            values={str(epoch): metrics[key] for epoch, metrics in trial.curve.items() if key in metrics},
-        )
-        for trial in over
-        if not misfits[trial.number]
-    ]
+    trials = []
+    for trial in over:
+        if misfits[trial.number]:
+            continue
+        epochs = {str(epoch): metrics for epoch, metrics in trial.curve.items() if key in metrics}
+        values = {epoch: metrics[key] for epoch, metrics in epochs.items()}
+        trials.append(EarlierTrial(params=trial.params, outcome=trial.outcome, values=values))
+        if further:
+            others = {epoch: {o.metric: measured(metrics, o) for o in further} for epoch, metrics in epochs.items()}
+            trials[-1]["others"] = others
     if not trials:
         raise InputError(f"{place}: none of its {len(over)} finished trials can be used{left_out}")
     lines = [f"warm start: {len(trials)} of {len(over)} finished trials of {name} taken{left_out}"]
@@ -113,6 +117,6 @@ def as_trials(event: WarmStarted, objective: Objective) -> list[Trial]:
     for index, earlier in enumerate(event["trials"]):
         trial = Trial(-1 - index, earlier["params"], seed=0, outcome=earlier["outcome"])
         for epoch, value in earlier["values"].items():
-            trial.take(int(epoch), {objective.key: value}, objective)
+            trial.take(int(epoch), {objective.key: value, **earlier.get("others", {}).get(epoch, {})}, objective)
         trials.append(trial)
     return trials

@@ -254,7 +254,7 @@ class OptunaSearcher(Searcher):
         if any(violated > 0 for violated in trial.constraints.values()):
             return (3,)
         if trial.state == states.COMPLETE:
-            return (0, sign * trial.value)
+            return (0, sign * trial.values[0])
         if trial.state == states.PRUNED and trial.intermediate_values:
             last = max(trial.intermediate_values)
             return (1, -last, sign * trial.intermediate_values[last])
@@ -294,7 +294,7 @@ class OptunaSearcher(Searcher):
         elif trial.outcome == "diverged":
             asked.set_constraint("diverged", 1.0)
             self._tell_diverged(asked)
-        elif trial.outcome != "completed" and (self.takes_pruned or not trial.curve):
+        elif trial.outcome != "completed" and (self._takes_pruned or not trial.curve):
             for epoch, metrics in trial.curve.items():
                 asked.report(metrics[self.objective.key], epoch)
             asked.set_constraint("diverged", 0.0)
@@ -302,6 +302,11 @@ class OptunaSearcher(Searcher):
         else:
             asked.set_constraint("diverged", 0.0)
             self.study.tell(asked, [trial.best_value, *(value_of(trial, other) for other in self.objectives[1:])])
+
+    @property
+    def _takes_pruned(self) -> bool:
+        """Whether the study has intermediate values. Optuna has none for several objectives."""
+        return self.takes_pruned and len(self.objectives) == 1
 
     def _tell_diverged(self, asked: Any) -> None:
         """Adds the result of a diverged trial.
@@ -322,6 +327,7 @@ class TpeSearcher(OptunaSearcher):
     """Tree-structured Parzen estimator (Bergstra et al. 2011), multivariate and with a constant liar."""
 
     takes_pruned = True
+    several_objectives = True
 
     def make_sampler(self, seed: int) -> Any:
         return self.optuna.samplers.TPESampler(
