@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from trainables import InputError, Objective
 
-if TYPE_CHECKING:
-    from search.core.state import Trial
-
 Array = np.ndarray
 
 
-def value_of(trial: Trial, objective: Objective) -> float:
+class Tried(Protocol):
+    """What this module reads of a `Trial`. The state of a search, which has the trials, uses this module."""
+
+    number: int
+    best_epoch: int
+    curve: dict[int, dict[str, float]]
+
+    @property
+    def can_win(self) -> bool: ...
+
+
+T = TypeVar("T", bound=Tried)
+
+
+def value_of(trial: Tried, objective: Objective) -> float:
     """The trial's value of an objective at its best epoch; see `measured`."""
     return measured(trial.curve[trial.best_epoch], objective)
 
@@ -45,13 +56,13 @@ def losses_of(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> 
     return (first.loss(metrics[first.key]), *(math.inf if math.isnan(loss) else loss for loss in others))
 
 
-def losses_at_best(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Array:
+def losses_at_best(trials: Sequence[Tried], objectives: Sequence[Objective]) -> Array:
     """(trials, objectives): the losses of each trial at its best epoch."""
     rows = [losses_of(t.curve[t.best_epoch], objectives) for t in trials]
     return np.reshape(np.array(rows, float), (len(rows), len(objectives)))
 
 
-def front(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+def front(trials: Iterable[T], objectives: Sequence[Objective]) -> list[T]:
     """The Pareto front of the trials that can win, sorted by the first objective, the best first."""
     able = [t for t in trials if t.can_win]
     losses = losses_at_best(able, objectives)
