@@ -15,6 +15,8 @@ import numpy as np
 from trainables import InputError, Objective
 
 Array = np.ndarray
+#: Larger losses are infinite: the difference of two losses, and its square, must be finite.
+LARGEST = 1e150
 
 
 class Tried(Protocol):
@@ -50,10 +52,10 @@ def measured(metrics: Mapping[str, float], objective: Objective) -> float:
 
 
 def losses_of(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:
-    """An epoch's losses, one for each objective. A further objective that is missing or NaN is infinitely bad."""
+    """An epoch's losses, one for each objective; infinite for a further objective that is missing or not finite."""
     first, *further = objectives
     others = (o.loss(metrics.get(o.key, metrics.get(o.metric, math.nan))) for o in further)
-    return (first.loss(metrics[first.key]), *(math.inf if math.isnan(loss) else loss for loss in others))
+    return (first.loss(metrics[first.key]), *(loss if abs(loss) < LARGEST else math.inf for loss in others))
 
 
 def losses_at_best(trials: Sequence[Tried], objectives: Sequence[Objective]) -> Array:

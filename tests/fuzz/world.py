@@ -30,7 +30,7 @@ import trainables
 from search import guard, runs, session
 from search.cli import commands
 from search.core import journal
-from search.core.config import check_config, load_config
+from search.core.config import check_config, load_config, parse_objective
 from search.core.journal import read_events
 from search.core.requests import Mailbox, Request
 from search.core.state import SearchState
@@ -75,6 +75,8 @@ class Case:
         tests: whether the function or command tests its final model and writes it.
         asks: requests to the running search.
         target: the value that ends the trials.
+        objectives: of a search with several; the first is `objective`.
+        preference: among them.
     """
 
     kind: Literal["task", "function", "command"] = "task"
@@ -93,6 +95,8 @@ class Case:
     tests: bool = False
     asks: tuple[Asked, ...] = ()
     target: float | None = None
+    objectives: tuple[str, ...] = ()
+    preference: dict[str, float] | None = None
 
     @property
     def makes_model(self) -> bool:
@@ -552,7 +556,8 @@ class World:
         if self.case.kind != "task":
             metric, _, mode = self.case.objective.rpartition(" ")
             objective = Objective(metric.removeprefix("val_"), "min" if mode == "min" else "max")
-        state = SearchState(objective)
+        several = [parse_objective(text, "case") for text in self.case.objectives]
+        state = SearchState(objective, several, self.case.preference)
         for event in read_events(self.folder.journal):
             state.apply(event)
         return state
@@ -632,7 +637,8 @@ def _flags(case: Case) -> dict[str, Any]:
         "search.startup_trials": 2, "search.concurrency": 1, "search.seed": case.seed, "resources.gpus": 0,
         "resources.dashboard": False, "resources.precision": "fp32",
         "search.trial_timeout": "1h" if case.asks else None,  # each epoch is then reported by itself
-        "search.target": case.target,
+        "search.target": case.target, "search.objective": list(case.objectives) or None,
+        "search.preference": case.preference,
     }  # fmt: skip
 
 

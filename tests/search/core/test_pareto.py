@@ -105,7 +105,7 @@ def test_dominated_share_has_no_unit():
     assert np.isnan(dominated_share(np.array([[1.0, 2.0], [1.0, 3.0]]))) and np.isnan(dominated_share(losses[:0]))
 
 
-def test_further_objective_that_is_missing_or_no_number_is_the_worst():
+@pytest.mark.parametrize("shown", [{}, *({"parameters": value} for value in (np.nan, np.inf, -np.inf, 10**400, 1e300))])
+def test_further_objective_that_is_missing_or_not_finite_is_the_worst(shown):
     assert losses_of({"val_accuracy": 0.5, "parameters": 3.0}, (ACCURACY, SIZE)) == (-0.5, 3.0)
-    assert losses_of({"val_accuracy": 0.5, "parameters": np.nan}, (ACCURACY, SIZE)) == (-0.5, np.inf)
-    assert losses_of({"val_accuracy": 0.5}, (ACCURACY, SIZE)) == (-0.5, np.inf)
+    assert losses_of({"val_accuracy": 0.5, **shown}, (ACCURACY, SIZE)) == (-0.5, np.inf)
