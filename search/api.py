@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 
 #: A space, as messages show it.
 SPACE = "{'lr': search.uniform(0, 1)}"
+#: The objective, or several.
+Goals = str | Sequence[str]
 
 
 @names_unknown_arguments
 def run(
-    train: TrainingFunction | str, space: Mapping[str, Any] | None = None, objective: str | None = None, *,
+    train: TrainingFunction | str, space: Mapping[str, Any] | None = None, objective: Goals | None = None, *,
     data: str | Path | None = None, name: str | None = None, trials: int | None = None, epochs: int | None = None,
     steps: int | None = None, report_every: int | None = None, time_budget: str | None = None,
     target: float | None = None, cost_budget: float | None = None, worth: float | None = None,
@@ -62,7 +64,8 @@ def run(
             there holds what it prints.
         space: a spec such as `loguniform(1e-4, 1e-1)` or a fixed value by hyperparameter. For a task it replaces
             entries of the task's own space.
-        objective: the metric and its direction, such as `val_accuracy max`. A task has its own.
+        objective: the metric and its direction, such as `val_accuracy max`. A task has its own. A list of several, such
+            as `["acc max", "latency_ms min"]`, searches their front: `SearchResult.front`.
         data: the path or URI of your data for a task; without it the task uses its demo data.
         name: the name of the search; by default the name of the function or task with the time.
         trials: the number of configurations; by default as many as the time budget holds.
@@ -132,16 +135,17 @@ def run(
         "search.seed": seed, "search.first": start,
     }  # fmt: skip
     flags |= {key: value for key, value in named.items() if value is not None}
+    own = _first_objective(objective, flags)
     options = runs.RunOptions(_text(data), name, address, retrain, start_from)
     others = {"test": test, "export": export, "predict": predict}
     with shown(observer, verbose) as (observer, show):
         if isinstance(train, str):
             if given := [name for name, function in others.items() if function is not None]:
                 raise InputError(f"{given[0]}: the task {train} has its own; only a training function takes it")
-            config = _task_config(train, space, objective, data, flags)
+            config = _task_config(train, space, own, data, flags)
             outcome = runs.run(opened, config, options, observer, listeners=callbacks)
         else:
-            program = Program(train, *_of_function(space, objective, data), flags, others=others)
+            program = Program(train, *_of_function(space, own, data), flags, others=others)
             outcome = run_program(opened, program, options, observer, callbacks)
         show(outcome)
     return open_result(opened, outcome.folder.name)
@@ -179,15 +183,15 @@ def plan(
 def open(name: str, store: str | Path | None = None) -> SearchResult: ...
 @overload
 def open(
-    name: str, store: str | Path | None = None, *, space: Mapping[str, Any], objective: str, trials: int, epochs: int,
+    name: str, store: str | Path | None = None, *, space: Mapping[str, Any], objective: Goals, trials: int, epochs: int,
     target: float | None = None, limits: Mapping[str, str] | None = None, searcher: str | None = None,
     scheduler: str | None = None, seed: int | None = None, start: Sequence[Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> SharedStudy: ...  # fmt: skip
 @names_unknown_arguments
 def open(
-    name: str, store: str | Path | None = None, *, space: Mapping[str, Any] | None = None, objective: str | None = None,
-    trials: int | None = None, epochs: int | None = None, target: float | None = None,
+    name: str, store: str | Path | None = None, *, space: Mapping[str, Any] | None = None,
+    objective: Goals | None = None, trials: int | None = None, epochs: int | None = None, target: float | None = None,
     limits: Mapping[str, str] | None = None, searcher: str | None = None, scheduler: str | None = None,
     seed: int | None = None, start: Sequence[Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -228,7 +232,8 @@ def open(
         return open_result(opened, name)
     from search.study import open_study
 
-    return open_study(opened, name, *_of_function(space, objective, None), flags)
+    own = _first_objective(objective, flags)
+    return open_study(opened, name, *_of_function(space, own, None), flags)
 
 
 def searches(store: str | Path | None = None) -> list[str]:
@@ -410,6 +415,14 @@ def _task_config(
     flags = {**{f"space.{key}": spec for key, spec in mapping(space, "space", SPACE).items()}, **flags}
     flags = {key: trainables.plain(value, key) for key, value in flags.items()}
     return load_config(task, flags=flags, profile="demo" if data is None else "data", named=argument)
+
+
+def _first_objective(objective: Goals | None, flags: dict[str, Any]) -> str | None:
+    """The objective, or the first of several, which become the flag `search.objective`."""
+    if not isinstance(objective, list | tuple):
+        return objective  # type: ignore[return-value]
+    flags["search.objective"] = list(objective)
+    return objective[0] if objective else None
 
 
 def _of_function(

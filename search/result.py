@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -14,6 +14,7 @@ from search.arguments import check_callbacks, mapping, whole
 from search.core.config import SearchConfig
 from search.core.events import Event
 from search.core.failures import in_a_line
+from search.core.pareto import value_of
 from search.core.readable import visible
 from search.core.record import SearchRecord
 from search.core.replay import open_search, replay
@@ -28,7 +29,7 @@ from search.core.requests import (
     StopTrials,
     send,
 )
-from search.core.state import SearchState
+from search.core.state import SearchState, Trial
 from search.core.store import SearchFolder, Store
 from trainables import InputError, plain
 from trainables.base.checkpoint_files import folder_of
@@ -56,6 +57,7 @@ class BestTrial:
         checkpoint: the file of the trial's state at that epoch, None if it was deleted.
             `torch.load(checkpoint, weights_only=True)["parts"]` holds the state of each part.
         files: the folder with the trainer's own checkpoint at that epoch; None if there is none.
+        values: the values of all objectives at that epoch, by metric; empty in a search with one objective.
 
     >>> best = search.open("mine").best
     >>> best.epoch, best.value == best.params["x"] ** 2 / 2
@@ -69,6 +71,7 @@ class BestTrial:
     checkpoint: Path | None
     step: int | None = None
     files: Path | None = None
+    values: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,12 +139,32 @@ class SearchResult:
 
     @property
     def best(self) -> BestTrial:
-        """The trial with the best value of the objective on validation.
+        """The trial with the best value of the objective on validation, or the trial that `search.preference` chooses.
 
         Raises:
             InputError: no trial has a result.
         """
-        trial = self._state.best()
+        return self._found(self._state.best())
+
+    @property
+    def front(self) -> list[BestTrial]:
+        """The trials that no other trial beats in every objective, sorted by the first objective, the best first.
+
+        In a search with one objective these are the trials with the best value.
+        """
+        return [self._found(trial) for trial in self._state.front()]
+
+    @property
+    def knee(self) -> BestTrial:
+        """The trial of the front with the smallest sum of all objectives, each scaled to 0 to 1 on the front.
+
+        Raises:
+            InputError: no trial has a result.
+        """
+        return self._found(self._state.knee())
+
+    def _found(self, trial: Trial | None) -> BestTrial:
+        """A trial with its files; raises InputError for None."""
         if trial is None:
             raise InputError(f"{self.name}: {self._no_winner()}")
         paths = [self._folder.path / c.name for c in trial.checkpoints if c.epoch == trial.best_epoch]
@@ -152,6 +175,7 @@ class SearchResult:
             trial.number, dict(trial.params), trial.best_value, trial.best_epoch, checkpoint,
             None if unit.report_every is None else unit(trial.best_epoch),
             files if files is not None and files.is_dir() else None,
+            {objective.metric: value_of(trial, objective) for objective in self._config.objectives},
         )  # fmt: skip
 
     @property

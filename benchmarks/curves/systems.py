@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -78,9 +78,10 @@ class Ours:
         assert self._proposed is not None
         self._study.apply({**self._proposed, "params": params})  # type: ignore[misc, typeddict-item]
 
-    def report(self, number: int, epoch: int, loss: float) -> Fate:
+    def report(self, number: int, epoch: int, loss: float, others: Mapping[str, float] | None = None) -> Fate:
+        """As of `System`. `others` are further objectives by metric, which `search.objective` in `settings` names."""
         diverged = math.isnan(loss)
-        metrics = {} if diverged else {"val_loss": loss, "epoch_seconds": 1.0}
+        metrics = {} if diverged else {"val_loss": loss, "epoch_seconds": 1.0, **(others or {})}
         events, decisions = self._study.report(
             [TrialResult(number, epoch, metrics, "loss is nan" if diverged else None)]
         )

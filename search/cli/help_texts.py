@@ -9,7 +9,7 @@ so that it need not import the settings with everything that they import.
 
 #: The help text, by flag.
 HELP = {
-    "--searcher": "Algorithm that proposes configurations. ranks: a Gaussian process that uses the order of the trials, not their metric values. tpe, gp and random: Optuna's samplers. nsga2: Optuna's sampler for several objectives. grid: every combination of the space. Example: tpe",
+    "--searcher": "Algorithm that proposes configurations. ranks: a Gaussian process that uses the order of the trials, not their metric values. tpe, gp and random: Optuna's samplers. nsga2: Optuna's genetic algorithm for several objectives. grid: every combination of the space. Example: tpe",
     "--trials": 'Number of configurations to try. Example: 20',
     "--epochs": 'Largest number of epochs of a trial. An epoch is usually a pass over the training data; for wikitext a part of a pass. Example: 30',
     "--report-every": 'Steps from one report of a trial to the next. The search of a function or a command then counts in steps: settings about epochs count reports, and search.epochs is --steps divided by this number. Example: 100',

@@ -19,6 +19,7 @@ CHANGEABLE = (
     "trials", "time_budget", "concurrency", "epoch_budget", "target", "cost_budget", "worth", "trial_timeout",
     "stall_timeout", "max_epoch_seconds", "startup_trials", "model_trials", "max_failures", "max_lost_workers",
     "max_failed_in_a_row", "retrain_seeds", "compare_seeds", "audit_stopping", "keep_checkpoints", "max_checkpoint_gb",
+    "preference",
 )  # fmt: skip
 
 

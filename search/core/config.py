@@ -85,7 +85,7 @@ class SearchConfig:
     def objectives(self) -> tuple[Objective, ...]:
         """The objectives of a search with several, the task's own first; empty for a search with one objective.
 
-        Early stopping and the final training use the first objective.
+        The first objective decides which epoch of a trial is its best.
         """
         return tuple(parse_objective(text, f"{self.place}: search.objective") for text in self.search.objective or ())
 
@@ -351,6 +351,15 @@ def _check_objectives(config: SearchConfig) -> None:
     if metrics and not SEARCHERS.get(searcher).several_objectives:
         able = ", ".join(name for name in SEARCHERS.names() if SEARCHERS.get(name).several_objectives)
         raise InputError(f"{place}.searcher: {searcher}: has one objective; for several: {able}")
+    if (preference := config.search.preference) is None:
+        return
+    shown = f"{place}.preference: {preference}"
+    if not metrics:
+        raise InputError(f"{shown}: needs several objectives; give search.objective, or null")
+    if unknown := [metric for metric in preference if metric not in metrics]:
+        raise InputError(f"{shown}: {unknown[0]!r}: no objective; there are {', '.join(metrics)}")
+    if not any(preference.values()):
+        raise InputError(f"{shown}: expected a weight above 0 of at least one objective")
 
 
 def _check_limits(config: SearchConfig, given: Mapping[str, str]) -> None:

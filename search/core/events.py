@@ -52,15 +52,17 @@ class Ended(_Event):
 
 
 class EarlierTrial(TypedDict):
-    """A trial of another search, for the searcher. `values`: its objective by epoch.
+    """A trial of another search, for the searcher.
 
-    `figures`: the metrics with a limit on outcomes (`Trial.judged`), if it has any.
+    `values`: its objective by epoch. `others`: its further objectives by epoch and metric. `figures`: the metrics with
+    a limit on outcomes (`Trial.judged`).
     """
 
     params: Params
     outcome: str | None
     values: dict[str, float]
     figures: NotRequired[Metrics]
+    others: NotRequired[dict[str, dict[str, float]]]
 
 
 #: The searcher learns from `trials` of the search `from`, and proposes the configurations `first` before others.

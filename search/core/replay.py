@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from search.core.config import SearchConfig, check_config, configs_folder, load_config, read_yaml
+from search.core.config import SearchConfig, check_config, configs_folder, load_config, parse_objective, read_yaml
 from search.core.events import Event
 from search.core.journal import read_events
 from search.core.record import SearchRecord, not_installed
@@ -60,10 +60,18 @@ def replay(folder: SearchFolder) -> tuple[SearchState, list[Event]]:
     Raises:
         InputError: the journal or `search.json` is damaged.
     """
-    state, events = SearchState(folder.read().objective), list(read_events(folder.journal))
+    state, events = _begin(folder.read()), list(read_events(folder.journal))
     for event in events:
         state.apply(event)
     return state, events
+
+
+def _begin(record: SearchRecord) -> SearchState:
+    """The state of a search before its first event."""
+    settings = record.config.get("search")
+    given: dict[str, Any] = settings if isinstance(settings, dict) else {}  # an imported search may have no settings
+    objectives = [parse_objective(str(text), record.place) for text in given.get("objective") or ()]
+    return SearchState(record.objective, objectives, given.get("preference"))
 
 
 def extend(config: SearchConfig, more: dict[str, str | None]) -> SearchConfig:

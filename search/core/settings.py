@@ -103,8 +103,8 @@ class SearchSection(Section):
     searcher: SearcherName = setting(
         "Search",
         "Algorithm that proposes configurations. ranks: a Gaussian process that uses the order of the trials, "
-        "not their metric values. tpe, gp and random: Optuna's samplers. nsga2: Optuna's sampler for several "
-        "objectives. grid: every combination of the space.",
+        "not their metric values. tpe, gp and random: Optuna's samplers. nsga2: Optuna's genetic algorithm "
+        "for several objectives. grid: every combination of the space.",
         example="tpe", shown_default="ranks; demo: tpe", flag="--searcher",
     )  # fmt: skip
     trials: int | None = setting(
@@ -155,8 +155,8 @@ class SearchSection(Section):
     objective: list[str] | None = setting(
         "Search",
         "Metrics to optimize, if there are several. Each is `METRIC min` or `METRIC max`; the task's own comes first. "
-        "null: the task's own metric alone. Several metrics need searcher nsga2, random or grid. The objective of a "
-        "function or a command is stored with `val_` before its name: `acc max` as `val_acc`.",
+        "null: the task's own metric alone. Not for searcher gp. The objective of a function or a command is stored "
+        "with `val_` before its name: `acc max` as `val_acc`.",
         example=["macro_f1 max", "parameters min"],
     )  # fmt: skip
     limits: Limits = setting(
@@ -165,6 +165,14 @@ class SearchSection(Section):
         "A trial beyond a limit on `parameters`, `latency_ms` or `peak_memory_mib` ends as soon as the figure is "
         "known. Any other metric may come back within its limit, so the trial goes on. null: no limits.",
         example={"latency_ms": "<= 5", "recall": ">= 0.9"}, default=None,
+    )  # fmt: skip
+    preference: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = setting(
+        "Search",
+        "Weight of each metric of `objective`: the trial with the best weighted mean wins, and the final training "
+        "trains it again. Each metric is scaled to the front: 0 is its best value there, and 1 its worst. Equal "
+        "weights choose the knee of the front. A metric without a weight does not count. null: the trial with the best "
+        "value of the first metric wins.",
+        example={"macro_f1": 2, "parameters": 1}, default=None,
     )  # fmt: skip
     balance: str | None = setting(
         "Search",

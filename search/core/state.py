@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import assert_never
@@ -21,6 +21,7 @@ from search.core.events import (
     SessionBegun,
     TrialEvent,
 )
+from search.core.pareto import front, knee, losses_at_best, weighted
 from search.core.space import Plain
 from trainables import Objective, Params
 
@@ -247,8 +248,17 @@ class Audit:
 class SearchState:
     """The trials of a search, built by applying its events in order."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(
+        self, objective: Objective, objectives: Sequence[Objective] = (), preference: Mapping[str, float] | None = None
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            objective: the first or only objective.
+            objectives: of a search with several; empty for a search with one.
+            preference: `search.preference`.
+        """
         self.objective = objective
+        self.objectives, self.preference = tuple(objectives) or (objective,), preference
         self.trials: dict[int, Trial] = {}
         #: Final trainings by trial and seed.
         self.finals: dict[tuple[int, int], FinalRun] = {}
@@ -359,6 +369,8 @@ class SearchState:
             case "pause":
                 self.paused_by = name
                 self._finish_epochs(self.trials)
+            case "set":
+                self.preference = content.get("search", {}).get("preference", self.preference)
             case "continue":
                 self._heard = event.get("time", 0)  # nothing trained while the search was paused
                 self._release(name, content["trials"])
@@ -455,15 +467,17 @@ class SearchState:
             known.test, known.best_epoch, known.parameters = event["test"], event["best_epoch"], event["parameters"]
 
     def best(self, parameter: str | None = None, value: Plain = None) -> Trial | None:
-        """The trial with the best objective at any epoch, the earliest of equal trials; None if no trial can win.
+        """The trial that wins, the earliest of equal trials; None if no trial can win.
 
-        `Trial.can_win` says which trials can win.
+        `Trial.can_win` says which trials can win. The best trial has the best objective at any epoch. With several
+        objectives this is the first objective, unless a preference is stated: then the best trial is the trial of the
+        front with the smallest mean of `pareto.weighted`.
 
         Args:
             parameter: if given, only trials whose `parameter` is `value` count.
         """
         able = (t for t in self.trials.values() if t.can_win and (parameter is None or t.params[parameter] == value))
-        return min(able, key=lambda trial: self.objective.loss(trial.best_value), default=None)
+        return min(able, key=self._order(), default=None)
 
     @property
     def none_is_feasible(self) -> bool:
@@ -473,14 +487,34 @@ class SearchState:
 
     def ranked(self) -> list[Trial]:
         """The trials that can win, the best first."""
+        return sorted((t for t in self.trials.values() if t.can_win), key=self._order())
+
+    def _order(self) -> Callable[[Trial], tuple[float, ...]]:
+        """The sort key by which a trial is better than another."""
+        if self.preference is None:
+            return lambda trial: (self.objective.loss(trial.best_value), trial.number)
         able = [t for t in self.trials.values() if t.can_win]
-        return sorted(able, key=lambda t: (self.objective.loss(t.best_value), t.number))
+        losses = losses_at_best(able, self.objectives)
+        means = weighted(losses, [self.preference.get(o.metric, 0.0) for o in self.objectives])
+        # Of trials with equal means the first in the order of their losses is on the front.
+        keys = {t.number: (mean, *own, t.number) for t, mean, own in zip(able, means, losses, strict=True)}
+        return lambda trial: keys[trial.number]
+
+    def front(self) -> list[Trial]:
+        """The Pareto front of the trials that can win, sorted by the first objective, the best first."""
+        return front(self.trials.values(), self.objectives)
+
+    def knee(self) -> Trial | None:
+        """The trial at the knee of the front; see `pareto.knee`. None if no trial can win."""
+        on_front = self.front()
+        return on_front[knee(losses_at_best(on_front, self.objectives))] if on_front else None
 
     def finalists(self, window: int) -> list[tuple[Trial, int]]:
         """Trials that can win, the best first, each with the number of epochs of its final training: `Trial.steady`."""
-        steady = [(*t.steady(window, self.objective), t) for t in self.trials.values() if t.can_win]
-        steady.sort(key=lambda item: (item[0], item[2].number))
-        return [(trial, epoch) for _, epoch, trial in steady]
+        steady = [(t, *t.steady(window, self.objective)) for t in self.ranked()]
+        if self.preference is None:
+            steady.sort(key=lambda item: (item[1], item[0].number))
+        return [(trial, epoch) for trial, _, epoch in steady]
 
     def epochs_trained(self) -> int:
         """The epochs of trials, audits and final trainings together."""

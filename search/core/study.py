@@ -39,10 +39,10 @@ from search.core.events import (
 from search.core.failures import Failure, may_retry, sign
 from search.core.feasibility import check_measured, infeasible, infeasible_for_good, ranked_last
 from search.core.limits import in_force, reached
-from search.core.pareto import measured
+from search.core.pareto import losses_of, measured
 from search.core.registry import SCHEDULERS, SEARCHERS
 from search.core.schedulers.base import Scheduler
-from search.core.schedulers.rungs import Losses, merge_rungs
+from search.core.schedulers.rungs import Losses, Standings, merge_rungs
 from search.core.searchers import make_searcher
 from search.core.searchers.base import Searcher, turn_of
 from search.core.searchers.constrained import moved
@@ -82,7 +82,7 @@ class Study:
     ) -> None:
         """
         Args:
-            objective: of the task; early stopping compares its values.
+            objective: of the task; without `search.objective` early stopping compares its values.
             ends_itself: whether trials run their own loop, as functions and commands do. A trial is then complete when
                 its loop ends, and not when it reports its last epoch.
             searcher: replaces the searcher of the configuration.
@@ -95,7 +95,7 @@ class Study:
         #: Trials with a value outside the space, which the searcher does not see.
         self._outside: set[int] = set()
         self.scheduler: Scheduler = SCHEDULERS.get(config.search.scheduler).from_settings(config.search)
-        self.state = SearchState(objective)
+        self.state = SearchState(objective, config.objectives, config.search.preference)
         #: True if no new trial begins, as a trial takes more time than is left.
         self.closed = False
         #: The trials that have the configuration of the priors; they follow the starting configurations. The scheduler
@@ -171,9 +171,9 @@ class Study:
         trial = self.state.trials[event["number"]]
         view = self._view(trial.number)
         if event["event"] == "result" and event["outcome"] != "diverged":
-            view.add(trial.number, event["epoch"], self._loss(event["metrics"]))
+            view.losses.add(trial.number, event["epoch"], self._losses(event["metrics"]))
         if trial.outcome in ("diverged", "infeasible"):
-            view.remove(trial.number)
+            view.losses.remove(trial.number)  # they mean nothing
         if trial.idle:
             self._tell(trial)
 
@@ -216,7 +216,7 @@ class Study:
         waiting = self.state.paused()
         if self._is_short_of_time:
             # A new trial takes more time than is left, a paused trial less. The furthest goes first, then the best.
-            losses = {n: self._loss(self.state.trials[n].curve[epoch]) for n, epoch in waiting.items()}
+            losses = {n: self._view(n).loss(self.state.trials[n]) for n in waiting}
             return min(waiting, key=lambda n: (-waiting[n], losses[n], n), default=None)
         return None
 
@@ -377,7 +377,7 @@ class Study:
         # result event adds the same loss again.
         for r in results:
             if not r.diverged and not infeasible_for_good(self.config.search.outcome_limits, [r.metrics]):
-                self._view(r.number).add(r.number, r.epoch, self._loss(r.metrics))
+                self._view(r.number).losses.add(r.number, r.epoch, self._losses(r.metrics))
         return {number: self._decide([r for r in results if r.number == number])
                 for number in dict.fromkeys(r.number for r in results)}  # fmt: skip
 
@@ -393,7 +393,7 @@ class Study:
 
     def _by_rank(self, trial: Trial) -> Decision:
         """The scheduler's decision. A trial with the configuration of the priors always continues."""
-        decision = self.scheduler.decide(self._view(trial.number), trial)
+        decision = self.scheduler.decide(self._view(trial.number).as_compared_with(trial), trial)
         if trial.number in self._experts and decision.reason:
             return go_on(f"{decision.reason}; it is the expert's configuration, so it always continues")
         return decision
@@ -501,9 +501,10 @@ class Study:
 
     # Views
 
-    def _loss(self, metrics: dict[str, float]) -> float:
-        """The loss of an epoch by which trials are compared: an epoch beyond a limit follows all others."""
-        return ranked_last(self.config.search.outcome_limits, metrics, self.objective.val_loss(metrics))
+    def _losses(self, metrics: dict[str, float]) -> tuple[float, ...]:
+        """The losses of an epoch by which trials are compared: an epoch beyond a limit follows all others."""
+        limits = self.config.search.outcome_limits
+        return tuple(ranked_last(limits, metrics, loss) for loss in losses_of(metrics, self.state.objectives))
 
     def _view(self, number: int) -> _View:
         return self._views[self._turn(number)]
@@ -518,11 +519,11 @@ class Study:
         return number % len(self._views)
 
     def rungs(self) -> Losses:
-        """Epoch of each rung -> trial number -> loss."""
+        """Epoch of each rung -> trial number -> loss; with several objectives the loss of the first.
+
+        Trials are compared by other numbers if there are limits on outcomes or several objectives.
+        """
         rungs, trials = merge_rungs(map(self.scheduler.rungs, self._views)), self.state.trials
-        if not self.config.search.limits:
-            return rungs
-        # Trials were compared by `_loss`, whose values for infeasible epochs mean nothing to people.
         return {epoch: {n: self.objective.val_loss(trials[n].curve[epoch]) for n in rung if epoch in trials[n].curve}
                 for epoch, rung in rungs.items()}  # fmt: skip
 
@@ -532,23 +533,26 @@ class _View:
 
     def __init__(self, study: Study, turn: int) -> None:
         self._study, self._turn = study, turn
-        self.losses: Losses = {}
+        self.losses = Standings()
         self.unit = study.config.search.unit
 
-    def add(self, number: int, epoch: int, loss: float) -> None:
-        """Adds a loss, or replaces the same loss."""
-        self.losses.setdefault(epoch, {})[number] = loss
-
-    def remove(self, number: int) -> None:
-        """Forgets a trial that diverged: its losses mean nothing."""
-        for losses in self.losses.values():
-            losses.pop(number, None)
+    def as_compared_with(self, trial: Trial) -> _View:
+        """The view in which a trial is judged. In a round the places of several objectives must not depend on the
+        trials of the same round: which of them have reported depends on their speed."""
+        before = self.before(trial)
+        if math.isinf(before) or len(self._study.state.objectives) == 1:
+            return self
+        view = _View(self._study, self._turn)
+        view.losses = self.losses.among(lambda number: number < before or number == trial.number)
+        return view
 
     def _has(self, number: int) -> bool:
         return self._study._turn(number) == self._turn
 
     def loss(self, trial: Trial) -> float:
-        return self._study._loss(trial.curve[trial.epoch])
+        if len(self._study.state.objectives) == 1:
+            return self._study._losses(trial.curve[trial.epoch])[0]
+        return self.losses[trial.epoch][trial.number]
 
     def before(self, trial: Trial) -> float:
         return first_of_round(self._study.config, trial.number)

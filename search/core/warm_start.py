@@ -9,6 +9,7 @@ from itertools import islice
 from search.core.config import SearchConfig
 from search.core.events import EarlierTrial, WarmStarted
 from search.core.feasibility import OutcomeLimit, infeasible
+from search.core.pareto import measured
 from search.core.registry import SEARCHERS
 from search.core.replay import open_search, replay
 from search.core.space import Space
@@ -63,7 +64,8 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
         user.
 
     Raises:
-        InputError: there is no search of this name, it has another task, or none of its trials can be used.
+        InputError: there is no search of this name, it has another task, none of its trials can be used, or
+            they did not measure an objective of this search.
     """
     place = f"--from {name}"
     if not SEARCHERS.get(config.search.searcher).learns:
@@ -82,7 +84,7 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     reasons = ", ".join(f"{count} for {parameter}" for parameter, count in outside.items())
     left_out = f"; {outside.total()} lie outside this space ({reasons})" if outside else ""
     limits = config.search.outcome_limits
-    trials = [_earlier(trial, state.objective, limits) for trial in over if not misfits[trial.number]]
+    trials = [_earlier(trial, state.objective, config) for trial in over if not misfits[trial.number]]
     if not trials:
         raise InputError(f"{place}: none of its {len(over)} finished trials can be used{left_out}")
     lines = [f"warm start: {len(trials)} of {len(over)} finished trials of {name} taken{left_out}"]
@@ -93,11 +95,16 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
     return {"event": "warm_start", "from": name, "trials": trials, "first": first}, lines
 
 
-def _earlier(trial: Trial, objective: Objective, limits: Sequence[OutcomeLimit]) -> EarlierTrial:
-    key = objective.key
-    values = {str(epoch): metrics[key] for epoch, metrics in trial.curve.items() if key in metrics}
+def _earlier(trial: Trial, objective: Objective, config: SearchConfig) -> EarlierTrial:
+    """A trial of an earlier search, with what this search compares; raises InputError as `measured`."""
+    epochs = {str(epoch): metrics for epoch, metrics in trial.curve.items() if objective.key in metrics}
+    values = {epoch: metrics[objective.key] for epoch, metrics in epochs.items()}
     earlier = EarlierTrial(params=trial.params, outcome=trial.outcome, values=values)
-    return {**earlier, "figures": figures} if (figures := _figures(trial, limits)) else earlier
+    if further := config.objectives[1:]:
+        earlier["others"] = {epoch: {o.metric: measured(m, o) for o in further} for epoch, m in epochs.items()}
+    if figures := _figures(trial, config.search.outcome_limits):
+        earlier["figures"] = figures
+    return earlier
 
 
 def _figures(trial: Trial, limits: Sequence[OutcomeLimit]) -> dict[str, float]:
@@ -124,6 +131,7 @@ def as_trials(event: WarmStarted, objective: Objective, limits: Sequence[Outcome
         for epoch, value in earlier["values"].items():
             if beyond:
                 trial.infeasible[int(epoch)] = beyond
-            trial.take(int(epoch), {**trial.figures, objective.key: value}, objective)
+            others = earlier.get("others", {}).get(epoch, {})
+            trial.take(int(epoch), {**trial.figures, objective.key: value, **others}, objective)
         trials.append(trial)
     return trials

@@ -64,6 +64,8 @@ STYLES = {
     "timed_out": Style("#56b4e9", "dash", "square", "■"), "completed": Style("#1f83c7"),
     "best": Style("#d55e00", symbol="diamond", sign="◆"),
 }  # fmt: skip
+#: The ring around the trial that a preference chooses.
+CHOSEN = Style("#e69f00", symbol="circle-open")
 GREY = "rgba(128,128,128,0.6)"
 #: The colour of trainings after the trials, and the colours from the best value to the worst.
 AFTER = "#009e73"
@@ -383,31 +385,36 @@ def _add_row(figure: Figure, row: int, axis: Axis, trials: Sequence[Trial]) -> N
 
 
 def pareto(state: SearchState, config: SearchConfig, other: Objective) -> Drawing | None:
-    """One objective against another; a line joins their Pareto front."""
+    """One objective against another; a line joins their Pareto front, and the knee of all objectives is marked."""
     first, ranked = config.objectives[0], _finite(state.ranked())
     if not ranked:
         return None
     best = sorted(front(ranked, (first, other)), key=lambda t: value_of(t, other))
     trials, note = _some(ranked, MARKS)
     figure = Figure()
-    for name, some, mode, style in (
-        ("trials", trials, "markers", STYLES["completed"]),
-        ("Pareto front", best, "lines+markers", STYLES["best"]),
+    knee, chosen = state.knee(), state.best() if state.preference else None
+    for name, some, mode, style, size in (
+        ("trials", trials, "markers", STYLES["completed"], 8),
+        ("Pareto front", best, "lines+markers", STYLES["best"], 8),
+        ("knee", [t for t in ranked if t is knee], "markers", Style(AFTER, symbol="star"), 14),
+        ("chosen by the preference", [t for t in ranked if t is chosen], "markers", CHOSEN, 18),
     ):
-        figure.data.append(
-            _scatter(
-                x=[value_of(t, other) for t in some], y=[t.best_value for t in some], mode=mode, name=name,
-                customdata=[t.number for t in some],
-                line={"color": style.colour}, marker={"symbol": style.symbol, "size": 8},
-            )
-        )  # fmt: skip
+        if some:
+            figure.data.append(
+                _scatter(
+                    x=[value_of(t, other) for t in some], y=[t.best_value for t in some], mode=mode, name=name,
+                    customdata=[t.number for t in some],
+                    line={"color": style.colour}, marker={"symbol": style.symbol, "size": size},
+                )
+            )  # fmt: skip
     figure.layout["showlegend"] = True
     _dress(figure, 420, _title(other, other.metric), _title(first, first.metric))
     _set_y(figure, [t.best_value for t in trials], first)
     if wide(values := [value_of(t, other) for t in trials], other):
         ticks = log_ticks(min(values), max(values))
         figure.xaxis.update(type="log", tickvals=ticks, ticktext=[label(t) for t in ticks])
-    words = f"The front has {len(best)} trials: what one gains in an objective it pays for in the other."
+    words = f"The front has {len(best)} trials: what one gains in an objective it pays for in the other. "
+    words += "The knee is the trial with the smallest sum of all objectives, each scaled to 0 to 1 on the front."
     return Drawing(f"{first.metric} against {other.metric}", words + note, (figure,))
 
 

@@ -24,7 +24,6 @@ from search.core.config import SearchConfig
 from search.core.cost import cost
 from search.core.events import Event
 from search.core.outlook import outlook_line
-from search.core.pareto import front
 from search.core.readable import duration, figure, visible
 from search.core.readable import value as significant
 from search.core.record import SearchRecord
@@ -39,7 +38,15 @@ from search.reports.figures import FINALISTS, STYLES, Drawing, drawings, hovers
 from search.reports.frames import trials_frame
 from search.reports.pages import render
 from search.reports.repeat_command import again
-from search.reports.summary import configuration, limits_line, no_winner, tally
+from search.reports.summary import (
+    at_best,
+    by_preference,
+    configuration,
+    limits_line,
+    no_winner,
+    share_of_front,
+    tally,
+)
 from search.reports.view import View
 from trainables import InputError
 from trainables.base.files import replacing
@@ -165,11 +172,17 @@ def _head(view: View) -> list[dict[str, Any]]:
         row("best trial", "", no_winner(state))
     else:
         when = f"trial {best.number} at {unit.at(best.best_epoch)} of {unit(config.search.epochs)}"
-        row(f"best {state.objective.key}", figure(best.best_value), when)
+        if chosen := by_preference(state):
+            row("best trial", "", f"{when},{chosen}: {at_best(best, config)}")
+        else:
+            row(f"best {state.objective.key}", figure(best.best_value), when)
         row("its configuration", "", configuration(best, config))
-    if config.objectives:
-        numbers = ", ".join(str(t.number) for t in front(state.trials.values(), config.objectives))
+    if config.objectives and (knee := state.knee()) is not None:
+        numbers = ", ".join(str(t.number) for t in state.front())
         row("Pareto front", "", f"of {', '.join(config.search.objective or ())}: trials {numbers}")
+        row("knee of the front", "", f"trial {knee.number}: {at_best(knee, config)}")
+        if share := share_of_front(state):
+            row("hypervolume", "", f"the front dominates {share}")
     row("trials", str(len(state.trials)), tally(t.outcome for t in state.trials.values()).replace("_", " "))
     if line := limits_line(state, config):
         name, _, words = line.partition(": ")
@@ -229,7 +242,8 @@ def _remarks(state: SearchState) -> list[str]:
     remarks = []
     if final is not None and best is not None and final.trial != best.number:
         remarks.append(
-            f"Trained again is trial {final.trial}, and not trial {best.number}, which has the best single epoch."
+            f"Trained again is trial {final.trial}, and not trial {best.number}, which "
+            f"{'has the best single epoch' if state.preference is None else 'the preference chooses now'}."
         )
     if final is not None and final.test:
         # The winner's curse: the best of many validation figures flatters the trial that it chose.
@@ -410,13 +424,14 @@ def _trials(folder: SearchFolder, state: SearchState, config: SearchConfig) -> d
     frame = trials_frame(state, objectives=objectives, parameters=names, limited=limited)
     records = {number: dict(zip(frame.columns, row, strict=True)) for number, *row in frame.itertuples(name=None)}
     best, every = state.best(), [*state.ranked(), *(t for t in state.trials.values() if not t.can_win)]
-    on_front = {t.number for t in front(state.trials.values(), config.objectives)} if config.objectives else set()
+    on_front = {t.number for t in state.front()} if config.objectives else set()
+    knee = state.knee() if config.objectives else None
     measured = [state.objective.key, *(objective.metric for objective in objectives[1:])]
     given = list(frame.columns[frame.columns.get_loc("seconds") + 1 :])
 
     def row(trial: Trial) -> dict[str, Any]:
         values = records[trial.number]
-        mark = " best" if trial is best else " front" if trial.number in on_front else ""
+        mark = " best" if trial is best else " knee" if trial is knee else " front" if trial.number in on_front else ""
         cells = [
             (f"{trial.number}{mark}", trial.number),
             (values["outcome"].replace("_", " "), None),

@@ -11,7 +11,7 @@ from search.core.config import SearchConfig
 from search.core.feasibility import excess, infeasible
 from search.core.limits import in_force
 from search.core.outlook import outlook_line
-from search.core.pareto import front, value_of
+from search.core.pareto import dominated_share, losses_at_best, value_of
 from search.core.readable import Grid, figure, value, visible
 from search.core.settings import SearchSection
 from search.core.state import FinalRun, SearchState, Trial
@@ -38,8 +38,9 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
     metric, best, final = state.objective.metric, state.best(), state.final
     if best is None:
         return [*_effort(state, config)]
+    reached = f"{state.objective.key} {figure(best.best_value)}"
     lines: list[str | Grid] = [
-        f"best: trial {best.number}, {state.objective.key} {figure(best.best_value)} at "
+        f"best{by_preference(state)}: trial {best.number}, {at_best(best, config) or reached} at "
         f"{config.search.unit.at(best.best_epoch)}",
         f"  {configuration(best, config)}",
     ]
@@ -62,11 +63,37 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
             finalist_comparison.finalists_paragraph(state.decision, state.objective),
         ]
     if config.objectives:
-        lines.append(f"Pareto front of {', '.join(config.search.objective or ())}:")
-        for trial in front(state.trials.values(), config.objectives):
-            reached = "  ".join(f"{o.metric} {figure(value_of(trial, o))}" for o in config.objectives)
-            lines.append(f"  trial {trial.number}: {reached}  {configuration(trial, config)}")
+        lines += _front(state, config)
     return [*lines, *_effort(state, config)]
+
+
+def at_best(trial: Trial, config: SearchConfig) -> str:
+    """The values of several objectives at the best epoch of a trial; empty for one objective."""
+    return "  ".join(f"{o.metric} {figure(value_of(trial, o))}" for o in config.objectives)
+
+
+def by_preference(state: SearchState) -> str:
+    """` by the preference accuracy 2, parameters 1`; empty without a preference."""
+    weights = ", ".join(f"{metric} {weight:g}" for metric, weight in (state.preference or {}).items())
+    return f" by the preference {weights}" if weights else ""
+
+
+def share_of_front(state: SearchState) -> str:
+    """`83 % of the box between the best and the worst value of each objective`; empty if the box is empty."""
+    able = [t for t in state.trials.values() if t.can_win]
+    share = dominated_share(losses_at_best(able, state.objectives))
+    return "" if math.isnan(share) else f"{share:.0%} of the box between the best and the worst value of each objective"
+
+
+def _front(state: SearchState, config: SearchConfig) -> list[str]:
+    """The trials of the Pareto front with their values, the knee among them, and the hypervolume."""
+    lines, knee = [f"Pareto front of {', '.join(config.search.objective or ())}:"], state.knee()
+    for trial in state.front():
+        mark = "  (knee)" if trial is knee else ""
+        lines.append(f"  trial {trial.number}: {at_best(trial, config)}{mark}  {configuration(trial, config)}")
+    if share := share_of_front(state):
+        lines.append(f"hypervolume: the front dominates {share}")
+    return lines
 
 
 def check_trial(state: SearchState, name: str, number: int) -> None:

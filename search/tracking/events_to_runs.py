@@ -84,7 +84,7 @@ class Delivery:
         self.info, self.objective, self._warn = info, objective, warn
         self._unit = config.search.unit
         #: The state of the search after the delivered events. What is written depends only on it.
-        self._state = SearchState(objective)
+        self._state = SearchState(objective, config.objectives, config.search.preference)
         self._applied = 0
         #: The epochs and the best trial that the parent run shows.
         self._shown: tuple[int, int | None] = 0, None

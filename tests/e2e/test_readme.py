@@ -74,7 +74,9 @@ COMMANDS = {
     "run tweets --data tweets.csv --set data.encoder=vinai/bertweet-base": ["--dry-run"],
     "run lyrics --data songs/ --set data.max_length=128": ["--dry-run"],
     "run tweets --set model.pooling=cls --set model.tfidf=false": ["--dry-run"],
-    "run tweets --searcher nsga2 --set 'search.objective=[macro_f1 max, parameters min]'": ["--dry-run"],
+    "run tweets --set 'search.objective=[macro_f1 max, parameters min]'": ["--dry-run"],
+    "run tweets --set 'search.objective=[macro_f1 max, parameters min]' "
+    "--set 'search.preference={macro_f1: 2, parameters: 1}'": ["--dry-run"],
     "run lyrics --set model.mask_padding=false --set weighting=none --set search.balance=null": ["--dry-run"],
     "run wikitext --data wikitext-2/ --trials 1 --epochs 3 --scheduler none --set embedding=200 --set heads=2 "
     "--set hidden=200 --set layers=2 --set dropout=0.2 --set optimizer=sgd --set sgd_lr=5.0 --set weight_decay=0 "
@@ -114,6 +116,7 @@ ELSEWHERE = {
         "continue NAME 3", "add NAME lr=1e-3 width=64", "add NAME --file more.csv", "add NAME --from-trial 7 lr=1e-4",
         "add NAME --from-trial 7 --from-checkpoint lr=1e-4", "set NAME time-budget=+1h trials=+20",
         "set NAME space.lr='{loguniform: [1e-4, 1e-2]}'", "set NAME target=0.97",
+        "set NAME 'preference={macro_f1: 1, parameters: 1}'",
     ), "test_control.py, tests/search/core/test_requests.py"),
     "predict train INPUT": "tests/search/test_own_final.py",
     "import optuna URL": "tests/search/exchange",

@@ -30,7 +30,7 @@ import trainables
 from search import guard, runs, session
 from search.cli import commands
 from search.core import journal
-from search.core.config import check_config, load_config
+from search.core.config import check_config, load_config, parse_objective
 from search.core.journal import read_events
 from search.core.requests import Mailbox, Request
 from search.core.state import SearchState
@@ -77,6 +77,8 @@ class Case:
         target: the value that ends the trials.
         limits: on outcomes. The hyperparameter `width` of a task makes its parameters, 6 width + 1; a function reports
             its hyperparameter `size` as `latency_ms`.
+        objectives: of a search with several; the first is `objective`.
+        preference: among them.
     """
 
     kind: Literal["task", "function", "command"] = "task"
@@ -96,6 +98,8 @@ class Case:
     asks: tuple[Asked, ...] = ()
     target: float | None = None
     limits: dict[str, str] = field(default_factory=dict)
+    objectives: tuple[str, ...] = ()
+    preference: dict[str, float] | None = None
 
     @property
     def makes_model(self) -> bool:
@@ -555,7 +559,8 @@ class World:
         if self.case.kind != "task":
             metric, _, mode = self.case.objective.rpartition(" ")
             objective = Objective(metric.removeprefix("val_"), "min" if mode == "min" else "max")
-        state = SearchState(objective)
+        several = [parse_objective(text, "case") for text in self.case.objectives]
+        state = SearchState(objective, several, self.case.preference)
         for event in read_events(self.folder.journal):
             state.apply(event)
         return state
@@ -636,6 +641,7 @@ def _flags(case: Case) -> dict[str, Any]:
         "resources.dashboard": False, "resources.precision": "fp32",
         "search.trial_timeout": "1h" if case.asks else None,  # each epoch is then reported by itself
         "search.target": case.target, "search.limits": case.limits or None,
+        "search.objective": list(case.objectives) or None, "search.preference": case.preference,
     }  # fmt: skip
 
 

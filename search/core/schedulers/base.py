@@ -6,7 +6,7 @@ report make the same decisions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from search.core.decision import CONTINUE, Decision
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class View(Protocol):
     """The trials that a scheduler compares with each other. `Study` has a view for each balanced value.
 
-    A loss is the objective, or the negative objective if larger is better. Diverged trials have no losses.
+    A loss is the objective, or the negative objective if larger is better. With several objectives it is the place of
+    the trial among all trials at this epoch; see `Standings`. Diverged trials have no losses.
     """
 
     @property
@@ -30,7 +31,7 @@ class View(Protocol):
         ...
 
     @property
-    def losses(self) -> Losses:
+    def losses(self) -> Mapping[int, dict[int, float]]:
         """Epoch -> trial number -> loss, in the order of the reports."""
         ...
 

@@ -64,13 +64,13 @@ class _BracketView:
         self._study = study
         self.loss, self.before, self.paused, self.prefer = study.loss, study.before, study.paused, study.prefer
         self.is_last, self.unit = study.is_last, study.unit
-        self.losses: Losses = _BracketLosses(study.losses, hyperband, bracket)  # type: ignore[assignment]
+        self.losses: Mapping[int, dict[int, float]] = _BracketLosses(study.losses, hyperband, bracket)
 
 
 class _BracketLosses(Mapping[int, dict[int, float]]):
     """The losses of one bracket. An epoch is filtered when it is read, as most epochs are never read."""
 
-    def __init__(self, losses: Losses, hyperband: Hyperband, bracket: int) -> None:
+    def __init__(self, losses: Mapping[int, dict[int, float]], hyperband: Hyperband, bracket: int) -> None:
         self._losses, self._hyperband, self._bracket = losses, hyperband, bracket
 
     def __getitem__(self, epoch: int) -> dict[int, float]:

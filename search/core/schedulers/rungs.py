@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
+
+from search.core.pareto import places
 
 #: Epoch -> trial number -> loss.
 Losses = dict[int, dict[int, float]]
@@ -20,6 +22,58 @@ MAX_TRIALS = 100
 #: because they were good at the rung. This selection lowers the correlation of reliable rungs too, but rarely this far.
 #: The thresholds 0, -0.25 and -0.4 took 0.590, 0.609 and 0.600 of the epochs of random search (benchmarks/tried.md).
 UNRELIABLE = -0.25
+
+
+class Standings(Mapping[int, dict[int, float]]):
+    """Epoch -> trial number -> the number by which trials are compared at this epoch; the smaller number is better.
+
+    With one objective it is the loss. With several objectives it is the place among the trials at this epoch (see
+    `pareto.places`), which changes when other trials report. The epochs are in the order of the reports.
+    """
+
+    def __init__(self) -> None:
+        #: Epoch -> trial number -> the loss of each objective.
+        self.losses: dict[int, dict[int, tuple[float, ...]]] = {}
+        #: The standings of the epochs that did not change since they were read.
+        self._known: Losses = {}
+
+    def add(self, number: int, epoch: int, losses: tuple[float, ...]) -> None:
+        """Adds the losses of an epoch, or replaces the same losses."""
+        self.losses.setdefault(epoch, {})[number] = losses
+        self._known.pop(epoch, None)
+
+    def remove(self, number: int) -> None:
+        """Forgets a trial."""
+        for epoch, losses in self.losses.items():
+            if losses.pop(number, None) is not None:
+                self._known.pop(epoch, None)
+
+    def among(self, numbers: Callable[[int], bool]) -> Standings:
+        """The standings of some of the trials among each other."""
+        some = Standings()
+        for epoch, losses in self.losses.items():
+            some.losses[epoch] = {number: own for number, own in losses.items() if numbers(number)}
+        return some
+
+    def __getitem__(self, epoch: int) -> dict[int, float]:
+        if epoch not in self._known:
+            self._known[epoch] = _compared(self.losses[epoch])
+        return self._known[epoch]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.losses)
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+
+def _compared(losses: dict[int, tuple[float, ...]]) -> dict[int, float]:
+    """The numbers of one epoch, in the order of the reports. Their order does not change the places."""
+    if all(len(own) == 1 for own in losses.values()):
+        return {number: own[0] for number, own in losses.items()}
+    numbers = sorted(losses)
+    by_number = dict(zip(numbers, places(np.array([losses[number] for number in numbers])).tolist(), strict=True))
+    return {number: by_number[number] for number in losses}
 
 
 def rung_epochs(grace_period: int, reduction_factor: float, max_epochs: int) -> list[int]:

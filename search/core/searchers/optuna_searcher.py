@@ -259,7 +259,7 @@ class OptunaSearcher(Searcher):
         if any(violated > 0 for violated in trial.constraints.values()):
             return (3,)
         if trial.state == states.COMPLETE:
-            return (0, sign * trial.value)
+            return (0, sign * trial.values[0])
         if trial.state == states.PRUNED and trial.intermediate_values:
             last = max(trial.intermediate_values)
             return (1, -last, sign * trial.intermediate_values[last])
@@ -300,12 +300,17 @@ class OptunaSearcher(Searcher):
         self._constrain(asked, trial)
         if trial.outcome == "diverged" or (trial.outcome == "infeasible" and not trial.curve):
             self._tell_without_value(asked)
-        elif trial.outcome != "completed" and (self.takes_pruned or not trial.curve):
+        elif trial.outcome != "completed" and (self._takes_pruned or not trial.curve):
             for epoch, metrics in trial.curve.items():
                 asked.report(metrics[self.objective.key], epoch)
             self.study.tell(asked, state=states.PRUNED)
         else:
             self.study.tell(asked, [trial.best_value, *(value_of(trial, other) for other in self.objectives[1:])])
+
+    @property
+    def _takes_pruned(self) -> bool:
+        """Whether the study has intermediate values. Optuna has none for several objectives."""
+        return self.takes_pruned and len(self.objectives) == 1
 
     def _constrain(self, asked: Any, trial: Trial) -> None:
         """Sets the constraints of a trial, each above 0 where it is violated. All trials need the same constraints."""
@@ -332,6 +337,7 @@ class TpeSearcher(OptunaSearcher):
     """Tree-structured Parzen estimator (Bergstra et al. 2011), multivariate and with a constant liar."""
 
     takes_pruned = True
+    several_objectives = True
 
     def make_sampler(self, seed: int) -> Any:
         return self.optuna.samplers.TPESampler(

@@ -12,13 +12,21 @@ from threadpoolctl import ThreadpoolController
 
 from search.core.config import SearchConfig
 from search.core.feasibility import OutcomeLimit
-from search.core.schedulers.rungs import Losses, first_reliable_rung, rung_epochs
+from search.core.pareto import losses_of
+from search.core.schedulers.rungs import Standings, first_reliable_rung, rung_epochs
 from search.core.searchers import priors
 from search.core.searchers.base import Balance, Searcher, turn_of
 from search.core.searchers.encoding import Array, Encoding
 from search.core.searchers.limit_model import LimitModel
 from search.core.searchers.pace_model import PaceModel
-from search.core.searchers.rank_model import DECIMALS, RankModel, expected_improvement, normal_scores, order
+from search.core.searchers.rank_model import (
+    DECIMALS,
+    RankModel,
+    chebyshev,
+    expected_improvement,
+    normal_scores,
+    order,
+)
 from search.core.space import Space
 from search.core.state import Trial
 from trainables import Objective, Params
@@ -46,6 +54,10 @@ OPTIMISM = 2.0
 LIKELY = 0.5
 #: Random draws for a proposal: the first that is new and within the limit on the seconds of an epoch is proposed.
 QUICK = 20
+
+
+#: The weight of each objective, with the sum 1; empty for one objective.
+Weights = tuple[float, ...]
 
 
 @cache
@@ -81,15 +93,19 @@ class RankSearcher(Searcher):
     after 3 epochs directly with the loss of a complete trial after 80. Proposals are judged at the furthest epoch that
     any trial reached. A running trial counts with the median rank (a median liar), so that workers spread out. While a
     rung is unreliable (`first_reliable_rung`), the model leaves out trials that did not pass it.
+
+    With several objectives each proposal draws a weight for each of them, and ranks one number for each trial: see
+    `rank_model.chebyshev`. Each proposal so aims at another part of the front.
     """
 
     learns = True
     uses_priors = True
+    several_objectives = True
 
     def __init__(
         self, space: Space, objective: Objective, seed: int, epochs: int, startup_trials: int,
         model_trials: int = MODELLED, balance: Balance | None = None, limit: float | None = None,
-        rungs: Sequence[int] = (), outcome_limits: Sequence[OutcomeLimit] = (),
+        rungs: Sequence[int] = (), outcome_limits: Sequence[OutcomeLimit] = (), further: Sequence[Objective] = (),
     ) -> None:  # fmt: skip
         """
         Args:
@@ -100,6 +116,7 @@ class RankSearcher(Searcher):
             limit: seconds. Configurations whose epochs are predicted to take longer are not proposed.
             rungs: the epochs at which the scheduler compares trials.
             outcome_limits: the expected improvement is multiplied by the probability of being within them.
+            further: objectives beside `objective`.
         """
         self.space, self.objective, self.seed, self.epochs = space, objective, seed, epochs
         self.startup, self.model_trials, self.balance = startup_trials, min(model_trials, MODELLED), balance
@@ -109,16 +126,18 @@ class RankSearcher(Searcher):
         #: The configuration of each proposed trial, and the same as a row of the encoding.
         self._params: dict[int, Params] = {}
         self._rows: dict[int, Array] = {}
-        #: The last epoch of each trial with results, and its loss there, which is infinite if the trial diverged.
-        self._last: dict[int, tuple[int, float]] = {}
+        self._objectives = (objective, *further)
+        #: The last epoch of each trial with results, and its losses there, which are infinite if the trial diverged.
+        self._last: dict[int, tuple[int, tuple[float, ...]]] = {}
         #: Trials that failed without a result.
         self._failed: set[int] = set()
-        self._rungs, self._losses = rungs, Losses()
+        self._rungs, self._standings = rungs, Standings()
         self._within = LimitModel(outcome_limits, self._features, self._fidelity, self.model_trials)
         #: The configuration and the seconds of an epoch of each trial with results.
         self._paces: dict[int, tuple[Params, float]] = {}
-        #: The model of the results so far; None until it is needed.
+        #: The model of the results so far; None until it is needed. The weights of the objectives, for which it holds.
         self._model: _Fitted | None = None
+        self._weights: Weights = ()
 
     @classmethod
     def from_config(cls, config: SearchConfig, objectives: Sequence[Objective]) -> RankSearcher:
@@ -127,6 +146,7 @@ class RankSearcher(Searcher):
             config.space, objectives[0], search.seed, search.epochs, search.startup_trials, search.model_trials,
             config.turns, search.max_epoch_seconds,
             rung_epochs(search.grace_period, search.reduction_factor, search.epochs), search.outcome_limits,
+            objectives[1:],
         )  # fmt: skip
 
     def ask(self, number: int) -> Params:
@@ -151,7 +171,8 @@ class RankSearcher(Searcher):
         Returns:
             A number of `waiting`; None before there are `startup_trials` results.
         """
-        if len(results := self._usable()) < self.startup:
+        weights = self._draw(np.random.default_rng(np.random.SeedSequence([self.seed, len(self._last), 1])))
+        if len(results := self._usable(weights)) < self.startup:
             return None
         with _libraries().limit(limits=1):
             mean, deviation = self._fit(results).at_the_end(self._features(waiting))
@@ -160,7 +181,8 @@ class RankSearcher(Searcher):
 
     def _candidates(self, turn: Params, rng: np.random.Generator) -> Array:
         """(`QUICK` or more, parameters): candidates, the most promising first."""
-        results = self._usable()
+        weights = self._draw(rng)
+        results = self._usable(weights)
         known = {n: results.get(n, (0, math.inf)) for n in [*results, *sorted(self._within.known - results.keys())]}
         own = [n for n in known if turn.items() <= self._params[n].items()]
         beyond = {n: self._within.rank(n) for n in own}
@@ -174,7 +196,9 @@ class RankSearcher(Searcher):
             self.source = "drawn from the priors" if source == "prior" else "drawn at random"
             return self._encoding.draw(rng, QUICK, turn, priors=source == "prior")
         if len(known) >= self.startup and best:
+            named = ", ".join(f"{o.metric} {w:.2f}" for o, w in zip(self._objectives, weights, strict=False))
             self.source = f"chosen by the model of the ranks of {len(known)} results"
+            self.source += f" with the weights {named}" if named else ""
             with _libraries().limit(limits=1):
                 return self._by_improvement(self._fit(results) if results else None, ranked, turn, rng)
         if self._experts and best:
@@ -185,10 +209,21 @@ class RankSearcher(Searcher):
             self.source = "drawn at random, because no trial has a finite result"
         return self._encoding.draw(rng, QUICK, turn)
 
-    def _usable(self) -> dict[int, tuple[int, float]]:
+    def _draw(self, rng: np.random.Generator) -> Weights:
+        """A weight for each objective, with the sum 1; empty for one objective, where nothing is drawn."""
+        count = len(self._objectives)
+        return tuple(rng.dirichlet(np.ones(count)).tolist()) if count > 1 else ()
+
+    def _usable(self, weights: Weights) -> dict[int, tuple[int, float]]:
         """The last epoch and loss of each trial that diverged or reached the first reliable rung."""
-        reliable = first_reliable_rung(self._rungs, self._losses)
-        return {n: (epoch, loss) for n, (epoch, loss) in self._last.items() if epoch >= reliable or math.isinf(loss)}
+        if weights != self._weights:
+            self._weights, self._model = weights, None
+        reliable = first_reliable_rung(self._rungs, self._standings)
+        last = {n: (e, losses) for n, (e, losses) in self._last.items() if e >= reliable or math.isinf(losses[0])}
+        if not weights or not last:
+            return {n: (epoch, losses[0]) for n, (epoch, losses) in last.items()}
+        together = chebyshev(np.array([losses for _, losses in last.values()]), np.array(weights))
+        return {n: (last[n][0], loss) for n, loss in zip(last, together.tolist(), strict=True)}
 
     def _features(self, numbers: Sequence[int]) -> Array:
         return self._encoding.features(np.array([self._rows[n] for n in numbers]))
@@ -273,17 +308,16 @@ class RankSearcher(Searcher):
     def tell(self, trial: Trial) -> None:
         self._model = None
         self._within.tell(trial)
-        for epoch, metrics in trial.curve.items():
-            losses = self._losses.setdefault(epoch, {})
-            if trial.outcome == "diverged":
-                losses.pop(trial.number, None)
-            else:
-                losses[trial.number] = self.objective.val_loss(metrics)
+        if trial.outcome == "diverged":
+            self._standings.remove(trial.number)
+        else:
+            for epoch, metrics in trial.curve.items():
+                self._standings.add(trial.number, epoch, losses_of(metrics, self._objectives))
         if trial.curve:
             self._paces[trial.number] = trial.params, trial.epoch_seconds
         if trial.outcome == "diverged":
-            self._last[trial.number] = trial.epoch, math.inf
+            self._last[trial.number] = trial.epoch, (math.inf,) * len(self._objectives)
         elif not trial.curve:
             self._failed.add(trial.number)
         else:
-            self._last[trial.number] = trial.epoch, self.objective.val_loss(trial.curve[trial.epoch])
+            self._last[trial.number] = trial.epoch, losses_of(trial.curve[trial.epoch], self._objectives)

@@ -1,5 +1,6 @@
 """A search with results that a test chooses: its journal and record, as a run writes them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,20 @@ from trainables import get_task, registered_address
 
 #: Hyperparameters, the objective of each epoch, and the outcome.
 Result = tuple[dict[str, Any], list[float], str]
+Extra = dict[str, float] | Callable[[dict[str, Any]], dict[str, float]]
 
 
 def made(
     root: Path, space: dict[str, Any], results: list[Result], *, objective: str = "loss min", name: str = "s",
-    flags: dict[str, Any] | None = None, sets: tuple[str, ...] = (), extra: dict[str, float] | None = None,
+    flags: dict[str, Any] | None = None, sets: tuple[str, ...] = (), extra: Extra | None = None,
     begin: tuple[dict, ...] = (), **fields: Any,
 ) -> tuple[Store, SearchFolder, SearchRecord, SearchConfig]:  # fmt: skip
-    """A finished search of a function; `extra` are metrics of every epoch, `begin` events before the first trial."""
+    """A finished search of a function.
+
+    Args:
+        extra: metrics of every epoch, or a function that makes them of a configuration.
+        begin: events before the first trial.
+    """
     config = loop_config(
         "mine", space, objective, {"search.trials": max(1, len(results)), **(flags or {})}, sets, "test"
     )
@@ -38,7 +45,7 @@ def made_of_task(
 
 
 def written(
-    root: Path, config: SearchConfig, results: list[Result], *, name: str = "s", extra: dict[str, float] | None = None,
+    root: Path, config: SearchConfig, results: list[Result], *, name: str = "s", extra: Extra | None = None,
     begin: tuple[dict, ...] = (), **fields: Any,
 ) -> tuple[Store, SearchFolder, SearchRecord, SearchConfig]:  # fmt: skip
     store = Store(root)
@@ -48,13 +55,14 @@ def written(
     events: list[dict[str, Any]] = [{"event": "session", "time": 0}, *begin]
     now = 0
     for number, (params, values, outcome) in enumerate(results):
+        more = extra(params) if callable(extra) else extra or {}
         events.append({"event": "trial", "number": number, "params": params, "seed": number, "time": now})
         for epoch, value in enumerate(values, 1):
             now += 2000
             ended = outcome if epoch == len(values) and outcome != "failed" else None
             events.append({
                 "event": "result", "number": number, "epoch": epoch, "outcome": ended, "diverged": None,
-                "metrics": {f"val_{metric}": value, "epoch_seconds": 2.0, **(extra or {})}, "time": now,
+                "metrics": {f"val_{metric}": value, "epoch_seconds": 2.0, **more}, "time": now,
                 "device": "cpu",
             })  # fmt: skip
         if outcome == "failed":
