@@ -83,16 +83,20 @@ class Surrogate:
         self._session, self._task = session, task
 
     def take(self, params: Params) -> tuple[Params, Array]:
+        return params, -self.outputs(params)[:, BALANCED]
+
+    def outputs(self, params: Params) -> Array:
+        """(epochs, outputs): the surrogate's outputs after each epoch of a training."""
         epochs = np.round(52 * np.arange(1, EPOCHS + 1) / EPOCHS)
         fixed = [round(params["batch_size"]), params["learning_rate"], params["momentum"], params["weight_decay"],
                  params["num_layers"], round(params["max_units"]), params["max_dropout"]]  # fmt: skip
         rows = np.column_stack([epochs, *(np.full(EPOCHS, value) for value in fixed)]).astype(np.float32)
         inputs = {"x_cat": np.full((EPOCHS, 1), self._task, np.int32), "x_cont": rows}
-        return params, -self._session.run(None, inputs)[0][:, BALANCED].astype(float)
+        return np.asarray(self._session.run(None, inputs)[0], float)
 
 
-#: Among the surrogate's outputs: validation balanced accuracy, in per cent.
-BALANCED = 3
+#: Among the surrogate's outputs: the seconds until this epoch, and the balanced accuracy on validation.
+SECONDS, BALANCED = 0, 3
 
 
 @dataclass(frozen=True)
