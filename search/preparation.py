@@ -68,9 +68,7 @@ def supported_task(config: SearchConfig) -> Task:
             "are for functions and commands"
         )
     if "latency_ms" in config.figures_before and not isinstance(task, SelfTrained | Timed):
-        raise InputError(
-            f"{config.place}: search.limits: latency_ms: {config.task} has no `answer` that could be timed"
-        )
+        raise InputError(f"{config.place}: search.limits: latency_ms: {config.task} has no `answer` to be timed")
     if config.search.fuse > 1 and not isinstance(task, Fusable):
         place = f"{config.place}: search.fuse: {config.search.fuse}"
         raise InputError(f"{place}: {config.task} trains its trials one by one; allowed is 1")

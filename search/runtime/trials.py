@@ -190,7 +190,7 @@ class _Decisions(FIFOScheduler):
         try:
             for reported in result["trials"]:
                 keep(search, (reported["checkpoint"] or {}).pop("files", {}))
-            over = search.begin(result["figures"])
+            over = search.begin(dict(result["figures"]))
             over |= search.report(result["trials"], result["device"], result["over"])
         except OSError:
             self.runner.failed(trial, traceback.format_exc())

@@ -6,10 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toy_task import ToyTask
 
+from search import preparation
+from search.core.config import load_config
 from search.core.journal import read_events
 from tests.fuzz.promises import Tracked, check
 from tests.fuzz.world import Broken, Case, Fault, Go, World, play, undisturbed
+from trainables import InputError
 
 TASK = Case(
     "task", {"width": {"int": [2, 16]}}, {"recall": (0.5, 0.9)}, searcher="ranks", scheduler="asha-predict", trials=6,
@@ -60,6 +64,28 @@ def test_function_that_reports_a_figure_beyond_its_limit_stops_after_that_epoch(
     assert slow and len(slow) < len(trials)
     assert {(trial.outcome, trial.epoch) for trial in slow} == {("infeasible", 1)}
     assert all(trial.can_win for trial in trials.values() if trial not in slow)
+
+
+def test_latency_of_a_task_is_measured_once_for_each_trial_and_kept_after_a_kill(folder, empty_store):
+    case = replace(TASK, scheduler="none", trials=2, limits={"latency_ms": "<= 60000"})
+    done = played(case, folder, empty_store).disk.done
+    written = [at for at, what in enumerate(done, 1) if what.startswith("write") and "journal" in what]
+    world = World(folder / "world", case, empty_store, tracked=False)
+    world.do(Go(Fault("kill", written[len(written) // 2])))
+    before = {n: [m["latency_ms"] for m in t.curve.values()] for n, t in world.state().trials.items()}
+    assert any(before.values()), "an epoch was trained before the kill"
+    world.do(Go())
+    for number, trial in world.state().trials.items():
+        latencies = {metrics["latency_ms"] for metrics in trial.curve.values()}
+        assert len(latencies) == 1 and latencies.issuperset(before.get(number, [])) and min(latencies) > 0
+    assert world.state().final is not None
+
+
+def test_latency_of_a_task_that_cannot_be_timed_is_refused(monkeypatch):
+    monkeypatch.setattr(preparation, "get_task", lambda name: ToyTask())
+    config = load_config("rnn", ["search.limits.latency_ms=<= 5"])
+    with pytest.raises(InputError, match=r"search\.limits: latency_ms: rnn has no `answer` to be timed"):
+        preparation.supported_task(config)
 
 
 def test_command_is_limited_by_what_it_reports(folder, empty_store):

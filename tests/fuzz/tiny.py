@@ -88,6 +88,9 @@ class Tiny(ToyTask):
         spoilt = fault == "nan" and not learner.extra["final"]
         return {"score": float("nan") if spoilt else -loss, "loss": loss, **PLAN.measured(learner.epoch)}
 
+    def answer(self, learner: Learner, split: Any) -> Callable[[], object]:
+        return lambda: learner.model(torch.tensor(split[0][:1]))
+
     def load(self, folder: Any) -> nn.Module:
         model = _network(json.loads((Path(folder) / "params.json").read_text()))
         model.load_state_dict(torch.load(Path(folder) / "weights.pt", weights_only=True))

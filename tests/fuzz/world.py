@@ -47,7 +47,7 @@ from trainables.loops.command import Command
 
 NAME, EARLIER = "s", "earlier"
 #: Figures that a clock or the memory of this process decides.
-_MEASURED = ("epoch_seconds", "peak_memory_mib", "samples_per_second")
+_MEASURED = ("epoch_seconds", "peak_memory_mib", "samples_per_second", "latency_ms")
 
 
 @dataclass(frozen=True)

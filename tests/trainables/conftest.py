@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
+from trainables.base import training
+from trainables.base.latency import latency_ms
 from trainables.base.task import DataInfo, Splits
 from trainables.rnn import demo
 from trainables.rnn.data import pack
@@ -13,6 +16,17 @@ def sequences() -> Splits:
     train = pack(*made["train"])
     info = DataInfo("demo", "f", "t", {})
     return Splits(train.take(np.arange(300)), train.take(np.arange(300, 400)), pack(*made["test"]), info)
+
+
+def assert_is_timed(task, learner, split):
+    """The latency of an untrained network is measured, and the training does not notice."""
+    learner.model.train()
+    before, state = training.rng_state(), {name: t.clone() for name, t in learner.model.state_dict().items()}
+    assert 0 < latency_ms(task, learner, split) < 60_000
+    assert learner.model.training
+    for generator in ("numpy", "torch"):
+        assert repr(training.rng_state()[generator]) == repr(before[generator])
+    assert all(torch.equal(tensor, state[name]) for name, tensor in learner.model.state_dict().items())
 
 
 def assert_units_add_up(task, learner, split):

@@ -162,8 +162,8 @@ class TaskTrainable(tune.Trainable):
         Returns:
             A dictionary with these keys:
 
-            figures: by the number of a trial, the figures of its configuration. Where there are any, nothing was
-                trained: the driver may stop the trial.
+            figures: pairs of a trial's number and the figures of its configuration. Where there are any, nothing was
+                trained: the driver may stop the trial. Tune would lose an empty dictionary, and numbers as keys.
             trials: for each epoch, in the order in which they ended, `number`, `epoch`, `metrics`, `diverged` and
                 `checkpoint` (None if an earlier or later epoch's checkpoint replaces it).
             over: the numbers of trials whose training ended by itself after these epochs.
@@ -186,7 +186,7 @@ class TaskTrainable(tune.Trainable):
             raise self._raised
         figures, self._new_figures = self._new_figures, {}
         if figures:
-            return {"figures": figures, **self._report([], [])}
+            return {"figures": list(figures.items()), **self._report([], [])}
         began = time.monotonic()
         ended: list[dict[str, Any]] = []
         last: list[dict[str, Any]] = []
@@ -218,7 +218,7 @@ class TaskTrainable(tune.Trainable):
                     self._write(number, state := io.BytesIO())
                     best[number] = result, state.getvalue()
         self._save([*best.values(), *((result, None) for result in last if not result["diverged"])])
-        return {"figures": {}, **self._report(ended, over)}
+        return {"figures": [], **self._report(ended, over)}
 
     def _report(self, ended: list[dict[str, Any]], over: list[int]) -> dict[str, Any]:
         """The result of a step without its figures; see `step`."""

@@ -162,7 +162,7 @@ class WindowsTask:
         }
 
     def answer(self, learner: Learner, split: ImageSplit) -> Callable[[], object]:
-        image = torch.from_numpy(split.images[:1]).to(learner.device.torch_device)
+        image = resize(torch.from_numpy(split.images[:1]), learner.params["image_size"], learner.device.torch_device)
         return lambda: learner.model(image.float() / 255)
 
     def units(self, learner: Learner, split: ImageSplit) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainables.conftest import assert_units_add_up
+from tests.trainables.conftest import assert_is_timed, assert_units_add_up
 from trainables import DataInfo, Splits
 from trainables.base.batches import rows_on
 from trainables.base.device import choose_device
@@ -232,3 +232,9 @@ def test_gated_cells_train_continue_and_are_exported(cell, tmp_path):
     frame = TASK.example(split, splits.info)
     assert np.allclose(TASK.predict(TASK.load(tmp_path), frame), TASK.predict(whole, frame))
     assert TASK.shape(params) is None, "a stack has no such cells"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_latency_of_a_sequence(sequences, variant):
+    learner = TASK.build({**PARAMS, **variant}, sequences, 8, choose_device(1, 0, "fp32"))
+    assert_is_timed(TASK, learner, sequences.val)

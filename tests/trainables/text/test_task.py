@@ -12,12 +12,13 @@ from torch import nn
 from transformers import DistilBertForSequenceClassification
 
 from search.core.config import load_config
-from tests.trainables.conftest import assert_units_add_up
+from tests.trainables.conftest import assert_is_timed, assert_units_add_up
 from trainables.base import training
 from trainables.base.batches import rows_on, shuffled_batches
 from trainables.base.device import Device
 from trainables.base.errors import InputError
 from trainables.base.task import Objective
+from trainables.text import encoders
 from trainables.text.batches import batch
 from trainables.text.encoders import Frozen
 from trainables.text.models import TextBatch, TokenHalving, classification_loss
@@ -303,3 +304,19 @@ def test_encoder_that_was_taken_is_said_and_kept(prepared):
     assert prepared.info.chosen == {"encoder": "packaged"}
     assert "encoder: packaged" in prepared.info.notes
     assert json.dumps(prepared.info.chosen)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_latency_of_a_text(prepared, network):
+    learner = TASK.build(params(**NETWORKS[network]), prepared, 1, CPU)
+    assert_is_timed(TASK, learner, prepared.val)
+
+
+def test_latency_of_a_text_includes_its_frozen_encoder(prepared, monkeypatch):
+    learner, encoded = TASK.build(params(**NETWORKS["mean"]), prepared, 1, CPU), []
+    encode = encoders.encode
+    monkeypatch.setattr(encoders, "encode", lambda *given: encoded.append(1) or encode(*given))
+    answer = TASK.answer(learner, prepared.val)
+    answer()
+    answer()
+    assert len(encoded) == 2

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from search.core.config import load_config
-from tests.trainables.conftest import assert_units_add_up
+from tests.trainables.conftest import assert_is_timed, assert_units_add_up
 from trainables.base import training
 from trainables.base.device import Device
 from trainables.base.errors import InputError
@@ -473,3 +473,8 @@ def test_tokens_that_the_model_lacks(tmp_path, checkpoints):
     tokenizer.save_pretrained(name)
     with pytest.raises(InputError, match=r"token \d+ of its tokenizer, and the model has \d+"):
         learner_of(name, tmp_path)
+
+
+def test_latency_of_a_window(checkpoints, tmp_path):
+    splits, learner = learner_of(checkpoints("gpt2"), tmp_path)
+    assert_is_timed(TASK, learner, splits.val)

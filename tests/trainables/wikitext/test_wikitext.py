@@ -9,7 +9,7 @@ from torch import nn
 
 from search.core.config import load_config
 from tests.conftest import SHARED
-from tests.trainables.conftest import assert_units_add_up
+from tests.trainables.conftest import assert_is_timed, assert_units_add_up
 from trainables.base import training
 from trainables.base.device import Device, choose_device
 from trainables.base.errors import InputError
@@ -438,3 +438,10 @@ def test_mixture_beats_its_parts(monkeypatch):
     assert tested["ngram_weight"] == pytest.approx(metrics["val_ngram_weight"])
     assert_units_add_up(TASK, learner, made.test)
     assert TASK.evaluate(learner, made.val)["perplexity"] == pytest.approx(metrics["val_perplexity"])
+
+
+@pytest.mark.parametrize("softmax", ["full", "adaptive"])
+def test_latency_of_a_window(monkeypatch, softmax):
+    monkeypatch.setattr(adaptive, "CUTOFFS", (5, 15))
+    data = splits()
+    assert_is_timed(TASK, TASK.build(params(f"softmax={softmax}"), data, 1, CPU), data.val)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.trainables.conftest import assert_is_timed
 from trainables.base import onnx_file
 from trainables.base.device import choose_device
 from trainables.base.errors import InputError
@@ -283,3 +284,7 @@ def test_blocks_are_outermost_list(tmp_path):
         FAMILIES[family](tmp_path).save_pretrained(tmp_path / family)
         backbone = load_backbone(str(tmp_path / family))
         assert isinstance(backbone, Transformers) and len(backbone.blocks) == count
+
+
+def test_latency_of_a_picture_includes_the_frozen_backbone(splits, name):
+    assert_is_timed(TASK, learner(splits, name), splits.val)

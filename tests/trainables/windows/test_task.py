@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.trainables.conftest import assert_units_add_up
+from tests.trainables.conftest import assert_is_timed, assert_units_add_up
 from trainables.base import onnx_file
 from trainables.base.device import choose_device
 from trainables.base.task import DataInfo, Splits
@@ -157,3 +157,7 @@ def test_baseline_is_far_from_chance_and_needs_no_second_class(splits):
         *(part.take(np.flatnonzero(part.labels == 0)) for part in (splits.train, splits.val, splits.test)), splits.info
     )
     assert TASK.baselines(one) == {}
+
+
+def test_latency_of_a_picture(splits):
+    assert_is_timed(TASK, learner(splits), splits.val)
