@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 #: The settings that a study follows. The others are about trainings that this program runs.
 SETTINGS = (
-    "searcher", "trials", "epochs", "first", "startup_trials", "model_trials", "objective", "balance", "seed",
-    "scheduler", "grace_period", "reduction_factor", "brackets", "epoch_budget", "target", "worth", "max_epoch_seconds",
-    "trial_timeout", "stall_timeout", "max_lost_workers",
+    "searcher", "trials", "epochs", "first", "startup_trials", "model_trials", "objective", "preference", "balance",
+    "seed", "scheduler", "grace_period", "reduction_factor", "brackets", "epoch_budget", "target", "worth",
+    "max_epoch_seconds", "trial_timeout", "stall_timeout", "max_lost_workers",
 )  # fmt: skip
 
 
