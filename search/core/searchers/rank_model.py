@@ -26,6 +26,8 @@ SCALES, NOISES, FACTORS = (0.15, 0.3, 0.6, 1.2, 2.4), (0.03, 0.1, 0.3, 0.6), (0.
 CHOSEN_ON = 100
 #: The share of the weighted sum in the Chebyshev norm (the value of Knowles 2006).
 AUGMENTED = 0.05
+#: The largest scaled loss in it. Ranks in place of scaled losses were no better (benchmarks/tried.md).
+FAR = 4.0
 #: Likelihoods and relative scores are compared with this many decimals, far above rounding errors.
 DECIMALS = 6
 
@@ -34,26 +36,27 @@ def normal_scores(losses: Array) -> Array:
     """Standard normal quantiles (n,) of (rank - 0.5) / n for losses (n,). Equal losses have their mean rank."""
     from scipy.special import ndtri  # imported here: it takes 0.2 s, and most commands do not need it
 
-    return np.asarray(ndtri(_quantiles(losses)))
-
-
-def _quantiles(losses: Array) -> Array:
-    """(rank - 0.5) / n for losses (n,). Equal losses have their mean rank."""
     _, index, counts = np.unique(losses, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     ranks = (last - (counts - 1) / 2)[index]
-    return np.asarray((ranks - 0.5) / len(losses))
+    return np.asarray(ndtri((ranks - 0.5) / len(losses)))
 
 
 def chebyshev(losses: Array, weights: Array) -> Array:
-    """One loss (n,) for losses (n, objectives): the augmented Chebyshev norm of ParEGO (Knowles 2006), on ranks.
+    """One loss (n,) for losses (n, objectives): the augmented Chebyshev norm of ParEGO (Knowles 2006).
 
-    A trial is as bad as its worst weighted objective; `AUGMENTED` times the weighted sum decides between equals. With
-    the right weights each trial of the front has the smallest loss, on a front of any shape. The ranks of each
-    objective need no scale. A row with an infinite first loss, of a trial that diverged, stays infinite.
+    It is the largest weighted loss, and `AUGMENTED` times the sum of the weighted losses. So with the right weights
+    each trial of the front has the smallest norm, on a front of any shape. Each objective is scaled before: 0 is its
+    smallest loss, 1 its median, and no loss counts more than `FAR`. A diverged trial, whose first loss is infinite,
+    stays so.
     """
-    ranks = weights * np.column_stack([_quantiles(column) for column in losses.T])
-    return np.where(np.isinf(losses[:, 0]), np.inf, ranks.max(1) + AUGMENTED * ranks.sum(1))
+    known = losses[np.isfinite(losses).all(1)]
+    if not len(known):
+        return losses[:, 0]
+    low, middle, high = known.min(0), np.median(known, axis=0), known.max(0)
+    scale = np.where(middle > low, middle - low, np.where(high > low, high - low, 1.0))
+    points = weights * np.minimum((losses - low) / scale, FAR)
+    return np.where(np.isinf(losses[:, 0]), np.inf, points.max(1) + AUGMENTED * points.sum(1))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search.core.searchers.encoding import Encoding
-from search.core.searchers.rank_model import RankModel, expected_improvement, normal_scores, order
+from search.core.searchers.rank_model import RankModel, chebyshev, expected_improvement, normal_scores, order
 from search.core.searchers.rank_searcher import MODELLED, RankSearcher
 from search.core.space import parse_space
 from search.core.state import Trial
@@ -70,6 +70,25 @@ def test_scores_are_those_of_a_normal_distribution_and_do_not_mind_outliers():
     scores = normal_scores(np.array([3.0, 1.0, 2.0, np.inf, np.inf]))
     assert scores[1] == pytest.approx(-1.2816, abs=1e-4)  # the quantile of a tenth
     assert scores[3] == scores[4] and scores[2] < scores[0] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_norm_of_several_losses_by_hand():
+    losses = np.array([[0.0, 30.0], [1.0, 20.0], [2.0, 10.0], [3.0, 1e9], [np.inf, np.inf], [2.0, np.inf]])
+    scaled = np.array([[0.0, 4 / 3], [2 / 3, 2 / 3], [4 / 3, 0.0], [2.0, 4.0]])  # medians 1.5 and 25
+    weights = np.array([0.25, 0.75])
+    expected = (weights * scaled).max(1) + 0.05 * (weights * scaled).sum(1)
+    norms = chebyshev(losses, weights)
+    np.testing.assert_allclose(norms[:4], expected)
+    assert np.isinf(norms[4]) and norms[5] == pytest.approx(3 + 0.05 * (0.25 * 4 / 3 + 3)), "missing: as bad as can be"
+    assert np.isinf(chebyshev(losses[4:5], weights)).all()
+    assert chebyshev(np.ones((3, 2)), weights).tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_each_trial_of_a_hollow_front_has_weights_with_which_it_is_the_best(place):
+    front = np.array([[0.0, 3.0], [1.9, 2.5], [2.5, 1.9], [3.0, 0.0]])  # no weighted sum chooses the two in the middle
+    best = {int(chebyshev(front, np.array([w, 1 - w])).argmin()) for w in np.linspace(0.01, 0.99, 99)}
+    assert place in best
 
 
 def test_model_finds_what_matters_and_is_sure_where_it_was_told():
