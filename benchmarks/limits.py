@@ -14,14 +14,11 @@ run in parts.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.curves import tables
 from benchmarks.curves.tables import BALANCED, SECONDS, Array, Table
+from benchmarks.rows import Rows, missing
 from search.core.config import check_config, load_config
 from search.core.decision import TrialResult
 from search.core.searchers.encoding import Encoding
@@ -37,10 +35,9 @@ from search.core.searchers.optuna_searcher import distribution
 from search.core.study import Study
 from trainables import Objective, Params
 
-RESULTS = Path(__file__).with_name("limits.csv")
 #: Random configurations that give the limit and the scale; the share of them that is feasible; trials of a search.
 SCALE, QUANTILE, TRIALS = 512, 0.2, 50
-FIELDS = ("system", "task", "seed", "feasible", "below")
+RESULTS = Rows(Path(__file__).with_name("limits.csv"), ("system", "task", "seed", "feasible", "below"))
 
 
 class Network:
@@ -168,13 +165,6 @@ def measure(asked: tuple[str, str, int]) -> dict[str, Any]:
     return {"system": name, "task": task, "seed": seed, "feasible": feasible / TRIALS, "below": f"{below:.4f}"}
 
 
-def _known() -> list[dict[str, Any]]:
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open() as file:
-        return list(csv.DictReader(file))
-
-
 def _mean(rows: list[dict[str, Any]], system: str, key: str) -> float:
     """The mean over the tasks; NaN without a search."""
     by_task: dict[str, list[float]] = {}
@@ -191,26 +181,16 @@ def main() -> int:
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    if not tables.CURVES.exists():
-        print(f"{tables.CURVES}: not there, so nothing is measured")
+    if reason := missing(tables.CURVES, "onnxruntime"):
+        print(reason)
         return 1
-    if find_spec("onnxruntime") is None:
-        print("onnxruntime: not installed; pip install -e '.[bench]'")
-        return 1
-    done = {(row["system"], row["task"], int(row["seed"])) for row in _known()}
+    done = {(row["system"], row["task"], int(row["seed"])) for row in RESULTS.read()}
     wanted = [
         one for seed in range(options.seeds) for task in [*_networks()][: options.tasks] for system in options.systems
         if (one := (system, task, seed)) not in done
     ]  # fmt: skip
-    fresh = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file, Pool(options.processes) as pool:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        for row in pool.imap_unordered(measure, wanted):
-            writer.writerow(row)
-            file.flush()
-    rows = _known()
+    RESULTS.add(measure, wanted, options.processes)
+    rows = RESULTS.read()
     print(f"{TRIALS} trials each, {QUANTILE:.0%} of random configurations are feasible")
     print(f"{'':22}{'feasible trials':>16}{'below':>14}{'searches':>10}")
     ends = {}

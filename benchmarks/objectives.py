@@ -19,15 +19,12 @@ non-dominated rank and then by an epsilon-net that begins at the smallest first 
 from __future__ import annotations
 
 import argparse
-import csv
 import heapq
 import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
-from importlib.util import find_spec
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -37,18 +34,20 @@ from threadpoolctl import threadpool_limits
 from benchmarks.curves import tables
 from benchmarks.curves.systems import Fate, Ours
 from benchmarks.curves.tables import BALANCED, SECONDS, Array, Table
+from benchmarks.rows import Rows, missing
 from search.core.pareto import hypervolume, nondominated
 from search.core.schedulers.rungs import rung_epochs
 from search.core.searchers.encoding import Encoding
 from search.core.searchers.optuna_searcher import distribution
 from trainables import Params
 
-RESULTS = Path(__file__).with_name("objectives.csv")
 #: Complete trainings whose epochs a search may spend; random trainings that give the scale; workers.
 BUDGET, SCALE, WORKERS = 64, 512, 4
 #: The shares of the budget after which the hypervolume is measured.
 AT = (0.25, 0.5, 1.0)
-FIELDS = ("system", "task", "seed", *(f"at {share:g}" for share in AT))
+RESULTS = Rows(
+    Path(__file__).with_name("objectives.csv"), ("system", "task", "seed", *(f"at {share:g}" for share in AT))
+)
 
 
 class Curves:
@@ -232,13 +231,6 @@ def measure(asked: tuple[str, str, int]) -> dict[str, Any]:
     raise AssertionError("the points have no end")
 
 
-def _known() -> list[dict[str, Any]]:
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open() as file:
-        return list(csv.DictReader(file))
-
-
 def _mean(rows: list[dict[str, Any]], system: str, key: str) -> tuple[float, float]:
     """The mean hypervolume over the tasks, and its standard error."""
     by_task: dict[str, list[float]] = {}
@@ -255,26 +247,16 @@ def main() -> int:
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    if not tables.CURVES.exists():
-        print(f"{tables.CURVES}: not there, so nothing is measured")
+    if reason := missing(tables.CURVES, "onnxruntime"):
+        print(reason)
         return 1
-    if find_spec("onnxruntime") is None:
-        print("onnxruntime: not installed; pip install -e '.[bench]'")
-        return 1
-    done = {(row["system"], row["task"], int(row["seed"])) for row in _known()}
+    done = {(row["system"], row["task"], int(row["seed"])) for row in RESULTS.read()}
     wanted = [
         one for seed in range(options.seeds) for task in _tasks() for system in options.systems
         if (one := (system, task, seed)) not in done
     ]  # fmt: skip
-    fresh = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file, Pool(options.processes) as pool:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        for row in pool.imap_unordered(measure, wanted):
-            writer.writerow(row)
-            file.flush()
-    rows = _known()
+    RESULTS.add(measure, wanted, options.processes)
+    rows = RESULTS.read()
     heads = "".join(f"{f'at {share:g} of the epochs':>26}" for share in AT)
     print(f"{'hypervolume, mean +- standard error':38}{heads}  searches")
     for system in SYSTEMS:

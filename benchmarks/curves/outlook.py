@@ -11,11 +11,9 @@ was measured is kept in `benchmarks/curves/outlook.csv`, two rows a search, so t
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import sys
 from functools import cache
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +23,13 @@ from threadpoolctl import threadpool_limits
 from benchmarks.curves import simulated
 from benchmarks.curves.systems import Ours
 from benchmarks.curves.tables import CURVES, Table, lcbench, own, taskset
+from benchmarks.rows import Rows
 from search.core.outlook import outlook
 
-RESULTS = Path(__file__).with_name("outlook.csv")
-FIELDS = ("family", "task", "scheduler", "workers", "seed", "third", "trials", "gain", "low", "high", "real")
+RESULTS = Rows(
+    Path(__file__).with_name("outlook.csv"),
+    ("family", "task", "scheduler", "workers", "seed", "third", "trials", "gain", "low", "high", "real"),
+)
 CLAIM = 0.85
 
 
@@ -66,13 +67,6 @@ def measure(asked: tuple[str, str, int, int]) -> list[dict[str, Any]]:
     return [row for row in rows if "real" in row]
 
 
-def known() -> list[dict[str, str]]:
-    if not RESULTS.exists():
-        return []
-    with RESULTS.open() as file:
-        return list(csv.DictReader(file))
-
-
 def lines(rows: list[dict[str, str]]) -> list[str]:
     """The share of intervals that hold the gain, by scheduler and family, and how the expected gains compare."""
     shown = []
@@ -108,20 +102,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    done = {(row["task"], row["scheduler"], int(row["workers"]), int(row["seed"])) for row in known()}
+    done = {(row["task"], row["scheduler"], int(row["workers"]), int(row["seed"])) for row in RESULTS.read()}
     wanted = [
         asked for seed in range(options.seeds) for scheduler in options.schedulers for task in tables()
         if (asked := (task, scheduler, options.workers, seed)) not in done
     ]  # fmt: skip
-    fresh = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file, Pool(options.processes) as pool:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        for rows in pool.imap_unordered(measure, wanted):
-            writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-            file.flush()
-    rows = known()
+    RESULTS.add(measure, wanted, options.processes)
+    rows = RESULTS.read()
     print("\n".join(lines(rows)))
     share = held(rows)
     print(f"{share:.1%} of {len(rows)} intervals hold the gain that came, claimed {CLAIM:.0%}")
