@@ -223,6 +223,9 @@ def main() -> int:
         row for row in rows
         if row["system"] == claimed and row["task"] in tables("curves") and int(row["workers"]) == options.workers[0]
     ]  # fmt: skip
+    if not first:
+        print(f"{claimed}: no searches with {options.workers[0]} workers yet")
+        return 1
     mean, *_ = average(first)
     print(f"{claimed}, {options.workers[0]} workers: {mean:.3f} of random's epochs, claimed {CLAIM:g}")
     return 0 if mean <= CLAIM else 1
