@@ -81,7 +81,13 @@ def nondominated(losses: Array) -> Array:
     Returns:
         (n,) of bool.
     """
-    return np.asarray(~_dominance(losses).any(0))
+    marks, kept, count = np.zeros(len(losses), dtype=bool), np.empty_like(losses), 0
+    # In this order a row can only be dominated by rows before it, and then also by one of the kept rows.
+    for index in np.lexsort(losses.T[::-1]):
+        row, front_ = losses[index], kept[:count]
+        if not ((front_ <= row).all(1) & (front_ < row).any(1)).any():
+            marks[index], kept[count], count = True, row, count + 1
+    return marks
 
 
 def _dominance(losses: Array) -> Array:
