@@ -61,6 +61,7 @@ COMMANDS = {
     "data TASK --data YOURS": [],
     "run rnn --data engines/ --time-budget 15m": SHORT,
     "run windows --data photos/ --time-budget 8h --target 0.95": ["--dry-run"],
+    "run rnn --data engines/ --set search.limits='{latency_ms: \"<= 5\", parameters: \"<= 2e6\"}'": ["--dry-run"],
     "run rnn --data engines/ --cost-budget 20 --set resources.price_gpu_hour=2.5": ["--dry-run"],
     "run tweets --data tweets.csv": SHORT,
     "run lyrics --data songs/": SHORT,
