@@ -124,7 +124,7 @@ def test_tweets_champion_served_and_reported(tweets):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # each change runs the same test of pictures (test_finetuning.py)
 def test_fine_tuning_killed_in_a_trial_and_in_the_final_training_and_resumed(command, tmp_path):
     """The defaults for own texts: the whole encoder trains, and the learning rate changes with each step."""
     encoder = families.save("bert", tmp_path / "encoder")

@@ -246,8 +246,8 @@ def test_program_of_a_kind(tmp_path, monkeypatch, kind):
         assert values == pytest.approx([params["lr"] / epoch for epoch in (1, 2, 3)], rel=1e-2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["a config file", pytest.param("a shell pipeline", marks=pytest.mark.nightly)])
+@pytest.mark.nightly  # each change kills a command in test_loops.py
+@pytest.mark.parametrize("kind", ["a config file", "a shell pipeline"])
 def test_search_over_a_program_killed_and_resumed(command, kind):
     """The whole search: the driver is killed, and the resumed search equals an uninterrupted one."""
     wait = "import time; time.sleep(0.3)\n    print("
