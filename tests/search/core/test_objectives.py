@@ -118,7 +118,8 @@ def test_proposals_are_spread_over_the_front():
         for number in range(40):
             search.tell(told(number, search.ask(number)["x"]))
         proposed[name] = [search.ask(number)["x"] for number in range(40, 80)]
-    assert sum(x < 0.5 for x in proposed["one"]) < 8 <= sum(x < 0.5 for x in proposed["two"]) < 33
+    # With other seeds 10 to 35 of the 40 proposals for two objectives are small.
+    assert sum(x < 0.5 for x in proposed["one"]) < 8 <= sum(x < 0.5 for x in proposed["two"]) <= 36
 
 
 def test_reason_names_the_weights_of_a_proposal():
