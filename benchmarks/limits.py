@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.curves import tables
 from benchmarks.curves.tables import BALANCED, SECONDS, Array, Table
-from benchmarks.rows import Rows, missing
+from benchmarks.rows import Rows, means_by_task, missing
 from search.core.config import check_config, load_config
 from search.core.decision import TrialResult
 from search.core.searchers.encoding import Encoding
@@ -167,11 +167,8 @@ def measure(asked: tuple[str, str, int]) -> dict[str, Any]:
 
 def _mean(rows: list[dict[str, Any]], system: str, key: str) -> float:
     """The mean over the tasks; NaN without a search."""
-    by_task: dict[str, list[float]] = {}
-    for row in rows:
-        if row["system"] == system:
-            by_task.setdefault(row["task"], []).append(float(row[key]))
-    return float(np.mean([np.mean(values) for values in by_task.values()])) if by_task else math.nan
+    means = means_by_task(rows, system, key)
+    return float(np.mean(means)) if means else math.nan
 
 
 def main() -> int:

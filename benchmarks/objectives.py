@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.curves import tables
 from benchmarks.curves.systems import Fate, Ours
 from benchmarks.curves.tables import BALANCED, SECONDS, Array, Table
-from benchmarks.rows import Rows, missing
+from benchmarks.rows import Rows, means_by_task, missing
 from search.core.pareto import hypervolume, nondominated
 from search.core.schedulers.rungs import rung_epochs
 from search.core.searchers.encoding import Encoding
@@ -233,11 +233,7 @@ def measure(asked: tuple[str, str, int]) -> dict[str, Any]:
 
 def _mean(rows: list[dict[str, Any]], system: str, key: str) -> tuple[float, float]:
     """The mean hypervolume over the tasks, and its standard error."""
-    by_task: dict[str, list[float]] = {}
-    for row in rows:
-        if row["system"] == system:
-            by_task.setdefault(row["task"], []).append(float(row[key]))
-    means = np.array([np.mean(values) for values in by_task.values()])
+    means = np.array(means_by_task(rows, system, key))
     return float(means.mean()), float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else math.nan
 
 

@@ -40,6 +40,15 @@ class Rows:
                 file.flush()
 
 
+def means_by_task(rows: list[dict[str, str]], system: str, key: str) -> list[float]:
+    """The mean of a column over the searches of a system, for each task."""
+    by_task: dict[str, list[float]] = {}
+    for row in rows:
+        if row["system"] == system:
+            by_task.setdefault(row["task"], []).append(float(row[key]))
+    return [sum(values) / len(values) for values in by_task.values()]
+
+
 def missing(data: Path, *packages: str) -> str:
     """Why nothing can be measured; empty if the data and the packages are there."""
     if not data.exists():

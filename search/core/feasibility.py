@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from search.core.pareto import no_metric
 from search.core.readable import value as shown
 from trainables import InputError
 
@@ -97,8 +98,7 @@ def check_measured(limits: Iterable[OutcomeLimit], metrics: Mapping[str, float])
     """Raises InputError if an epoch does not measure a limited metric."""
     for limit in limits:
         if limit.value(metrics) is None:
-            names = ", ".join(sorted(key.removeprefix("val_") for key in metrics if not key.startswith("train_")))
-            raise InputError(f"search.limits: {limit.metric!r}: no metric of this task; there are {names}")
+            raise InputError(f"search.limits: {no_metric(limit.metric, metrics)}")
 
 
 def infeasible(limits: Iterable[OutcomeLimit], metrics: Mapping[str, float]) -> str:
@@ -118,7 +118,9 @@ def excess(limits: Iterable[OutcomeLimit], metrics: Mapping[str, float]) -> floa
 
 
 def ranked_last(limits: Sequence[OutcomeLimit], metrics: Mapping[str, float], loss: float) -> float:
-    """The loss by which trials are compared at a rung: feasible ones by their losses, then the others by their excess.
+    """The loss by which trials are compared at a rung.
+
+    Feasible trials come first, in the order of their losses. The others follow, in the order of their excess.
 
     So a trial with a good loss outside of the limits does not push out a trial within them (Deb 2000).
     """

@@ -47,8 +47,13 @@ def measured(metrics: Mapping[str, float], objective: Objective) -> float:
     for key in (objective.key, objective.metric):
         if key in metrics:
             return metrics[key]
+    raise InputError(f"search.objective: {no_metric(objective.metric, metrics)}")
+
+
+def no_metric(name: str, metrics: Mapping[str, float]) -> str:
+    """The error that an epoch has no metric of this name, with the names that it has."""
     names = ", ".join(sorted(key.removeprefix("val_") for key in metrics if not key.startswith("train_")))
-    raise InputError(f"search.objective: {objective.metric!r}: no metric of this task; there are {names}")
+    return f"{name!r}: no metric of this task; there are {names}"
 
 
 def losses_of(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:

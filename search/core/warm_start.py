@@ -64,7 +64,7 @@ def from_search(store: Store, name: str, config: SearchConfig, fingerprint: str)
         user.
 
     Raises:
-        InputError: there is no search of this name, it has another task, none of its trials can be used, or
+        InputError: there is no search of this name, or it has another task. None of its trials can be used, or
             they did not measure an objective of this search.
     """
     place = f"--from {name}"

@@ -26,7 +26,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def imports():
-    """The seconds in which this machine imports the large packages now: 4 on a quiet one, 15 beside other programs."""
+    """Seconds to import the large packages now: 4 on a quiet machine, 15 beside other programs."""
     begun = time.monotonic()
     subprocess.run([sys.executable, "-c", "import torch, ray.tune, mlflow, pandas"], check=True)
     return time.monotonic() - begun

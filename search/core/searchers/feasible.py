@@ -1,7 +1,7 @@
 """Finds configurations that satisfy the constraints of a space.
 
-Constraints that share a searched parameter form a group. A group is a space of its own, with the parameters that its
-constraints name and the parameters with which these exist. Groups are solved one by one.
+Constraints that share a searched parameter form a group. A group is a space of its own. It has the parameters that its
+constraints name, and the parameters on which their existence depends. Groups are solved one by one.
 """
 
 from __future__ import annotations

@@ -158,9 +158,9 @@ class OptunaSearcher(Searcher):
 
         Args:
             turn: the balanced parameter with its value for this trial. Trials with another value are ignored.
-            pace: predicts seconds. It returns the first draw within the limit, or else the quickest. Of `DRAWS` draws
-                near the best or from the priors none may be within the limit; then as many are drawn uniformly. Draws
-                that violate a constraint do not count.
+            pace: predicts seconds. It returns the first draw within the limit, or else the quickest. If none of the
+                `DRAWS` draws near the best or from the priors is within the limit, `DRAWS` more are drawn uniformly.
+                Draws that violate a constraint do not count.
             model: False: the model may not propose, as its proposal takes too long.
         """
         before = self.begins_at + self._experts

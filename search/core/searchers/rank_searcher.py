@@ -37,12 +37,13 @@ DRAWN, NEAR, BEST = 300, 60, 5
 #: Standard deviations of the candidates around a trial, as shares of a parameter's range. Half of the candidates have
 #: each deviation. Neither these values nor the three numbers above were measured.
 SPREADS = (0.05, 0.2)
-#: Then, `REFINEMENTS` times: REFINED candidates around each of the BEST best candidates, with smaller deviations. Where
-#: no trial stops early, this and `UNIFORM` save 0.050 of the epochs of random search (95 %: 0.033 to 0.067; 384
-#: searches over the half of the tables for settings). Several sweeps over the length scales save no more.
+#: Then, `REFINEMENTS` times: REFINED candidates around each of the BEST best candidates, with smaller deviations. If
+#: no trial stops early, refinements and `UNIFORM` together save 0.050 of the epochs of random search (95 %: 0.033 to
+#: 0.067). That is the mean of 384 searches over the half of the tables for settings. Several sweeps over the length
+#: scales save no more.
 REFINEMENTS, REFINED = 2, 40
 #: The model is fitted to at most this many trials: the best quarter, and the newest. A proposal takes 0.04 s of a core
-#: with 50 trials, and 0.10 s with 200 or 600 (benchmark `proposals`).
+#: with 50 trials, and 0.06 to 0.1 s with 200 or 600 (benchmark `proposals`, on a slow machine with other load).
 MODELLED = 200
 #: Share of proposals that are drawn uniformly from the whole space, in a space without priors. With 0.05 instead of 0.2
 #: searches save 0.023 of random search's epochs (95 %: 0.003 to 0.043; 192 searches, as above).
