@@ -109,7 +109,7 @@ def infeasible(limits: Iterable[OutcomeLimit], metrics: Mapping[str, float]) -> 
 def infeasible_for_good(limits: Iterable[OutcomeLimit], epochs: Iterable[Mapping[str, float]]) -> str:
     """Why a trial with these epochs cannot become feasible: a figure of its configuration; empty if it can."""
     figures = [limit for limit in limits if limit.is_figure]
-    return next(filter(None, (infeasible(figures, metrics) for metrics in epochs if figures)), "")
+    return next(filter(None, (infeasible(figures, metrics) for metrics in epochs)), "") if figures else ""
 
 
 def excess(limits: Iterable[OutcomeLimit], metrics: Mapping[str, float]) -> float:

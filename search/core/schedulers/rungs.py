@@ -40,7 +40,10 @@ class Standings(Mapping[int, dict[int, float]]):
     def add(self, number: int, epoch: int, losses: tuple[float, ...]) -> None:
         """Adds the losses of an epoch, or replaces the same losses."""
         self.losses.setdefault(epoch, {})[number] = losses
-        self._known.pop(epoch, None)
+        if len(losses) == 1 and epoch in self._known:  # no other trial changes: with many trials a rebuild takes long
+            self._known[epoch][number] = losses[0]
+        else:
+            self._known.pop(epoch, None)
 
     def remove(self, number: int) -> None:
         """Forgets a trial."""
