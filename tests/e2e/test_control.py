@@ -91,7 +91,7 @@ def test_request_to_a_search_that_is_not_running_waits_for_resume(command):
         "--set", "data.pause=0", "--set", "lr={uniform: [0.01, 0.1]}",
     )  # fmt: skip
     assert "at its next `resume`" in command.call("add", "s", "lr=0.05")
-    assert "trial 4: no such trial" in command.call("stop", "s", "4", code=2)
+    assert "s: is finished, so there is nothing to stop" in command.call("stop", "s", "4", code=2)
     command.call("resume", "s")
     trials = trials_of(command.events("s"))
     assert [trial["params"]["lr"] == 0.05 for trial in trials] == [False, True]

@@ -175,7 +175,7 @@ def spaces(draw: st.DrawFn) -> dict:
     """Spaces with conditions and constraints, most of which can be satisfied."""
     space: dict = {
         "a": draw(st.sampled_from([{"int": [1, 12]}, {"uniform": [0, 9]}, {"loguniform": [0.1, 10], "prior": 2}])),
-        "b": draw(st.sampled_from([{"int": [2, 400]}, {"choice": [1, 2, 4, 8]}, 3, {"uniform": [0, 2], "step": 0.25}])),
+        "b": draw(st.sampled_from([{"int": [2, 400]}, {"choice": [1, 2, 4, 8]}, 3, {"uniform": [0, 4], "step": 0.25}])),
         "kind": draw(st.sampled_from([{"choice": ["x", "y", "none"]}, {"choice": ["x", None]}, "x"])),
     }
     wheres = ["kind == x", "a > 2", "kind != x or b >= 2", ["a < 8", {"kind": "x"}], "b in [2, 4]"]
