@@ -111,7 +111,9 @@ def can_be_cut(model: PreTrainedModel, whole: PreTrainedModel) -> bool:
 class Opened(nn.Module):
     """The trained part of an encoder: its last blocks with everything above them, or the whole encoder.
 
-    Only the blocks have gradients; of the whole encoder, all parameters have.
+    Only the blocks have gradients; of the whole encoder, all parameters but the embeddings of the words. These are half
+    of the parameters of a small encoder: without their gradients an epoch on verse takes 45 instead of 55 s. Balanced
+    accuracy after two and three epochs: 0.874 and 0.863 without, 0.872 and 0.865 with them.
     """
 
     def __init__(self, model: PreTrainedModel, opened: int | str) -> None:
@@ -126,6 +128,8 @@ class Opened(nn.Module):
         self.model = copy.deepcopy(model).requires_grad_(self.reads_ids)
         for block in self.blocks:
             block.requires_grad_(True)
+        if self.reads_ids:
+            self.model.get_input_embeddings().requires_grad_(False)
         for module in list(self.model.modules()):
             for name, child in module.named_children():
                 if type(child) is nn.Dropout:

@@ -43,12 +43,15 @@ class ImageSplit:
     """Decoded pictures: `images` uint8 (n, 3, size, size), `labels` int64 (n,), `names` of their files.
 
     `features`: by backbone and image size the features of `windows.features`, float16 (2, n, width).
+    `maps`: by backbone, image size and number of frozen blocks what these blocks make of the pictures, float16
+    (2, n, height, width, channels).
     """
 
     images: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
     features: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    maps: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,7 +59,8 @@ class ImageSplit:
     def take(self, index: np.ndarray) -> ImageSplit:
         """The pictures at these positions."""
         features = {key: values[:, index] for key, values in self.features.items()}
-        return ImageSplit(self.images[index], self.labels[index], tuple(self.names[i] for i in index), features)
+        maps = {key: values[:, index] for key, values in self.maps.items()}
+        return ImageSplit(self.images[index], self.labels[index], tuple(self.names[i] for i in index), features, maps)
 
 
 #: A path below the root, whether it is a folder, and a function that reads it.

@@ -33,11 +33,11 @@ class Convolution(nn.Conv2d):
     """A convolution with TensorFlow's padding `SAME`, which pads right and below first."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride, groups=groups)
+        super().__init__(inputs, outputs, kernel, stride, kernel // 2 if stride == 1 else 0, groups=groups)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if kernel == 1:
+        if stride == 1:  # as many pixels on either side: the convolution adds them itself
             return super().forward(x)
         down, across = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
         return super().forward(F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2)))
@@ -55,8 +55,8 @@ class Block(nn.Module):
         self.has_shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x))
-        y = self.project(F.relu6(self.depthwise(y)))
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
         return x + y if self.has_shortcut else y
 
 
@@ -74,10 +74,20 @@ class EfficientNetLite0(nn.Module):
         self.last = Convolution(channels, WIDTH, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu6(self.stem(x))
-        for block in self.blocks:
+        return self.after(self.until(x, 0), 0)
+
+    def until(self, x: torch.Tensor, blocks: int) -> torch.Tensor:
+        """Normalised pictures -> the maps (n, channels, height, width) behind the first blocks."""
+        x = F.relu6(self.stem(x), inplace=True)
+        for block in self.blocks[:blocks]:
             x = block(x)
-        return F.relu6(self.last(x)).mean((2, 3))
+        return x
+
+    def after(self, x: torch.Tensor, blocks: int) -> torch.Tensor:
+        """The maps of `until` -> features."""
+        for block in self.blocks[blocks:]:
+            x = block(x)
+        return F.relu6(self.last(x), inplace=True).mean((2, 3))
 
 
 def load_packaged() -> EfficientNetLite0:

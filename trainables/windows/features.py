@@ -1,10 +1,11 @@
-"""Features of pictures from a frozen backbone. A search computes them once, and trains heads on them."""
+"""What a frozen backbone, or its frozen blocks, make of pictures. A search computes it once for all its trials."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache as memoised
 from pathlib import Path
 
 import numpy as np
@@ -20,37 +21,85 @@ from trainables.windows.model import resize
 CHUNK = 32
 #: The views of a picture: as it is, and mirrored.
 VIEWS = 2
+#: The largest size of the maps of a search, in bytes. They lie in the memory that the workers share.
+MOST_BYTES = 1 << 30
+
+#: Called with the number of pictures that are done since the last call.
+Report = Callable[[int], None]
 
 
-def of_pictures(
-    backbone: Backbone, images: np.ndarray, image_size: int, device: torch.device, report: Callable[[int], None]
-) -> np.ndarray:
-    """The features of pictures and of their mirror images.
+class Frozen:
+    """A frozen backbone, or its frozen first blocks. The results are kept in files.
 
-    Args:
-        images: uint8 (n, 3, size, size).
-        report: called with the number of pictures that are done.
-
-    Returns:
-        float16 (`VIEWS`, n, width).
+    A file is named after the pictures, the weights and the size. Maps are what comes out of the frozen blocks: float16
+    (views, n, height, width, channels).
     """
-    backbone = backbone.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    features = np.empty((VIEWS, len(images), backbone.width), dtype=np.float16)
 
-    @torch.no_grad()
-    def compute(begin: int) -> int:
-        rows = slice(begin, begin + CHUNK)
-        pixels = resize(read_only(np.ascontiguousarray(images[rows])), image_size, device).float() / 255
-        for view, seen in enumerate((pixels, pixels.flip(3))):
-            features[view, rows] = backbone(seen).half().cpu().numpy()
-        return len(pixels)
+    def __init__(self, backbone: Backbone, size: int, device: torch.device, cache: Path) -> None:
+        """
+        Args:
+            size: of the pictures that the backbone sees, in pixels.
+        """
+        weights = [value.numpy() for value in backbone.cpu().state_dict().values()]
+        self._key = f"{array_digest(weights)} {size}"
+        self._backbone = backbone.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._size, self._device, self._cache = size, device, cache
 
-    done = 0
-    with _side_by_side(device) as apply:
-        for count in apply(compute, range(0, len(images), CHUNK)):
-            done += count
-            report(done)
-    return features
+    def features(self, images: np.ndarray, report: Report) -> np.ndarray:
+        """The features of pictures and of their mirror images.
+
+        Args:
+            images: uint8 (n, 3, size, size).
+
+        Returns:
+            float16 (`VIEWS`, n, width).
+        """
+
+        def of_view(view: int) -> np.ndarray:
+            return self._applied(images, view, lambda pixels: [self._backbone(pixels)], report)[0]
+
+        return self._kept("features", images, "", lambda: np.stack([of_view(view) for view in range(VIEWS)]))
+
+    def features_and_maps(self, images: np.ndarray, blocks: int, report: Report) -> tuple[np.ndarray, np.ndarray]:
+        """`features`, and the maps behind the first `blocks` blocks for the same views."""
+
+        def parts(pixels: torch.Tensor) -> list[torch.Tensor]:
+            maps = self._backbone.until(pixels, blocks)
+            return [self._backbone.after(maps, blocks), maps.permute(0, 2, 3, 1)]
+
+        views = memoised(lambda: [self._applied(images, view, parts, report) for view in range(VIEWS)])
+        features = self._kept("features", images, "", lambda: np.stack([view[0] for view in views()]))
+        return features, self._kept("maps", images, str(blocks), lambda: np.stack([view[1] for view in views()]))
+
+    def bytes_of_maps(self, images: np.ndarray, blocks: int) -> int:
+        """The size of the maps."""
+        with torch.no_grad():
+            maps = self._backbone.until(torch.zeros(1, 3, self._size, self._size, device=self._device), blocks)
+        return VIEWS * len(images) * maps.numel() * np.dtype(np.float16).itemsize
+
+    def _kept(self, kind: str, images: np.ndarray, rest: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        key = array_digest([images, f"{self._key} {rest}".strip().encode()])
+        return cached_array(self._cache / f"{kind}-{key}.npy", make)
+
+    def _applied(
+        self, images: np.ndarray, view: int, network: Callable[[torch.Tensor], list[torch.Tensor]], report: Report
+    ) -> list[np.ndarray]:
+        """The results of a network for a view of all pictures, float16."""
+        begins = range(0, len(images), CHUNK)
+        results: dict[int, list[np.ndarray]] = {}
+
+        @torch.no_grad()
+        def compute(begin: int) -> int:
+            chunk = read_only(np.ascontiguousarray(images[begin : begin + CHUNK]))
+            pixels = resize(chunk, self._size, self._device).float() / 255
+            seen = pixels.flip(3) if view else pixels
+            results[begin] = [result.half().contiguous().cpu().numpy() for result in network(seen)]
+            return len(pixels)
+
+        with _side_by_side(self._device) as apply:
+            for count in apply(compute, begins):
+                report(count)
+        return [np.concatenate(parts) for parts in zip(*(results[begin] for begin in begins), strict=True)]
 
 
 @contextmanager
@@ -69,14 +118,3 @@ def _side_by_side(device: torch.device) -> Iterator[Callable[[Callable[[int], in
             yield pool.map
     finally:
         torch.set_num_threads(threads)
-
-
-def cached(
-    backbone: Backbone, images: np.ndarray, image_size: int, device: torch.device, cache: Path,
-    report: Callable[[int], None],
-) -> np.ndarray:  # fmt: skip
-    """`of_pictures`, kept in a file by the pictures, the weights and the size."""
-    weights = array_digest([value.numpy() for value in backbone.cpu().state_dict().values()])
-    key = array_digest([images, f"{weights} {image_size}".encode()])
-    file = cache / f"features-{key}.npy"
-    return cached_array(file, lambda: of_pictures(backbone, images, image_size, device, report))

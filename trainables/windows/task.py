@@ -111,11 +111,11 @@ class WindowsTask:
         return [classes_found(splits), look.some_pictures(splits)]
 
     def precompute(self, splits: Splits, choices: Choices, device: Device, cache: Path, progress: Progress) -> Splits:
-        """Adds the features of frozen backbones, for every backbone and image size of the space."""
+        """Adds the features of frozen backbones, and on a processor what the frozen blocks make of the pictures."""
+        opened = sorted({int(n) for n in choices["model.unfreeze"] or () if n != ALL})
         for name, size in itertools.product(choices["model.backbone"] or (), choices["image_size"] or ()):
             if name != NONE:
-                most = max((int(n) for n in choices["model.unfreeze"] or () if n != ALL), default=0)
-                splits = _with_features(splits, str(name), int(size), most, device, cache, progress)
+                splits = _with_features(splits, str(name), int(size), opened, device, cache, progress)
         return splits
 
     def build(self, params: Params, splits: Splits, epochs: int, device: Device) -> Learner:
@@ -139,6 +139,8 @@ class WindowsTask:
             weights = balanced_weights(split.labels, classes).to(learner.device.torch_device)
         if isinstance(model, FineTuned) and trains_head(learner):
             return heads.train_head(learner, model, split, weights)
+        if isinstance(model, FineTuned) and (maps := _maps_of(learner, model, split)) is not None:
+            return _train_on_maps(learner, model, split, maps, weights)
         images, labels = _on_device(learner, split)
         advance = Rates(learner, len(split)).advance if isinstance(model, FineTuned) else lambda samples: None
 
@@ -180,6 +182,7 @@ class WindowsTask:
             np.concatenate([train.labels, val.labels]),
             (*train.names, *val.names),
             {key: np.concatenate([train.features[key], val.features[key]], 1) for key in train.features},
+            {key: np.concatenate([train.maps[key], val.maps[key]], 1) for key in train.maps},
         )
 
     def baselines(self, splits: Splits) -> dict[str, float]:
@@ -247,23 +250,70 @@ class WindowsTask:
 
 
 def _with_features(
-    splits: Splits, name: str, size: int, unfreeze: int, device: Device, cache: Path, progress: Progress
+    splits: Splits, name: str, size: int, opened: Sequence[int], device: Device, cache: Path, progress: Progress
 ) -> Splits:
-    """Adds the features of one backbone; raises InputError if it has less than `unfreeze` blocks."""
-    backbone, total = load_backbone(name), sum(splits.info.sizes.values())
-    if unfreeze > len(backbone.blocks):
-        raise InputError(f"space.model.unfreeze: {unfreeze}: {name} has {len(backbone.blocks)} blocks")
-    done, parts = 0, {}
-    for part in SPLITS:
-        split: ImageSplit = getattr(splits, part)
+    """Adds the features of one backbone, and the maps of train and validation for each number of opened blocks.
 
-        def report(count: int, before: int = done) -> None:
-            progress(before + count, total, f"computing features of {size} pixels with {name}")
+    Raises:
+        InputError: the backbone has fewer blocks than the search opens.
+    """
+    backbone = load_backbone(name)
+    if (most := max(opened, default=0)) > len(backbone.blocks):
+        raise InputError(f"space.model.unfreeze: {most}: {name} has {len(backbone.blocks)} blocks")
+    parts: dict[str, ImageSplit] = {split: getattr(splits, split) for split in SPLITS}
+    done, total = 0, features.VIEWS * sum(map(len, parts.values()))
 
-        rows = features.cached(backbone, split.images, size, device.torch_device, cache, report)
-        parts[part] = replace(split, features={**split.features, (name, size): rows})
-        done += len(split)
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done // features.VIEWS, total // features.VIEWS, f"computing features of {size} pixels with {name}")
+
+    frozen = features.Frozen(backbone, size, device.torch_device, cache)
+    on_processor = backbone.in_parts and device.torch_device.type == "cpu"
+    for blocks in [len(backbone.blocks) - count for count in opened if count and on_processor]:
+        kept = {split: parts[split] for split in ("train", "val")}
+        if sum(frozen.bytes_of_maps(part.images, blocks) for part in kept.values()) <= features.MOST_BYTES:
+            for split, part in kept.items():
+                _, maps = frozen.features_and_maps(part.images, blocks, report)
+                parts[split] = replace(part, maps={**part.maps, (name, size, blocks): maps})
+    for split, part in parts.items():
+        parts[split] = replace(part, features={**part.features, (name, size): frozen.features(part.images, report)})
     return Splits(parts["train"], parts["val"], parts["test"], splits.info)
+
+
+def _maps_of(learner: Learner, model: FineTuned, split: ImageSplit) -> np.ndarray | None:
+    """What the frozen blocks of the model make of the pictures; None if the search did not compute it.
+
+    Without `augment` the only view is the picture itself; otherwise the second is its mirror image.
+    """
+    if model.frozen is None or learner.device.torch_device.type != "cpu":
+        return None
+    params = learner.params
+    maps = split.maps.get((params["model.backbone"], params["image_size"], model.frozen))
+    return None if maps is None else maps[: features.VIEWS if model.mirror else 1]
+
+
+def _train_on_maps(
+    learner: Learner, model: FineTuned, split: ImageSplit, maps: np.ndarray, weights: torch.Tensor | None
+) -> dict[str, float]:
+    """An epoch of fine-tuning of the blocks behind the maps. Each picture is mirrored at random."""
+    params, count = learner.params, len(split)
+    labels, rows = read_only(split.labels), read_only(maps)
+    classes = int(labels.max()) + 1
+    views = torch.randint(len(maps), (count,))
+    advance = Rates(learner, count).advance
+
+    def forward(index: Rows) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
+        truth = target = labels[index.there]
+        advance(len(truth))
+        batch = rows[views[index.there], index.there].float().permute(0, 3, 1, 2)
+        if share := params["mix"]:
+            batch, target = mixed(batch, F.one_hot(truth, classes).float(), share)
+        logits = model.classify_maps([batch])
+        loss = F.cross_entropy(logits, target, weight=weights, label_smoothing=params["label_smoothing"])
+        return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
+
+    return fit_batches(learner, shuffled_rows(count, params["batch_size"], labels.device), forward)
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -290,6 +340,9 @@ def _log_probabilities(learner: Learner, split: ImageSplit) -> torch.Tensor:
     if isinstance(model, FineTuned) and trains_head(learner):
         rows, _ = heads.features_of(learner, model, split)
         return model.classify(rows.mean(0)).log_softmax(1).cpu()
+    if isinstance(model, FineTuned) and (maps := _maps_of(learner, model, split)) is not None:
+        chunks = read_only(maps).permute(0, 1, 4, 2, 3).split(EVAL_BATCH, dim=1)
+        return torch.cat([model.classify_maps(list(chunk.float())) for chunk in chunks]).log_softmax(1)
     images, _ = _on_device(learner, split)
     with learner.device.autocast():
         logits = torch.cat([model(chunk.float() / 255).float() for chunk in images.split(EVAL_BATCH)])

@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,11 @@ from trainables.base.errors import InputError
 from trainables.base.finetuning import Rates
 from trainables.base.task import DataInfo, Splits
 from trainables.base.training import run_epoch, seed_everything
-from trainables.windows import demo
+from trainables.windows import demo, features
 from trainables.windows.backbones import Packaged, Transformers, load_backbone
 from trainables.windows.data import ImageSplit
 from trainables.windows.efficientnet import EfficientNetLite0, load_packaged
+from trainables.windows.features import Frozen
 from trainables.windows.model import resize
 from trainables.windows.task import TASK
 
@@ -134,6 +136,8 @@ def test_first_epoch_trains_head_later_epochs_open_blocks(splits, name):
     weights = {key for key in changed(before, training.model) if "running" not in key and "num_batches" not in key}
     opened = {key for key, value in training.model.named_parameters() if value.requires_grad}
     assert {"head.weight", "head.bias"} < weights <= opened < {*before}
+    if name == "packaged":
+        assert not any("depthwise" in key for key in opened) and any("project" in key for key in weights)
 
 
 def test_features_equal_forward_pass(splits, name):
@@ -147,6 +151,24 @@ def test_features_equal_forward_pass(splits, name):
     torch.testing.assert_close(kept, expected, atol=5e-3, rtol=5e-3)
 
 
+def test_opened_blocks_on_maps_compute_what_the_whole_network_computes(raw, tmp_path):
+    splits = with_features(raw, "packaged", tmp_path)
+    model = learner(splits, "packaged", dropout=0.0).model.eval()
+    pixels = resize(torch.from_numpy(splits.val.images), SIZE).float() / 255
+    maps = torch.from_numpy(splits.val.maps["packaged", SIZE, 15]).permute(0, 1, 4, 2, 3).float()
+    with torch.no_grad():
+        model.head.weight.normal_()
+        torch.testing.assert_close(model.classify_maps(list(maps)), model(pixels), atol=2e-2, rtol=1e-2)
+    assert not splits.test.maps, "the test figures are those of the exported model"
+
+
+def test_maps_that_need_too_much_memory_are_not_kept(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "MOST_BYTES", 10)
+    splits = with_features(raw, "packaged", tmp_path)
+    assert not splits.train.maps and splits.train.features
+    assert np.isfinite(run_epoch(TASK, trained(splits, "packaged"), splits.train, splits.val)["val_loss"])
+
+
 @pytest.mark.parametrize("unfreeze", [0, "all"])
 def test_head_alone_or_every_block(splits, name, unfreeze):
     training = learner(splits, name, **{"model.unfreeze": unfreeze})
@@ -154,7 +176,7 @@ def test_head_alone_or_every_block(splits, name, unfreeze):
     if unfreeze == 0:
         assert open_ones == ["head.weight", "head.bias"]
     else:
-        assert len(open_ones) == len([*training.model.parameters()])
+        assert len(open_ones) == len([*training.model.parameters()]) - len(training.model.backbone.fixed())
     metrics = [run_epoch(TASK, training, splits.train, splits.val) for _ in range(2)]
     assert all(np.isfinite(epoch[figure]) for epoch in metrics for figure in FIGURES)
 
@@ -214,10 +236,10 @@ def test_learning_rate_falls_from_head_to_first_block(splits, name):
     model = learner(splits, name, **{"model.unfreeze": "all"}).model
     groups = model.groups(1e-3, 0.5)
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
-    assert len(rates) == len([*model.parameters()])
+    assert len(rates) == len([*model.parameters()]) - len(model.backbone.fixed())
     assert rates[id(model.head.weight)] == pytest.approx(5e-3)
     for below, block in enumerate(reversed(model.backbone.blocks)):
-        assert {rates[id(p)] for p in block.parameters()} == {1e-3 * 0.5**below}
+        assert {rates[id(p)] for p in block.parameters() if p.requires_grad} == {1e-3 * 0.5**below}
     assert {group.get("weight_decay") for group in groups if group["params"][0].dim() <= 1} == {0.0}
 
 
@@ -241,7 +263,8 @@ def test_rates_rise_then_fall(raw, tmp_path):
 
 def test_features_of_second_search_come_from_cache(raw, tmp_path, monkeypatch):
     first = with_features(raw, "packaged", tmp_path)
-    monkeypatch.setattr(EfficientNetLite0, "forward", None)
+    monkeypatch.setattr(EfficientNetLite0, "until", None)
+    monkeypatch.setattr(Frozen, "bytes_of_maps", lambda *_: 1)
     again = with_features(raw, "packaged", tmp_path)
     for part in ("train", "val", "test"):
         assert np.array_equal(
