@@ -92,6 +92,7 @@ def recipe(task: str, data: str, seed: int, cache: Path) -> dict[str, Any]:
 
 def first_values(config: Any) -> dict[str, Any]:
     """A value of each hyperparameter: that of the prior, or the first."""
+
     def value(p: Any) -> Any:
         return p.prior if p.has_prior else (p.values() or (p.low,))[0]
 
