@@ -51,8 +51,11 @@ class Shares:
         after_trials: Share for the comparison and the final training together.
         worker_starts: The work around the final training (start of a worker, test, pictures, export, registration,
             end of the command) takes as long as this many starts of a worker. The start shows how fast the machine
-            imports modules. Four starts of 5 to 10 s, as on two cores, are 20 to 40 s.
-        least_around_seconds: Least seconds of that work.
+            imports modules.
+        least_around_seconds: Least seconds of that work. Measured with TrashNet on two cores, where a worker starts in
+            2 to 3 s: 7 s until the first epoch, 28 s for test, export and baseline, 5 s until the end.
+        least_around: The same as a share of a budget that is shorter than 175 s, but at least `fewest_around_seconds`.
+        fewest_around_seconds: See `least_around`.
         most_around_seconds: Most seconds of that work.
         comparison_around_seconds: The same for the comparison, which exports and registers no model.
         measurable_seconds: No epoch of the final training is measured if less time is left after the trials. The
@@ -79,7 +82,9 @@ class Shares:
     growing_final_training: float = 0.6
     after_trials: float = 0.5
     worker_starts: float = 4.0
-    least_around_seconds: float = 20.0
+    least_around_seconds: float = 35.0
+    least_around: float = 0.2
+    fewest_around_seconds: float = 20.0
     most_around_seconds: float = 45.0
     comparison_around_seconds: float = 10.0
     measurable_seconds: float = 60.0
@@ -196,22 +201,22 @@ class TimePlan:
     ...     budget_seconds=900, full_trial_epochs=9, most_final_epochs=40, train_samples=1600, validation_samples=400,
     ...     workers=2, alone_ratio=0.6, worker_start_seconds=6,
     ... )
-    >>> plan.around_seconds  # four starts of a worker
-    24.0
+    >>> plan.around_seconds
+    35.0
 
     3. Five minutes have passed, 600 s are left. The best trial had 9 epochs and was best after 7. The final training
        reads 2,000 samples instead of 1,600 and does not validate: its epoch takes 2000 / (1600 + 400 / 3) = 1.15 times
        as long as a trial's. With all cores it takes 0.6 times as long. The margin is 1.1. So an epoch takes
-       30 s x 1.15 x 0.6 x 1.1 = 22.8 s. Seven epochs and the 24 s around them are 184 s.
+       30 s x 1.15 x 0.6 x 1.1 = 22.8 s. Seven epochs and the 35 s around them are 195 s.
 
     >>> trials = TrialsSoFar(epoch_seconds=30, trained_epochs=9, best_epochs=7)
     >>> final = plan.after_trials(trials, left_seconds=600)
     >>> final.retrain, final.epochs, round(final.seconds)
-    (True, None, 184)
+    (True, None, 195)
 
-    4. A full trial takes 9 x 30 s = 270 s. New trials start until 270 s + 184 s = 454 s are left, which is after 7:26.
-       Trials finish their running epoch and stop as soon as the longest running epoch would end with no more than 184 s
-       left: after 11:56 at the latest.
+    4. A full trial takes 9 x 30 s = 270 s. New trials start until 270 s + 195 s = 465 s are left, which is after 7:15.
+       Trials finish their running epoch and stop as soon as the longest running epoch would end with no more than 195 s
+       left: after 11:45 at the latest.
 
     >>> plan.may_start_trial(600, final.seconds, epoch_seconds=30)
     True
@@ -221,17 +226,17 @@ class TimePlan:
     True
 
     5. If the best trial still improved at epoch 9, a longer final training gains more than more trials. It then gets
-       six tenths of the budget, 540 s. With the 24 s around it, 564 s are reserved: trials stop after 5:36. The final
+       six tenths of the budget, 540 s. With the 35 s around it, 575 s are reserved: trials stop after 5:25. The final
        training has 540 s / 22.8 s = 23 epochs.
 
     >>> growing = TrialsSoFar(epoch_seconds=30, trained_epochs=9, best_epochs=9, improving=True)
-    >>> plan.after_trials(growing, left_seconds=564)
-    FinalPlan(comparison_seeds=0, retrain=True, epochs=23, seconds=564.0)
+    >>> plan.after_trials(growing, left_seconds=575)
+    FinalPlan(comparison_seeds=0, retrain=True, epochs=23, seconds=575.0)
 
     6. After the trials a worker measures an epoch of the final training. If it takes 16 s instead of 22.8 s, there are
        540 s / (1.1 x 16 s) = 30 epochs.
 
-    >>> plan.after_trials(growing, left_seconds=564, final_epoch_seconds=16).epochs
+    >>> plan.after_trials(growing, left_seconds=575, final_epoch_seconds=16).epochs
     30
 
     Attributes:
@@ -367,7 +372,8 @@ class TimePlan:
         """Seconds of the work around the final training: start of a worker, test, export, registration."""
         shares = self.shares
         seconds = shares.worker_starts * self.worker_start_seconds
-        return min(shares.most_around_seconds, max(shares.least_around_seconds, seconds))
+        least = min(shares.least_around_seconds, shares.least_around * self.budget_seconds)
+        return min(shares.most_around_seconds, max(shares.fewest_around_seconds, least, seconds))
 
     def after_trials(
         self, trials: TrialsSoFar | None, left_seconds: float, final_epoch_seconds: float | None = None
@@ -384,7 +390,7 @@ class TimePlan:
             final_epoch_seconds: Measured seconds of an epoch of the final training. None: forecast from the trials.
         """
         if not self.retrain:
-            return FinalPlan(0, False, None, 0.0 if isinf(self.budget_seconds) else self.shares.least_around_seconds)
+            return FinalPlan(0, False, None, 0.0 if isinf(self.budget_seconds) else self.shares.fewest_around_seconds)
         if isinf(self.budget_seconds):
             return FinalPlan(self.comparison_seeds, True, None, 0.0)
         if trials is None:

@@ -90,6 +90,8 @@ class Learner:
     extra: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     _resident: dict[int, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
+    _outputs: dict[int, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
+    _finished: bool = field(default=False, init=False, repr=False)
 
     def resident(self, split: Any, make: Callable[[], T]) -> T:
         """Calls `make` once for each split of a training and returns its result, such as the data on the device."""
@@ -97,6 +99,21 @@ class Learner:
             # The split is stored too: if it were freed, another object could get its id.
             self._resident[id(split)] = split, make()
         return self._resident[id(split)][1]
+
+    def end_training(self) -> None:
+        """Says that the weights do not change any more."""
+        self._finished = True
+
+    def output(self, split: Any, make: Callable[[], T]) -> T:
+        """What the model makes of a split, by `make`; after the end of the training it is made once for each split.
+
+        The test figures, the pictures of mistakes and the samples of an interval come from the same predictions.
+        """
+        if not self._finished:
+            return make()
+        if id(split) not in self._outputs:
+            self._outputs[id(split)] = split, make()
+        return self._outputs[id(split)][1]
 
     @property
     def parameters(self) -> int:
@@ -324,10 +341,12 @@ def of_split(split: str, metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def finish(task: Any, learner: Any, train: Any) -> None:
-    """Lets a `SelfTrained` training run to its end after its last epoch, so that the code after its loop runs too."""
+    """Ends a training after its last epoch. A `SelfTrained` training runs on, so that the code after its loop runs too."""
     if isinstance(task, SelfTrained):
         with suppress(Ended):
             task.run_epoch(learner, train, None)
+    else:
+        learner.end_training()
 
 
 def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:

@@ -360,9 +360,13 @@ def _check_blocks(opened: int | str | None, encoder: Encoder) -> None:
         raise InputError(f"space.model.unfreeze: {opened}: the encoder has {encoder.layers} blocks")
 
 
-@torch.no_grad()
 def _probabilities(learner: Learner, split: EncodedSplit) -> np.ndarray:
     """(n, classes) float32, in the order of the split."""
+    return learner.output(split, lambda: _computed_probabilities(learner, split))
+
+
+@torch.no_grad()
+def _computed_probabilities(learner: Learner, split: EncodedSplit) -> np.ndarray:
     learner.model.eval()
     out = np.empty((len(split), len(learner.extra["encoding"].classes)), dtype=np.float32)
     order = np.argsort(split.ids.lengths, kind="stable")

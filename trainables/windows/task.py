@@ -333,9 +333,13 @@ def _on_device(learner: Learner, split: ImageSplit) -> tuple[torch.Tensor, torch
     return learner.resident(split, moved)
 
 
-@torch.no_grad()
 def _log_probabilities(learner: Learner, split: ImageSplit) -> torch.Tensor:
     """(n, classes) float32 on the CPU, of the model in evaluation mode."""
+    return learner.output(split, lambda: _computed_log_probabilities(learner, split))
+
+
+@torch.no_grad()
+def _computed_log_probabilities(learner: Learner, split: ImageSplit) -> torch.Tensor:
     model = learner.model.eval()
     if isinstance(model, FineTuned) and trains_head(learner):
         rows, _ = heads.features_of(learner, model, split)
