@@ -341,7 +341,7 @@ def of_split(split: str, metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def finish(task: Any, learner: Any, train: Any) -> None:
-    """Ends a training after its last epoch. A `SelfTrained` training runs on, so that the code after its loop runs too."""
+    """Ends a training after its last epoch. A `SelfTrained` training runs on: the code after its loop runs too."""
     if isinstance(task, SelfTrained):
         with suppress(Ended):
             task.run_epoch(learner, train, None)
