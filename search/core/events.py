@@ -115,6 +115,8 @@ class Proposed(_Event):
     part: NotRequired[int]
     #: The trial and the epoch of the checkpoint from which its training starts.
     fork: NotRequired[list[int]]
+    #: The trial whose configuration it trains again with another seed, in the race at the end.
+    rerun_of: NotRequired[int]
 
 
 class Result(_Event):

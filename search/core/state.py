@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from statistics import fmean
 from typing import assert_never
 
 from search.core.events import (
@@ -79,6 +80,8 @@ class Trial:
     finishes: int = 0
     #: The trial and the epoch of the checkpoint from which its training starts; None: from the beginning.
     fork: tuple[int, int] | None = None
+    #: The trial whose configuration it trains again with another seed (`search.core.race`); None: it has its own.
+    rerun_of: int | None = None
 
     @property
     def over(self) -> bool:
@@ -168,11 +171,16 @@ class Trial:
 
     @property
     def can_win(self) -> bool:
-        """Whether it can be the best trial: it has a result within the limits on outcomes, and did not diverge.
+        """Whether it can be the best trial: it has a value, and a configuration of its own.
 
         A trial that was stopped, timed out, interrupted or failed can win by its epochs before. A configuration that
-        diverged may diverge sooner the next time.
+        diverged may diverge sooner the next time. A rerun counts for the trial whose configuration it has.
         """
+        return self.has_value and self.rerun_of is None
+
+    @property
+    def has_value(self) -> bool:
+        """Whether it has a result within the limits on outcomes, and did not diverge."""
         lost = self.outcome in ("diverged", "infeasible") or self.best_epoch in self.infeasible
         return self.best_epoch > 0 and not lost
 
@@ -260,6 +268,8 @@ class SearchState:
         self.objective = objective
         self.objectives, self.preference = tuple(objectives) or (objective,), preference
         self.trials: dict[int, Trial] = {}
+        #: The trials that train the configuration of another trial again.
+        self.reruns: list[int] = []
         #: Final trainings by trial and seed.
         self.finals: dict[tuple[int, int], FinalRun] = {}
         #: The final training whose model is the result of the search.
@@ -349,6 +359,9 @@ class SearchState:
         number, fork = event["number"], event.get("fork")
         self.trials[number] = Trial(number, event["params"], event["seed"])
         self.trials[number].fork = None if fork is None else (fork[0], fork[1])
+        if (first := event.get("rerun_of")) is not None:
+            self.trials[number].rerun_of = first
+            self.reruns.append(number)
         mine = event.get("request"), event.get("part")
         self.added = [one for one in self.added if (one.request, one.part) != mine]
 
@@ -469,7 +482,8 @@ class SearchState:
     def best(self, parameter: str | None = None, value: Plain = None) -> Trial | None:
         """The trial that wins, the earliest of equal trials; None if no trial can win.
 
-        `Trial.can_win` says which trials can win. The best trial has the best objective at any epoch. With several
+        `Trial.can_win` says which trials can win. The best trial has the best objective at any epoch. Of configurations
+        that were trained again with other seeds, it has the one with the best mean (`search.core.race`). With several
         objectives this is the first objective, unless a preference is stated: then the best trial is the trial of the
         front with the smallest mean of `pareto.weighted`.
 
@@ -492,13 +506,30 @@ class SearchState:
     def _order(self) -> Callable[[Trial], tuple[float, ...]]:
         """The sort key by which a trial is better than another."""
         if self.preference is None:
-            return lambda trial: (self.objective.loss(trial.best_value), trial.number)
+            raced = {number: fmean(values) for number, values in self.losses_over_seeds().items()}
+            known, loss = {number for number, value in raced.items() if math.isfinite(value)}, self.objective.loss
+            # The value of one seed is too good beside the mean of several.
+            first = known if len(known) > 1 else set(self.trials)
+            return lambda t: (t.number not in first, raced.get(t.number, loss(t.best_value)), t.number)
         able = [t for t in self.trials.values() if t.can_win]
         losses = losses_at_best(able, self.objectives)
         means = weighted(losses, [self.preference.get(o.metric, 0.0) for o in self.objectives])
         # Of trials with equal means the first in the order of their losses is on the front.
         keys = {t.number: (mean, *own, t.number) for t, mean, own in zip(able, means, losses, strict=True)}
         return lambda trial: keys[trial.number]
+
+    def losses_over_seeds(self) -> dict[int, list[float]]:
+        """The losses of each configuration that was trained again, that of its first trial first.
+
+        The keys are the numbers of the first trials. A rerun that is not over, or has no result, does not count. The
+        loss of a rerun that diverged, or was infeasible, is infinite.
+        """
+        found: dict[int, list[float]] = {}
+        for trial in (self.trials[number] for number in self.reruns):
+            if trial.over and trial.curve and trial.rerun_of is not None:
+                own = found.setdefault(trial.rerun_of, [self.objective.loss(self.trials[trial.rerun_of].best_value)])
+                own.append(self.objective.loss(trial.best_value) if trial.has_value else math.inf)
+        return found
 
     def front(self) -> list[Trial]:
         """The Pareto front of the trials that can win, sorted by the first objective, the best first."""
@@ -512,7 +543,7 @@ class SearchState:
     def finalists(self, window: int) -> list[tuple[Trial, int]]:
         """Trials that can win, the best first, each with the number of epochs of its final training: `Trial.steady`."""
         steady = [(t, *t.steady(window, self.objective)) for t in self.ranked()]
-        if self.preference is None:
+        if self.preference is None and not self.losses_over_seeds():
             steady.sort(key=lambda item: (item[1], item[0].number))
         return [(trial, epoch) for trial, _, epoch in steady]
 

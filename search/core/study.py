@@ -22,6 +22,7 @@ from typing import Literal, cast
 
 import numpy as np
 
+from search.core import race
 from search.core.changes import with_changes
 from search.core.config import SearchConfig
 from search.core.decision import CONTINUE, Decision, TrialResult, complete_reason, decide, decide_before, go_on
@@ -98,6 +99,8 @@ class Study:
         self.state = SearchState(objective, config.objectives, config.search.preference)
         #: True if no new trial begins, as a trial takes more time than is left.
         self.closed = False
+        #: True if the time that is left holds a race.
+        self.races = False
         #: The trials that have the configuration of the priors; they follow the starting configurations. The scheduler
         #: does not end them: so the result is never worse than the configuration of an expert, even if their early
         #: epochs look bad.
@@ -158,7 +161,7 @@ class Study:
         asked = self._asked.pop(trial.number, None)
         if asked is not None and asked != trial.params:
             self.searcher.withdraw(trial.number)
-        if self._makes_searcher and not self.config.space.holds(trial.params):
+        if trial.rerun_of is not None or (self._makes_searcher and not self.config.space.holds(trial.params)):
             self._outside.add(trial.number)
         elif asked != trial.params:
             self.searcher.replay(trial)
@@ -170,7 +173,7 @@ class Study:
     def _take_result(self, event: Result | Failed | Moved) -> None:
         trial = self.state.trials[event["number"]]
         view = self._view(trial.number)
-        if event["event"] == "result" and event["outcome"] != "diverged":
+        if event["event"] == "result" and event["outcome"] != "diverged" and trial.rerun_of is None:
             view.losses.add(trial.number, event["epoch"], self._losses(event["metrics"]))
         if trial.outcome in ("diverged", "infeasible"):
             view.losses.remove(trial.number)  # they mean nothing
@@ -184,7 +187,7 @@ class Study:
         """The number of trials, with those that requests added; infinity if only a budget ends the search."""
         limits = []
         if self._makes_searcher and self.config.search.trials is not None:
-            limits.append(self.config.search.trials + self.state.added_in_all)
+            limits.append(self.config.search.trials + self.state.added_in_all + len(self.state.reruns))
         if self.searcher.configurations is not None:
             limits.append(self.searcher.configurations + len(self._outside))
         return min(limits, default=math.inf)
@@ -220,17 +223,29 @@ class Study:
             return min(waiting, key=lambda n: (-waiting[n], losses[n], n), default=None)
         return None
 
+    def next_rerun(self) -> int | None:
+        """The trial whose configuration trains again now with another seed, or None."""
+        return race.next_rerun(self.state, self._experts) if self.races else None
+
     def propose(self) -> Event | None:
         """The event of the next trial: `promoted`, or else `trial`; None if no trial can begin now.
+
+        A race goes before both.
 
         In a deterministic search no trial of the next round begins before the round ends. A configuration that a
         request added comes first, but after those of experts and of earlier searches.
         """
         if self.state.paused_by or self.state.stopped_by:
             return None
+        number = len(self.state.trials)
+        if (first := self.next_rerun()) is not None:
+            again, seed = self.state.trials[first], trial_seed(self.config.search.seed, number)
+            reason = f"trains the configuration of trial {first} again with another seed"
+            return Proposed(
+                event="trial", number=number, params=again.params, seed=seed, reason=reason, rerun_of=first
+            )  # fmt: skip
         if (promoted := self.promote()) is not None:
             return Moved(event="promoted", number=promoted, reason=self.promotion_reason(promoted))
-        number = len(self.state.trials)
         if not self.has_more or (first_of_round(self.config, number) == number and self.state.unfinished()):
             return None
         seed = trial_seed(self.config.search.seed, number)
@@ -376,6 +391,8 @@ class Study:
         # All are added before one is judged, as trials that report together are compared with each other. Applying the
         # result event adds the same loss again.
         for r in results:
+            if self.state.trials[r.number].rerun_of is not None:
+                continue
             if not r.diverged and not infeasible_for_good(self.config.search.outcome_limits, [r.metrics]):
                 self._view(r.number).losses.add(r.number, r.epoch, self._losses(r.metrics))
         return {number: self._decide([r for r in results if r.number == number])
@@ -392,7 +409,9 @@ class Study:
         return decision
 
     def _by_rank(self, trial: Trial) -> Decision:
-        """The scheduler's decision. A trial with the configuration of the priors always continues."""
+        """The scheduler's decision. A rerun, and a trial with the configuration of the priors, always continue."""
+        if trial.rerun_of is not None:
+            return CONTINUE
         decision = self.scheduler.decide(self._view(trial.number).as_compared_with(trial), trial)
         if trial.number in self._experts and decision.reason:
             return go_on(f"{decision.reason}; it is the expert's configuration, so it always continues")

@@ -49,6 +49,8 @@ class Shares:
             Accuracy after ten minutes of TrashNet: 0.843 with a share of 0.4, 0.876 with 0.6. Perplexity after ten
             minutes of the King James Bible: 114.5 with 0.4, 108.5 with 0.6.
         after_trials: Share for the comparison and the final training together.
+        race: Share for a race (`search.core.race`).
+        most_race: The same at most. If a race in which each configuration trains once more takes longer, none is held.
         worker_starts: The work around the final training (start of a worker, test, pictures, export, registration,
             end of the command) takes as long as this many starts of a worker. The start shows how fast the machine
             imports modules.
@@ -81,6 +83,8 @@ class Shares:
     final_training: float = 0.4
     growing_final_training: float = 0.6
     after_trials: float = 0.5
+    race: float = 0.1
+    most_race: float = 0.25
     worker_starts: float = 4.0
     least_around_seconds: float = 35.0
     least_around: float = 0.2
@@ -364,6 +368,19 @@ class TimePlan:
             running_seconds: For each running trial, the seconds until its epoch is expected to end.
         """
         return left_seconds - reserved_seconds <= max(running_seconds, default=0.0)
+
+    def race_seconds(self, epoch_seconds: float, runs: int) -> float:
+        """Seconds that are kept for a race (`search.core.race`); 0 if there is no time for one.
+
+        Args:
+            epoch_seconds: Mean seconds of an epoch of the best trial.
+            runs: Trainings of a race in which each configuration trains once more.
+        """
+        shares, budget = self.shares, self.budget_seconds
+        seconds = ceil(runs / self.workers) * self.full_trial_epochs * epoch_seconds
+        if not self.retrain or seconds > shares.most_race * budget:
+            return 0.0
+        return max(seconds, shares.race * budget)
 
     # After the trials
 

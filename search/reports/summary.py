@@ -44,6 +44,11 @@ def parts(state: SearchState, config: SearchConfig) -> list[str | Grid]:
         f"{config.search.unit.at(best.best_epoch)}",
         f"  {configuration(best, config)}",
     ]
+    if raced := state.losses_over_seeds():
+        sign = 1 if state.objective.mode == "min" else -1
+        order = sorted(raced, key=lambda number: fmean(raced[number]))
+        each = [f"trial {n} {figure(sign * fmean(raced[n]))} ({len(raced[n])})" for n in order]
+        lines.append(f"  mean over seeds (their number): {', '.join(each)}")
     if final is not None:
         if final.trial != best.number and config.window > 1 and not state.decision and final.merged:
             lines.append(

@@ -150,6 +150,9 @@ class _Story:
         trial, ranked = state.trials[self.number], state.ranked()
         if not trial.can_win and (trial.infeasible or trial.outcome == "infeasible"):
             return [f"in the end: {trial.outcome or 'running'}; never within all limits, so it cannot be the best"]
+        if trial.rerun_of is not None:
+            value = f"; best {self.metric} {figure(trial.best_value)}" if trial.has_value else ""
+            return [f"in the end: {trial.outcome or 'running'}{value}; it counts for trial {trial.rerun_of}"]
         if not trial.can_win:
             return [f"in the end: {trial.outcome or 'running'}, without a result that counts"]
         place, unit = 1 + ranked.index(trial), self.study.config.search.unit

@@ -11,6 +11,7 @@ from typing import Any
 from ray.tune.experiment import Trial as TuneTrial
 
 from search.core.failures import cause, cut
+from search.core.race import RACERS
 from search.core.redaction import redacted
 from search.core.time_plan import TimePlan, TrialsSoFar
 from search.runtime import checkpoint_cleanup
@@ -100,11 +101,18 @@ class TuneRunner:
         self._keep_time()
         self._progress.ask(self.watchdog.longest_silence)
 
+    @property
+    def _may_race(self) -> bool:
+        """Whether the values of the trials can be compared over seeds."""
+        config = self.search.config
+        return len(config.objectives) < 2 and len(config.balanced) < 2 and config.search.fuse == 1
+
     def _keep_time(self) -> None:
         """Stops the trials, or the start of new trials, by the time plan."""
         search, plan = self.search, replace(self._plan, budget_seconds=self._budget.seconds)
         if math.isinf(self._budget.seconds) or search.stopping:
             search.study.closed = search.study.closed and bool(search.stopping)
+            search.study.races = False
             return
         left = self._budget.left
         trials = TrialsSoFar.from_state(search.config, search.state) if plan.retrain else None
@@ -112,4 +120,8 @@ class TuneRunner:
         if plan.must_stop_trials(left, reserved, self.watchdog.epochs_left()):
             search.stop("time budget")
         elif (best := search.state.best()) is not None:
-            search.study.closed = not plan.may_start_trial(left, reserved, best.epoch_seconds)
+            kept = plan.race_seconds(best.epoch_seconds, RACERS + 1) if self._may_race else 0.0
+            search.study.closed = not plan.may_start_trial(left, reserved + kept, best.epoch_seconds)
+            search.study.races = kept > 0 and search.study.closed and plan.may_start_trial(
+                left, reserved, best.epoch_seconds
+            )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import time
 from contextvars import copy_context
+from dataclasses import replace
 
 import pytest
 
@@ -34,9 +35,9 @@ class TuneTrial:
     ("seconds_left", "epoch_running", "stops", "starts_trials"),
     [
         (600, 5, False, True),
-        (420, 5, False, False),  # a new trial would take 270 s, and what follows 184 s
-        (210, 10, False, False),  # the running epoch ends in 20 s
-        (210, 1, True, False),  # it ends in 29 s, when less than 184 s are left
+        (420, 5, False, False),  # a new trial would take 270 s, and what follows 195 s
+        (220, 10, False, False),  # the running epoch ends in 20 s
+        (220, 1, True, False),  # it ends in 29 s, when less than 195 s are left
         (180, 10, True, False),
     ],
 )
@@ -61,3 +62,34 @@ def test_trials_of_a_quarter_of_an_hour_end_when_the_final_training_is_due(
     runner.settle()
     assert (search.stopping == "time budget") == stops
     assert stops or search.study.has_more == starts_trials
+
+
+@pytest.mark.parametrize(
+    ("balance", "seconds_left", "closed", "races"),
+    [
+        ("null", 200, False, False),  # 27 s for a trial, 90 s for a race, and 51 s for what follows
+        ("null", 160, True, True),
+        ("null", 75, True, False),  # another trial does not fit
+        ("variant", 160, False, False),
+    ],
+)
+def test_last_trials_are_a_race(tmp_path, balance, seconds_left, closed, races):
+    """Full trials of nine epochs of 3 s. The final training has seven epochs of 2.3 s, with 35 s around it."""
+    sets = ["search.epochs=9", f"search.balance={balance}"]
+    search = Search(load_config("rnn", sets), Store(tmp_path).search("s"))
+    for _ in range(2):
+        number = search.propose().number
+        for epoch in range(1, 10):
+            metrics = {"val_mse": 1.0 + abs(epoch - 7), "epoch_seconds": 3.0}
+            result = {"number": number, "epoch": epoch, "metrics": metrics, "diverged": None, "checkpoint": None}
+            search.report([result], "cpu")
+    search.journal.close()
+    plan = TimePlan.from_config(
+        search.config, {"train": 1600, "val": 400}, 2, 900, most_final_epochs=40, alone_ratio=0.6
+    )  # fmt: skip
+    runner = TuneRunner(
+        search, 2, Budget(900, time.monotonic() - (900 - seconds_left)), replace(plan, comparison_seeds=0)
+    )
+    runner.settle()
+    assert (search.study.closed, search.study.races) == (closed, races)
+    assert (search.study.next_rerun() is not None) == races
