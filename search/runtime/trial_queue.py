@@ -131,5 +131,4 @@ class TrialQueue:
         if self.live or self._search.stopping:
             return not self.live
         left = self._waiting or study.has_more or study.promote() is not None or study.state.paused_by
-        left = left or study.next_rerun() is not None
-        return not left
+        return not (left or study.next_rerun() is not None)
