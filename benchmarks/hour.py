@@ -25,6 +25,7 @@ from statistics import median
 from typing import Any, Literal
 
 from search.core.config import load_config, parse_duration
+from search.core.events import Event
 from search.core.journal import read_events
 from search.core.searchers.optuna_searcher import suggest
 from search.core.space import Parameter, Space
@@ -62,20 +63,26 @@ def epochs(
             return
 
 
-def command(name: str, seed: int, budget: str, store: Path) -> dict[str, Any]:
-    """The real command; also how many epochs it gave a full trial."""
-    begun = time.time()
+def run_command(name: str, data: str | Path, seed: int, budget: str, store: Path) -> tuple[list[Event], float]:
+    """Runs the real command. Returns the events of its search, which is called `s`, and its seconds."""
+    began = time.time()
     subprocess.run(
-        [sys.executable, "-m", "search", "run", name, "--data", TASKS[name], "--time-budget", budget,
+        [sys.executable, "-m", "search", "run", name, "--data", data, "--time-budget", budget,
          "--seed", str(seed), "--name", "s", "--store", store],
         check=True, stdout=subprocess.DEVNULL, env={**os.environ, "RAY_ADDRESS": ""},
     )  # fmt: skip
-    took = time.time() - begun
-    folder = store / "searches" / "s"
-    events, metric = list(read_events(folder / "journal.jsonl")), get_task(name).objective.metric
+    took = time.time() - began
+    return list(read_events(store / "searches" / "s" / "journal.jsonl")), took
+
+
+def command(name: str, seed: int, budget: str, store: Path) -> dict[str, Any]:
+    """The real command; also how many epochs it gave a full trial."""
+    begun = time.time()
+    events, took = run_command(name, TASKS[name], seed, budget, store)
+    metric = get_task(name).objective.metric
     results = [e for e in events if e["event"] == "result" and f"val_{metric}" in e["metrics"]]
     test = [e["test"][metric] for e in events if e["event"] == "final_finished"]
-    config = json.loads((folder / "search.json").read_text())["config"]
+    config = json.loads((store / "searches" / "s" / "search.json").read_text())["config"]
     curve = [(e["time"] / 1000 - begun, e["metrics"][f"val_{metric}"]) for e in results]
     return {"curve": curve, "test": test[0], "seconds": took, "epochs": config["search"]["epochs"],
             "first": config["search"]["grace_period"]}  # fmt: skip

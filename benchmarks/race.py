@@ -33,7 +33,7 @@ from search.core.program_config import loop_config
 from search.core.race import RACERS
 from search.core.state import Trial
 from search.core.study import Study
-from search.core.time_plan import TimePlan, TrialsSoFar
+from search.core.time_plan import Shares, TimePlan, TrialsSoFar
 from trainables import Objective
 
 ROWS = Rows(
@@ -50,7 +50,7 @@ SPACE = {
 
 @cache
 def data(name: str, seed: int) -> tuple[np.ndarray, ...]:
-    """Train, validation and test of a data set, each as pictures or rows and classes; a tenth is validation."""
+    """The rows and classes of train, validation and test. A tenth of the data is validation, half of it is test."""
     if name.startswith("made"):
         rows, classes = datasets.make_classification(
             1200, 20, n_informative=8, n_classes=4, flip_y=0.1, class_sep=0.8, random_state=int(name[4:])
@@ -94,7 +94,7 @@ def searched(name: str, seed: int, race: bool) -> Study:
     budget = FULL * EPOCHS / WORKERS
     plan = TimePlan(
         budget, EPOCHS, EPOCHS, train_samples=len(train), validation_samples=len(val), workers=WORKERS,
-        shares=TimePlan().shares.__class__(fewest_around_seconds=0, least_around_seconds=0),
+        shares=Shares(fewest_around_seconds=0, least_around_seconds=0),
     )  # fmt: skip
     trainings: dict[int, Training] = {}
     running: list[int | None] = [None] * WORKERS
@@ -105,9 +105,8 @@ def searched(name: str, seed: int, race: bool) -> Study:
         if plan.must_stop_trials(left, reserved, [1.0]):
             break
         if study.state.best() is not None:
-            kept = plan.race_seconds(1.0, RACERS + 1) if race else 0.0
-            study.closed = not plan.may_start_trial(left, reserved + kept, 1.0)
-            study.races = kept > 0 and study.closed and plan.may_start_trial(left, reserved, 1.0)
+            follows = plan.next_trainings(left, reserved, 1.0, RACERS + 1 if race else 0)
+            study.closed, study.races = follows != "trials", follows == "race"
         for worker in range(WORKERS):
             if running[worker] is None and (event := study.propose()) is not None:
                 study.apply(event)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,8 +28,9 @@ from unittest import mock
 
 import numpy as np
 
+from benchmarks.hour import prior, run_command
 from search.core.config import load_config
-from search.core.journal import read_events
+from search.final.finalist_comparison import resample
 from trainables import choose_device, get_task, seed_everything
 from trainables.base import training
 from trainables.windows.backbones import Packaged
@@ -52,14 +52,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def command(task: str, data: str, budget: str, seed: int, store: Path) -> dict[str, Any]:
     """The real command: its test figure, its baselines, its seconds, and the units of its test figure."""
-    began = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "search", "run", task, "--data", data, "--time-budget", budget, "--seed", str(seed),
-         "--name", "s", "--store", store],
-        check=True, stdout=subprocess.DEVNULL, env={**os.environ, "RAY_ADDRESS": ""},
-    )  # fmt: skip
-    seconds, folder, metric = time.monotonic() - began, store / "searches" / "s", get_task(task).objective.metric
-    events = list(read_events(folder / "journal.jsonl"))
+    events, seconds = run_command(task, data, seed, budget, store)
+    folder, metric = store / "searches" / "s", get_task(task).objective.metric
     begun = next(e for e in events if e["event"] == "final_started")
     final = next(e for e in events if e["event"] == "final_finished")
     return {
@@ -74,7 +68,7 @@ def recipe(task: str, data: str, seed: int, cache: Path) -> dict[str, Any]:
     # The depthwise kernels of the packaged network train too, on pictures that are augmented anew in each epoch.
     with mock.patch.object(Packaged, "fixed", lambda _: []), mock.patch.object(Packaged, "in_parts", new=False):
         own, config = get_task(task), load_config(task, profile="data")
-        began, params = time.monotonic(), {**first_values(config), **RECIPES[task]}
+        began, params = time.monotonic(), {**config.space.sample(prior), **RECIPES[task]}
         epochs = params.pop("epochs")
         splits = own.prepare(config.data, Path(data), cache, lambda *_: None)
         device = choose_device(os.cpu_count() or 1, 0, config.resources.precision)
@@ -90,23 +84,10 @@ def recipe(task: str, data: str, seed: int, cache: Path) -> dict[str, Any]:
     return {"test": test, "seconds": time.monotonic() - began, "units": own.units(learner, splits.test)}
 
 
-def first_values(config: Any) -> dict[str, Any]:
-    """A value of each hyperparameter: that of the prior, or the first."""
-
-    def value(p: Any) -> Any:
-        return p.prior if p.has_prior else (p.values() or (p.low,))[0]
-
-    return config.space.sample(value)
-
-
 def interval(task: str, ours: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of our figure minus the other, over resampled test samples."""
-    own, generator = get_task(task), np.random.default_rng(0)
-    count, differences = len(ours), []
-    for _ in range(RESAMPLED):
-        rows = generator.integers(count, size=count)
-        differences.append(own.objective_of(ours[rows].sum(0)) - own.objective_of(other[rows].sum(0)))
-    low, high = np.quantile(differences, [0.025, 0.975])
+    own, others = resample([ours, other], get_task(task).objective_of, RESAMPLED)
+    low, high = np.quantile(own - others, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -115,7 +96,7 @@ def main() -> int:
     parser.add_argument("task", choices=RECIPES)
     parser.add_argument("data")
     parser.add_argument("--time-budget", default="10m")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     name = Path(options.data).stem
     rows = []
@@ -137,10 +118,8 @@ def main() -> int:
             f"{name}, seed {seed}: {found['test']:.4f} after {found['seconds']:.0f} s; {others}; fine-tuning "
             f"{other['test']:.4f} after {other['seconds']:.0f} s, difference {low:+.4f} to {high:+.4f}", flush=True,
         )  # fmt: skip
-    if not rows:
-        return 0
     ours = median(row["test"] for row in rows)
-    best = max(median([max(row["recipe"], *row["baselines"].values()) for row in rows]), 0.0)
+    best = median(max(row["recipe"], *row["baselines"].values()) for row in rows)
     print(f"{name}: median {ours:.4f}; the best simple method {best:.4f}")
     return int(ours <= best)
 

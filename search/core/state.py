@@ -508,9 +508,10 @@ class SearchState:
         if self.preference is None:
             raced = {number: fmean(values) for number, values in self.losses_over_seeds().items()}
             known, loss = {number for number, value in raced.items() if math.isfinite(value)}, self.objective.loss
-            # The value of one seed is too good beside the mean of several.
-            first = known if len(known) > 1 else set(self.trials)
-            return lambda t: (t.number not in first, raced.get(t.number, loss(t.best_value)), t.number)
+            compared = len(known) > 1  # the value of one seed is too good beside the mean of several
+            return lambda t: (
+                compared and t.number not in known, raced.get(t.number, loss(t.best_value)), t.number
+            )  # fmt: skip
         able = [t for t in self.trials.values() if t.can_win]
         losses = losses_at_best(able, self.objectives)
         means = weighted(losses, [self.preference.get(o.metric, 0.0) for o in self.objectives])

@@ -173,12 +173,17 @@ class Study:
     def _take_result(self, event: Result | Failed | Moved) -> None:
         trial = self.state.trials[event["number"]]
         view = self._view(trial.number)
-        if event["event"] == "result" and event["outcome"] != "diverged" and trial.rerun_of is None:
-            view.losses.add(trial.number, event["epoch"], self._losses(event["metrics"]))
+        if event["event"] == "result" and event["outcome"] != "diverged":
+            self._compare(trial, event["epoch"], event["metrics"])
         if trial.outcome in ("diverged", "infeasible"):
             view.losses.remove(trial.number)  # they mean nothing
         if trial.idle:
             self._tell(trial)
+
+    def _compare(self, trial: Trial, epoch: int, metrics: dict[str, float]) -> None:
+        """Adds an epoch to those that early stopping compares, except the epochs of a rerun."""
+        if trial.rerun_of is None:
+            self._view(trial.number).losses.add(trial.number, epoch, self._losses(metrics))
 
     # The next trial
 
@@ -391,10 +396,8 @@ class Study:
         # All are added before one is judged, as trials that report together are compared with each other. Applying the
         # result event adds the same loss again.
         for r in results:
-            if self.state.trials[r.number].rerun_of is not None:
-                continue
             if not r.diverged and not infeasible_for_good(self.config.search.outcome_limits, [r.metrics]):
-                self._view(r.number).losses.add(r.number, r.epoch, self._losses(r.metrics))
+                self._compare(self.state.trials[r.number], r.epoch, r.metrics)
         return {number: self._decide([r for r in results if r.number == number])
                 for number in dict.fromkeys(r.number for r in results)}  # fmt: skip
 

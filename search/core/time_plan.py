@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import ceil, inf, isinf
-from typing import Any
+from typing import Any, Literal
 
 from search.core.config import SearchConfig, check_config
 from search.core.overrides import lay_over
@@ -35,9 +35,9 @@ class Shares:
             epochs starts from a pretrained network: one epoch shows which trial is better.
         fewest_final_epochs: If fewer epochs than this are left for the final training after one epoch of the trials,
             the setting `slow` of the task's file applies. A MiniLM that was fine-tuned on verse has a balanced accuracy
-            of 0.847, 0.860 and 0.865 after one, two and three epochs; the best head on the frozen encoder has 0.842.
-        own_epochs: Most epochs of a trial of a function or a command, which has no configured number: as many as
-            configs/defaults.yaml says for tasks.
+            of 0.847, 0.860 and 0.865 after one, two and three epochs. The best head on the frozen encoder has 0.842.
+        own_epochs: Most epochs of a trial of a function or a command, whose configuration gives no number. The number
+            is as in configs/defaults.yaml.
         measuring: Share in which a function or a command has to report its first epoch, or its progress.
         least_measuring_seconds: The same in seconds, if it is more: imports and reading data come first.
         enough_samples: With fewer samples to train on, the final training may have more epochs than the configuration
@@ -51,9 +51,9 @@ class Shares:
         after_trials: Share for the comparison and the final training together.
         race: Share for a race (`search.core.race`).
         most_race: The same at most. If a race in which each configuration trains once more takes longer, none is held.
-        worker_starts: The work around the final training (start of a worker, test, pictures, export, registration,
-            end of the command) takes as long as this many starts of a worker. The start shows how fast the machine
-            imports modules.
+        worker_starts: Seconds of the work around the final training, divided by the seconds in which a worker starts.
+            The work is: start a worker, test, draw pictures, export, register, end the command. The start of a worker
+            shows how fast the machine imports modules.
         least_around_seconds: Least seconds of that work. Measured with TrashNet on two cores, where a worker starts in
             2 to 3 s: 7 s until the first epoch, 28 s for test, export and baseline, 5 s until the end.
         least_around: The same as a share of a budget that is shorter than 175 s, but at least `fewest_around_seconds`.
@@ -378,9 +378,26 @@ class TimePlan:
         """
         shares, budget = self.shares, self.budget_seconds
         seconds = ceil(runs / self.workers) * self.full_trial_epochs * epoch_seconds
-        if not self.retrain or seconds > shares.most_race * budget:
+        if not runs or not self.retrain or seconds > shares.most_race * budget:
             return 0.0
         return max(seconds, shares.race * budget)
+
+    def next_trainings(
+        self, left_seconds: float, reserved_seconds: float, epoch_seconds: float, race_runs: int
+    ) -> Literal["trials", "race", "paused trials"]:
+        """What trains next: new trials, then a race if there is time for one, then trials that were paused.
+
+        Args:
+            left_seconds: Seconds until the budget ends.
+            reserved_seconds: `FinalPlan.seconds`.
+            epoch_seconds: Mean seconds of an epoch of the best trial.
+            race_runs: Trainings of a race; 0: no race is possible. See `race_seconds`.
+        """
+        race_seconds = self.race_seconds(epoch_seconds, race_runs)
+        if self.may_start_trial(left_seconds, reserved_seconds + race_seconds, epoch_seconds):
+            return "trials"
+        races = race_seconds > 0 and self.may_start_trial(left_seconds, reserved_seconds, epoch_seconds)
+        return "race" if races else "paused trials"
 
     # After the trials
 

@@ -120,8 +120,6 @@ class TuneRunner:
         if plan.must_stop_trials(left, reserved, self.watchdog.epochs_left()):
             search.stop("time budget")
         elif (best := search.state.best()) is not None:
-            kept = plan.race_seconds(best.epoch_seconds, RACERS + 1) if self._may_race else 0.0
-            search.study.closed = not plan.may_start_trial(left, reserved + kept, best.epoch_seconds)
-            search.study.races = kept > 0 and search.study.closed and plan.may_start_trial(
-                left, reserved, best.epoch_seconds
-            )  # fmt: skip
+            runs = RACERS + 1 if self._may_race else 0
+            trainings = plan.next_trainings(left, reserved, best.epoch_seconds, runs)
+            search.study.closed, search.study.races = trainings != "trials", trainings == "race"

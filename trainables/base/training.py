@@ -69,6 +69,14 @@ def set_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
+def _once(made: dict[int, tuple[Any, Any]], split: Any, make: Callable[[], T]) -> T:
+    """What `make` returned for a split; it is called once for each split."""
+    if id(split) not in made:
+        # The split is stored too: if it were freed, another object could get its id.
+        made[id(split)] = split, make()
+    return made[id(split)][1]
+
+
 @dataclass
 class Learner:
     """The whole state of a training. After saving and loading it, the training continues bit for bit on a CPU.
@@ -78,6 +86,7 @@ class Learner:
             take less memory.
         extra: other values that the task needs for training, such as class weights. Checkpoints do not hold them.
         notes: plain data that the task records while it trains. Checkpoints hold it.
+        finished: whether the training has ended, so that the weights do not change any more.
     """
 
     model: nn.Module
@@ -91,29 +100,18 @@ class Learner:
     notes: dict[str, Any] = field(default_factory=dict)
     _resident: dict[int, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
     _outputs: dict[int, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
-    _finished: bool = field(default=False, init=False, repr=False)
+    finished: bool = field(default=False, init=False, repr=False)
 
     def resident(self, split: Any, make: Callable[[], T]) -> T:
         """Calls `make` once for each split of a training and returns its result, such as the data on the device."""
-        if id(split) not in self._resident:
-            # The split is stored too: if it were freed, another object could get its id.
-            self._resident[id(split)] = split, make()
-        return self._resident[id(split)][1]
-
-    def end_training(self) -> None:
-        """Says that the weights do not change any more."""
-        self._finished = True
+        return _once(self._resident, split, make)
 
     def output(self, split: Any, make: Callable[[], T]) -> T:
         """What the model makes of a split, by `make`; after the end of the training it is made once for each split.
 
         The test figures, the pictures of mistakes and the samples of an interval come from the same predictions.
         """
-        if not self._finished:
-            return make()
-        if id(split) not in self._outputs:
-            self._outputs[id(split)] = split, make()
-        return self._outputs[id(split)][1]
+        return _once(self._outputs, split, make) if self.finished else make()
 
     @property
     def parameters(self) -> int:
@@ -346,7 +344,7 @@ def finish(task: Any, learner: Any, train: Any) -> None:
         with suppress(Ended):
             task.run_epoch(learner, train, None)
     else:
-        learner.end_training()
+        learner.finished = True
 
 
 def run_epoch(task: Any, learner: Learner, train: Any, val: Any | None) -> dict[str, float]:

@@ -189,6 +189,11 @@ class FineTuned(nn.Module):
                 break
             parameter.requires_grad = False
 
+    @property
+    def views(self) -> int:
+        """The number of views of a picture that it reads: without `mirror` the picture alone."""
+        return 2 if self.mirror else 1
+
     def train(self, mode: bool = True) -> FineTuned:
         """Frozen parts stay in evaluation mode: their dropout and batch statistics do not change."""
         super().train(mode)
@@ -208,8 +213,7 @@ class FineTuned(nn.Module):
     def classify_maps(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Maps behind the frozen blocks -> logits (n, classes), of the mean of the features of several views."""
         assert self.frozen is not None
-        features = [self.backbone.after(view, self.frozen) for view in maps]
-        return self.classify(features[0] if len(features) == 1 else torch.stack(features).mean(0))
+        return self.classify(torch.stack([self.backbone.after(view, self.frozen) for view in maps]).mean(0))
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Features -> logits (n, classes)."""

@@ -43,8 +43,8 @@ class ImageSplit:
     """Decoded pictures: `images` uint8 (n, 3, size, size), `labels` int64 (n,), `names` of their files.
 
     `features`: by backbone and image size the features of `windows.features`, float16 (2, n, width).
-    `maps`: by backbone, image size and number of frozen blocks what these blocks make of the pictures, float16
-    (2, n, height, width, channels).
+    `maps`: the output of the frozen blocks of a backbone, float16 (2, n, height, width, channels). The key is the
+    backbone, the image size and the number of frozen blocks.
     """
 
     images: np.ndarray

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache as memoised
@@ -45,41 +45,39 @@ class Frozen:
         self._backbone = backbone.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._size, self._device, self._cache = size, device, cache
 
-    def features(self, images: np.ndarray, report: Report) -> np.ndarray:
-        """The features of pictures and of their mirror images.
+    def computed(
+        self, images: np.ndarray, cuts: Sequence[int], report: Report
+    ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """The features of pictures and of their mirror images, and the maps behind the first `blocks` blocks.
 
         Args:
             images: uint8 (n, 3, size, size).
+            cuts: the numbers of first blocks whose maps are needed.
 
         Returns:
-            float16 (`VIEWS`, n, width).
+            The features, float16 (`VIEWS`, n, width); and the maps by the number of blocks.
         """
 
-        def of_view(view: int) -> np.ndarray:
-            return self._applied(images, view, lambda pixels: [self._backbone(pixels)], report)[0]
-
-        return self._kept("features", images, "", lambda: np.stack([of_view(view) for view in range(VIEWS)]))
-
-    def features_and_maps(self, images: np.ndarray, blocks: int, report: Report) -> tuple[np.ndarray, np.ndarray]:
-        """`features`, and the maps behind the first `blocks` blocks for the same views."""
-
         def parts(pixels: torch.Tensor) -> list[torch.Tensor]:
-            maps = self._backbone.until(pixels, blocks)
-            return [self._backbone.after(maps, blocks), maps.permute(0, 2, 3, 1)]
+            if not cuts:
+                return [self._backbone(pixels)]
+            maps = [self._backbone.until(pixels, blocks) for blocks in cuts]
+            return [self._backbone.after(maps[0], cuts[0]), *(part.permute(0, 2, 3, 1) for part in maps)]
 
         views = memoised(lambda: [self._applied(images, view, parts, report) for view in range(VIEWS)])
-        features = self._kept("features", images, "", lambda: np.stack([view[0] for view in views()]))
-        return features, self._kept("maps", images, str(blocks), lambda: np.stack([view[1] for view in views()]))
+        key = array_digest([images, self._key.encode()])
 
-    def bytes_of_maps(self, images: np.ndarray, blocks: int) -> int:
-        """The size of the maps."""
+        def kept(name: str, place: int) -> np.ndarray:
+            return cached_array(self._cache / f"{name}.npy", lambda: np.stack([view[place] for view in views()]))
+
+        features = kept(f"features-{key}", 0)
+        return features, {blocks: kept(f"maps-{key}-{blocks}", place) for place, blocks in enumerate(cuts, 1)}
+
+    def bytes_of_maps(self, count: int, blocks: int) -> int:
+        """The size of the maps of `count` pictures."""
         with torch.no_grad():
             maps = self._backbone.until(torch.zeros(1, 3, self._size, self._size, device=self._device), blocks)
-        return VIEWS * len(images) * maps.numel() * np.dtype(np.float16).itemsize
-
-    def _kept(self, kind: str, images: np.ndarray, rest: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        key = array_digest([images, f"{self._key} {rest}".strip().encode()])
-        return cached_array(self._cache / f"{kind}-{key}.npy", make)
+        return VIEWS * count * maps.numel() * np.dtype(np.float16).itemsize
 
     def _applied(
         self, images: np.ndarray, view: int, network: Callable[[torch.Tensor], list[torch.Tensor]], report: Report

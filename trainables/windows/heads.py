@@ -23,10 +23,9 @@ def features_of(learner: Learner, model: FineTuned, split: ImageSplit) -> tuple[
     Without `augment` the only view is the picture itself; otherwise the second is its mirror image.
     """
     key = (learner.params["model.backbone"], learner.params["image_size"])
-    views = 2 if model.mirror else 1
 
     def moved() -> tuple[torch.Tensor, torch.Tensor]:
-        rows, device = read_only(split.features[key][:views]), learner.device.torch_device
+        rows, device = read_only(split.features[key][: model.views]), learner.device.torch_device
         return rows.to(device).float(), read_only(split.labels).to(device)
 
     return learner.resident(split.features, moved)

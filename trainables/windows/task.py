@@ -139,22 +139,20 @@ class WindowsTask:
             weights = balanced_weights(split.labels, classes).to(learner.device.torch_device)
         if isinstance(model, FineTuned) and trains_head(learner):
             return heads.train_head(learner, model, split, weights)
-        if isinstance(model, FineTuned) and (maps := _maps_of(learner, model, split)) is not None:
-            return _train_on_maps(learner, model, split, maps, weights)
-        images, labels = _on_device(learner, split)
+        labels, batch_of, network = _inputs(learner, split)
         advance = Rates(learner, len(split)).advance if isinstance(model, FineTuned) else lambda samples: None
 
         def forward(index: Rows) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
             truth = labels[index.there]
             advance(len(truth))
-            batch, target = augment(images[index.there].float() / 255, params["augment"]), truth
+            batch, target = batch_of(index), truth
             if share := params.get("mix"):
                 batch, target = mixed(batch, F.one_hot(truth, classes).float(), share)
-            logits = learner.model(batch)
+            logits = network(batch)
             loss = F.cross_entropy(logits, target, weight=weights, label_smoothing=params["label_smoothing"])
             return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
 
-        return fit_batches(learner, shuffled_rows(len(split), params["batch_size"], images.device), forward)
+        return fit_batches(learner, shuffled_rows(len(split), params["batch_size"], labels.device), forward)
 
     def evaluate(self, learner: Learner, split: ImageSplit) -> dict[str, float]:
         log_p, labels = _log_probabilities(learner, split), torch.as_tensor(split.labels)
@@ -269,15 +267,17 @@ def _with_features(
         progress(done // features.VIEWS, total // features.VIEWS, f"computing features of {size} pixels with {name}")
 
     frozen = features.Frozen(backbone, size, device.torch_device, cache)
-    on_processor = backbone.in_parts and device.torch_device.type == "cpu"
-    for blocks in [len(backbone.blocks) - count for count in opened if count and on_processor]:
-        kept = {split: parts[split] for split in ("train", "val")}
-        if sum(frozen.bytes_of_maps(part.images, blocks) for part in kept.values()) <= features.MOST_BYTES:
-            for split, part in kept.items():
-                _, maps = frozen.features_and_maps(part.images, blocks, report)
-                parts[split] = replace(part, maps={**part.maps, (name, size, blocks): maps})
+    cuts = [len(backbone.blocks) - count for count in opened if count]
+    kept = len(parts["train"]) + len(parts["val"])
+    if not backbone.in_parts or device.torch_device.type != "cpu":
+        cuts = []
+    cuts = [blocks for blocks in cuts if frozen.bytes_of_maps(kept, blocks) <= features.MOST_BYTES]
     for split, part in parts.items():
-        parts[split] = replace(part, features={**part.features, (name, size): frozen.features(part.images, report)})
+        rows, maps = frozen.computed(part.images, [] if split == "test" else cuts, report)
+        parts[split] = replace(
+            part, features={**part.features, (name, size): rows},
+            maps={**part.maps, **{(name, size, blocks): of_cut for blocks, of_cut in maps.items()}},
+        )  # fmt: skip
     return Splits(parts["train"], parts["val"], parts["test"], splits.info)
 
 
@@ -290,30 +290,27 @@ def _maps_of(learner: Learner, model: FineTuned, split: ImageSplit) -> np.ndarra
         return None
     params = learner.params
     maps = split.maps.get((params["model.backbone"], params["image_size"], model.frozen))
-    return None if maps is None else maps[: features.VIEWS if model.mirror else 1]
+    return None if maps is None else maps[: model.views]
 
 
-def _train_on_maps(
-    learner: Learner, model: FineTuned, split: ImageSplit, maps: np.ndarray, weights: torch.Tensor | None
-) -> dict[str, float]:
-    """An epoch of fine-tuning of the blocks behind the maps. Each picture is mirrored at random."""
-    params, count = learner.params, len(split)
-    labels, rows = read_only(split.labels), read_only(maps)
-    classes = int(labels.max()) + 1
-    views = torch.randint(len(maps), (count,))
-    advance = Rates(learner, count).advance
+def _inputs(
+    learner: Learner, split: ImageSplit
+) -> tuple[torch.Tensor, Callable[[Rows], torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]:
+    """For an epoch of training: the labels; a function that gives a batch; and the network that reads it.
 
-    def forward(index: Rows) -> tuple[torch.Tensor, int, dict[str, torch.Tensor]]:
-        truth = target = labels[index.there]
-        advance(len(truth))
-        batch = rows[views[index.there], index.there].float().permute(0, 3, 1, 2)
-        if share := params["mix"]:
-            batch, target = mixed(batch, F.one_hot(truth, classes).float(), share)
-        logits = model.classify_maps([batch])
-        loss = F.cross_entropy(logits, target, weight=weights, label_smoothing=params["label_smoothing"])
-        return loss, len(truth), {"accuracy": (logits.argmax(1) == truth).sum().float()}
+    A batch has augmented pictures. If the search computed what the frozen blocks make of the pictures, it has this
+    instead, of each picture or of its mirror image at random, and the network is what follows these blocks.
+    """
+    params, model = learner.params, learner.model
+    if isinstance(model, FineTuned) and (maps := _maps_of(learner, model, split)) is not None:
+        rows, views = read_only(maps), torch.randint(len(maps), (len(split),))
 
-    return fit_batches(learner, shuffled_rows(count, params["batch_size"], labels.device), forward)
+        def seen(index: Rows) -> torch.Tensor:
+            return rows[views[index.there], index.there].float().permute(0, 3, 1, 2)
+
+        return read_only(split.labels), seen, lambda batch: model.classify_maps([batch])
+    images, labels = _on_device(learner, split)
+    return labels, lambda index: augment(images[index.there].float() / 255, params["augment"]), model
 
 
 def _png(image: np.ndarray) -> bytes:

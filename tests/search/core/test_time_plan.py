@@ -54,8 +54,8 @@ def test_trial_on_a_slow_machine_has_a_quarter_of_few_configured_epochs(most_epo
 
 @pytest.mark.parametrize(("left_seconds", "too_slow"), [(300, True), (340, False)])
 def test_fine_tuning_needs_time_for_two_final_epochs_after_one_epoch_of_the_trials(left_seconds, too_slow):
-    """100 s of the trials, 35 s around the final training, and two epochs of 100 s x 1.25 / (1 + 0.25 / 3) x 0.8 x 1.1
-    = 101.5 s: 338 s."""
+    """An epoch of the trials takes 100 s, the work around the final training 35 s. A final epoch takes 100 s x 1.25 /
+    (1 + 0.25 / 3) x 0.8 x 1.1 = 101.5 s. Together: 100 s + 35 s + 2 x 101.5 s = 338 s."""
     plan = TimePlan(600, train_samples=800, validation_samples=200, alone_ratio=0.8)
     assert plan.is_too_slow(100, left_seconds) == too_slow
 

@@ -35,9 +35,9 @@ class TuneTrial:
     ("seconds_left", "epoch_running", "stops", "starts_trials"),
     [
         (600, 5, False, True),
-        (420, 5, False, False),  # a new trial would take 270 s, and what follows 195 s
-        (220, 10, False, False),  # the running epoch ends in 20 s
-        (220, 1, True, False),  # it ends in 29 s, when less than 195 s are left
+        (420, 5, False, False),  # a new trial takes 270 s, and 195 s are reserved
+        (220, 10, False, False),  # the running epoch ends in 20 s: 200 s are left then
+        (220, 1, True, False),  # the running epoch ends in 29 s: 191 s are left then
         (180, 10, True, False),
     ],
 )
